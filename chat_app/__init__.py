@@ -1,0 +1,30 @@
+"""chat_app: talk to a GPT-2 dialogue model, teach it from your conversations, talk to the result.
+
+The names below are loaded when they are first used, so that importing the package costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOME_OF = {
+    "Conversation": "chat_app.conversation",
+    "Message": "chat_app.conversation",
+    "ConversationExample": "chat_app.convmodel",
+    "ConversationModel": "chat_app.convmodel",
+    "ConversationTokenizer": "chat_app.convmodel",
+}
+__all__ = ["Conversation", "ConversationExample", "ConversationModel", "ConversationTokenizer", "Message"]
+
+if TYPE_CHECKING:
+    from chat_app.conversation import Conversation, Message
+    from chat_app.convmodel import ConversationExample, ConversationModel, ConversationTokenizer
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'chat_app' has no attribute '{name}'")
+    return getattr(import_module(_HOME_OF[name]), name)
