@@ -1,0 +1,74 @@
+"""What reading a file gives: conversations with their lines, and problems. Knows nothing of how a file is read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from chat_app.conversation import Conversation
+
+Kind = Literal["tsv", "jsonl"]
+
+LONGEST_QUOTE = 40
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something that was left out, why, and what to do about it.
+
+    `line` counts from 1. In a file that is one JSON array it is the number of the item.
+    """
+
+    file: str
+    line: int | None
+    reason: str
+    advice: str
+
+    def sentence(self) -> str:
+        """The whole on one line: file, line, reason, advice."""
+        where = self.file if self.line is None else f"{self.file}, line {self.line}"
+        return f"{where}: {self.reason} {self.advice}".rstrip()
+
+
+@dataclass(frozen=True, slots=True)
+class Located:
+    """A conversation and the line on which it stands."""
+
+    conversation: Conversation
+    line: int
+
+
+@dataclass(frozen=True)
+class Reading:
+    """All that was read.
+
+    `lines[i]` is the line of `conversations[i]`. `problems` holds the first of them only, where there are very many;
+    `problems_total` counts them all. `encoding` is how the text was stored ("utf-8", "utf-8-sig", "utf-16-le",
+    "cp1252").
+    """
+
+    conversations: list[Conversation]
+    problems: list[Problem]
+    lines: list[int]
+    kind: Kind
+    encoding: str
+    problems_total: int = 0
+
+    @property
+    def turns(self) -> int:
+        """The number of turns of all the conversations, system texts not counted."""
+        return sum(len(conversation.turns) for conversation in self.conversations)
+
+
+class Rejected(Exception):
+    """A line that cannot be used, before it is known which line; inside this package it becomes a Problem."""
+
+    def __init__(self, reason: str, advice: str):
+        self.reason, self.advice = reason, advice
+        super().__init__(reason)
+
+
+def quoted(text: str) -> str:
+    """A piece of a file as it may stand inside a sentence: short, in quotes, on one line."""
+    shown = "".join(character if character.isprintable() else "?" for character in text[:LONGEST_QUOTE])
+    return f'"{shown}…"' if len(text) > LONGEST_QUOTE else f'"{shown}"'
