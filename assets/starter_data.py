@@ -1,0 +1,80 @@
+"""Write the conversations from which the starter model is made, as JSON lines.
+
+    python assets/starter_data.py OUT
+
+OUT gets `chitchat.jsonl` (to learn), `heldout.jsonl` (never learned, only measured) and `chatterbot.jsonl` (short
+questions and answers). The conversations come from two packages, chitchat-dataset (MIT) and chatterbot-corpus (BSD).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+# Questions about the program that the corpus was written for; a model must not learn another one's name and maker.
+DIALOGUES = ("conversations", "greetings")
+QUESTIONS = ("food", "humor", "emotion", "health", "sports", "movies", "literature")
+TOPIC_SHARE = 4
+
+
+def is_held_out(key: str) -> bool:
+    """Whether a conversation of chitchat-dataset is kept for measuring: one in twenty, by the SHA-1 of its key."""
+    return int(hashlib.sha1(key.encode(), usedforsecurity=False).hexdigest(), 16) % 20 == 0
+
+
+def chitchat() -> Iterator[tuple[str, dict[str, Any]]]:
+    """Key and conversation. Consecutive messages of one turn are joined by a space.
+
+    One in four of the conversations about a given topic has the topic as its system text, so that the model learns
+    what a system text is for; the held-out ones have none.
+    """
+    from chitchat_dataset import Dataset
+
+    for key, conversation in Dataset().items():
+        turns = [" ".join(message["text"] for message in turn) for turn in conversation["messages"]]
+        turns = [turn.strip() for turn in turns if turn.strip()]
+        if not turns:
+            continue
+        record: dict[str, Any] = {"turns": turns}
+        topic = conversation.get("prompt")
+        if topic and not is_held_out(key) and int(key[:8], 16) % TOPIC_SHARE == 0:
+            record["system"] = f"Let us talk about this: {topic}"
+        yield key, record
+
+
+def chatterbot() -> Iterator[dict[str, Any]]:
+    """English small talk. In most topics a list is a question and its possible answers: a conversation each."""
+    package = importlib.util.find_spec("chatterbot_corpus")
+    if package is None or package.origin is None:
+        raise SystemExit("Install chatterbot-corpus first: pip install -r requirements-dev.txt")
+    for topic in (*DIALOGUES, *QUESTIONS):
+        path = Path(package.origin).parent / "data" / "english" / f"{topic}.yml"
+        for turns in yaml.safe_load(path.read_text(encoding="utf-8"))["conversations"]:
+            said = [str(turn).strip() for turn in turns]
+            if topic in DIALOGUES:
+                yield {"turns": [turn for turn in said if turn]}
+            else:
+                yield from ({"turns": [said[0], answer]} for answer in said[1:] if said[0] and answer)
+
+
+def main(out: Path) -> None:
+    """Write the three files."""
+    out.mkdir(parents=True, exist_ok=True)
+    files = {name: open(out / f"{name}.jsonl", "w", encoding="utf-8") for name in ("chitchat", "heldout", "chatterbot")}
+    for key, record in chitchat():
+        print(json.dumps(record, ensure_ascii=False), file=files["heldout" if is_held_out(key) else "chitchat"])
+    for record in chatterbot():
+        print(json.dumps(record, ensure_ascii=False), file=files["chatterbot"])
+    for file in files.values():
+        file.close()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,50 @@
+"""The command line: python -m chat_app COMMAND. Results go to standard output, everything else to standard error.
+
+Exit code 0: done; 2: a mistake of the person, one clear line; 1: a failure.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import sys
+from collections.abc import Sequence
+
+from chat_app.cli import data, models, talk, teach
+from chat_app.errors import ChatAppError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Returns:
+        The exit code.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError, ValueError):
+            stream.reconfigure(encoding="utf-8", errors="replace")  # type: ignore[union-attr]
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.command(options) or 0)
+    except ChatAppError as error:
+        print(f"chat_app: {error.sentence()}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("chat_app: stopped.", file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        # Whoever read our output has seen enough; nothing may be written at exit either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="chat_app",
+        description="Talk to a GPT-2 dialogue model, teach it from your conversations, talk to the result.",
+    )
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for group in (talk, teach, data, models):
+        group.add_commands(commands)
+    return parser

@@ -1,0 +1,168 @@
+"""Training in the background: a thread that starts one child process after the other and follows it.
+
+The child writes the run folder; this file only starts it, asks it to stop, and puts into words what happened when it
+ended without a word. Nothing here is needed to know where a run stands: that is on the disk.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+from chat_app.config import Paths
+from chat_app.errors import RunError
+from chat_app.runs import ACTIVE, RESUMABLE, Run, list_runs
+
+log = logging.getLogger(__name__)
+
+LOOK_EVERY = 0.5
+SECONDS_TO_END = 20.0
+
+
+class Jobs:
+    """The queue of this program's training runs; one is trained at a time in a home folder.
+
+    Args:
+        paths: the home whose queued runs are trained. Runs wait on the disk, so a restart forgets none.
+    """
+
+    def __init__(self, paths: Paths):
+        self._paths = paths
+        self._wake = threading.Event()
+        self._closing = threading.Event()
+        self._child_lock = threading.Lock()
+        self._child: subprocess.Popen[bytes] | None = None
+        self._child_run: Run | None = None
+        self._thread = threading.Thread(target=self._work, name="training queue", daemon=True)
+        self._thread.start()
+
+    def submit(self, run: Run) -> None:
+        """Put a prepared run, or one that stopped, at the end of the queue.
+
+        Raises:
+            RunError: it is being trained, or it is done.
+        """
+        state = run.state()
+        if state.status not in ("queued", *RESUMABLE):
+            raise RunError(f"The run {run.id} is {state.status}.", advice="Start a new one.")
+        run.clear_stop()
+        run.note(queued=True)
+        run.set_state("queued", "Waiting for its turn.")
+        self._wake.set()
+
+    def stop(self, run: Run) -> None:
+        """Ask a run to stop: within one step if it is being trained, at once if it waits.
+
+        Raises:
+            RunError: there is nothing to stop.
+        """
+        state = run.state()
+        if state.status == "queued":
+            run.note(queued=False)
+            run.set_state("stopped", "Stopped before it began.")
+            run.request_stop()
+        elif state.status in ACTIVE:
+            run.request_stop()
+            run.set_state("stopping", "Finishing the step it is in.")
+        else:
+            raise RunError(f"The run {run.id} is {state.status} already.")
+
+    def close(self) -> None:
+        """End the queue. A run that is being trained saves a checkpoint and shows as interrupted."""
+        self._closing.set()
+        self._wake.set()
+        self._thread.join(timeout=SECONDS_TO_END + 5)
+
+    def _work(self) -> None:
+        while not self._closing.is_set():
+            self._wake.wait(timeout=LOOK_EVERY * 10)
+            self._wake.clear()
+            try:
+                while not self._closing.is_set() and (run := self._next()) is not None:
+                    self._train(run)
+            except Exception:  # The queue must outlive a broken run folder.
+                log.exception("the training queue met an error")
+        self._end_child()
+
+    def _next(self) -> Run | None:
+        """The run that has waited longest, unless another program trains in this home."""
+        waiting = []
+        for run in list_runs(self._paths.runs):
+            state = run.state()
+            if state.status in ACTIVE:
+                return None
+            try:
+                is_ours = state.status == "queued" and run.about().get("queued") is True
+            except RunError:
+                continue
+            if is_ours:
+                waiting.append((state.time, run.id, run))
+        return min(waiting)[2] if waiting else None
+
+    def _train(self, run: Run) -> None:
+        """Start the child and wait for its end, or for the program's."""
+        child = _start(run, self._paths)
+        with self._child_lock:
+            self._child, self._child_run = child, run
+        while child.poll() is None and not self._closing.is_set():
+            try:
+                child.wait(timeout=LOOK_EVERY)
+            except subprocess.TimeoutExpired:
+                continue
+        if child.poll() is None:
+            return  # The program is closing: `_end_child` sees to it.
+        _close_pipe(child)
+        _explain_end(run, child.returncode)
+        with self._child_lock:
+            self._child = self._child_run = None
+
+    def _end_child(self) -> None:
+        """Tell the child that nobody waits for it any more; it saves and goes. What takes too long is killed."""
+        with self._child_lock:
+            child, run = self._child, self._child_run
+        if child is None or run is None:
+            return
+        _close_pipe(child)
+        try:
+            child.wait(timeout=SECONDS_TO_END)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
+        _explain_end(run, child.returncode)
+
+
+def _start(run: Run, paths: Paths) -> subprocess.Popen[bytes]:
+    """The child process of a run. It notices by the end of its standard input that this program is gone."""
+    code = str(Path(__file__).resolve().parent.parent)
+    path = os.pathsep.join(part for part in (code, os.environ.get("PYTHONPATH")) if part)
+    environment = {**os.environ, "PYTHONPATH": path, "CHAT_APP_HOME": str(paths.home), "PYTHONUNBUFFERED": "1"}
+    command = [sys.executable, "-m", "chat_app", "train", "--run", str(run.folder), "--supervised"]
+    with open(run.log, "ab") as output:
+        return subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT, env=environment, cwd=run.folder
+        )
+
+
+def _close_pipe(child: subprocess.Popen[bytes]) -> None:
+    if child.stdin is not None:
+        child.stdin.close()
+
+
+def _explain_end(run: Run, code: int) -> None:
+    """Where the child could not say how it ended, say it."""
+    state = run.state()
+    if state.status == "queued":  # It never got as far as taking the run.
+        run.note(queued=False)
+        run.set_state("failed", f"The training process ended at once. The reason is at the end of {run.log}.")
+    elif state.status == "interrupted" and code not in (0, 1, 2):
+        name = signal.Signals(-code).name if code < 0 and -code in set(signal.Signals) else f"code {code}"
+        run.set_state(
+            "interrupted",
+            f"The training process was ended from outside ({name}); often that is a lack of memory. "
+            "It can go on from its last checkpoint.",
+        )

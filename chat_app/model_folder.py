@@ -1,0 +1,73 @@
+"""Writing a model folder: ordinary Hugging Face files, and the format the model talks in. Whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from transformers import GenerationConfig
+
+from chat_app.encoding import Encoder
+from chat_app.recognition import write_chat_format
+
+
+def save_model_folder(folder: Path, model: Any, encoder: Encoder, card: str = "", precision: str | None = None) -> None:
+    """Put a model into a folder, replacing what is there once everything is written.
+
+    Args:
+        model: a transformers model; it is saved as safetensors.
+        encoder: its tokenizer and its format.
+        card: the text of README.md.
+        precision: "float32", "bfloat16" or "float16" for the file; None keeps the model's own.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    try:
+        _write(temporary, model, encoder, card, precision)
+        _swap(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _write(folder: Path, model: Any, encoder: Encoder, card: str, precision: str | None) -> None:
+    import torch
+
+    dtype = getattr(torch, precision) if precision else None
+    state = model.state_dict()
+    if dtype is not None:
+        state = {name: value.to(dtype) if value.is_floating_point() else value for name, value in state.items()}
+    ends = sorted(encoder.end_ids)
+    model.generation_config = GenerationConfig(
+        bos_token_id=encoder.tokenizer.bos_token_id,
+        eos_token_id=ends[0] if len(ends) == 1 else ends,
+        pad_token_id=encoder.tokenizer.pad_token_id,
+        do_sample=True,
+    )
+    model.save_pretrained(folder, state_dict=state, safe_serialization=True)
+    if dtype is not None:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config["dtype"] = precision
+        (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    if encoder.format.chat_template is not None:
+        encoder.tokenizer.chat_template = encoder.format.chat_template
+    encoder.tokenizer.save_pretrained(folder, save_jinja_files=False)
+    write_chat_format(folder, encoder.format, encoder.marks)
+    if card:
+        (folder / "README.md").write_text(card, encoding="utf-8")
+
+
+def _swap(new: Path, folder: Path) -> None:
+    """Put `new` in the place of `folder`. Folders cannot be exchanged in one step everywhere: the old one steps
+    aside."""
+    if not folder.exists():
+        os.replace(new, folder)
+        return
+    aside = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(aside, ignore_errors=True)
+    os.replace(folder, aside)
+    os.replace(new, folder)
+    shutil.rmtree(aside, ignore_errors=True)

@@ -1,0 +1,177 @@
+"""From text to a new tokenizer, and from a tokenizer to a new model that knows nothing yet."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from chat_app.config import Paths, TrainConfig
+from chat_app.encoding import Encoder
+from chat_app.errors import DataError, SettingError
+from chat_app.formats import DEFAULT_FORMAT, get_format
+from chat_app.reading import Problem, iterate, read_files
+from chat_app.runs import Run
+from chat_app.teaching import prepare_run
+
+END_OF_TEXT = "<|endoftext|>"
+PRETRAIN_DEFAULTS: Mapping[str, Any] = {
+    "learn": "all",
+    "epochs": 6.0,
+    "learning_rate": 0.003,
+    "optimizer": "muon",
+    "weight_decay": 0.05,
+    "batch_size": 16,
+    "schedule": "linear",
+    "warmup": 0.05,
+    "valid_share": 0.01,
+    "overlap": 0.0,
+    "patience": 0,
+}
+"""Where learning a language from scratch wants other settings than teaching a model that knows one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """The shape of a GPT-2: width, layers, heads and window."""
+
+    width: int
+    layers: int
+    heads: int
+    window: int
+
+
+SIZES: Mapping[str, Size] = {
+    "nano": Size(128, 2, 1, 256),
+    "mini": Size(384, 6, 3, 512),
+    "compact": Size(512, 8, 4, 512),
+    "small": Size(768, 12, 12, 1024),
+    "medium": Size(1024, 24, 16, 1024),
+}
+
+
+def train_tokenizer(files: Sequence[Path], vocab_size: int, out: Path) -> int:
+    """Learn a byte-level BPE from what is said in the files and write it as a tokenizer folder, format `roles`
+    included.
+
+    Args:
+        vocab_size: tokens in all: 256 bytes, 5 special tokens, and merges.
+
+    Returns:
+        How many tokens it has, which is less than asked for where there is too little text.
+
+    Raises:
+        DataError: nothing to read. SettingError: a vocabulary too small for the bytes.
+    """
+    from tokenizers import ByteLevelBPETokenizer
+    from transformers import GPT2Tokenizer
+
+    marks = list(get_format(DEFAULT_FORMAT).marks.values())
+    if not 256 + len(marks) < vocab_size <= 200_000:
+        raise SettingError("vocab-size", f"{vocab_size} is out of range.", advice="Give 300 to 200000.")
+    bpe = ByteLevelBPETokenizer(add_prefix_space=False)
+    special = [END_OF_TEXT, *marks]
+    bpe.train_from_iterator(texts_of(files), vocab_size=vocab_size, min_frequency=2, special_tokens=special)
+    tokenizer = GPT2Tokenizer(
+        tokenizer_object=bpe,
+        bos_token=END_OF_TEXT,
+        eos_token=get_format(DEFAULT_FORMAT).marks["end"],
+        unk_token=END_OF_TEXT,
+        pad_token=END_OF_TEXT,
+        additional_special_tokens=marks[:-1],
+    )
+    tokenizer.chat_template = get_format(DEFAULT_FORMAT).chat_template
+    out.mkdir(parents=True, exist_ok=True)
+    tokenizer.save_pretrained(out, save_jinja_files=False)
+    return len(tokenizer)
+
+
+def texts_of(files: Sequence[Path]) -> Iterator[str]:
+    """What is said in files of conversations, turn by turn; of plain text, its lines.
+
+    Raises:
+        DataError: a file cannot be read at all.
+    """
+    for file in files:
+        if is_plain_text(file):
+            with open(file, encoding="utf-8-sig", errors="replace") as lines:
+                yield from lines
+            continue
+        for item in iterate(file, need_reply=False):
+            if not isinstance(item, Problem):
+                yield from (message.text for message in item.conversation.messages)
+
+
+def is_plain_text(file: Path) -> bool:
+    """Whether a .txt file holds running text instead of conversations."""
+    if file.suffix.lower() != ".txt":
+        return False
+    try:
+        return all(isinstance(item, Problem) for item, _ in zip(iterate(file), range(100), strict=False))
+    except DataError:
+        return True
+
+
+def new_model(tokenizer: Any, size: str, seed: int = 0) -> Any:
+    """A GPT-2 of that size with random weights for this tokenizer.
+
+    Raises:
+        SettingError: no such size.
+    """
+    from transformers import GPT2Config, GPT2LMHeadModel, set_seed
+
+    if size not in SIZES:
+        raise SettingError("size", f"There is no size '{size}'.", advice=f"Choose one of {', '.join(SIZES)}.")
+    shape = SIZES[size]
+    set_seed(seed)
+    config = GPT2Config(
+        vocab_size=len(tokenizer),
+        n_positions=shape.window,
+        n_embd=shape.width,
+        n_layer=shape.layers,
+        n_head=shape.heads,
+        activation_function="gelu_pytorch_tanh",  # GPT-2's own function, as one operation instead of eight.
+        resid_pdrop=0.0,
+        embd_pdrop=0.0,
+        attn_pdrop=0.0,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    return GPT2LMHeadModel(config)
+
+
+def prepare_pretraining(
+    config: TrainConfig,
+    files: Sequence[Path],
+    tokenizer_folder: Path,
+    size: str,
+    paths: Paths,
+    *,
+    valid: Path | None = None,
+    folder: Path | None = None,
+) -> Run:
+    """A run that starts from a new model, which lies in the run folder under `start`.
+
+    Raises:
+        DataError, SettingError: as for any run.
+    """
+    from chat_app.model_folder import save_model_folder
+    from chat_app.models import load_tokenizer
+
+    reading = read_files(files, need_reply=False)
+    tested = read_files([valid], need_reply=False) if valid else None
+    tokenizer = load_tokenizer(tokenizer_folder)
+    encoder = Encoder(tokenizer, get_format(DEFAULT_FORMAT), SIZES[size].window if size in SIZES else 0)
+    model = new_model(tokenizer, size, config.seed)
+    names = {"files": [file.name for file in files]}
+    run = prepare_run(config, reading, paths, valid=tested, folder=folder, about=names)
+    try:
+        save_model_folder(run.folder / "start", model, encoder, precision="float32")
+        run.change(model=str(run.folder / "start"))
+    except BaseException:
+        shutil.rmtree(run.folder, ignore_errors=True)
+        raise
+    return run

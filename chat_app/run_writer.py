@@ -1,0 +1,158 @@
+"""What a training leaves in its run folder while it goes on: the state, the curves, the best model, whole checkpoints.
+
+It also says when to stop. It listens to the Trainer and never touches the weights.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from chat_app.config import TrainConfig
+from chat_app.errors import TrainingFailed
+from chat_app.lesson import Lesson
+from chat_app.model_folder import save_model_folder
+from chat_app.runs import Run, seal
+
+STATE_SECONDS = 1.0
+
+
+class RunWriter(TrainerCallback):
+    """Writes the run folder, keeps the best model, and stops when it is time."""
+
+    def __init__(self, run: Run, config: TrainConfig, lesson: Lesson, interrupted: Callable[[], bool]):
+        self.run, self.config, self.lesson, self.interrupted = run, config, lesson, interrupted
+        self.trainer: Any = None  # Set once the Trainer exists.
+        self.best = math.inf
+        self.since_best = 0
+        self.reason = ""
+        self.status: Literal["done", "stopped", "interrupted"] = "done"
+        self._written = 0.0
+        self._measured = (time.monotonic(), 0)
+        for line in run.metrics():  # What an earlier process of this run has seen.
+            if "valid_loss" in line and line.get("step", 0) > 0:
+                self._judge(line["valid_loss"])
+
+    def _judge(self, valid_loss: float) -> bool:
+        """Count an evaluation; whether it is the best so far."""
+        if valid_loss < self.best:
+            self.best, self.since_best = valid_loss, 0
+            return True
+        self.since_best += 1
+        return False
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **named: Any
+    ) -> TrainerControl:
+        """Show the step; stop when somebody asked for it."""
+        now = time.monotonic()
+        if now - self._written >= STATE_SECONDS:
+            self._written = now
+            self.run.set_state("running", step=state.global_step, total_steps=state.max_steps)
+        if self.run.stop_requested() or self.interrupted():
+            stopped = self.run.stop_requested()
+            self.status = "stopped" if stopped else "interrupted"
+            self.reason = "Stopped by hand." if stopped else "The program that had started this run ended."
+            self.run.set_state("stopping", self.reason, state.global_step)
+            control.should_training_stop = True
+            control.should_save = True
+            control.should_evaluate = False
+        return control
+
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **named: Any
+    ) -> None:
+        """Gradients that are no numbers must not reach the weights. (In float16 the scaler skips such steps itself.)"""
+        if self.lesson.precision == "float16":
+            return
+        gradients = [one.grad for one in named["model"].parameters() if one.grad is not None]
+        if gradients and not math.isfinite(float(torch.nn.utils.get_total_norm(gradients))):
+            raise TrainingFailed(
+                f"The gradient is no longer a number (step {state.global_step + 1}).",
+                advice="Lower the learning rate and start again; the best model so far is kept.",
+            )
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **named: Any,
+    ) -> None:
+        """A point of the training curve."""
+        if not logs or "loss" not in logs:
+            return
+        now, tokens = time.monotonic(), self.trainer.tokens_seen
+        seconds = max(now - self._measured[0], 1e-9)
+        values = {
+            "train_loss": logs["loss"],
+            "learning_rate": logs.get("learning_rate"),
+            "grad_norm": logs.get("grad_norm"),
+            "tokens_per_second": (tokens - self._measured[1]) / seconds,
+        }
+        self._measured = (now, tokens)
+        self.record(state, values)
+
+    def on_evaluate(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        metrics: dict[str, float] | None = None,
+        **named: Any,
+    ) -> TrainerControl:
+        """A point of the validation curve: keep the model if it is the best, stop if it has not been for long."""
+
+        started = time.monotonic()
+        model = self.trainer.model
+        if metrics:
+            loss = metrics["eval_loss"]
+            if not math.isfinite(loss):
+                raise TrainingFailed(
+                    "The validation loss is no longer a number.", advice="Lower the learning rate and start again."
+                )
+            self.record(state, {"valid_loss": loss, "valid_perplexity": metrics["eval_perplexity"]})
+            if self._judge(loss):
+                self.save_model(state)
+        else:
+            self.save_model(state)
+        self.record_samples(state, model)
+        if self.config.patience and self.since_best >= self.config.patience and not control.should_training_stop:
+            control.should_training_stop = True
+            self.reason = f"It stopped getting better: the best evaluation was {self.since_best} evaluations ago."
+        # Evaluating is not training: leave it out of the tokens a second.
+        self._measured = (self._measured[0] + time.monotonic() - started, self._measured[1])
+        return control
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **named: Any) -> None:
+        """A checkpoint counts once it is whole on the disk, and holds no pickled settings."""
+        folder = self.run.checkpoints / f"checkpoint-{state.global_step}"
+        (folder / "training_args.bin").unlink(missing_ok=True)
+        seal(folder)
+
+    def save_model(self, state: TrainerState) -> None:
+        """The model as it is now becomes the run's model."""
+
+        facts = {"step": state.global_step, "epoch": state.epoch, "valid_loss": self.best}
+        save_model_folder(
+            self.run.model, self.trainer.model, self.lesson.encoder, self.lesson.card(facts), self.lesson.save_as
+        )
+
+    def record(self, state: TrainerState, values: dict[str, float | None]) -> None:
+        """One line of metrics; only finite numbers."""
+        line: dict[str, Any] = {"step": state.global_step, "epoch": round(state.epoch or 0.0, 4), "time": time.time()}
+        line.update(
+            {name: float(value) for name, value in values.items() if value is not None and math.isfinite(value)}
+        )
+        self.run.append("metrics.jsonl", line)
+
+    def record_samples(self, state: TrainerState, model: Any) -> None:
+        """The replies to the fixed prompts, as the model is now."""
+        for sample in self.lesson.samples(model):
+            self.run.append("samples.jsonl", {"step": state.global_step, "epoch": state.epoch or 0.0, **sample})

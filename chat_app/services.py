@@ -1,0 +1,111 @@
+"""Everything the doors share: the model in use, the training queue, and the rules of this server. Built once, closed
+once."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from chat_app.config import STARTER, LoadConfig, Paths
+from chat_app.errors import RunError
+from chat_app.jobs import Jobs
+from chat_app.runs import Run, find_run, list_runs
+
+if TYPE_CHECKING:
+    from chat_app.models import ModelStore
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+LOCAL_VISITOR = "local"
+
+
+@dataclass(frozen=True)
+class ServerRules:
+    """What this server allows.
+
+    Attributes:
+        host, port: where it listens.
+        auth_file: a file of `name:password` lines, or None.
+        training: whether visitors may train.
+        upload_bytes: the largest upload.
+        origins: other addresses whose pages may call this server.
+        share: whether Gradio makes a public link.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 7860
+    auth_file: Path | None = None
+    training: bool = True
+    upload_bytes: int = 200 * 1024 * 1024
+    origins: tuple[str, ...] = ()
+    share: bool = False
+
+    @property
+    def on_space(self) -> bool:
+        """Whether this is a Hugging Face Space."""
+        return bool(os.environ.get("SPACE_ID"))
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether strangers may come: then everybody sees only their own runs, and nobody changes the model for all."""
+        return self.on_space or self.share or self.auth_file is not None or self.host not in LOOPBACK
+
+
+class Services:
+    """The product without a door.
+
+    Args:
+        paths: the home folder.
+        rules: of the server.
+        model: the name of the model to begin with.
+    """
+
+    def __init__(self, paths: Paths, rules: ServerRules | None = None, model: str = STARTER):
+        from chat_app.models import ModelStore  # Brings torch: only where a model is used.
+
+        self.paths = paths
+        self.rules = rules or ServerRules()
+        self.first_model = model
+        self.models: ModelStore = ModelStore(paths)
+        self.jobs: Jobs | None = Jobs(paths) if self.rules.training else None
+        paths.uploads.mkdir(parents=True, exist_ok=True)
+
+    def load_first_model(self) -> None:
+        """Load the model to begin with.
+
+        Raises:
+            ModelError: it cannot be loaded.
+        """
+        self.models.use(self.first_model, LoadConfig())
+
+    def runs_of(self, visitor: str) -> list[Run]:
+        """The runs that this visitor may see, the newest first. On one's own computer that is all of them."""
+        runs = list_runs(self.paths.runs)
+        return [run for run in runs if self.may_see(run, visitor)]
+
+    def run_of(self, visitor: str, name: str) -> Run:
+        """A run that this visitor may see.
+
+        Raises:
+            RunError: there is none of that name for this visitor.
+        """
+        run = find_run(self.paths.runs, name)
+        if not self.may_see(run, visitor):
+            raise RunError(f"There is no run '{name}'.")
+        return run
+
+    def may_see(self, run: Run, visitor: str) -> bool:
+        """Whether a run is this visitor's own."""
+        if not self.rules.is_shared:
+            return True
+        try:
+            return run.about().get("by") == visitor
+        except RunError:
+            return False
+
+    def close(self) -> None:
+        """End the training queue and free the model."""
+        if self.jobs is not None:
+            self.jobs.close()
+        self.models.unload()
