@@ -13,6 +13,7 @@ import importlib.util
 import json
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -67,13 +68,13 @@ def chatterbot() -> Iterator[dict[str, Any]]:
 def main(out: Path) -> None:
     """Write the three files."""
     out.mkdir(parents=True, exist_ok=True)
-    files = {name: open(out / f"{name}.jsonl", "w", encoding="utf-8") for name in ("chitchat", "heldout", "chatterbot")}
-    for key, record in chitchat():
-        print(json.dumps(record, ensure_ascii=False), file=files["heldout" if is_held_out(key) else "chitchat"])
-    for record in chatterbot():
-        print(json.dumps(record, ensure_ascii=False), file=files["chatterbot"])
-    for file in files.values():
-        file.close()
+    with ExitStack() as stack:
+        names = ("chitchat", "heldout", "chatterbot")
+        files = {name: stack.enter_context(open(out / f"{name}.jsonl", "w", encoding="utf-8")) for name in names}
+        for key, record in chitchat():
+            print(json.dumps(record, ensure_ascii=False), file=files["heldout" if is_held_out(key) else "chitchat"])
+        for record in chatterbot():
+            print(json.dumps(record, ensure_ascii=False), file=files["chatterbot"])
 
 
 if __name__ == "__main__":

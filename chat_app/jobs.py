@@ -38,6 +38,7 @@ class Jobs:
         self._child_lock = threading.Lock()
         self._child: subprocess.Popen[bytes] | None = None
         self._child_run: Run | None = None
+        self._queued_at = 0.0  # When the child's run was put into the queue.
         self._thread = threading.Thread(target=self._work, name="training queue", daemon=True)
         self._thread.start()
 
@@ -106,9 +107,10 @@ class Jobs:
 
     def _train(self, run: Run) -> None:
         """Start the child and wait for its end, or for the program's."""
+        queued_at = run.state().time
         child = _start(run, self._paths)
         with self._child_lock:
-            self._child, self._child_run = child, run
+            self._child, self._child_run, self._queued_at = child, run, queued_at
         while child.poll() is None and not self._closing.is_set():
             try:
                 child.wait(timeout=LOOK_EVERY)
@@ -117,14 +119,14 @@ class Jobs:
         if child.poll() is None:
             return  # The program is closing: `_end_child` sees to it.
         _close_pipe(child)
-        _explain_end(run, child.returncode)
+        _explain_end(run, child.returncode, queued_at)
         with self._child_lock:
             self._child = self._child_run = None
 
     def _end_child(self) -> None:
         """Tell the child that nobody waits for it any more; it saves and goes. What takes too long is killed."""
         with self._child_lock:
-            child, run = self._child, self._child_run
+            child, run, queued_at = self._child, self._child_run, self._queued_at
         if child is None or run is None:
             return
         _close_pipe(child)
@@ -133,7 +135,7 @@ class Jobs:
         except subprocess.TimeoutExpired:
             child.kill()
             child.wait()
-        _explain_end(run, child.returncode)
+        _explain_end(run, child.returncode, queued_at)
 
 
 def _start(run: Run, paths: Paths) -> subprocess.Popen[bytes]:
@@ -153,10 +155,10 @@ def _close_pipe(child: subprocess.Popen[bytes]) -> None:
         child.stdin.close()
 
 
-def _explain_end(run: Run, code: int) -> None:
+def _explain_end(run: Run, code: int, queued_at: float) -> None:
     """Where the child could not say how it ended, say it."""
     state = run.state()
-    if state.status == "queued":  # It never got as far as taking the run.
+    if state.status == "queued" and state.time == queued_at:  # It never took the run. (Later: it is queued again.)
         run.note(queued=False)
         run.set_state("failed", f"The training process ended at once. The reason is at the end of {run.log}.")
     elif state.status == "interrupted" and code not in (0, 1, 2):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any, Literal
 
 import torch
@@ -46,6 +47,15 @@ class RunWriter(TrainerCallback):
         self.since_best += 1
         return False
 
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **named: Any
+    ) -> None:
+        """A run that was stopped at a step of evaluation makes up for it."""
+        step = state.global_step
+        seen = {line.get("step") for line in self.run.metrics() if "valid_loss" in line}
+        if step and step % int(args.eval_steps or 1) == 0 and step not in seen and self.lesson.valid_rows:
+            self.trainer.evaluate()
+
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **named: Any
     ) -> TrainerControl:
@@ -61,7 +71,7 @@ class RunWriter(TrainerCallback):
             self.run.set_state("stopping", self.reason, state.global_step)
             control.should_training_stop = True
             control.should_save = True
-            control.should_evaluate = False
+            control.should_evaluate = False  # A stop does not wait for it; it is made up for when the run goes on.
         return control
 
     def on_pre_optimizer_step(
@@ -151,6 +161,19 @@ class RunWriter(TrainerCallback):
             {name: float(value) for name, value in values.items() if value is not None and math.isfinite(value)}
         )
         self.run.append("metrics.jsonl", line)
+        for name in values.keys() & line.keys():
+            self._board.add_scalar(name, line[name], state.global_step)
+
+    @cached_property
+    def _board(self) -> Any:
+        """The same curves for TensorBoard; its import is slow, so it waits for the first point."""
+        from torch.utils.tensorboard import SummaryWriter
+
+        return SummaryWriter(str(self.run.folder / "tensorboard"), purge_step=self.trainer.state.global_step)
+
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **named: Any) -> None:
+        """Write out what TensorBoard still holds."""
+        self._board.close()
 
     def record_samples(self, state: TrainerState, model: Any) -> None:
         """The replies to the fixed prompts, as the model is now."""

@@ -251,6 +251,6 @@ def be_gentle() -> None:
 
     process = psutil.Process(os.getpid())
     try:
-        process.nice(psutil.BELOW_NORMAL_PRIORITY_CLASS if os.name == "nt" else 10)
+        process.nice(getattr(psutil, "BELOW_NORMAL_PRIORITY_CLASS", 10))  # The name exists on Windows only.
     except psutil.Error:
         return

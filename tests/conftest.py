@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,14 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
+from chat_app.config import Paths, TrainConfig
+from chat_app.conversation import Conversation
 from chat_app.encoding import Encoder
 from chat_app.formats import get_format
+from chat_app.reading import Reading
 from chat_app.recognition import write_chat_format
+from chat_app.runs import Run
+from chat_app.teaching import prepare_run
 
 SENTENCES = [
     "Hello, how are you today? I am fine, thank you.",
@@ -96,3 +102,41 @@ def make_folder(tmp_path: Path, tiny_tokenizer: Any) -> Callable[..., Path]:
 def tiny_folder(make_folder: Callable[..., Path]) -> Path:
     """A saved model folder in the format roles."""
     return make_folder()
+
+
+CONFIG = TrainConfig(
+    epochs=2,
+    batch_size=4,
+    learning_rate=3e-3,
+    patience=0,
+    precision="float32",
+    device="cpu",
+    threads=1,
+    valid_share=0.2,
+)
+
+
+def reading_of(count: int = 20) -> Reading:
+    places = ["shop", "park", "school", "station", "museum"]
+    conversations = [
+        Conversation.from_turns([f"Where is the {places[index % 5]} {index}?", f"It is in street {index}."])
+        for index in range(count)
+    ]
+    return Reading(conversations, [], list(range(1, count + 1)), "tsv", "utf-8")
+
+
+@pytest.fixture
+def paths(tmp_path: Path) -> Paths:
+    return Paths(tmp_path / "home")
+
+
+@pytest.fixture
+def prepare(paths: Paths, make_folder: Callable[..., Path]) -> Callable[..., Run]:
+    """Makes prepared runs of the same data: prepare("a", epochs=3)."""
+    model = make_folder("start")
+
+    def make(name: str, **changes: Any) -> Run:
+        config = replace(CONFIG, model=str(model), **changes)
+        return prepare_run(config, reading_of(), paths, folder=paths.runs / name)
+
+    return make

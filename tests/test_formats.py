@@ -1,4 +1,5 @@
-"""The layouts of the published models, id by id, before and after saving; and that a prompt begins what training sees."""
+"""The layouts of the published models, id by id, before and after saving; and that a prompt begins what training
+sees."""
 
 from __future__ import annotations
 
@@ -59,8 +60,10 @@ VECTORS: list[tuple[str, list[str], str | None, bool, list[int], list[int] | Non
         ["Hello.", "Hi, how are you?", "Good, thank you.", "Great!"],
         None,
         False,
-        [50257, 50258, 15496, 13, 50259, 17250, 11, 703, 389, 345, 30]
-        + [50258, 10248, 11, 5875, 345, 13, 50259, 13681, 0, 50256],
+        [
+            *(50257, 50258, 15496, 13, 50259, 17250, 11, 703, 389, 345, 30),
+            *(50258, 10248, 11, 5875, 345, 13, 50259, 13681, 0, 50256),
+        ],
         [50258] * 4 + [50259] * 7 + [50258] * 6 + [50259] * 4,
         [N] * 18 + [13681, 0, 50256],
     ),

@@ -24,6 +24,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError, ValueError):
             stream.reconfigure(encoding="utf-8", errors="replace")  # type: ignore[union-attr]
+    # Bars of the libraries for every file they read would bury what a person wants to know.
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     options = _parser().parse_args(arguments)
     try:
         return int(options.command(options) or 0)

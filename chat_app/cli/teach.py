@@ -108,11 +108,8 @@ def _run_to_end(run: Run, paths: Paths, options: argparse.Namespace) -> None:
     presses = iter((run.request_stop,))
     signal.signal(signal.SIGINT, lambda *_: next(presses, _give_up)())
     say(f"Run {run.id} in {run.folder}")
-    from transformers.utils import logging
-
     from chat_app.cli.progress import Progress
 
-    logging.disable_progress_bar()  # Ours is enough.
     teach(run, paths, interrupted=gone.is_set, callbacks=[Progress(run)], say=say)
     state = run.state()
     say(f"{state.status}: {state.reason}")

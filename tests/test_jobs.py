@@ -1,0 +1,174 @@
+"""Training in a child process: started, stopped, killed with and without the program that started it, and resumed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import torch
+
+from chat_app.config import Paths
+from chat_app.errors import RunError
+from chat_app.jobs import Jobs
+from chat_app.runs import Run
+from tests.test_training import same, weights
+
+ROOT = Path(__file__).resolve().parent.parent
+PATIENCE = 90.0
+
+
+@pytest.fixture
+def jobs(paths: Paths) -> Iterator[Jobs]:
+    queue = Jobs(paths)
+    yield queue
+    queue.close()
+
+
+def wait_for(condition: Callable[[], Any], what: str) -> Any:
+    """Look again and again until something is true."""
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end:
+        if found := condition():
+            return found
+        time.sleep(0.02)
+    raise AssertionError(f"waited in vain for {what}")
+
+
+def status(run: Run, *wanted: str) -> Callable[[], bool]:
+    return lambda: run.state().status in wanted
+
+
+def child_of(run: Run) -> psutil.Process:
+    """The process that trains a run."""
+    for process in psutil.process_iter(["cmdline"]):
+        if str(run.folder) in (process.info["cmdline"] or []) and "train" in process.info["cmdline"]:
+            return process
+    raise AssertionError("no process trains this run")
+
+
+def under_way(run: Run) -> Callable[[], bool]:
+    return lambda: run.newest_checkpoint() is not None and run.state().step > 0
+
+
+def test_the_queue_trains_one_after_the_other(prepare: Callable[..., Run], jobs: Jobs) -> None:
+    first, second = prepare("first"), prepare("second")
+    jobs.submit(first)
+    jobs.submit(second)
+    wait_for(lambda: first.is_locked() or first.state().status == "done", "the first run")
+    assert second.state().status == "queued"
+    wait_for(status(second, "done"), "the second run")
+    assert first.state().status == "done"
+    assert first.state().time <= second.state().time
+    assert "done" in first.log.read_text()
+
+
+def test_stop_and_resume_from_outside(prepare: Callable[..., Run], jobs: Jobs, paths: Paths) -> None:
+    long = {"epochs": 60, "learning_rate": 1e-3}
+    run, whole = prepare("stopped", **long), prepare("whole", **long)
+    jobs.submit(run)
+    wait_for(under_way(run), "a checkpoint")
+    jobs.stop(run)
+    wait_for(status(run, "stopped"), "the stop")
+    assert 0 < run.state().step < run.state().total_steps
+    assert run.has_model
+    with pytest.raises(RunError, match="stopped"):
+        jobs.stop(run)
+    jobs.submit(run)
+    jobs.submit(whole)
+    wait_for(status(whole, "done"), "both runs")
+    assert run.state().status == "done"
+    assert same(weights(run), weights(whole))
+
+
+def test_a_killed_child_is_interrupted_and_resumes(prepare: Callable[..., Run], jobs: Jobs) -> None:
+    run = prepare("killed", epochs=60)
+    jobs.submit(run)
+    wait_for(under_way(run), "a checkpoint")
+    child_of(run).kill()
+    wait_for(status(run, "interrupted"), "the interruption")
+    wait_for(lambda: "SIGKILL" in run.state().reason or os.name == "nt", "the reason")
+    jobs.submit(run)
+    wait_for(status(run, "done"), "the end")
+    assert torch.isfinite(weights(run)["transformer.wte.weight"]).all()
+
+
+def start_program(paths: Paths) -> subprocess.Popen[bytes]:
+    """A program of its own that trains the queue of a home, as the app does."""
+    code = "import sys, time\nfrom pathlib import Path\n"
+    code += "from chat_app.config import Paths\nfrom chat_app.jobs import Jobs\n"
+    code += "jobs = Jobs(Paths(Path(sys.argv[1])))\ntime.sleep(600)"
+    return subprocess.Popen([sys.executable, "-c", code, str(paths.home)], cwd=ROOT)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="kill -9 is of POSIX systems")
+@pytest.mark.parametrize("victims", ["app", "both"])
+def test_a_killed_app_leaves_a_run_that_resumes(
+    prepare: Callable[..., Run],
+    paths: Paths,
+    victims: str,
+) -> None:
+    run = prepare("orphan", epochs=300)
+    run.note(queued=True)
+    app = start_program(paths)
+    try:
+        wait_for(under_way(run), "a checkpoint")
+        child = child_of(run)
+        app.send_signal(signal.SIGKILL)
+        app.wait()
+        if victims == "both":
+            child.kill()
+        wait_for(status(run, "interrupted"), "the interruption")
+        wait_for(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE, "the end of the child")
+    finally:
+        app.kill()
+        app.wait()
+    step = run.state().step
+    run.change(epochs=1 + step // 4)
+    again = Jobs(paths)
+    try:
+        assert run.state().status == "interrupted"
+        again.submit(run)
+        wait_for(status(run, "done"), "the end")
+    finally:
+        again.close()
+    assert run.has_model
+
+
+def test_closing_the_app_saves_and_interrupts(prepare: Callable[..., Run], paths: Paths) -> None:
+    run = prepare("closed", epochs=300)
+    queue = Jobs(paths)
+    queue.submit(run)
+    wait_for(under_way(run), "a checkpoint")
+    queue.close()
+    state = run.state()
+    assert state.status == "interrupted"
+    checkpoint = run.newest_checkpoint()
+    assert checkpoint is not None
+    assert checkpoint.name == f"checkpoint-{state.step}"
+
+
+def test_a_run_that_waits_can_be_stopped(prepare: Callable[..., Run], paths: Paths) -> None:
+    run = prepare("waiting")
+    queue = Jobs(paths)
+    queue.close()
+    queue.submit(run)
+    queue.stop(run)
+    assert run.state().status == "stopped"
+
+
+def test_a_mistake_is_told_in_the_state(prepare: Callable[..., Run], jobs: Jobs) -> None:
+    run = prepare("broken")
+    run.change(model="no/such-model-here")
+    jobs.submit(run)
+    wait_for(status(run, "failed"), "the failure")
+    assert "no/such-model-here" in run.state().reason or "Hub" in run.state().reason
+    with pytest.raises(RunError, match="failed"):
+        jobs.stop(run)

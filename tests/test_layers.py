@@ -1,0 +1,79 @@
+"""The house: who may import whom, and that the pure part needs neither torch nor gradio."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parent.parent / "chat_app"
+
+# A part imports only what stands above it.
+ORDER = [
+    "errors", "conversation", "formats", "config", "templates", "encoding", "reading", "split", "scoring", "runs",
+    "cards", "sampling", "batching", "devices", "likelihood", "recognition", "model_folder", "optimizers", "lesson",
+    "run_writer", "training", "engine", "model_checks", "model_files", "recommended", "models", "chat", "evaluation",
+    "convmodel", "teaching", "pretraining", "jobs", "services",
+]  # fmt: skip
+DOORS = ["cli", "api", "ui"]
+PURE = ORDER[: ORDER.index("cards") + 1]
+
+
+def part_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports_of(path: Path) -> set[str]:
+    """The parts of the package that a file imports, at its top or inside functions."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        names = []
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names = [node.module] if node.module != "chat_app" else [f"chat_app.{one.name}" for one in node.names]
+        elif isinstance(node, ast.Import):
+            names = [one.name for one in node.names]
+        found |= {name.split(".")[1] for name in names if name.startswith("chat_app.")}
+    return found - {"__version__"}
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_part_imports_only_what_stands_above_it(path: Path) -> None:
+    part = part_of(path)
+    if part in ORDER:
+        above = set(ORDER[: ORDER.index(part) + 1])
+        assert imports_of(path) <= above
+    elif part in DOORS:
+        others = set(DOORS) - {part}
+        assert not imports_of(path) & others
+
+
+def test_every_part_has_its_place() -> None:
+    parts = {part_of(path) for path in PACKAGE.rglob("*.py")}
+    assert parts - set(ORDER) - set(DOORS) <= {"__init__", "__main__", *SERVER}
+
+
+SERVER = ["server", "web", "guard", "accounts", "relay", "api_schema"]
+
+
+def test_the_pure_part_needs_neither_torch_nor_gradio() -> None:
+    code = "\n".join(f"import chat_app.{name}" for name in PURE)
+    code += "\nimport sys\nheavy = {'torch', 'gradio', 'transformers', 'pandas'} & set(sys.modules)"
+    code += "\nassert not heavy, heavy"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=PACKAGE.parent)
+
+
+def test_help_loads_nothing_heavy() -> None:
+    code = (
+        "import sys\nfrom chat_app.cli import main\n"
+        "try:\n    main(['--help'])\nexcept SystemExit:\n    pass\n"
+        "heavy = {'torch', 'gradio', 'transformers', 'pandas', 'fastapi'} & set(sys.modules)\nassert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=PACKAGE.parent, stdout=subprocess.DEVNULL)
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_files_stay_short(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 420
