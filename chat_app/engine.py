@@ -207,15 +207,23 @@ class Engine:
         most_waiting: how many requests may wait for their turn; more are refused.
         most_active: how many are stepped in turn.
         kept_tokens: how long the caches kept between requests may be together; default four windows.
+        threads: processor threads for a step; default torch's number.
 
     Raises:
         ModelError: the model has no key/value cache.
     """
 
     def __init__(
-        self, model: Any, window: int, most_waiting: int = 64, most_active: int = 8, kept_tokens: int | None = None
+        self,
+        model: Any,
+        window: int,
+        most_waiting: int = 64,
+        most_active: int = 8,
+        kept_tokens: int | None = None,
+        threads: int | None = None,
     ):
         self.window = window
+        self._threads = threads
         kept = _KeptCaches(4 * window if kept_tokens is None else kept_tokens)
         self._forward: _Forward | None = _Forward(model.eval(), kept)
         self._most_waiting, self._most_active = most_waiting, most_active
@@ -286,6 +294,8 @@ class Engine:
 
     def _run(self) -> None:
         """The thread: one step for each active request in turn, until closed."""
+        if self._threads is not None:
+            torch.set_num_threads(self._threads)  # Holds for the thread that calls it.
         while self._gather():
             for work in tuple(self._active):
                 if not self._closing:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,8 @@ def save_model_folder(folder: Path, model: Any, encoder: Encoder, card: str = ""
         precision: "float32", "bfloat16" or "float16" for the file; None keeps the model's own.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    temporary = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
+    temporary.mkdir()
     try:
         _write(temporary, model, encoder, card, precision)
         _swap(temporary, folder)

@@ -88,7 +88,7 @@ def load(name: str, config: LoadConfig, paths: Paths) -> LoadedModel:
     fit_embeddings(model, tokenizer)
     device, precision = str(model.device), _precision_of(model)
     kept = kept_tokens(files, 4 if precision == "float32" else 2)
-    engine = Engine(model, files.window, kept_tokens=kept)
+    engine = Engine(model, files.window, kept_tokens=kept, threads=_threads(files, device))
     size = tensor_bytes(model)
     return LoadedModel(name, model, tokenizer, encoder, engine, files, recognised, precision, device, size)
 
@@ -203,6 +203,17 @@ def check_memory(files: ModelFiles, precision: str, device: str) -> None:
             f"The model needs about {needed / 2**30:.1f} GB of memory, and {free / 2**30:.1f} GB are free.",
             advice="Unload the model in use, choose 8-bit or 4-bit, or take a smaller model.",
         )
+
+
+def _threads(files: ModelFiles, device: str) -> int | None:
+    """Processor threads for a step of a model.
+
+    A step of a small one is over before several threads have met, and they would wait for one another at every layer as
+    soon as something else, such as a training, wants the processor too.
+    """
+    if device != "cpu":
+        return None
+    return 1 if files.parameters < SMALL_MODEL else psutil.cpu_count(logical=False)
 
 
 def _tokenizer(folder: Path | None, gguf: str | None) -> Any:

@@ -1,0 +1,135 @@
+"""From a thread that writes a reply to the asyncio server that sends it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import AsyncIterator, Callable, Generator
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from starlette.requests import Request
+
+from chat_app.errors import BusyError
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class _End:
+    error: Exception | None
+
+
+class Relays:
+    """The replies that are being written for programs: so many at once, and all of them can be stopped.
+
+    Used from the server's event loop only.
+    """
+
+    def __init__(self, most: int):
+        self._most = most
+        self._running: set[Relay[Any]] = set()
+
+    def start(self, make: Callable[[threading.Event], Generator[Item, None, None]]) -> Relay[Item]:
+        """Begin one.
+
+        Raises:
+            BusyError: there are too many.
+        """
+        if len(self._running) >= self._most:
+            raise BusyError("Too many programs are waiting for replies.", advice="Try again in a moment.")
+        relay = Relay(make, self._running.discard)
+        self._running.add(relay)
+        return relay
+
+    def stop_all(self) -> None:
+        """Let every one end where it is."""
+        for relay in self._running:
+            relay.stopped.set()
+
+    def __len__(self) -> int:
+        return len(self._running)
+
+
+class Relay(Generic[Item]):
+    """Runs a generator in a thread of its own, which also closes it.
+
+    Args:
+        make: makes the generator; it ends soon after the event it is given is set.
+        when_done: called in the event loop when the thread is done.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[threading.Event], Generator[Item, None, None]],
+        when_done: Callable[[Relay[Any]], None],
+    ):
+        self.stopped = threading.Event()
+        self._when_done = when_done
+        self._loop = asyncio.get_running_loop()
+        self._items: asyncio.Queue[Item | _End] = asyncio.Queue()
+        threading.Thread(target=self._run, args=(make,), name="reply", daemon=True).start()
+
+    async def next(self) -> Item | None:
+        """The next item; None after the last.
+
+        Raises:
+            Whatever the generator raised.
+        """
+        item = await self._items.get()
+        if isinstance(item, _End):
+            self._items.put_nowait(item)  # For whoever asks again.
+            if item.error is not None:
+                raise item.error
+            return None
+        return item
+
+    def ready(self) -> list[Item]:
+        """What can be had without waiting."""
+        items: list[Item] = []
+        while not self._items.empty():
+            item = self._items.get_nowait()
+            if isinstance(item, _End):
+                self._items.put_nowait(item)
+                break
+            items.append(item)
+        return items
+
+    def _run(self, make: Callable[[threading.Event], Generator[Item, None, None]]) -> None:
+        end = _End(None)
+        try:
+            with contextlib.closing(make(self.stopped)) as items:
+                for item in items:
+                    if self.stopped.is_set():
+                        break
+                    self._tell(self._items.put_nowait, item)
+        except Exception as error:  # The thread's edge: who waits for the items raises it again.
+            end = _End(error)
+        self._tell(self._items.put_nowait, end)
+        self._tell(self._when_done, self)
+
+    def _tell(self, what: Callable[..., None], about: object) -> None:
+        with contextlib.suppress(RuntimeError):  # The server is gone.
+            self._loop.call_soon_threadsafe(what, about)
+
+
+@contextlib.asynccontextmanager
+async def stopping_when_gone(request: Request, relay: Relay[Item]) -> AsyncIterator[None]:
+    """While in here, a caller who leaves ends the relay; so does leaving by an error."""
+
+    async def watch() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        relay.stopped.set()
+
+    watcher = asyncio.create_task(watch())
+    try:
+        yield
+    except BaseException:
+        relay.stopped.set()
+        raise
+    finally:
+        watcher.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await watcher
