@@ -1,0 +1,300 @@
+"""The chat: a conversation with the model in use, and how its replies are drawn.
+
+The conversation is each visitor's own and stays on the server as it was typed; the page gets a copy to show.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import gradio as gr
+
+from chat_app.config import LoadConfig, SamplingConfig
+from chat_app.errors import ChatAppError, ModelError
+from chat_app.services import Services
+from chat_app.ui import model_choices, words
+from chat_app.ui.controls import Controls
+from chat_app.ui.escape import clean, shown, warn
+from chat_app.ui.talk import Talk, Turn, check_length
+from chat_app.ui.turns_view import rows_of, turns_value, turns_view
+from chat_app.ui.visitor import Visitors
+
+LOGGER = logging.getLogger(__name__)
+SECONDS_BETWEEN_DRAWINGS = 0.05
+CHATS_AT_ONCE = 24
+IN_SIGHT = ("temperature", "top_p", "max_new_tokens")
+ENDS = {
+    "length": "It reached the longest length allowed.",
+    "window": "Its memory is full.",
+    "cancelled": "You stopped it.",
+}
+Parts = Iterator[tuple[Any, Any]]  # What to show of the conversation and of the box to type in.
+
+
+class ChatTab:
+    """The tab's components and what they do.
+
+    Args:
+        services: the model in use.
+        visitors: tells who calls.
+        token: the component that keeps the visitor's token.
+    """
+
+    def __init__(self, services: Services, visitors: Visitors, token: Any):
+        self.services, self.visitors, self.token = services, visitors, token
+        self.sampling = Controls(SamplingConfig)
+
+    def draw(self) -> None:
+        """Put the components where the page is being built."""
+        self.talk = gr.State(Talk())
+        with gr.Row(elem_classes=["chat-row"]):
+            with gr.Column(scale=7, min_width=320, elem_classes=["chat-main"]):
+                self.view = turns_view(self.show(Talk()), label="Conversation", elem_id="conversation")
+                self.box = gr.Textbox(
+                    placeholder="Say something…",
+                    lines=1,
+                    max_lines=8,
+                    show_label=False,
+                    label="Your message",
+                    container=False,
+                    submit_btn="Send",
+                    elem_id="message",
+                    autofocus=True,
+                )
+            with gr.Column(scale=3, min_width=300, elem_classes=["chat-side"]):
+                self._draw_side()
+        # Ticks only while there is no model, such as when the page was opened before the server had loaded one.
+        self.waiting = gr.Timer(2, active=False)
+        self._connect()
+
+    def _draw_side(self) -> None:
+        is_shared = self.services.rules.is_shared
+        self.picker = gr.Dropdown([], label="Model", elem_id="chat-model", visible=not is_shared, filterable=False)
+        self.about = gr.HTML("", elem_id="chat-model-about", apply_default_css=False)
+        self.clear = gr.Button("New conversation", size="md", elem_id="clear")
+        with gr.Accordion("Tell it who it is", open=False, elem_id="system-panel"):
+            self.system = gr.Textbox(
+                label="System text",
+                info="Stands before the conversation. Models that were not taught with one may ignore it.",
+                placeholder="You work in a tea shop and answer politely.",
+                lines=3,
+                max_lines=10,
+                elem_id="system",
+            )
+        with gr.Accordion("How it answers", open=False, elem_id="sampling-panel"):
+            self.sampling.draw(IN_SIGHT)
+            with gr.Accordion("Advanced", open=False, elem_id="sampling-advanced"):
+                self.sampling.draw()
+            self.defaults = gr.Button("Back to defaults", size="sm", elem_id="sampling-defaults")
+
+    def _connect(self) -> None:
+        settings = [self.system, *self.sampling.components]
+        stream: dict[str, Any] = {
+            "outputs": [self.view, self.box],
+            "show_progress": "hidden",
+            "api_visibility": "private",
+            "concurrency_limit": CHATS_AT_ONCE,
+            "concurrency_id": "reply",
+        }
+        quick: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "queue": False}
+        self.box.submit(self.send, [self.box, self.talk, *settings], **stream)
+        self.view.suggest(self.suggest, [self.talk, *settings], **stream)
+        self.view.again(self.again, [self.talk, *settings], **stream)
+        self.view.edited(self.edit, [self.talk, *settings], **stream)
+        self.view.takeback(self.take_back, [self.talk, self.box], [self.view, self.box], **quick)
+        self.box.stop(self.stop, [self.talk], None, **quick)
+        self.clear.click(self.start_anew, [self.talk], [self.view, self.box], **quick)
+        self.defaults.click(self.sampling.defaults, None, self.sampling.components, **quick)
+        self.waiting.tick(self.look, [self.talk, self.token], self.parts, **quick)
+        self.picker.input(
+            self.pick,
+            [self.picker, self.talk, self.token],
+            self.parts,
+            show_progress_on=[self.about],
+            api_visibility="private",
+            concurrency_limit=1,
+            concurrency_id="model",
+        )
+
+    @property
+    def parts(self) -> list[Any]:
+        """What shows which model is in use; `look` fills it."""
+        return [self.picker, self.about, self.waiting, self.view]
+
+    def look(self, talk: Talk, token: str, request: gr.Request) -> tuple[Any, ...]:
+        """The model in use, and the conversation unless a reply is being written."""
+        view = gr.skip() if talk.writing is not None else self.show(talk)
+        return *self._head(token, request), view
+
+    def show(self, talk: Talk, writing: Turn | None = None) -> dict[str, Any]:
+        """The value of the view: the conversation, and the reply that is being written."""
+        talk.shown += 1
+        loaded = self.services.models.current
+        greeting = "Say hello, or try one of these:" if loaded else "No model is loaded. Choose one to begin."
+        return turns_value(
+            rows_of(talk.turns) if writing is None else rows_of([*talk.turns, writing]),
+            is_busy=writing is not None,
+            name=model_choices.name_of(self.services, loaded),
+            greeting=greeting,
+            hints=[] if talk.turns else model_choices.hints(self.services, loaded),
+            version=talk.shown,
+        )
+
+    def send(self, text: str, talk: Talk, system: str, *values: Any) -> Parts:
+        """The person says something; the model answers."""
+        text = clean(text).strip()
+        if not text:
+            yield gr.skip(), gr.skip()
+            return
+        try:
+            talk.say(text)
+        except ChatAppError as error:
+            warn(error)
+            yield gr.skip(), gr.skip()
+            return
+        yield from self._answer(talk, system, values)
+
+    def suggest(self, event: gr.EventData, talk: Talk, system: str, *values: Any) -> Parts:
+        """The person takes one of the suggestions."""
+        yield from self.send(_given(event, "text"), talk, system, *values)
+
+    def again(self, event: gr.EventData, talk: Talk, system: str, *values: Any) -> Parts:
+        """The person wants another reply."""
+        try:
+            talk.again(_given(event, "index"))
+        except ChatAppError as error:
+            warn(error)
+            yield self.show(talk), gr.skip()
+            return
+        yield from self._answer(talk, system, values, clear_box=False)
+
+    def edit(self, event: gr.EventData, talk: Talk, system: str, *values: Any) -> Parts:
+        """The person says something otherwise, or puts words into the model's mouth."""
+        try:
+            needs_reply = talk.change(_given(event, "index"), clean(_given(event, "text")).strip())
+        except ChatAppError as error:
+            warn(error)
+            needs_reply = False
+        if needs_reply:
+            yield from self._answer(talk, system, values, clear_box=False)
+        else:
+            yield self.show(talk), gr.skip()
+
+    def take_back(self, event: gr.EventData, talk: Talk, typed: str) -> tuple[Any, Any]:
+        """The last exchange goes; what the person had said is in the box again, unless something stands there."""
+        try:
+            text = talk.take_back(_given(event, "index"))
+        except ChatAppError as error:
+            warn(error)
+            return self.show(talk), gr.skip()
+        return self.show(talk), _box_ready(text) if text and not clean(typed).strip() else _box_ready()
+
+    def start_anew(self, talk: Talk) -> tuple[Any, Any]:
+        """Forget the conversation; a reply under way has no place any more."""
+        talk.clear()
+        return self.show(talk), _box_ready()
+
+    def stop(self, talk: Talk) -> None:
+        """End the reply under way; what there is of it stays."""
+        talk.stop()
+
+    def _answer(self, talk: Talk, system: str, values: tuple[Any, ...], clear_box: bool = True) -> Parts:
+        """Show the reply as it comes. Whatever happens, the conversation stays and the box is ready again."""
+        ticket, turn = talk.begin_reply(), Turn("assistant", "")
+        box = gr.update(submit_btn=False, stop_btn="Stop")
+        if clear_box:
+            box["value"] = ""
+        yield self.show(talk, turn), box
+        is_current = False
+        try:
+            for _ in self._write(turn, talk, ticket, system, values):
+                yield self.show(talk, turn), gr.skip()
+        except ChatAppError as error:
+            warn(error)
+        except Exception:  # The page's edge: one visitor's error must not look like a frozen page.
+            LOGGER.exception("a reply failed")
+            warn("The reply could not be written. Try again; the reason is in the log of this program.")
+        finally:  # Also where the page was closed in the middle.
+            is_current = talk.end_reply(ticket, turn)
+        if is_current:
+            yield self.show(talk), _box_ready()
+
+    def _write(
+        self, turn: Turn, talk: Talk, ticket: threading.Event, system: str, values: tuple[Any, ...]
+    ) -> Iterator[None]:
+        """Fill `turn` with the reply; each yield is a moment to draw it, not more often than a page can."""
+        from chat_app.chat import ReplyEnd, stream_reply
+
+        sampling = self.sampling.settings(values)
+        system = clean(system)
+        check_length(system)
+        loaded = self.services.models.current
+        if loaded is None:
+            raise ModelError("No model is loaded.", advice="Choose one on the Models page.")
+        drawn = 0.0
+        parts = stream_reply(loaded, talk.conversation(system), sampling, stopped=ticket)
+        try:
+            for part in parts:
+                if isinstance(part, ReplyEnd):
+                    turn.text, turn.note = part.text, note_of(part)
+                    return
+                turn.text += part
+                if talk.writing is not ticket:
+                    return
+                if time.monotonic() - drawn >= SECONDS_BETWEEN_DRAWINGS:
+                    yield
+                    drawn = time.monotonic()
+        finally:
+            parts.close()
+
+    def pick(self, name: str, talk: Talk, token: str, request: gr.Request) -> tuple[Any, ...]:
+        """Load another model; the conversation stays."""
+        try:
+            visitor = self.visitors.name(token, request)
+            if self.services.rules.is_shared:
+                raise ModelError("On a shared server the model is chosen by its owner.")
+            self.services.models.use(model_choices.check_allowed(self.services, visitor, name), LoadConfig())
+        except ChatAppError as error:
+            warn(error)
+        return self.look(talk, token, request)
+
+    def _head(self, token: str, request: gr.Request) -> tuple[Any, Any, Any]:
+        """The picker, the line about the model in use, and whether to look for one again."""
+        loaded = self.services.models.current
+        line = f'<p class="quiet">{shown(model_choices.describe(loaded))}</p>'
+        timer = gr.Timer(active=loaded is None)
+        if self.services.rules.is_shared:
+            name = model_choices.name_of(self.services, loaded)
+            return gr.skip(), f"<p><strong>{shown(name)}</strong></p>{line}", timer
+        rows = model_choices.choices(self.services, self.visitors.name(token, request))
+        return gr.Dropdown(choices=rows, value=loaded.name if loaded is not None else None), line, timer
+
+
+def note_of(end: Any) -> str:
+    """The quiet line under a finished reply."""
+    return words.reply_note(
+        end.reply_tokens,
+        end.tokens_per_second,
+        end.prompt_tokens + end.reply_tokens,
+        end.window,
+        end.dropped_turns,
+        end.cut_tokens,
+        ENDS.get(end.reason, ""),
+    )
+
+
+def _box_ready(text: str | None = None) -> Any:
+    box = gr.update(submit_btn="Send", stop_btn=False)
+    if text is not None:
+        box["value"] = text
+    return box
+
+
+def _given(event: gr.EventData, name: str) -> Any:
+    """What the page sent along with an event, which may be anything."""
+    data = getattr(event, "_data", None)
+    return data.get(name) if isinstance(data, dict) else None

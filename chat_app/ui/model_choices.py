@@ -1,0 +1,103 @@
+"""Which models a visitor may pick, what to call them, and whether a name is one of them."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from chat_app.config import STARTER
+from chat_app.errors import ChatAppError, ModelError, RunError
+from chat_app.model_files import ModelFiles, available
+from chat_app.runs import Run
+from chat_app.services import Services
+from chat_app.ui import words
+
+IN_USE = "the model in use"  # What a shared server calls its model, wherever it lies.
+
+
+def run_title(run: Run) -> str:
+    """What a run is called on the page: its files and when it was made."""
+    try:
+        about = run.about()
+    except RunError:
+        return run.id
+    files = about.get("files")
+    names = [str(one) for one in files] if isinstance(files, list) and files else [run.id]
+    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+    created = about.get("created")
+    when = f", {words.moment(created)}" if isinstance(created, (int, float)) else ""
+    return f"{names[0][:60]}{more}{when}"
+
+
+def title(services: Services, files: ModelFiles) -> str:
+    """What a model is called on the page."""
+    if files.kind == "starter":
+        return "Starter: comes with this app"
+    if files.kind == "run":
+        return f"Taught: {run_title(Run(services.paths.runs / files.name))}"
+    # Strangers need not know where the owner of a server keeps things.
+    return short(files.name) if services.rules.is_shared else files.name
+
+
+def short(name: str) -> str:
+    """The last part of a path or of a name on the Hub."""
+    return re.split(r"[/\\]", name.rstrip("/\\"))[-1][:60]
+
+
+def choices(services: Services, visitor: str) -> list[tuple[str, str]]:
+    """(title, name) of the models that are here and that this visitor may use, the one in use among them."""
+    rows = []
+    for files in available(services.paths):
+        if files.kind != "run" or services.may_see(Run(services.paths.runs / files.name), visitor):
+            rows.append((title(services, files), files.name))
+    loaded = services.models.current
+    if loaded is not None and loaded.name not in {name for _, name in rows}:
+        rows.append((title(services, loaded.files), IN_USE if services.rules.is_shared else loaded.name))
+    return rows
+
+
+def check_allowed(services: Services, visitor: str, name: object) -> str:
+    """The name, if this visitor may use that model.
+
+    Raises:
+        ModelError: no name, or, on a shared server, a model that is not offered to this visitor.
+    """
+    if not isinstance(name, str) or not name.strip() or len(name) > 1_000:
+        raise ModelError("No model was chosen.", advice="Choose one from the list.")
+    name = name.strip()
+    if services.rules.is_shared and name not in {row[1] for row in choices(services, visitor)}:
+        raise ModelError("This model is not offered here.", advice="Choose one from the list.")
+    loaded = services.models.current
+    return str(loaded.name) if name == IN_USE and loaded is not None else name
+
+
+def describe(loaded: Any | None) -> str:
+    """The model in use, in a few words."""
+    if loaded is None:
+        return "No model is loaded."
+    return f"{words.amount(loaded.files.parameters)} parameters, remembers {loaded.files.window:,} tokens"
+
+
+def hints(services: Services, loaded: Any | None) -> list[str]:
+    """A few things to say to a model that has just been loaded: for a taught one, from what it was taught."""
+    general = ["Hello!", "How are you?", "What do you like to do?"]
+    if loaded is None:
+        return []
+    if loaded.files.kind != "run":
+        return general
+    try:
+        from chat_app.teaching import sample_prompts
+
+        found = [prompt.turns[0].text for prompt in sample_prompts(Run(services.paths.runs / loaded.name))]
+    except (ChatAppError, OSError):
+        return general
+    return [text for text in found if len(text) <= 120] or general
+
+
+def name_of(services: Services, loaded: Any | None) -> str:
+    """What to call the model above its replies."""
+    if loaded is None:
+        return "Model"
+    if loaded.name == STARTER:
+        return "Starter"
+    return "Your model" if loaded.files.kind == "run" else short(loaded.name)

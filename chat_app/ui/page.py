@@ -1,0 +1,115 @@
+"""The whole page: a header and three tabs, and what happens between them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+
+from chat_app.config import LoadConfig
+from chat_app.errors import ChatAppError, ModelError
+from chat_app.services import Services
+from chat_app.ui.chat_tab import ChatTab
+from chat_app.ui.escape import warn
+from chat_app.ui.models_tab import ModelsTab, card
+from chat_app.ui.talk import Talk
+from chat_app.ui.teach_tab import TeachTab
+from chat_app.ui.theme import ASSETS, TITLE
+from chat_app.ui.visitor import STORAGE_KEY, Visitors
+
+CACHE_SECONDS = (3600, 6 * 3600)  # How often the cache of uploads is looked through, and how old they may become.
+CHAT, TEACH, MODELS = "chat", "teach", "models"
+
+
+def build_page(services: Services) -> gr.Blocks:
+    """The page of a server, to be launched or mounted with `theme.page_arguments()`.
+
+    Args:
+        services: the product behind it; the page is given nothing else.
+    """
+    with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=CACHE_SECONDS, fill_width=True) as page:
+        _Page(services).draw(page)
+    page.queue(api_open=False, max_size=256)
+    return page
+
+
+class _Page:
+    def __init__(self, services: Services):
+        self.services = services
+        self.visitors = Visitors(services)
+
+    def draw(self, page: gr.Blocks) -> None:
+        # The key below only hides the token from a glance; that it is one of ours is told by its signature.
+        self.token = gr.BrowserState("", storage_key=STORAGE_KEY, secret=TITLE)
+        self.chat = ChatTab(self.services, self.visitors, self.token)
+        self.teach = TeachTab(self.services, self.visitors, self.token)
+        self.models = ModelsTab(self.services, self.visitors, self.token)
+        gr.HTML(_header(self.services.rules.is_shared), elem_id="header", apply_default_css=False)
+        with gr.Tabs(elem_id="tabs") as self.tabs:
+            with gr.Tab("Chat", id=CHAT) as chat:
+                self.chat.draw()
+            with gr.Tab("Teach", id=TEACH, render_children=True) as teach:
+                self.teach.draw(self.chat_with, [self.tabs, *self.chat.parts], self.chat.talk)
+            with gr.Tab("Models", id=MODELS, render_children=True) as models:
+                self.models.draw()
+        self.models.connect()
+        self._connect(page, chat, teach, models)
+
+    def _connect(self, page: gr.Blocks, chat: gr.Tab, teach: gr.Tab, models: gr.Tab) -> None:
+        quick: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "queue": False}
+        page.load(self.visitors.issue, [self.token], [self.token], **quick).then(
+            self.open, [self.token, self.chat.talk], [*self.chat.parts, *self.teach.runs.outputs], **quick
+        )
+        chat.select(self.chat.look, [self.chat.talk, self.token], self.chat.parts, **quick)
+        teach.select(self.show_teach_tab, [self.token, self.teach.model], [self.teach.model], **quick)
+        models.select(self.show_models_tab, [self.token], [self.models.card, self.models.name], **quick).then(
+            self.models.measure, **self.models.measured
+        )
+
+    def open(self, token: str, talk: Talk, request: gr.Request) -> tuple[Any, ...]:
+        """A page was opened or loaded again: everything is read from the disk and the server."""
+        try:
+            visitor = self.visitors.name(token, request)
+        except ChatAppError as error:
+            warn(error)
+            return (gr.skip(),) * (len(self.chat.parts) + len(self.teach.runs.outputs))
+        return *self.chat.look(talk, token, request), *self.teach.runs.begin(visitor)
+
+    def show_teach_tab(self, token: str, chosen: str, request: gr.Request) -> Any:
+        """The models to start from may have become more."""
+        try:
+            return self.teach.models(self.visitors.name(token, request), chosen)
+        except ChatAppError:
+            return gr.skip()
+
+    def show_models_tab(self, token: str, request: gr.Request) -> tuple[Any, Any]:
+        """The model in use, and the list of those that are here."""
+        try:
+            names = self.models.names(self.visitors.name(token, request))
+        except ChatAppError:
+            names = gr.skip()
+        return card(self.services), names
+
+    def chat_with(self, name: str, token: str, talk: Talk, request: gr.Request) -> tuple[Any, ...]:
+        """Load the model of a run, begin a new conversation, and go to it."""
+        tabs = gr.skip()
+        try:
+            if self.services.rules.is_shared:
+                raise ModelError("On a shared server the model is chosen by its owner.")
+            run = self.services.run_of(self.visitors.name(token, request), str(name))
+            self.services.models.use(run.id, LoadConfig())
+            talk.clear()
+            tabs = gr.Tabs(selected=CHAT)
+        except ChatAppError as error:
+            warn(error)
+        return tabs, *self.chat.look(talk, token, request)
+
+
+def _header(is_shared: bool) -> str:
+    logo = (ASSETS / "logo.svg").read_text(encoding="utf-8")
+    where = "on this server" if is_shared else "on this computer"
+    return (
+        f'<header class="top">{logo}<div><h1>{TITLE}</h1>'
+        f"<p>Talk with a small model, teach it from your own conversations, and watch it learn, all {where}.</p>"
+        "</div></header>"
+    )

@@ -1,0 +1,139 @@
+"""What a run folder says, as pieces of the page: its state, its curves, its replies. Reads the disk; draws nothing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from chat_app.errors import RunError
+from chat_app.runs import ACTIVE, Run, State
+from chat_app.ui import words
+from chat_app.ui.escape import shown
+from chat_app.ui.model_choices import run_title
+
+MOST_POINTS = 600
+LATEST = -1
+TRAINING, VALIDATION = "training", "validation"
+Metrics = Sequence[Mapping[str, Any]]
+
+
+def label(run: Run) -> str:
+    """A run in the list."""
+    return f"{run_title(run)} · {words.STATUS_WORDS[run.state().status]}"
+
+
+def losses(metrics: Metrics) -> pd.DataFrame:
+    """step, loss, which: the two curves. Both names always occur: the plot fixes its colours by the first it sees."""
+    rows = [
+        (line["step"], line[name], which)
+        for name, which in (("train_loss", TRAINING), ("valid_loss", VALIDATION))
+        for line in thinned([line for line in metrics if name in line and "step" in line])
+    ]
+    absent = {TRAINING, VALIDATION} - {row[2] for row in rows}
+    return pd.DataFrame([*rows, *((0, None, which) for which in sorted(absent))], columns=["step", "loss", "which"])
+
+
+def learning_rates(metrics: Metrics) -> pd.DataFrame:
+    """step, learning rate."""
+    lines = thinned([line for line in metrics if "learning_rate" in line and "step" in line])
+    return pd.DataFrame([(line["step"], line["learning_rate"]) for line in lines], columns=["step", "learning rate"])
+
+
+def thinned(lines: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """At most MOST_POINTS of them, evenly, the newest always."""
+    stride = max(-(-len(lines) // MOST_POINTS), 1)
+    return list(reversed(list(reversed(lines))[::stride]))
+
+
+def status(run: Run, state: State, metrics: Metrics, now: float | None = None) -> str:
+    """The state in words, the progress bar, the facts, and what the curves say."""
+    word = words.STATUS_WORDS[state.status]
+    share = min(state.step / state.total_steps, 1.0) if state.total_steps else 0.0
+    share = 1.0 if state.status == "done" else share
+    active = state.status in ACTIVE
+    facts = "".join(
+        f"<div><dt>{shown(name)}</dt><dd>{shown(value)}</dd></div>"
+        for name, value in _facts(run, state, metrics, time.time() if now is None else now)
+    )
+    said = words.verdict(metrics, active)
+    return (
+        f'<section class="run {state.status}" data-status="{state.status}" aria-label="The run">'
+        f'<p class="run-head"><span class="badge">{word}</span> '
+        f"<span>{shown(state.reason or _reason(state))}</span></p>"
+        f'<div class="bar" role="progressbar" aria-label="Progress" aria-valuemin="0" aria-valuemax="100" '
+        f'aria-valuenow="{share * 100:.0f}"><span style="width:{share * 100:.1f}%"></span></div>'
+        f'<dl class="facts">{facts}</dl>{f"<p class=verdict>{shown(said)}</p>" if said else ""}</section>'
+    )
+
+
+def _reason(state: State) -> str:
+    if state.status == "running":
+        return "It reads your conversations and gets better step by step."
+    return ""
+
+
+def _facts(run: Run, state: State, metrics: Metrics, now: float) -> list[tuple[str, str]]:
+    facts = []
+    if state.total_steps:
+        facts.append(("Step", f"{state.step:,} of {state.total_steps:,}"))
+    newest: dict[str, Any] = {}
+    for line in metrics:
+        newest.update(line)
+    if state.status == "running":
+        points = [(line["time"], line["step"]) for line in metrics if "time" in line and "step" in line]
+        if points and state.step > points[-1][1]:  # The state is written more rarely, or more often, than the curve.
+            points.append((state.time, state.step))
+        left = words.time_left(points, state.total_steps, now)
+        facts.append(("Time left, at most", words.duration(left) if left is not None else "soon known"))
+        if "tokens_per_second" in newest:
+            facts.append(("Speed", f"{newest['tokens_per_second']:,.0f} tokens a second"))
+    perplexities = [line["valid_perplexity"] for line in metrics if "valid_perplexity" in line]
+    if perplexities:
+        best = min(perplexities)
+        text = f"{_short(best)}" if len(perplexities) == 1 else f"{_short(perplexities[0])} → {_short(best)}"
+        facts.append(("Perplexity (lower is better)", text))
+    try:
+        about = run.about()
+    except RunError:
+        return facts
+    if "train_conversations" in about:
+        kept = about.get("valid_conversations") or 0
+        facts.append(("Conversations", f"{about['train_conversations']:,} to learn, {kept:,} to test"))
+    return facts
+
+
+def _short(number: float) -> str:
+    return f"{number:,.1f}" if number < 100 else f"{number:,.0f}"
+
+
+def sample_steps(samples: Metrics) -> list[int]:
+    """The steps at which replies were written down, oldest first."""
+    return sorted({int(line["step"]) for line in samples if "step" in line})
+
+
+def sample_table(samples: Metrics, step: object = LATEST) -> str:
+    """The same prompts: the reply before it learned anything, and the one at `step`."""
+    steps = sample_steps(samples)
+    if not steps:
+        return '<p class="quiet">At each evaluation the model answers the same few questions. They will stand here.</p>'
+    step = step if isinstance(step, int) and step in steps else steps[-1]
+    replies = {(line.get("prompt"), line.get("step")): line.get("reply", "") for line in samples}
+    prompts = dict.fromkeys(line.get("prompt") for line in samples)
+    rows = "".join(
+        f'<tr><th scope="row" dir="auto">{shown(prompt)}</th>{_cell(replies.get((prompt, steps[0])), "Before")}'
+        f"{_cell(replies.get((prompt, step)), 'Now')}</tr>"
+        for prompt in prompts
+    )
+    now = "Now" if step == steps[-1] else f"At step {step:,}"
+    return (
+        '<table class="samples"><thead><tr><th scope="col">Asked</th><th scope="col">Before it learned</th>'
+        f'<th scope="col">{now}</th></tr></thead><tbody>{rows}</tbody></table>'
+    )
+
+
+def _cell(reply: Any, name: str) -> str:
+    text = shown(reply) if reply else '<span class="quiet">(nothing)</span>'
+    return f'<td dir="auto" data-name="{name}">{text}</td>'

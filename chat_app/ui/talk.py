@@ -1,0 +1,154 @@
+"""One visitor's conversation on the page: the turns as they were typed, and what retry, undo and edit do to them.
+
+Knows no components and no model.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+
+from chat_app.conversation import Conversation, Message, Role
+from chat_app.errors import UserError
+
+LONGEST_MESSAGE = 20_000
+MOST_TURNS = 1_000
+
+
+@dataclass
+class Turn:
+    """What one side said. `note` is the quiet line under a reply."""
+
+    role: Role
+    text: str
+    note: str = ""
+
+
+@dataclass
+class Talk:
+    """The turns so far.
+
+    Attributes:
+        writing: set, it ends the reply under way; None while there is none. Every change by the person ends it, and
+            puts the reply out of place: it is no longer the one under way.
+        shown: how often it was shown: what reaches the page late must not cover what is newer.
+    """
+
+    turns: list[Turn] = field(default_factory=list)
+    writing: threading.Event | None = None
+    shown: int = 0
+
+    def begin_reply(self) -> threading.Event:
+        """A reply begins; the event is its ticket, and stops it when it is set."""
+        self._changed()
+        self.writing = threading.Event()
+        return self.writing
+
+    def end_reply(self, ticket: threading.Event, turn: Turn) -> bool:
+        """A reply has ended. It becomes a turn if anything was written and the person has not gone on meanwhile.
+
+        Returns:
+            Whether it was still the reply under way.
+        """
+        if self.writing is not ticket:
+            return False
+        self.writing = None
+        if turn.text or turn.note:
+            self.turns.append(turn)
+        return True
+
+    def stop(self) -> None:
+        """End the reply under way; what there is of it stays."""
+        if self.writing is not None:
+            self.writing.set()
+
+    def _changed(self) -> None:
+        self.stop()
+        self.writing = None
+
+    def say(self, text: str) -> None:
+        """The person says something.
+
+        Raises:
+            UserError: it is too long, or the conversation is.
+        """
+        check_length(text)
+        if len(self.turns) >= MOST_TURNS:
+            raise UserError("This conversation is very long.", advice="Begin a new one.")
+        self.turns.append(Turn("user", text))
+        self._changed()
+
+    def again(self, index: object) -> None:
+        """Take back the reply at `index`, or what came after the message there, to be answered anew.
+
+        Raises:
+            UserError: there is nothing to answer.
+        """
+        at = self._at(index)
+        keep = at if self.turns[at].role == "assistant" else at + 1
+        if not keep:
+            raise UserError("There is no message to answer.")
+        del self.turns[keep:]
+        self._changed()
+
+    def take_back(self, index: object) -> str:
+        """Remove the message at `index`, or the one that the reply there answers, and all after it.
+
+        Returns:
+            What the person had said, to be said otherwise.
+        """
+        at = self._at(index)
+        if self.turns[at].role == "assistant" and at and self.turns[at - 1].role == "user":
+            at -= 1
+        text = self.turns[at].text if self.turns[at].role == "user" else ""
+        del self.turns[at:]
+        self._changed()
+        return text
+
+    def change(self, index: object, text: str) -> bool:
+        """Put other words in place of those at `index`; the conversation goes on from there.
+
+        Returns:
+            Whether a reply is needed: a message was changed, not a reply.
+        """
+        at = self._at(index)
+        turn = self.turns[at]
+        check_length(text)
+        if not text:
+            raise UserError("An empty message cannot be sent.", advice="Undo it instead.")
+        self.turns[at] = Turn(turn.role, text, "Changed by hand." if turn.role == "assistant" else "")
+        del self.turns[at + 1 :]
+        self._changed()
+        return turn.role == "user"
+
+    def clear(self) -> None:
+        """Begin anew."""
+        self.turns.clear()
+        self._changed()
+
+    def conversation(self, system: str = "") -> Conversation:
+        """What the model is given.
+
+        Raises:
+            DataError: nobody has said anything.
+        """
+        head = [Message("system", system)] if system.strip() else []
+        return Conversation.from_messages([*head, *(Message(one.role, one.text) for one in self.turns)])
+
+    def _at(self, index: object) -> int:
+        """An index that the page sent, if there is such a turn."""
+        if isinstance(index, bool) or not isinstance(index, int) or not 0 <= index < len(self.turns):
+            raise UserError("That message is no longer there.")
+        return index
+
+
+def check_length(text: str) -> None:
+    """Refuse what is too long to be a message.
+
+    Raises:
+        UserError: with the limit.
+    """
+    if len(text) > LONGEST_MESSAGE:
+        raise UserError(
+            f"This text has {len(text):,} characters, and {LONGEST_MESSAGE:,} are allowed.", advice="Shorten it."
+        )

@@ -1,0 +1,180 @@
+// Draws the turns of a conversation. `element`, `props`, `trigger` and `watch` are given by the component.
+// Whatever anybody wrote is set as textContent or as the value of a text area, never as markup.
+const frame = element.querySelector(".turns-frame");
+const list = document.createElement("ol");
+const empty = document.createElement("div");
+list.className = "turns";
+list.setAttribute("role", "log");
+list.setAttribute("aria-label", props.caption || "Conversation");
+list.tabIndex = 0;
+empty.className = "turns-empty";
+frame.append(list, empty);
+
+let newest = 0;
+const drawn = [];  // For each row: what was drawn last, so that only what changed is drawn again.
+const ICONS = {
+  copy: '<path d="M9 9h10v11H9zM5 15V4h10"/>',
+  done: '<path d="M5 12l5 5 9-10"/>',
+  edit: '<path d="M4 20l1-4L16 5l3 3L8 19z"/>',
+  again: '<path d="M19 12a7 7 0 1 1-2-5M19 4v4h-4"/>',
+  undo: '<path d="M5 9h9a5 5 0 0 1 0 10H9M5 9l4-4M5 9l4 4"/>',
+};
+
+function icon(button, name) {
+  button.innerHTML = `<svg viewBox="0 0 24 24" aria-hidden="true">${ICONS[name]}</svg>`;
+}
+
+function tool(name, label, action) {
+  const button = document.createElement("button");
+  button.type = "button";
+  button.className = `tool tool-${name}`;
+  button.title = label;
+  button.setAttribute("aria-label", label);
+  icon(button, name);
+  button.addEventListener("click", () => action(button));
+  return button;
+}
+
+async function copy(text, button) {
+  try {
+    await navigator.clipboard.writeText(text);
+  } catch {  // A page that came without encryption has no clipboard: select a text area and copy that.
+    const area = document.createElement("textarea");
+    area.value = text;
+    document.body.append(area);
+    area.select();
+    document.execCommand("copy");
+    area.remove();
+    button.focus();
+  }
+  icon(button, "done");
+  setTimeout(() => icon(button, "copy"), 1200);
+}
+
+function edit(item, row, index) {
+  const area = document.createElement("textarea");
+  area.className = "turn-edit";
+  area.value = row.text;
+  area.setAttribute("aria-label", "Edit the message");
+  area.rows = Math.min(10, row.text.split("\n").length + 1);
+  const save = document.createElement("button");
+  const cancel = document.createElement("button");
+  save.type = cancel.type = "button";
+  save.className = "edit-save";
+  cancel.className = "edit-cancel";
+  save.textContent = row.role === "user" ? "Send again" : "Keep";
+  cancel.textContent = "Cancel";
+  const bar = document.createElement("div");
+  bar.className = "edit-bar";
+  bar.append(save, cancel);
+  const close = () => { drawn[index] = null; draw(); };
+  save.addEventListener("click", () => {
+    const text = area.value;
+    close();
+    if (text.trim() && text !== row.text) trigger("edited", { index, text });
+  });
+  cancel.addEventListener("click", close);
+  area.addEventListener("keydown", (event) => {
+    if (event.key === "Escape") close();
+    if (event.key === "Enter" && !event.shiftKey && !event.isComposing) { event.preventDefault(); save.click(); }
+  });
+  item.querySelector(".said").replaceWith(area);
+  item.querySelector(".tools")?.replaceWith(bar);
+  area.focus();
+}
+
+function build(item, row, index, options) {
+  item.replaceChildren();
+  item.className = `turn ${row.role}${options.live ? " live" : ""}${options.last ? " last" : ""}`;
+  if (row.group) {
+    const head = document.createElement("div");
+    head.className = "group";
+    head.textContent = row.group;
+    item.append(head);
+  }
+  const who = document.createElement("div");
+  who.className = "who";
+  who.textContent = { user: "You", system: "System text" }[row.role] || options.name;
+  const said = document.createElement("div");
+  said.className = "said";
+  said.dir = "auto";
+  said.textContent = row.text;
+  item.append(who, said);
+  if (options.live && !row.text) {
+    said.classList.add("waiting");
+    said.setAttribute("aria-label", "Writing");
+    said.append(...[0, 1, 2].map(() => document.createElement("i")));
+  } else if (!row.text) {
+    said.classList.add("nothing");
+    said.textContent = "(nothing was said)";
+  }
+  if (row.note) {
+    const note = document.createElement("div");
+    note.className = "note";
+    note.textContent = row.note;
+    item.append(note);
+  }
+  if (options.tools) item.append(tools(item, row, index));
+}
+
+function tools(item, row, index) {
+  const bar = document.createElement("div");
+  bar.className = "tools";
+  bar.append(tool("copy", "Copy", (button) => copy(row.text, button)));
+  bar.append(tool("edit", row.role === "user" ? "Edit this message" : "Edit this reply", () => edit(item, row, index)));
+  const isReply = row.role === "assistant";
+  bar.append(tool("again", isReply ? "Another reply" : "Answer this again", () => trigger("again", { index })));
+  if (isReply) bar.append(tool("undo", "Undo: take the message and its reply back", () => trigger("takeback", { index })));
+  return bar;
+}
+
+function drawEmpty(value) {
+  empty.replaceChildren();
+  empty.hidden = value.rows.length > 0;
+  if (empty.hidden) return;
+  const text = document.createElement("p");
+  text.textContent = value.greeting;
+  const hints = document.createElement("div");
+  hints.className = "hints";
+  for (const hint of value.hints) {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.textContent = hint;
+    button.addEventListener("click", () => trigger("suggest", { text: hint }));
+    hints.append(button);
+  }
+  empty.append(text, hints);
+}
+
+function draw() {
+  const value = props.value || { rows: [], hints: [] };
+  if (value.version < newest) return;
+  newest = value.version || 0;
+  const nearEnd = list.scrollHeight - list.scrollTop - list.clientHeight < 80;
+  const grew = value.rows.length > drawn.length;
+  list.setAttribute("aria-busy", String(value.busy));
+  list.hidden = value.rows.length === 0;
+  frame.classList.toggle("readonly", Boolean(value.readonly));
+  while (drawn.length > value.rows.length) {
+    drawn.pop();
+    list.lastElementChild.remove();
+  }
+  value.rows.forEach((row, index) => {
+    const last = index === value.rows.length - 1;
+    const options = { live: last && value.busy, last, name: value.name, tools: !value.busy && !value.readonly };
+    const wanted = JSON.stringify([row, options]);
+    if (drawn[index] === wanted) return;
+    let item = list.children[index];
+    if (!item) {
+      item = document.createElement("li");
+      list.append(item);
+    }
+    build(item, row, index, options);
+    drawn[index] = wanted;
+  });
+  drawEmpty(value);
+  if (!value.readonly && (nearEnd || grew)) list.scrollTop = list.scrollHeight;
+}
+
+watch("value", draw);
+draw();

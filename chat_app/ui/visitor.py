@@ -1,0 +1,79 @@
+"""Who is visiting: on one's own computer everybody is the same person; on a shared server each browser gets a name
+that only this server can make.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import secrets
+from pathlib import Path
+
+import gradio as gr
+
+from chat_app.errors import UserError
+from chat_app.runs import write_text
+from chat_app.services import LOCAL_VISITOR, Services
+
+STORAGE_KEY = "chat_app.visitor"
+_NAME_BYTES = 18
+
+
+class Visitors:
+    """Makes and checks the tokens by which visitors of a shared server are told apart.
+
+    A token is a random name and its signature, so that nobody can choose to be somebody else.
+
+    Args:
+        services: whose home keeps the key, so that a restart knows its visitors again.
+    """
+
+    def __init__(self, services: Services):
+        self._is_shared = services.rules.is_shared
+        self._key = _key(services.paths.home / "visitors.key") if self._is_shared else b""
+
+    def issue(self, token: object) -> str:
+        """The visitor's own token if it is one of ours, else a new one."""
+        if not self._is_shared:
+            return ""
+        if self._name(token) is not None:
+            return str(token)
+        name = secrets.token_urlsafe(_NAME_BYTES)
+        return f"{name}.{self._signature(name)}"
+
+    def name(self, token: object, request: gr.Request | None) -> str:
+        """Who calls.
+
+        Raises:
+            UserError: nobody that this server knows.
+        """
+        if not self._is_shared:
+            return LOCAL_VISITOR
+        if request is not None and getattr(request, "username", None):
+            return f"user:{request.username}"
+        name = self._name(token)
+        if name is None:
+            raise UserError("This page is out of date.", advice="Load it again.")
+        return name
+
+    def _name(self, token: object) -> str | None:
+        if not isinstance(token, str) or len(token) > 200:
+            return None
+        name, _, signature = token.partition(".")
+        right = hmac.compare_digest(signature.encode("utf-8", "replace"), self._signature(name).encode())
+        return name if name and right else None
+
+    def _signature(self, name: str) -> str:
+        return hmac.new(self._key, name.encode("utf-8", "replace"), hashlib.sha256).hexdigest()
+
+
+def _key(path: Path) -> bytes:
+    """The key in the home folder, made once; only this program's user may read it."""
+    try:
+        return bytes.fromhex(path.read_text(encoding="ascii").strip())
+    except (OSError, ValueError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, secrets.token_hex(32) + "\n")
+        os.chmod(path, 0o600)
+        return bytes.fromhex(path.read_text(encoding="ascii").strip())
