@@ -216,7 +216,7 @@ class TrainConfig:
         advanced=False,
     )
     epochs: float = setting(
-        20.0,
+        10.0,
         "How many times the model reads all conversations; it stops earlier when it no longer gets better.",
         low=0.01,
         high=1000,
@@ -225,11 +225,14 @@ class TrainConfig:
         advanced=False,
     )
     learning_rate: float = setting(
-        5e-4,
-        "How big each step is: too small learns slowly, too big forgets what the model knew.",
-        low=1e-7,
+        0.0,
+        "How big each step is: too small learns slowly, too big forgets what the model knew; 0 suits it to the model.",
+        low=0,
         high=0.1,
         label="Learning rate",
+    )
+    rate_factor: float = setting(
+        1.0, "Multiplies the learning rate: below 1 learns more carefully.", low=0.01, high=10, step=0.05
     )
     max_steps: int = setting(0, "Stop after this many steps; 0 means after the epochs.", low=0, high=10**9)
     batch_size: int = setting(8, "How many conversations are learned in one step.", low=1, high=4096, step=1)
@@ -306,9 +309,9 @@ class TrainConfig:
 
 
 CAREFULNESS: Mapping[str, Mapping[str, Any]] = {
-    "Careful": {"learning_rate": 2e-4, "patience": 2},
+    "Careful": {"rate_factor": 0.4, "patience": 2},
     "Balanced": {},
-    "Thorough": {"learning_rate": 5e-4, "patience": 8},
+    "Thorough": {"patience": 8},
 }
 """How careful to be, in one word: each choice stands for a few fields of TrainConfig."""
 

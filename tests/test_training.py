@@ -13,10 +13,10 @@ import torch
 from safetensors.torch import load_file
 from transformers import TrainerCallback
 
-from chat_app.config import Paths
+from chat_app.config import Paths, TrainConfig
 from chat_app.errors import RunError, TrainingFailed
 from chat_app.runs import Run, verify
-from chat_app.teaching import prepare_run, teach
+from chat_app.teaching import learning_rate, prepare_run, teach
 from tests.conftest import CONFIG, reading_of
 
 
@@ -216,6 +216,13 @@ def test_too_little_memory_is_told_in_a_sentence(
     with pytest.raises(TrainingFailed, match="memory is not enough"):
         teach(run, paths)
     assert "batch size" in run.state().reason
+
+
+def test_the_rate_suits_the_model() -> None:
+    assert learning_rate(TrainConfig(), 384) == pytest.approx(1e-3)
+    assert learning_rate(TrainConfig(rate_factor=0.4), 768) == pytest.approx(0.4 * 1.25e-4)
+    assert learning_rate(TrainConfig(learning_rate=0.01), 1600) == 0.01
+    assert learning_rate(TrainConfig(), 32) == pytest.approx(1e-3)
 
 
 def test_two_processes_never_train_one_run(prepare: Callable[..., Run], paths: Paths) -> None:

@@ -1,0 +1,104 @@
+"""What becomes of padding: our packed batches beside the usual ones, forward and backward, on the same conversations.
+
+    python benchmarks/packing.py [--model M] [--data FILE] [--batches N]
+
+Prints tokens a second (padding not counted) and the loss of the first batch, which must be the same for all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from chat_app.batching import Packer
+from chat_app.config import LoadConfig, Paths
+from chat_app.devices import resolve_precision
+from chat_app.encoding import NOT_LEARNED, Encoder, Example
+from chat_app.formats import get_format
+from chat_app.likelihood import precision_context, summed_loss
+from chat_app.models import fit_embeddings, load_parts
+from chat_app.reading import read_file
+
+BATCH = 8
+ROUNDS = 3
+
+
+def padded_loss(model: Any, rows: Sequence[Example]) -> Tensor:
+    """One row an example, padded to the longest; logits of every position, as transformers computes them."""
+    length = max(len(row.ids) for row in rows)
+    ids = torch.tensor([row.ids + [0] * (length - len(row.ids)) for row in rows])
+    labels = torch.tensor([row.labels + [NOT_LEARNED] * (length - len(row.ids)) for row in rows])
+    mask = torch.tensor([[1] * len(row.ids) + [0] * (length - len(row.ids)) for row in rows])
+    logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, :-1]
+    return functional.cross_entropy(logits.float().flatten(0, 1), labels[:, 1:].flatten(), reduction="sum")
+
+
+def tokens_per_second(
+    model: Any, batches: list[list[Example]], loss_of: Callable[..., Tensor], precision: str
+) -> float:
+    """Median over rounds; forward and backward."""
+    tokens = sum(len(row.ids) for batch in batches for row in batch)
+    speeds = []
+    for _ in range(ROUNDS):
+        started = time.perf_counter()
+        for batch in batches:
+            with precision_context("cpu", precision):
+                loss = loss_of(model, batch)
+            loss.backward()
+            model.zero_grad()
+        speeds.append(tokens / (time.perf_counter() - started))
+    return statistics.median(speeds)
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", default="starter")
+    parser.add_argument("--data", type=Path, default=Paths.default().samples / "shop.jsonl")
+    parser.add_argument("--batches", type=int, default=12)
+    options = parser.parse_args()
+    model, tokenizer, files, recognised = load_parts(
+        options.model, LoadConfig(precision="float32", device="cpu"), Paths.default()
+    )
+    encoder = Encoder(tokenizer, get_format(recognised.format), files.window)
+    fit_embeddings(model, tokenizer)
+    rows = [row for one in read_file(options.data).conversations for row in encoder.examples(one)]
+    random.Random(0).shuffle(rows)
+    rows = rows[: options.batches * BATCH]
+    packer = Packer(pad_id=0)
+    shuffled = [rows[start : start + BATCH] for start in range(0, len(rows), BATCH)]
+    by_length = sorted(rows, key=lambda row: len(row.ids))
+    grouped = [by_length[start : start + BATCH] for start in range(0, len(rows), BATCH)]
+    automatic = resolve_precision("automatic", "cpu")
+
+    def packed_loss(model: Any, batch: Sequence[Example]) -> Tensor:
+        return summed_loss(model, packer(batch))
+
+    variants: list[tuple[str, list[list[Example]], Callable[..., Tensor], str]] = [
+        ("padded, float32 (usual)", shuffled, padded_loss, "float32"),
+        (f"padded, {automatic}", shuffled, padded_loss, automatic),
+        (f"grouped by length, {automatic}", grouped, padded_loss, automatic),
+        (f"packed, {automatic} (ours)", shuffled, packed_loss, automatic),
+    ]
+    model.eval()  # Without dropout, so that the losses can be compared.
+    first = 0.0
+    print(f"{'':36} {'tokens/s':>9} {'ratio':>6} {'loss of a batch':>16}")
+    for name, batches, loss_of, precision in variants:
+        with precision_context("cpu", precision), torch.no_grad():
+            loss = float(loss_of(model, shuffled[0]))
+        speed = tokens_per_second(model, batches, loss_of, precision)
+        first = first or speed
+        print(f"{name:36} {speed:9.0f} {speed / first:6.2f} {loss:16.2f}")
+
+
+if __name__ == "__main__":
+    main()
