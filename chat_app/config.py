@@ -232,31 +232,55 @@ class TrainConfig:
         label="Learning rate",
     )
     rate_factor: float = setting(
-        1.0, "Multiplies the learning rate: below 1 learns more carefully.", low=0.01, high=10, step=0.05
+        1.0,
+        "Multiplies the learning rate: below 1 learns more carefully.",
+        low=0.01,
+        high=10,
+        step=0.05,
+        label="Rate factor",
     )
-    max_steps: int = setting(0, "Stop after this many steps; 0 means after the epochs.", low=0, high=10**9)
-    batch_size: int = setting(8, "How many conversations are learned in one step.", low=1, high=4096, step=1)
+    max_steps: int = setting(
+        0, "Stop after this many steps; 0 means after the epochs.", low=0, high=10**9, label="Most steps"
+    )
+    batch_size: int = setting(
+        8, "How many conversations are learned in one step.", low=1, high=4096, step=1, label="Conversations a step"
+    )
     accumulation: int = setting(
-        1, "Add up this many batches for one step: the effect of a bigger batch in the same memory.", low=1, high=1024
+        1,
+        "Add up this many batches for one step: the effect of a bigger batch in the same memory.",
+        low=1,
+        high=1024,
+        label="Batches a step",
     )
     learn: str = setting(
-        "replies", "Learn only the replies of the assistant, or everything that is said.", choices=("replies", "all")
+        "replies",
+        "Learn only the replies of the assistant, or everything that is said.",
+        choices=("replies", "all"),
+        label="What is learned",
     )
     format: str = setting(
         AUTOMATIC,
         "How conversations are laid out; automatic keeps the model's own and takes roles for a plain GPT-2.",
         choices=(AUTOMATIC, *FORMAT_NAMES),
+        label="Format",
     )
     window: int = setting(
-        0, "The most tokens a row may have; 0 means as many as the model takes, up to 1024.", low=0, high=131072
+        0,
+        "The most tokens a row may have; 0 means as many as the model takes, up to 1024.",
+        low=0,
+        high=131072,
+        label="Window",
     )
-    max_turns: int = setting(0, "Show at most this many turns in a row, the reply included; 0 means all.", low=0)
+    max_turns: int = setting(
+        0, "Show at most this many turns in a row, the reply included; 0 means all.", low=0, label="Most turns shown"
+    )
     overlap: float = setting(
         0.5,
         "Where a conversation is longer than the window: the share of each further row that repeats earlier turns.",
         low=0,
         high=1,
         step=0.05,
+        label="Overlap of long conversations",
     )
     valid_share: float = setting(
         0.1,
@@ -264,30 +288,44 @@ class TrainConfig:
         low=0,
         high=0.5,
         step=0.01,
+        label="Share for validation",
     )
-    optimizer: str = setting("adamw", "How steps are computed.", choices=("adamw", "adamw-8bit", "muon"))
-    weight_decay: float = setting(0.01, "Pulls the weights gently towards zero.", low=0, high=1)
-    warmup: float = setting(0.06, "The share of all steps in which the learning rate rises.", low=0, high=1, step=0.01)
+    optimizer: str = setting(
+        "adamw", "How steps are computed.", choices=("adamw", "adamw-8bit", "muon"), label="Optimiser"
+    )
+    weight_decay: float = setting(0.01, "Pulls the weights gently towards zero.", low=0, high=1, label="Weight decay")
+    warmup: float = setting(
+        0.06, "The share of all steps in which the learning rate rises.", low=0, high=1, step=0.01, label="Warm-up"
+    )
     schedule: str = setting(
         "cosine",
         "How the learning rate falls afterwards.",
         choices=("cosine", "linear", "constant", "polynomial"),
+        label="Schedule",
     )
-    clip: float = setting(1.0, "The longest a gradient may be; longer ones are shortened.", low=0.001, high=1000)
+    clip: float = setting(
+        1.0, "The longest a gradient may be; longer ones are shortened.", low=0.001, high=1000, label="Longest gradient"
+    )
     dropout: float = setting(
-        -1.0, "The share of values left out at random while learning; -1 keeps the model's own.", low=-1, high=0.9
+        -1.0,
+        "The share of values left out at random while learning; -1 keeps the model's own.",
+        low=-1,
+        high=0.9,
+        label="Dropout",
     )
     precision: str = setting(
         AUTOMATIC,
         "How numbers are computed while learning: automatic uses bfloat16 where it is fast.",
         choices=(AUTOMATIC, "float32", "bfloat16", "float16"),
+        label="Compute in",
     )
     save_as: str = setting(
         AUTOMATIC,
         "How the numbers of the result are stored: automatic keeps those of the model it started from.",
         choices=(AUTOMATIC, "float32", "bfloat16", "float16"),
+        label="Store as",
     )
-    device: str = setting(AUTOMATIC, "Where to train: automatic takes the GPU if there is one.")
+    device: str = setting(AUTOMATIC, "Where to train: automatic takes the GPU if there is one.", label="Device")
     patience: int = setting(
         3,
         "Stop after this many evaluations in a row without getting better; 0 never stops early.",
@@ -297,12 +335,22 @@ class TrainConfig:
         label="Patience",
         advanced=False,
     )
-    evaluate_every: int = setting(0, "Steps between two evaluations; 0 means once an epoch.", low=0)
-    save_every: int = setting(0, "Steps between two checkpoints; 0 means at each evaluation.", low=0)
-    log_every: int = setting(0, "Steps between two points of the plot; 0 chooses about 300 points.", low=0)
-    keep_checkpoints: int = setting(2, "How many checkpoints are kept for resuming.", low=2, high=100)
-    threads: int = setting(0, "Processor threads to use; 0 means all.", low=0, high=1024)
-    seed: int = setting(0, "The same seed gives the same result on the same machine.", low=0, high=2**31 - 1)
+    evaluate_every: int = setting(
+        0, "Steps between two evaluations; 0 means once an epoch.", low=0, label="Steps between evaluations"
+    )
+    save_every: int = setting(
+        0, "Steps between two checkpoints; 0 means at each evaluation.", low=0, label="Steps between checkpoints"
+    )
+    log_every: int = setting(
+        0, "Steps between two points of the plot; 0 chooses about 300 points.", low=0, label="Steps between points"
+    )
+    keep_checkpoints: int = setting(
+        2, "How many checkpoints are kept for resuming.", low=2, high=100, label="Checkpoints kept"
+    )
+    threads: int = setting(0, "Processor threads to use; 0 means all.", low=0, high=1024, label="Processor threads")
+    seed: int = setting(
+        0, "The same seed gives the same result on the same machine.", low=0, high=2**31 - 1, label="Seed"
+    )
 
     def __post_init__(self) -> None:
         _check(self)

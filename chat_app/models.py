@@ -319,13 +319,20 @@ def _precision_of(model: Any) -> str:
     return str(model.dtype).removeprefix("torch.")
 
 
+MOST_GUESTS = 2
+
+
 class ModelStore:
-    """The one model in use. It may be used from any thread; loading another does not disturb chats with this one."""
+    """The model in use, and on a shared server a few guests beside it: models that visitors taught for themselves.
+
+    It may be used from any thread; loading another model does not disturb chats with those that are there.
+    """
 
     def __init__(self, paths: Paths):
         self._paths = paths
         self._loading = threading.Lock()  # One load at a time.
         self._current: LoadedModel | None = None
+        self._guests: dict[str, LoadedModel] = {}  # The one used last stands last. Replaced, never changed.
 
     @property
     def current(self) -> LoadedModel | None:
@@ -348,13 +355,34 @@ class ModelStore:
             release_memory()
             return new
 
-    def unload(self) -> None:
-        """Give the memory of the model in use back. Chats with it end with an error."""
+    def guest(self, name: str) -> LoadedModel:
+        """A model beside the one in use, loaded if it is not there. The guest that nobody has used for longest leaves.
+
+        Raises:
+            ModelError, FormatError: as `load`.
+        """
         with self._loading:
-            old, self._current = self._current, None
-            if old is not None:
+            guests = dict(self._guests)
+            loaded = guests.pop(name, None) or load(name, LoadConfig(), self._paths)
+            leaving = list(guests)[: max(len(guests) - MOST_GUESTS + 1, 0)]
+            for old in [guests.pop(one) for one in leaving]:
                 old.engine.close()
-            del old
+            self._guests = {**guests, name: loaded}
+            if leaving:
+                release_memory()
+            return loaded
+
+    def here(self, name: str | None) -> LoadedModel | None:
+        """The guest of that name if it is loaded; the model in use for None."""
+        return self._current if name is None else self._guests.get(name)
+
+    def unload(self) -> None:
+        """Give the memory of the model in use, and of all guests, back. Chats with them end with an error."""
+        with self._loading:
+            leaving = [*self._guests.values(), *([self._current] if self._current is not None else [])]
+            self._current, self._guests = None, {}
+            while leaving:
+                leaving.pop().engine.close()
             release_memory()
 
 

@@ -211,8 +211,8 @@ def _rows(encoder: Encoder, path: Path, config: TrainConfig) -> tuple[list[Examp
 def learning_rate(config: TrainConfig, width: int) -> float:
     """The rate that was asked for, or one that suits the model.
 
-    Wide models forget sooner: 1e-3 at a width of 384 falls with the third power of the width, to 1.25e-4 for GPT-2 (768)
-    and 5e-5 for GPT-2 medium (1024). Found by trial on the starter; at the other end it meets what is usual.
+    Wide models forget sooner: 1e-3 at a width of 384 falls with the third power of the width, to 1.25e-4 for GPT-2
+    (768) and 5e-5 for GPT-2 medium (1024). Found by trial on the starter; at the other end it meets what is usual.
     """
     return (config.learning_rate or 1e-3 * (384 / max(width, 384)) ** 3) * config.rate_factor
 

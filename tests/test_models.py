@@ -171,6 +171,25 @@ class TestStore:
         store.unload()
 
     @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere the system keeps freed memory in sight")
+    def test_guests_come_and_go_beside_the_model_in_use(self, make_folder, paths):
+        store = ModelStore(paths)
+        names = [str(make_folder(f"guest-{number}")) for number in range(3)]
+        current = store.use(str(make_folder("host")))
+        first, second = store.guest(names[0]), store.guest(names[1])
+        assert store.guest(names[0]) is first
+        assert store.current is store.here(None) is current
+        third = store.guest(names[2])
+        assert store.here(names[1]) is None
+        assert store.here(names[0]) is first
+        with pytest.raises(ChatAppError, match="no longer loaded"):
+            reply(second, Conversation.from_turns(["Hi"]), SamplingConfig())
+        with pytest.raises(ModelError):
+            store.guest("no/such/model/anywhere")
+        assert reply(third, Conversation.from_turns(["Hi"]), SamplingConfig(max_new_tokens=2)).reply_tokens <= 2
+        store.unload()
+        assert store.here(names[2]) is None
+        assert store.current is None
+
     def test_unloading_gives_the_memory_back(self, tmp_path, tiny_tokenizer, make_model, paths):
         big = tmp_path / "big"
         make_model(len(tiny_tokenizer), width=1024).save_pretrained(big)  # About 100 MB.

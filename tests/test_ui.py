@@ -16,7 +16,7 @@ from chat_app.conversation import Conversation
 from chat_app.errors import ModelError, SettingError, UserError
 from chat_app.reading import read_file
 from chat_app.runs import Run, State
-from chat_app.services import LOCAL_VISITOR, ServerRules
+from chat_app.services import LOCAL_VISITOR, ServerRules, Services
 from chat_app.ui import escape, model_choices, models_tab, run_report, words
 from chat_app.ui.chat_tab import ChatTab
 from chat_app.ui.controls import Controls
@@ -227,7 +227,10 @@ def test_what_was_read_is_shown_escaped_and_by_line(tmp_path: Path) -> None:
 
 
 def fake_services(home: Path, **rules: Any) -> Any:
-    return SimpleNamespace(rules=ServerRules(**rules), paths=Paths(home))
+    """Real rules and runs, without a model or a queue."""
+    services = Services.__new__(Services)
+    services.rules, services.paths, services.jobs = ServerRules(**rules), Paths(home), None
+    return services
 
 
 def test_on_ones_own_computer_everybody_is_the_same_visitor(tmp_path: Path) -> None:
@@ -323,7 +326,8 @@ def shared(tmp_path: Path) -> Any:
     files = SimpleNamespace(kind="folder", name="/home/owner/secret/mine", parameters=1, window=8)
     loaded = SimpleNamespace(name=files.name, files=files)
     services = fake_services(tmp_path, host="0.0.0.0")
-    services.models = SimpleNamespace(current=loaded, use=never, unload=never)
+    here = {None: loaded}
+    services.models = SimpleNamespace(current=loaded, use=never, unload=never, guest=here.get, here=here.get)
     return services
 
 
@@ -338,8 +342,29 @@ def test_on_a_shared_server_nobody_changes_the_model_for_all(shared: Any, monkey
         tab.free()
     assert "owner" in tab.measure(request, "/etc", token, *tab.settings.defaults())
     chat: Any = ChatTab(shared, visitors, None)
-    with pytest.warns(UserWarning, match="owner"):
+    with pytest.warns(UserWarning, match="no run"):
         chat.pick("gpt2", Talk(), token, request)
+
+
+def test_on_a_shared_server_everybody_talks_to_their_own_model(shared: Any) -> None:
+    visitors = Visitors(shared)
+    ann, bob = visitors.issue(None), visitors.issue(None)
+    run = Run.create(shared.paths.runs / "of-ann", TrainConfig(), {"by": visitors.name(ann, None), "files": ["a.tsv"]})
+    run.model.mkdir()
+    (run.model / "config.json").write_text("{}")
+    loaded = SimpleNamespace(name=run.id, files=SimpleNamespace(kind="run", name=run.id, parameters=1, window=8))
+    here = {None: shared.models.current, run.id: loaded}
+    shared.models.guest = shared.models.here = here.get
+    chat: Any = ChatTab(shared, visitors, None)
+    talk = Talk()
+    assert "Your model" in str(chat.pick(run.id, talk, ann, None))
+    assert talk.model == run.id
+    chat.pick(model_choices.IN_USE, talk, ann, None)
+    assert talk.model is None
+    with pytest.warns(UserWarning, match="no run"):
+        chat.pick(run.id, talk, bob, None)
+    assert talk.model is None
+    assert [name for _, name in model_choices.own_choices(shared, visitors.name(bob, None))] == [model_choices.IN_USE]
 
 
 def test_a_shared_server_does_not_tell_where_its_model_lies(shared: Any) -> None:

@@ -128,12 +128,12 @@ class ChatTab:
     def look(self, talk: Talk, token: str, request: gr.Request) -> tuple[Any, ...]:
         """The model in use, and the conversation unless a reply is being written."""
         view = gr.skip() if talk.writing is not None else self.show(talk)
-        return *self._head(token, request), view
+        return *self._head(talk, token, request), view
 
     def show(self, talk: Talk, writing: Turn | None = None) -> dict[str, Any]:
         """The value of the view: the conversation, and the reply that is being written."""
         talk.shown += 1
-        loaded = self.services.models.current
+        loaded = self.services.models.here(talk.model)
         greeting = "Say hello, or try one of these:" if loaded else "No model is loaded. Choose one to begin."
         return turns_value(
             rows_of(talk.turns) if writing is None else rows_of([*talk.turns, writing]),
@@ -232,7 +232,8 @@ class ChatTab:
         sampling = self.sampling.settings(values)
         system = clean(system)
         check_length(system)
-        loaded = self.services.models.current
+        models = self.services.models
+        loaded = models.current if talk.model is None else models.guest(talk.model)
         if loaded is None:
             raise ModelError("No model is loaded.", advice="Choose one on the Models page.")
         drawn = 0.0
@@ -254,23 +255,36 @@ class ChatTab:
     def pick(self, name: str, talk: Talk, token: str, request: gr.Request) -> tuple[Any, ...]:
         """Load another model; the conversation stays."""
         try:
-            visitor = self.visitors.name(token, request)
-            if self.services.rules.is_shared:
-                raise ModelError("On a shared server the model is chosen by its owner.")
-            self.services.models.use(model_choices.check_allowed(self.services, visitor, name), LoadConfig())
+            self.choose(name, talk, self.visitors.name(token, request))
         except ChatAppError as error:
             warn(error)
         return self.look(talk, token, request)
 
-    def _head(self, token: str, request: gr.Request) -> tuple[Any, Any, Any]:
-        """The picker, the line about the model in use, and whether to look for one again."""
-        loaded = self.services.models.current
+    def choose(self, name: object, talk: Talk, visitor: str) -> None:
+        """Let another model answer: everybody, or on a shared server this visitor only.
+
+        Raises:
+            ModelError, RunError: it cannot be loaded, or is not this visitor's.
+        """
+        if not self.services.rules.is_shared:
+            self.services.models.use(model_choices.check_allowed(self.services, visitor, name), LoadConfig())
+        elif name == model_choices.IN_USE:
+            talk.model = None
+        else:
+            run = self.services.run_of(visitor, str(name))
+            self.services.models.guest(run.id)
+            talk.model = run.id
+
+    def _head(self, talk: Talk, token: str, request: gr.Request) -> tuple[Any, Any, Any]:
+        """The picker, the line about the model that answers, and whether to look for one again."""
+        loaded = self.services.models.here(talk.model)
         line = f'<p class="quiet">{shown(model_choices.describe(loaded))}</p>'
-        timer = gr.Timer(active=loaded is None)
+        timer = gr.Timer(active=loaded is None and talk.model is None)
+        visitor = self.visitors.name(token, request)
         if self.services.rules.is_shared:
-            name = model_choices.name_of(self.services, loaded)
-            return gr.skip(), f"<p><strong>{shown(name)}</strong></p>{line}", timer
-        rows = model_choices.choices(self.services, self.visitors.name(token, request))
+            rows = model_choices.own_choices(self.services, visitor)
+            return gr.Dropdown(choices=rows, value=talk.model or model_choices.IN_USE), line, timer
+        rows = model_choices.choices(self.services, visitor)
         return gr.Dropdown(choices=rows, value=loaded.name if loaded is not None else None), line, timer
 
 

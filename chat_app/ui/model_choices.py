@@ -56,6 +56,13 @@ def choices(services: Services, visitor: str) -> list[tuple[str, str]]:
     return rows
 
 
+def own_choices(services: Services, visitor: str) -> list[tuple[str, str]]:
+    """(title, name) of what a visitor of a shared server may talk to: the server's model, and the visitor's own."""
+    loaded = services.models.current
+    first = [(title(services, loaded.files), IN_USE)] if loaded is not None else []
+    return first + [(f"Taught: {run_title(run)}", run.id) for run in services.runs_of(visitor) if run.has_model]
+
+
 def check_allowed(services: Services, visitor: str, name: object) -> str:
     """The name, if this visitor may use that model.
 

@@ -6,8 +6,7 @@ from typing import Any
 
 import gradio as gr
 
-from chat_app.config import LoadConfig
-from chat_app.errors import ChatAppError, ModelError
+from chat_app.errors import ChatAppError
 from chat_app.services import Services
 from chat_app.ui.chat_tab import ChatTab
 from chat_app.ui.escape import warn
@@ -94,10 +93,8 @@ class _Page:
         """Load the model of a run, begin a new conversation, and go to it."""
         tabs = gr.skip()
         try:
-            if self.services.rules.is_shared:
-                raise ModelError("On a shared server the model is chosen by its owner.")
-            run = self.services.run_of(self.visitors.name(token, request), str(name))
-            self.services.models.use(run.id, LoadConfig())
+            visitor = self.visitors.name(token, request)
+            self.chat.choose(self.services.run_of(visitor, str(name)).id, talk, visitor)
             talk.clear()
             tabs = gr.Tabs(selected=CHAT)
         except ChatAppError as error:

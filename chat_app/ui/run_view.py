@@ -203,7 +203,7 @@ class RunView:
         return (
             gr.Button(visible=can_train and status in ("queued", "running"), interactive=True),
             gr.Button(visible=can_train and status in RESUMABLE, interactive=True),
-            gr.Button(visible=run.has_model and not self.services.rules.is_shared),
+            gr.Button(visible=run.has_model),
             gr.Button(visible=run.log.is_file()),
         )
 

@@ -32,11 +32,13 @@ class Talk:
         writing: set, it ends the reply under way; None while there is none. Every change by the person ends it, and
             puts the reply out of place: it is no longer the one under way.
         shown: how often it was shown: what reaches the page late must not cover what is newer.
+        model: the visitor's own model that answers, or None for the one in use.
     """
 
     turns: list[Turn] = field(default_factory=list)
     writing: threading.Event | None = None
     shown: int = 0
+    model: str | None = None
 
     def begin_reply(self) -> threading.Event:
         """A reply begins; the event is its ticket, and stops it when it is set."""

@@ -11,7 +11,7 @@ ASSETS = Path(__file__).resolve().parent.parent.parent / "assets"
 TITLE = "Chat Workshop"
 FONT = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "sans-serif"]
 FONT_MONO = ["ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace"]
-HEAD = '<meta name="color-scheme" content="light dark"><meta name="referrer" content="no-referrer">'
+HEAD = '<meta name="color-scheme" content="light dark">'
 
 
 def make_theme() -> gr.themes.Base:
