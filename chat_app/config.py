@@ -6,10 +6,9 @@ Knows no files but the home folder, and nothing of torch or gradio.
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,74 +16,10 @@ import platformdirs
 
 from chat_app.errors import SettingError
 from chat_app.formats import FORMAT_NAMES
+from chat_app.settings import check, setting
 
 AUTOMATIC = "automatic"
 STARTER = "starter"
-
-
-def setting(
-    default: Any,
-    help: str,
-    *,
-    low: float | None = None,
-    high: float | None = None,
-    step: float | None = None,
-    choices: tuple[str, ...] | None = None,
-    label: str | None = None,
-    advanced: bool = True,
-) -> Any:
-    """A dataclass field that carries its limits and its explanation.
-
-    Args:
-        low, high: smallest and largest value allowed, both included.
-        step: how far a slider moves.
-        choices: the only values allowed, for text.
-        label: the name on the page; default the field's name.
-        advanced: False for the few that a page shows at once.
-    """
-    about = {
-        "help": help,
-        "low": low,
-        "high": high,
-        "step": step,
-        "choices": choices,
-        "label": label,
-        "advanced": advanced,
-    }
-    return field(default=default, metadata=about)
-
-
-def _check(settings: Any) -> None:
-    """Compare every field with its limits.
-
-    Raises:
-        SettingError: with the field's name, what was given and what is allowed.
-    """
-    for one in fields(settings):
-        value, about = getattr(settings, one.name), one.metadata
-        kind = type(one.default)
-        if kind in (int, float):
-            value = _number(one.name, value, kind)
-            object.__setattr__(settings, one.name, value)
-            low, high = about.get("low"), about.get("high")
-            if (low is not None and value < low) or (high is not None and value > high):
-                limits = f"between {low:g} and {high:g}" if high is not None else f"{low:g} or more"
-                raise SettingError(one.name, f"{value} is out of range.", advice=f"Give a number {limits}.")
-        elif kind is bool and not isinstance(value, bool):
-            raise SettingError(one.name, f"{value!r} is neither true nor false.")
-        elif kind is str and not isinstance(value, str):
-            raise SettingError(one.name, f"{value!r} is not text.")
-        choices = about.get("choices")
-        if choices and value not in choices:
-            raise SettingError(one.name, f"'{value}' is not allowed.", advice=f"Choose one of {', '.join(choices)}.")
-
-
-def _number(name: str, value: Any, kind: type) -> int | float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise SettingError(name, f"{value!r} is not a number.", advice="Give a finite number.")
-    if kind is int and int(value) != value:
-        raise SettingError(name, f"{value} is not a whole number.")
-    return kind(value)
 
 
 @dataclass(frozen=True)
@@ -169,7 +104,7 @@ class SamplingConfig:
     stop: tuple[str, ...] = setting((), "A reply ends before any of these texts; one a line.", label="Stop texts")
 
     def __post_init__(self) -> None:
-        _check(self)
+        check(self)
         stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
         if len(stop) > 16 or any(not isinstance(text, str) or not 0 < len(text) <= 200 for text in stop):
             raise SettingError("stop", "Stop texts are up to 16 texts of 1 to 200 characters.")
@@ -202,7 +137,7 @@ class LoadConfig:
     )
 
     def __post_init__(self) -> None:
-        _check(self)
+        check(self)
 
 
 @dataclass(frozen=True)
@@ -243,7 +178,7 @@ class TrainConfig:
         0, "Stop after this many steps; 0 means after the epochs.", low=0, high=10**9, label="Most steps"
     )
     batch_size: int = setting(
-        8, "How many conversations are learned in one step.", low=1, high=4096, step=1, label="Conversations a step"
+        8, "How many conversations are learned in one step.", low=1, high=4096, step=1, label="Batch size"
     )
     accumulation: int = setting(
         1,
@@ -353,7 +288,7 @@ class TrainConfig:
     )
 
     def __post_init__(self) -> None:
-        _check(self)
+        check(self)
 
 
 CAREFULNESS: Mapping[str, Mapping[str, Any]] = {

@@ -13,7 +13,8 @@ PACKAGE = Path(__file__).resolve().parent.parent / "chat_app"
 
 # A part imports only what stands above it.
 ORDER = [
-    "errors", "conversation", "formats", "config", "templates", "encoding", "reading", "split", "scoring", "runs",
+    "errors", "conversation", "formats", "settings", "config", "templates", "encoding", "reading", "split", "scoring",
+    "runs",
     "cards", "sampling", "batching", "devices", "likelihood", "recognition", "model_folder", "optimizers", "lesson",
     "run_writer", "training", "engine", "model_checks", "model_files", "recommended", "models", "chat", "evaluation",
     "convmodel", "teaching", "pretraining", "jobs", "services",
@@ -76,4 +77,4 @@ def test_help_loads_nothing_heavy() -> None:
 
 @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_files_stay_short(path: Path) -> None:
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= 420
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 400

@@ -1,0 +1,74 @@
+"""Dataclass fields that carry their limits and their explanation, and the check of both."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import field, fields
+from typing import Any
+
+from chat_app.errors import SettingError
+
+
+def setting(
+    default: Any,
+    help: str,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    step: float | None = None,
+    choices: tuple[str, ...] | None = None,
+    label: str | None = None,
+    advanced: bool = True,
+) -> Any:
+    """A dataclass field that carries its limits and its explanation.
+
+    Args:
+        low, high: smallest and largest value allowed, both included.
+        step: how far a slider moves.
+        choices: the only values allowed, for text.
+        label: the name on the page; default the field's name.
+        advanced: False for the few that a page shows at once.
+    """
+    about = {
+        "help": help,
+        "low": low,
+        "high": high,
+        "step": step,
+        "choices": choices,
+        "label": label,
+        "advanced": advanced,
+    }
+    return field(default=default, metadata=about)
+
+
+def check(settings: Any) -> None:
+    """Compare every field with its limits.
+
+    Raises:
+        SettingError: with the field's name, what was given and what is allowed.
+    """
+    for one in fields(settings):
+        value, about = getattr(settings, one.name), one.metadata
+        kind = type(one.default)
+        if kind in (int, float):
+            value = _number(one.name, value, kind)
+            object.__setattr__(settings, one.name, value)
+            low, high = about.get("low"), about.get("high")
+            if (low is not None and value < low) or (high is not None and value > high):
+                limits = f"between {low:g} and {high:g}" if high is not None else f"{low:g} or more"
+                raise SettingError(one.name, f"{value} is out of range.", advice=f"Give a number {limits}.")
+        elif kind is bool and not isinstance(value, bool):
+            raise SettingError(one.name, f"{value!r} is neither true nor false.")
+        elif kind is str and not isinstance(value, str):
+            raise SettingError(one.name, f"{value!r} is not text.")
+        choices = about.get("choices")
+        if choices and value not in choices:
+            raise SettingError(one.name, f"'{value}' is not allowed.", advice=f"Choose one of {', '.join(choices)}.")
+
+
+def _number(name: str, value: Any, kind: type) -> int | float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise SettingError(name, f"{value!r} is not a number.", advice="Give a finite number.")
+    if kind is int and int(value) != value:
+        raise SettingError(name, f"{value} is not a whole number.")
+    return kind(value)
