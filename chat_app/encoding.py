@@ -125,8 +125,8 @@ class Encoder:
         """Rows in which every turn is learned exactly once.
 
         A conversation that fits gives one row. A longer one gives several; each shows as many earlier turns as fit and
-        learns the next ones, which after the first row take at most `new_share` of the window (0: one turn a row, with
-        all the context that fits). No row shows more than `max_turns` turns (0: no limit). Rows that would learn
+        learns the next ones, which after the first row take about `new_share` of the window (0: every turn has all the
+        context that fits). No row shows more than `max_turns` turns (0: no limit). Rows that would learn
         nothing are left out.
         """
         costs, frame = self._costs(conversation, False)
@@ -157,6 +157,10 @@ class Encoder:
             while start > 0 and end - start < max_turns and used + costs[start - 1] <= room:
                 start -= 1
                 used += costs[start]
+            # What still fits beside the same context costs nothing.
+            while not self.format.one_reply and end < total and end - start < max_turns and used + costs[end] <= room:
+                used += costs[end]
+                end += 1
             windows.append((start, new_from, end))
             new_from = end
         return windows

@@ -8,6 +8,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -171,12 +172,13 @@ def _evaluate(options: argparse.Namespace) -> None:
     from chat_app.reading import read_files
 
     reading = read_files(read_paths(options.data), need_reply=options.learn == "replies")
-    model, encoder = _for_measuring(options)
+    model, encoder, precision = _for_measuring(options)
     found = evaluate(
         model,
         encoder,
         reading.conversations,
         options.learn,
+        precision=precision,
         most_replies=options.replies,
         progress=lambda line: print(line, file=sys.stderr),
     )
@@ -187,15 +189,22 @@ def _evaluate(options: argparse.Namespace) -> None:
         print(f"{name.replace('_', ' '):>15}  {'-' if value is None else f'{value:,.4g}'}")
 
 
-def _for_measuring(options: argparse.Namespace) -> tuple[Any, Any]:
-    """A model without an engine, and its encoder; exact numbers unless another precision was asked for."""
+def _for_measuring(options: argparse.Namespace) -> tuple[Any, Any, str]:
+    """A model without an engine, its encoder, and what to compute in.
+
+    The weights are in float32 and, where that is fast, matrices are multiplied in bfloat16, as in training; another
+    precision that is asked for is that of the weights.
+    """
+    from chat_app.devices import resolve_precision
     from chat_app.encoding import Encoder
     from chat_app.formats import get_format
     from chat_app.models import fit_embeddings, load_parts
 
-    config = settings_of(options, LoadConfig, {"precision": "float32"})
+    asked = settings_of(options, LoadConfig)
+    config = replace(asked, precision="float32") if asked.precision == AUTOMATIC else asked
     model, tokenizer, files, recognised = load_parts(options.model, config, Paths.default())
     name = recognised.format if config.format == AUTOMATIC else config.format
     encoder = Encoder(tokenizer, get_format(name), files.window)
     fit_embeddings(model, tokenizer)
-    return model, encoder
+    precision = resolve_precision(AUTOMATIC, model.device.type) if asked.precision == AUTOMATIC else "float32"
+    return model, encoder, precision

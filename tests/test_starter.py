@@ -1,0 +1,113 @@
+"""The model that comes with the product: its files, how well it knows conversations it never saw, how it talks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+
+from assets.starter_data import chitchat, is_held_out
+from chat_app.chat import reply
+from chat_app.config import LoadConfig, Paths, SamplingConfig
+from chat_app.conversation import Conversation
+from chat_app.devices import resolve_precision
+from chat_app.encoding import Encoder
+from chat_app.evaluation import evaluate
+from chat_app.formats import get_format
+from chat_app.models import LoadedModel, load, load_parts
+from chat_app.scoring import penalty
+
+PATHS = Paths.default()
+OPENINGS = [
+    "Hello",
+    "How are you?",
+    "What do you like to do?",
+    "Hi there!",
+    "Good morning",
+    "What's up?",
+    "What did you do today?",
+    "Do you have any hobbies?",
+    "What kind of music do you like?",
+    "Do you like movies?",
+    "What is your favorite food?",
+    "Where are you from?",
+    "Do you have any pets?",
+    "What are you doing this weekend?",
+    "I am so tired today.",
+    "Tell me something about yourself.",
+    "Do you like to read?",
+    "How was your day?",
+    "What sports do you like?",
+    "I just got home from school.",
+    "It is really cold outside.",
+    "What superpower would you like to have?",
+    "Do you speak another language?",
+]
+
+
+@pytest.fixture(scope="module")
+def starter() -> Iterator[LoadedModel]:
+    loaded = load("starter", LoadConfig(precision="float32"), PATHS)
+    yield loaded
+    loaded.engine.close()
+
+
+def test_it_is_small_safe_and_complete() -> None:
+    folder = PATHS.starter
+    assert sum(file.stat().st_size for file in folder.iterdir()) <= 60_000_000
+    assert not list(folder.glob("*.bin"))
+    with safe_open(folder / "model.safetensors", "pt") as file:
+        assert {str(file.get_tensor(name).dtype) for name in file.keys()} == {"torch.bfloat16"}  # noqa: SIM118
+    config = json.loads((folder / "config.json").read_text())
+    assert config["model_type"] == "gpt2"
+    assert json.loads((folder / "chat_format.json").read_text())["format"] == "roles"
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    for word in ("chitchat-dataset", "chatterbot-corpus", "MIT", "BSD", "bits per byte", "Limits"):
+        assert word in card
+
+
+@pytest.mark.slow
+def test_it_knows_conversations_it_never_saw(tmp_path: Path) -> None:
+    """On all 387 held-out conversations, everything learned: at most 1.62 bits a byte."""
+    held_out = [Conversation.from_turns(one["turns"]) for key, one in chitchat() if is_held_out(key)]
+    assert len(held_out) == 387
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        model, tokenizer, files, _ = load_parts("starter", LoadConfig(precision="float32", device="cpu"), PATHS)
+        encoder = Encoder(tokenizer, get_format("roles"), files.window)
+        precision = resolve_precision("automatic", "cpu")
+        found = evaluate(model, encoder, held_out, "all", precision=precision, most_replies=0)
+    finally:
+        torch.set_num_threads(threads)
+    assert found.conversations == 387
+    assert found.bits_per_byte <= 1.62
+
+
+@pytest.mark.parametrize("opening", OPENINGS)
+def test_it_answers_an_opening(starter: LoadedModel, opening: str) -> None:
+    for seed in range(3):
+        said = reply(starter, Conversation.from_turns([opening]), SamplingConfig(seed=seed))
+        assert said.reason == "end", said.text
+        assert any(letter.isalpha() for letter in said.text)
+        assert "<|" not in said.text
+        assert "\ufffd" not in said.text
+        assert penalty([said.text]) < 0.2
+
+
+def test_it_does_not_repeat_itself_over_ten_turns(starter: LoadedModel) -> None:
+    turns: list[str] = []
+    replies = []
+    for number, question in enumerate(OPENINGS[:10]):
+        turns.append(question)
+        said = reply(starter, Conversation.from_turns(turns), SamplingConfig(seed=number)).text
+        turns.append(said)
+        replies.append(said)
+        assert "<|" not in said
+    assert len(set(replies)) >= 9
+    assert all(first != second for first, second in pairwise(replies))
