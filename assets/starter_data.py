@@ -2,8 +2,9 @@
 
     python assets/starter_data.py OUT
 
-OUT gets `chitchat.jsonl` (to learn), `heldout.jsonl` (never learned, only measured) and `chatterbot.jsonl` (short
-questions and answers). The conversations come from two packages, chitchat-dataset (MIT) and chatterbot-corpus (BSD).
+OUT gets `chitchat.jsonl` and `chatterbot.jsonl` (to learn the language from), `finish.jsonl` (to learn last: how a chat
+begins) and `heldout.jsonl` (never learned, only measured). The conversations come from two packages, chitchat-dataset
+(MIT) and chatterbot-corpus (BSD), and from `starter_openings.tsv`, which was written for this project (CC0).
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ import yaml
 DIALOGUES = ("conversations", "greetings")
 QUESTIONS = ("food", "humor", "emotion", "health", "sports", "movies", "literature")
 TOPIC_SHARE = 4
+# The last lesson: the openings several times, among one in four of the conversations.
+OPENING_TIMES, CHITCHAT_SHARE = 4, 4
+OPENINGS = Path(__file__).with_name("starter_openings.tsv")
 
 
 def is_held_out(key: str) -> bool:
@@ -30,11 +34,11 @@ def is_held_out(key: str) -> bool:
     return int(hashlib.sha1(key.encode(), usedforsecurity=False).hexdigest(), 16) % 20 == 0
 
 
-def chitchat() -> Iterator[tuple[str, dict[str, Any]]]:
+def chitchat(always_topic: bool = False) -> Iterator[tuple[str, dict[str, Any]]]:
     """Key and conversation. Consecutive messages of one turn are joined by a space.
 
-    One in four of the conversations about a given topic has the topic as its system text, so that the model learns
-    what a system text is for; the held-out ones have none.
+    One in four of the conversations about a given topic has the topic as its system text, so that the model learns what
+    a system text is for (with `always_topic` all of them have it); the held-out ones have none.
     """
     from chitchat_dataset import Dataset
 
@@ -45,7 +49,7 @@ def chitchat() -> Iterator[tuple[str, dict[str, Any]]]:
             continue
         record: dict[str, Any] = {"turns": turns}
         topic = conversation.get("prompt")
-        if topic and not is_held_out(key) and int(key[:8], 16) % TOPIC_SHARE == 0:
+        if topic and not is_held_out(key) and (always_topic or int(key[:8], 16) % TOPIC_SHARE == 0):
             record["system"] = f"Let us talk about this: {topic}"
         yield key, record
 
@@ -65,16 +69,28 @@ def chatterbot() -> Iterator[dict[str, Any]]:
                 yield from ({"turns": [said[0], answer]} for answer in said[1:] if said[0] and answer)
 
 
+def finish() -> Iterator[dict[str, Any]]:
+    """The last lesson. A topic that both speakers were shown is always told, so that nobody is answered out of the
+    blue."""
+    for line in OPENINGS.read_text(encoding="utf-8").splitlines()[1:]:
+        yield from [{"turns": line.split("\t")}] * OPENING_TIMES
+    for key, record in chitchat(always_topic=True):
+        if not is_held_out(key) and int(key[9:13], 16) % CHITCHAT_SHARE == 0:
+            yield record
+
+
 def main(out: Path) -> None:
-    """Write the three files."""
+    """Write the four files."""
     out.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
-        names = ("chitchat", "heldout", "chatterbot")
+        names = ("chitchat", "heldout", "chatterbot", "finish")
         files = {name: stack.enter_context(open(out / f"{name}.jsonl", "w", encoding="utf-8")) for name in names}
         for key, record in chitchat():
             print(json.dumps(record, ensure_ascii=False), file=files["heldout" if is_held_out(key) else "chitchat"])
         for record in chatterbot():
             print(json.dumps(record, ensure_ascii=False), file=files["chatterbot"])
+        for record in finish():
+            print(json.dumps(record, ensure_ascii=False), file=files["finish"])
 
 
 if __name__ == "__main__":

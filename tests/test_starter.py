@@ -20,34 +20,34 @@ from chat_app.encoding import Encoder
 from chat_app.evaluation import evaluate
 from chat_app.formats import get_format
 from chat_app.models import LoadedModel, load, load_parts
-from chat_app.scoring import penalty
+from chat_app.scoring import penalty, words
 
 PATHS = Paths.default()
-OPENINGS = [
-    "Hello",
-    "How are you?",
-    "What do you like to do?",
-    "Hi there!",
-    "Good morning",
-    "What's up?",
-    "What did you do today?",
-    "Do you have any hobbies?",
-    "What kind of music do you like?",
-    "Do you like movies?",
-    "What is your favorite food?",
-    "Where are you from?",
-    "Do you have any pets?",
-    "What are you doing this weekend?",
-    "I am so tired today.",
-    "Tell me something about yourself.",
-    "Do you like to read?",
-    "How was your day?",
-    "What sports do you like?",
-    "I just got home from school.",
-    "It is really cold outside.",
-    "What superpower would you like to have?",
-    "Do you speak another language?",
+NAMED = ["Hello", "How are you?", "What do you like to do?"]
+UNSEEN = [
+    "Hello friend",
+    "Hi, nice to meet you!",
+    "Good morning to you",
+    "How is it going?",
+    "How are things with you?",
+    "So what did you do yesterday?",
+    "What are your hobbies and interests?",
+    "What music are you listening to these days?",
+    "Which movie did you like best?",
+    "What food do you like the most?",
+    "Which city are you from?",
+    "Do you have a cat?",
+    "What will you do this weekend?",
+    "I feel so tired.",
+    "Tell me a bit about yourself.",
+    "Do you enjoy reading?",
+    "How has your day been?",
+    "What is your favorite sport?",
+    "I just came home from work.",
+    "It is freezing outside!",
+    "Which superpower would you choose?",
 ]
+OPENINGS = [*NAMED, *UNSEEN]
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +87,14 @@ def test_it_knows_conversations_it_never_saw(tmp_path: Path) -> None:
         torch.set_num_threads(threads)
     assert found.conversations == 387
     assert found.bits_per_byte <= 1.62
+
+
+def test_the_openings_below_were_never_learned() -> None:
+    def bare(text: str) -> str:
+        return " ".join(words(text)).rstrip(" .!?")
+
+    learned = {bare(line.split("\t")[0]) for line in (PATHS.assets / "starter_openings.tsv").read_text().splitlines()}
+    assert not learned & {bare(opening) for opening in UNSEEN}
 
 
 @pytest.mark.parametrize("opening", OPENINGS)
