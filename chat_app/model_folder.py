@@ -15,6 +15,10 @@ from chat_app.encoding import Encoder
 from chat_app.recognition import write_chat_format
 
 
+# How the tokenizer was loaded here; transformers writes that down as if it were the tokenizer's own.
+_OF_THIS_COMPUTER = ("is_local", "local_files_only", "name_or_path")
+
+
 def save_model_folder(folder: Path, model: Any, encoder: Encoder, card: str = "", precision: str | None = None) -> None:
     """Put a model into a folder, replacing what is there once everything is written.
 
@@ -37,10 +41,7 @@ def save_model_folder(folder: Path, model: Any, encoder: Encoder, card: str = ""
 def _write(folder: Path, model: Any, encoder: Encoder, card: str, precision: str | None) -> None:
     import torch
 
-    dtype = getattr(torch, precision) if precision else None
-    state = model.state_dict()
-    if dtype is not None:
-        state = {name: value.to(dtype) if value.is_floating_point() else value for name, value in state.items()}
+    state = _cast(model.state_dict(), getattr(torch, precision)) if precision else None
     ends = sorted(encoder.end_ids)
     model.generation_config = GenerationConfig(
         bos_token_id=encoder.tokenizer.bos_token_id,
@@ -49,16 +50,35 @@ def _write(folder: Path, model: Any, encoder: Encoder, card: str, precision: str
         do_sample=True,
     )
     model.save_pretrained(folder, state_dict=state, safe_serialization=True)
-    if dtype is not None:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config["use_cache"] = True  # A training switches it off; whoever loads this model wants to chat.
+    if precision:
         config["dtype"] = precision
-        (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     if encoder.format.chat_template is not None:
         encoder.tokenizer.chat_template = encoder.format.chat_template
     encoder.tokenizer.save_pretrained(folder, save_jinja_files=False)
+    about = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    kept = {name: value for name, value in about.items() if name not in _OF_THIS_COMPUTER}
+    kept["model_max_length"] = encoder.window
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps(kept, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
     write_chat_format(folder, encoder.format, encoder.marks)
     if card:
         (folder / "README.md").write_text(card, encoding="utf-8")
+
+
+def _cast(state: dict[str, Any], dtype: Any) -> dict[str, Any]:
+    """The tensors in another precision; those that share memory still do, so that each is written once."""
+    done: dict[tuple[int, Any], Any] = {}
+    cast = {}
+    for name, value in state.items():
+        place = (value.data_ptr(), value.shape)
+        if place not in done:
+            done[place] = value.to(dtype) if value.is_floating_point() else value
+        cast[name] = done[place]
+    return cast
 
 
 def _swap(new: Path, folder: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 
 ASSETS = Path(__file__).resolve().parent.parent.parent / "assets"
-TITLE = "Chat Workshop"
+TITLE = "chat_app"
 FONT = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "sans-serif"]
 FONT_MONO = ["ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace"]
 HEAD = '<meta name="color-scheme" content="light dark">'
