@@ -14,7 +14,6 @@ from transformers import GenerationConfig
 from chat_app.encoding import Encoder
 from chat_app.recognition import write_chat_format
 
-
 # How the tokenizer was loaded here; transformers writes that down as if it were the tokenizer's own.
 _OF_THIS_COMPUTER = ("is_local", "local_files_only", "name_or_path")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import signal
 import sys
@@ -123,7 +124,8 @@ def _run_to_end(run: Run, paths: Paths, options: argparse.Namespace) -> None:
 def _watch_parent(gone: threading.Event) -> None:
     """The supervisor holds the other end of standard input and never writes: its end is the program's end."""
     try:
-        while sys.stdin.buffer.read(1):
+        # Not through sys.stdin: a thread that waits in it would end the interpreter with an error.
+        while os.read(0, 1):
             pass
     except (OSError, ValueError):
         pass
