@@ -266,9 +266,11 @@ def begin_training(page: Any, model: Path, steps: int) -> None:
     page.fill("#set-model input", str(model))
     page.press("#set-model input", "Enter")
     page.click("#train-advanced > button")
-    page.fill("#set-max_steps input", str(steps))
-    page.fill("#set-evaluate_every input", str(max(steps // 2, 4)))
-    page.press("#set-evaluate_every input", "Tab")
+    expect(page.locator("#train-defaults")).to_be_visible()  # The last of what is drawn when the panel opens.
+    for name, value in (("max_steps", steps), ("evaluate_every", max(steps // 2, 4))):
+        page.fill(f"#set-{name} input", str(value))
+        page.press(f"#set-{name} input", "Tab")
+        expect(page.locator(f"#set-{name} input")).to_have_value(str(value))
     page.click("#start")
 
 
