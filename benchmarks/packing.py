@@ -1,6 +1,6 @@
 """What becomes of padding: our packed batches beside the usual ones, forward and backward, on the same conversations.
 
-    python benchmarks/packing.py [--model M] [--data FILE] [--batches N]
+    python -m benchmarks.packing [--model M] [--data FILE] [--batches N]
 
 Prints tokens a second (padding not counted) and the loss of the first batch, which must be the same for all.
 """

@@ -158,9 +158,8 @@ class Api:
             while (end := await relay.next()) is not None:
                 finished.append(end)
         if len(finished) < len(samplings):
-            raise BusyError(
-                "The reply was stopped."
-            )  # Nobody reads this but a log: the caller left, or the server ends.
+            # Nobody reads this but a log: the caller left, or the server ends.
+            raise BusyError("The reply was stopped.")
         return finished
 
 

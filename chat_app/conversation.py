@@ -55,9 +55,14 @@ class Conversation:
         return self.messages[0].text if self.messages and self.messages[0].role == "system" else None
 
     @property
+    def head(self) -> tuple[Message, ...]:
+        """What stands before the turns: the system text as a message, or nothing."""
+        return self.messages[:1] if self.system is not None else ()
+
+    @property
     def turns(self) -> tuple[Message, ...]:
         """The messages without the system text."""
-        return self.messages[1:] if self.system is not None else self.messages
+        return self.messages[len(self.head) :]
 
     @property
     def replies(self) -> tuple[Message, ...]:
@@ -76,8 +81,11 @@ class Conversation:
 
     def latest(self, turns: int) -> Conversation:
         """The system text and the newest `turns` turns."""
-        head = self.messages[: len(self.messages) - len(self.turns)]
-        return Conversation((*head, *self.turns[-turns:]))
+        return Conversation((*self.head, *self.turns[-turns:]))
+
+    def part(self, start: int, end: int) -> Conversation:
+        """The system text and the turns from `start` up to `end`."""
+        return Conversation((*self.head, *self.turns[start:end]))
 
     @classmethod
     def from_turns(

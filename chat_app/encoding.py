@@ -132,7 +132,7 @@ class Encoder:
         costs, frame = self._costs(conversation, False)
         rows = []
         for start, new_from, end in self._windows(conversation, costs, frame, new_share, max_turns or len(costs)):
-            part = _part(conversation, start, end)
+            part = conversation.part(start, end)
             learned = learned_turns(part, learn, new_from - start)
             if any(learned):
                 row = self._build(part, learned, False, {})
@@ -343,12 +343,6 @@ def _tokenizer_of_plain_text(tokenizer: Any, marks: dict[str, str]) -> Tokenizer
     plain.no_truncation()
     plain.no_padding()
     return plain
-
-
-def _part(conversation: Conversation, start: int, end: int) -> Conversation:
-    """The system text and the turns from `start` to `end`."""
-    head = conversation.messages[: len(conversation.messages) - len(conversation.turns)]
-    return Conversation((*head, *conversation.turns[start:end]))
 
 
 def _with_dropped(row: Example, dropped: int) -> Example:

@@ -69,12 +69,13 @@ def evaluate(
         DataError: nothing in the conversations is learned.
     """
     total, tokens, size = 0.0, 0, 0
+    marks = frozenset(encoder.mark_ids.values()) | encoder.end_ids
     packer = Packer(pad_id=encoder.tokenizer.pad_token_id or 0)
     rows: list[Example] = []
     for number, conversation in enumerate(conversations, start=1):
         own = encoder.examples(conversation, learn, new_share=0.0)
         rows += own
-        size += sum(_bytes_of(encoder, row) for row in own)
+        size += sum(_bytes_of(encoder, row, marks) for row in own)
         if rows and (len(rows) >= ROWS_AT_ONCE or number == len(conversations)):
             part = likelihood(model, rows, packer, precision)
             total, tokens = total + part.total, tokens + part.tokens
@@ -98,9 +99,8 @@ def evaluate(
     )
 
 
-def _bytes_of(encoder: Encoder, row: Example) -> int:
+def _bytes_of(encoder: Encoder, row: Example, marks: frozenset[int]) -> int:
     """The UTF-8 bytes of the text that a row learns. What was cut off is not measured, so it is not counted either."""
-    marks = set(encoder.mark_ids.values()) | encoder.end_ids
     learned = [label for label in row.labels if label != NOT_LEARNED and label not in marks]
     return len(encoder.text_of(learned).encode("utf-8", "replace"))
 

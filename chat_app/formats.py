@@ -67,7 +67,7 @@ class ChatFormat:
 
 
 def _roles(conversation: Conversation, learned: Sequence[bool], is_open: bool) -> Iterator[Segment]:
-    first = len(conversation.messages) - len(conversation.turns)
+    first = len(conversation.head)
     for index, message in enumerate(conversation.messages):
         turn = index - first
         learns = turn >= 0 and learned[turn]

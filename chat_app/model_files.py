@@ -6,7 +6,6 @@ one. Weights are only ever safetensors, or that package's GGUF. Loads none.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -16,9 +15,9 @@ from typing import Any, Literal
 from chat_app.config import STARTER, Paths
 from chat_app.errors import ModelError, ModelNotFound
 from chat_app.model_checks import learned_numbers, read_config, refuse_without_safetensors, size_of, weight_files
+from chat_app.runs import NAME
 
 Kind = Literal["starter", "run", "folder", "hub", "gguf"]
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 GGUF_NAME = "SmolLM2-135M-Instruct"
 DEFAULT_WINDOW = 1024
 MOST_WINDOW = 8192  # Longer ones would need gigabytes for one chat.

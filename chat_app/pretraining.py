@@ -164,8 +164,8 @@ def prepare_pretraining(
     reading = read_files(files, need_reply=False)
     tested = read_files([valid], need_reply=False) if valid else None
     tokenizer = load_tokenizer(tokenizer_folder)
-    encoder = Encoder(tokenizer, get_format(DEFAULT_FORMAT), SIZES[size].window if size in SIZES else 0)
     model = new_model(tokenizer, size, config.seed)
+    encoder = Encoder(tokenizer, get_format(DEFAULT_FORMAT), SIZES[size].window)
     names = {"files": [file.name for file in files]}
     run = prepare_run(config, reading, paths, valid=tested, folder=folder, about=names)
     try:

@@ -30,7 +30,7 @@ Status = Literal["queued", "running", "stopping", "stopped", "interrupted", "fai
 STATUSES: tuple[Status, ...] = ("queued", "running", "stopping", "stopped", "interrupted", "failed", "done")
 ACTIVE: tuple[Status, ...] = ("running", "stopping")
 RESUMABLE: tuple[Status, ...] = ("stopped", "interrupted", "failed")
-NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 MANIFEST = "manifest.json"
 
 
@@ -255,7 +255,7 @@ def find_run(home: Path, name: str) -> Run:
         RunError: the name is not a run's, or there is no such run.
     """
     folder = home / name
-    if not NAME.match(name) or not (folder / "config.json").is_file():
+    if not NAME.fullmatch(name) or not (folder / "config.json").is_file():
         raise RunError(f"There is no run '{name}'.", advice="The command 'runs' lists them.")
     return Run(folder)
 

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,10 @@ def prepare_run(
         write_jsonl(learned, run.data / "train.jsonl")
         write_jsonl(tested, run.data / "valid.jsonl")
         problems = [*train.problems, *(valid.problems if valid else [])]
-        write_text(run.data / "problems.jsonl", "".join(_problem_line(problem) for problem in problems))
+        write_text(
+            run.data / "problems.jsonl",
+            "".join(json.dumps(asdict(problem), ensure_ascii=False) + "\n" for problem in problems),
+        )
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
@@ -78,11 +81,6 @@ def prepare_run_from_files(
     tested = read_files([valid], need_reply=need_reply) if valid else None
     names = {"files": [Path(file).name for file in files]}
     return prepare_run(config, reading, paths, valid=tested, folder=folder, about=names), reading
-
-
-def _problem_line(problem: Problem) -> str:
-    values = {"file": problem.file, "line": problem.line, "reason": problem.reason, "advice": problem.advice}
-    return json.dumps(values, ensure_ascii=False) + "\n"
 
 
 def teach(
@@ -175,8 +173,7 @@ def sample_prompts(run: Run) -> list[Conversation]:
         for conversation in _conversations(path):
             first = conversation.turns[0]
             if first.role == "user" and first.text not in prompts and len(first.text) <= 300:
-                head = conversation.messages[: len(conversation.messages) - len(conversation.turns) + 1]
-                prompts[first.text] = Conversation(head)
+                prompts[first.text] = conversation.part(0, 1)
             if len(prompts) == SAMPLE_PROMPTS:
                 return list(prompts.values())
     return list(prompts.values())

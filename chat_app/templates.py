@@ -28,7 +28,7 @@ def template_segments(
     Raises:
         FormatError: there is no template, or it fails, or it leaves out what people said.
     """
-    first = len(conversation.messages) - len(conversation.turns)
+    first = len(conversation.head)
     messages = [
         {"role": message.role, "content": _PLACEHOLDER.format(index)}
         for index, message in enumerate(conversation.messages)

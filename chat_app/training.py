@@ -10,7 +10,6 @@ import errno
 import math
 import shutil
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -23,7 +22,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from chat_app.batching import Packer
 from chat_app.config import TrainConfig
-from chat_app.encoding import Example
+from chat_app.encoding import NOT_LEARNED, Example
 from chat_app.errors import RunError, SettingError, TrainingFailed
 from chat_app.lesson import Lesson
 from chat_app.likelihood import Likelihood, likelihood, precision_context, summed_loss
@@ -32,7 +31,6 @@ from chat_app.run_writer import RunWriter
 from chat_app.runs import MANIFEST, Run
 
 PLOT_POINTS = 300
-STATE_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +92,7 @@ class ChatTrainer(Trainer):
         self.tokens_seen += int(inputs["tokens"])
         with precision_context(self.lesson.device, self.lesson.precision):
             loss = summed_loss(model, inputs, direct=model is self.model)
-        items = num_items_in_batch if num_items_in_batch is not None else (inputs["labels"] != -100).sum()
+        items = num_items_in_batch if num_items_in_batch is not None else (inputs["labels"] != NOT_LEARNED).sum()
         return loss / items * self.accelerator.num_processes
 
     def training_step(
@@ -254,9 +252,8 @@ def _explained(error: BaseException) -> TrainingFailed:
         return TrainingFailed(
             "The disk is full.", advice="Free some space and resume: the run goes on from its last whole checkpoint."
         )
-    with suppress(AttributeError):
-        if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
-            text = "out of memory"
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        text = "out of memory"
     if any(sign in text for sign in ("out of memory", "can't allocate", "not enough memory")):
         return TrainingFailed(
             "The memory is not enough for this training.",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -34,15 +35,12 @@ def _inspect(options: argparse.Namespace) -> None:
 
     reading = read_file(Path(options.file))
     if options.json:
-        problems = [
-            {"file": one.file, "line": one.line, "reason": one.reason, "advice": one.advice} for one in reading.problems
-        ]
         facts = {
             "conversations": len(reading.conversations),
             "turns": reading.turns,
             "kind": reading.kind,
             "encoding": reading.encoding,
-            "problems": problems,
+            "problems": [asdict(problem) for problem in reading.problems],
             "problems_total": reading.problems_total,
         }
         print(json.dumps(facts, ensure_ascii=False))
