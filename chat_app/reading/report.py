@@ -6,8 +6,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 from chat_app.conversation import Conversation
+from chat_app.reading.options import ColumnRole
 
-Kind = Literal["tsv", "jsonl"]
+Kind = Literal[
+    "tsv", "csv", "xlsx", "parquet", "jsonl", "json", "marked", "dialogpt", "dailydialog", "empathetic", "personachat",
+    "blended", "whatsapp", "telegram", "discord", "slack", "text", "hub",
+]  # fmt: skip
+Part = Literal["train", "valid", "test"]
 
 LONGEST_QUOTE = 40
 
@@ -32,10 +37,52 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Located:
-    """A conversation and the line on which it stands."""
+    """A conversation and where it stands: the file as the person knows it, and the line, row or item in it.
+
+    `part` is what the publisher of a data set meant it for.
+    """
 
     conversation: Conversation
     line: int
+    file: str = ""
+    part: Part = "train"
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of a table: what it is called, what is guessed or was said about it, and a few of its cells."""
+
+    name: str
+    role: ColumnRole
+    sample: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Speaker:
+    """Somebody in a chat export, and how many messages are theirs."""
+
+    name: str
+    messages: int
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What a file turned out to be, before it is read.
+
+    Attributes:
+        file: its name, inside an archive "archive.zip/name".
+        kind, encoding: what it is; the encoding is empty where there is none.
+        columns: of a table, else empty.
+        speakers: of a chat export, those with the most messages first, else empty.
+        bot: which of them is taken for the bot.
+    """
+
+    file: str
+    kind: Kind
+    encoding: str = ""
+    columns: tuple[Column, ...] = ()
+    speakers: tuple[Speaker, ...] = ()
+    bot: str = ""
 
 
 @dataclass(frozen=True)
