@@ -12,7 +12,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from chat_app.cli.flags import add_settings, read_paths, settings_of
+from chat_app.cli.flags import add_reading, add_settings, read_paths, settings_of, wanted_of
 from chat_app.config import Paths, TrainConfig, from_mapping, to_mapping
 from chat_app.errors import ChatAppError, RunError, SettingError
 from chat_app.runs import Run, find_run, list_runs
@@ -31,6 +31,7 @@ def add_commands(commands: Any) -> None:
     train.add_argument("--load-8bit", action="store_true", help=argparse.SUPPRESS)
     train.add_argument("--supervised", action="store_true", help=argparse.SUPPRESS)
     add_settings(train, TrainConfig)
+    add_reading(train)
     train.set_defaults(command=_train)
 
     tokenizer = commands.add_parser("tokenizer", help="learn a new tokenizer from files")
@@ -56,8 +57,6 @@ def add_commands(commands: Any) -> None:
 
 
 def _train(options: argparse.Namespace) -> None:
-    from chat_app.teaching import prepare_run_from_files
-
     if options.lora or options.load_8bit:
         raise SettingError("lora", "Training with LoRA or 8-bit weights is not part of this version.")
     paths = Paths.default()
@@ -65,17 +64,29 @@ def _train(options: argparse.Namespace) -> None:
         run = _resumed(options, paths)
     elif options.run and (Path(options.run) / "config.json").exists():
         run = Run(Path(options.run).resolve())
-    elif options.data:
-        config = settings_of(options, TrainConfig)
-        folder = Path(options.run).resolve() if options.run else None
-        valid = read_paths([options.valid])[0] if options.valid else None
-        run, reading = prepare_run_from_files(config, read_paths(options.data), paths, valid=valid, folder=folder)
-        say(f"{len(reading.conversations)} conversations, {reading.problems_total} lines that cannot be used.")
-        for problem in reading.problems[:10]:
-            say(f"  {problem.sentence()}")
+    elif options.data or options.hub:
+        run = _prepared(options, paths)
     else:
         raise SettingError("data", "There is nothing to learn from.", advice="Give --data FILE, or --resume RUN.")
     _run_to_end(run, paths, options)
+
+
+def _prepared(options: argparse.Namespace, paths: Paths) -> Run:
+    """A new run of what was asked for."""
+    from chat_app.cli.progress import Counting
+    from chat_app.teaching import prepare_run_from
+
+    config = settings_of(options, TrainConfig)
+    valid = read_paths([options.valid])[0] if options.valid else None
+    folder = Path(options.run).resolve() if options.run else None
+    with Counting("reading") as reading:
+        run, material = prepare_run_from(
+            config, wanted_of(options, options.data or []), paths, valid=valid, folder=folder, told=reading.told
+        )
+    say(f"{material.facts.conversations} conversations, {material.facts.problems} lines that cannot be used.")
+    for problem in material.problems(10):
+        say(f"  {problem.sentence()}")
+    return run
 
 
 def _resumed(options: argparse.Namespace, paths: Paths) -> Run:
@@ -109,7 +120,7 @@ def _run_to_end(run: Run, paths: Paths, options: argparse.Namespace) -> None:
     presses = iter((run.request_stop,))
     signal.signal(signal.SIGINT, lambda *_: next(presses, _give_up)())
     say(f"Run {run.id} in {run.folder}")
-    from chat_app.cli.progress import Progress
+    from chat_app.cli.training_progress import Progress
 
     teach(run, paths, interrupted=gone.is_set, callbacks=[Progress(run)], say=say)
     state = run.state()
