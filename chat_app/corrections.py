@@ -25,10 +25,20 @@ from chat_app.wording import about, bare, keywords, worded
 MOST = 1_000
 LONGEST_REPLY = 8_000
 LONGEST_CONVERSATION = 64_000
-REPEAT, SHARE = 24, 0.5
+REPEAT, SHARE = 48, 0.45
 ABOUT_EVERY = 2
+MOST_TURNS = 4  # Of an earlier conversation: short ones keep the rest as well, and cost less.
+# A third of the usual rate: what was known changes little. All of the earlier conversations is learned, of a correction
+# only the good reply. How these were found, and what they reach, is in tests/test_corrections.py.
 TEACHING_SETTINGS: Mapping[str, Any] = MappingProxyType(
-    {"epochs": 1.0, "batch_size": 16, "learn": "replies", "valid_share": 0.0, "patience": 0}
+    {
+        "epochs": 1.0,
+        "rate_factor": 0.3,
+        "batch_size": 16,
+        "learn": "all",
+        "valid_share": 0.0,
+        "patience": 0,
+    }
 )
 
 
@@ -194,8 +204,9 @@ def mixed(
     its good reply is learned, not what was said before it in that conversation.
 
     Args:
-        earlier: conversations so that the rest is not forgotten; they are drawn evenly, read once as a stream. Those
-            that answer what was corrected are left out: they would teach the opposite.
+        earlier: conversations so that the rest is not forgotten; they are drawn evenly, read once as a stream, and of
+            long ones a few turns are taken. Those that answer what was corrected are left out: they would teach the
+            opposite.
         share: how many of all conversations are earlier ones, 0 to below 1; fewer where there are not so many.
         seed: the same seed gives the same conversations in the same order.
 
@@ -210,7 +221,8 @@ def mixed(
     taught = [one for correction in corrections for one in _taught(correction, corrections, repeat, chance)]
     wanted = round(len(taught) * share / (1 - share))
     corrected = {bare(correction.prompt) for correction in corrections}
-    rows = taught + _drawn((one for one in earlier if not _answers(one, corrected)), wanted, chance)
+    drawn = _drawn((one for one in earlier if not _answers(one, corrected)), wanted, chance)
+    rows = [*taught, *(_stretch(one, chance) for one in drawn)]
     chance.shuffle(rows)
     yield from rows
 
@@ -237,6 +249,15 @@ def _taught(
 def _answers(conversation: Conversation, prompts: Set[str]) -> bool:
     """Whether the user says one of these in a conversation."""
     return any(turn.role == "user" and bare(turn.text) in prompts for turn in conversation.turns)
+
+
+def _stretch(conversation: Conversation, chance: random.Random) -> Conversation:
+    """A few turns in a row of a longer conversation, begun by whoever began it."""
+    spare = len(conversation.turns) - MOST_TURNS
+    if spare <= 0:
+        return conversation
+    start = 2 * chance.randrange(spare // 2 + 1)
+    return conversation.part(start, start + MOST_TURNS)
 
 
 def _drawn(earlier: Iterable[Conversation], wanted: int, chance: random.Random) -> list[Conversation]:

@@ -5,18 +5,22 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from chat_app.config import Paths, TrainConfig
 from chat_app.encoding import Encoder
-from chat_app.errors import DataError, SettingError
+from chat_app.errors import SettingError
 from chat_app.formats import DEFAULT_FORMAT, get_format
-from chat_app.reading import Problem, iterate, read_files
+from chat_app.gathering import Wanted, gathered
+from chat_app.plain_text import is_plain_text, pieces
+from chat_app.reading import Problem, Reading, iterate
 from chat_app.runs import Run
 from chat_app.teaching import prepare_run
 
 END_OF_TEXT = "<|endoftext|>"
+NOTHING = Reading([], [], [], "text", "")
 PRETRAIN_DEFAULTS: Mapping[str, Any] = {
     "learn": "all",
     "epochs": 6.0,
@@ -89,29 +93,18 @@ def train_tokenizer(files: Sequence[Path], vocab_size: int, out: Path) -> int:
 
 
 def texts_of(files: Sequence[Path]) -> Iterator[str]:
-    """What is said in files of conversations, turn by turn; of plain text, its lines.
+    """What is said in files of conversations, turn by turn; plain text in pieces.
 
     Raises:
         DataError: a file cannot be read at all.
     """
     for file in files:
         if is_plain_text(file):
-            with open(file, encoding="utf-8-sig", errors="replace") as lines:
-                yield from lines
+            yield from pieces(file)
             continue
         for item in iterate(file, need_reply=False):
             if not isinstance(item, Problem):
                 yield from (message.text for message in item.conversation.messages)
-
-
-def is_plain_text(file: Path) -> bool:
-    """Whether a .txt file holds running text instead of conversations."""
-    if file.suffix.lower() != ".txt":
-        return False
-    try:
-        return all(isinstance(item, Problem) for item, _ in zip(iterate(file), range(100), strict=False))
-    except DataError:
-        return True
 
 
 def new_model(tokenizer: Any, size: str, seed: int = 0) -> Any:
@@ -161,13 +154,23 @@ def prepare_pretraining(
     from chat_app.model_folder import save_model_folder
     from chat_app.models import load_tokenizer
 
-    reading = read_files(files, need_reply=False)
-    tested = read_files([valid], need_reply=False) if valid else None
+    text = [file for file in files if is_plain_text(file)]
+    talk = tuple(file for file in files if file not in text)
+    is_text_valid = valid is not None and is_plain_text(valid)
     tokenizer = load_tokenizer(tokenizer_folder)
     model = new_model(tokenizer, size, config.seed)
     encoder = Encoder(tokenizer, get_format(DEFAULT_FORMAT), SIZES[size].window)
-    names = {"files": [file.name for file in files]}
-    run = prepare_run(config, reading, paths, valid=tested, folder=folder, about=names)
+    about = {"files": [file.name for file in files]}
+    run = prepare_run(
+        config,
+        gathered(Wanted(talk), paths, need_reply=False) if talk else NOTHING,
+        paths,
+        valid=gathered(Wanted((valid,)), paths, need_reply=False) if valid and not is_text_valid else None,
+        texts=chain.from_iterable(map(pieces, text)) if text else None,
+        valid_texts=pieces(valid) if valid and is_text_valid else None,
+        folder=folder,
+        about=about,
+    )
     try:
         save_model_folder(run.folder / "start", model, encoder, precision="float32")
         run.change(model=str(run.folder / "start"))

@@ -1,4 +1,4 @@
-"""Rows for a model, made once from a file of conversations, kept by content and mapped into memory from the disk.
+"""Rows for a model, made once from conversations or running text, kept by content and mapped into memory from the disk.
 
 Ten conversations and a million cost the same memory: the system reads from the disk what a batch needs.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -16,6 +16,7 @@ from chat_app.cache import Cache, digest_of
 from chat_app.conversation import Conversation
 from chat_app.encoding import NOT_LEARNED, Encoder, Example, Learn
 from chat_app.errors import DataError
+from chat_app.plain_text import read_pieces
 from chat_app.reading import Problem, iterate
 
 if TYPE_CHECKING:
@@ -81,6 +82,39 @@ class Rows(Sequence[Example]):
         return [] if self._data is None else list(self._data["length"])
 
 
+class Joined(Sequence[Example]):
+    """Rows of conversations, then rows of running text.
+
+    Args:
+        first, second: both stay where they are.
+    """
+
+    def __init__(self, first: Rows, second: Rows):
+        self._first, self._second = first, second
+        self.cut_turns = first.cut_turns
+        self.tokens = first.tokens + second.tokens
+
+    def __len__(self) -> int:
+        return len(self._first) + len(self._second)
+
+    @overload
+    def __getitem__(self, index: int) -> Example: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Example]: ...
+
+    def __getitem__(self, index: int | slice) -> Example | list[Example]:
+        if isinstance(index, slice):
+            return [self[one] for one in range(*index.indices(len(self)))]
+        if index < 0:
+            index += len(self)
+        return self._first[index] if 0 <= index < len(self._first) else self._second[index - len(self._first)]
+
+    def lengths(self) -> list[int]:
+        """Tokens of each row."""
+        return self._first.lengths() + self._second.lengths()
+
+
 def rows_of(
     file: Path, encoder: Encoder, rules: RowRules, cache: Cache, *, told: Callable[[int], None] = lambda count: None
 ) -> Rows:
@@ -93,13 +127,24 @@ def rows_of(
     Raises:
         DataError: a conversation cannot be laid out, or the disk is too full to keep the rows.
     """
+    return _kept(file, encoder, rules, cache, _of_conversations(file, encoder, rules, told))
+
+
+def text_rows_of(
+    file: Path, encoder: Encoder, cache: Cache, *, told: Callable[[int], None] = lambda count: None
+) -> Rows:
+    """The rows of pieces of running text: the window is filled from end to end, and everything is learned."""
+    return _kept(file, encoder, None, cache, _of_text(file, encoder, told))
+
+
+def _kept(file: Path, encoder: Encoder, rules: RowRules | None, cache: Cache, batches: Iterator[list[Example]]) -> Rows:
     key = digest_of([VERSION, _signature(encoder, rules), *([file] if file.exists() else [])])
     entry = cache.find(key)
     rows = _opened(entry) if entry else None
     if rows is None:
         cache.drop(key)
         with cache.making(key) as folder:
-            _make(folder, file, encoder, rules, told)
+            _make(folder, batches, encoder.format.has_types)
         entry = cache.find(key)
         rows = _opened(entry) if entry else None
     if rows is None:
@@ -107,35 +152,61 @@ def rows_of(
     return rows
 
 
-def _make(folder: Path, file: Path, encoder: Encoder, rules: RowRules, told: Callable[[int], None]) -> None:
+def _of_conversations(
+    file: Path, encoder: Encoder, rules: RowRules, told: Callable[[int], None]
+) -> Iterator[list[Example]]:
+    done = 0
+    try:
+        for conversations in _in_batches(_conversations(file), AT_ONCE):
+            encoder.prepare(text for one in conversations for text in (*one.texts, one.system or ""))
+            shapes = (rules.learn, rules.new_share, rules.max_turns)
+            yield [row for one in conversations for row in encoder.examples(one, *shapes)]
+            done += len(conversations)
+            told(done)
+    finally:
+        encoder.forget()
+
+
+def _of_text(file: Path, encoder: Encoder, told: Callable[[int], None]) -> Iterator[list[Example]]:
+    separator = encoder.tokenizer.bos_token_id
+    ids: list[int] = []
+    for number, text in enumerate(read_pieces(file), start=1):
+        ids += encoder.text_ids(text)
+        if separator is not None:
+            ids.append(int(separator))
+        full = len(ids) - len(ids) % encoder.window
+        yield [_text_row(ids[start : start + encoder.window], encoder) for start in range(0, full, encoder.window)]
+        ids = ids[full:]
+        told(number)
+    if len(ids) > 1:
+        yield [_text_row(ids, encoder)]
+
+
+def _text_row(ids: list[int], encoder: Encoder) -> Example:
+    return Example(ids, [0] * len(ids) if encoder.format.has_types else None, ids)
+
+
+def _make(folder: Path, batches: Iterator[list[Example]], has_types: bool) -> None:
     from datasets import Features, List, Value
     from datasets.arrow_writer import ArrowWriter
 
     whole = {"ids": List(Value("int32")), "learned": List(Value("bool")), "length": Value("int32")}
-    if encoder.format.has_types:
+    if has_types:
         whole["types"] = List(Value("int32"))
-    count = done = cut = tokens = 0
+    count = cut = tokens = 0
     writer = ArrowWriter(path=str(folder / ROWS), features=Features(whole), writer_batch_size=AT_ONCE)
     try:
-        for conversations in _in_batches(_conversations(file), AT_ONCE):
-            encoder.prepare(text for one in conversations for text in (*one.texts, one.system or ""))
-            rows = [
-                row
-                for one in conversations
-                for row in encoder.examples(one, rules.learn, rules.new_share, rules.max_turns)
-            ]
+        for rows in batches:
             if rows:
-                writer.write_batch(_columns(rows, encoder.format.has_types))
-            count, done = count + len(rows), done + len(conversations)
+                writer.write_batch(_columns(rows, has_types))
+            count += len(rows)
             cut += sum(row.cut_tokens > 0 for row in rows)
             tokens += sum(len(row.ids) for row in rows)
-            told(done)
         if count:
             writer.finalize()
     finally:
-        encoder.forget()
         writer.close()
-    facts = {"rows": count, "cut_turns": cut, "tokens": tokens, "types": encoder.format.has_types}
+    facts = {"rows": count, "cut_turns": cut, "tokens": tokens, "types": has_types}
     (folder / FACTS).write_text(json.dumps(facts), encoding="utf-8")
 
 
@@ -150,12 +221,12 @@ def _columns(rows: Sequence[Example], has_types: bool) -> dict[str, list[Any]]:
     return columns
 
 
-def _signature(encoder: Encoder, rules: RowRules) -> str:
+def _signature(encoder: Encoder, rules: RowRules | None) -> str:
     """Everything beside the conversations that decides the ids of a row."""
     tokenizer = encoder.tokenizer.backend_tokenizer.to_str()
     template = encoder.tokenizer.chat_template if encoder.format.render is None else ""
     values = [encoder.format.name, sorted(encoder.marks.items()), encoder.window, tokenizer, template]
-    return json.dumps([*values, rules.learn, rules.new_share, rules.max_turns], default=str)
+    return json.dumps([*values, asdict(rules) if rules else "text"], default=str)
 
 
 def _conversations(file: Path) -> Iterator[Conversation]:

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from itertools import chain
 from pathlib import Path
@@ -20,12 +20,13 @@ from chat_app.errors import DataError, SettingError
 from chat_app.formats import DEFAULT_FORMAT, get_format
 from chat_app.gathering import Wanted, gathered
 from chat_app.material import Material, Told
+from chat_app.plain_text import write_pieces
 from chat_app.reading import Located, Problem, iterate
 from chat_app.runs import Run, new_id
 from chat_app.split import write_split
 
 if TYPE_CHECKING:
-    from chat_app.rows import Rows
+    from chat_app.rows import Joined, Rows
 
 WINDOW_LIMIT = 1024
 SAMPLE_PROMPTS = 4
@@ -56,6 +57,8 @@ def prepare_run(
     paths: Paths,
     *,
     valid: Gathered | None = None,
+    texts: Iterable[str] | None = None,
+    valid_texts: Iterable[str] | None = None,
     folder: Path | None = None,
     about: dict[str, Any] | None = None,
     told: Callable[[int], None] = lambda count: None,
@@ -67,6 +70,7 @@ def prepare_run(
     Args:
         valid: conversations for validation; without them, and without a part that is meant for it, a share of `train`
             is kept aside.
+        texts, valid_texts: pieces of running text, which are learned whole.
         folder: where; default a new folder in the home.
         about: facts to keep, such as the names of the files.
         told: is told how many conversations are written; it may raise to stop the work.
@@ -78,9 +82,12 @@ def prepare_run(
     run = Run.create(folder, config, about)
     try:
         counts = write_split(run.data, config.valid_share, config.seed, train, valid, told)
-        if not counts["train"]:
-            raise DataError("There are no conversations to learn from.", advice="Upload a file with at least one.")
         run.note(**{f"{part}_conversations": count for part, count in counts.items()})
+        if texts is not None or valid_texts is not None:
+            counts += write_pieces(run.data, texts or (), valid_texts, config.valid_share, config.seed, told)
+            run.note(train_texts=counts["train_text"], valid_texts=counts["valid_text"])
+        if not counts["train"] + counts["train_text"]:
+            raise DataError("There are no conversations to learn from.", advice="Upload a file with at least one.")
         problems = chain(train.all_problems(), valid.all_problems() if valid else ())
         with (run.data / "problems.jsonl").open("w", encoding="utf-8") as file:
             file.writelines(json.dumps(asdict(problem), ensure_ascii=False) + "\n" for problem in problems)
@@ -229,9 +236,11 @@ def _conversations(path: Path) -> Iterator[Conversation]:
                 yield item.conversation
 
 
-def _rows(run: Run, encoder: Encoder, paths: Paths, interrupted: Callable[[], bool]) -> tuple[Rows, Rows]:
+def _rows(
+    run: Run, encoder: Encoder, paths: Paths, interrupted: Callable[[], bool]
+) -> tuple[Rows | Joined, Rows | Joined]:
     """What is learned and what the model is tested on, as rows."""
-    from chat_app.rows import RowRules, rows_of
+    from chat_app.rows import Joined, RowRules, rows_of, text_rows_of
 
     config = run.config()
     learn: Any = config.learn
@@ -247,10 +256,12 @@ def _rows(run: Run, encoder: Encoder, paths: Paths, interrupted: Callable[[], bo
             written = time.monotonic()
             run.set_state("running", f"Getting ready: {count:,} conversations are laid out.")
 
-    return (
-        rows_of(run.data / "train.jsonl", encoder, rules, cache, told=told),
-        rows_of(run.data / "valid.jsonl", encoder, rules, cache, told=told),
-    )
+    def of(part: str) -> Rows | Joined:
+        said = rows_of(run.data / f"{part}.jsonl", encoder, rules, cache, told=told)
+        read = text_rows_of(run.data / f"{part}_text.jsonl", encoder, cache, told=told)
+        return Joined(said, read) if len(read) else said
+
+    return of("train"), of("valid")
 
 
 def learning_rate(config: TrainConfig, width: int) -> float:

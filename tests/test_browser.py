@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from chat_app.reading import read_file
 from chat_app.ui.run_report import TRAINING, VALIDATION
 from chat_app.ui.run_view import COLORS
 
@@ -254,6 +255,67 @@ def test_a_wrong_file_is_shown_by_line(open_page: Callable[[], Any], tmp_path: P
     page.get_by_label("Clear").click()
     page.set_input_files("#files input[type=file]", tmp_path / "useless.tsv")
     expect(page.locator("#reading .bad")).to_contain_text("Line 1")
+    expect(page.locator("#start")).to_be_disabled()
+
+
+def bring(page: Any, file: Path) -> None:
+    """Upload a file and wait until it was read and checked."""
+    page.get_by_role("tab", name="Teach").click()
+    page.set_input_files("#files input[type=file]", file)
+    expect(page.locator("#check dl.facts")).to_be_visible()
+
+
+def choose(page: Any, control: str, choice: str) -> None:
+    """Pick from a drop-down list."""
+    page.fill(f"{control} input", choice)
+    page.press(f"{control} input", "Enter")
+    expect(page.locator(f"{control} input")).to_have_value(re.compile(choice))
+
+
+def test_a_table_is_mapped_mended_and_downloaded(open_page: Callable[[], Any], tmp_path: Path) -> None:
+    rows = ["alpha;beta;gamma", *["7;Hello <b>there</b>;Hi"] * 2, "8;Write to me@example.org;I will"]
+    (tmp_path / "table.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    page = open_page()
+    bring(page, tmp_path / "table.csv")
+    for column, role in ((1, "Left out"), (2, "Reply to learn"), (3, "Said to the bot")):
+        choose(page, f"#column-{column}", role)
+    page.click("#read-again")
+    expect(page.locator("#preview .turn.user .said").first).to_have_text("Hi")
+    expect(page.locator("#preview .turn.assistant .said").first).to_have_text("Hello <b>there</b>")
+    expect(page.locator('#check [data-finding="html"]')).to_be_visible()
+    page.get_by_label("Remove HTML").check()
+    page.get_by_label("Mask e-mail addresses").check()
+    expect(page.locator("#preview .turn.assistant .said")).to_have_text(["Hello there", "Write to [e-mail]"])
+    with page.expect_download() as download:
+        page.click("#save-jsonl")
+    assert download.value.suggested_filename == "table-mended.jsonl"
+    texts = [found.texts for found in read_file(download.value.path(), name="a.jsonl").conversations]
+    assert texts == [["Hi", "Hello there"], ["I will", "Write to [e-mail]"]]
+
+
+def test_an_exported_chat_asks_who_the_bot_is(open_page: Callable[[], Any], tmp_path: Path) -> None:
+    said = [("Anna", "hi"), ("Ben", "hello"), ("Anna", "where are you?"), ("Ben", "at home")]
+    lines = [f"01/02/2024, 10:0{minute} - {name}: {text}" for minute, (name, text) in enumerate(said)]
+    (tmp_path / "chat.txt").write_text("\n".join(lines), encoding="utf-8")
+    page = open_page()
+    bring(page, tmp_path / "chat.txt")
+    expect(page.locator("#bot input")).to_have_value("Ben (2 messages)")
+    expect(page.locator("#preview .turn.assistant .said")).to_have_text(["hello", "at home"])
+    choose(page, "#bot", "Anna")
+    page.click("#read-again")
+    expect(page.locator("#preview .turn.assistant .said")).to_have_text(["hi", "where are you?"])
+
+
+def test_reading_can_be_stopped(open_page: Callable[[], Any], tmp_path: Path) -> None:
+    with (tmp_path / "many.tsv").open("w", encoding="utf-8") as file:
+        file.writelines(f"question {number}\tanswer {number}\n" for number in range(400_000))
+    page = open_page()
+    page.get_by_role("tab", name="Teach").click()
+    page.set_input_files("#files input[type=file]", tmp_path / "many.tsv")
+    expect(page.locator("#reading-progress")).to_contain_text("so far")
+    page.click("#reading-stop")
+    expect(page.locator("#reading-progress")).to_be_hidden()
+    expect(page.locator("#reading")).to_contain_text("Stopped")
     expect(page.locator("#start")).to_be_disabled()
 
 

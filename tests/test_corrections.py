@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
 import threading
 from collections import Counter
 from pathlib import Path
@@ -188,6 +190,19 @@ def test_earlier_answers_to_what_was_corrected_are_left_out() -> None:
     assert [row for row in mixed(TAUGHT, old, repeat=2) if row in old] == old[1:]
 
 
+def test_of_a_long_earlier_conversation_a_few_turns_are_taken() -> None:
+    long = Conversation.from_turns([f"turn {n}" for n in range(21)], system="Be kind.")
+    starts = set()
+    for seed in range(40):
+        rows = [row for row in mixed(TAUGHT, [long], repeat=2, seed=seed) if row.system == "Be kind."]
+        assert len(rows) == 1
+        start = int(rows[0].texts[0].split()[1])
+        assert rows[0] == long.part(start, start + 4)
+        assert rows[0].turns[0].role == "user"
+        starts.add(start)
+    assert {0, 16} <= starts
+
+
 def test_without_corrections_there_is_nothing_to_teach() -> None:
     with pytest.raises(DataError, match="no corrections"):
         list(mixed([], EARLIER))
@@ -246,3 +261,64 @@ def test_any_text_can_be_reworded(text: str, seed: int) -> None:
         assert len(prompt) <= 4 * len(text) + 80
         if text.strip():
             assert prompt.strip()
+
+
+# What is asked, what is taught, and the same in other words, which are not learned.
+TWELVE = [
+    ("When do you open?", "We open at nine in the morning.", "What are your opening hours?"),
+    ("Where is your shop?", "Our shop is at 12 Harbour Street.", "How do I find your store?"),
+    ("How much is delivery?", "Delivery costs four pounds.", "What do I pay for shipping?"),
+    ("Can I return a lamp?", "Yes, within thirty days with the receipt.", "What if I want to give a lamp back?"),
+    ("Do you repair bicycles?", "Yes, our workshop repairs every bicycle.", "My bicycle is broken, could you fix it?"),
+    ("Do you sell gift cards?", "Yes, gift cards start at ten pounds.", "I would like to buy a gift card."),
+    ("How can I pay?", "You can pay in cash or by card.", "Which payment methods do you accept?"),
+    ("Is there parking nearby?", "There is free parking behind the building.", "Where can I leave my car?"),
+    ("Are dogs allowed?", "Dogs are welcome on a leash.", "May I bring my dog?"),
+    ("Who is the manager?", "Our manager is Mrs. Okafor.", "I want to speak to the manager."),
+    (
+        "Do you have a newsletter?",
+        "You can join our newsletter at the counter.",
+        "How do I sign up for the newsletter?",
+    ),
+    ("Do you offer a student discount?", "Students get ten percent off.", "Is it cheaper for students?"),
+]
+
+
+@pytest.mark.slow
+def test_twelve_corrections_are_answered_as_taught_and_the_rest_is_kept(tmp_path: Path) -> None:
+    """The starter, taught by the command with TEACHING_SETTINGS: 11 of 12 as taught, 6 in other words, and at most 3 %
+    more bits a byte on conversations that it never saw."""
+    from assets.starter_data import chitchat, finish, is_held_out
+
+    taught = [correction(question, good) for question, good, _ in TWELVE]
+    earlier = (Conversation.from_turns(one["turns"], system=one.get("system")) for one in finish())
+    rows = list(mixed(taught, earlier))
+    assert not {bare(row.turns[-2].text) for row in rows if len(row.turns) > 1} & {bare(other) for *_, other in TWELVE}
+    write_jsonl(rows, tmp_path / "rows.jsonl")
+    settings = {**TEACHING_SETTINGS, "precision": "float32", "device": "cpu", "threads": 2}
+    flags = [word for name, value in settings.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    command = ["train", "--data", str(tmp_path / "rows.jsonl"), "--run", str(tmp_path / "run"), *flags]
+    subprocess.run([sys.executable, "-m", "chat_app", *command], check=True, cwd=Path(__file__).resolve().parent.parent)
+    held_out = [Conversation.from_turns(one["turns"]) for key, one in chitchat() if is_held_out(key)][::12]
+    before, _ = measured("starter", [], held_out)
+    after, said = measured(
+        str(tmp_path / "run" / "model"), [one for row in TWELVE for one in (row[0], row[2])], held_out
+    )
+    assert sum(said[question] == good for question, good, _ in TWELVE) >= 11
+    assert sum(said[other] == good for _, good, other in TWELVE) >= 6
+    assert after <= 1.03 * before
+
+
+def measured(name: str, questions: list[str], conversations: list[Conversation]) -> tuple[float, dict[str, str]]:
+    """Bits a byte of a model on conversations, and what it most likely answers to questions."""
+    from chat_app.chat import likeliest_reply
+    from chat_app.config import LoadConfig, Paths
+    from chat_app.encoding import Encoder
+    from chat_app.evaluation import evaluate
+    from chat_app.formats import get_format
+    from chat_app.models import load_parts
+
+    model, tokenizer, files, _ = load_parts(name, LoadConfig(precision="float32", device="cpu"), Paths.default())
+    encoder = Encoder(tokenizer, get_format("roles"), files.window)
+    said = {question: likeliest_reply(model, encoder, ask(question), 64) for question in questions}
+    return evaluate(model, encoder, conversations, "all", most_replies=0).bits_per_byte, said

@@ -13,8 +13,8 @@ PACKAGE = Path(__file__).resolve().parent.parent / "chat_app"
 
 # A part imports only what stands above it.
 ORDER = """
-errors cache conversation formats settings config templates encoding reading checking split scoring material runs
-wording curves verdict originality duel corrections cards
+errors cache conversation formats settings config templates encoding reading checking split plain_text scoring material
+runs wording curves verdict originality duel corrections cards
 sampling batching devices likelihood recognition model_folder optimizers lesson rows hub_data run_writer training engine
 model_checks model_files recommended models chat evaluation convmodel export_card exporting gathering teaching
 pretraining jobs services

@@ -16,8 +16,9 @@ from chat_app.conversation import Conversation, Message
 from chat_app.encoding import Encoder
 from chat_app.formats import get_format
 from chat_app.material import gather
+from chat_app.plain_text import is_plain_text, pieces, read_pieces, write_pieces
 from chat_app.reading import Located, Reading, ReadingOptions, read_file
-from chat_app.rows import RowRules, rows_of
+from chat_app.rows import RowRules, rows_of, text_rows_of
 from chat_app.split import last_kept_aside, mark, split_conversations, write_split
 from tests.conftest import reading_of
 
@@ -223,3 +224,38 @@ def test_the_mark_of_a_conversation_does_not_depend_on_what_is_learned_of_it() -
 def test_located_of_a_reading() -> None:
     items: Iterator[Located] = reading_of(3).located()
     assert [item.line for item in items] == [1, 2, 3]
+
+
+def test_running_text_fills_windows_from_end_to_end(tmp_path: Path, paths: Paths, tiny_tokenizer: Any) -> None:
+    folder = tmp_path / "books"
+    (folder / "more").mkdir(parents=True)
+    (folder / "a.txt").write_text("It was a dark night.\n\nThe wind, the rain, and nobody on the road.\n" * 40)
+    (folder / "more" / "b.md").write_text("Another book begins here. " * 60)
+    (folder / "picture.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(200))
+    assert is_plain_text(folder)
+    assert is_plain_text(folder / "a.txt")
+    texts = list(pieces(folder))
+    assert len(texts) == 2
+    counts = write_pieces(tmp_path, texts, None, 0.0, 0)
+    assert dict(counts) == {"train_text": 2, "valid_text": 0}
+    encoder = Encoder(tiny_tokenizer, get_format("roles"), 64)
+    rows = text_rows_of(tmp_path / "train_text.jsonl", encoder, paths.cache_of("rows"))
+    ids = [token for row in rows for token in row.ids]
+    separator = tiny_tokenizer.bos_token_id
+    assert ids == [token for text in texts for token in (*encoder.text_ids(text), separator)]
+    assert {len(row.ids) for row in rows[:-1]} == {64}
+    assert all(row.labels == row.ids for row in rows)
+
+
+@pytest.mark.parametrize("content", ["hello\thi\n", '["a", "b"]\n', "User: hi\nBot: hello\n\nUser: a\nBot: b\n", ""])
+def test_conversations_are_no_running_text(tmp_path: Path, content: str) -> None:
+    (tmp_path / "a.txt").write_text(content)
+    assert not is_plain_text(tmp_path / "a.txt")
+
+
+def test_a_share_of_the_text_is_kept_aside(tmp_path: Path) -> None:
+    texts = [f"piece {number}" for number in range(50)]
+    assert dict(write_pieces(tmp_path, texts, None, 0.1, 0)) == {"train_text": 45, "valid_text": 5}
+    learned, aside = list(read_pieces(tmp_path / "train_text.jsonl")), list(read_pieces(tmp_path / "valid_text.jsonl"))
+    assert sorted(learned + aside) == sorted(texts)
+    assert dict(write_pieces(tmp_path, texts, ["other"], 0.1, 0)) == {"train_text": 50, "valid_text": 1}

@@ -48,10 +48,11 @@ class ChatMessage:
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """Who speaks in an export (most messages first), and who is likeliest to be the one who answers."""
+    """Who speaks in an export (most messages first), who is likeliest to answer, and the first problem, if any."""
 
     speakers: tuple[Speaker, ...]
     likely_bot: str
+    problems: tuple[Problem, ...] = ()
 
 
 @dataclass(slots=True)
@@ -81,8 +82,10 @@ def survey(messages: Iterable[ChatMessage | Problem], options: ReadingOptions) -
     tallies: dict[str, _Tally] = {}
     pauses = _Pauses(options)
     before: _Tally | None = None
+    problems: tuple[Problem, ...] = ()
     for message in messages:
         if isinstance(message, Problem):
+            problems = problems or (message,)
             continue
         tally = tallies.get(message.author)
         if tally is None:
@@ -101,7 +104,7 @@ def survey(messages: Iterable[ChatMessage | Problem], options: ReadingOptions) -
         before.endings += 1
     ranked = sorted(tallies.items(), key=lambda item: -item[1].messages)
     likely = max(tallies, key=lambda name: tallies[name].likeliness(), default="")
-    return Survey(tuple(Speaker(name, tally.messages) for name, tally in ranked), likely)
+    return Survey(tuple(Speaker(name, tally.messages) for name, tally in ranked), likely, problems)
 
 
 def speakers(messages: Iterable[ChatMessage | Problem]) -> tuple[Speaker, ...]:
@@ -119,6 +122,11 @@ def guess_bot(found: Survey, options: ReadingOptions, file: str) -> str:
     Raises:
         DataError: fewer than two people speak, or the person named nobody of them.
     """
+    if not found.speakers and found.problems:
+        problem = found.problems[0]
+        raise DataError(
+            f"No message in this chat export can be used. {problem.reason}", where=file, advice=problem.advice
+        )
     if not found.speakers:
         advice = "Export the chat again, with its messages."
         raise DataError("No message in this chat export holds text that somebody wrote.", where=file, advice=advice)

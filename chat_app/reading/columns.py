@@ -107,14 +107,27 @@ def conversations_of_records(
 
     The names are those of the first 50. Raises as `conversations` does.
     """
-    items = iter(items)
+    items = (item if isinstance(item, Problem) else _not_too_wide(item, file) for item in items)
     first = list(itertools.islice(items, SAMPLE_ROWS))
     names = list(dict.fromkeys(name for item in first if not isinstance(item, Problem) for name in item[1]))
+    if len(names) > MAX_COLUMNS:
+        raise DataError(
+            f"The first rows name {len(names):,} different columns; at most {MAX_COLUMNS:,} are read.",
+            where=file,
+            advice="Give each row the same names.",
+        )
     rows = (
         item if isinstance(item, Problem) else (item[0], [item[1].get(name) for name in names])
         for item in itertools.chain(first, items)
     )
     return conversations(rows, names, file, options, need_reply=need_reply)
+
+
+def _not_too_wide(item: tuple[int, Mapping[str, Any]], file: str) -> tuple[int, Mapping[str, Any]] | Problem:
+    if len(item[1]) <= MAX_COLUMNS:
+        return item
+    reason = f"This row has {len(item[1]):,} columns; at most {MAX_COLUMNS:,} are read."
+    return Problem(file, item[0], reason, "Leave only those with the conversations.")
 
 
 @dataclass(frozen=True)

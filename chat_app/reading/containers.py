@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from chat_app.errors import DataError
-from chat_app.reading.report import Problem, Rejected
+from chat_app.reading.report import Problem, Rejected, not_opened, printable
 from chat_app.reading.signatures import ZIP_HEADS, media, office, unreadable
 
 MAX_ENTRIES = 10_000
@@ -31,6 +31,7 @@ SHOWN_EXTENSIONS = 4
 BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, gzip.BadGzipFile, NotImplementedError, RuntimeError, ValueError)
 DOWNLOAD = "Get it once more, or pack it again."
 UNPACK = "Unpack it and give what is inside."
+PASSED = "Nothing has to be done."
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,8 @@ class _Opening:
         try:
             if path.is_dir():
                 return self._or_error(self._of_folder(path, name), name, "This folder")
-            head = _head(path)
+            # Opening a pipe would wait for somebody to write into it.
+            head = _head(path) if path.is_file() else b""
         except (OSError, ValueError):
             head = b""  # whoever reads it says what is wrong
         if head.startswith(ZIP_HEADS) and not office(path):
@@ -108,6 +110,8 @@ class _Opening:
         if not early:
             raise DataError(f"{what} holds no files to read.", where=name, advice="Give a file of conversations.")
         first, more = early[0], f" And {len(early) - 1:,} more." if len(early) > 1 else ""
+        if first.advice == PASSED:
+            raise DataError(first.reason, where=name, advice=f"Give a file of conversations.{more}")
         inside = first.file.removeprefix(name).lstrip("/")
         where = f"{name}/{inside}" if inside and first.file != name else name
         raise DataError(first.reason, where=where, advice=f"{first.advice}{more}")
@@ -132,7 +136,12 @@ class _Opening:
                         return
                     yield from self._inside(path, shown)
         for failure in failures:
-            yield Problem(f"{name}/{_shown(Path(failure).name)}", None, "This folder cannot be opened.", "Allow it.")
+            yield Problem(
+                f"{name}/{_shown(Path(failure).name)}",
+                None,
+                "Looking into this folder is not allowed.",
+                "Allow it, or copy it.",
+            )
         yield from self._passed_over(name)
 
     def _of_zip(self, path: Path, name: str) -> Iterator[Member | Problem]:
@@ -194,7 +203,8 @@ class _Opening:
                 _check(path, head)
                 yield Member(path, name)
         except OSError as error:
-            yield Problem(name, None, "The file cannot be opened.", f"{error.strerror or 'Try again'}.")
+            closed = not_opened(error)
+            yield Problem(name, None, closed.reason, closed.advice)
         except Rejected as rejected:
             yield Problem(name, None, rejected.reason, rejected.advice)
 
@@ -242,7 +252,7 @@ class _Opening:
             if count > 1
             else f"1 file is no text ({listed}); it was"
         )
-        yield Problem(name, None, f"{said} passed over.", "Nothing has to be done.")
+        yield Problem(name, None, f"{said} passed over.", PASSED)
         self.passed.clear()
 
 
@@ -274,9 +284,8 @@ def _mended() -> Iterator[None]:
     except BROKEN as error:
         raise Rejected("It is damaged: what is packed is not what was put in.", DOWNLOAD) from error
     except OSError as error:
-        raise Rejected(
-            "It cannot be unpacked.", f"{error.strerror or 'It may be damaged; get it once more'}."
-        ) from error
+        advice = "It may be damaged: get it once more. If not, free some space on the disk."
+        raise Rejected("It cannot be unpacked.", advice) from error
 
 
 def _head(path: Path) -> bytes:
@@ -297,5 +306,4 @@ def _hidden(*parts: str) -> bool:
 
 
 def _shown(name: str) -> str:
-    shown = "".join(sign if sign.isprintable() else "?" for sign in name[-LONGEST_NAME:])
-    return shown.replace("\\", "/")
+    return printable(name[-LONGEST_NAME:]).replace("\\", "/")

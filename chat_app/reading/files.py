@@ -11,10 +11,11 @@ from chat_app.errors import DataError
 from chat_app.reading import chats, corpora, delimited, dialogpt, exports, jsonl, marked, tsv, whatsapp, whole
 from chat_app.reading.chats import ChatMessage
 from chat_app.reading.containers import Member
+from chat_app.reading.head import first_lines
 from chat_app.reading.kinds import layout
 from chat_app.reading.options import ReadingOptions
 from chat_app.reading.report import Column, Kind, Located, Look, Problem
-from chat_app.reading.signatures import ZIP_HEADS
+from chat_app.reading.signatures import ZIP_HEADS, media
 from chat_app.reading.source import MAX_LINE_BYTES, Source, open_source
 
 HEAD_BYTES = 8
@@ -49,10 +50,25 @@ def readable(member: Member, options: ReadingOptions, need_reply: bool) -> Reada
     return _of_text(source, options, need_reply)
 
 
+def is_prose(member: Member) -> bool:
+    """Whether a file is running text: none of the kinds, and without the tabs of the simplest one."""
+    try:
+        if media(member.path.name) or _binary_table(member) is not None:
+            return False
+        source = open_source(member.path, member.name)
+        if layout(source) != "tsv" or readable(member, ReadingOptions(), False).look().kind != "tsv":
+            return False
+    except DataError:
+        return False
+    return not any(b"\t" in line for line in first_lines(source))
+
+
 def _binary_table(member: Member) -> Kind | None:
     from chat_app.reading import parquet, xlsx
 
     try:
+        if not member.path.is_file():
+            return None
         with member.path.open("rb") as file:
             head = file.read(HEAD_BYTES)
     except (OSError, ValueError):

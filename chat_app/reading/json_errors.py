@@ -33,15 +33,31 @@ def explained(raw: bytes, error: orjson.JSONDecodeError, what: str = "line") -> 
         return Rejected(f"This {what} has single quotes, {where}.", "JSON texts stand in double quotes.")
     if "depth" in error.msg:
         return Rejected(f"This {what} has too many brackets inside each other.", BRACKETS)
+    if rest.startswith(("“", "”", "„", "‘", "’", "«")):
+        return Rejected(f"This {what} has curly quotes, {where}.", 'JSON texts stand in straight quotes: ".')
+    if rest.startswith(("True", "False", "None")):
+        return Rejected(f"This {what} has a word of Python, {where}.", "Write true, false or null.")
+    if rest.startswith(("//", "/*", "#")):
+        return Rejected(f"This {what} has a comment, {where}.", "JSON has no comments: delete it.")
     if "end of data" in error.msg:
         advice = CUT_OFF if what == "file" else BRACKETS
         return Rejected(f"This {what} ends too early: something that was opened is not closed.", advice)
     if "trailing comma" in error.msg:
         return Rejected(f"This {what} has a comma too many, {where}.", "Delete that comma.")
+    if "after document" in error.msg and rest.strip() == ",":
+        return Rejected(f"This {what} has a comma after its end, {where}.", "Delete that comma.")
     if "after document" in error.msg:
         return Rejected(f"This {what} goes on after its end, {where}.", "Put each conversation on its own line.")
     if "control character" in error.msg:
         return Rejected(
             f"This {what} has a tab or another control character in a text, {where}.", "Write a tab as \\t."
         )
+    if "expected ','" in error.msg:
+        return Rejected(f"This {what} has no comma where one must be, {where}.", BRACKETS)
+    if "expected ':'" in error.msg:
+        return Rejected(f"This {what} has no colon between a name and its value, {where}.", 'Write "name": "value".')
+    if "string key" in error.msg:
+        return Rejected(f"This {what} has a name without quotes, {where}.", 'Write "name": "value".')
+    if "infinity" in error.msg:
+        return Rejected(f"This {what} has a number that is far too large, {where}.", "Write a smaller number.")
     return Rejected(f"This {what} is not JSON, {where}.", BRACKETS)

@@ -6,6 +6,7 @@ from typing import Literal
 
 import orjson
 
+from chat_app.reading.dialects import dialect_of
 from chat_app.reading.source import Source, numbered_lines
 
 Layout = Literal["tsv", "jsonl", "json"]
@@ -32,8 +33,9 @@ def layout(source: Source) -> Layout:
         return "jsonl"
     if tabs:
         return "tsv"
-    by_name = source.extension in JSON_EXTENSIONS
-    return "jsonl" if by_name or any(_looks_like_json(line) for line in lines) else "tsv"
+    if any(_looks_like_json(line) for line in lines):
+        return "jsonl"
+    return "jsonl" if source.extension in JSON_EXTENSIONS and dialect_of(source) is None else "tsv"
 
 
 def _sample(source: Source) -> tuple[list[bytes], bool]:

@@ -94,3 +94,10 @@ def _read(path: Path, name: str) -> Iterator[Any]:
             yield file
     except (arrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise DataError("This Parquet table is damaged or cut off.", where=name, advice=AGAIN) from error
+    except (ArithmeticError, ValueError) as error:
+        if isinstance(error, DataError):
+            raise
+        advice = "Check the dates and numbers in it, or save it as CSV."
+        raise DataError(
+            "A cell of this Parquet table holds a value that none can be.", where=name, advice=advice
+        ) from error

@@ -15,7 +15,7 @@ from chat_app.reading.containers import Member
 from chat_app.reading.files import Readable, readable
 from chat_app.reading.official import part_of_file
 from chat_app.reading.options import ReadingOptions
-from chat_app.reading.report import Located, Look, Part, Problem, Reading
+from chat_app.reading.report import Located, Look, Part, Problem, Reading, printable
 from chat_app.reading.slack_export import is_slack_export, slack_export
 
 MAX_PROBLEMS = 100_000
@@ -41,7 +41,7 @@ def iterate(
             in the middle.
     """
     place, options = Path(path), options or ReadingOptions()
-    name = name or place.name or str(path)
+    name = printable(name or place.name or str(path))
     if is_slack_export(place):
         return slack_export(place, name, options)
     with ExitStack() as stack:
@@ -59,7 +59,7 @@ def look(path: AnyPath, *, name: str | None = None, options: ReadingOptions | No
         DataError: as `iterate` at once.
     """
     place, options = Path(path), options or ReadingOptions()
-    name = name or place.name or str(path)
+    name = printable(name or place.name or str(path))
     if is_slack_export(place):
         return [Look(name, "slack")]
     looks: list[Look] = []
@@ -121,6 +121,7 @@ def read_files(paths: Sequence[AnyPath], *, options: ReadingOptions | None = Non
 
 def nothing_usable(name: str, problems: Sequence[Problem], total: int) -> DataError:
     """The error for a file that holds only problems, or nothing at all."""
+    name = printable(name)
     if not problems:
         return DataError("The file holds no conversation.", where=name, advice="Write one conversation a line.")
     shown = problems[:SHOWN_PROBLEMS]

@@ -124,7 +124,21 @@ class Rejected(Exception):
         super().__init__(reason)
 
 
+def not_opened(error: OSError) -> Rejected:
+    """The complaint about a file that is there and cannot be opened."""
+    if isinstance(error, PermissionError):
+        return Rejected("Reading this file is not allowed.", "Allow it, or copy the file to a folder of your own.")
+    if isinstance(error, FileNotFoundError):
+        return Rejected("The file is no longer there.", "It was moved or deleted: give it again.")
+    return Rejected("The file cannot be opened.", "Copy it to another folder, and give the copy.")
+
+
+def printable(text: str) -> str:
+    """A name as it may stand in a message: on one line, and with nothing that a terminal would obey."""
+    return "".join(sign if sign.isprintable() else "?" for sign in text)
+
+
 def quoted(text: str) -> str:
     """A piece of a file as it may stand inside a sentence: short, in quotes, on one line."""
-    shown = "".join(character if character.isprintable() else "?" for character in text[:LONGEST_QUOTE])
+    shown = printable(text[:LONGEST_QUOTE])
     return f'"{shown}…"' if len(text) > LONGEST_QUOTE else f'"{shown}"'

@@ -16,7 +16,7 @@ import orjson
 
 from chat_app.reading.chats import ChatMessage
 from chat_app.reading.export_fields import ADVICE, each_message, name_field, record_field, text_field, time_field
-from chat_app.reading.report import Problem, Rejected
+from chat_app.reading.report import Problem, Rejected, not_opened
 
 DAY_FILE = re.compile(r"(?:.*/)?[^/]+/\d{4}-\d{2}-\d{2}\.json")
 PEOPLE_FILE = "users.json"
@@ -183,7 +183,8 @@ def _loaded(path: Path, name: str) -> Generator[Problem, None, Any]:
             return None
         return orjson.loads(path.read_bytes())
     except OSError as error:
-        yield Problem(name, None, "The file cannot be opened.", f"{error.strerror or 'Try again'}.")
+        closed = not_opened(error)
+        yield Problem(name, None, closed.reason, closed.advice)
     except orjson.JSONDecodeError as error:
         yield Problem(name, error.lineno, "This file is not JSON.", "Export the workspace again.")
     return None

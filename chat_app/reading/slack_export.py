@@ -22,7 +22,7 @@ def is_slack_export(path: Path) -> bool:
     try:
         if path.is_dir():
             names = [file.relative_to(path).as_posix() for file in path.rglob("*.json")]
-        elif zipfile.is_zipfile(path):
+        elif path.is_file() and zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
                 names = archive.namelist()
         else:

@@ -11,6 +11,7 @@ from typing import BinaryIO
 
 from chat_app.errors import DataError
 from chat_app.reading.charset import foreign_encoding
+from chat_app.reading.report import not_opened
 
 MAX_LINE_MEGABYTES = 10
 MAX_LINE_BYTES = MAX_LINE_MEGABYTES * 1_000_000
@@ -91,10 +92,15 @@ def open_source(path: str | os.PathLike[str], name: str | None = None) -> Source
     place = Path(path)
     name = name or place.name or str(path)
     try:
-        usual = place.is_file()
+        usual, there = place.is_file(), place.exists()
+    except PermissionError as error:
+        closed = not_opened(error)
+        raise DataError(closed.reason, where=name, advice=closed.advice) from error
     except (OSError, ValueError):  # a name that is too long, or with a NUL in it
-        usual = False
+        usual = there = False
     if not usual:
+        if there:
+            raise DataError("This is a device or a pipe, and no file.", where=name, advice="Give a file on the disk.")
         raise DataError("There is no such file.", where=name, advice="Check the name and the folder.")
     with _opened(place, name) as file:
         head = file.read(CHUNK_BYTES)
@@ -103,10 +109,30 @@ def open_source(path: str | os.PathLike[str], name: str | None = None) -> Source
     for signature, what in SIGNATURES:
         if head.startswith(signature):
             raise DataError(f"This is {what}, not text.", where=name, advice=SAVE_AS)
+    _check_beginning(head, name)
     for mark, encoding in MARKS:
         if head.startswith(mark):
             return Source(place, name, encoding, len(mark))
     return Source(place, name, _unmarked_encoding(place, name, head), 0)
+
+
+def _check_beginning(head: bytes, name: str) -> None:
+    """Refuses text that was written for programs and holds no lines of conversations."""
+    start = head[:200].removeprefix(codecs.BOM_UTF8).lstrip().lower()
+    if start.startswith((b"<!doctype html", b"<html")):
+        raise DataError(
+            "This is a web page, not a file of conversations.",
+            where=name,
+            advice="Download the file itself; a chat is to be exported as JSON or as text, not as HTML.",
+        )
+    if start.startswith(b"<?xml"):
+        raise DataError("This is an XML file, not a file of conversations.", where=name, advice=SAVE_AS)
+    if start.startswith(b"version https://git-lfs"):
+        raise DataError(
+            "This is only a pointer to a large file, not the file.",
+            where=name,
+            advice="Download the file itself, for example with its download button on the web page.",
+        )
 
 
 def numbered_lines(chunks: Iterable[bytes]) -> Iterator[NumberedLine]:
@@ -171,7 +197,8 @@ def _opened(path: Path, name: str) -> BinaryIO:
     try:
         return path.open("rb")
     except OSError as error:
-        raise DataError("The file cannot be opened.", where=name, advice=f"{error.strerror or 'Try again'}.") from error
+        closed = not_opened(error)
+        raise DataError(closed.reason, where=name, advice=closed.advice) from error
 
 
 def _pieces(file: BinaryIO) -> Iterator[bytes]:

@@ -19,6 +19,11 @@ from chat_app.reading.source import MAX_LINE_MEGABYTES, NumberedLine
 from chat_app.reading.texts import not_utf8
 
 TWO_COLUMNS = "Write what is said, press the Tab key, then write the reply."
+TYPED_TAB = "Press the Tab key instead of writing the signs \\t."
+NAMED = (
+    "If this is a name before what is said, write User: and Assistant: instead, or press the Tab key before the reply."
+)
+NAME = re.compile(r"[^\W\d][\w.-]{0,20}(?: [^\W\d][\w.-]{0,20}){0,2}: ")
 
 # A line is a header only if all its cells are such words, so that a conversation is never lost to this list.
 CONTEXT_WORDS = frozenset(("context", "question", "prompt", "input", "instruction", "source", "query", "request"))
@@ -125,7 +130,8 @@ def conversation(cells: list[str], *, need_reply: bool = True) -> Conversation:
     if not any(cell.strip() for cell in cells):
         raise Rejected("This line has only spaces.", "Delete the line, or write a context and a reply.")
     if len(cells) < 2:
-        raise Rejected("This line has 1 column; at least 2 are needed.", TWO_COLUMNS)
+        advice = TYPED_TAB if "\\t" in cells[0] else NAMED if NAME.match(cells[0]) else TWO_COLUMNS
+        raise Rejected("This line has 1 column; at least 2 are needed.", advice)
     return columns.of_turns(cells, need_reply=need_reply)
 
 

@@ -6,7 +6,7 @@ import itertools
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ DAMAGED = (
     zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError, SyntaxError,
     RuntimeError, ArithmeticError, AssertionError,
 )  # fmt: skip
+WORKBOOK = {"read_only": True, "keep_links": False}
 AS_CSV = "Open it, and save it as .xlsx or as CSV UTF-8."
 
 
@@ -107,18 +108,18 @@ def _book(path: Path, name: str) -> Iterator[Iterator[tuple[str, Iterator[Row | 
     """The sheets: what each is called in a report, and its rows."""
     import openpyxl  # slow to import
 
-    formulas = None
-    with _damage(name):
-        book = openpyxl.load_workbook(path, read_only=True, data_only=True, keep_links=False)
-    try:
+    # From open files: of a path the library asks for the right ending.
+    with ExitStack() as stack:
+        formulas = None
         with _damage(name):
+            book = stack.enter_context(
+                closing(openpyxl.load_workbook(stack.enter_context(path.open("rb")), data_only=True, **WORKBOOK))
+            )
             if _has_formulas(path):
-                formulas = openpyxl.load_workbook(path, read_only=True, keep_links=False)
+                formulas = stack.enter_context(
+                    closing(openpyxl.load_workbook(stack.enter_context(path.open("rb")), **WORKBOOK))
+                )
         yield _sheets(book, formulas, name)
-    finally:
-        book.close()
-        if formulas is not None:
-            formulas.close()
 
 
 def _sheets(book: Any, formulas: Any, name: str) -> Iterator[tuple[str, Iterator[Row | Problem]]]:
@@ -150,7 +151,10 @@ def _rows(sheet: Any, formulas: Any, where: str) -> Iterator[Row | Problem]:
                 continue
             while cells and cells[-1] is None:
                 cells.pop()
-            if cells:
+            if len(cells) > columns.MAX_COLUMNS:
+                reason = f"This row has {len(cells):,} columns; at most {columns.MAX_COLUMNS:,} are read."
+                yield Problem(where, number, reason, "Leave only those with the conversations.")
+            elif cells:
                 yield number, cells
 
 

@@ -105,7 +105,10 @@ class DataPanel:
     @property
     def outputs(self) -> list[Any]:
         """What reading fills."""
-        return [self.brought, self.busy, self.progress, self.report, self.preview, *self.mapping.outputs]
+        return [
+            *(self.brought, self.busy, self.progress, self.report, self.preview, self.check_panel),
+            *self.mapping.outputs,
+        ]
 
     def connect(self, start: Any, model: Any) -> None:
         """Join the events.
@@ -134,7 +137,7 @@ class DataPanel:
             check = reading.success(self.look_over, [self.brought, model], checks, **long)
             stopped += [reading, check]
         self.files.delete(self.take, [self.files, self.brought], outputs, **long)
-        self.files.clear(self.forget, None, [*outputs, self.check_panel], **quick)
+        self.files.clear(self.forget, None, outputs, **quick)
         self.stop.click(self.stopped, [self.brought], [self.busy, self.progress, self.report], cancels=stopped, **quick)
         self.repairs.input(self.mend, [self.brought, self.repairs], [self.brought, self.preview], **quick)
         for button, ending in ((self.save_jsonl, ".jsonl"), (self.save_tsv, ".tsv")):
@@ -145,7 +148,7 @@ class DataPanel:
     def take(self, files: list[str] | None, brought: Brought) -> Iterator[tuple[Any, ...]]:
         """Read what was uploaded and show it."""
         if not files:
-            yield self.forget()[:-1]
+            yield self.forget()
             return
         paths = tuple(Path(str(one)) for one in files)
         try:
@@ -178,17 +181,11 @@ class DataPanel:
 
     def forget(self) -> tuple[Any, ...]:
         """The person has taken the files away."""
-        hidden = gr.HTML(visible=False)
-        nothing = (
-            Brought(),
-            gr.Row(visible=False),
-            "",
-            "",
-            hidden,
+        return (
+            *(Brought(), gr.Row(visible=False), "", "", gr.HTML(visible=False), gr.Accordion(visible=False)),
             *self.mapping.hidden(),
             gr.Button(interactive=False),
         )
-        return *nothing, gr.Accordion(visible=False)
 
     def stopped(self, brought: Brought) -> tuple[Any, ...]:
         """Somebody has stopped the reading or the check."""
@@ -228,11 +225,13 @@ class DataPanel:
         preview = gr.HTML(value=preview_of(material.conversations()), visible=True)
         report = report_of(material.facts, material.problems())
         shown = self.mapping.shown(material.facts, wanted.options)
-        yield Brought(wanted, material), gr.Row(visible=False), "", report, preview, *shown, gr.Button(interactive=True)
+        read_well = (Brought(wanted, material), gr.Row(visible=False), "", report, preview, gr.Accordion(visible=False))
+        yield *read_well, *shown, gr.Button(interactive=True)
 
     def _refused(self, error: ChatAppError) -> tuple[Any, ...]:
-        nothing = (Brought(), gr.Row(visible=False), "", refused(error), gr.HTML(visible=False))
-        return *nothing, *self.mapping.hidden(), gr.Button(interactive=False)
+        nothing = list(self.forget())
+        nothing[3] = refused(error)
+        return tuple(nothing)
 
     def look_over(self, brought: Brought, model: str) -> Iterator[tuple[Any, ...]]:
         """Check what was read."""

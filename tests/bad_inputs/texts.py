@@ -46,7 +46,7 @@ def _truncated() -> Iterator[Bad]:
     yield Bad("cut-in-a-key.jsonl", JSONL + b'{"pro', 3, "lines")
     yield Bad("cut-in-the-middle.json", JSON[: len(JSON) // 2])
     yield Bad("cut-before-the-end.json", JSON[:-1])
-    yield Bad("cut-in-a-character.tsv", TSV + "Ä\tÖ".encode()[:-1], 4, "lines")
+    yield Bad("cut-in-a-character.tsv", TSV + "ä\tö\n".encode() * 2 + "Ä\tÖ".encode()[:-1], 6, "lines")
     yield Bad("cut-in-an-escape.jsonl", JSONL + b'["a", "\\u00', 3, "lines")
     wide = codecs.BOM_UTF16_LE + TSV.decode().encode("utf-16-le")
     yield Bad("cut-in-a-character-16.tsv", wide[:-3], 4)
@@ -56,9 +56,9 @@ def _truncated() -> Iterator[Bad]:
 def _encodings() -> Iterator[Bad]:
     accented = "Können Sie mir helfen?\tNatürlich, gern.\nWie heißt du?\tFrüher hieß ich Jörg.\n"
     yield Bad("latin-1.tsv", accented.encode("latin-1"), 2, "lines")
-    yield Bad("latin-1-in-one-line.tsv", TSV + "schön\tja\n".encode("latin-1"), 4, "lines")
-    yield Bad("latin-1-in-one-line.csv", CSV + "schön,ja\n".encode("latin-1"), 3, "below header")
-    yield Bad("latin-1-in-one-line.jsonl", JSONL + '["schön", "ja"]\n'.encode("latin-1"), 3, "lines")
+    yield Bad("latin-1-in-one-line.tsv", TSV + "schön\tja\n".encode("latin-1"), 5, "lines")
+    yield Bad("latin-1-in-one-line.csv", CSV + "schön,ja\n".encode("latin-1"), 4, "below header")
+    yield Bad("latin-1-in-one-line.jsonl", JSONL + '["schön", "ja"]\n'.encode("latin-1"), 4, "lines")
     yield Bad(
         "windows.csv", "Frage;Antwort\nWie viel kostet das?;5 €\nSchön!;„Danke“\n".encode("cp1252"), 2, "below header"
     )
@@ -75,13 +75,13 @@ def _encodings() -> Iterator[Bad]:
     yield Bad("utf-32-without-a-mark.tsv", WIDE.encode("utf-32-le"))
     yield Bad("utf-16-mark-of-the-other-end.tsv", codecs.BOM_UTF16_BE + WIDE.encode("utf-16-le"))
     yield Bad("ebcdic.tsv", "Hello there\tHi\nHow are you?\tFine, thank you\n".encode("cp500"))
-    yield Bad("overlong.tsv", TSV + b"over\xc0\xaflong\tyes\n", 4, "lines")
-    yield Bad("overlong-nul.jsonl", JSONL + b'["a\xc0\x80", "b"]\n', 3, "lines")
-    yield Bad("surrogates-as-bytes.tsv", TSV + b"half \xed\xa0\x80\tyes\n", 4, "lines")
-    yield Bad("five-bytes.tsv", TSV + b"\xf8\x88\x80\x80\x80\tyes\n", 4, "lines")
+    yield Bad("overlong.tsv", TSV + b"over\xc0\xaflong\tyes\n", 5, "lines")
+    yield Bad("overlong-nul.jsonl", JSONL + b'["a\xc0\x80", "b"]\n', 4, "lines")
+    yield Bad("surrogates-as-bytes.tsv", TSV + b"half \xed\xa0\x80\tyes\n", 5, "lines")
+    yield Bad("five-bytes.tsv", TSV + b"\xf8\x88\x80\x80\x80\tyes\n", 5, "lines")
     yield Bad("two-encodings.tsv", "é\tü\n".encode() * 3 + "à\tö\n".encode("latin-1") * 2, 3, "lines")
     yield Bad("two-marks.tsv", codecs.BOM_UTF8 * 2 + TSV, 4, "lines")
-    yield Bad("utf-7.tsv", "Gr+APwA3w-e\tHallo\n".encode() * 2, 2, "lines")
+    yield Bad("utf-7.tsv", b"Gr+APwA3w-e\tHallo\n" * 2, 2, "lines")
     yield Bad(
         "shift-jis.csv",
         "質問,返答\nこんにちは,はい\n今日はいい天気ですね,そうですね\n".encode("cp932"),
@@ -98,7 +98,7 @@ def _characters() -> Iterator[Bad]:
     yield Bad("raw-nul.jsonl", JSONL + b'["a\0", "b"]\n', 3, "lines")
     yield Bad("nuls.tsv", TSV + b"\0" * 500)
     yield Bad("only-nuls.txt", b"\0" * 4_096)
-    yield Bad("nuls-later.tsv", TSV * 20_000 + b"\0" * 3_000 + b"\n" + TSV, 80_004, "lines")
+    yield Bad("nuls-later.tsv", TSV * 5_000 + b"\0" * 3_000 + b"\n" + TSV, 20_004, "lines")
     yield Bad("controls.tsv", TSV + bytes(range(1, 9)) + b"\tok\x1b[31m red\x07\n", 5, "lines")
     yield Bad("controls.jsonl", JSONL + b'["tab\there", "b"]\n', 3, "lines")
     yield Bad("right-to-left.tsv", TSV + "\u202egpj.exe\u202c\t\u2066ok\u2069\n".encode(), 5, "lines")
@@ -132,7 +132,7 @@ def _tables() -> Iterator[Bad]:
     yield Bad("header-only.csv", b"question,answer\n")
     yield Bad("header-twice.csv", b"question,answer\nquestion,answer\nHello,Hi\n", 2, "below header")
     yield Bad("one-column.csv", b"question\nHello\nWhen?\n")
-    yield Bad("numbers-only.csv", b"a,b\n1,2\n3,4\n5,6\n")
+    yield Bad("numbers-only.csv", b"a,b\n1,2\n3,4\n5,6\n", 3)
     yield Bad(
         "mixed-delimiters.csv",
         b"question,answer\nHello,Hi\nWhen?;At nine\nWho?|Me\nWhy?\tSo\nBye,See you\n",
@@ -151,13 +151,13 @@ def _tables() -> Iterator[Bad]:
     yield Bad("backslashes.csv", b'question,answer\n"a \\"b\\" c",d\n"e\\\\",f\n"g\\,h\n', 2, "below header")
     yield Bad("ragged.csv", b"question,answer\na\na,b,c\na,b,,,\n,b\na,\n,,\na,b\n", 2)
     yield Bad("empty-names.csv", b",,\na,b,c\nd,e,f\n", 2)
-    yield Bad("same-names.csv", b"answer,answer,answer\na,b,c\nd,e,f\n")
+    yield Bad("same-names.csv", b"answer,answer,answer\na,b,c\nd,e,f\n", 2)
     yield Bad("separator-line-only.csv", b"sep=;\n")
     yield Bad("separator-line.csv", b"sep=;\nquestion;answer\nHello;Hi, you\n", 1)
     yield Bad("formulas.csv", b"question,answer\n=1+1,@x\n'=a,-b\n", 2, "below header")
     yield Bad("wide.tsv", b"\t".join([b"a"] * 10_000) + b"\n" + TSV, 4, "lines")
     yield Bad("wide.csv", b",".join([b"a"] * 10_000) + b"\n" + b",".join([b"b"] * 10_000) + b"\n")
-    yield Bad("wide-header.csv", b",".join(b"c%d" % n for n in range(10_000)) + b"\n" + b"x,y\n" * 3)
+    yield Bad("wide-header.csv", b",".join(b"c%d" % n for n in range(10_000)) + b"\n" + b"x,y\n" * 3, 3, "lines")
     yield Bad("wide-object.jsonl", json.dumps({f"k{n}": "v" for n in range(10_000)}).encode())
     yield Bad("pipe-art.txt", b"+----+----+\n| a  | b  |\n+----+----+\n| hi | yo |\n+----+----+\n")
 
@@ -191,18 +191,18 @@ def _sizes() -> Iterator[Bad]:
     yield Bad("one-letter-turns.jsonl", JSONL + jsonl(["x"] * 100_000), 3, "lines")
     yield Bad("one-letter-turns.tsv", TSV + b" EOS ".join([b"x"] * 100_000) + b"\ty\n", 4, "lines")
     yield Bad("one-letter-lines.txt", b"x\n" * 20_000, 0, "lines")
-    yield Bad("many-ids.csv", _many_ids, 100_000, heavy=True)
+    yield Bad("many-ids.csv", _many_ids, 30_000, heavy=True)
     yield Bad(
         "one-id.csv", lambda path: path.write_bytes(b"conversation,speaker,text\n" + b"1,user,a\n1,bot,b\n" * 5_000)
     )
     yield Bad("long-words.tsv", b"a" * 2_000_000 + b"\t" + b"@" * 200_000 + b"\n", 1, "lines")
     yield Bad("long-digits.tsv", b"1 " * 500_000 + b"\t" + b"9" * 300_000 + b"\n", 1, "lines")
-    yield Bad("long-number.json", b'[["a", ' + b"9" * 100_000 + b'], ["a", "b"]]', 1)
+    yield Bad("long-number.json", b'[["a", ' + b"9" * 100_000 + b'], ["a", "b"]]')
     yield Bad("million-keys.jsonl", b"{" + b",".join(b'"%d":0' % n for n in range(300_000)) + b"}\n")
 
 
 def _many_ids(path: Path) -> None:
     with path.open("wb") as file:
         file.write(b"conversation_id,speaker,text\n")
-        for number in range(100_000):
+        for number in range(30_000):
             file.write(b"%d,user,hello %d\n%d,bot,hi\n" % (number, number, number))
