@@ -215,3 +215,9 @@ def test_names_are_replaced_only_on_request() -> None:
     messages: list[ChatMessage | Problem] = [ChatMessage(1, "Anna", "Hi Bob", 1), ChatMessage(2, "Bob", "Hi anna", 2)]
     assert talks(messages, "Bob")[0] == ["u:Hi Bob a:Hi anna"]
     assert talks(messages, "Bob", ReadingOptions(names="replace"))[0] == ["u:Hi Person 2 a:Hi Person 1"]
+
+
+def test_a_first_name_at_the_very_end_of_a_text() -> None:
+    known = Pseudonyms(["Mara Finch", "Teapot Shop"])
+    assert known.applied("I asked Mara") == "I asked Person 1"
+    assert known.applied("Mara Finch and the Teapot") == "Person 1 and the Person 2"

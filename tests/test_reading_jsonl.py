@@ -170,7 +170,7 @@ MISTAKES: list[tuple[str, str]] = [
     ('["hi", "\\ud800"]', "This line has half of a character (a lone \\ud800-\\udfff), at character 9."),
     ('["hi", "a\tb"]', "This line has a tab or another control character in a text, at character 10."),
     ('["hi", "there"] ["a"]', "This line goes on after its end, at character 17."),
-    ('["hi" "there"]', "This line is not JSON, at character 7."),
+    ('["hi" "there"]', "This line has no comma where one must be, at character 7."),
     ("hi there", "This line is not JSON: it does not begin with { or [."),
     ("3", "Here is a number instead of a conversation."),
     ("[" * 5000, "This line has too many brackets inside each other."),

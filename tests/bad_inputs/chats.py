@@ -50,7 +50,7 @@ def _whatsapp() -> Iterator[Bad]:
     yield Bad("whatsapp-long-message.txt", talk + f"{STAMP}Anna: ".encode() + b"x\n" * 150_000 + talk, 1)
     yield Bad("whatsapp-many-people.txt", lines(*[f"{STAMP}P{n}: Hello" for n in range(3_000)]), 1)
     yield Bad("whatsapp-nobody.txt", lines(f"{STAMP}: Hello", f"{STAMP}: Hi"))
-    yield Bad("whatsapp-backwards.txt", lines(*[f"{31 - n:02}.12.23, 10:00 - {'AB'[n % 2]}: x" for n in range(20)]))
+    yield Bad("whatsapp-backwards.txt", lines(*[f"{31 - 2 * n:02}.12.23, 10:00 - {'AB'[n % 2]}: x" for n in range(15)]))
 
 
 def _telegram() -> Iterator[Bad]:
