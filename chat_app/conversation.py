@@ -57,12 +57,13 @@ class Conversation:
     @property
     def head(self) -> tuple[Message, ...]:
         """What stands before the turns: the system text as a message, or nothing."""
-        return self.messages[:1] if self.system is not None else ()
+        return self.messages[:1] if self.messages and self.messages[0].role == "system" else ()
 
     @property
     def turns(self) -> tuple[Message, ...]:
         """The messages without the system text."""
-        return self.messages[len(self.head) :]
+        messages = self.messages
+        return messages[1:] if messages and messages[0].role == "system" else messages
 
     @property
     def replies(self) -> tuple[Message, ...]:

@@ -21,6 +21,7 @@ from typing import BinaryIO
 from chat_app.errors import DataError
 from chat_app.reading.report import Problem, Rejected, not_opened, printable
 from chat_app.reading.signatures import ZIP_HEADS, media, office, unreadable
+from chat_app.reading.source import NO_FILE
 
 MAX_ENTRIES = 10_000
 FREE_BYTES, MAX_RATIO = 50_000_000, 200
@@ -135,6 +136,11 @@ class _Opening:
                         yield self._rest(name)
                         return
                     yield from self._inside(path, shown)
+                elif path.exists():
+                    yield Problem(shown, None, *NO_FILE)
+                else:
+                    gone = not_opened(FileNotFoundError())
+                    yield Problem(shown, None, gone.reason, gone.advice)
         for failure in failures:
             yield Problem(
                 f"{name}/{_shown(Path(failure).name)}",

@@ -10,6 +10,8 @@ from chat_app.reading.texts import not_utf8
 
 BRACKETS = "Check the quotes, commas and brackets there."
 CUT_OFF = "It may have been cut off while it was saved or sent: get it again. Otherwise check the brackets at its end."
+WHOLE_LINE = "Write the whole conversation on this one line, and close its quotes and brackets."
+ONE_LIST = "Put [ before the first conversation, commas between them and ] after the last, or write each on one line."
 MISSING_NUMBERS = ("NaN", "Infinity")
 
 
@@ -40,18 +42,22 @@ def explained(raw: bytes, error: orjson.JSONDecodeError, what: str = "line") -> 
     if rest.startswith(("//", "/*", "#")):
         return Rejected(f"This {what} has a comment, {where}.", "JSON has no comments: delete it.")
     if "end of data" in error.msg:
-        advice = CUT_OFF if what == "file" else BRACKETS
+        advice = CUT_OFF if what == "file" else WHOLE_LINE
         return Rejected(f"This {what} ends too early: something that was opened is not closed.", advice)
     if "trailing comma" in error.msg:
         return Rejected(f"This {what} has a comma too many, {where}.", "Delete that comma.")
     if "after document" in error.msg and rest.strip() == ",":
         return Rejected(f"This {what} has a comma after its end, {where}.", "Delete that comma.")
     if "after document" in error.msg:
-        return Rejected(f"This {what} goes on after its end, {where}.", "Put each conversation on its own line.")
+        advice = ONE_LIST if what == "file" else "Put each conversation on its own line."
+        return Rejected(f"This {what} goes on after its end, {where}.", advice)
     if "control character" in error.msg:
         return Rejected(
             f"This {what} has a tab or another control character in a text, {where}.", "Write a tab as \\t."
         )
+    if "expected ','" in error.msg and rest.startswith(("}", "]")):
+        advice = "What begins with [ ends with ], and what begins with { ends with }."
+        return Rejected(f"This {what} has a wrong closing bracket, {where}.", advice)
     if "expected ','" in error.msg:
         return Rejected(f"This {what} has no comma where one must be, {where}.", BRACKETS)
     if "expected ':'" in error.msg:

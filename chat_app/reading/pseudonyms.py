@@ -79,7 +79,11 @@ class Pseudonyms:
             person = self._spaced.get(tuple(word.group().casefold() for word in named))
             joined = pairwise(named)
             # The last words of a text can be fewer than asked for, and still be somebody's first name.
-            if person and len(named) == count and all(JOINT.fullmatch(text, left.end(), right.start()) for left, right in joined):
+            if (
+                person
+                and len(named) == count
+                and all(JOINT.fullmatch(text, left.end(), right.start()) for left, right in joined)
+            ):
                 return person, count
         return "", 1
 

@@ -124,7 +124,9 @@ def nothing_usable(name: str, problems: Sequence[Problem], total: int) -> DataEr
     name = printable(name)
     if not problems:
         return DataError("The file holds no conversation.", where=name, advice="Write one conversation a line.")
-    shown = problems[:SHOWN_PROBLEMS]
+    # One of each kind: a file with one mistake has it in every line.
+    shown = list({(problem.reason, problem.advice): problem for problem in reversed(problems)}.values())[::-1]
+    shown = shown[:SHOWN_PROBLEMS]
     listed = " ".join(f"{_place(problem, name)}{problem.reason} {problem.advice}" for problem in shown)
     more = f" And {total - len(shown):,} more." if total > len(shown) else ""
     return DataError(f"Nothing in this file can be used. {listed}{more}", where=name)

@@ -22,6 +22,8 @@ BYTES_PER_NUL = 1_000
 UTF16_NULS, UTF16_OTHERS = 0.3, 0.02
 SAVE_AS = "Save it as plain text: tab-separated (.tsv) or JSON Lines (.jsonl), in UTF-8."
 
+NO_FILE = ("This is a device or a pipe, and no file.", "Give a file on the disk.")
+
 NumberedLine = tuple[int, bytes | None]
 
 MARKS = (
@@ -100,7 +102,7 @@ def open_source(path: str | os.PathLike[str], name: str | None = None) -> Source
         usual = there = False
     if not usual:
         if there:
-            raise DataError("This is a device or a pipe, and no file.", where=name, advice="Give a file on the disk.")
+            raise DataError(NO_FILE[0], where=name, advice=NO_FILE[1])
         raise DataError("There is no such file.", where=name, advice="Check the name and the folder.")
     with _opened(place, name) as file:
         head = file.read(CHUNK_BYTES)

@@ -67,7 +67,10 @@ class DataPanel:
 
     def draw(self) -> None:
         """Put the components where the page is being built."""
-        self.files = gr.File(file_count="multiple", label="Files of conversations", height=150, elem_id="files")
+        limit = words.size(self.services.rules.upload_limit)
+        self.files = gr.File(
+            file_count="multiple", label=f"Files of conversations, up to {limit}", height=150, elem_id="files"
+        )
         with gr.Row(elem_classes=["try-row"]):
             self.sample = gr.Button("Try the sample shop", size="md", elem_id="try-sample", min_width=140)
         with gr.Accordion("What should a file look like?", open=False, elem_id="file-help"):

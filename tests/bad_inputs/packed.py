@@ -8,6 +8,7 @@ import struct
 import tarfile
 import zipfile
 from collections.abc import Iterator
+from pathlib import Path
 
 from tests.bad_inputs.case import CSV, JSONL, TSV, Bad
 
@@ -77,17 +78,31 @@ def _zip() -> Iterator[Bad]:
 
 
 def _bombs() -> Iterator[Bad]:
-    zeros = bytes(10_000_000)
-    tall = b"".join(gzip.compress(zeros, mtime=0) for _ in range(30))
-    yield Bad("bomb.gz", tall, heavy=True)
     line = b"a" * 9_999_998 + b"\n"
-    yield Bad("bomb-of-lines.tsv.gz", gzip.compress(line, mtime=0) * 20, heavy=True)
-    bomb = zipped(("a.txt", bytes(120_000_000)))
-    yield Bad("bomb.zip", bomb, heavy=True)
-    yield Bad("bomb-of-many.zip", zipped(*((f"{n}.txt", zeros) for n in range(30))), heavy=True)
-    yield Bad("bomb-in-a-zip.zip", zipped(("a.zip", bomb), ("b.gz", tall), ("c.tsv", TSV)), 4, heavy=True)
-    yield Bad("bomb-that-lies.zip", _smaller(bomb), heavy=True)
+    yield Bad("bomb.gz", lambda path: path.write_bytes(_tall()), heavy=True)
+    yield Bad("bomb-of-lines.tsv.gz", lambda path: path.write_bytes(gzip.compress(line, mtime=0) * 20), heavy=True)
+    yield Bad("bomb.zip", lambda path: path.write_bytes(_bomb()), heavy=True)
+    yield Bad("bomb-of-many.zip", lambda path: path.write_bytes(_many()), heavy=True)
+    yield Bad("bomb-in-a-zip.zip", _bombs_inside, 4, heavy=True)
+    yield Bad("bomb-that-lies.zip", lambda path: path.write_bytes(_smaller(_bomb())), heavy=True)
     yield Bad("overlapping.zip", _overlapping(TSV * 20, 50), 4_000)
+
+
+def _tall() -> bytes:
+    return gzip.compress(bytes(10_000_000), mtime=0) * 30
+
+
+def _bomb() -> bytes:
+    return zipped(("a.txt", bytes(120_000_000)))
+
+
+def _many() -> bytes:
+    """Files that all are small, and together are not."""
+    return zipped(*((f"{n}.txt", bytes(10_000_000)) for n in range(30)))
+
+
+def _bombs_inside(path: Path) -> None:
+    path.write_bytes(zipped(("a.zip", _bomb()), ("b.gz", _tall()), ("c.tsv", TSV)))
 
 
 def _others() -> Iterator[Bad]:

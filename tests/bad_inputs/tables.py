@@ -131,7 +131,11 @@ def _hostile_workbooks() -> Iterator[Bad]:
         _patched(good, part, b"</sheetData>", b'<row r="5"><c t="inlineStr">' + deep + b"</c></row></sheetData>"),
         heavy=True,
     )
-    yield Bad("bomb.xlsx", _patched(good, part, b"</sheetData>", b" " * 150_000_000 + b"</sheetData>"), heavy=True)
+    yield Bad(
+        "bomb.xlsx",
+        lambda path: path.write_bytes(_patched(good, part, b"</sheetData>", b" " * 150_000_000 + b"</sheetData>")),
+        heavy=True,
+    )
 
 
 def _laughing(good: bytes, part: str, laughs: bytes) -> bytes:
@@ -211,19 +215,31 @@ def _same_names() -> bytes:
 
 def _misnamed() -> Iterator[Bad]:
     heads = {
-        "a-picture.tsv": PNG, "a-photo.csv": b"\xff\xd8\xff\xe0" + bytes(99), "a-gif.jsonl": b"GIF89a" + bytes(99),
-        "a-pdf.csv": b"%PDF-1.7\n1 0 obj\n<<>>\nendobj\n" + b"%%EOF\n", "a-program.txt": b"\x7fELF\x02\x01\x01" + bytes(99),
-        "a-database.csv": b"SQLite format 3\0" + bytes(99), "a-letter.txt": b"{\\rtf1\\ansi Hello\\par}",
-        "a-pickle.jsonl": b"\x80\x04\x95\x10\0\0\0\0\0\0\0]\x94(K\x01K\x02e.", "a-sound.txt": b"ID3\x04" + bytes(99),
-        "a-film.txt": b"\0\0\0\x20ftypisom" + bytes(99), "a-page.csv": PAGE, "a-page.jsonl": PAGE, "a-page.json": PAGE,
+        "a-picture.tsv": PNG,
+        "a-photo.csv": b"\xff\xd8\xff\xe0" + bytes(99),
+        "a-gif.jsonl": b"GIF89a" + bytes(99),
+        "a-pdf.csv": b"%PDF-1.7\n1 0 obj\n<<>>\nendobj\n" + b"%%EOF\n",
+        "a-program.txt": b"\x7fELF\x02\x01\x01" + bytes(99),
+        "a-database.csv": b"SQLite format 3\0" + bytes(99),
+        "a-letter.txt": b"{\\rtf1\\ansi Hello\\par}",
+        "a-pickle.jsonl": b"\x80\x04\x95\x10\0\0\0\0\0\0\0]\x94(K\x01K\x02e.",
+        "a-sound.txt": b"ID3\x04" + bytes(99),
+        "a-film.txt": b"\0\0\0\x20ftypisom" + bytes(99),
+        "a-page.csv": PAGE,
+        "a-page.jsonl": PAGE,
+        "a-page.json": PAGE,
         "a-page-in-small-letters.tsv": b"\n  <html>\n<body>\n<div class='message'>Hi</div>\n</body></html>",
         "a-feed.csv": b'<?xml version="1.0"?>\n<chat><message from="a">Hi</message></chat>\n',
         "a-script.jsonl": b"import json\n\nprint(json.dumps(['a', 'b']))\n",
-        "settings.tsv": b"[core]\nname = x\n", "notes.jsonl": b"# Notes\n\n- one\n- two\n",
-        "a.pyc.csv": b"\xa7\r\r\n" + bytes(range(200)), "random.tsv": bytes(n * 7919 % 256 for n in range(4_000)),
-        "a-tensor.tsv": (64).to_bytes(8, "little") + b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}  ' + bytes(400),
+        "settings.tsv": b"[core]\nname = x\n",
+        "notes.jsonl": b"# Notes\n\n- one\n- two\n",
+        "a.pyc.csv": b"\xa7\r\r\n" + bytes(range(200)),
+        "random.tsv": bytes(n * 7919 % 256 for n in range(4_000)),
+        "a-tensor.tsv": (64).to_bytes(8, "little")
+        + b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}  '
+        + bytes(400),
         "a-model.txt": b"GGUF\x03\0\0\0" + bytes(200),
-    }  # fmt: skip
+    }
     for name, content in heads.items():
         yield Bad(name, content)
     types = b'<?xml version="1.0"?><Types/>'

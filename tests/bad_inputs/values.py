@@ -42,11 +42,12 @@ SCHEMAS: dict[str, Any] = {
     "chatml": {"text": "<|im_start|>user\nHello<|im_end|>\n<|im_start|>assistant\nHi<|im_end|>"},
     "pairs": {"conversation": [{"human": "Hello", "assistant": "Hi", "system": "Be kind."}]},
     "personachat": {"personality": ["i like tea ."], "utterances": [
-        {"history": ["hello"], "candidates": ["no", "hi"]}, {"history": ["hello", "hi", "tea ?"], "candidates": ["yes"]}]},
+        {"history": ["hello"], "candidates": ["no", "hi"]},
+        {"history": ["hello", "hi", "tea ?"], "candidates": ["yes"]}]},
     "personachat row": {"personality": ["i like tea ."], "history": ["hello"], "candidates": ["no", "hi"],
                         "conv_id": 1, "utterance_idx": 0},
-    "blended": {"personas": [["I am A."], ["I am B."]], "free_turker_utterance": "Hello", "dialog": [[0, "Hm"], [1, "Yes"]],
-                "guided_turker_utterance": "Hi"},
+    "blended": {"personas": [["I am A."], ["I am B."]], "free_turker_utterance": "Hello",
+                "guided_turker_utterance": "Hi", "dialog": [[0, "Hm"], [1, "Yes"]]},
     "blended row": {"personas": ["I am B."], "previous_utterance": ["Hello", "Hi"], "free_messages": ["Hm"],
                     "guided_messages": ["Yes"], "context": "wizard", "suggestions": {}},
     "empathetic row": {"conv_id": "h:1", "utterance_idx": "1", "context": "sad", "prompt": "It rains_comma_",
@@ -67,7 +68,8 @@ WHOLE: dict[str, Any] = {
         {"id": 2, "type": "message", "date": "2024-01-01T10:01:00", "from": "Ben", "text": "Hi"}]}]}},
     "discord": {"guild": {"name": "G"}, "channel": {"name": "c"}, "exportedAt": "2024-01-02", "messages": [
         {"id": "1", "type": "Default", "timestamp": "2024-01-01T10:00:00+00:00", "content": "Hello <@2>",
-         "author": {"id": "1", "name": "ann", "nickname": "Ann", "isBot": False}, "mentions": [{"id": "2", "name": "ben"}]},
+         "author": {"id": "1", "name": "ann", "nickname": "Ann", "isBot": False},
+         "mentions": [{"id": "2", "name": "ben"}]},
         {"id": "2", "type": "Reply", "timestamp": "2024-01-01T10:01:00+00:00", "content": "Hi",
          "author": {"id": "2", "name": "ben", "nickname": "Ben", "isBot": True}, "mentions": []}]},
     "slack": [{"type": "message", "user": "U1", "ts": "1704103200.000100", "text": "Hello",
@@ -88,8 +90,7 @@ WRONG: tuple[Any, ...] = (None, True, 7, 1e300, -0.5, "", " ", "\x00", [], {}, [
 
 def mutants(value: Any) -> Iterator[Any]:
     """Copies of a value in which one place holds something else, or is missing."""
-    for wrong in WRONG:
-        yield wrong
+    yield from WRONG
     if isinstance(value, dict):
         for key, inner in value.items():
             yield {name: one for name, one in value.items() if name != key}
@@ -108,8 +109,10 @@ def cases() -> Iterator[Bad]:
         "nan": '["a", NaN]', "infinity": '["a", -Infinity]', "huge-number": '["a", 1e999]', "hex": '["a", 0x1F]',
         "single-quotes": "['a', 'b']", "smart-quotes": "[“a”, “b”]", "no-quotes": "{prompt: a, completion: b}",
         "python": "{'prompt': None, 'completion': True}", "comma-inside": '["a", "b",]', "comma-after": '["a", "b"],',
-        "two-commas": '["a",, "b"]', "no-comma": '["a" "b"]', "no-colon": '{"prompt" "a"}', "comment": '["a", "b"] // hi',
-        "hash": "# a comment", "two-values": '["a", "b"] ["c", "d"]', "open": '["a", "b"', "closed-twice": '["a", "b"]]',
+        "two-commas": '["a",, "b"]', "no-comma": '["a" "b"]', "no-colon": '{"prompt" "a"}',
+        "comment": '["a", "b"] // hi',
+        "hash": "# a comment", "two-values": '["a", "b"] ["c", "d"]',
+        "open": '["a", "b"', "closed-twice": '["a", "b"]]',
         "wrong-bracket": '["a", "b"}', "bad-escape": '["a", "\\x41"]', "raw-tab": '["a\tb", "c"]', "text": '"a text"',
         "number": "17", "null": "null", "true": "true", "word": "hello there", "plus": '["a", +1]', "zero": '["a", 01]',
         "undefined": '["a", undefined]', "empty-list": "[]", "empty-object": "{}", "list-of-lists": "[[]]",

@@ -15,7 +15,7 @@ from chat_app.reading.head import first_lines
 from chat_app.reading.messages import as_text, named
 from chat_app.reading.official import part_of_file
 from chat_app.reading.options import ReadingOptions
-from chat_app.reading.report import Located, Part, Problem, Rejected
+from chat_app.reading.report import Located, Part, Problem, Rejected, printable
 from chat_app.reading.source import MAX_LINE_MEGABYTES, Source
 from chat_app.reading.text_repair import tidied
 from chat_app.reading.texts import check_count, cleaned, not_utf8
@@ -100,7 +100,8 @@ def _conversation(group: list[Row], options: ReadingOptions, need_reply: bool) -
     check_count(len(turns))
     if need_reply and len(turns) < 2:
         raise Rejected(
-            f"Nobody answers in the conversation {str(group[0][1].get('conv_id'))[:40]}.", "Add a reply, or delete it."
+            f"Nobody answers in the conversation {printable(str(group[0][1].get('conv_id'))[:40])}.",
+            "Add a reply, or delete it.",
         )
     return Conversation(
         tuple(Message(role, tidied(" ".join(said), options.tidy, tokenised=False)) for role, said in turns)
