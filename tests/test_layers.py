@@ -15,8 +15,9 @@ PACKAGE = Path(__file__).resolve().parent.parent / "chat_app"
 ORDER = [
     "errors", "conversation", "formats", "settings", "config", "templates", "encoding", "reading", "split", "scoring",
     "runs",
-    "cards", "sampling", "batching", "devices", "likelihood", "recognition", "model_folder", "optimizers", "lesson",
-    "run_writer", "training", "engine", "model_checks", "model_files", "recommended", "models", "chat", "evaluation",
+    "cards", "sampling", "batching", "devices", "likelihood", "recognition", "memory", "model_checks",
+    "adapter_files", "model_folder", "adapters", "merging", "optimizers", "lesson", "run_writer", "training", "engine",
+    "model_files", "recommended", "models", "exports", "chat", "evaluation",
     "convmodel", "teaching", "pretraining", "jobs", "services",
 ]  # fmt: skip
 DOORS = ["cli", "api", "ui"]
