@@ -11,6 +11,7 @@ import json
 import shutil
 import warnings
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,25 @@ def add_lora(model: Any, config: TrainConfig, base: str, new_tokens: Sequence[in
     }
     wrapped = _with_layers(model, settings)
     wrapped.peft_config["default"].base_model_name_or_path = base
+    # Not the whole embedding, which peft saves as soon as it has grown: new rows are in the adapter.
+    wrapped.save_pretrained = partial(wrapped.save_pretrained, save_embedding_layers=False)
+    for module in wrapped.modules():
+        if "lora_A" in dict(module.named_children()):
+            module.register_forward_pre_hook(_cast_once)
     return wrapped
+
+
+def _cast_once(module: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Inputs in the precision of the computing before the base layer and the addition see them.
+
+    Otherwise each would cast and remember them for itself, and a layer in 8 bits would compute in float32.
+    """
+    import torch
+
+    first, *others = inputs
+    if torch.is_autocast_enabled(first.device.type):
+        first = first.to(torch.get_autocast_dtype(first.device.type))
+    return (first, *others)
 
 
 def attach(model: Any, adapter: AdapterFiles) -> Any:
@@ -74,8 +93,7 @@ def save_adapter(folder: Path, wrapped: Any, encoder: Encoder, card: str = "") -
     """Write an adapter folder: peft's two files, the tokenizer, the format and a card. Whole or not at all."""
 
     def write(temporary: Path) -> None:
-        # Not the whole embedding, whatever its size: new rows are in the adapter.
-        wrapped.save_pretrained(temporary, save_embedding_layers=False)
+        wrapped.save_pretrained(temporary)
         (temporary / "README.md").unlink(missing_ok=True)  # peft's own, about a model that it cannot name.
         file = temporary / CONFIG
         config = json.loads(file.read_text(encoding="utf-8"))

@@ -41,3 +41,11 @@ def release_memory() -> None:
         torch.cuda.empty_cache()
     with contextlib.suppress(OSError, AttributeError):  # Not glibc: its allocator returns memory by itself.
         ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+
+def lacks_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, in one of the many ways in which that is said."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    text = str(error).lower()
+    return any(sign in text for sign in ("out of memory", "can't allocate", "not enough memory"))

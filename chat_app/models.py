@@ -92,8 +92,13 @@ def load(name: str, config: LoadConfig, paths: Paths) -> LoadedModel:
     return LoadedModel(name, model, tokenizer, encoder, engine, files, recognised, precision, device, size)
 
 
-def load_parts(name: str, config: LoadConfig, paths: Paths) -> tuple[Any, Any, ModelFiles, Recognised]:
+def load_parts(
+    name: str, config: LoadConfig, paths: Paths, *, compute_in: str | None = None
+) -> tuple[Any, Any, ModelFiles, Recognised]:
     """A model, its tokenizer, its files, and the format it was trained with, whatever the format asked for.
+
+    Args:
+        compute_in: "float32", "bfloat16" or "float16" for what is not quantized of a quantized model; None chooses.
 
     Raises:
         ModelError, SettingError: it cannot be found, trusted or loaded.
@@ -107,7 +112,7 @@ def load_parts(name: str, config: LoadConfig, paths: Paths) -> tuple[Any, Any, M
     files = download(files)
     check_weights(files)
     tokenizer = _tokenizer(files.words_folder, files.gguf)
-    model = _load_model(files, precision, device)
+    model = _load_model(files, precision, device, compute_in)
     if files.adapter is not None:
         fit_embeddings(model, tokenizer)
         model = attach(model, files.adapter)
@@ -223,7 +228,7 @@ def _tokenizer(folder: Path | None, gguf: str | None) -> Any:
     return _explained(AutoTokenizer.from_pretrained, folder, trust_remote_code=False, local_files_only=True)
 
 
-def _load_model(files: ModelFiles, precision: str, device: str) -> Any:
+def _load_model(files: ModelFiles, precision: str, device: str, compute_in: str | None = None) -> Any:
     """Weights into memory. Whatever of them is missing or misshapen is an error, never replaced by chance."""
     settings: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True, "output_loading_info": True}
     settings["ignore_mismatched_sizes"] = True  # They are reported, and refused below.
@@ -232,7 +237,7 @@ def _load_model(files: ModelFiles, precision: str, device: str) -> Any:
     else:
         settings["use_safetensors"] = True
     if precision in ("8-bit", "4-bit"):
-        settings.update(_quantized(files, precision, device))
+        settings.update(_quantized(files, precision, device, compute_in))
     else:
         settings["dtype"] = torch.float32 if precision == AUTOMATIC else getattr(torch, precision)
     model, report = _explained(AutoModelForCausalLM.from_pretrained, files.folder, **settings)
@@ -248,7 +253,7 @@ def _load_model(files: ModelFiles, precision: str, device: str) -> Any:
     return model.eval().requires_grad_(precision not in ("8-bit", "4-bit"))
 
 
-def _quantized(files: ModelFiles, precision: str, device: str) -> dict[str, Any]:
+def _quantized(files: ModelFiles, precision: str, device: str, compute_in: str | None) -> dict[str, Any]:
     """Settings for bitsandbytes."""
     if find_spec("bitsandbytes") is None or find_spec("accelerate") is None:
         raise ModelError("8-bit and 4-bit need bitsandbytes.", advice="Run pip install bitsandbytes accelerate.")
@@ -256,7 +261,7 @@ def _quantized(files: ModelFiles, precision: str, device: str) -> dict[str, Any]
         raise ModelError("This file is quantized already.", advice="Choose automatic, float32 or bfloat16.")
     if device == "mps":
         raise ModelError("8-bit and 4-bit do not run on this GPU.", advice="Choose automatic, or the device cpu.")
-    number = getattr(torch, resolve_precision(AUTOMATIC, device.partition(":")[0]))
+    number = getattr(torch, compute_in or resolve_precision(AUTOMATIC, device.partition(":")[0]))
     if precision == "8-bit":
         # It says with each product that it casts its input.
         logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)

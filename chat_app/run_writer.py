@@ -9,14 +9,18 @@ import math
 import time
 from collections.abc import Callable
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from chat_app.adapter_files import read_adapter
+from chat_app.adapters import save_adapter
 from chat_app.config import TrainConfig
 from chat_app.errors import TrainingFailed
 from chat_app.lesson import Lesson
+from chat_app.merging import write_merged
 from chat_app.model_folder import save_model_folder
 from chat_app.runs import Run, seal
 
@@ -120,7 +124,7 @@ class RunWriter(TrainerCallback):
         """A point of the validation curve: keep the model if it is the best, stop if it has not been for long."""
 
         started = time.monotonic()
-        model = self.trainer.model
+        model = self.trainer.causal
         if metrics:
             loss = metrics["eval_loss"]
             if not math.isfinite(loss):
@@ -148,11 +152,18 @@ class RunWriter(TrainerCallback):
 
     def save_model(self, state: TrainerState) -> None:
         """The model as it is now becomes the run's model."""
-
         facts = {"step": state.global_step, "epoch": state.epoch, "valid_loss": self.best}
-        save_model_folder(
-            self.run.model, self.trainer.model, self.lesson.encoder, self.lesson.card(facts), self.lesson.save_as
-        )
+        self.write_model(self.run.folder, self.lesson.card(facts))
+
+    def write_model(self, folder: Path, card: str) -> None:
+        """The model as it is now, in `folder`/model; an addition also in `folder`/adapter."""
+        encoder, save_as = self.lesson.encoder, self.lesson.save_as
+        if self.lesson.base is None:
+            save_model_folder(folder / "model", self.trainer.causal, encoder, card, save_as)
+            return
+        save_adapter(folder / "adapter", self.trainer.model, encoder, card)
+        adapter = read_adapter(folder / "adapter")
+        write_merged(adapter, self.lesson.base, folder / "model", encoder, card, save_as)
 
     def record(self, state: TrainerState, values: dict[str, float | None]) -> None:
         """One line of metrics; only finite numbers."""

@@ -17,7 +17,8 @@ ORDER = [
     "runs",
     "cards", "sampling", "batching", "devices", "likelihood", "recognition", "memory", "model_checks",
     "adapter_files", "model_folder", "adapters", "merging", "optimizers", "lesson", "run_writer", "training", "engine",
-    "model_files", "recommended", "models", "exports", "chat", "evaluation",
+    "model_files", "recommended", "models", "exports", "methods",
+    "memory_plan", "pace", "rehearsal", "fitting", "chat", "evaluation",
     "convmodel", "teaching", "pretraining", "jobs", "services",
 ]  # fmt: skip
 DOORS = ["cli", "api", "ui"]

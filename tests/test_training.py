@@ -15,8 +15,9 @@ from transformers import TrainerCallback
 
 from chat_app.config import Paths, TrainConfig
 from chat_app.errors import RunError, TrainingFailed
+from chat_app.fitting import learning_rate
 from chat_app.runs import Run, verify
-from chat_app.teaching import learning_rate, prepare_run, teach
+from chat_app.teaching import prepare_run, teach
 from tests.conftest import CONFIG, reading_of
 
 
