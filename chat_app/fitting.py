@@ -134,7 +134,7 @@ def _rehearsed(
     if not is_wanted(config, len(lesson.train_rows)):
         return None
     run.set_state("running", "Rehearsing a few steps.")
-    return rehearse(run, config, lesson, pupil.model, shape, stop)
+    return rehearse(run, config, lesson, pupil.model, shape, lambda: run.stop_requested() or stop())
 
 
 def described(plan: Plan) -> str:

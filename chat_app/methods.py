@@ -99,6 +99,9 @@ def prepare_layers(model: Any, dropout: float) -> None:
     import torch
 
     for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            # The first evaluation would turn 4-bit weights into a layout in which no gradient can pass.
+            module.support_avx512bf16_for_cpu = False
         if type(module).__name__ == "NewGELUActivation":
             # The same function as one operation instead of eight, which remembers an eighth for the way back.
             module.forward = _fast_gelu
