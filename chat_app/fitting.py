@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields, replace
 
+from chat_app import ranks
 from chat_app.config import TrainConfig
 from chat_app.encoding import Example
 from chat_app.errors import TrainingFailed
@@ -58,8 +59,9 @@ def settle(
         config,
         precision=about["precision"],
         device=about["device"],
-        free=free_memory(about["device"]),
+        free=ranks.from_first(lambda: free_memory(about["device"])),
         allowed=methods_for(files, about["device"]),
+        processes=ranks.processes(),
     )
     return fit(run, config, made[first_that_fits(made) :], shape, files.width, load, lesson_of, stop=stop, say=say)
 
@@ -111,7 +113,7 @@ def fit(
             pupil = load(settings)
             rehearsal = _rehearsed(run, settings, lesson_of(settings, pupil), pupil, shape, stop)
         except (RuntimeError, MemoryError) as error:
-            if not lacks_memory(error):
+            if not lacks_memory(error) or ranks.processes() > 1:
                 raise
             say(f"{described(plan)}: this needs more memory than there is. Trying what needs less.")
         else:
@@ -119,7 +121,8 @@ def fit(
             if rehearsal is not None:
                 note |= {"rehearsal": asdict(rehearsal), "sentence": rehearsal.sentence()}
                 say(f"{described(plan)}: {rehearsal.sentence()}.")
-            run.note(plan=note)
+            if ranks.is_first():
+                run.note(plan=note)
             return settings, pupil
         pupil = None  # Outside of the handler, whose error holds on to everything in it.
         release_memory()

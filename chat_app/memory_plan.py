@@ -205,6 +205,7 @@ def plans(
     device: str,
     free: int,
     allowed: Sequence[str] = METHODS[1:],
+    processes: int = 1,
 ) -> list[Plan]:
     """Ways to train as `config` says, the best first: from everything as asked to the one that needs least.
 
@@ -213,12 +214,15 @@ def plans(
     Args:
         free: bytes that are free on the device before the model is there.
         allowed: the methods that this model can take.
+        processes: how many share a batch; each has a device of its own.
     """
     share = _SHARE.get(device, _GPU_SHARE)
     made = []
     for method, optimizer, checkpointing, batch in _ladder(config, device, allowed):
+        if batch % processes and config.batch_size % processes == 0:
+            continue
         accumulation = config.accumulation * config.batch_size // batch
-        load = heaviest(rows, min(batch, len(rows)))
+        load = heaviest(rows, min(-(-batch // processes), len(rows)))
         predicted = predict(
             shape,
             load,

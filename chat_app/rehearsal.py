@@ -24,6 +24,7 @@ from torch.utils.data import DataLoader
 from transformers import TrainerCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
+from chat_app import ranks
 from chat_app.batching import Packer
 from chat_app.config import TrainConfig
 from chat_app.encoding import Example
@@ -71,7 +72,9 @@ class Rehearsal:
 
 
 def is_wanted(config: TrainConfig, rows: int) -> bool:
-    """Whether to rehearse: as asked, or where the training is long enough to be worth it."""
+    """Whether to rehearse: as asked, or where the training is long enough to be worth it; alone only."""
+    if ranks.processes() > 1:
+        return False
     return config.rehearse == "on" or (config.rehearse != "off" and total_steps(config, rows) >= SHORT)
 
 

@@ -6,15 +6,17 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from chat_app import ranks
 from chat_app.cards import run_card
 from chat_app.config import AUTOMATIC, Paths, TrainConfig
 from chat_app.conversation import Conversation
 from chat_app.encoding import Encoder, Example
-from chat_app.errors import DataError, SettingError
+from chat_app.errors import DataError, Elsewhere, SettingError
 from chat_app.formats import DEFAULT_FORMAT, get_format
 from chat_app.reading import Problem, Reading, iterate, read_files, write_jsonl
 from chat_app.runs import Run, new_id, write_text
@@ -23,6 +25,7 @@ from chat_app.split import split_conversations
 WINDOW_LIMIT = 1024
 SAMPLE_PROMPTS = 4
 SAMPLE_TOKENS = 48
+FAILURE = "failure"  # The mark of the one process, of several, that tells what went wrong.
 
 
 def prepare_run(
@@ -101,12 +104,17 @@ def teach(
     Raises:
         ChatAppError: what is also the reason in the state, unless another process works on the run.
     """
-    with run.lock():
-        run.clear_stop()
-        run.set_state("running", "Getting ready.")
+    with run.lock() if ranks.is_first() else nullcontext():
+        if ranks.is_first():
+            run.clear_stop()
+            (run.folder / FAILURE).unlink(missing_ok=True)
+            run.set_state("running", "Getting ready.")
         try:
+            ranks.wait()
             _teach_locked(run, paths, interrupted, callbacks, say)
         except BaseException as error:
+            if ranks.is_consequence(error) or not ranks.claim(run.folder / FAILURE):
+                raise Elsewhere from error
             run.set_state("failed", _reason(error))
             raise
 
@@ -132,7 +140,7 @@ def _teach_locked(
     device = resolve_device(config.device)
     known = run.about()
     # What was measured once holds for the whole run: another precision would be another result.
-    precision = known.get("precision") or resolve_precision(config.precision, device)
+    precision = known.get("precision") or ranks.from_first(lambda: resolve_precision(config.precision, device))
     tokenizer, files, recognised = load_words(config.model, paths)
     name = config.format
     if name == AUTOMATIC:
@@ -146,9 +154,11 @@ def _teach_locked(
         raise DataError("There is nothing to learn in these conversations.", advice="They need replies.")
     if cut:
         say(f"{cut} turns are longer than the window of {encoder.window} tokens; they lost their beginning.")
-    run.note(
-        precision=precision, device=device, format=name, window=encoder.window, cut_turns=cut, rows=len(train_rows)
-    )
+    if ranks.is_first():
+        run.note(
+            precision=precision, device=device, format=name, window=encoder.window, cut_turns=cut, rows=len(train_rows)
+        )
+    ranks.wait()
     prompts = sample_prompts(run)
     save_as = config.save_as if config.save_as != AUTOMATIC else _precision_of(files.config)
 
@@ -180,7 +190,8 @@ def _teach_locked(
     say(f"{len(train_rows)} rows to learn, {len(valid_rows)} to test on, on {device} in {precision}.")
     config, pupil = settle(run, config, files, train_rows, len(new_tokens), load, lesson_of, interrupted, say)
     outcome = train(run, config, lesson_of(config, pupil), pupil.model, interrupted=interrupted, callbacks=callbacks)
-    run.set_state(outcome.status, outcome.reason, outcome.step)
+    if ranks.is_first():
+        run.set_state(outcome.status, outcome.reason, outcome.step)
 
 
 def sample_prompts(run: Run) -> list[Conversation]:

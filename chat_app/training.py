@@ -16,10 +16,11 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
+from chat_app import ranks
 from chat_app.batching import Packer
 from chat_app.config import TrainConfig
 from chat_app.encoding import NOT_LEARNED, Example
@@ -30,6 +31,7 @@ from chat_app.memory import lacks_memory
 from chat_app.optimizers import MuonWithAdamW
 from chat_app.run_writer import RunWriter
 from chat_app.runs import MANIFEST, Run
+from chat_app.shares import loader
 
 PLOT_POINTS = 300
 
@@ -113,12 +115,25 @@ class ChatTrainer(Trainer):
             )
         return loss
 
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """The Trainer's, or this process's share of it."""
+        if self.args.world_size == 1:
+            return super().get_train_dataloader()
+        place, count = self.args.process_index, self.args.world_size
+        return loader(
+            _Rows(self.lesson.train_rows), self.packer, self.config.batch_size, self.config.seed, place, count
+        )
+
     def likelihood(self) -> Likelihood | None:
         """The likelihood of the validation rows, or None where there are none."""
         if not self.lesson.valid_rows:
             return None
-        tokens = self.evaluation_tokens()
-        return likelihood(self.causal, self.lesson.valid_rows, self.packer, self.lesson.precision, tokens)
+        rows = self.lesson.valid_rows[self.args.process_index :: self.args.world_size]
+        mine = Likelihood(0.0, 0)
+        if rows:
+            mine = likelihood(self.causal, rows, self.packer, self.lesson.precision, self.evaluation_tokens())
+        total, tokens = ranks.summed([mine.total, mine.tokens])
+        return Likelihood(total, round(tokens))
 
     def evaluation_tokens(self) -> int:
         """How many tokens to evaluate at once: on a GPU an evaluation must not need more memory than a step."""
@@ -158,13 +173,15 @@ def train(
         TrainingFailed, RunError: with a sentence that says why and what to do.
     """
     checkpoint = run.newest_checkpoint()
-    _clear_broken(run, checkpoint)
-    _check_space(run, model)
+    step = _step_of(checkpoint) if checkpoint else 0
+    if ranks.is_first():
+        _clear_broken(run, checkpoint)
+        _check_space(run, model)
+        run.forget_after(step if checkpoint else -1)
+    ranks.wait()
     packer = Packer(pad_id=lesson.encoder.tokenizer.pad_token_id or 0)
     arguments = arguments_of(run.checkpoints, config, lesson)
     trainer = ChatTrainer(config, lesson, model, arguments, packer)
-    step = _step_of(checkpoint) if checkpoint else 0
-    run.forget_after(step if checkpoint else -1)
     writer = RunWriter(run, config, lesson, interrupted)
     writer.trainer = trainer
     for unwanted in (PrinterCallback, ProgressCallback):
@@ -216,11 +233,19 @@ def arguments_of(folder: Path, config: TrainConfig, lesson: Lesson) -> TrainingA
     steps = total_steps(config, rows)
     if config.optimizer == "adamw-8bit" and lesson.device != "cuda":
         raise SettingError("optimizer", "The 8-bit optimiser needs an NVIDIA GPU.", advice="Choose adamw.")
+    share, rest = divmod(config.batch_size, ranks.processes())
+    if rest:
+        raise SettingError(
+            "batch_size",
+            f"{config.batch_size} conversations cannot be shared by {ranks.processes()} processes.",
+            advice=f"Give a multiple of {ranks.processes()}.",
+        )
     named: dict[str, Any] = {"lr_scheduler_kwargs": {"power": 2.0}} if config.schedule == "polynomial" else {}
     constant = "constant_with_warmup"
-    return TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=str(folder),
-        per_device_train_batch_size=config.batch_size,
+        per_device_train_batch_size=share,
+        ddp_find_unused_parameters=False,
         gradient_accumulation_steps=config.accumulation,
         num_train_epochs=config.epochs,
         max_steps=config.max_steps or -1,
@@ -249,6 +274,9 @@ def arguments_of(folder: Path, config: TrainConfig, lesson: Lesson) -> TrainingA
         report_to="none",
         **named,
     )
+    if arguments.n_gpu > 1:  # Several GPUs are used by several processes; threads for them would be slower than one.
+        arguments._n_gpu = 1
+    return arguments
 
 
 def _adamw(device: str) -> str:

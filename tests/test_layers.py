@@ -14,10 +14,10 @@ PACKAGE = Path(__file__).resolve().parent.parent / "chat_app"
 # A part imports only what stands above it.
 ORDER = [
     "errors", "conversation", "formats", "settings", "config", "templates", "encoding", "reading", "split", "scoring",
-    "runs",
+    "runs", "recipe", "ranks",
     "cards", "sampling", "batching", "devices", "likelihood", "recognition", "memory", "model_checks",
-    "adapter_files", "model_folder", "adapters", "merging", "optimizers", "lesson", "run_writer", "training", "engine",
-    "model_files", "recommended", "models", "exports", "methods",
+    "adapter_files", "model_folder", "adapters", "merging", "optimizers", "lesson", "run_writer", "shares", "training",
+    "engine", "model_files", "recommended", "models", "exports", "methods",
     "memory_plan", "pace", "rehearsal", "fitting", "chat", "evaluation",
     "convmodel", "teaching", "pretraining", "jobs", "services",
 ]  # fmt: skip
