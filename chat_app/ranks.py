@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from chat_app.errors import ChatAppError, Elsewhere
+from chat_app.errors import ChatAppError, Elsewhere, SettingError
 
 Value = TypeVar("Value")
 # What the libraries say when a process at the other end is gone.
@@ -33,7 +33,16 @@ def join(device: str) -> None:
 
     Args:
         device: as in the settings; "cpu" keeps off the GPUs.
+
+    Raises:
+        SettingError: they were started to divide the model between them.
     """
+    if any(os.environ.get(f"ACCELERATE_USE_{way}", "").lower() == "true" for way in ("FSDP", "DEEPSPEED")):
+        raise SettingError(
+            "accelerate",
+            "A model that is divided between processes cannot be trained here.",
+            advice="Choose plain multi-GPU in `accelerate config`, or --method lora-8bit for a model that is too big.",
+        )
     if processes() > 1:
         from accelerate import PartialState
 

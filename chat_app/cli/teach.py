@@ -133,9 +133,10 @@ def _run_to_end(run: Run, paths: Paths, options: argparse.Namespace) -> None:
     if getattr(options, "supervised", False):
         be_gentle()
         threading.Thread(target=_watch_parent, args=(gone,), daemon=True).start()
-    signal.signal(signal.SIGTERM, lambda *_: gone.set())
-    presses = iter((run.request_stop,))
-    signal.signal(signal.SIGINT, lambda *_: next(presses, _give_up)())
+    if threading.current_thread() is threading.main_thread():  # Only there can signals be caught.
+        signal.signal(signal.SIGTERM, lambda *_: gone.set())
+        presses = iter((run.request_stop,))
+        signal.signal(signal.SIGINT, lambda *_: next(presses, _give_up)())
     say(f"Run {run.id} in {run.folder}")
     from chat_app.cli.progress import Progress
 
