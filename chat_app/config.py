@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import platformdirs
 
+from chat_app.cache import Cache
 from chat_app.errors import SettingError
 from chat_app.formats import FORMAT_NAMES
 from chat_app.settings import check, setting
@@ -327,7 +328,7 @@ CAREFULNESS: Mapping[str, Mapping[str, Any]] = {
 }
 """How careful to be, in one word: each choice stands for a few fields of TrainConfig."""
 
-Config = TypeVar("Config", SamplingConfig, LoadConfig, TrainConfig)
+Config = TypeVar("Config")
 
 
 def from_mapping(kind: type[Config], values: Mapping[str, Any]) -> Config:
@@ -336,7 +337,7 @@ def from_mapping(kind: type[Config], values: Mapping[str, Any]) -> Config:
     Raises:
         SettingError: a name that does not exist, or a value outside its limits.
     """
-    names = {one.name for one in fields(kind)}
+    names = {one.name for one in fields(kind)}  # type: ignore[arg-type]
     for name in values:
         if name not in names:
             raise SettingError(name, "There is no such setting.", advice=f"Known are {', '.join(sorted(names))}.")
@@ -348,15 +349,20 @@ def to_mapping(settings: SamplingConfig | LoadConfig | TrainConfig) -> dict[str,
     return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(settings).items()}
 
 
+CACHE_BYTES = 20 * 10**9
+
+
 @dataclass(frozen=True)
 class Paths:
     """Where things lie on this computer.
 
     Attributes:
         home: the folder of everything that this person makes.
+        keep_seconds: how long what can be made again is kept after its last use.
     """
 
     home: Path
+    keep_seconds: float = 30 * 86_400.0
 
     @classmethod
     def default(cls) -> Paths:
@@ -374,10 +380,9 @@ class Paths:
         """One folder a training run."""
         return self.home / "runs"
 
-    @property
-    def uploads(self) -> Path:
-        """Files that people brought, until they are used or expire."""
-        return self.home / "uploads"
+    def cache_of(self, kind: str) -> Cache:
+        """What can be made again: "material" (conversations as they were read) or "rows" (laid out for a model)."""
+        return Cache(self.home / "cache" / kind, CACHE_BYTES, self.keep_seconds)
 
     @property
     def assets(self) -> Path:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any, Literal
@@ -49,6 +49,12 @@ class Example:
         return sum(label != NOT_LEARNED for label in self.labels[1:])
 
 
+def lengths_of(rows: Sequence[Example]) -> Sequence[int]:
+    """Tokens of each row; rows that lie on the disk know them without being read."""
+    known = getattr(rows, "lengths", None)
+    return known() if known is not None else [len(row.ids) for row in rows]
+
+
 class Encoder:
     """A tokenizer, a format and a window.
 
@@ -67,6 +73,7 @@ class Encoder:
         self.window = window
         self.marks = add_marks(tokenizer, chat_format)
         self._text = _tokenizer_of_plain_text(tokenizer, self.marks)
+        self._prepared: dict[str, list[int]] = {}
         self._text_ids = lru_cache(maxsize=4096)(self._encode_text)  # Earlier turns come again with every turn.
 
     @cached_property
@@ -89,9 +96,19 @@ class Encoder:
         """Special tokens that end no reply: a model must not write them."""
         return frozenset(self._special_spellings.values()) - self.end_ids
 
+    def prepare(self, texts: Iterable[str]) -> None:
+        """Work out the ids of many texts at once, on all processor cores, in place of those prepared before."""
+        different = list(dict.fromkeys(texts))
+        found = self._text.encode_batch_fast(different, add_special_tokens=False)
+        self._prepared = {text: one.ids for text, one in zip(different, found, strict=True)}
+
+    def forget(self) -> None:
+        """Let go of what was prepared."""
+        self._prepared = {}
+
     def text_ids(self, text: str) -> list[int]:
         """The ids of what somebody typed; never a special token."""
-        return list(self._text_ids(text))
+        return list(self._prepared.get(text) or self._text_ids(text))
 
     def text_of(self, ids: list[int]) -> str:
         """The text of ids of plain text."""
@@ -129,6 +146,9 @@ class Encoder:
         context that fits). No row shows more than `max_turns` turns (0: no limit). Rows that would learn
         nothing are left out.
         """
+        whole = self._in_one_row(conversation, learn, max_turns)
+        if whole is not None:
+            return [whole] if any(label != NOT_LEARNED for label in whole.labels) else []
         costs, frame = self._costs(conversation, False)
         rows = []
         for start, new_from, end in self._windows(conversation, costs, frame, new_share, max_turns or len(costs)):
@@ -140,6 +160,14 @@ class Encoder:
                     row = self._fit(part, learned, False, self.window)
                 rows.append(_with_dropped(row, row.dropped_turns + start))
         return rows
+
+    def _in_one_row(self, conversation: Conversation, learn: Learn, max_turns: int) -> Example | None:
+        """The row of a conversation that fits as it is, which is what most do; None for the others."""
+        turns = len(conversation.turns)
+        if self.format.one_reply or (max_turns and turns > max_turns):
+            return None
+        row = self._build(conversation, learned_turns(conversation, learn, 0), False, {})
+        return row if len(row.ids) <= self.window else None
 
     def _windows(
         self, conversation: Conversation, costs: list[int], frame: int, new_share: float, max_turns: int

@@ -220,7 +220,7 @@ class Guard:
         is_logged_in: Callable[[Headers], bool] | None = None,
     ):
         self._app, self._callers, self._throttle, self._quota = app, callers, throttle, quota
-        self._upload_bytes = rules.upload_bytes
+        self._upload_bytes = rules.upload_limit
         self._is_logged_in = is_logged_in
         self._page_headers = _security_headers(rules, callers.origins)
         self._docs_headers = {**self._page_headers, "content-security-policy": _docs_policy(rules, callers.origins)}

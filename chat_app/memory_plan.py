@@ -27,7 +27,7 @@ from typing import Any
 
 from chat_app.batching import fill_rows
 from chat_app.config import AUTOMATIC, METHODS, TrainConfig
-from chat_app.encoding import Example
+from chat_app.encoding import Example, lengths_of
 from chat_app.likelihood import PIECE_TOKENS
 from chat_app.model_checks import size_of
 from chat_app.model_files import ModelFiles
@@ -125,7 +125,8 @@ def shape_of(files: ModelFiles, new_tokens: int = 0, dropout: float = -1.0) -> S
 
 def heaviest(rows: Sequence[Example], count: int) -> Load:
     """The largest batch of `count` rows that can come."""
-    longest = heapq.nlargest(count, rows, key=lambda row: len(row.ids))
+    lengths = lengths_of(rows)
+    longest = [rows[index] for index in heapq.nlargest(count, range(len(rows)), key=lengths.__getitem__)]
     packed = fill_rows([len(row.ids) for row in longest])
     length = -(-len(longest[0].ids) // 8) * 8
     return Load(len(packed), length, sum(row.learned_tokens for row in longest))

@@ -14,7 +14,7 @@ from typing import Any
 from chat_app.adapters import add_lora
 from chat_app.config import STARTER, LoadConfig, Paths, TrainConfig
 from chat_app.errors import ModelError, SettingError
-from chat_app.exports import merge
+from chat_app.merging import merge
 from chat_app.model_files import ModelFiles
 from chat_app.models import fit_embeddings, load_parts
 

@@ -7,6 +7,7 @@ are measured too and counted as often as they will come.
 
 from __future__ import annotations
 
+import heapq
 import math
 import shutil
 import statistics
@@ -27,7 +28,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from chat_app import ranks
 from chat_app.batching import Packer
 from chat_app.config import TrainConfig
-from chat_app.encoding import Example
+from chat_app.encoding import Example, lengths_of
 from chat_app.lesson import Lesson
 from chat_app.likelihood import likelihood
 from chat_app.memory import free_memory, release_memory
@@ -133,7 +134,8 @@ def _steps_to_try(
 ) -> list[list[Example]]:
     """The longest rows first, for the memory and to warm up; then usual steps, short and long ones in turn."""
     size = min(config.batch_size * config.accumulation, len(rows))
-    longest = sorted(rows, key=lambda row: -len(row.ids))[:size]
+    lengths = lengths_of(rows)
+    longest = [rows[index] for index in heapq.nlargest(size, range(len(rows)), key=lengths.__getitem__)]
     by_length = sorted(usual, key=lambda step: sum(len(row.ids) for row in step))
     by_length = [step for step in by_length if len(step) == size] or by_length
     wanted = count - WARM_UP
@@ -199,10 +201,11 @@ def _evaluation(
     """Seconds of an evaluation with its replies, and of writing a model."""
     started = time.perf_counter()
     seconds = 0.0
-    tested = lesson.valid_rows[:: max(len(lesson.valid_rows) // _TESTED_ROWS, 1)]
+    rows = lesson.valid_rows
+    tested = [rows[index] for index in range(0, len(rows), max(len(rows) // _TESTED_ROWS, 1))]
     if tested:
         likelihood(trainer.causal, tested, trainer.packer, lesson.precision, trainer.evaluation_tokens())
-        share = sum(len(row.ids) for row in lesson.valid_rows) / sum(len(row.ids) for row in tested)
+        share = sum(lengths_of(lesson.valid_rows)) / sum(len(row.ids) for row in tested)
         seconds = (time.perf_counter() - started) * share
     started = time.perf_counter()
     lesson.samples(trainer.causal)

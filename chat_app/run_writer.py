@@ -21,7 +21,7 @@ from chat_app.adapters import save_adapter
 from chat_app.config import TrainConfig
 from chat_app.errors import TrainingFailed
 from chat_app.lesson import Lesson
-from chat_app.merging import write_merged
+from chat_app.merged_weights import write_merged
 from chat_app.model_folder import save_model_folder
 from chat_app.runs import Run, seal
 

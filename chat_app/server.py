@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
 DEFAULT_PORT = 7860
+MOST_UPLOAD_MB = 10**6
 ANY_ADDRESS = "0.0.0.0"  # noqa: S104 - on a Space only, where nothing else can reach it.
 MOST_CONNECTIONS = 1000  # An open page holds two or three.
 KEEP_ALIVE_SECONDS = 10
@@ -55,6 +56,13 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--auth-file", type=Path, metavar="F", help="who may come in: a file with one name:password a line"
     )
+    parser.add_argument(
+        "--max-upload",
+        type=float,
+        default=0,
+        metavar="MB",
+        help="the largest file that can be uploaded, in MB (default: 5000, and 200 where others may come)",
+    )
     parser.add_argument("--no-training", action="store_true", help="nobody can train here")
     parser.add_argument(
         "--allow-origin",
@@ -83,6 +91,7 @@ def rules_of(options: argparse.Namespace) -> ServerRules:
         training=not options.no_training,
         origins=tuple(origin.rstrip("/") for origin in options.allow_origin),
         share=options.share,
+        upload_bytes=_bytes_of(options.max_upload),
     )
     if rules.auth_file is None and rules.host not in LOOPBACK and not rules.on_space:
         raise SettingError(
@@ -97,6 +106,12 @@ def rules_of(options: argparse.Namespace) -> ServerRules:
             advice="Give --auth-file with a name:password a line.",
         )
     return rules
+
+
+def _bytes_of(megabytes: float) -> int:
+    if not 0 <= megabytes <= MOST_UPLOAD_MB:
+        raise SettingError("--max-upload", f"{megabytes:g} is no size.", advice="Give megabytes, such as 500.")
+    return round(megabytes * 10**6)
 
 
 def serve(options: argparse.Namespace) -> int:

@@ -4,7 +4,7 @@ once."""
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 LOCAL_VISITOR = "local"
+SHARED_KEEP_SECONDS = 6 * 3600.0
+UPLOAD_BYTES = 5 * 10**9
+SHARED_UPLOAD_BYTES = 200 * 10**6
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class ServerRules:
         host, port: where it listens.
         auth_file: a file of `name:password` lines, or None.
         training: whether visitors may train.
-        upload_bytes: the largest upload.
+        upload_bytes: the largest upload; 0 suits it to who may come.
         origins: other addresses whose pages may call this server.
         share: whether Gradio makes a public link.
     """
@@ -37,9 +40,14 @@ class ServerRules:
     port: int = 7860
     auth_file: Path | None = None
     training: bool = True
-    upload_bytes: int = 200 * 1024 * 1024
+    upload_bytes: int = 0
     origins: tuple[str, ...] = ()
     share: bool = False
+
+    @property
+    def upload_limit(self) -> int:
+        """The most bytes of one upload: more than that is refused before it is read."""
+        return self.upload_bytes or (SHARED_UPLOAD_BYTES if self.is_shared else UPLOAD_BYTES)
 
     @property
     def on_space(self) -> bool:
@@ -64,12 +72,13 @@ class Services:
     def __init__(self, paths: Paths, rules: ServerRules | None = None, model: str = STARTER):
         from chat_app.models import ModelStore  # Brings torch: only where a model is used.
 
-        self.paths = paths
         self.rules = rules or ServerRules()
+        # Strangers' conversations are not kept beside the runs that they made of them.
+        self.paths = replace(paths, keep_seconds=SHARED_KEEP_SECONDS) if self.rules.is_shared else paths
         self.first_model = model
-        self.models: ModelStore = ModelStore(paths)
-        self.jobs: Jobs | None = Jobs(paths) if self.rules.training else None
-        paths.uploads.mkdir(parents=True, exist_ok=True)
+        self.models: ModelStore = ModelStore(self.paths)
+        self.jobs: Jobs | None = Jobs(self.paths) if self.rules.training else None
+        self.paths.runs.mkdir(parents=True, exist_ok=True)
 
     def load_first_model(self) -> None:
         """Load the model to begin with.

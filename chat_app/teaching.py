@@ -5,22 +5,29 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from chat_app import ranks
 from chat_app.cards import run_card
 from chat_app.config import AUTOMATIC, Paths, TrainConfig
 from chat_app.conversation import Conversation
-from chat_app.encoding import Encoder, Example
+from chat_app.encoding import Encoder
 from chat_app.errors import DataError, Elsewhere, SettingError
 from chat_app.formats import DEFAULT_FORMAT, get_format
-from chat_app.reading import Problem, Reading, iterate, read_files, write_jsonl
-from chat_app.runs import Run, new_id, write_text
-from chat_app.split import split_conversations
+from chat_app.gathering import Wanted, gathered
+from chat_app.material import Material, Told
+from chat_app.reading import Located, Problem, iterate
+from chat_app.runs import Run, new_id
+from chat_app.split import write_split
+
+if TYPE_CHECKING:
+    from chat_app.rows import Rows
 
 WINDOW_LIMIT = 1024
 SAMPLE_PROMPTS = 4
@@ -28,62 +35,86 @@ SAMPLE_TOKENS = 48
 FAILURE = "failure"  # The mark of the one process, of several, that tells what went wrong.
 
 
+class _Stopped(Exception):
+    """Somebody stopped the run while it was getting ready."""
+
+    def __init__(self, status: Literal["stopped", "interrupted"]):
+        self.status = status
+        super().__init__(status)
+
+
+class Gathered(Protocol):
+    """Conversations from somewhere, with their places, and what was left out."""
+
+    def located(self) -> Iterator[Located]:
+        """The conversations, each time from the beginning."""
+
+    def all_problems(self) -> Iterator[Problem]:
+        """What was left out."""
+
+
 def prepare_run(
     config: TrainConfig,
-    train: Reading,
+    train: Gathered,
     paths: Paths,
     *,
-    valid: Reading | None = None,
+    valid: Gathered | None = None,
     folder: Path | None = None,
     about: dict[str, Any] | None = None,
+    told: Callable[[int], None] = lambda count: None,
 ) -> Run:
     """A run folder with its data: the conversations, the split, the problems.
 
+    Conversations that their publisher meant for validation or for a test are kept apart as such.
+
     Args:
-        valid: conversations for validation; without them a share of `train` is kept aside.
+        valid: conversations for validation; without them, and without a part that is meant for it, a share of `train`
+            is kept aside.
         folder: where; default a new folder in the home.
         about: facts to keep, such as the names of the files.
+        told: is told how many conversations are written; it may raise to stop the work.
 
     Raises:
         DataError: nothing would be left to learn.
     """
-    if valid is None:
-        learned, tested = split_conversations(train.conversations, config.valid_share, config.seed)
-    else:
-        learned, tested = train.conversations, valid.conversations
-    if not learned:
-        raise DataError("There are no conversations to learn from.", advice="Upload a file with at least one.")
-    facts = {"train_conversations": len(learned), "valid_conversations": len(tested), **(about or {})}
     folder = folder or paths.runs / new_id(paths.runs, config.model)
-    run = Run.create(folder, config, facts)
+    run = Run.create(folder, config, about)
     try:
-        write_jsonl(learned, run.data / "train.jsonl")
-        write_jsonl(tested, run.data / "valid.jsonl")
-        problems = [*train.problems, *(valid.problems if valid else [])]
-        write_text(
-            run.data / "problems.jsonl",
-            "".join(json.dumps(asdict(problem), ensure_ascii=False) + "\n" for problem in problems),
-        )
+        counts = write_split(run.data, config.valid_share, config.seed, train, valid, told)
+        if not counts["train"]:
+            raise DataError("There are no conversations to learn from.", advice="Upload a file with at least one.")
+        run.note(**{f"{part}_conversations": count for part, count in counts.items()})
+        problems = chain(train.all_problems(), valid.all_problems() if valid else ())
+        with (run.data / "problems.jsonl").open("w", encoding="utf-8") as file:
+            file.writelines(json.dumps(asdict(problem), ensure_ascii=False) + "\n" for problem in problems)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
     return run
 
 
-def prepare_run_from_files(
+def prepare_run_from(
     config: TrainConfig,
-    files: Sequence[Path],
+    wanted: Wanted,
     paths: Paths,
     *,
     valid: Path | None = None,
     folder: Path | None = None,
-) -> tuple[Run, Reading]:
-    """A run from files, and what was read from them."""
+    told: Told = lambda conversations, problems: None,
+) -> tuple[Run, Material]:
+    """A run from files or a data set of the Hub, and what was read from them.
+
+    Args:
+        valid: a file of conversations for validation.
+        told: is told how many conversations and problems were found so far; it may raise to stop the work.
+    """
     need_reply = config.learn == "replies"
-    reading = read_files(files, need_reply=need_reply)
-    tested = read_files([valid], need_reply=need_reply) if valid else None
-    names = {"files": [Path(file).name for file in files]}
-    return prepare_run(config, reading, paths, valid=tested, folder=folder, about=names), reading
+    material = gathered(wanted, paths, need_reply=need_reply, told=told)
+    tested = (
+        gathered(replace(wanted, files=(valid,), names=(), hub=None), paths, need_reply=need_reply) if valid else None
+    )
+    about = {"files": list(material.facts.files), "repairs": sorted(wanted.repairs)}
+    return prepare_run(config, material, paths, valid=tested, folder=folder, about=about), material
 
 
 def teach(
@@ -112,6 +143,8 @@ def teach(
         try:
             ranks.wait()
             _teach_locked(run, paths, interrupted, callbacks, say)
+        except _Stopped as stopped:
+            run.set_state(stopped.status, "It was stopped before the first step.", 0)
         except BaseException as error:
             if ranks.is_consequence(error) or not ranks.claim(run.folder / FAILURE):
                 raise Elsewhere from error
@@ -148,10 +181,14 @@ def _teach_locked(
     known_tokens = len(tokenizer)
     encoder = Encoder(tokenizer, get_format(name), _window(config, files.window))
     new_tokens = range(known_tokens, len(tokenizer))
-    train_rows, cut = _rows(encoder, run.data / "train.jsonl", config)
-    valid_rows, _ = _rows(encoder, run.data / "valid.jsonl", config)
+    if ranks.is_first():
+        train_rows, valid_rows = _rows(run, encoder, paths, interrupted)
+    ranks.wait()
+    if not ranks.is_first():  # They are in the cache now.
+        train_rows, valid_rows = _rows(run, encoder, paths, interrupted)
     if not train_rows:
         raise DataError("There is nothing to learn in these conversations.", advice="They need replies.")
+    cut = train_rows.cut_turns
     if cut:
         say(f"{cut} turns are longer than the window of {encoder.window} tokens; they lost their beginning.")
     if ranks.is_first():
@@ -225,13 +262,28 @@ def _conversations(path: Path) -> Iterator[Conversation]:
                 yield item.conversation
 
 
-def _rows(encoder: Encoder, path: Path, config: TrainConfig) -> tuple[list[Example], int]:
-    """The rows of a file of conversations, and how many turns lost their beginning."""
+def _rows(run: Run, encoder: Encoder, paths: Paths, interrupted: Callable[[], bool]) -> tuple[Rows, Rows]:
+    """What is learned and what the model is tested on, as rows."""
+    from chat_app.rows import RowRules, rows_of
+
+    config = run.config()
     learn: Any = config.learn
-    rows: list[Example] = []
-    for conversation in _conversations(path):
-        rows += encoder.examples(conversation, learn, 1.0 - config.overlap, config.max_turns)
-    return rows, sum(row.cut_tokens > 0 for row in rows)
+    rules = RowRules(learn, 1.0 - config.overlap, config.max_turns)
+    cache = paths.cache_of("rows")
+    written = time.monotonic()
+
+    def told(count: int) -> None:
+        nonlocal written
+        if run.stop_requested() or interrupted():
+            raise _Stopped("stopped" if run.stop_requested() else "interrupted")
+        if time.monotonic() - written > 1:
+            written = time.monotonic()
+            run.set_state("running", f"Getting ready: {count:,} conversations are laid out.")
+
+    return (
+        rows_of(run.data / "train.jsonl", encoder, rules, cache, told=told),
+        rows_of(run.data / "valid.jsonl", encoder, rules, cache, told=told),
+    )
 
 
 def _window(config: TrainConfig, of_model: int) -> int:

@@ -23,7 +23,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from chat_app import ranks
 from chat_app.batching import Packer
 from chat_app.config import TrainConfig
-from chat_app.encoding import NOT_LEARNED, Example
+from chat_app.encoding import NOT_LEARNED, Example, lengths_of
 from chat_app.errors import RunError, SettingError, TrainingFailed
 from chat_app.lesson import Lesson
 from chat_app.likelihood import TOKENS_A_BATCH, Likelihood, likelihood, precision_context, summed_loss
@@ -128,7 +128,9 @@ class ChatTrainer(Trainer):
         """The likelihood of the validation rows, or None where there are none."""
         if not self.lesson.valid_rows:
             return None
-        rows = self.lesson.valid_rows[self.args.process_index :: self.args.world_size]
+        rows = self.lesson.valid_rows
+        if self.args.world_size > 1:
+            rows = rows[self.args.process_index :: self.args.world_size]
         mine = Likelihood(0.0, 0)
         if rows:
             mine = likelihood(self.causal, rows, self.packer, self.lesson.precision, self.evaluation_tokens())
@@ -139,7 +141,7 @@ class ChatTrainer(Trainer):
         """How many tokens to evaluate at once: on a GPU an evaluation must not need more memory than a step."""
         if self.lesson.device == "cpu":
             return TOKENS_A_BATCH
-        return min(TOKENS_A_BATCH, self.config.batch_size * max(len(row.ids) for row in self.lesson.train_rows))
+        return min(TOKENS_A_BATCH, self.config.batch_size * max(lengths_of(self.lesson.train_rows)))
 
     def evaluate(self, *arguments: Any, **named: Any) -> dict[str, float]:
         """Validation loss and perplexity, told to the callbacks as the Trainer does it."""

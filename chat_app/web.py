@@ -66,11 +66,11 @@ def build_app(
         server_port=rules.port,
         auth=_log_in_with(accounts) if needs_log_in else None,
         auth_message=_LOG_IN if needs_log_in else None,
-        max_file_size=rules.upload_bytes,
+        max_file_size=rules.upload_limit,
         **page_arguments(),
     )
     is_logged_in = _log_in_check(app) if needs_log_in else None
-    quota = Quota(3 * rules.upload_bytes, 20 * rules.upload_bytes, UPLOAD_HOURS * 3600) if rules.is_shared else None
+    quota = Quota(3 * rules.upload_limit, 20 * rules.upload_limit, UPLOAD_HOURS * 3600) if rules.is_shared else None
     app.add_middleware(
         Guard, rules=rules, callers=callers, throttle=throttle, quota=quota, is_logged_in=is_logged_in
     )  # The last one added is asked first.

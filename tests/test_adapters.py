@@ -20,8 +20,8 @@ from chat_app.config import LoadConfig, Paths, SamplingConfig, TrainConfig
 from chat_app.conversation import Conversation
 from chat_app.encoding import Encoder
 from chat_app.errors import ModelError, ModelNotFound
-from chat_app.exports import merge
 from chat_app.formats import get_format
+from chat_app.merging import merge
 from chat_app.models import fit_embeddings, load, load_parts
 
 PLAIN = LoadConfig(precision="float32", device="cpu")

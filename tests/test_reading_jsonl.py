@@ -210,7 +210,7 @@ def test_an_array_over_several_lines(tmp_path: Path) -> None:
         text = json.dumps(records, indent=indent)
         reading = read(tmp_path, text, "data.json")
         assert [found.texts for found in reading.conversations] == [["1", "2"], ["hi", "hello"], ["a", "b"]]
-        assert reading.kind == "jsonl"
+        assert reading.kind == ("jsonl" if indent is None else "json")
         assert [problem.reason for problem in reading.problems] == [
             "In item 3: The conversation has 1 turn; it needs at least two turns.",
             "In item 5: Here is a number instead of a conversation.",
@@ -230,10 +230,13 @@ def test_a_broken_array_tells_the_line(tmp_path: Path) -> None:
         read(tmp_path, '[\n["a", "b"],\n]\n', "data.json")
 
 
-def test_an_array_that_is_too_large_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("chat_app.reading.reader.MAX_WHOLE_MEGABYTES", 0)
-    with pytest.raises(DataError, match="at most 0 MB are read at once"):
-        read(tmp_path, '[\n["a", "b"]\n]\n', "data.json")
+def test_an_array_that_is_too_large_to_be_parsed_at_once_is_read_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("chat_app.reading.whole.MAX_WHOLE_BYTES", 0)
+    reading = read(tmp_path, '[\n["a", "b"],\n["alone"],\n["c", "d"]\n]\n', "data.json")
+    assert [found.texts for found in reading.conversations] == [["a", "b"], ["c", "d"]]
+    assert (reading.lines, [problem.line for problem in reading.problems]) == ([1, 3], [2])
 
 
 def test_lines_in_a_json_file(tmp_path: Path) -> None:

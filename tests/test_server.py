@@ -22,10 +22,11 @@ from fastapi.testclient import TestClient
 from chat_app.accounts import Accounts, Throttle
 from chat_app.config import LoadConfig, Paths, TrainConfig
 from chat_app.errors import SettingError
+from chat_app.gathering import Wanted
 from chat_app.guard import Callers
 from chat_app.server import add_flags, rules_of
 from chat_app.services import ServerRules, Services
-from chat_app.teaching import prepare_run_from_files
+from chat_app.teaching import prepare_run_from
 from chat_app.web import build_app
 
 APP = Path(__file__).resolve().parent.parent / "app.py"
@@ -178,7 +179,7 @@ def test_a_training_under_way_is_interrupted_in_order(home: Path, tiny_folder: P
     file = home.parent / "talk.tsv"
     file.write_text("".join(f"Hello number {number}\tHi, {number}!\n" for number in range(40)))
     config = TrainConfig(model=str(tiny_folder), epochs=1000, patience=0, threads=1)
-    run, _ = prepare_run_from_files(config, [file], Paths(home))
+    run, _ = prepare_run_from(config, Wanted((file,)), Paths(home))
     run.note(queued=True)
     app = App(home, ["--port", "0", "--model", str(tiny_folder)])
     app.wait_for_address()

@@ -14,14 +14,15 @@ import pytest
 from chat_app.config import CAREFULNESS, LoadConfig, Paths, SamplingConfig, TrainConfig
 from chat_app.conversation import Conversation
 from chat_app.errors import ModelError, SettingError, UserError
-from chat_app.reading import read_file
+from chat_app.material import gather
 from chat_app.runs import Run, State
 from chat_app.services import LOCAL_VISITOR, ServerRules, Services
 from chat_app.ui import escape, model_choices, models_tab, run_report, words
 from chat_app.ui.chat_tab import ChatTab
 from chat_app.ui.controls import Controls
+from chat_app.ui.data_report import preview_of, report_of
 from chat_app.ui.talk import LONGEST_MESSAGE, Talk, Turn
-from chat_app.ui.teach_tab import GROUPS, preview_of, report_of
+from chat_app.ui.teach_tab import GROUPS
 from chat_app.ui.visitor import Visitors
 
 HOSTILE = "<img src=x onerror=alert(1)> \"quoted\" 'single' & $$x$$"
@@ -215,13 +216,13 @@ def test_carefulness_and_groups_name_real_settings() -> None:
 def test_what_was_read_is_shown_escaped_and_by_line(tmp_path: Path) -> None:
     file = tmp_path / "a.tsv"
     file.write_text("<b>hi</b>\tyes\n<script>x\n" + "long\t" + "y" * 900 + "\n", encoding="utf-8")
-    reading = read_file(file, name="<i>.tsv")
-    report = report_of(reading, ["<i>.tsv"])
+    material = gather([file], Paths(tmp_path).cache_of("material"), names=["<i>.tsv"])
+    report = report_of(material.facts, material.problems())
     assert "<i>" not in report
     assert "<script" not in report
     assert "1 line was left out" in report
     assert "<td>2</td>" in report
-    rows = preview_of(reading)["rows"]
+    rows = preview_of(material.conversations())["rows"]
     assert rows[0]["text"] == "<b>hi</b>"  # As text: the view makes no markup of it.
     assert len(rows[3]["text"]) < 500
 
@@ -310,8 +311,7 @@ def test_replies_before_and_now_stand_side_by_side_escaped() -> None:
 
 
 def test_a_conversation_of_many_turns_is_shortened_in_the_preview() -> None:
-    reading: Any = SimpleNamespace(conversations=[Conversation.from_turns([str(number) for number in range(9)])])
-    rows = preview_of(reading)["rows"]
+    rows = preview_of([Conversation.from_turns([str(number) for number in range(9)])])["rows"]
     assert len(rows) == 6
     assert rows[-1]["note"] == "and 3 more"
 

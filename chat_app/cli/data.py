@@ -4,19 +4,33 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from chat_app.cli.flags import add_reading, wanted_of
+from chat_app.config import STARTER
 from chat_app.errors import DataError
 from chat_app.formats import FORMAT_NAMES
+
+if TYPE_CHECKING:
+    from chat_app.checking import Check
+    from chat_app.material import Material
 
 
 def add_commands(commands: Any) -> None:
     """Tell the parser about this file's commands."""
-    inspect = commands.add_parser("inspect", help="show what is read from a file, and what is wrong on which line")
-    inspect.add_argument("file", metavar="FILE")
+    inspect = commands.add_parser(
+        "inspect", help="show what is read from files, what is wrong on which line, and mend it"
+    )
+    inspect.add_argument("file", nargs="*", metavar="FILE")
     inspect.add_argument("--json", action="store_true", help="as JSON")
+    inspect.add_argument("--no-check", action="store_true", help="only read, do not look for duplicates and the like")
+    inspect.add_argument("--model", default=STARTER, metavar="M", help=f"whose tokens are counted (default: {STARTER})")
+    inspect.add_argument("--out", metavar="FILE", help="write the mended conversations to this .jsonl or .tsv")
+    add_reading(inspect)
     inspect.set_defaults(command=_inspect)
 
     encode = commands.add_parser("encode", help="show the token ids that a model sees, as JSON")
@@ -31,29 +45,82 @@ def add_commands(commands: Any) -> None:
 
 
 def _inspect(options: argparse.Namespace) -> None:
-    from chat_app.reading import read_file
+    from chat_app.cli.progress import Counting
+    from chat_app.config import Paths
+    from chat_app.gathering import checked, gathered, write_mended
 
-    reading = read_file(Path(options.file))
+    paths, wanted = Paths.default(), wanted_of(options, options.file)
+    with Counting("reading") as reading:
+        material = gathered(wanted, paths, told=reading.told)
+    check = None
+    if not options.no_check:
+        with Counting("checking", material.facts.conversations) as checking:
+            check = checked(material, paths, options.model, checking.told)
     if options.json:
-        facts = {
-            "conversations": len(reading.conversations),
-            "turns": reading.turns,
-            "kind": reading.kind,
-            "encoding": reading.encoding,
-            "problems": [asdict(problem) for problem in reading.problems],
-            "problems_total": reading.problems_total,
-        }
-        print(json.dumps(facts, ensure_ascii=False))
-        return
-    print(f"{len(reading.conversations)} conversations, {reading.turns} turns ({reading.kind}, {reading.encoding})")
-    for conversation in reading.conversations[:3]:
+        print(json.dumps(_facts(material, check), ensure_ascii=False))
+    else:
+        _print(material, check)
+    if options.out:
+        with Counting("writing", material.facts.conversations) as writing:
+            lost = write_mended(material, Path(options.out), writing.told)
+        print(f"Written to {options.out}.", file=sys.stderr)
+        if lost:
+            print(f"{lost} conversations lost something that TSV cannot hold; JSONL keeps all.", file=sys.stderr)
+
+
+def _facts(material: Material, check: Check | None) -> dict[str, Any]:
+    facts = material.facts
+    looks = facts.looks
+    return {
+        "conversations": facts.conversations,
+        "turns": facts.turns,
+        "kind": looks[0].kind if looks else "",
+        "encoding": ", ".join(dict.fromkeys(look.encoding for look in looks if look.encoding)),
+        "files": [asdict(look) for look in looks],
+        "parts": facts.parts,
+        "problems": [asdict(problem) for problem in material.all_problems()],
+        "problems_total": facts.problems,
+        "check": check.to_dict() if check else None,
+    }
+
+
+def _print(material: Material, check: Check | None) -> None:
+    facts = material.facts
+    kinds = ", ".join(dict.fromkeys(f"{look.kind}, {look.encoding}".rstrip(", ") for look in facts.looks))
+    print(f"{facts.conversations} conversations, {facts.turns} turns ({kinds})")
+    if len(facts.parts) > 1:
+        print(", ".join(f"{count} {part}" for part, count in facts.parts.items()))
+    for look in facts.looks:
+        if look.columns:
+            print("columns: " + ", ".join(f"{column.name}={column.role}" for column in look.columns))
+        if look.speakers:
+            people = ", ".join(f"{one.name} ({one.messages})" for one in look.speakers[:8])
+            print(f"speakers: {people}; the bot is {look.bot}")
+    for conversation in islice(material.conversations(), 3):
         print()
         for message in conversation.messages:
             print(f"  {message.role:>9}: {message.text}")
     print()
-    print(f"{reading.problems_total} problems" if reading.problems_total else "No problems.")
-    for problem in reading.problems:
+    print(f"{facts.problems} problems" if facts.problems else "No problems.")
+    for problem in material.all_problems():
         print(f"  {problem.sentence()}")
+    if check is not None:
+        _print_check(check)
+
+
+def _print_check(check: Check) -> None:
+    print()
+    tokens = f"{check.tokens:,} tokens" if check.tokens is not None else ""
+    fitting = f"{check.fitting:.1%} of the conversations fit the window" if check.fitting is not None else ""
+    languages = ", ".join(f"{name} {share:.0%}" for name, share in check.languages)
+    print("; ".join(part for part in (tokens, fitting, languages) if part))
+    if not check.findings:
+        print("The check found nothing to worry about.")
+    for finding in check.findings:
+        mend = f" [--repair {finding.repair}]" if finding.repair else ""
+        print(f"{finding.count:>7,}  {finding.title}{mend}")
+        for spot in finding.spots[:2]:
+            print(f"         {spot.file}, line {spot.line}: {spot.quote}")
 
 
 def _encode(options: argparse.Namespace) -> None:

@@ -6,13 +6,16 @@ import argparse
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from chat_app.config import LoadConfig, SamplingConfig, TrainConfig, from_mapping
-from chat_app.errors import DataError
+from chat_app.config import from_mapping
+from chat_app.errors import DataError, SettingError
 from chat_app.recipe import read_recipe
 
-Config = TypeVar("Config", SamplingConfig, LoadConfig, TrainConfig)
+if TYPE_CHECKING:
+    from chat_app.gathering import Wanted
+
+Config = TypeVar("Config")
 
 
 def add_settings(parser: argparse.ArgumentParser, kind: type, *, without: tuple[str, ...] = ()) -> None:
@@ -43,11 +46,51 @@ def settings_of(options: argparse.Namespace, kind: type[Config], defaults: Mappi
     file = getattr(options, "config", None)
     if file is not None:
         values.update(read_recipe(Path(file))[0])
-    for one in fields(kind):
+    for one in fields(kind):  # type: ignore[arg-type]
         typed = getattr(options, one.name, None)
         if typed is not None:
             values[one.name] = tuple(typed) if isinstance(typed, list) else typed
     return from_mapping(kind, values)
+
+
+def add_reading(parser: argparse.ArgumentParser) -> None:
+    """The flags that say how files of conversations are to be understood, and which repairs are applied."""
+    from chat_app.checking import REPAIRS
+    from chat_app.reading import ReadingOptions
+
+    parser.add_argument(
+        "--hub", metavar="NAME", help="a data set of the Hub instead of files: owner/name, or e.g. dailydialog"
+    )
+    parser.add_argument("--hub-config", default="", metavar="NAME", help="the configuration of that data set")
+    parser.add_argument("--hub-split", default="", metavar="NAME", help="only this part of it, such as train")
+    parser.add_argument(
+        "--repair",
+        nargs="+",
+        default=[],
+        choices=sorted(REPAIRS),
+        metavar="NAME",
+        help=f"mend the conversations before they are used: {', '.join(sorted(REPAIRS))}",
+    )
+    add_settings(parser, ReadingOptions)
+
+
+def wanted_of(options: argparse.Namespace, files: list[str]) -> Wanted:
+    """What a command is to read.
+
+    Raises:
+        DataError: neither files nor a data set of the Hub, or a file that does not exist.
+        SettingError: an option that cannot be.
+    """
+    from chat_app.gathering import HubData, Wanted
+    from chat_app.reading import ReadingOptions
+
+    hub = HubData(options.hub, options.hub_config, options.hub_split) if options.hub else None
+    if hub is None and not files:
+        raise SettingError("data", "There is nothing to read.", advice="Give a file, or --hub NAME.")
+    understood = ReadingOptions(
+        **{one.name: given for one in fields(ReadingOptions) if (given := getattr(options, one.name, None)) is not None}
+    )
+    return Wanted(tuple(read_paths(files)), (), hub, understood, frozenset(options.repair))
 
 
 def read_paths(names: list[str]) -> list[Path]:

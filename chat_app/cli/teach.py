@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from chat_app import ranks
-from chat_app.cli.flags import add_settings, read_paths, settings_of
+from chat_app.cli.flags import add_reading, add_settings, read_paths, settings_of, wanted_of
 from chat_app.config import Paths, TrainConfig, from_mapping, to_mapping
 from chat_app.errors import ChatAppError, RunError, SettingError
 from chat_app.recipe import FILE, read_recipe, recipe_of
@@ -34,6 +34,7 @@ def add_commands(commands: Any) -> None:
     train.add_argument("--no-rehearse", action="store_true", help="the same as --rehearse off")
     train.add_argument("--supervised", action="store_true", help=argparse.SUPPRESS)
     add_settings(train, TrainConfig)
+    add_reading(train)
     train.set_defaults(command=_train)
 
     tokenizer = commands.add_parser("tokenizer", help="learn a new tokenizer from files")
@@ -63,7 +64,7 @@ def _train(options: argparse.Namespace) -> None:
     _short_flags(options)
     ranks.join(options.device or "")
     try:
-        run = Run(Path(ranks.from_first(lambda: str(_prepared(options, paths).folder))))
+        run = Run(Path(ranks.from_first(lambda: str(_run_of(options, paths).folder))))
         _run_to_end(run, paths, options)
     finally:
         ranks.leave()
@@ -80,10 +81,8 @@ def _short_flags(options: argparse.Namespace) -> None:
         options.rehearse = "off"
 
 
-def _prepared(options: argparse.Namespace, paths: Paths) -> Run:
+def _run_of(options: argparse.Namespace, paths: Paths) -> Run:
     """The run that the flags speak of: one to go on with, one that is there, or a new one."""
-    from chat_app.teaching import prepare_run_from_files
-
     named = read_recipe(Path(options.config)) if options.config else ({}, [], None)
     options.data = options.data or named[1]
     options.valid = options.valid or named[2]
@@ -91,18 +90,31 @@ def _prepared(options: argparse.Namespace, paths: Paths) -> Run:
         run = _resumed(options, paths)
     elif options.run and (Path(options.run) / "config.json").exists():
         run = Run(Path(options.run).resolve())
-    elif options.data:
-        config = settings_of(options, TrainConfig)
-        folder = Path(options.run).resolve() if options.run else None
-        valid = read_paths([options.valid])[0] if options.valid else None
-        run, reading = prepare_run_from_files(config, read_paths(options.data), paths, valid=valid, folder=folder)
-        names = [str(path.resolve()) for path in read_paths(options.data)]
-        write_text(run.folder / FILE, recipe_of(config, names, valid.resolve() if valid else None))
-        say(f"{len(reading.conversations)} conversations, {reading.problems_total} lines that cannot be used.")
-        for problem in reading.problems[:10]:
-            say(f"  {problem.sentence()}")
+    elif options.data or options.hub:
+        run = _prepared(options, paths)
     else:
         raise SettingError("data", "There is nothing to learn from.", advice="Give --data FILE, or --resume RUN.")
+    return run
+
+
+def _prepared(options: argparse.Namespace, paths: Paths) -> Run:
+    """A new run of what was asked for."""
+    from chat_app.cli.progress import Counting
+    from chat_app.teaching import prepare_run_from
+
+    config = settings_of(options, TrainConfig)
+    valid = read_paths([options.valid])[0] if options.valid else None
+    folder = Path(options.run).resolve() if options.run else None
+    with Counting("reading") as reading:
+        run, material = prepare_run_from(
+            config, wanted_of(options, options.data or []), paths, valid=valid, folder=folder, told=reading.told
+        )
+    say(f"{material.facts.conversations} conversations, {material.facts.problems} lines that cannot be used.")
+    for problem in material.problems(10):
+        say(f"  {problem.sentence()}")
+    if options.data:
+        names = [str(path.resolve()) for path in read_paths(options.data)]
+        write_text(run.folder / FILE, recipe_of(config, names, valid.resolve() if valid else None))
     return run
 
 
@@ -138,7 +150,7 @@ def _run_to_end(run: Run, paths: Paths, options: argparse.Namespace) -> None:
         presses = iter((run.request_stop,))
         signal.signal(signal.SIGINT, lambda *_: next(presses, _give_up)())
     say(f"Run {run.id} in {run.folder}")
-    from chat_app.cli.progress import Progress
+    from chat_app.cli.training_progress import Progress
 
     callbacks = [Progress(run)] if ranks.is_first() else []
     teach(run, paths, interrupted=gone.is_set, callbacks=callbacks, say=say)

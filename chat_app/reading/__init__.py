@@ -1,11 +1,15 @@
 """A file of conversations -> conversations, and what was wrong with the rest, by line.
 
-Tab-separated text and JSON Lines are told apart by what stands in the file. Knows files and their mistakes; knows
-nothing of prompts, tokens or pages.
+What kind a file is, is told by what stands in it. Knows files and their mistakes; knows nothing of prompts, tokens or
+pages.
 """
 
-from chat_app.reading.reader import iterate, read_file, read_files
-from chat_app.reading.report import Located, Problem, Reading
-from chat_app.reading.writer import write_jsonl
+from chat_app.reading.options import COLUMN_ROLES, ColumnRole, ReadingOptions
+from chat_app.reading.reader import iterate, look, nothing_usable, read_file, read_files
+from chat_app.reading.report import Column, Located, Look, Part, Problem, Reading, Speaker
+from chat_app.reading.writer import record_of, write_jsonl, write_tsv
 
-__all__ = ["Located", "Problem", "Reading", "iterate", "read_file", "read_files", "write_jsonl"]
+__all__ = [
+    "COLUMN_ROLES", "Column", "ColumnRole", "Located", "Look", "Part", "Problem", "Reading", "ReadingOptions",
+    "Speaker", "iterate", "look", "nothing_usable", "read_file", "read_files", "record_of", "write_jsonl", "write_tsv",
+]  # fmt: skip

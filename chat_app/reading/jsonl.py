@@ -1,4 +1,4 @@
-"""Lines of JSON, and files that are one JSON value, as conversations. Says in words what is wrong with broken JSON."""
+"""Lines of JSON as conversations, each line by itself."""
 
 from __future__ import annotations
 
@@ -7,18 +7,51 @@ from typing import Any
 
 import orjson
 
-from chat_app.errors import DataError
-from chat_app.reading import records
+from chat_app.reading import records, values
+from chat_app.reading.json_errors import explained
+from chat_app.reading.options import ReadingOptions
 from chat_app.reading.report import Located, Problem, Rejected
 from chat_app.reading.source import MAX_LINE_MEGABYTES, NumberedLine
-from chat_app.reading.texts import not_utf8
-
-BRACKETS = "Check the quotes, commas and brackets there."
-MISSING_NUMBERS = ("NaN", "Infinity")
 
 
-def conversations(lines: Iterable[NumberedLine], file: str, *, need_reply: bool = True) -> Iterator[Located | Problem]:
-    """Every line as a conversation or a problem; blank lines are passed over."""
+def conversations(
+    lines: Iterable[NumberedLine], file: str, *, options: ReadingOptions | None = None, need_reply: bool = True
+) -> Iterator[Located | Problem]:
+    """Every line as a conversation or a problem; blank lines are passed over.
+
+    Lines of a well-known corpus or of a table are read as that: there a conversation may take several lines.
+
+    Raises:
+        DataError: rows of a table no column of which is known to hold a conversation.
+    """
+    options = options or ReadingOptions()
+    sample, found = values.peeked(_values(lines, file))
+    way = values.way_of(sample, options, need_reply=need_reply)
+    if way != "records":
+        yield from values.conversations(found, way, file, options, need_reply=need_reply, items=False)
+        return
+    for item in found:
+        if isinstance(item, Problem):
+            yield item
+        else:
+            yield from _of_line(item[1], file, item[0], need_reply)
+
+
+def conversations_of_whole(
+    text: bytes, file: str, *, options: ReadingOptions | None = None, need_reply: bool = True
+) -> Iterator[Located | Problem]:
+    """The conversations of a file that is one JSON value over several lines; an item's number stands for its line.
+
+    Raises:
+        DataError: it is not JSON, so that no item can be told from the next.
+    """
+    from chat_app.reading import whole
+
+    value = whole.parsed_text(text, file)
+    yield from whole.conversations_of_value(value, file, options or ReadingOptions(), need_reply)
+
+
+def _values(lines: Iterable[NumberedLine], file: str) -> Iterator[tuple[int, Any] | Problem]:
     for number, raw in lines:
         if raw is None:
             reason = f"This line is longer than {MAX_LINE_MEGABYTES} MB."
@@ -27,66 +60,16 @@ def conversations(lines: Iterable[NumberedLine], file: str, *, need_reply: bool 
         if not raw or raw.isspace():
             continue
         try:
-            value = orjson.loads(raw)
+            yield number, orjson.loads(raw)
         except orjson.JSONDecodeError as error:
-            rejected = _broken(raw, error)
+            rejected = explained(raw, error)
             yield Problem(file, number, rejected.reason, rejected.advice)
-            continue
-        yield from _of_value(value, file, number, need_reply)
 
 
-def conversations_of_whole(text: bytes, file: str, *, need_reply: bool = True) -> Iterator[Located | Problem]:
-    """The conversations of a file that is one JSON value over several lines; an item's number stands for its line.
-
-    Raises:
-        DataError: it is not JSON, so that no item can be told from the next.
-    """
-    try:
-        value = orjson.loads(text)
-    except orjson.JSONDecodeError as error:
-        rejected = _broken(text, error, "file")
-        raise DataError(rejected.reason, where=f"{file}, line {error.lineno}", advice=rejected.advice) from error
-    yield from _of_value(value, file, None, need_reply)
-
-
-def _of_value(value: Any, file: str, line: int | None, need_reply: bool) -> Iterator[Located | Problem]:
+def _of_line(value: Any, file: str, line: int, need_reply: bool) -> Iterator[Located | Problem]:
     for item, record in records.parts(value):
-        position = line or item or 1
         try:
-            yield Located(records.conversation(record, need_reply=need_reply), position)
+            yield Located(records.conversation(record, need_reply=need_reply), line, file)
         except Rejected as rejected:
             reason = rejected.reason if item is None else f"In item {item}: {rejected.reason}"
-            yield Problem(file, position, reason, rejected.advice)
-
-
-def _broken(raw: bytes, error: orjson.JSONDecodeError, what: str = "line") -> Rejected:
-    """Why something is not JSON, for a person who has never read its grammar."""
-    try:
-        raw.decode("utf-8")
-    except UnicodeDecodeError as bad:
-        return not_utf8(bad.start, what)
-    if not raw.lstrip().startswith((b"{", b"[")):
-        return Rejected(f"This {what} is not JSON: it does not begin with {{ or [.", records.SHAPES)
-    where = f"at character {error.colno}"
-    rest = error.doc[error.pos : error.pos + 16].lstrip("-")
-    if "surrogate" in error.msg:
-        return Rejected(f"This {what} has half of a character (a lone \\ud800-\\udfff), {where}.", "Write it again.")
-    if rest.startswith(MISSING_NUMBERS):
-        return Rejected(
-            f"This {what} has a number that JSON does not have, {where}.", "Write null or a number instead."
-        )
-    if rest.startswith("'"):
-        return Rejected(f"This {what} has single quotes, {where}.", "JSON texts stand in double quotes.")
-    if "depth" in error.msg:
-        return Rejected(f"This {what} has too many brackets inside each other.", BRACKETS)
-    if "end of data" in error.msg:
-        return Rejected(f"This {what} ends too early: something that was opened is not closed.", BRACKETS)
-    if "trailing comma" in error.msg:
-        return Rejected(f"This {what} has a comma too many, {where}.", "Delete that comma.")
-    if "after document" in error.msg:
-        return Rejected(f"This {what} goes on after its end, {where}.", "Put each conversation on its own line.")
-    if "control character" in error.msg:
-        return Rejected(
-            f"This {what} has a tab or another control character in a text, {where}.", "Write a tab as \\t."
-        )
-    return Rejected(f"This {what} is not JSON, {where}.", BRACKETS)
+            yield Problem(file, line, reason, rejected.advice)

@@ -1,52 +1,92 @@
-"""Reads files of conversations: as a stream, as a whole, or several as one. Knows which part reads which kind."""
+"""Reads whatever a person brings: as a stream, as a whole, or several as one. Knows which part reads which kind."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from itertools import islice
+from pathlib import Path
 
 from chat_app.conversation import Conversation
 from chat_app.errors import DataError
-from chat_app.reading import jsonl, tsv
-from chat_app.reading.kinds import Layout, layout
-from chat_app.reading.report import Kind, Located, Problem, Reading
-from chat_app.reading.source import Source, open_source
+from chat_app.reading import containers
+from chat_app.reading.containers import Member
+from chat_app.reading.files import Readable, readable
+from chat_app.reading.official import part_of_file
+from chat_app.reading.options import ReadingOptions
+from chat_app.reading.report import Located, Look, Part, Problem, Reading
+from chat_app.reading.slack_export import is_slack_export, slack_export
 
-MAX_WHOLE_MEGABYTES = 200
 MAX_PROBLEMS = 100_000
 SHOWN_PROBLEMS = 3
+MOST_LOOKS = 50
 
 AnyPath = str | os.PathLike[str]
 
 
-def iterate(path: AnyPath, *, name: str | None = None, need_reply: bool = True) -> Iterator[Located | Problem]:
-    """The conversations and the problems of a file in their order, in bounded memory.
+def iterate(
+    path: AnyPath, *, name: str | None = None, options: ReadingOptions | None = None, need_reply: bool = True
+) -> Iterator[Located | Problem]:
+    """The conversations and the problems of a file, an archive or a folder in their order, in bounded memory.
 
     Args:
-        path: the file.
+        path: what to read.
         name: what to call it in problems, if not by the name it has on disk.
+        options: how to understand it, where that cannot be seen.
         need_reply: without it, conversations that nobody has answered are taken too (prompts for `generate`).
 
     Raises:
-        DataError: at once for a file that is missing, empty or no text; later for broken JSON over several lines.
+        DataError: at once for a file that is missing, empty or of no kind that is read; later for one that is broken
+            in the middle.
     """
-    source = open_source(path, name)
-    return _items(source, layout(source), need_reply)
+    place, options = Path(path), options or ReadingOptions()
+    name = name or place.name or str(path)
+    if is_slack_export(place):
+        return slack_export(place, name, options)
+    with ExitStack() as stack:
+        members = stack.enter_context(containers.opened(place, name))
+        first = next(members, None)
+        if isinstance(first, Member) and first.path == place:
+            return _with_part(readable(first, options, need_reply).items(), part_of_file(name))
+        return _of_members(stack.pop_all(), first, members, options, need_reply)
 
 
-def read_file(path: AnyPath, *, name: str | None = None, need_reply: bool = True) -> Reading:
-    """A whole file.
+def look(path: AnyPath, *, name: str | None = None, options: ReadingOptions | None = None) -> list[Look]:
+    """What a file, or each of the first files of an archive, turns out to be. Files that cannot be read are left out.
+
+    Raises:
+        DataError: as `iterate` at once.
+    """
+    place, options = Path(path), options or ReadingOptions()
+    name = name or place.name or str(path)
+    if is_slack_export(place):
+        return [Look(name, "slack")]
+    looks: list[Look] = []
+    with containers.opened(place, name) as members:
+        for member in islice(members, MOST_LOOKS):
+            if isinstance(member, Member) and member.path == place:
+                return [readable(member, options, True).look()]
+            if isinstance(member, Member) and (file := _if_readable(member, options, True)):
+                looks.append(file.look())
+    return looks
+
+
+def read_file(
+    path: AnyPath, *, name: str | None = None, options: ReadingOptions | None = None, need_reply: bool = True
+) -> Reading:
+    """A whole file in memory.
 
     Raises:
         DataError: it cannot be read, or holds no conversation that can be used.
     """
-    source = open_source(path, name)
-    how = layout(source)
+    looks = look(path, name=name, options=options)
+    name = name or Path(path).name
     conversations: list[Conversation] = []
     lines: list[int] = []
     problems: list[Problem] = []
     total = 0
-    for item in _items(source, how, need_reply):
+    for item in iterate(path, name=name, options=options, need_reply=need_reply):
         if isinstance(item, Located):
             conversations.append(item.conversation)
             lines.append(item.line)
@@ -55,20 +95,20 @@ def read_file(path: AnyPath, *, name: str | None = None, need_reply: bool = True
             if len(problems) < MAX_PROBLEMS:
                 problems.append(item)
     if not conversations:
-        raise _nothing_usable(source.name, problems, total)
-    kind: Kind = "tsv" if how == "tsv" else "jsonl"
-    return Reading(conversations, problems, lines, kind, source.encoding, total)
+        raise nothing_usable(name, problems, total)
+    encodings = ", ".join(dict.fromkeys(look.encoding for look in looks if look.encoding))
+    return Reading(conversations, problems, lines, looks[0].kind if looks else "text", encodings, total)
 
 
-def read_files(paths: Sequence[AnyPath], *, need_reply: bool = True) -> Reading:
-    """Several files as one, in their order. The kind is the first one's.
+def read_files(paths: Sequence[AnyPath], *, options: ReadingOptions | None = None, need_reply: bool = True) -> Reading:
+    """Several files as one in memory, in their order. The kind is the first one's.
 
     Raises:
         DataError: there is no file, or one of them is of no use: better no training than one on half of the data.
     """
     if not paths:
         raise DataError("No file was given.", advice="Give at least one file of conversations.")
-    readings = [read_file(path, need_reply=need_reply) for path in paths]
+    readings = [read_file(path, options=options, need_reply=need_reply) for path in paths]
     return Reading(
         conversations=[conversation for reading in readings for conversation in reading.conversations],
         problems=[problem for reading in readings for problem in reading.problems][:MAX_PROBLEMS],
@@ -79,30 +119,61 @@ def read_files(paths: Sequence[AnyPath], *, need_reply: bool = True) -> Reading:
     )
 
 
-def _items(source: Source, how: Layout, need_reply: bool) -> Iterator[Located | Problem]:
-    if how == "tsv":
-        return tsv.conversations(source.lines(), source.name)
-    if how == "jsonl":
-        return jsonl.conversations(source.lines(), source.name, need_reply=need_reply)
-    return jsonl.conversations_of_whole(_whole(source), source.name, need_reply=need_reply)
-
-
-def _whole(source: Source) -> bytes:
-    size = source.path.stat().st_size
-    if size > MAX_WHOLE_MEGABYTES * 1_000_000:
-        raise DataError(
-            f"This file is one JSON value of {size / 1e6:,.0f} MB; at most {MAX_WHOLE_MEGABYTES} MB are read at once.",
-            where=source.name,
-            advice="Save it as JSON Lines: one conversation a line.",
-        )
-    return b"".join(source.chunks())
-
-
-def _nothing_usable(name: str, problems: list[Problem], total: int) -> DataError:
+def nothing_usable(name: str, problems: Sequence[Problem], total: int) -> DataError:
+    """The error for a file that holds only problems, or nothing at all."""
     if not problems:
         return DataError("The file holds no conversation.", where=name, advice="Write one conversation a line.")
     shown = problems[:SHOWN_PROBLEMS]
-    reasons = [f"{problem.reason} {problem.advice}" for problem in shown]
-    listed = " ".join(f"Line {problem.line}: {reason}" for problem, reason in zip(shown, reasons, strict=True))
+    listed = " ".join(f"{_place(problem, name)}{problem.reason} {problem.advice}" for problem in shown)
     more = f" And {total - len(shown):,} more." if total > len(shown) else ""
     return DataError(f"Nothing in this file can be used. {listed}{more}", where=name)
+
+
+def _place(problem: Problem, name: str) -> str:
+    inside = problem.file.removeprefix(name).lstrip("/")
+    if problem.line is None:
+        return f"{inside}: " if inside else ""
+    return f"{inside}, line {problem.line}: " if inside else f"Line {problem.line}: "
+
+
+def _of_members(
+    stack: ExitStack,
+    first: Member | Problem | None,
+    rest: Iterator[Member | Problem],
+    options: ReadingOptions,
+    need_reply: bool,
+) -> Iterator[Located | Problem]:
+    """The conversations of the files of an archive or a folder, each file with what it is meant for."""
+    with stack:
+        member = first
+        while member is not None:
+            if isinstance(member, Problem):
+                yield member
+            else:
+                try:
+                    items = readable(member, options, need_reply).items()
+                    yield from _named(items, member.name, part_of_file(member.name))
+                except DataError as error:
+                    yield Problem(member.name, None, error.what, error.advice or "")
+            member = next(rest, None)
+
+
+def _if_readable(member: Member, options: ReadingOptions, need_reply: bool) -> Readable | None:
+    try:
+        return readable(member, options, need_reply)
+    except DataError:
+        return None
+
+
+def _with_part(items: Iterator[Located | Problem], part: Part) -> Iterator[Located | Problem]:
+    return items if part == "train" else _named(items, "", part)
+
+
+def _named(items: Iterator[Located | Problem], file: str, part: Part) -> Iterator[Located | Problem]:
+    """The same, with the file's name and its part where they do not say another."""
+    for item in items:
+        if isinstance(item, Located):
+            own = part if item.part == "train" else item.part
+            yield Located(item.conversation, item.line, item.file or file, own)
+        else:
+            yield item

@@ -6,40 +6,67 @@ from collections.abc import Iterator
 from typing import Any
 
 from chat_app.conversation import Conversation, Message, Role
+from chat_app.reading import marks
+from chat_app.reading.messages import (
+    ROLE_KEYS,
+    SHAPES,
+    SURE_ROLE_KEYS,
+    as_text,
+    first_key,
+    from_messages,
+    named,
+    together,
+)  # fmt: skip
 from chat_app.reading.report import Rejected, quoted
 from chat_app.reading.texts import answered, check_count, cleaned, split_context
 
-LIST_KEYS = ("messages", "conversations", "conversation", "turns", "dialog", "dialogue")
-CONTEXT_KEYS = ("context", "prompt", "instruction", "question", "input")
-REPLY_KEYS = ("response", "reply", "completion", "output", "answer")
-SYSTEM_KEYS = ("system", "persona")
-ROLE_KEYS = ("role", "from")
-TEXT_KEYS = ("content", "value")
+LIST_KEYS = (
+    "messages", "conversations", "conversation", "turns", "dialog", "dialogue", "items", "utterances", "data", "chat",
+)  # fmt: skip
+# Before the context comes what it is asked about, a question after it.
+CONTEXT_KEYS = (
+    "context", "prompt", "instruction", "question", "input", "questions", "query", "user", "human", "source",
+)  # fmt: skip
+REPLY_KEYS = (
+    "response", "reply", "completion", "output", "answer", "answers", "chosen", "assistant", "bot", "gpt", "target",
+)  # fmt: skip
+SYSTEM_KEYS = ("system", "system_prompt", "persona", "personas", "personality")
+# A text of several turns with marks ("### Human: ... ### Assistant: ...").
+MARKED_KEYS = ("text", "chosen", "content", "sample")
+# Where the answers of a reading-comprehension set stand.
+ANSWER_KEYS = ("text", "input_text")
 
-ROLE_NAMES: dict[str, Role] = {
-    "system": "system",
-    "developer": "system",
-    "user": "user",
-    "human": "user",
-    "assistant": "assistant",
-    "gpt": "assistant",
-    "bot": "assistant",
-    "model": "assistant",
-}
-
-SHAPES = (
-    'Use a list of texts, or {"messages": [{"role": "user", "content": "..."}, '
-    '{"role": "assistant", "content": "..."}]}.'
-)
-AS_TEXT = "Write it as text, in double quotes."
+SHOWN_FIELDS = 10
 
 
 def parts(value: Any) -> Iterator[tuple[int | None, Any]]:
     """The records in a value: itself, without a number, or the items of a list of records, numbered from 1."""
-    if isinstance(value, list) and value and _is_record(value[0]):
+    if isinstance(value, list) and value and is_record(value[0]):
         yield from enumerate(value, start=1)
     else:
         yield None, value
+
+
+def is_record(item: Any) -> bool:
+    """Whether an item of a list is a conversation by itself, and not one of the turns of a conversation."""
+    if isinstance(item, dict):
+        return not any(key in item for key in SURE_ROLE_KEYS)
+    return isinstance(item, list)
+
+
+def is_known(record: dict[str, Any], *, need_reply: bool = True) -> bool:
+    """Whether a record holds a conversation by the names of its fields; if not, it may be a row of a table."""
+    if any(isinstance(record.get(key), list) for key in LIST_KEYS):
+        return True
+    if any(isinstance(record.get(key), str) and marks.has_marks(record[key]) for key in (*LIST_KEYS, *MARKED_KEYS)):
+        return True
+    context, reply = first_key(record, CONTEXT_KEYS), first_key(record, REPLY_KEYS)
+    if context is not None and reply is not None:
+        return True
+    texts = sum(isinstance(value, str) for value in record.values())
+    if context is None and reply is None:
+        return False
+    return not need_reply or texts <= 1
 
 
 def conversation(value: Any, *, need_reply: bool = True) -> Conversation:
@@ -51,126 +78,200 @@ def conversation(value: Any, *, need_reply: bool = True) -> Conversation:
     if isinstance(value, list):
         return _from_list(value, None, need_reply)
     if not isinstance(value, dict):
-        raise Rejected(f"Here is {_named(value)} instead of a conversation.", SHAPES)
-    key = _first_key(value, LIST_KEYS)
+        raise Rejected(f"Here is {named(value)} instead of a conversation.", SHAPES)
+    key = first_key(value, LIST_KEYS)
     system = _system(value)
     if key is None:
-        return _from_pair(value, system, need_reply)
-    if not isinstance(value[key], list):
-        raise Rejected(f"{quoted(key)} is {_named(value[key])}, not a list of turns.", SHAPES)
-    return _from_list(value[key], system, need_reply)
+        return _from_fields(value, system, need_reply)
+    if isinstance(value[key], list):
+        return _from_list(value[key], system, need_reply)
+    if isinstance(value[key], str) and (found := marks.conversation(value[key], system, need_reply)):
+        return found
+    raise Rejected(f"{quoted(key)} is {named(value[key])}, not a list of turns.", SHAPES)
 
 
 def _from_list(items: list[Any], system: str | None, need_reply: bool) -> Conversation:
     if not items:
         raise Rejected("The conversation has no turns.", "Write at least two, or delete the line.")
     check_count(len(items))
-    if isinstance(items[0], dict):
-        return _from_messages(items, system, need_reply)
-    turns = [cleaned(_text(item, f"turn {number}"), f"turn {number}") for number, item in enumerate(items, start=1)]
+    first = items[0]
+    if isinstance(first, dict):
+        if first_key(first, ROLE_KEYS) is None and _is_pair(first):
+            return _from_pairs(items, system, need_reply)
+        return from_messages(items, system, need_reply)
+    turns = [cleaned(as_text(item, f"turn {number}"), f"turn {number}") for number, item in enumerate(items, start=1)]
     if need_reply and len(turns) < 2:
         raise Rejected("The conversation has 1 turn; it needs at least two turns.", "Add the reply.")
     return Conversation.from_turns(turns, system=system)
 
 
-def _from_messages(items: list[Any], system: str | None, need_reply: bool) -> Conversation:
+def _is_pair(item: dict[str, Any]) -> bool:
+    return first_key(item, CONTEXT_KEYS) is not None and first_key(item, REPLY_KEYS) is not None
+
+
+def _from_pairs(items: list[Any], system: str | None, need_reply: bool) -> Conversation:
+    """Turns that come two at a time: [{"human": "...", "assistant": "..."}, ...]; the first may have a system text."""
     messages = [] if system is None else [Message("system", system)]
     roles: set[Role] = set()
     for number, item in enumerate(items, start=1):
-        message = _message(item, number)
-        if message is not None:
-            messages.append(message)
-            roles.add(message.role)
-    if need_reply and "assistant" not in roles:
-        raise Rejected(
-            "No message is the assistant's: there is nothing to learn in it.",
-            'Add a reply with the role "assistant", or delete the line.',
-        )
-    if not roles - {"system"}:
-        raise Rejected("The conversation has no turns.", 'Add a message with the role "user".')
-    return Conversation.from_messages(messages)
+        what = f"item {number} of the conversation"
+        if not isinstance(item, dict):
+            raise Rejected(f"{what.capitalize()} is {named(item)}, not a question with its answer.", SHAPES)
+        own = _system(item)
+        pair: list[tuple[Role, str | None]] = [("system", own)] if own is not None else []
+        context, reply = first_key(item, CONTEXT_KEYS), first_key(item, REPLY_KEYS)
+        if context is None and reply is None:
+            raise Rejected(f"{what.capitalize()} has neither a question nor an answer.", SHAPES)
+        pair += [("user", as_text(item[context], what))] if context else []
+        pair += [("assistant", as_text(item[reply], what))] if reply else []
+        messages += [Message(role, cleaned(text, what)) for role, text in pair if text and text.strip()]
+        roles.update(message.role for message in messages[-2:])
+    return together(messages, roles, need_reply)
 
 
-def _message(item: Any, number: int) -> Message | None:
-    """One message; None for an empty system text, which many data sets have and which says nothing."""
-    what = f"message {number}"
-    if not isinstance(item, dict):
-        raise Rejected(f"Message {number} is {_named(item)}, but the first one has a role.", SHAPES)
-    role = _role(item, number)
-    key = "content" if "content" in item else _first_key(item, TEXT_KEYS)
-    if key is None:
-        raise Rejected(f"Message {number} has no text.", 'Write the text under "content".')
-    text = item[key]
-    if type(text) is not str:
-        text = _joined_parts(text, what) if isinstance(text, list) else _text(text, what)
-    if role == "system" and not text.strip():
-        return None
-    weight = item.get("weight")
-    if weight is not None and weight not in (0, 1):
-        raise Rejected(
-            f"Message {number} has a weight that is neither 0 nor 1.",
-            "Use 0 for a reply that is not to be learned, or 1.",
-        )
-    return Message(role, cleaned(text, what), weight is None or weight == 1)
-
-
-def _role(item: dict[str, Any], number: int) -> Role:
-    key = _first_key(item, ROLE_KEYS)
-    if key is None:
-        raise Rejected(f"Message {number} does not say whose it is.", 'Add "role": "user" or "role": "assistant".')
-    name = item[key]
-    if not isinstance(name, str):
-        raise Rejected(f"The role of message {number} is {_named(name)}.", "Use system, user or assistant.")
-    role = ROLE_NAMES.get(name) or ROLE_NAMES.get(name.strip().lower())
-    if role is None:
-        raise Rejected(f"Message {number} has the unknown role {quoted(name)}.", "Use system, user or assistant.")
-    return role
-
-
-def _joined_parts(content: list[Any], what: str) -> str:
-    """A content that comes in parts; only parts of text can be learned from. Each part begins a line."""
-    texts = []
-    for part in content:
-        if not isinstance(part, dict) or part.get("type") != "text":
-            raise Rejected(
-                f"{what.capitalize()} has a part that is not text.",
-                'Leave only parts like {"type": "text", "text": "..."}.',
-            )
-        texts.append(_text(part.get("text"), what))
-    return "\n".join(texts)
-
-
-def _from_pair(record: dict[str, Any], system: str | None, need_reply: bool) -> Conversation:
-    context_key, reply_key = _first_key(record, CONTEXT_KEYS), _first_key(record, REPLY_KEYS)
+def _from_fields(record: dict[str, Any], system: str | None, need_reply: bool) -> Conversation:
+    context_key, reply_key = first_key(record, CONTEXT_KEYS), first_key(record, REPLY_KEYS)
+    if reply_key == "chosen":
+        return _preferred(record, context_key, system, need_reply)
+    if (context_key is None or reply_key is None) and (found := _from_marked(record, system, need_reply)):
+        return found
     if context_key is None and reply_key is None:
-        names = ", ".join(quoted(name) for name in list(record)[:3]) or "nothing"
-        raise Rejected(f"No field here is known to hold a conversation (found: {names}).", SHAPES)
+        raise Rejected(f"No field here is known to hold a conversation (found: {_fields(record)}).", SHAPES)
     if context_key is None:
-        raise Rejected("The context is missing.", 'Write it under "context".')
-    turns = _context(record, context_key)
+        raise Rejected("The context is missing.", f'Write it under "context". The fields here: {_fields(record)}.')
+    if isinstance(record[context_key], list) and reply_key is not None:
+        if _has_messages(record[context_key]):
+            return _from_list(_with_reply(record[context_key], record[reply_key]), system, need_reply)
+        if context_key == "questions":
+            return answered(*_questions(record["questions"], record[reply_key]), system)
+    if reply_key is not None and (found := _from_open_prompt(record[context_key], record[reply_key], system)):
+        return found
+    turns = _history(record) + _context(record, context_key)
     if reply_key is None:
         if need_reply:
-            raise Rejected("The reply is missing.", 'Write it under "reply".')
+            raise Rejected("The reply is missing.", f'Write it under "reply". The fields here: {_fields(record)}.')
         check_count(len(turns))
         turns = [cleaned(turn, f"turn {number}") for number, turn in enumerate(turns, start=1)]
         return Conversation.from_turns(turns, system=system, last="user")
-    return answered(turns, _text(record[reply_key], "the reply"), system)
+    reply = record[reply_key]
+    return answered(turns, _best_answer(reply) if reply_key == "answers" else as_text(reply, "the reply"), system)
+
+
+def _from_marked(record: dict[str, Any], system: str | None, need_reply: bool) -> Conversation | None:
+    for key in (*MARKED_KEYS, "prompt"):
+        if isinstance(record.get(key), str) and (found := marks.conversation(record[key], system, need_reply)):
+            return found
+    return None
+
+
+def _from_open_prompt(prompt: Any, reply: Any, system: str | None) -> Conversation | None:
+    """A prompt that is marked as far as the reply: "Human: Hello\\n\\nAssistant:"."""
+    if not isinstance(prompt, str) or not isinstance(reply, str) or marks.style_of(prompt) is None:
+        return None
+    return marks.conversation(f"{prompt}{reply}", system, need_reply=True)
+
+
+def _preferred(record: dict[str, Any], context_key: str | None, system: str | None, need_reply: bool) -> Conversation:
+    """Preference data: what was chosen is learned. It may be a reply, or the whole conversation."""
+    chosen = record["chosen"]
+    context = record[context_key] if context_key else None
+    if isinstance(chosen, list):
+        whole = _has_messages(chosen) and any(item.get("role", item.get("from")) == "user" for item in chosen[:2])
+        before = context if isinstance(context, list) and not whole else []
+        if isinstance(context, str) and not whole:
+            before = [{"role": "user", "content": context}]
+        return _from_list([*before, *chosen], system, need_reply)
+    text = as_text(chosen, "the chosen reply")
+    if found := marks.conversation(text, system, need_reply):
+        return found
+    if context_key is None:
+        raise Rejected("The context is missing.", 'Write it under "prompt".')
+    if isinstance(context, list) and _has_messages(context):
+        return _from_list([*context, {"role": "assistant", "content": text}], system, need_reply)
+    if found := _from_open_prompt(context, text, system):
+        return found
+    return answered(_history(record) + _context(record, context_key), text, system)
+
+
+def _has_messages(items: list[Any]) -> bool:
+    return bool(items) and isinstance(items[0], dict) and first_key(items[0], SURE_ROLE_KEYS) is not None
+
+
+def _with_reply(prompt: list[Any], reply: Any) -> list[Any]:
+    """A prompt of messages and its completion, which is messages too, or a text."""
+    return [*prompt, *reply] if isinstance(reply, list) else [*prompt, {"role": "assistant", "content": reply}]
+
+
+def _questions(questions: list[Any], answers: Any) -> tuple[list[str], str]:
+    """Several questions about one thing, each with its answer: (all turns but the last, the last answer)."""
+    if isinstance(answers, dict) and (key := first_key(answers, ANSWER_KEYS)):
+        answers = answers[key]
+    if not isinstance(answers, list):
+        raise Rejected(f"There are several questions, but the answers are {named(answers)}.", "Write a list of texts.")
+    if not questions or len(questions) != len(answers):
+        raise Rejected(
+            f"There are {len(questions):,} questions and {len(answers):,} answers.", "Give each question one answer."
+        )
+    turns = []
+    for number, pair in enumerate(zip(questions, answers, strict=True), start=1):
+        turns += [as_text(pair[0], f"question {number}"), as_text(pair[1], f"answer {number}")]
+    return turns[:-1], turns[-1]
+
+
+def _best_answer(answers: Any) -> str:
+    """The first of several answers to one question."""
+    if isinstance(answers, dict) and (key := first_key(answers, ANSWER_KEYS)):
+        answers = answers[key]
+    if isinstance(answers, list):
+        if not answers:
+            raise Rejected("The list of answers is empty.", "Write the answer there, or delete the whole conversation.")
+        answers = answers[0]
+        if isinstance(answers, dict) and (key := first_key(answers, ANSWER_KEYS)):
+            answers = answers[key]
+    return as_text(answers, "the answer")
 
 
 def _context(record: dict[str, Any], key: str) -> list[str]:
     """The turns before the reply. The text that an instruction is about may stand in a field of its own, "input"."""
     context = record[key]
     if isinstance(context, list):
-        turns = [_text(item, f"turn {number}") for number, item in enumerate(context, start=1)]
-        if not turns:
+        turns = [as_text(item, f"turn {number}") for number, item in enumerate(context, start=1)]
+        if not turns and not isinstance(record.get("question"), str):
             raise Rejected("The context is empty.", "Write something there, or delete the whole conversation.")
     else:
-        turns = split_context(_text(context, "the context"))
+        turns = split_context(as_text(context, "the context"))
+    if key == "context" and isinstance(record.get("question"), str):
+        question = record["question"]
+        # A list of turns is what was said before the question; a text is what it is asked about.
+        joined = isinstance(context, str) and context.strip()
+        turns = [*turns[:-1], f"{turns[-1]}\n{question}"] if joined else [*_said(turns), question]
     more = record.get("input")
     if key != "input" and more is not None:
-        more = _text(more, "the input").strip()
+        more = as_text(more, "the input").strip()
         if more:
-            turns[-1] = f"{turns[-1]}\n{more}"
+            turns[-1] = f"{turns[-1]}\n{more}" if turns[-1].strip() else more
+    return turns
+
+
+def _said(turns: list[str]) -> list[str]:
+    return [turn for turn in turns if turn.strip()]
+
+
+def _history(record: dict[str, Any]) -> list[str]:
+    """What was said before an instruction: pairs of a question and its answer, or turns."""
+    history = record.get("history")
+    if history is None:
+        return []
+    if not isinstance(history, list):
+        raise Rejected(f"The history is {named(history)}, not a list of turns.", 'Write [["question", "answer"], ...].')
+    turns: list[str] = []
+    for number, item in enumerate(history, start=1):
+        said = item if isinstance(item, list) else [item]
+        if isinstance(item, list) and len(item) != 2:
+            raise Rejected(
+                f"Item {number} of the history has {len(item)} texts.", "Write a question and its answer in each."
+            )
+        turns += [as_text(text, f"item {number} of the history") for text in said]
     return turns
 
 
@@ -182,39 +283,14 @@ def _system(record: dict[str, Any]) -> str | None:
         if value is None:
             continue
         sentences = value if isinstance(value, list) else [value]
-        texts += [text for sentence in sentences if (text := _text(sentence, f"the {key} text").strip())]
+        if key == "personas" and sentences and all(isinstance(sentence, list) for sentence in sentences):
+            sentences = sentences[-1]  # of two speakers, the second one is who answers
+        texts += [text for sentence in sentences if (text := as_text(sentence, f"the {key} text").strip())]
     return cleaned("\n".join(texts), "the system text") if texts else None
 
 
-def _text(value: Any, what: str) -> str:
-    if isinstance(value, str):
-        return value
-    raise Rejected(f"{what[0].upper()}{what[1:]} is {_named(value)}, not text.", AS_TEXT)
-
-
-def _first_key(record: dict[str, Any], keys: tuple[str, ...]) -> str | None:
-    """The first of the keys that has a value. A key with null counts as left out."""
-    for key in keys:
-        if record.get(key) is not None:
-            return key
-    return None
-
-
-def _is_record(item: Any) -> bool:
-    """Whether an item of a list is a conversation by itself, and not one of the turns of a conversation."""
-    if isinstance(item, dict):
-        return not any(key in item for key in ROLE_KEYS)
-    return isinstance(item, list)
-
-
-def _named(value: Any) -> str:
-    """What a JSON value is, in words."""
-    if value is None:
-        return "nothing (null)"
-    if isinstance(value, bool):
-        return "true or false"
-    if isinstance(value, int | float):
-        return "a number"
-    if isinstance(value, str):
-        return "a text"
-    return "a list" if isinstance(value, list) else "an object in braces"
+def _fields(record: dict[str, Any]) -> str:
+    """The names of the fields, as they may stand in a sentence."""
+    names = [quoted(name) for name in list(record)[:SHOWN_FIELDS]]
+    more = len(record) - len(names)
+    return (", ".join(names) + (f" and {more} more" if more else "")) or "nothing"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -105,6 +106,14 @@ class Reading:
     def turns(self) -> int:
         """The number of turns of all the conversations, system texts not counted."""
         return sum(len(conversation.turns) for conversation in self.conversations)
+
+    def located(self) -> Iterator[Located]:
+        """The conversations with their lines."""
+        return map(Located, self.conversations, self.lines)
+
+    def all_problems(self) -> Iterator[Problem]:
+        """The problems."""
+        return iter(self.problems)
 
 
 class Rejected(Exception):

@@ -1,0 +1,143 @@
+"""What a person brings -> gathered conversations, their check, and the mended set as a file.
+
+Files and data sets of the Hub are the same from here on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from chat_app.cache import digest_of
+from chat_app.checking import Check, Checker
+from chat_app.config import STARTER, Paths
+from chat_app.errors import DataError
+from chat_app.material import Material, Told, gather, gather_items
+from chat_app.reading import ReadingOptions, write_jsonl, write_tsv
+
+CHECK_VERSION = "1"
+
+
+@dataclass(frozen=True)
+class HubData:
+    """A data set on the Hub. `config` and `split` may be empty: the only or first one, and all of them. With `folders`
+    the name may also be that of a folder on this computer, which visitors of a server must not choose."""
+
+    name: str
+    config: str = ""
+    split: str = ""
+    folders: bool = True
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is to be learned from.
+
+    Attributes:
+        files: on this computer; `names` is what to call them, if not by their names on disk.
+        hub: instead of files, a data set.
+        options: how to understand it.
+        repairs: names of repairs to apply.
+    """
+
+    files: tuple[Path, ...] = ()
+    names: tuple[str, ...] = ()
+    hub: HubData | None = None
+    options: ReadingOptions = field(default_factory=ReadingOptions)
+    repairs: frozenset[str] = frozenset()
+
+
+def gathered(
+    wanted: Wanted,
+    paths: Paths,
+    *,
+    need_reply: bool = True,
+    told: Told = lambda conversations, problems: None,
+) -> Material:
+    """Read what is wanted, or find what was read before.
+
+    Raises:
+        DataError: it cannot be read, or nothing of it can be used.
+    """
+    cache = paths.cache_of("material")
+    if wanted.hub is None:
+        names = wanted.names or None
+        found = gather(wanted.files, cache, wanted.options, need_reply=need_reply, names=names, told=told)
+    else:
+        from chat_app.hub_data import load
+
+        hub = wanted.hub
+        items = load(
+            hub.name,
+            config=hub.config or None,
+            split=hub.split or None,
+            options=wanted.options,
+            need_reply=need_reply,
+            folders=hub.folders,
+        )
+        settings = orjson.dumps([asdict(hub), asdict(wanted.options), need_reply]).decode()
+        found = gather_items(items, [settings], hub.name, cache, told)
+    return found.with_repairs(wanted.repairs)
+
+
+def checked(
+    material: Material,
+    paths: Paths,
+    model: str = STARTER,
+    told: Callable[[int], None] = lambda count: None,
+) -> Check:
+    """The check of the conversations as they were read, with the tokens that a model makes of them.
+
+    Args:
+        told: is told how many conversations were looked at; it may raise to stop the work.
+    """
+    from chat_app.models import load_tokenizer, window_of
+
+    tokenizer = load_tokenizer(model, paths)
+    window = min(window_of(model, paths), 1024)
+    backend = tokenizer.backend_tokenizer
+    kept = material.folder / f"check-{digest_of([CHECK_VERSION, str(window), backend.to_str()])}.json"
+    try:
+        return Check.from_dict(orjson.loads(kept.read_bytes()))
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # It was not checked before.
+
+    def count_tokens(texts: Sequence[str]) -> list[int]:
+        return [len(one.ids) for one in backend.encode_batch_fast(list(texts), add_special_tokens=False)]
+
+    checker = Checker(count_tokens=count_tokens, window=window)
+    for number, item in enumerate(material.as_read(), start=1):
+        checker.add(item)
+        if number % 1_000 == 0:
+            told(number)
+    check = checker.result()
+    kept.write_bytes(orjson.dumps(check.to_dict()))
+    return check
+
+
+def write_mended(material: Material, path: Path, told: Callable[[int], None] = lambda count: None) -> int:
+    """The conversations with their repairs as a file; its ending, .jsonl or .tsv, tells the kind.
+
+    Returns:
+        How many conversations lost something because the kind cannot hold it.
+
+    Raises:
+        DataError: another ending.
+    """
+    if path.suffix not in (".jsonl", ".tsv"):
+        raise DataError(f"Conversations are not written as '{path.suffix}'.", advice="Name it .jsonl or .tsv.")
+
+    def counted() -> Any:
+        for number, conversation in enumerate(material.conversations(), start=1):
+            if number % 1_000 == 0:
+                told(number)
+            yield conversation
+
+    if path.suffix == ".tsv":
+        return write_tsv(counted(), path)
+    write_jsonl(counted(), path)
+    return 0

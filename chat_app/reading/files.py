@@ -1,0 +1,168 @@
+"""One file -> what kind it is, and a reader for it. Knows all the kinds and the order in which they are tried."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from chat_app.errors import DataError
+from chat_app.reading import chats, corpora, delimited, dialogpt, exports, jsonl, marked, tsv, whatsapp, whole
+from chat_app.reading.chats import ChatMessage
+from chat_app.reading.containers import Member
+from chat_app.reading.kinds import layout
+from chat_app.reading.options import ReadingOptions
+from chat_app.reading.report import Column, Kind, Located, Look, Problem
+from chat_app.reading.signatures import ZIP_HEADS
+from chat_app.reading.source import MAX_LINE_BYTES, Source, open_source
+
+HEAD_BYTES = 8
+
+Items = Iterator[Located | Problem]
+
+
+@dataclass(frozen=True)
+class Readable:
+    """A file of a known kind. Both functions begin anew each time they are called."""
+
+    look: Callable[[], Look]
+    items: Callable[[], Items]
+
+
+def readable(member: Member, options: ReadingOptions, need_reply: bool) -> Readable:
+    """The kind of a file, found by what stands in it.
+
+    Raises:
+        DataError: it is missing, empty, or of no kind that is read.
+    """
+    table = _binary_table(member)
+    if table is not None:
+        return _of_table(table, member, options, need_reply)
+    source = open_source(member.path, member.name)
+    how = layout(source)
+    if how == "json" or (how == "jsonl" and _is_one_value(source)):
+        return _of_whole(source, options, need_reply)
+    if how == "jsonl":
+        read = partial(jsonl.conversations, file=source.name, options=options, need_reply=need_reply)
+        return _plain("jsonl", source, lambda: read(source.lines()))
+    return _of_text(source, options, need_reply)
+
+
+def _binary_table(member: Member) -> Kind | None:
+    from chat_app.reading import parquet, xlsx
+
+    try:
+        with member.path.open("rb") as file:
+            head = file.read(HEAD_BYTES)
+    except (OSError, ValueError):
+        return None
+    if parquet.is_parquet(head):
+        return "parquet"
+    is_zip = head.startswith(ZIP_HEADS)  # An archive that is no document never comes here.
+    return "xlsx" if is_zip or xlsx.is_workbook(head) else None
+
+
+def _of_table(kind: Kind, member: Member, options: ReadingOptions, need_reply: bool) -> Readable:
+    from chat_app.reading import parquet, xlsx
+
+    reader: Any = parquet if kind == "parquet" else xlsx
+    path, name = member.path, member.name
+    return Readable(
+        lambda: Look(name, kind, columns=reader.look(path, name, options)),
+        lambda: reader.conversations(path, name, options, need_reply=need_reply),
+    )
+
+
+def _of_text(source: Source, options: ReadingOptions, need_reply: bool) -> Readable:
+    """What is not JSON."""
+    if whatsapp.recognises(source):
+        style = whatsapp.style_of(source)
+        messages = partial(whatsapp.messages, source, style)
+        return _of_chat("whatsapp", source.name, source.encoding, messages, options)
+    if dialogpt.recognises(source):
+        return _plain("dialogpt", source, lambda: dialogpt.conversations(source, options, need_reply))
+    corpus = None if options.columns else corpora.recognised(source)
+    if corpus is not None:
+        return _plain(corpus, source, lambda: corpora.conversations(source, corpus, options, need_reply))
+    dialect = delimited.dialect_of(source)
+    if dialect is not None:
+        return _plain(
+            "tsv" if dialect.delimiter == "\t" else "csv",
+            source,
+            lambda: delimited.conversations(source, dialect, options, need_reply=need_reply),
+            lambda: delimited.look(source, dialect, options),
+        )
+    if marked.recognises(source):
+        return _plain("marked", source, lambda: marked.conversations(source, options, need_reply))
+    return _plain(
+        "tsv",
+        source,
+        lambda: tsv.conversations(source.lines(), source.name, options, need_reply=need_reply),
+        lambda: tsv.look(source.lines(), source.name, options),
+    )
+
+
+def _of_whole(source: Source, options: ReadingOptions, need_reply: bool) -> Readable:
+    """A file that is one JSON value. It is parsed once, when it is first needed, if it is not too large for that."""
+    if whole.is_streamed(source):
+        return _plain("json", source, lambda: whole.conversations(source, options, need_reply))
+    value = whole.parsed(source)
+    program = exports.kind_of(value)
+    if program is not None:
+        messages = partial(exports.messages_of, value, program, source.name)
+        return _of_chat(program, source.name, source.encoding, messages, options)
+    return _plain("json", source, lambda: whole.conversations_of_value(value, source.name, options, need_reply))
+
+
+def _of_chat(
+    kind: Kind,
+    name: str,
+    encoding: str,
+    messages: Callable[[], Iterator[ChatMessage | Problem]],
+    options: ReadingOptions,
+) -> Readable:
+    found = chats.survey(messages(), options)
+    bot = chats.guess_bot(found, options, name)
+    return Readable(
+        lambda: Look(name, kind, encoding, speakers=found.speakers, bot=bot),
+        lambda: chats.conversations(messages(), name, options, bot, found.speakers),
+    )
+
+
+def _plain(
+    kind: Kind, source: Source, items: Callable[[], Items], columns: Callable[[], tuple[Column, ...]] = lambda: ()
+) -> Readable:
+    return Readable(lambda: Look(source.name, kind, source.encoding, columns()), items)
+
+
+def _is_one_value(source: Source) -> bool:
+    """Whether the only line is more than a conversation or a list of them: an exported chat, a data set in parts, or so
+    long that it is no line any more."""
+    if not _is_one_line(source):
+        return False
+    if source.path.stat().st_size > MAX_LINE_BYTES:
+        return True
+    try:
+        value = whole.parsed(source)
+    except DataError:
+        return False  # What is wrong with it is said by its line.
+    return exports.kind_of(value) is not None or (isinstance(value, dict) and whole.has_sections(value))
+
+
+def _is_one_line(source: Source) -> bool:
+    """Whether nothing but spaces follows the first line, however long it is."""
+    seen_end = False
+    chunks = source.chunks()
+    try:
+        for chunk in chunks:
+            if not seen_end:
+                _, end, chunk = chunk.lstrip().partition(b"\n") if b"\n" in chunk else chunk.lstrip().partition(b"\r")
+                seen_end = bool(end)
+                if not seen_end:
+                    continue
+            if chunk.strip():
+                return False
+    finally:
+        chunks.close()
+    return True

@@ -1,0 +1,159 @@
+"""What the name of a column says about its cells, and the name of a speaker about whose side it is; in ten languages.
+
+Knows words. Knows no cells and no tables.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from typing import Literal
+
+from chat_app.conversation import Role
+
+# "user" and "assistant" are columns of turns where both are there, "dialog" is an id or a list, "id" may be a row's.
+Meaning = Literal[
+    "context", "reply", "user", "assistant", "system", "dialog", "id", "speaker", "text", "time", "split", "turn"
+]
+
+LONGEST_NAME = 64
+NUMBER_AT_END = re.compile(r"^(.*?) ?([0-9]{1,4})$")
+LOWER_UPPER = re.compile(r"(?<=[a-z])(?=[A-Z])")
+ONE_IDENTIFIER = re.compile(r"[A-Za-z][A-Za-z0-9]*(?:_[A-Za-z0-9]+)+|[a-z]+(?:[A-Z][a-z0-9]+)+")
+
+_NAMES: dict[Meaning, str] = {
+    "context": """
+        context question prompt input instruction source query request q history post inquiry
+        frage kontext eingabe anfrage anweisung; contexte entrée requête invite consigne; pregunta contexto entrada
+        consulta instrucción; pergunta instrução; domanda contesto richiesta istruzione; vraag invoer opdracht;
+        вопрос контекст запрос инструкция; 问题 問題 提问 上下文 输入 指令 问; 質問 文脈 入力 指示
+    """,
+    "reply": """
+        reply response answer completion output target a chosen
+        antwort ausgabe erwiderung; réponse reponse sortie; respuesta salida; resposta saída; risposta; antwoord
+        uitvoer; ответ вывод; 回答 答案 回复 回覆 输出 答; 返答 答え 応答 出力 返信
+    """,
+    "system": """
+        system persona system+prompt system+message system+text systemprompt
+        systemtext; système; sistema; systeem; система; 系统 系统提示; システム
+    """,
+    "dialog": """
+        conversation dialog dialogue chat thread session ticket case messages turns utterances dialogs
+        gespräch unterhaltung dialoge; fil discussion; conversación conversacion diálogo hilo; conversa;
+        conversazione dialogo; gesprek dialoog; диалог разговор беседа; 对话 會話 会话 對話; 会話 対話
+    """,
+    "id": "id uid uuid key row index idx no nr number num # nummer numéro número numero номер 编号 序号 番号",
+    "speaker": """
+        speaker role author sender from who name participant username nickname handle
+        sprecher rolle absender autor; locuteur rôle expéditeur auteur; hablante rol remitente; falante papel
+        remetente; parlante ruolo mittente autore; spreker afzender auteur; говорящий роль автор отправитель;
+        说话人 角色 发送者 说话者; 話者 役割 送信者 発言者
+    """,
+    "text": """
+        text message content utterance body msg value line sentence statement
+        nachricht inhalt äußerung; texte contenu; texto mensaje contenido; mensagem conteúdo; testo messaggio
+        contenuto; tekst bericht inhoud; текст сообщение реплика; 文本 消息 内容 信息; テキスト メッセージ 本文 発話
+        発言
+    """,
+    "time": """
+        time timestamp date datetime created sent order sequence seq position step created+at sent+at create+time
+        zeit datum uhrzeit zeitpunkt zeitstempel reihenfolge; heure horodatage ordre; fecha hora orden; data ordem;
+        ora ordine; tijd tijdstip volgorde; время дата порядок; 时间 日期 顺序; 時間 日時 日付 順番
+    """,
+    "split": "split subset partition fold set part aufteilung partición divisão 划分 分割",
+    "turn": "turn runde tour turno beurt ход 轮次 ターン",
+}
+_USERS = """
+    user human customer client person patient student caller visitor guest seeker buyer consumer prompter usr inbound
+    kunde nutzer benutzer; utilisateur; cliente usuario; usuário utilizador; utente; gebruiker klant;
+    пользователь клиент; 用户 客户 顾客 使用者; ユーザー ユーザ お客様
+"""
+_ASSISTANTS = """
+    assistant bot chatbot gpt chatgpt model ai agent support operator helper advisor representative rep staff service
+    assistent berater kundendienst; conseiller; asistente agente soporte; assistente suporte; supporto; medewerker;
+    ассистент бот помощник оператор поддержка; 助手 客服 机器人 助理; アシスタント ボット
+"""
+_SYSTEMS = "system developer"
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(word.replace("+", " ") for word in text.replace(";", " ").split())
+
+
+# What makes an id, a position or a speaker of the word before it: "conversation id", "turn number", "user name".
+_IDS = _words("id ids uid idx index no nr number num nummer key code номер 编号 番号")
+_SPEAKER_ENDS = _words("id idx name role type label")
+
+_MEANT: list[tuple[Meaning, str]] = [("user", _USERS), ("assistant", _ASSISTANTS), *_NAMES.items()]
+_SIDES: list[tuple[Role, str]] = [("user", _USERS), ("assistant", _ASSISTANTS), ("system", _SYSTEMS)]
+MEANINGS = {word: meaning for meaning, names in _MEANT for word in _words(names)}
+ROLES = {word: role for role, names in _SIDES for word in _words(names)}
+
+
+def plain(name: str) -> str:
+    """A name as names are compared: without capitals, marks and signs between its words ("ConversationID_1")."""
+    name = LOWER_UPPER.sub(" ", unicodedata.normalize("NFKC", name[: 2 * LONGEST_NAME]).replace("\ufeff", ""))
+    return " ".join("".join(sign if sign.isalnum() or sign == "#" else " " for sign in name.casefold()).split())
+
+
+def numbered(name: str) -> tuple[str, int | None]:
+    """A plain name without the number at its end, and that number."""
+    found = NUMBER_AT_END.match(name)
+    return (found[1], int(found[2])) if found and found[1] else (name, None)
+
+
+def meaning(name: str) -> Meaning | None:
+    """What a column of this name holds, as far as the name tells; None if it tells nothing."""
+    if len(name) > LONGEST_NAME:
+        return None
+    word = plain(name)
+    known = MEANINGS.get(word)
+    if known:
+        return known
+    base, number = numbered(word)
+    if number is not None:
+        return _numbered_meaning(base)
+    first, _, last = word.rpartition(" ")
+    if first:
+        return _pair_meaning(first, last)
+    if word == "replies":
+        return "reply"
+    return MEANINGS.get(word.removesuffix("s"))
+
+
+def _numbered_meaning(base: str) -> Meaning | None:
+    """Numbered columns are turns ("turn 1", "message_2", "user 3"), or pairs ("question 1", "answer 1")."""
+    known = MEANINGS.get(base)
+    if known in ("turn", "text", "speaker", "user", "assistant"):
+        return "turn"
+    return known if known in ("context", "reply") else None
+
+
+def _pair_meaning(first: str, last: str) -> Meaning | None:
+    before = meaning(first)
+    if last in _SPEAKER_ENDS and before in ("speaker", "user", "assistant"):
+        return "speaker"
+    if last in _IDS:
+        return {"dialog": "dialog", "turn": "time", "text": "time", "context": "id", "reply": "id"}.get(before or "")  # type: ignore[return-value]
+    after = MEANINGS.get(last)
+    if after in ("text", "context", "reply") and before in ("user", "assistant"):
+        return before  # "customer message", "bot reply"
+    if before == "system" and after in ("text", "context"):
+        return "system"
+    if after == "text" and before in ("context", "reply"):
+        return before
+    return after if after in ("text", "time", "context", "reply", "speaker") and before is None else None
+
+
+def role(speaker: str) -> Role | None:
+    """Whose side somebody of this name is on: by the whole name, or by its last word that tells ("support agent 7")."""
+    word = plain(speaker)
+    known = ROLES.get(word)
+    if known or not word:
+        return known
+    return next((ROLES[part] for part in reversed(word.split()) if part in ROLES and part != "system"), None)
+
+
+def is_identifier(name: str) -> bool:
+    """Whether nobody would say this: "user_msg", "createdAt"."""
+    return len(name) <= LONGEST_NAME and ONE_IDENTIFIER.fullmatch(name.strip()) is not None

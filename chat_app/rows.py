@@ -1,0 +1,178 @@
+"""Rows for a model, made once from a file of conversations, kept by content and mapped into memory from the disk.
+
+Ten conversations and a million cost the same memory: the system reads from the disk what a batch needs.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
+
+from chat_app.cache import Cache, digest_of
+from chat_app.conversation import Conversation
+from chat_app.encoding import NOT_LEARNED, Encoder, Example, Learn
+from chat_app.errors import DataError
+from chat_app.reading import Problem, iterate
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+VERSION = "1"  # Another one, and all rows are made anew.
+ROWS, FACTS = "rows.arrow", "facts.json"
+AT_ONCE = 1_000
+
+
+@dataclass(frozen=True)
+class RowRules:
+    """How conversations become rows, beside the tokenizer and the format: see Encoder.examples.
+
+    Attributes:
+        learn: "replies" or "all".
+        new_share: of the window of each further row of a long conversation.
+        max_turns: the most turns a row shows, 0 for no limit.
+    """
+
+    learn: Learn = "replies"
+    new_share: float = 0.5
+    max_turns: int = 0
+
+
+class Rows(Sequence[Example]):
+    """Rows on disk.
+
+    Args:
+        folder: an entry of the cache, made by `rows_of`.
+    """
+
+    def __init__(self, folder: Path):
+        from datasets import Dataset
+
+        facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+        self.cut_turns: int = facts["cut_turns"]
+        self.tokens: int = facts["tokens"]
+        self._length: int = facts["rows"]
+        self._has_types: bool = facts["types"]
+        self._data: Dataset | None = Dataset.from_file(str(folder / ROWS)) if self._length else None
+
+    def __len__(self) -> int:
+        return self._length
+
+    @overload
+    def __getitem__(self, index: int) -> Example: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Example]: ...
+
+    def __getitem__(self, index: int | slice) -> Example | list[Example]:
+        if isinstance(index, slice):
+            return [self[one] for one in range(*index.indices(self._length))]
+        if not -self._length <= index < self._length or self._data is None:
+            raise IndexError(index)
+        row = self._data[index % self._length]
+        labels = [token if learned else NOT_LEARNED for token, learned in zip(row["ids"], row["learned"], strict=True)]
+        return Example(row["ids"], row["types"] if self._has_types else None, labels)
+
+    def lengths(self) -> list[int]:
+        """Tokens of each row."""
+        return [] if self._data is None else list(self._data["length"])
+
+
+def rows_of(
+    file: Path, encoder: Encoder, rules: RowRules, cache: Cache, *, told: Callable[[int], None] = lambda count: None
+) -> Rows:
+    """The rows of a file of conversations, from the cache where they were made before.
+
+    Args:
+        file: JSON Lines as `write_jsonl` writes them; none or an empty one gives no rows.
+        told: is told how many conversations are done; it may raise to stop the work.
+
+    Raises:
+        DataError: a conversation cannot be laid out, or the disk is too full to keep the rows.
+    """
+    key = digest_of([VERSION, _signature(encoder, rules), *([file] if file.exists() else [])])
+    entry = cache.find(key)
+    rows = _opened(entry) if entry else None
+    if rows is None:
+        cache.drop(key)
+        with cache.making(key) as folder:
+            _make(folder, file, encoder, rules, told)
+        entry = cache.find(key)
+        rows = _opened(entry) if entry else None
+    if rows is None:
+        raise DataError("The prepared conversations could not be kept.", advice="Free some space on the disk.")
+    return rows
+
+
+def _make(folder: Path, file: Path, encoder: Encoder, rules: RowRules, told: Callable[[int], None]) -> None:
+    from datasets import Features, List, Value
+    from datasets.arrow_writer import ArrowWriter
+
+    whole = {"ids": List(Value("int32")), "learned": List(Value("bool")), "length": Value("int32")}
+    if encoder.format.has_types:
+        whole["types"] = List(Value("int32"))
+    count = done = cut = tokens = 0
+    writer = ArrowWriter(path=str(folder / ROWS), features=Features(whole), writer_batch_size=AT_ONCE)
+    try:
+        for conversations in _in_batches(_conversations(file), AT_ONCE):
+            encoder.prepare(text for one in conversations for text in (*one.texts, one.system or ""))
+            rows = [
+                row
+                for one in conversations
+                for row in encoder.examples(one, rules.learn, rules.new_share, rules.max_turns)
+            ]
+            if rows:
+                writer.write_batch(_columns(rows, encoder.format.has_types))
+            count, done = count + len(rows), done + len(conversations)
+            cut += sum(row.cut_tokens > 0 for row in rows)
+            tokens += sum(len(row.ids) for row in rows)
+            told(done)
+        if count:
+            writer.finalize()
+    finally:
+        encoder.forget()
+        writer.close()
+    facts = {"rows": count, "cut_turns": cut, "tokens": tokens, "types": encoder.format.has_types}
+    (folder / FACTS).write_text(json.dumps(facts), encoding="utf-8")
+
+
+def _columns(rows: Sequence[Example], has_types: bool) -> dict[str, list[Any]]:
+    columns: dict[str, list[Any]] = {
+        "ids": [row.ids for row in rows],
+        "learned": [[label != NOT_LEARNED for label in row.labels] for row in rows],
+        "length": [len(row.ids) for row in rows],
+    }
+    if has_types:
+        columns["types"] = [row.types for row in rows]
+    return columns
+
+
+def _signature(encoder: Encoder, rules: RowRules) -> str:
+    """Everything beside the conversations that decides the ids of a row."""
+    tokenizer = encoder.tokenizer.backend_tokenizer.to_str()
+    template = encoder.tokenizer.chat_template if encoder.format.render is None else ""
+    values = [encoder.format.name, sorted(encoder.marks.items()), encoder.window, tokenizer, template]
+    return json.dumps([*values, rules.learn, rules.new_share, rules.max_turns], default=str)
+
+
+def _conversations(file: Path) -> Iterator[Conversation]:
+    if file.exists() and file.stat().st_size:
+        for item in iterate(file, need_reply=False):
+            if not isinstance(item, Problem):
+                yield item.conversation
+
+
+def _in_batches(conversations: Iterator[Conversation], size: int) -> Iterator[list[Conversation]]:
+    while batch := list(islice(conversations, size)):
+        yield batch
+
+
+def _opened(entry: Path) -> Rows | None:
+    """The rows, or None where they are damaged."""
+    try:
+        return Rows(entry)
+    except (OSError, ValueError, KeyError):  # pyarrow's errors are ValueErrors
+        return None

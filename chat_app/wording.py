@@ -1,0 +1,175 @@
+"""Other wordings of what somebody said, made by rules of English that keep the meaning. Knows words only.
+
+They teach a model that a question stays the same when it is put differently; of another language only the marks and
+the keywords change.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Sequence
+
+# Phrases of one line can stand for one another in a question without changing what is asked.
+_SAME: tuple[tuple[str, ...], ...] = (
+    ("what is", "what's"),
+    ("where is", "where's", "where can I find"),
+    ("who is", "who's"),
+    ("how is", "how's"),
+    ("when is", "when's"),
+    ("that is", "that's"),
+    ("it is", "it's"),
+    ("i am", "i'm"),
+    ("i have", "i've"),
+    ("i will", "i'll"),
+    ("you are", "you're"),
+    ("do not", "don't"),
+    ("does not", "doesn't"),
+    ("did not", "didn't"),
+    ("is not", "isn't"),
+    ("are not", "aren't"),
+    ("cannot", "can't", "can not"),
+    ("how do i", "how can i", "how should i", "how would i"),
+    ("where can i", "where do i", "where could i", "where should i"),
+    ("can you", "could you", "would you"),
+    ("can i", "could i", "may i", "am i able to", "is it possible to"),
+    ("do you have", "have you got"),
+    ("do you like", "do you enjoy", "are you fond of"),
+    ("do you know", "have you any idea", "can you say"),
+    ("do you think", "would you say", "do you believe"),
+    ("what is your", "tell me your", "may i know your"),
+    ("what are your", "tell me your", "may i know your"),
+    ("tell me", "let me know"),
+    ("what time", "when"),
+    ("what kind of", "what sort of", "which kind of", "what type of"),
+    ("how much is", "what is the price of"),
+    ("want to", "would like to", "wish to"),
+    ("i need", "i want", "i would like"),
+    ("favorite", "favourite", "best-loved"),
+    ("hello", "hi", "hey"),
+    ("thanks", "thank you"),
+)
+_GREETINGS = ("Hey, ", "Hi, ", "Hello! ", "So, ", "Well, ", "OK, ", "And ", "By the way, ", "One more thing: ")
+_ASKING = (
+    "Please, ", "Excuse me, ", "Tell me, ", "Can you tell me, ", "Could you please tell me: ", "I want to ask: ",
+    "Quick question: ", "I would like to know, ", "Do you know, ", "I have a question. ", "I was wondering, ",
+)  # fmt: skip
+_CLOSINGS = (" please", ", please", " then", " now")
+_ASKED = (" Thanks!", " Thank you.", " Do you know?", " I wonder.", " Tell me!")
+_ABOUT = (
+    "{}", "{}", "{}?", "{} please", "What about {}?", "Tell me about {}.", "I want to ask about {}.", "Which {}?",
+    "A question about {}.", "I was wondering about {}.", "What can you say about {}?", "{}, do you know?",
+)  # fmt: skip
+_END = re.compile(r"[\s.!?]+$")
+_WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
+_SMALL_WORDS = frozenset(
+    _WORD.findall("""
+    a an the do does did is are am was were be been to of for in on at it its that this these those so and or but if
+    with from by as about you your yours i my me mine we our us he she they them his her their can could would should
+    will may might must shall have has had got get not no what which who whom whose where when why how much many any
+    some there here please tell just very really too what's where's who's how's i'm i've it's that's don't
+    """)
+)
+# Verbs and adjectives that go with any subject: keywords only where there are no others.
+_LIGHT_WORDS = frozenset(
+    _WORD.findall("""
+    like love want need know think go going come say said make take give feel see look use used work works thing things
+    good new best great nice today now often always ever also
+    """)
+)
+_DROPPED = frozenset(
+    _WORD.findall("a an the do does did is are am be to of for in on at it that this so you your i my me")
+)
+
+
+def worded(prompt: str, chance: random.Random) -> str:
+    """The same in another wording: other phrases of the same meaning, a greeting, a small word less, other capitals and
+    marks. Nothing is added that would ask something else."""
+    mark = (found.group().strip() if (found := _END.search(prompt)) else "")[:3]
+    text = _END.sub("", prompt)
+    if not text or "\n" in text:
+        return prompt
+    is_question = "?" in mark
+    if chance.random() < 0.7:
+        text = _rephrased(text, chance)
+    if chance.random() < 0.35:
+        text = _without_small_word(text, chance)
+    if chance.random() < 0.5:
+        text = chance.choice(_GREETINGS + _ASKING if is_question else _GREETINGS) + _lower_first(text)
+    if is_question and chance.random() < 0.15:
+        text, mark = text + mark + chance.choice(_ASKED), ""
+    elif chance.random() < 0.2:
+        text += chance.choice(_CLOSINGS)
+    if mark and chance.random() < 0.3:
+        mark = chance.choice(("", "?", "??") if is_question else ("", "!", "."))
+    return chance.choice((text, text, text.lower(), text[:1].upper() + text[1:])) + mark
+
+
+def keywords(prompt: str) -> list[str]:
+    """The words of a prompt that say what it is about, in lower case."""
+    words = [word for word in _WORD.findall(prompt.lower()) if word not in _SMALL_WORDS]
+    return [word for word in words if word not in _LIGHT_WORDS] or words
+
+
+def about(prompt: str, others: Sequence[frozenset[str]], chance: random.Random) -> str:
+    """A prompt of nothing but what it is about: its keywords, or some of them, in a plain frame.
+
+    Args:
+        others: the keywords of other corrections; what would fit one of them too is not used, and the prompt comes back
+            as it is.
+    """
+    words = keywords(prompt)
+    if not words:
+        return prompt
+    if len(words) > 1 and chance.random() < 0.5:
+        words.remove(chance.choice(words))
+    if any(other.issuperset(words) for other in others):
+        return prompt
+    if chance.random() < 0.3:
+        words.reverse()
+    if chance.random() < 0.3:
+        words = [_other_number(word) for word in words]
+    return chance.choice(_ABOUT).format(" ".join(words))
+
+
+def _other_number(word: str) -> str:
+    """The plural of a singular and the other way round, where an s makes it."""
+    if len(word) < 3 or word.endswith(("ss", "us", "is")):
+        return word
+    return word[:-1] if word.endswith("s") else word + "s"
+
+
+def _rephrased(text: str, chance: random.Random) -> str:
+    """One or two phrases replaced by others of the same meaning."""
+    for _ in range(chance.choice((1, 2))):
+        hits = [
+            (found, phrase, group)
+            for group in _SAME
+            for phrase in group
+            if (found := re.search(rf"(?<!\w){re.escape(phrase)}(?!\w)", text, re.IGNORECASE))
+        ]
+        if hits:
+            found, phrase, group = chance.choice(hits)
+            other = chance.choice([one for one in group if one != phrase])
+            start, end = found.span()
+            text = text[:start] + (other[:1].upper() + other[1:] if start == 0 else other) + text[end:]
+    return text
+
+
+def _without_small_word(text: str, chance: random.Random) -> str:
+    """One article, auxiliary or pronoun less, as people write in a hurry."""
+    words = text.split(" ")
+    small = [index for index, word in enumerate(words) if word.lower() in _DROPPED]
+    if len(words) >= 4 and small:
+        del words[chance.choice(small)]
+    return " ".join(words)
+
+
+def _lower_first(text: str) -> str:
+    first = text.split(" ", 1)[0]
+    return text if first in ("I", "I'm", "I've", "I'd", "I'll") or first.isupper() else text[:1].lower() + text[1:]
+
+
+def bare(text: str) -> str:
+    """The words alone, without capitals and punctuation: two texts with the same are the same question."""
+    return " ".join(re.findall(r"\w+", text.casefold()))

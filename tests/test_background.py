@@ -1,0 +1,50 @@
+"""Work in a thread: what it tells arrives, what it raises arrives, and it stops when nobody waits."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from chat_app.ui.background import Stopped, Tell, Work
+
+
+def test_what_it_tells_and_what_comes_of_it() -> None:
+    may_go_on = threading.Event()
+
+    def do(tell: Tell) -> int:
+        tell("half")
+        assert may_go_on.wait(20)
+        return 7
+
+    work = Work(do)
+    for text in work:
+        if text == "half":
+            may_go_on.set()
+    assert work.result() == 7
+
+
+def test_a_fault_arrives_where_the_result_is_asked_for() -> None:
+    def do(tell: Tell) -> int:
+        raise ValueError("broken")
+
+    work = Work(do)
+    assert not list(work)
+    with pytest.raises(ValueError, match="broken"):
+        work.result()
+
+
+def test_it_stops_when_nobody_waits() -> None:
+    stopped = threading.Event()
+
+    def do(tell: Tell) -> None:
+        try:
+            while True:
+                tell("on and on")
+        except Stopped:
+            stopped.set()
+
+    telling = iter(Work(do))
+    assert next(telling) == "on and on"
+    telling.close()  # type: ignore[attr-defined]
+    assert stopped.wait(20)

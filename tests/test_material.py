@@ -1,0 +1,225 @@
+"""Gathered conversations on disk, their split and their rows: the same as in memory, found again, stopped, bounded."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chat_app.config import Paths
+from chat_app.conversation import Conversation, Message
+from chat_app.encoding import Encoder
+from chat_app.formats import get_format
+from chat_app.material import gather
+from chat_app.reading import Located, Reading, ReadingOptions, read_file
+from chat_app.rows import RowRules, rows_of
+from chat_app.split import last_kept_aside, mark, split_conversations, write_split
+from tests.conftest import reading_of
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "talk.jsonl"
+    lines = [
+        json.dumps({"messages": [
+            {"role": "system", "content": "Be kind."},
+            {"role": "user", "content": f"Question {number} é😀"},
+            {"role": "assistant", "content": "no", "weight": 0},
+            {"role": "user", "content": "Sure?"},
+            {"role": "assistant", "content": f"Answer {number}"},
+        ]})
+        for number in range(50)
+    ]  # fmt: skip
+    path.write_text("\n".join([*lines[:20], '["alone"]', *lines[20:]]) + "\n", encoding="utf-8")
+    return path
+
+
+def test_what_was_gathered_is_what_was_read_with_its_lines(file: Path, paths: Paths) -> None:
+    material, reading = gather([file], paths.cache_of("material")), read_file(file)
+    assert list(material.conversations()) == reading.conversations
+    assert [item.line for item in material.located()] == reading.lines
+    assert {item.file for item in material.located()} == {"talk.jsonl"}
+    assert material.problems() == reading.problems
+    facts = material.facts
+    assert (facts.conversations, facts.turns, facts.problems) == (50, 200, 1)
+    assert (facts.files, facts.parts) == (("talk.jsonl",), {"train": 50})
+    assert [look.kind for look in facts.looks] == ["jsonl"]
+
+
+def test_the_second_time_nothing_is_read(file: Path, paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = gather([file], paths.cache_of("material"))
+    monkeypatch.setattr("chat_app.material.iterate", lambda *_, **__: pytest.fail("it was read again"))
+    assert gather([file], paths.cache_of("material")) == first
+
+
+def test_other_content_other_options_or_another_name_is_read_anew(file: Path, paths: Paths) -> None:
+    cache = paths.cache_of("material")
+    folders = {
+        gather([file], cache).folder,
+        gather([file], cache, need_reply=False).folder,
+        gather([file], cache, ReadingOptions(pause=5)).folder,
+        gather([file], cache, names=["mine.jsonl"]).folder,
+    }
+    file.write_bytes(file.read_bytes() + b'["a", "b"]\n')
+    folders.add(gather([file], cache).folder)
+    assert len(folders) == 5
+
+
+def test_a_damaged_entry_is_made_again(file: Path, paths: Paths) -> None:
+    material = gather([file], paths.cache_of("material"))
+    (material.folder / "facts.json").write_text("{")
+    assert gather([file], paths.cache_of("material")) == material
+
+
+def test_reading_can_be_stopped_and_leaves_nothing(tmp_path: Path, paths: Paths) -> None:
+    path = tmp_path / "many.tsv"
+    path.write_text("".join(f"hello {number}\thi\n" for number in range(5000)))
+    seen: list[int] = []
+
+    def told(conversations: int, problems: int) -> None:
+        seen.append(conversations)
+        if conversations >= 4000:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        gather([path], paths.cache_of("material"), told=told)
+    assert seen == [2000, 4000]
+    assert not list((paths.home / "cache" / "material").iterdir())
+
+
+def test_official_parts_stay_apart(tmp_path: Path, paths: Paths) -> None:
+    for name, count in (("train", 9), ("valid", 2), ("test", 3)):
+        (tmp_path / f"{name}.tsv").write_text("".join(f"{name} {number}\tyes\n" for number in range(count)))
+    files = [tmp_path / f"{name}.tsv" for name in ("train", "valid", "test")]
+    material = gather(files, paths.cache_of("material"))
+    assert material.facts.parts == {"train": 9, "valid": 2, "test": 3}
+    folder = tmp_path / "data"
+    folder.mkdir()
+    counts = write_split(folder, 0.5, 0, material, None)
+    assert dict(counts) == {"train": 9, "valid": 2, "test": 3}
+    for name in ("train", "valid", "test"):
+        texts = [found.texts[0] for found in read_file(folder / f"{name}.jsonl").conversations]
+        assert all(text.startswith(name) for text in texts)
+
+
+def test_a_file_called_test_that_comes_alone_is_learned(tmp_path: Path, paths: Paths) -> None:
+    path = tmp_path / "test.tsv"
+    path.write_text("hello\thi\nbye\tsee you\n")
+    material = gather([path], paths.cache_of("material"))
+    assert material.facts.parts == {"train": 2}
+    assert {item.part for item in material.located()} == {"train"}
+
+
+def test_the_split_on_disk_is_the_split_in_memory(tmp_path: Path) -> None:
+    reading = reading_of(40)
+    train, valid = split_conversations(reading.conversations, 0.2, 3)
+    write_split(tmp_path, 0.2, 3, reading, None)
+    assert read_file(tmp_path / "train.jsonl").conversations == train
+    assert read_file(tmp_path / "valid.jsonl").conversations == valid
+    assert len(valid) == 8
+    first = json.loads((tmp_path / "train.jsonl").read_text().splitlines()[0])
+    assert first["line"] == reading.lines[reading.conversations.index(train[0])]
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_given_validation_takes_nothing_from_what_is_learned(tmp_path: Path) -> None:
+    counts = write_split(tmp_path, 0.2, 0, reading_of(40), reading_of(7))
+    assert dict(counts) == {"train": 40, "valid": 7}
+
+
+@given(st.lists(st.sampled_from("abcdefgh"), min_size=1, max_size=30), st.floats(0.01, 0.5), st.integers(0, 3))
+def test_copies_go_the_same_way_and_place_does_not_matter(texts: list[str], share: float, seed: int) -> None:
+    conversations = [Conversation.from_turns([text, "yes"]) for text in texts]
+    train, valid = split_conversations(conversations, share, seed)
+    assert {one.texts[0] for one in train}.isdisjoint({one.texts[0] for one in valid})
+    again = split_conversations(conversations[::-1], share, seed)
+    assert again == (train[::-1], valid[::-1])
+    if len(set(texts)) >= 5:
+        assert len({one.texts[0] for one in valid}) == max(round(len(set(texts)) * share), 1)
+    else:
+        assert not valid
+
+
+def test_no_more_is_kept_aside_than_helps() -> None:
+    assert last_kept_aside(range(100_000), 0.5) == 4_999
+
+
+def test_repairs_are_applied_and_the_gathered_set_stays(tmp_path: Path, paths: Paths) -> None:
+    path = tmp_path / "a.tsv"
+    path.write_text("hello\thi\nhello\thi\nbye\tsee you\n")
+    material = gather([path], paths.cache_of("material"))
+    mended = material.with_repairs({"duplicates"})
+    assert [item.line for item in mended.located()] == [1, 3]
+    assert [item.line for item in material.located()] == [1, 2, 3]
+    assert path.read_text() == "hello\thi\nhello\thi\nbye\tsee you\n"
+
+
+FORMATS = ["roles", "sep", "speaker", "pair", "eos"]
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_rows_on_disk_are_the_rows_of_the_encoder(name: str, tmp_path: Path, paths: Paths, tiny_tokenizer: Any) -> None:
+    long = Conversation.from_turns([f"turn number {number} of a long one" for number in range(30)], last="assistant")
+    reading = reading_of(20)
+    everything = Reading([*reading.conversations, long], [], list(range(1, 22)), "tsv", "utf-8")
+    write_split(tmp_path, 0.0, 0, everything, None)
+    encoder = Encoder(tiny_tokenizer, get_format(name), 64)
+    expected = [row for one in everything.conversations for row in encoder.examples(one)]
+    rows = rows_of(tmp_path / "train.jsonl", encoder, RowRules(), paths.cache_of("rows"))
+    assert len(rows) == len(expected)
+    assert [(row.ids, row.types, row.labels) for row in rows] == [(row.ids, row.types, row.labels) for row in expected]
+    assert rows.lengths() == [len(row.ids) for row in expected]
+    assert rows[-1] == rows[len(rows) - 1]
+    assert [row.ids for row in rows[1:3]] == [row.ids for row in expected[1:3]]
+    with pytest.raises(IndexError):
+        rows[len(rows)]
+
+
+def test_rows_are_made_once_and_anew_when_anything_changes(
+    tmp_path: Path, paths: Paths, tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_split(tmp_path, 0.2, 0, reading_of(20), None)
+    file, cache = tmp_path / "train.jsonl", paths.cache_of("rows")
+    encoder = Encoder(tiny_tokenizer, get_format("roles"), 64)
+    made: list[Path] = []
+    original: Callable[..., Any] = __import__("chat_app.rows", fromlist=["_make"])._make
+    monkeypatch.setattr("chat_app.rows._make", lambda folder, *rest: (made.append(folder), original(folder, *rest)))
+    for _ in range(2):
+        rows_of(file, encoder, RowRules(), cache)
+    assert len(made) == 1
+    rows_of(file, encoder, RowRules(learn="all"), cache)
+    rows_of(file, Encoder(tiny_tokenizer, get_format("roles"), 63), RowRules(), cache)
+    rows_of(tmp_path / "valid.jsonl", encoder, RowRules(), cache)
+    assert len(made) == 4
+
+
+def test_no_conversations_give_no_rows(tmp_path: Path, paths: Paths, tiny_tokenizer: Any) -> None:
+    encoder = Encoder(tiny_tokenizer, get_format("roles"), 64)
+    rows = rows_of(tmp_path / "absent.jsonl", encoder, RowRules(), paths.cache_of("rows"))
+    assert (len(rows), list(rows), rows.lengths()) == (0, [], [])
+
+
+def test_what_is_prepared_in_one_go_is_the_same(tiny_tokenizer: Any) -> None:
+    encoder = Encoder(tiny_tokenizer, get_format("roles"), 64)
+    texts = ["hello", "<|End|> is text", "", "naïve 😀", "hello"]
+    alone = [encoder.text_ids(text) for text in texts]
+    encoder.prepare(texts)
+    assert [encoder.text_ids(text) for text in texts] == alone
+    encoder.forget()
+    assert [encoder.text_ids(text) for text in texts] == alone
+
+
+def test_the_mark_of_a_conversation_does_not_depend_on_what_is_learned_of_it() -> None:
+    one = Conversation((Message("user", "a"), Message("assistant", "b")))
+    same = Conversation((Message("user", "a"), Message("assistant", "b", learned=False)))
+    assert mark(one, 0) == mark(same, 0) != mark(one, 1)
+
+
+def test_located_of_a_reading() -> None:
+    items: Iterator[Located] = reading_of(3).located()
+    assert [item.line for item in items] == [1, 2, 3]
