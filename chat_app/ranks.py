@@ -19,13 +19,14 @@ _SIGNS = ("gloo", "nccl", "connection closed", "connection reset", "process grou
 
 
 def processes() -> int:
-    """How many processes train together."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+    """How many processes train together. Some clusters set the number alone, for other purposes: then it is one."""
+    started = "RANK" in os.environ and "MASTER_ADDR" in os.environ
+    return int(os.environ.get("WORLD_SIZE", "1")) if started else 1
 
 
 def is_first() -> bool:
     """Whether this is the process that writes and speaks."""
-    return int(os.environ.get("RANK", "0")) == 0
+    return processes() == 1 or int(os.environ["RANK"]) == 0
 
 
 def join(device: str) -> None:

@@ -187,7 +187,15 @@ def test_a_rehearsal_leaves_no_trace(prepare: Callable[..., Run], paths: Paths, 
 
 def test_a_stop_ends_the_rehearsal(prepare: Callable[..., Run], paths: Paths) -> None:
     run = prepare("a", rehearse="on", epochs=50)
-    teach(run, paths, interrupted=lambda: True)
+    seen: list[bool] = []
+
+    def interrupted() -> bool:
+        if "Rehearsing" in json.loads((run.folder / "state.json").read_text())["reason"]:
+            seen.append(True)
+        return bool(seen)
+
+    teach(run, paths, interrupted=interrupted)
+    assert "rehearsal" not in run.about()["plan"]
     assert run.state().status == "interrupted"
     assert run.state().step == 1
 
