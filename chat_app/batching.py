@@ -37,7 +37,7 @@ class Packer:
             The labels are shifted already: labels[t] is what the token at t must be followed by, or -100. They stand
             there a second time as shift_labels, the name by which transformers knows labels of that kind.
         """
-        rows = _fill_rows([len(example.ids) for example in examples])
+        rows = fill_rows([len(example.ids) for example in examples])
         longest = max(sum(len(examples[index].ids) for index in row) for row in rows)
         length = -(-longest // self.multiple) * self.multiple
         shape = (len(rows), length)
@@ -79,7 +79,7 @@ def _blocks(owners: Tensor) -> Tensor:
     return same & torch.ones(length, length, dtype=torch.bool).tril()
 
 
-def _fill_rows(lengths: Sequence[int]) -> list[list[int]]:
+def fill_rows(lengths: Sequence[int]) -> list[list[int]]:
     """Examples -> rows as long as the longest example: the longest first, each into the first row with room."""
     capacity = max(lengths)
     rows: list[list[int]] = []

@@ -112,6 +112,7 @@ class SamplingConfig:
         object.__setattr__(self, "stop", stop)
 
 
+METHODS = (AUTOMATIC, "full", "lora", "lora-8bit", "lora-4bit")
 PRECISIONS = (AUTOMATIC, "float32", "bfloat16", "float16", "8-bit", "4-bit")
 
 
@@ -225,6 +226,34 @@ class TrainConfig:
         high=0.5,
         step=0.01,
         label="Share for validation",
+    )
+    method: str = setting(
+        AUTOMATIC,
+        "What is learned: every weight (full), or a small addition to weights that stay, which may lie in 8 or 4 bits "
+        "(lora, lora-8bit, lora-4bit); automatic takes the best that fits into the memory.",
+        choices=METHODS,
+        label="Method",
+    )
+    lora_rank: int = setting(
+        16, "LoRA: how much the addition can express.", low=1, high=1024, step=1, label="LoRA rank"
+    )
+    lora_alpha: float = setting(
+        32.0, "LoRA: the addition counts this number divided by the rank.", low=0.01, high=4096, label="LoRA alpha"
+    )
+    lora_dropout: float = setting(
+        0.0, "LoRA: the share of the addition's input left out at random.", low=0, high=0.9, label="LoRA dropout"
+    )
+    gradient_checkpointing: str = setting(
+        AUTOMATIC,
+        "Compute parts of a step twice instead of remembering them: much less memory, a third more time.",
+        choices=(AUTOMATIC, "on", "off"),
+        label="Recompute",
+    )
+    rehearse: str = setting(
+        AUTOMATIC,
+        "Try some steps first, to measure memory and time and to fit the batches; automatic: for all but short runs.",
+        choices=(AUTOMATIC, "on", "off"),
+        label="Rehearse",
     )
     optimizer: str = setting(
         "adamw", "How steps are computed.", choices=("adamw", "adamw-8bit", "muon"), label="Optimiser"

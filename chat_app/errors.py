@@ -81,5 +81,12 @@ class TooLargeError(UserError):
     http_status = 413
 
 
+class Elsewhere(ChatAppError):
+    """The failure is that of another process of the same training, which tells what it was."""
+
+    def __init__(self) -> None:
+        super().__init__("Another process of this training has failed.")
+
+
 class TrainingFailed(ChatAppError):
     """A training run that ended early for a reason that is known."""

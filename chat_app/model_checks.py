@@ -16,6 +16,7 @@ from chat_app.errors import ModelError
 
 _MOST_CONFIG_BYTES = 2**20
 _MOST_HEADER_BYTES = 25 * 2**20
+_MASKS = (".attn.bias", ".attn.masked_bias")
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 # Names of one size in different families -> the most a model may have. GPT-2 XL has 48 layers, 1600 wide.
 _LIMITS = {
@@ -35,16 +36,11 @@ def read_config(folder: Path) -> dict[str, Any]:
     Raises:
         ModelError: otherwise.
     """
-    config = _read_json(folder / "config.json")
+    config = read_object(folder / "config.json")
     where = str(folder / "config.json")
-    others = [_read_json(folder / other) for other in ("tokenizer_config.json",) if (folder / other).exists()]
-    for part in (config, *others):
-        if any(_has_key(part, key) for key in ("auto_map", "custom_pipelines")):
-            raise ModelError(
-                "This model brings a program of its own, and programs from model folders are never run.",
-                where=where,
-                advice="Use a model that transformers knows by itself.",
-            )
+    refuse_programs(config, where)
+    if (folder / "tokenizer_config.json").exists():
+        refuse_programs(read_object(folder / "tokenizer_config.json"), where)
     for key in ("attn_implementation", "_attn_implementation", "experts_implementation"):
         if config.get(key) not in (None, "eager", "sdpa"):
             raise ModelError(f"The setting '{key}' is not allowed in a model.", where=where, advice="Remove it.")
@@ -59,6 +55,20 @@ def read_config(folder: Path) -> dict[str, Any]:
                 )
     _check_kind(config.get("model_type"), where)
     return config
+
+
+def refuse_programs(settings: Mapping[str, Any], where: str) -> None:
+    """Settings that name a program to be run are not taken.
+
+    Raises:
+        ModelError: these do.
+    """
+    if any(_has_key(settings, key) for key in ("auto_map", "custom_pipelines")):
+        raise ModelError(
+            "This model brings a program of its own, and programs from model folders are never run.",
+            where=where,
+            advice="Use a model that transformers knows by itself.",
+        )
 
 
 def refuse_without_safetensors(names: list[str], where: str) -> NoReturn:
@@ -87,7 +97,7 @@ def weight_files(folder: Path) -> list[Path]:
         return [folder / "model.safetensors"]
     if not index.is_file():
         refuse_without_safetensors([file.name for file in folder.iterdir()], str(folder))
-    weight_map = _read_json(index, 16 * _MOST_CONFIG_BYTES).get("weight_map")
+    weight_map = read_object(index, 16 * _MOST_CONFIG_BYTES).get("weight_map")
     names = sorted(set(map(str, weight_map.values()))) if isinstance(weight_map, dict) else []
     for name in names:
         if Path(name).name != name or not name.endswith(".safetensors") or not (folder / name).is_file():
@@ -100,38 +110,50 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def learned_numbers(file: Path) -> int:
-    """How many learned numbers a safetensors file holds. Its header must be sound and fit the file's size.
-
-    The layout: 8 bytes with the header's length, the header in JSON, then the tensors one behind the other.
+    """How many learned numbers a safetensors file holds.
 
     Raises:
         ModelError: the file is damaged.
     """
+    # GPT-2's old masks are not learned.
+    shapes = [shape for name, shape in tensor_shapes(file).items() if not name.endswith(_MASKS)]
+    return sum(math.prod(shape) for shape in shapes)
+
+
+def tensor_shapes(file: Path) -> dict[str, tuple[int, ...]]:
+    """The names and shapes of the tensors in a safetensors file. Its header must be sound and fit the file's size.
+
+    The layout: 8 bytes with the header's length, the header in JSON, then the tensors one behind the other.
+
+    Raises:
+        ModelError: the file is damaged, or holds nothing.
+    """
     damaged = ModelError("The weights are damaged.", where=str(file), advice="Copy or download the model again.")
-    size = file.stat().st_size
     try:
+        size = file.stat().st_size
         with file.open("rb") as stream:
             length = int.from_bytes(stream.read(8), "little")
             if not 0 < length <= min(_MOST_HEADER_BYTES, size - 8):
                 raise damaged
             header = json.loads(stream.read(length))
         header.pop("__metadata__", None)
-        end, numbers = 0, 0
+        end = 0
+        shapes = {}
         for name, tensor in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
             start, stop = tensor["data_offsets"]
-            if start != end or stop < start:
+            shape = tuple(tensor["shape"])
+            if start != end or stop < start or any(not isinstance(one, int) or one < 0 for one in shape):
                 raise damaged
             end = stop
-            if not name.endswith((".attn.bias", ".attn.masked_bias")):  # GPT-2's old masks are not learned.
-                numbers += math.prod(tensor["shape"])
+            shapes[name] = shape
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise damaged from error
-    if end != size - 8 - length or not numbers:
+    if end != size - 8 - length or not any(math.prod(shape) for shape in shapes.values()):
         raise damaged
-    return numbers
+    return shapes
 
 
-def _read_json(file: Path, most: int = _MOST_CONFIG_BYTES) -> dict[str, Any]:
+def read_object(file: Path, most: int = _MOST_CONFIG_BYTES) -> dict[str, Any]:
     """A JSON object from a file of bounded size."""
     try:
         with file.open("rb") as stream:

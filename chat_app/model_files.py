@@ -7,11 +7,12 @@ one. Weights are only ever safetensors, or that package's GGUF. Loads none.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
+from chat_app.adapter_files import CONFIG, AdapterFiles, is_adapter, read_adapter
 from chat_app.config import STARTER, Paths
 from chat_app.errors import ModelError, ModelNotFound
 from chat_app.model_checks import learned_numbers, read_config, refuse_without_safetensors, size_of, weight_files
@@ -51,6 +52,8 @@ class ModelFiles:
         parameters: how many numbers it learned (for one that is not downloaded yet: as its files' size tells).
         window: the most tokens it can see.
         gguf: the file of its weights, where they are not safetensors.
+        adapter: what is added to it, where the name is that of an adapter; folder and sizes are then its base's.
+        base: the name of that base.
     """
 
     name: str
@@ -61,6 +64,16 @@ class ModelFiles:
     parameters: int
     window: int
     gguf: str | None = None
+    adapter: AdapterFiles | None = None
+    base: str | None = None
+
+    @property
+    def words_folder(self) -> Path:
+        """Where its tokenizer and the note of its format are."""
+        if self.adapter is not None and (self.adapter.folder / "tokenizer_config.json").is_file():
+            return self.adapter.folder
+        assert self.folder is not None, "downloaded before"
+        return self.folder
 
     @property
     def vocabulary(self) -> int:
@@ -81,8 +94,11 @@ class ModelFiles:
         return 2 * size_of(self.config, "n_layer", "num_hidden_layers", "num_layers") * kept_heads * head_width
 
 
-def find(name: str, paths: Paths) -> ModelFiles:
+def find(name: str, paths: Paths, *, whole: bool = False) -> ModelFiles:
     """The model of that name: starter, a run's id, a folder, or a name on the Hub. Its files are looked at, not loaded.
+
+    Args:
+        whole: take no adapter.
 
     Raises:
         ModelNotFound: there is none, or it cannot be reached.
@@ -92,10 +108,10 @@ def find(name: str, paths: Paths) -> ModelFiles:
     if name == STARTER:
         return inspect(name, paths.starter, "starter")
     if NAME.fullmatch(name) and (paths.runs / name).is_dir():
-        return _of_run(name, paths)
+        return _of_run(name, paths, whole)
     folder = Path(name).expanduser()
     if name and folder.is_dir():
-        return inspect(name, folder.resolve(), "folder")
+        return _inspect_any(name, folder.resolve(), "folder", paths, whole)
     parts = name.split("/")
     if name in (GGUF_NAME, f"HuggingFaceTB/{GGUF_NAME}") and (packaged := _packaged(name)) is not None:
         return packaged
@@ -121,6 +137,26 @@ def available(paths: Paths) -> list[ModelFiles]:
             continue  # A damaged one says so when somebody asks for it by name.
     packaged = _packaged(GGUF_NAME)
     return [*rows, packaged] if packaged is not None else rows
+
+
+def _inspect_any(name: str, folder: Path, kind: Kind, paths: Paths, whole: bool) -> ModelFiles:
+    """A folder with a model, or with an adapter whose base model is found by the name that it gives."""
+    if not is_adapter(folder):
+        return inspect(name, folder, kind)
+    if whole:
+        raise ModelError("The base model of an adapter is an adapter itself.", where=str(folder))
+    adapter = read_adapter(folder)
+    try:
+        base = find(adapter.base, paths, whole=True)
+    except ModelNotFound as error:
+        raise ModelNotFound(
+            f"The adapter belongs to the model '{adapter.base[:200]}', which is not there.",
+            where=str(folder),
+            advice=f"Put it there, or correct the name in {CONFIG}.",
+        ) from error
+    if base.gguf is not None:
+        raise ModelError(f"The model '{adapter.base[:200]}' is in a form that takes no adapter.", where=str(folder))
+    return replace(base, name=name, kind=kind, adapter=adapter, base=adapter.base)
 
 
 def inspect(name: str, folder: Path, kind: Kind) -> ModelFiles:
@@ -207,23 +243,25 @@ def download(files: ModelFiles) -> ModelFiles:
 
     try:
         folder = snapshot_download(
-            files.name, allow_patterns=_HUB_PATTERNS, ignore_patterns=["*/*"], etag_timeout=_HUB_SECONDS
+            files.base or files.name, allow_patterns=_HUB_PATTERNS, ignore_patterns=["*/*"], etag_timeout=_HUB_SECONDS
         )
     except (OSError, ValueError, EntryNotFoundError) as error:
         raise _unreachable(files.name, error) from error
-    return inspect(files.name, Path(folder), "hub")
+    return replace(inspect(files.name, Path(folder), "hub"), adapter=files.adapter, base=files.base)
 
 
-def _of_run(name: str, paths: Paths) -> ModelFiles:
+def _of_run(name: str, paths: Paths, whole: bool) -> ModelFiles:
     """The model of a run. Nothing of it may point out of the folder of runs."""
     folder = paths.runs / name / "model"
+    if not folder.is_dir():  # A run that learns an addition has that first.
+        folder = paths.runs / name / "adapter"
     if not folder.is_dir():
         raise ModelNotFound(f"The run '{name}' has no model yet.", advice="Wait for its first evaluation.")
     home = paths.runs.resolve()
     for file in (folder, *folder.iterdir()):
         if not file.resolve().is_relative_to(home):
             raise ModelError(f"'{file.name}' in the run '{name}' points to somewhere else.", advice="Remove the link.")
-    return inspect(name, folder.resolve(), "run")
+    return _inspect_any(name, folder.resolve(), "run", paths, whole)
 
 
 def _packaged(name: str) -> ModelFiles | None:

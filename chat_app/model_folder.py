@@ -6,6 +6,7 @@ import json
 import os
 import secrets
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +28,16 @@ def save_model_folder(folder: Path, model: Any, encoder: Encoder, card: str = ""
         card: the text of README.md.
         precision: "float32", "bfloat16" or "float16" for the file; None keeps the model's own.
     """
+    replace_folder(folder, lambda temporary: _write(temporary, model, encoder, card, precision))
+
+
+def replace_folder(folder: Path, write: Callable[[Path], Any]) -> None:
+    """Put what `write` writes into an empty folder in the place of `folder`, once everything is written."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
     temporary.mkdir()
     try:
-        _write(temporary, model, encoder, card, precision)
+        write(temporary)
         _swap(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -41,19 +47,34 @@ def _write(folder: Path, model: Any, encoder: Encoder, card: str, precision: str
     import torch
 
     state = _cast(model.state_dict(), getattr(torch, precision)) if precision else None
+    model.generation_config = generation_config(encoder)
+    model.save_pretrained(folder, state_dict=state, safe_serialization=True)
+    finish_config(folder, precision)
+    write_words(folder, encoder, card)
+
+
+def generation_config(encoder: Encoder) -> GenerationConfig:
+    """How replies end, for other programs."""
     ends = sorted(encoder.end_ids)
-    model.generation_config = GenerationConfig(
+    return GenerationConfig(
         bos_token_id=encoder.tokenizer.bos_token_id,
         eos_token_id=ends[0] if len(ends) == 1 else ends,
         pad_token_id=encoder.tokenizer.pad_token_id,
         do_sample=True,
     )
-    model.save_pretrained(folder, state_dict=state, safe_serialization=True)
+
+
+def finish_config(folder: Path, precision: str | None) -> None:
+    """Put into config.json what transformers does not know of the numbers and of what the model is for."""
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     config["use_cache"] = True  # A training switches it off; whoever loads this model wants to chat.
     if precision:
         config["dtype"] = precision
     (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def write_words(folder: Path, encoder: Encoder, card: str) -> None:
+    """Everything of a model folder but the weights and their shape: the tokenizer, the format, the card."""
     if encoder.format.chat_template is not None:
         encoder.tokenizer.chat_template = encoder.format.chat_template
     encoder.tokenizer.save_pretrained(folder, save_jinja_files=False)

@@ -6,10 +6,7 @@ its conversations and the engine that writes with it.
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import ctypes
-import gc
 import inspect
 import logging
 import re
@@ -25,12 +22,14 @@ import psutil
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, GPT2Tokenizer
 
+from chat_app.adapters import attach
 from chat_app.config import AUTOMATIC, LoadConfig, Paths
 from chat_app.devices import resolve_device, resolve_precision
 from chat_app.encoding import Encoder
 from chat_app.engine import Engine
 from chat_app.errors import ChatAppError, FormatError, ModelError, SettingError
 from chat_app.formats import get_format
+from chat_app.memory import free_memory, release_memory, tensor_bytes
 from chat_app.model_checks import read_config, size_of
 from chat_app.model_files import DEFAULT_WINDOW, ModelFiles, check_weights, download, estimate_memory, find, kept_tokens
 from chat_app.recognition import Recognised, recognise
@@ -93,8 +92,13 @@ def load(name: str, config: LoadConfig, paths: Paths) -> LoadedModel:
     return LoadedModel(name, model, tokenizer, encoder, engine, files, recognised, precision, device, size)
 
 
-def load_parts(name: str, config: LoadConfig, paths: Paths) -> tuple[Any, Any, ModelFiles, Recognised]:
+def load_parts(
+    name: str, config: LoadConfig, paths: Paths, *, compute_in: str | None = None
+) -> tuple[Any, Any, ModelFiles, Recognised]:
     """A model, its tokenizer, its files, and the format it was trained with, whatever the format asked for.
+
+    Args:
+        compute_in: "float32", "bfloat16" or "float16" for what is not quantized of a quantized model; None chooses.
 
     Raises:
         ModelError, SettingError: it cannot be found, trusted or loaded.
@@ -107,11 +111,26 @@ def load_parts(name: str, config: LoadConfig, paths: Paths) -> tuple[Any, Any, M
     check_memory(files, precision, device)
     files = download(files)
     check_weights(files)
-    tokenizer = _tokenizer(files.folder, files.gguf)
-    model = _load_model(files, precision, device)
+    tokenizer = _tokenizer(files.words_folder, files.gguf)
+    model = _load_model(files, precision, device, compute_in)
+    if files.adapter is not None:
+        fit_embeddings(model, tokenizer)
+        model = attach(model, files.adapter)
     if precision == AUTOMATIC:  # A small model on a processor: what is faster depends on both, so it is tried.
         model = _faster(model)
-    return model, tokenizer, files, recognise(files.folder, tokenizer, files.config)
+    return model, tokenizer, files, recognise(files.words_folder, tokenizer, files.config)
+
+
+def load_words(name: str, paths: Paths) -> tuple[Any, ModelFiles, Recognised]:
+    """A model's tokenizer, its files and its format, without its weights (which are checked, and downloaded).
+
+    Raises:
+        ModelError: it cannot be found or trusted.
+    """
+    files = download(find(name, paths))
+    check_weights(files)
+    tokenizer = _tokenizer(files.words_folder, files.gguf)
+    return tokenizer, files, recognise(files.words_folder, tokenizer, files.config)
 
 
 def load_tokenizer(name: str | Path, paths: Paths | None = None) -> Any:
@@ -124,7 +143,7 @@ def load_tokenizer(name: str | Path, paths: Paths | None = None) -> Any:
     if folder.is_dir():
         return _tokenizer(folder, None)
     files = download(find(str(name), paths or Paths.default()))
-    return _tokenizer(files.folder, files.gguf)
+    return _tokenizer(files.words_folder, files.gguf)
 
 
 def window_of(name: str | Path, paths: Paths | None = None) -> int:
@@ -169,28 +188,6 @@ def fit_embeddings(model: Any, tokenizer: Any) -> None:
                 layer.weight[rows:] = layer.weight[:rows].float().mean(0).to(layer.weight.dtype)
 
 
-def tensor_bytes(model: Any) -> int:
-    """Bytes that the tensors of a model take; shared ones count once."""
-    tensors = [*model.parameters(), *model.buffers()]
-    storages = {one.untyped_storage().data_ptr(): one.untyped_storage().nbytes() for one in tensors}
-    return sum(storages.values())
-
-
-def free_memory(device: str) -> int:
-    """Bytes that can still be used on a device. In a container, those that the container may use."""
-    if device.startswith("cuda"):
-        return int(torch.cuda.mem_get_info(device)[0])
-    free = int(psutil.virtual_memory().available)
-    try:  # Linux containers: the limit of control group v2, less what cannot be dropped.
-        group = Path("/sys/fs/cgroup")
-        limit = int((group / "memory.max").read_text())
-        used = int((group / "memory.current").read_text())
-        stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-    except (OSError, ValueError):
-        return free
-    return max(min(free, limit - used + int(stat.get("inactive_file", 0))), 0)
-
-
 def check_memory(files: ModelFiles, precision: str, device: str) -> None:
     """Refuse what would not fit.
 
@@ -231,7 +228,7 @@ def _tokenizer(folder: Path | None, gguf: str | None) -> Any:
     return _explained(AutoTokenizer.from_pretrained, folder, trust_remote_code=False, local_files_only=True)
 
 
-def _load_model(files: ModelFiles, precision: str, device: str) -> Any:
+def _load_model(files: ModelFiles, precision: str, device: str, compute_in: str | None = None) -> Any:
     """Weights into memory. Whatever of them is missing or misshapen is an error, never replaced by chance."""
     settings: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True, "output_loading_info": True}
     settings["ignore_mismatched_sizes"] = True  # They are reported, and refused below.
@@ -240,7 +237,7 @@ def _load_model(files: ModelFiles, precision: str, device: str) -> Any:
     else:
         settings["use_safetensors"] = True
     if precision in ("8-bit", "4-bit"):
-        settings.update(_quantized(files, precision, device))
+        settings.update(_quantized(files, precision, device, compute_in))
     else:
         settings["dtype"] = torch.float32 if precision == AUTOMATIC else getattr(torch, precision)
     model, report = _explained(AutoModelForCausalLM.from_pretrained, files.folder, **settings)
@@ -256,7 +253,7 @@ def _load_model(files: ModelFiles, precision: str, device: str) -> Any:
     return model.eval().requires_grad_(precision not in ("8-bit", "4-bit"))
 
 
-def _quantized(files: ModelFiles, precision: str, device: str) -> dict[str, Any]:
+def _quantized(files: ModelFiles, precision: str, device: str, compute_in: str | None) -> dict[str, Any]:
     """Settings for bitsandbytes."""
     if find_spec("bitsandbytes") is None or find_spec("accelerate") is None:
         raise ModelError("8-bit and 4-bit need bitsandbytes.", advice="Run pip install bitsandbytes accelerate.")
@@ -264,7 +261,7 @@ def _quantized(files: ModelFiles, precision: str, device: str) -> dict[str, Any]
         raise ModelError("This file is quantized already.", advice="Choose automatic, float32 or bfloat16.")
     if device == "mps":
         raise ModelError("8-bit and 4-bit do not run on this GPU.", advice="Choose automatic, or the device cpu.")
-    number = getattr(torch, resolve_precision(AUTOMATIC, device.partition(":")[0]))
+    number = getattr(torch, compute_in or resolve_precision(AUTOMATIC, device.partition(":")[0]))
     if precision == "8-bit":
         # It says with each product that it casts its input.
         logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
@@ -384,12 +381,3 @@ class ModelStore:
             while leaving:
                 leaving.pop().engine.close()
             release_memory()
-
-
-def release_memory() -> None:
-    """Hand what is no longer used back to the system, which Python, CUDA and the C library would keep for later."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-    with contextlib.suppress(OSError, AttributeError):  # Not glibc: its allocator returns memory by itself.
-        ctypes.CDLL("libc.so.6").malloc_trim(0)

@@ -9,14 +9,19 @@ import math
 import time
 from collections.abc import Callable
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from chat_app import ranks
+from chat_app.adapter_files import read_adapter
+from chat_app.adapters import save_adapter
 from chat_app.config import TrainConfig
 from chat_app.errors import TrainingFailed
 from chat_app.lesson import Lesson
+from chat_app.merged_weights import write_merged
 from chat_app.model_folder import save_model_folder
 from chat_app.runs import Run, seal
 
@@ -61,14 +66,15 @@ class RunWriter(TrainerCallback):
     ) -> TrainerControl:
         """Show the step; stop when somebody asked for it."""
         now = time.monotonic()
-        if now - self._written >= STATE_SECONDS:
+        if now - self._written >= STATE_SECONDS and ranks.is_first():
             self._written = now
             self.run.set_state("running", step=state.global_step, total_steps=state.max_steps)
-        if self.run.stop_requested() or self.interrupted():
-            stopped = self.run.stop_requested()
+        stopped = self.run.stop_requested()
+        if ranks.any_of(stopped or self.interrupted()):
             self.status = "stopped" if stopped else "interrupted"
             self.reason = "Stopped by hand." if stopped else "The program that had started this run ended."
-            self.run.set_state("stopping", self.reason, state.global_step)
+            if ranks.is_first():
+                self.run.set_state("stopping", self.reason, state.global_step)
             control.should_training_stop = True
             control.should_save = True
             control.should_evaluate = False  # A stop does not wait for it; it is made up for when the run goes on.
@@ -120,7 +126,7 @@ class RunWriter(TrainerCallback):
         """A point of the validation curve: keep the model if it is the best, stop if it has not been for long."""
 
         started = time.monotonic()
-        model = self.trainer.model
+        model = self.trainer.causal
         if metrics:
             loss = metrics["eval_loss"]
             if not math.isfinite(loss):
@@ -142,20 +148,34 @@ class RunWriter(TrainerCallback):
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **named: Any) -> None:
         """A checkpoint counts once it is whole on the disk, and holds no pickled settings."""
+        ranks.wait()  # Each process has a file in it.
+        if not ranks.is_first():
+            return
         folder = self.run.checkpoints / f"checkpoint-{state.global_step}"
         (folder / "training_args.bin").unlink(missing_ok=True)
         seal(folder)
 
     def save_model(self, state: TrainerState) -> None:
         """The model as it is now becomes the run's model."""
-
+        if not ranks.is_first():
+            return
         facts = {"step": state.global_step, "epoch": state.epoch, "valid_loss": self.best}
-        save_model_folder(
-            self.run.model, self.trainer.model, self.lesson.encoder, self.lesson.card(facts), self.lesson.save_as
-        )
+        self.write_model(self.run.folder, self.lesson.card(facts))
+
+    def write_model(self, folder: Path, card: str) -> None:
+        """The model as it is now, in `folder`/model; an addition also in `folder`/adapter."""
+        encoder, save_as = self.lesson.encoder, self.lesson.save_as
+        if self.lesson.base is None:
+            save_model_folder(folder / "model", self.trainer.causal, encoder, card, save_as)
+            return
+        save_adapter(folder / "adapter", self.trainer.model, encoder, card)
+        adapter = read_adapter(folder / "adapter")
+        write_merged(adapter, self.lesson.base, folder / "model", encoder, card, save_as)
 
     def record(self, state: TrainerState, values: dict[str, float | None]) -> None:
         """One line of metrics; only finite numbers."""
+        if not ranks.is_first():
+            return
         line: dict[str, Any] = {"step": state.global_step, "epoch": round(state.epoch or 0.0, 4), "time": time.time()}
         line.update(
             {name: float(value) for name, value in values.items() if value is not None and math.isfinite(value)}
@@ -173,9 +193,12 @@ class RunWriter(TrainerCallback):
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **named: Any) -> None:
         """Write out what TensorBoard still holds."""
-        self._board.close()
+        if ranks.is_first():
+            self._board.close()
 
     def record_samples(self, state: TrainerState, model: Any) -> None:
         """The replies to the fixed prompts, as the model is now."""
+        if not ranks.is_first():
+            return
         for sample in self.lesson.samples(model):
             self.run.append("samples.jsonl", {"step": state.global_step, "epoch": state.epoch or 0.0, **sample})

@@ -92,6 +92,11 @@ class Run:
         return self.folder / "model"
 
     @property
+    def adapter(self) -> Path:
+        """What was learned beside a model's own weights, where that is how the run learns."""
+        return self.folder / "adapter"
+
+    @property
     def log(self) -> Path:
         """What the training process printed."""
         return self.folder / "log.txt"

@@ -7,16 +7,18 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from chat_app import ranks
 from chat_app.cards import run_card
-from chat_app.config import AUTOMATIC, LoadConfig, Paths, TrainConfig
+from chat_app.config import AUTOMATIC, Paths, TrainConfig
 from chat_app.conversation import Conversation
 from chat_app.encoding import Encoder
-from chat_app.errors import DataError, SettingError
+from chat_app.errors import DataError, Elsewhere, SettingError
 from chat_app.formats import DEFAULT_FORMAT, get_format
 from chat_app.gathering import Wanted, gathered
 from chat_app.material import Material, Told
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 WINDOW_LIMIT = 1024
 SAMPLE_PROMPTS = 4
 SAMPLE_TOKENS = 48
+FAILURE = "failure"  # The mark of the one process, of several, that tells what went wrong.
 
 
 class _Stopped(Exception):
@@ -139,14 +142,19 @@ def teach(
     Raises:
         ChatAppError: what is also the reason in the state, unless another process works on the run.
     """
-    with run.lock():
-        run.clear_stop()
-        run.set_state("running", "Getting ready.")
+    with run.lock() if ranks.is_first() else nullcontext():
+        if ranks.is_first():
+            run.clear_stop()
+            (run.folder / FAILURE).unlink(missing_ok=True)
+            run.set_state("running", "Getting ready.")
         try:
+            ranks.wait()
             _teach_locked(run, paths, interrupted, callbacks, say)
         except _Stopped as stopped:
             run.set_state(stopped.status, "It was stopped before the first step.", 0)
         except BaseException as error:
+            if ranks.is_consequence(error) or not ranks.claim(run.folder / FAILURE):
+                raise Elsewhere from error
             run.set_state("failed", _reason(error))
             raise
 
@@ -159,8 +167,10 @@ def _teach_locked(
     from transformers import set_seed
 
     from chat_app.devices import resolve_device, resolve_precision
+    from chat_app.fitting import settle
     from chat_app.lesson import Lesson
-    from chat_app.models import fit_embeddings, load_parts
+    from chat_app.methods import Pupil, load_pupil
+    from chat_app.models import load_words
     from chat_app.training import train
 
     config = run.config()
@@ -170,39 +180,62 @@ def _teach_locked(
     device = resolve_device(config.device)
     known = run.about()
     # What was measured once holds for the whole run: another precision would be another result.
-    precision = known.get("precision") or resolve_precision(config.precision, device)
-    model, tokenizer, files, recognised = load_parts(config.model, LoadConfig(precision="float32", device="cpu"), paths)
+    precision = known.get("precision") or ranks.from_first(lambda: resolve_precision(config.precision, device))
+    tokenizer, files, recognised = load_words(config.model, paths)
     name = config.format
     if name == AUTOMATIC:
         name = recognised.format if recognised.certain else DEFAULT_FORMAT
+    known_tokens = len(tokenizer)
     encoder = Encoder(tokenizer, get_format(name), _window(config, files.window))
-    fit_embeddings(model, tokenizer)
-    config = replace(config, learning_rate=learning_rate(config, files.width), rate_factor=1.0)
-    _set_dropout(model, config.dropout)
-    train_rows, valid_rows = _rows(run, encoder, paths, interrupted)
+    new_tokens = range(known_tokens, len(tokenizer))
+    if ranks.is_first():
+        train_rows, valid_rows = _rows(run, encoder, paths, interrupted)
+    ranks.wait()
+    if not ranks.is_first():  # They are in the cache now.
+        train_rows, valid_rows = _rows(run, encoder, paths, interrupted)
     if not train_rows:
         raise DataError("There is nothing to learn in these conversations.", advice="They need replies.")
     cut = train_rows.cut_turns
     if cut:
         say(f"{cut} turns are longer than the window of {encoder.window} tokens; they lost their beginning.")
-    run.note(
-        precision=precision, device=device, format=name, window=encoder.window, cut_turns=cut, rows=len(train_rows)
-    )
+    if ranks.is_first():
+        run.note(
+            precision=precision, device=device, format=name, window=encoder.window, cut_turns=cut, rows=len(train_rows)
+        )
+    ranks.wait()
     prompts = sample_prompts(run)
     save_as = config.save_as if config.save_as != AUTOMATIC else _precision_of(files.config)
-    lesson = Lesson(
-        encoder,
-        train_rows,
-        valid_rows,
-        device,
-        precision,
-        save_as,
-        samples=lambda model: _sample_replies(model, encoder, prompts),
-        card=lambda facts: run_card(config, run.about(), {**facts, "format": name}),
-    )
+
+    def load(settings: TrainConfig) -> Pupil:
+        return load_pupil(
+            settings,
+            files,
+            tokenizer,
+            new_tokens,
+            precision=precision,
+            device=device,
+            paths=paths,
+            folder=run.folder,
+        )
+
+    def lesson_of(settings: TrainConfig, pupil: Pupil) -> Lesson:
+        return Lesson(
+            encoder,
+            train_rows,
+            valid_rows,
+            device,
+            precision,
+            save_as,
+            samples=lambda model: _sample_replies(model, encoder, prompts),
+            base=pupil.base,
+            card=lambda facts: run_card(settings, run.about(), {**facts, "format": name}),
+        )
+
     say(f"{len(train_rows)} rows to learn, {len(valid_rows)} to test on, on {device} in {precision}.")
-    outcome = train(run, config, lesson, model, interrupted=interrupted, callbacks=callbacks)
-    run.set_state(outcome.status, outcome.reason, outcome.step)
+    config, pupil = settle(run, config, files, train_rows, len(new_tokens), load, lesson_of, interrupted, say)
+    outcome = train(run, config, lesson_of(config, pupil), pupil.model, interrupted=interrupted, callbacks=callbacks)
+    if ranks.is_first():
+        run.set_state(outcome.status, outcome.reason, outcome.step)
 
 
 def sample_prompts(run: Run) -> list[Conversation]:
@@ -264,15 +297,6 @@ def _rows(
     return of("train"), of("valid")
 
 
-def learning_rate(config: TrainConfig, width: int) -> float:
-    """The rate that was asked for, or one that suits the model.
-
-    Wide models forget sooner: 1e-3 at a width of 384 falls with the third power of the width, to 1.25e-4 for GPT-2
-    (768) and 5e-5 for GPT-2 medium (1024). Found by trial on the starter; at the other end it meets what is usual.
-    """
-    return (config.learning_rate or 1e-3 * (384 / max(width, 384)) ** 3) * config.rate_factor
-
-
 def _window(config: TrainConfig, of_model: int) -> int:
     """How many tokens a row may have."""
     if config.window > of_model:
@@ -280,22 +304,6 @@ def _window(config: TrainConfig, of_model: int) -> int:
             "window", f"The model sees {of_model} tokens at most.", advice="Give a smaller window, or 0."
         )
     return config.window or min(of_model, WINDOW_LIMIT)
-
-
-def _set_dropout(model: Any, dropout: float) -> None:
-    """Give every dropout layer this rate; -1 leaves the model's own."""
-    import torch
-
-    if dropout < 0:
-        return
-    for module in model.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = dropout
-        elif isinstance(getattr(module, "attn_dropout", None), float):
-            module.attn_dropout = dropout
-    for name in ("resid_pdrop", "embd_pdrop", "attn_pdrop", "attention_dropout", "hidden_dropout"):
-        if hasattr(model.config, name):
-            setattr(model.config, name, dropout)
 
 
 def _precision_of(config: dict[str, Any]) -> str | None:

@@ -16,19 +16,22 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
+from chat_app import ranks
 from chat_app.batching import Packer
 from chat_app.config import TrainConfig
-from chat_app.encoding import NOT_LEARNED, Example
+from chat_app.encoding import NOT_LEARNED, Example, lengths_of
 from chat_app.errors import RunError, SettingError, TrainingFailed
 from chat_app.lesson import Lesson
-from chat_app.likelihood import Likelihood, likelihood, precision_context, summed_loss
+from chat_app.likelihood import TOKENS_A_BATCH, Likelihood, likelihood, precision_context, summed_loss
+from chat_app.memory import lacks_memory
 from chat_app.optimizers import MuonWithAdamW
 from chat_app.run_writer import RunWriter
 from chat_app.runs import MANIFEST, Run
+from chat_app.shares import loader
 
 PLOT_POINTS = 300
 
@@ -64,6 +67,8 @@ class ChatTrainer(Trainer):
     def __init__(self, config: TrainConfig, lesson: Lesson, model: Any, arguments: TrainingArguments, packer: Packer):
         self.config, self.lesson, self.packer = config, lesson, packer
         self.tokens_seen = 0
+        # The transformers model: peft's, where an addition is learned, stands around it.
+        self.causal = model.get_base_model() if hasattr(model, "get_base_model") else model
         super().__init__(
             model=model,
             args=arguments,
@@ -91,7 +96,10 @@ class ChatTrainer(Trainer):
         """Nats a learned token of the whole step, this batch's part of it."""
         self.tokens_seen += int(inputs["tokens"])
         with precision_context(self.lesson.device, self.lesson.precision):
-            loss = summed_loss(model, inputs, direct=model is self.model)
+            if model is self.model:
+                loss = summed_loss(self.causal, inputs, sparing=self.config.gradient_checkpointing == "on")
+            else:
+                loss = summed_loss(model, inputs, direct=False)
         items = num_items_in_batch if num_items_in_batch is not None else (inputs["labels"] != NOT_LEARNED).sum()
         return loss / items * self.accelerator.num_processes
 
@@ -107,11 +115,33 @@ class ChatTrainer(Trainer):
             )
         return loss
 
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """The Trainer's, or this process's share of it."""
+        if self.args.world_size == 1:
+            return super().get_train_dataloader()
+        place, count = self.args.process_index, self.args.world_size
+        return loader(
+            _Rows(self.lesson.train_rows), self.packer, self.config.batch_size, self.config.seed, place, count
+        )
+
     def likelihood(self) -> Likelihood | None:
         """The likelihood of the validation rows, or None where there are none."""
         if not self.lesson.valid_rows:
             return None
-        return likelihood(self.model, self.lesson.valid_rows, self.packer, self.lesson.precision)
+        rows = self.lesson.valid_rows
+        if self.args.world_size > 1:
+            rows = rows[self.args.process_index :: self.args.world_size]
+        mine = Likelihood(0.0, 0)
+        if rows:
+            mine = likelihood(self.causal, rows, self.packer, self.lesson.precision, self.evaluation_tokens())
+        total, tokens = ranks.summed([mine.total, mine.tokens])
+        return Likelihood(total, round(tokens))
+
+    def evaluation_tokens(self) -> int:
+        """How many tokens to evaluate at once: on a GPU an evaluation must not need more memory than a step."""
+        if self.lesson.device == "cpu":
+            return TOKENS_A_BATCH
+        return min(TOKENS_A_BATCH, self.config.batch_size * max(lengths_of(self.lesson.train_rows)))
 
     def evaluate(self, *arguments: Any, **named: Any) -> dict[str, float]:
         """Validation loss and perplexity, told to the callbacks as the Trainer does it."""
@@ -145,13 +175,15 @@ def train(
         TrainingFailed, RunError: with a sentence that says why and what to do.
     """
     checkpoint = run.newest_checkpoint()
-    _clear_broken(run, checkpoint)
-    _check_space(run, model)
-    packer = Packer(pad_id=lesson.encoder.tokenizer.pad_token_id or 0)
-    arguments = _arguments(run, config, lesson)
-    trainer = ChatTrainer(config, lesson, model, arguments, packer)
     step = _step_of(checkpoint) if checkpoint else 0
-    run.forget_after(step if checkpoint else -1)
+    if ranks.is_first():
+        _clear_broken(run, checkpoint)
+        _check_space(run, model)
+        run.forget_after(step if checkpoint else -1)
+    ranks.wait()
+    packer = Packer(pad_id=lesson.encoder.tokenizer.pad_token_id or 0)
+    arguments = arguments_of(run.checkpoints, config, lesson)
+    trainer = ChatTrainer(config, lesson, model, arguments, packer)
     writer = RunWriter(run, config, lesson, interrupted)
     writer.trainer = trainer
     for unwanted in (PrinterCallback, ProgressCallback):
@@ -174,21 +206,48 @@ def _record_start(trainer: ChatTrainer, writer: RunWriter) -> None:
     before = trainer.likelihood()
     if before:
         writer.record(trainer.state, {"valid_loss": before.loss, "valid_perplexity": before.perplexity})
-    writer.record_samples(trainer.state, trainer.model)
+    writer.record_samples(trainer.state, trainer.causal)
 
 
-def _arguments(run: Run, config: TrainConfig, lesson: Lesson) -> TrainingArguments:
-    """TrainConfig in the Trainer's words."""
-    steps_an_epoch = math.ceil(len(lesson.train_rows) / (config.batch_size * config.accumulation))
-    steps = config.max_steps or math.ceil(steps_an_epoch * config.epochs)
-    evaluate_every = min(config.evaluate_every or steps_an_epoch, steps)
+def steps_an_epoch(config: TrainConfig, rows: int) -> int:
+    """Steps in which all rows are read once."""
+    return math.ceil(rows / (config.batch_size * config.accumulation))
+
+
+def total_steps(config: TrainConfig, rows: int) -> int:
+    """Steps to the end, if nothing stops the training early."""
+    return config.max_steps or math.ceil(steps_an_epoch(config, rows) * config.epochs)
+
+
+def evaluation_steps(config: TrainConfig, rows: int) -> int:
+    """Steps between two evaluations."""
+    return min(config.evaluate_every or steps_an_epoch(config, rows), total_steps(config, rows))
+
+
+def saving_steps(config: TrainConfig, rows: int) -> int:
+    """Steps between two checkpoints."""
+    return min(config.save_every or evaluation_steps(config, rows), total_steps(config, rows))
+
+
+def arguments_of(folder: Path, config: TrainConfig, lesson: Lesson) -> TrainingArguments:
+    """TrainConfig in the Trainer's words; checkpoints go into `folder`."""
+    rows = len(lesson.train_rows)
+    steps = total_steps(config, rows)
     if config.optimizer == "adamw-8bit" and lesson.device != "cuda":
         raise SettingError("optimizer", "The 8-bit optimiser needs an NVIDIA GPU.", advice="Choose adamw.")
+    share, rest = divmod(config.batch_size, ranks.processes())
+    if rest:
+        raise SettingError(
+            "batch_size",
+            f"{config.batch_size} conversations cannot be shared by {ranks.processes()} processes.",
+            advice=f"Give a multiple of {ranks.processes()}.",
+        )
     named: dict[str, Any] = {"lr_scheduler_kwargs": {"power": 2.0}} if config.schedule == "polynomial" else {}
     constant = "constant_with_warmup"
-    return TrainingArguments(
-        output_dir=str(run.checkpoints),
-        per_device_train_batch_size=config.batch_size,
+    arguments = TrainingArguments(
+        output_dir=str(folder),
+        per_device_train_batch_size=share,
+        ddp_find_unused_parameters=False,
         gradient_accumulation_steps=config.accumulation,
         num_train_epochs=config.epochs,
         max_steps=config.max_steps or -1,
@@ -197,15 +256,15 @@ def _arguments(run: Run, config: TrainConfig, lesson: Lesson) -> TrainingArgumen
         max_grad_norm=config.clip,
         warmup_steps=math.ceil(steps * config.warmup),
         lr_scheduler_type=constant if config.schedule == "constant" else config.schedule,
-        optim="adamw_bnb_8bit" if config.optimizer == "adamw-8bit" else "adamw_torch",
+        optim="adamw_bnb_8bit" if config.optimizer == "adamw-8bit" else _adamw(lesson.device),
         bf16=lesson.precision == "bfloat16",
         fp16=lesson.precision == "float16",
         use_cpu=lesson.device == "cpu",
         seed=config.seed,
         eval_strategy="steps",
-        eval_steps=evaluate_every,
+        eval_steps=evaluation_steps(config, rows),
         save_strategy="steps",
-        save_steps=min(config.save_every or evaluate_every, steps),
+        save_steps=saving_steps(config, rows),
         save_total_limit=config.keep_checkpoints,
         logging_strategy="steps",
         logging_steps=config.log_every or max(1, steps // PLOT_POINTS),
@@ -217,6 +276,14 @@ def _arguments(run: Run, config: TrainConfig, lesson: Lesson) -> TrainingArgumen
         report_to="none",
         **named,
     )
+    if arguments.n_gpu > 1:  # Several GPUs are used by several processes; threads for them would be slower than one.
+        arguments._n_gpu = 1
+    return arguments
+
+
+def _adamw(device: str) -> str:
+    """On a GPU in one piece: it is faster and needs no memory for steps between."""
+    return "adamw_torch_fused" if device == "cuda" else "adamw_torch"
 
 
 def _clear_broken(run: Run, checkpoint: Path | None) -> None:
@@ -233,9 +300,9 @@ def _step_of(checkpoint: Path) -> int:
 
 
 def _check_space(run: Run, model: Any) -> None:
-    """Three checkpoints (weights and two moments in float32) and a model must fit on the disk."""
-    parameters = sum(one.numel() for one in model.parameters())
-    needed = parameters * 4 * (3 * 3 + 1)
+    """Three checkpoints (what is learned and two moments in float32) and a model must fit on the disk."""
+    learned = sum(one.numel() for one in model.parameters() if one.requires_grad)
+    needed = 4 * (3 * 3 * learned + sum(one.numel() for one in model.parameters()))
     free = shutil.disk_usage(run.folder).free
     if free < needed:
         raise RunError(
@@ -252,9 +319,7 @@ def _explained(error: BaseException) -> TrainingFailed:
         return TrainingFailed(
             "The disk is full.", advice="Free some space and resume: the run goes on from its last whole checkpoint."
         )
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
-        text = "out of memory"
-    if any(sign in text for sign in ("out of memory", "can't allocate", "not enough memory")):
+    if lacks_memory(error):
         return TrainingFailed(
             "The memory is not enough for this training.",
             advice="Halve the batch size and double the accumulation (the result is the same), or shorten the window.",

@@ -15,8 +15,9 @@ from transformers import TrainerCallback
 
 from chat_app.config import Paths, TrainConfig
 from chat_app.errors import RunError, TrainingFailed
+from chat_app.fitting import learning_rate
 from chat_app.runs import Run, verify
-from chat_app.teaching import learning_rate, prepare_run, teach
+from chat_app.teaching import prepare_run, teach
 from tests.conftest import CONFIG, reading_of
 
 
@@ -223,6 +224,7 @@ def test_the_rate_suits_the_model() -> None:
     assert learning_rate(TrainConfig(rate_factor=0.4), 768) == pytest.approx(0.4 * 1.25e-4)
     assert learning_rate(TrainConfig(learning_rate=0.01), 1600) == 0.01
     assert learning_rate(TrainConfig(), 32) == pytest.approx(1e-3)
+    assert learning_rate(TrainConfig(method="lora-8bit"), 768) == pytest.approx(5 * 1.25e-4)
 
 
 def test_two_processes_never_train_one_run(prepare: Callable[..., Run], paths: Paths) -> None:

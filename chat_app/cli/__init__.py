@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import logging
 import os
 import sys
 from collections.abc import Sequence
 
 from chat_app.cli import data, models, talk, teach
-from chat_app.errors import ChatAppError
+from chat_app.errors import ChatAppError, Elsewhere
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -26,9 +27,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(encoding="utf-8", errors="replace")  # type: ignore[union-attr]
     # Bars of the libraries for every file they read would bury what a person wants to know.
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # It warns of what it could do faster elsewhere.
     options = _parser().parse_args(arguments)
     try:
         return int(options.command(options) or 0)
+    except Elsewhere:
+        return 1
     except ChatAppError as error:
         print(f"chat_app: {error.sentence()}", file=sys.stderr)
         return error.exit_code

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from chat_app.config import from_mapping
 from chat_app.errors import DataError, SettingError
+from chat_app.recipe import read_recipe
 
 if TYPE_CHECKING:
     from chat_app.gathering import Wanted
@@ -44,26 +45,12 @@ def settings_of(options: argparse.Namespace, kind: type[Config], defaults: Mappi
     values = dict(defaults or {})
     file = getattr(options, "config", None)
     if file is not None:
-        values.update(_from_file(Path(file)))
+        values.update(read_recipe(Path(file))[0])
     for one in fields(kind):  # type: ignore[arg-type]
         typed = getattr(options, one.name, None)
         if typed is not None:
             values[one.name] = tuple(typed) if isinstance(typed, list) else typed
     return from_mapping(kind, values)
-
-
-def _from_file(path: Path) -> dict[str, Any]:
-    import yaml
-
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(f"The settings file {path} cannot be read.", advice="Check its name.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SettingError(str(path), f"This is no YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(values, dict):
-        raise SettingError(str(path), "This is no list of settings.", advice="Write one `name: value` a line.")
-    return {str(name).replace("-", "_"): value for name, value in values.items()}
 
 
 def add_reading(parser: argparse.ArgumentParser) -> None:

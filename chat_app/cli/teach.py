@@ -12,10 +12,12 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from chat_app import ranks
 from chat_app.cli.flags import add_reading, add_settings, read_paths, settings_of, wanted_of
 from chat_app.config import Paths, TrainConfig, from_mapping, to_mapping
 from chat_app.errors import ChatAppError, RunError, SettingError
-from chat_app.runs import Run, find_run, list_runs
+from chat_app.recipe import FILE, read_recipe, recipe_of
+from chat_app.runs import Run, find_run, list_runs, write_text
 
 
 def add_commands(commands: Any) -> None:
@@ -27,8 +29,9 @@ def add_commands(commands: Any) -> None:
     train.add_argument("--resume", metavar="RUN", help="go on with a run that stopped: its id or its folder")
     train.add_argument("--run", metavar="DIR", help="the run folder to use; one that is prepared is trained")
     train.add_argument("--config", metavar="FILE.yaml", help="settings from a file, one `name: value` a line")
-    train.add_argument("--lora", action="store_true", help=argparse.SUPPRESS)
-    train.add_argument("--load-8bit", action="store_true", help=argparse.SUPPRESS)
+    train.add_argument("--lora", action="store_true", help="the same as --method lora")
+    train.add_argument("--load-8bit", action="store_true", help="the same as --method lora-8bit")
+    train.add_argument("--no-rehearse", action="store_true", help="the same as --rehearse off")
     train.add_argument("--supervised", action="store_true", help=argparse.SUPPRESS)
     add_settings(train, TrainConfig)
     add_reading(train)
@@ -57,9 +60,32 @@ def add_commands(commands: Any) -> None:
 
 
 def _train(options: argparse.Namespace) -> None:
-    if options.lora or options.load_8bit:
-        raise SettingError("lora", "Training with LoRA or 8-bit weights is not part of this version.")
     paths = Paths.default()
+    _short_flags(options)
+    ranks.join(options.device or "")
+    try:
+        run = Run(Path(ranks.from_first(lambda: str(_run_of(options, paths).folder))))
+        _run_to_end(run, paths, options)
+    finally:
+        ranks.leave()
+
+
+def _short_flags(options: argparse.Namespace) -> None:
+    """Flags that stand for a setting. What is said twice must agree."""
+    if options.lora or options.load_8bit:
+        method = "lora-8bit" if options.load_8bit else "lora"
+        if options.method not in (None, method):
+            raise SettingError("method", f"--method {options.method} and the short flags disagree.")
+        options.method = method
+    if options.no_rehearse:
+        options.rehearse = "off"
+
+
+def _run_of(options: argparse.Namespace, paths: Paths) -> Run:
+    """The run that the flags speak of: one to go on with, one that is there, or a new one."""
+    named = read_recipe(Path(options.config)) if options.config else ({}, [], None)
+    options.data = options.data or named[1]
+    options.valid = options.valid or named[2]
     if options.resume:
         run = _resumed(options, paths)
     elif options.run and (Path(options.run) / "config.json").exists():
@@ -68,7 +94,7 @@ def _train(options: argparse.Namespace) -> None:
         run = _prepared(options, paths)
     else:
         raise SettingError("data", "There is nothing to learn from.", advice="Give --data FILE, or --resume RUN.")
-    _run_to_end(run, paths, options)
+    return run
 
 
 def _prepared(options: argparse.Namespace, paths: Paths) -> Run:
@@ -86,6 +112,9 @@ def _prepared(options: argparse.Namespace, paths: Paths) -> Run:
     say(f"{material.facts.conversations} conversations, {material.facts.problems} lines that cannot be used.")
     for problem in material.problems(10):
         say(f"  {problem.sentence()}")
+    if options.data:
+        names = [str(path.resolve()) for path in read_paths(options.data)]
+        write_text(run.folder / FILE, recipe_of(config, names, valid.resolve() if valid else None))
     return run
 
 
@@ -116,13 +145,17 @@ def _run_to_end(run: Run, paths: Paths, options: argparse.Namespace) -> None:
     if getattr(options, "supervised", False):
         be_gentle()
         threading.Thread(target=_watch_parent, args=(gone,), daemon=True).start()
-    signal.signal(signal.SIGTERM, lambda *_: gone.set())
-    presses = iter((run.request_stop,))
-    signal.signal(signal.SIGINT, lambda *_: next(presses, _give_up)())
+    if threading.current_thread() is threading.main_thread():  # Only there can signals be caught.
+        signal.signal(signal.SIGTERM, lambda *_: gone.set())
+        presses = iter((run.request_stop,))
+        signal.signal(signal.SIGINT, lambda *_: next(presses, _give_up)())
     say(f"Run {run.id} in {run.folder}")
     from chat_app.cli.training_progress import Progress
 
-    teach(run, paths, interrupted=gone.is_set, callbacks=[Progress(run)], say=say)
+    callbacks = [Progress(run)] if ranks.is_first() else []
+    teach(run, paths, interrupted=gone.is_set, callbacks=callbacks, say=say)
+    if not ranks.is_first():
+        return
     state = run.state()
     say(f"{state.status}: {state.reason}")
     if options.out:
@@ -194,5 +227,6 @@ def _facts(run: Run) -> dict[str, Any]:
 
 
 def say(line: str) -> None:
-    """A line for a person, beside the results."""
-    print(line, file=sys.stderr, flush=True)
+    """A line for a person, beside the results; said once, however many processes there are."""
+    if ranks.is_first():
+        print(line, file=sys.stderr, flush=True)

@@ -195,10 +195,10 @@ def _sizes() -> Iterator[Bad]:
     yield Bad(
         "one-id.csv", lambda path: path.write_bytes(b"conversation,speaker,text\n" + b"1,user,a\n1,bot,b\n" * 5_000)
     )
-    yield Bad("long-words.tsv", b"a" * 2_000_000 + b"\t" + b"@" * 200_000 + b"\n", 1, "lines")
-    yield Bad("long-digits.tsv", b"1 " * 500_000 + b"\t" + b"9" * 300_000 + b"\n", 1, "lines")
+    yield Bad("long-words.tsv", b"a" * 500_000 + b"\t" + b"@" * 100_000 + b"\n", 1, "lines")
+    yield Bad("long-digits.tsv", b"1 " * 100_000 + b"\t" + b"9" * 100_000 + b"\n", 1, "lines")
     yield Bad("long-number.json", b'[["a", ' + b"9" * 100_000 + b'], ["a", "b"]]')
-    yield Bad("million-keys.jsonl", b"{" + b",".join(b'"%d":0' % n for n in range(300_000)) + b"}\n")
+    yield Bad("million-keys.jsonl", b"{" + b",".join(b'"%d":0' % n for n in range(100_000)) + b"}\n")
 
 
 def _many_ids(path: Path) -> None:

@@ -87,19 +87,22 @@ WHOLE: dict[str, Any] = {
 
 WRONG: tuple[Any, ...] = (None, True, 7, 1e300, -0.5, "", " ", "\x00", [], {}, [[]], {"": None}, [None], ["x", 7], "x")
 
+# Enough where each of them is a file of its own.
+FEW: tuple[Any, ...] = (None, 7, "", [[]], {"": None})
 
-def mutants(value: Any) -> Iterator[Any]:
+
+def mutants(value: Any, wrong: tuple[Any, ...] = WRONG) -> Iterator[Any]:
     """Copies of a value in which one place holds something else, or is missing."""
-    yield from WRONG
+    yield from wrong
     if isinstance(value, dict):
         for key, inner in value.items():
             yield {name: one for name, one in value.items() if name != key}
-            for changed in mutants(inner):
+            for changed in mutants(inner, wrong):
                 yield {**value, key: changed}
     elif isinstance(value, list):
         for place, inner in enumerate(value):
             yield value[:place] + value[place + 1 :]
-            for changed in mutants(inner):
+            for changed in mutants(inner, wrong):
                 yield [*value[:place], changed, *value[place + 1 :]]
 
 

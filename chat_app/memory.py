@@ -1,0 +1,51 @@
+"""How much memory there is and what a model takes of it."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+
+def tensor_bytes(model: Any) -> int:
+    """Bytes that the tensors of a model take; shared ones count once."""
+    tensors = [*model.parameters(), *model.buffers()]
+    storages = {one.untyped_storage().data_ptr(): one.untyped_storage().nbytes() for one in tensors}
+    return sum(storages.values())
+
+
+def free_memory(device: str) -> int:
+    """Bytes that can still be used on a device. In a container, those that the container may use."""
+    if device.startswith("cuda"):
+        return int(torch.cuda.mem_get_info(device)[0])
+    free = int(psutil.virtual_memory().available)
+    try:  # Linux containers: the limit of control group v2, less what cannot be dropped.
+        group = Path("/sys/fs/cgroup")
+        limit = int((group / "memory.max").read_text())
+        used = int((group / "memory.current").read_text())
+        stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+    except (OSError, ValueError):
+        return free
+    return max(min(free, limit - used + int(stat.get("inactive_file", 0))), 0)
+
+
+def release_memory() -> None:
+    """Hand what is no longer used back to the system, which Python, CUDA and the C library would keep for later."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    with contextlib.suppress(OSError, AttributeError):  # Not glibc: its allocator returns memory by itself.
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+
+def lacks_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, in one of the many ways in which that is said."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    text = str(error).lower()
+    return any(sign in text for sign in ("out of memory", "can't allocate", "not enough memory"))

@@ -1,0 +1,99 @@
+"""A training written down so that it can be done again: as a YAML file, and as a command line."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from chat_app.config import TrainConfig, to_mapping
+from chat_app.errors import DataError, SettingError
+
+FILE = "train.yaml"
+_MOST_BYTES = 2**20
+
+
+def differences(config: TrainConfig) -> dict[str, Any]:
+    """The settings that are not at their defaults."""
+    defaults = {one.name: one.default for one in fields(TrainConfig)}
+    return {name: value for name, value in to_mapping(config).items() if value != defaults[name]}
+
+
+def command_of(config: TrainConfig, files: Sequence[str | Path], valid: str | Path | None = None) -> str:
+    """The command line that does the same, quoted for a shell.
+
+    Args:
+        files: of conversations to learn. valid: one to test on.
+    """
+    parts = ["python", "-m", "chat_app", "train", "--data", *map(str, files)]
+    if valid is not None:
+        parts += ["--valid", str(valid)]
+    for name, value in differences(config).items():
+        parts += ["--" + name.replace("_", "-"), _written(value)]
+    return shlex.join(parts)
+
+
+def recipe_of(config: TrainConfig, files: Sequence[str | Path], valid: str | Path | None = None) -> str:
+    """The same as YAML, for `--config`: the files, what differs from the defaults, and the rest as comments."""
+    import yaml
+
+    def line(name: str, value: Any) -> str:
+        return yaml.safe_dump({name: value}, allow_unicode=True, sort_keys=False, width=1000)
+
+    different = differences(config)
+    text = "# python -m chat_app train --config FILE does this training again.\n"
+    text += line("data", [str(file) for file in files])
+    if valid is not None:
+        text += line("valid", str(valid))
+    text += "".join(line(name, value) for name, value in different.items())
+    others = {name: value for name, value in to_mapping(config).items() if name not in different}
+    return text + "\n# At their defaults:\n" + "".join(f"# {line(name, value)}" for name, value in others.items())
+
+
+def read_recipe(path: Path) -> tuple[dict[str, Any], list[str], str | None]:
+    """The settings in a YAML file, and the files of conversations that it names: to learn, and to test on.
+
+    Names of files are meant from where the YAML file lies, unless they are found from here.
+
+    Raises:
+        DataError: it cannot be read. SettingError: it is no list of settings.
+    """
+    import yaml
+
+    try:
+        if path.stat().st_size > _MOST_BYTES:
+            raise SettingError(str(path), "This is too long for a file of settings.")
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"The settings file {path} cannot be read.", advice="Check its name.") from error
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise SettingError(str(path), f"This is no YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise SettingError(str(path), "This is no list of settings.", advice="Write one `name: value` a line.")
+    values = {str(name).replace("-", "_"): value for name, value in values.items()}
+    files = _names(values.pop("data", []), "data")
+    valid = _names(values.pop("valid", []), "valid")
+    if len(valid) > 1:
+        raise SettingError("valid", "Only one file can be tested on.", advice="Put them together.")
+    found = [_found(name, path) for name in (*files, *valid)]
+    return values, found[: len(files)], found[len(files)] if valid else None
+
+
+def _names(value: Any, name: str) -> list[str]:
+    names = [value] if isinstance(value, str) else value if isinstance(value, list) else None
+    if names is None or not all(isinstance(one, str) and one for one in names):
+        raise SettingError(name, "This is no list of files.", advice=f"Write `{name}: [first.tsv, second.jsonl]`.")
+    return names
+
+
+def _found(name: str, recipe: Path) -> str:
+    beside = recipe.parent / name
+    return str(beside) if not Path(name).exists() and beside.exists() else name
+
+
+def _written(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:g}" if float(f"{value:g}") == value else repr(value)
+    return str(value)
