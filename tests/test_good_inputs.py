@@ -20,7 +20,7 @@ from tests.bad_inputs.packed import zipped
 from tests.bad_inputs.tables import ROWS, parquet, workbook
 
 HERE = Path(__file__).parent / "good_inputs"
-REUSED = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+REUSED = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 Said = tuple[int, list[str]]
 
@@ -205,11 +205,13 @@ BINARY: dict[str, tuple[bytes, list[Said]]] = {
     "shop.xlsx": (workbook(ROWS), BAKERY),
     "numbers.xlsx": (workbook([["question", "answer"], ["How many?", 3], [2024, 4.5], ["Open?", True]]),
                      [(2, ["How many?", "3"]), (3, ["2024", "4.5"]), (4, ["Open?", "true"])]),
-    "messages.xlsx": (workbook([["id", "role", "text"], [1, "user", "Hello"], [1, "bot", "Hi!"]]), [(2, ["Hello", "Hi!"])]),
+    "messages.xlsx": (workbook([["id", "role", "text"], [1, "user", "Hello"], [1, "bot", "Hi!"]]),
+                      [(2, ["Hello", "Hi!"])]),
     "pairs.parquet": (parquet({"question": ["Hello", "Bye"], "answer": ["Hi!", "See you."]}),
                       [(1, ["Hello", "Hi!"]), (2, ["Bye", "See you."])]),
     "messages.parquet": (parquet({"messages": MESSAGES}), [(1, ["Hello", "Hi!"]), (2, ["Bread?", "Yes."])]),
-    "dialog.parquet": (parquet({"dialog": [["Hello", "Hi!"]], "act": [[1, 2]], "emotion": [[0, 0]]}), [(1, ["Hello", "Hi!"])]),
+    "dialog.parquet": (parquet({"dialog": [["Hello", "Hi!"]], "act": [[1, 2]], "emotion": [[0, 0]]}),
+                       [(1, ["Hello", "Hi!"])]),
     "a-sheet-called.csv": (workbook(ROWS), BAKERY),
 }  # fmt: skip
 
@@ -289,7 +291,7 @@ def test_a_table_comes_back_as_it_was_written_where_nothing_was_counted_as_lost(
 
 
 @REUSED
-@given(written=st.lists(conversations(), min_size=1, max_size=3), junk=st.binary(max_size=30))
+@given(written=st.lists(conversations(), min_size=2, max_size=3), junk=st.binary(max_size=30))
 def test_junk_behind_good_lines_costs_none_of_them(written: list[Conversation], junk: bytes, tmp_path: Path) -> None:
     path = tmp_path / "junk.jsonl"
     write_jsonl(written, path)

@@ -8,7 +8,20 @@ from functools import partial
 from typing import Any
 
 from chat_app.errors import DataError
-from chat_app.reading import chats, corpora, delimited, dialogpt, exports, jsonl, marked, tsv, values, whatsapp, whole
+from chat_app.reading import (
+    chats,
+    corpora,
+    delimited,
+    dialogpt,
+    exports,
+    jsonl,
+    marked,
+    records,
+    tsv,
+    values,
+    whatsapp,
+    whole,
+)
 from chat_app.reading.chats import ChatMessage
 from chat_app.reading.containers import Member
 from chat_app.reading.head import first_lines
@@ -164,8 +177,9 @@ def _is_one_value(source: Source, options: ReadingOptions) -> bool:
     except DataError:
         return False  # What is wrong with it is said by its line.
     if isinstance(value, list):
-        rows = values.way_of(value[: values.SAMPLE_VALUES], options) != "records"
-        return rows or exports.kind_of(value) is not None
+        rows = bool(value) and records.is_record(value[0])
+        special = rows and values.way_of(value[: values.SAMPLE_VALUES], options) != "records"
+        return special or exports.kind_of(value) is not None
     return exports.kind_of(value) is not None or (isinstance(value, dict) and whole.has_sections(value))
 
 
