@@ -42,19 +42,27 @@ def expected(
 
 
 class Gate:
-    """Holds a model's forward passes until opened, from the one after `free` on, and notes their inputs."""
+    """Holds an engine's steps until opened, from the one after `free` on, and notes the ids of each."""
 
-    def __init__(self, model: Any, free: int = 0):
+    def __init__(self, engine: Engine, free: int = 0):
         self.free = free
         self.open, self.reached = threading.Event(), threading.Event()
-        self.inputs: list[list[int]] = []
-        self.handle = model.register_forward_pre_hook(self._hook, with_kwargs=True)
+        self.steps: list[list[list[int]]] = []  # Of each step, of each piece.
+        forward = engine._forward
+        assert forward is not None
+        self._really, forward.step = forward.step, self._step
 
-    def _hook(self, module: Any, arguments: Any, settings: Any) -> None:
-        self.inputs.append(settings["input_ids"][0].tolist())
-        if len(self.inputs) > self.free:
+    @property
+    def inputs(self) -> list[list[int]]:
+        """The pieces, one after the other."""
+        return [ids for step in self.steps for ids in step]
+
+    def _step(self, pieces: Any) -> torch.Tensor:
+        self.steps.append([piece.ids for piece in pieces])
+        if len(self.steps) > self.free:
             self.reached.set()
             assert self.open.wait(LONG)
+        return self._really(pieces)
 
 
 @pytest.fixture
@@ -85,7 +93,7 @@ def test_greedy_with_types_equals_whole_passes(engine, tiny_model, first, then):
 
 
 def test_a_long_prompt_is_read_in_pieces(engine, tiny_model, monkeypatch):
-    monkeypatch.setattr(engine_module, "PROMPT_PIECE", 7)
+    monkeypatch.setattr(engine_module, "ALONE_PIECE", 7)
     ids, types = ids_of(4, 50), [5] * 50
     assert list(engine.stream(request(ids, types, 6))) == expected(tiny_model, ids, types=types, next_type=6)
 
@@ -125,18 +133,17 @@ class TestKeptCaches:
     def test_the_next_turn_computes_only_what_is_new(self, engine, tiny_model):
         ids = ids_of(8, 30)
         reply = list(engine.stream(request(ids)))
-        gate = Gate(tiny_model)
+        gate = Gate(engine)
         gate.open.set()
         longer = [*ids, *reply, *ids_of(9, 6)]
         again = list(engine.stream(request(longer)))
         assert gate.inputs[0] == longer[30 + len(reply) - 1 :]
-        gate.handle.remove()
         assert again == write(tiny_model, request(longer), 128)
 
     def test_a_retry_computes_one_token(self, engine, tiny_model):
         ids = ids_of(10)
         first = list(engine.stream(request(ids)))
-        gate = Gate(tiny_model)
+        gate = Gate(engine)
         gate.open.set()
         assert list(engine.stream(request(ids))) == first
         assert gate.inputs[0] == ids[-1:]
@@ -165,8 +172,8 @@ class TestKeptCaches:
         engine = Engine(tiny_model, 128, kept_tokens=100)
         for seed in range(8):
             list(engine.stream(request(ids_of(seed, 40), new=4)))
-        assert sum(len(one.ids) for one in engine._forward.kept._entries) <= 100
-        assert len(engine._forward.kept._entries) == 2
+        assert sum(one.memory.length for one in engine._prefixes._entries) <= 100
+        assert len(engine._prefixes._entries) == 2
         engine.close()
 
 
@@ -174,17 +181,15 @@ class TestTogether:
     def test_streams_take_turns_and_never_mix(self, engine, tiny_model):
         prompts = [ids_of(seed, 10 + seed) for seed in range(4)]
         alone = [write(tiny_model, request(ids), 128) for ids in prompts]
-        gate = Gate(tiny_model)
+        gate = Gate(engine)
         with ThreadPoolExecutor(4) as pool:
             results = [pool.submit(lambda ids: list(engine.stream(request(ids))), ids) for ids in prompts]
             with engine._changed:
                 assert engine._changed.wait_for(lambda: len(engine._active) + len(engine._waiting) == 4, LONG)
             gate.open.set()
             assert [one.result(LONG) for one in results] == alone
-        # After the first pass, which may have begun alone, each round has one step of each.
-        reading = [at for at, one in enumerate(gate.inputs) if len(one) > 1]
-        assert len(reading) == 4
-        assert max(reading) <= 5
+        # The first may have begun alone; from then on each step computes a token of all.
+        assert [len(step) for step in gate.steps[2:12]] == [4] * 10
 
     def test_a_seeded_reply_is_the_same_in_company(self, engine):
         one = replace(request(ids_of(1)), sampling=SamplingConfig(temperature=1, seed=7))
@@ -195,20 +200,32 @@ class TestTogether:
             assert together.result(LONG) == alone
             assert all(len(other.result(LONG)) == 12 for other in others)
 
-    def test_an_error_reaches_only_its_request(self, engine, tiny_model):
-        bad = request([1, 2, 99_999_999])
-        good = request(ids_of(2))
+    @pytest.mark.parametrize("error", [RuntimeError("broken"), MemoryError()])
+    def test_an_error_reaches_only_its_request(self, engine, error):
+        bad, good = request([7] * 5), request(ids_of(2))
+        gate = Gate(engine)
+
+        def step(pieces: Any) -> torch.Tensor:
+            if any(7 in piece.ids[:1] for piece in pieces):
+                raise error
+            return gate._really(pieces)
+
+        alone = write_alone(engine, good, gate)
+        really, gate._really = gate._really, lambda pieces: really(pieces)
+        engine._forward.step = lambda pieces: step_of(step, gate, pieces)
         with ThreadPoolExecutor(2) as pool:
             fine = pool.submit(lambda: list(engine.stream(good)))
-            with pytest.raises(ChatAppError, match="failed"):
-                list(engine.stream(bad))
-            assert len(fine.result(LONG)) == 12
+            failing = pool.submit(lambda: list(engine.stream(bad)))
+            gate.open.set()
+            with pytest.raises(ChatAppError, match=r"failed|memory"):
+                failing.result(LONG)
+            assert fine.result(LONG) == alone
         assert engine.wait_idle(LONG)
-        assert len(list(engine.stream(good))) == 12
+        assert list(engine.stream(good)) == alone
 
     def test_too_many_are_refused(self, tiny_model):
         engine = Engine(tiny_model, 128, most_waiting=1, most_active=1)
-        gate = Gate(tiny_model)
+        gate = Gate(engine)
         with ThreadPoolExecutor(2) as pool:
             first = pool.submit(lambda: list(engine.stream(request(ids_of(1)))))
             assert gate.reached.wait(LONG)
@@ -224,7 +241,7 @@ class TestTogether:
 
 class TestLeaving:
     def test_closing_the_stream_frees_the_engine_within_a_step(self, engine, tiny_model):
-        gate = Gate(tiny_model, free=2)
+        gate = Gate(engine, free=2)
         stream = engine.stream(request(ids_of(1), new=100))
         next(stream)
         assert gate.reached.wait(LONG)
@@ -234,7 +251,7 @@ class TestLeaving:
         assert len(gate.inputs) == 3  # The step that was under way, and no other.
 
     def test_a_stream_that_is_thrown_away_is_closed(self, engine, tiny_model):
-        gate = Gate(tiny_model, free=2)
+        gate = Gate(engine, free=2)
         stream = engine.stream(request(ids_of(1), new=100))
         next(stream)
         assert gate.reached.wait(LONG)
@@ -244,7 +261,7 @@ class TestLeaving:
         assert len(gate.inputs) == 3
 
     def test_an_event_ends_it_too(self, engine, tiny_model):
-        gate = Gate(tiny_model, free=2)
+        gate = Gate(engine, free=2)
         stopped = threading.Event()
         stream = engine.stream(request(ids_of(1), new=100), stopped)
         next(stream)
@@ -256,7 +273,7 @@ class TestLeaving:
 
     def test_who_waits_can_leave(self, tiny_model):
         engine = Engine(tiny_model, 128, most_active=1)
-        gate = Gate(tiny_model)
+        gate = Gate(engine)
         stopped = threading.Event()
         with ThreadPoolExecutor(2) as pool:
             first = pool.submit(lambda: list(engine.stream(request(ids_of(1)))))
@@ -272,7 +289,7 @@ class TestLeaving:
 
     def test_close_ends_open_streams_and_the_thread(self, tiny_model):
         engine = Engine(tiny_model, 128)
-        gate = Gate(tiny_model, free=2)
+        gate = Gate(engine, free=2)
         stream = engine.stream(request(ids_of(1), new=100))
         next(stream)
         assert gate.reached.wait(LONG)

@@ -16,7 +16,8 @@ ORDER = [
     "errors", "conversation", "formats", "settings", "config", "templates", "encoding", "reading", "split", "scoring",
     "runs",
     "cards", "sampling", "batching", "devices", "likelihood", "recognition", "model_folder", "optimizers", "lesson",
-    "run_writer", "training", "engine", "model_checks", "model_files", "recommended", "models", "chat", "evaluation",
+    "run_writer", "training", "linear", "key_values", "prefixes", "forward", "gpt2_forward", "request", "pace",
+    "engine", "model_checks", "model_files", "memory", "model_engine", "recommended", "models", "chat", "evaluation",
     "convmodel", "teaching", "pretraining", "jobs", "services",
 ]  # fmt: skip
 DOORS = ["cli", "api", "ui"]
