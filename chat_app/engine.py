@@ -20,7 +20,8 @@ import torch
 
 from chat_app.errors import BusyError, ChatAppError
 from chat_app.forward import Forward, TransformersForward
-from chat_app.gpt2_forward import GPT2Forward, is_plain_gpt2
+from chat_app.gpt2_forward import GPT2Forward
+from chat_app.gpt2_weights import is_plain_gpt2
 from chat_app.pace import Pace
 from chat_app.prefixes import Computed, Prefixes
 from chat_app.request import Request, Waiting, Work, begin

@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+LARGEST = 126.0  # Of the input of an 8-bit layer.
 FINE = 254  # Steps of the fine half in one of the coarse half: it reaches from -127 to 127.
 _SMALLEST = 1e-30
 
 
 class Linear(Protocol):
-    """x W^T + b for float32 rows [n, in]; gives [n, out] in float32 or the layer's own type."""
+    """x W^T + b for rows [n, in]; gives [n, out] in float32 or the layer's own type."""
 
     def __call__(self, rows: Tensor) -> Tensor:
         """Compute."""
@@ -85,28 +86,28 @@ class EightBitLinear:
 
     def __init__(self, weight: Tensor, bias: Tensor | None):
         numbers, self._scales = quantized(weight)
-        self._bias = torch.zeros_like(self._scales) if bias is None else bias.float()
+        # Both halves get the bias, and the fine one counts 1 / FINE.
+        self._bias = None if bias is None else bias.float() * (FINE / (FINE + 1))
         self._packed = torch.ops.onednn.qlinear_prepack(numbers, None)
         self._zeros = torch.zeros(len(self._scales), dtype=torch.int64)
         self.memory_bytes = weight.numel() + _bytes(self._scales, self._bias)
 
     def __call__(self, rows: Tensor) -> Tensor:
-        """[n, in] -> [n, out] in float32."""
-        count = rows.shape[0]
-        rows = rows.float()
-        largest = rows.abs().amax(-1, keepdim=True).clamp_min_(_SMALLEST)
-        scaled = rows * (127 / largest)
-        halves = torch.empty(2, *rows.shape, dtype=torch.int8)
-        coarse = scaled.round()
-        halves[0] = coarse
-        halves[1] = scaled.sub_(coarse).mul_(FINE)
-        result = self._product(halves.view(2 * count, -1))
-        return torch.addcmul(self._bias, result[:count].add_(result[count:], alpha=1 / FINE), largest.mul_(1 / 127))
+        """[n, in], all within -LARGEST and LARGEST -> [n, out] in float32."""
+        count, width = rows.shape
+        coarse = rows.round()
+        halves = torch.empty(2, count, width, dtype=torch.int8)
+        upper, lower = halves.unbind(0)
+        upper.copy_(coarse)
+        lower.copy_(torch.sub(rows, coarse, out=coarse).mul_(FINE))
+        both = self._product(halves.view(2 * count, width)).view(2, count, -1)
+        result, fine = both.unbind(0)
+        return result.add_(fine, alpha=1 / FINE)
 
     def _product(self, rows: Tensor) -> Tensor:
         """int8 [n, in] -> float32 [n, out], scaled by the weights' scales."""
         result: Tensor = torch.ops.onednn.qlinear_pointwise(
-            rows, 1.0, 0, self._packed, self._scales, self._zeros, None, 1.0, 0, torch.float32, "none", [], ""
+            rows, 1.0, 0, self._packed, self._scales, self._zeros, self._bias, 1.0, 0, torch.float32, "none", [], ""
         )
         return result
 
@@ -144,7 +145,7 @@ class WeightOnlyLinear:
         self.memory_bytes = weight.numel() + _bytes(self._scales, self._half_scales, self._bias)
 
     def __call__(self, rows: Tensor) -> Tensor:
-        """[n, in] -> [n, out] in float32."""
+        """[n, in], of any float type -> [n, out] in float32."""
         if rows.shape[0] <= self.FEW:
             result = torch._weight_int8pack_mm(rows.to(torch.bfloat16), self._numbers, self._half_scales)
             return result.float().add_(self._bias)

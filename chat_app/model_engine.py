@@ -14,7 +14,8 @@ from chat_app.config import AUTOMATIC
 from chat_app.devices import bfloat16_is_fast
 from chat_app.engine import Engine
 from chat_app.forward import Forward, Piece, TransformersForward
-from chat_app.gpt2_forward import GPT2Forward, is_plain_gpt2
+from chat_app.gpt2_forward import GPT2Forward
+from chat_app.gpt2_weights import SHRINKING, is_plain_gpt2
 from chat_app.memory import free_memory
 from chat_app.model_files import ModelFiles, kept_tokens
 
@@ -25,7 +26,9 @@ _STEPS = 12
 
 def packs_eight_bits(files: ModelFiles, precision: str, device: str) -> bool:
     """Whether a model's weights become 8-bit here, from ordinary ones, and not by bitsandbytes."""
-    plain = files.config.get("model_type") == "gpt2" and "quantization_config" not in files.config
+    config = files.config
+    plain = config.get("model_type") == "gpt2" and "quantization_config" not in config
+    plain = plain and config.get("activation_function", "gelu_new") in SHRINKING
     return precision == "8-bit" and device == "cpu" and plain and not files.gguf
 
 

@@ -16,9 +16,9 @@ ORDER = [
     "errors", "conversation", "formats", "settings", "config", "templates", "encoding", "reading", "split", "scoring",
     "runs",
     "cards", "sampling", "batching", "devices", "likelihood", "recognition", "model_folder", "optimizers", "lesson",
-    "run_writer", "training", "linear", "key_values", "prefixes", "forward", "gpt2_forward", "request", "pace",
-    "engine", "model_checks", "model_files", "memory", "model_engine", "recommended", "models", "chat", "evaluation",
-    "convmodel", "teaching", "pretraining", "jobs", "services",
+    "run_writer", "training", "linear", "key_values", "prefixes", "forward", "gpt2_weights", "gpt2_forward", "request",
+    "pace", "engine", "model_checks", "model_files", "memory", "model_engine", "recommended", "models", "chat",
+    "evaluation", "convmodel", "teaching", "pretraining", "jobs", "services",
 ]  # fmt: skip
 DOORS = ["cli", "api", "ui"]
 PURE = ORDER[: ORDER.index("cards") + 1]
