@@ -122,7 +122,7 @@ class LayerCaches:
     def cut(self, length: int) -> None:
         """Forget all but the first `length` tokens."""
         if length < self.length:
-            self.cache.crop(length)
+            self.cache.crop(length - self.length)  # Below zero: so many are removed.
             self.length = length
 
     def copy(self, length: int) -> LayerCaches:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
+import psutil
 import pytest
 import torch
 
@@ -410,3 +412,27 @@ class TestLeaving:
         with pytest.raises(ChatAppError, match="no longer loaded"):
             next(engine.stream(request(ids_of(1))))
         engine.close()
+
+
+@pytest.mark.slow
+def test_ten_thousand_requests_leave_no_memory_behind(tiny_model):
+    engine = Engine(tiny_model, 128)
+    process = psutil.Process()
+
+    def ask(seed: int) -> None:
+        stream = engine.stream(request(ids_of(seed, 1 + seed % 60), new=3))
+        next(stream)
+        if seed % 3:
+            list(stream)
+        stream.close()
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(ask, range(2_000)))  # What is taken once and for all is there now.
+        gc.collect()
+        before = process.memory_info().rss
+        list(pool.map(ask, range(2_000, 12_000)))
+    assert engine.wait_idle(LONG)
+    gc.collect()
+    assert process.memory_info().rss - before < 10 * 2**20
+    assert engine._prefixes.tokens <= 4 * 128
+    engine.close()
