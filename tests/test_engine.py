@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +16,7 @@ from chat_app import engine as engine_module
 from chat_app.config import SamplingConfig
 from chat_app.engine import Engine, write
 from chat_app.errors import BusyError, ChatAppError, DataError
+from chat_app.memory import release_memory
 from chat_app.request import Request, Waiting
 
 GREEDY = SamplingConfig(temperature=0, repetition_penalty=1)
@@ -428,11 +428,11 @@ def test_ten_thousand_requests_leave_no_memory_behind(tiny_model):
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(ask, range(2_000)))  # What is taken once and for all is there now.
-        gc.collect()
+        release_memory()
         before = process.memory_info().rss
         list(pool.map(ask, range(2_000, 12_000)))
     assert engine.wait_idle(LONG)
-    gc.collect()
+    release_memory()
     assert process.memory_info().rss - before < 10 * 2**20
     assert engine._prefixes.tokens <= 4 * 128
     engine.close()
