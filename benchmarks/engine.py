@@ -108,11 +108,11 @@ class Ours:
         next(stream)
         seconds = time.perf_counter() - started
         stream.close()
-        self.engine.wait_idle()
         return seconds
 
     def newcomer(self, seed: int) -> Pair:
         """Seconds to the first token beside seven running chats, and alone."""
+        self.engine.wait_idle()
         alone = self.first_token(ids_of(seed * 100 + 50))
         running = [self.engine.stream(self.request(ids_of(seed * 100 + one), 900)) for one in range(TOGETHER - 1)]
         for one in running:
@@ -125,6 +125,7 @@ class Ours:
 
     def late_turn(self, seed: int) -> Pair:
         """Seconds to the first token of a turn of 24 tokens after a long history, and without one."""
+        self.engine.wait_idle()
         turn = ids_of(seed + 7000, 24)
         first = self.first_token(ids_of(seed + 8000, 24))
         history = ids_of(seed + 9000, HISTORY)
