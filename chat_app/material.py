@@ -20,6 +20,7 @@ from chat_app.checking import repaired
 from chat_app.conversation import Conversation, Message
 from chat_app.errors import DataError
 from chat_app.reading import Located, Look, Part, Problem, ReadingOptions, iterate, look, nothing_usable, record_of
+from chat_app.reading.report import not_opened
 
 VERSION = "1"  # Another one, and everything is read anew.
 CONVERSATIONS, PROBLEMS, FACTS = "conversations.jsonl", "problems.jsonl", "facts.json"
@@ -130,7 +131,11 @@ def gather(
     options = options or ReadingOptions()
     shown = list(names or [file.name for file in files])
     settings = json.dumps([VERSION, need_reply, shown, asdict(options)], default=list)
-    key = digest_of([settings, *_contents(files)])
+    try:
+        key = digest_of([settings, *_contents(files)])
+    except OSError as error:
+        closed = not_opened(error)
+        raise DataError(closed.reason, where=Path(error.filename or shown[0]).name, advice=closed.advice) from error
     found = _found(cache, key)
     if found is not None:
         return found

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from chat_app.config import Paths
 from chat_app.conversation import Conversation, Message
 from chat_app.encoding import Encoder
+from chat_app.errors import DataError
 from chat_app.formats import get_format
 from chat_app.material import gather
 from chat_app.plain_text import is_plain_text, pieces, read_pieces, write_pieces
@@ -91,6 +92,15 @@ def test_reading_can_be_stopped_and_leaves_nothing(tmp_path: Path, paths: Paths)
         gather([path], paths.cache_of("material"), told=told)
     assert seen == [2000, 4000]
     assert not list((paths.home / "cache" / "material").iterdir())
+
+
+def test_a_file_that_cannot_be_opened_is_told_of(file: Path, paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+    def closed(path: Path, *_: Any) -> Any:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "open", closed)
+    with pytest.raises(DataError, match=r"talk\.jsonl: .*allowed"):
+        gather([file], paths.cache_of("material"))
 
 
 def test_official_parts_stay_apart(tmp_path: Path, paths: Paths) -> None:

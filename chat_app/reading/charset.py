@@ -25,7 +25,7 @@ def foreign_encoding(lines: Iterable[bytes | None]) -> str | None:
     good, bad, plain, sample, size = 0, 0, 0, [], 0
     for line in lines:
         if line is None or line.isascii():
-            plain += bool(line) and not line.translate(None, PLAIN)
+            plain += bool(line and not line.translate(None, PLAIN))
             continue
         try:
             line.decode("utf-8")
