@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from chat_app.config import TrainConfig, to_mapping
 from chat_app.errors import DataError, SettingError
+from chat_app.reading import ReadingOptions
 
 FILE = "train.yaml"
 _MOST_BYTES = 2**20
@@ -21,18 +22,41 @@ def differences(config: TrainConfig) -> dict[str, Any]:
     return {name: value for name, value in to_mapping(config).items() if value != defaults[name]}
 
 
-def command_of(config: TrainConfig, files: Sequence[str | Path], valid: str | Path | None = None) -> str:
+def command_of(
+    config: TrainConfig, files: Sequence[str | Path], valid: str | Path | None = None, more: Sequence[str] = ()
+) -> str:
     """The command line that does the same, quoted for a shell.
 
     Args:
-        files: of conversations to learn. valid: one to test on.
+        files: of conversations to learn. valid: one to test on. more: flags that say how the files are read.
     """
-    parts = ["python", "-m", "chat_app", "train", "--data", *map(str, files)]
+    parts = ["python", "-m", "chat_app", "train"]
+    if files:
+        parts += ["--data", *map(str, files)]
     if valid is not None:
         parts += ["--valid", str(valid)]
     for name, value in differences(config).items():
         parts += ["--" + name.replace("_", "-"), _written(value)]
-    return shlex.join(parts)
+    return shlex.join([*parts, *more])
+
+
+def reading_flags(options: ReadingOptions, repairs: Iterable[str], hub: Sequence[str] = ()) -> list[str]:
+    """The flags that say how files are understood and mended.
+
+    Args:
+        hub: name, configuration and part of a data set of the Hub; the last two may be empty.
+    """
+    parts = []
+    for flag, value in zip(("--hub", "--hub-config", "--hub-split"), hub, strict=False):
+        parts += [flag, value] if value else []
+    for one in fields(ReadingOptions):
+        value = getattr(options, one.name)
+        if value == one.default:
+            continue
+        for text in value if isinstance(value, tuple) else (value,):
+            parts += ["--" + one.name.replace("_", "-"), _written(text)]
+    mended = sorted(repairs)
+    return parts + (["--repair", *mended] if mended else [])
 
 
 def recipe_of(config: TrainConfig, files: Sequence[str | Path], valid: str | Path | None = None) -> str:
