@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,6 +53,8 @@ def _words_of(run: Run) -> str:
         about, model = {}, ""
     files = about.get("files")
     names = [str(one) for one in files] if isinstance(files, list) else []
+    # Of a folder only its end: where things lie is not everybody's business.
+    model = re.split(r"[/\\]", model)[-1]
     return " ".join([run.id, str(about.get("title", "")), model, run.state().status, *names]).casefold()
 
 
@@ -82,16 +85,25 @@ def contents_of(run: Run) -> Contents:
     )
 
 
+def check_deletable(run: Run) -> None:
+    """Whether nobody needs the run at the moment.
+
+    Raises:
+        RunError: it is learning, or waits for its turn.
+    """
+    status = run.state().status
+    if status in (*ACTIVE, "queued"):
+        word = "waits for its turn" if status == "queued" else "is learning"
+        raise RunError(f"The run '{title_of(run) or run.id}' {word}.", advice="Stop it first.")
+
+
 def delete(run: Run) -> None:
     """Delete a run with everything in it.
 
     Raises:
         RunError: it is learning or waits for its turn, or a file cannot be deleted.
     """
-    status = run.state().status
-    if status in (*ACTIVE, "queued"):
-        word = "waits for its turn" if status == "queued" else "is learning"
-        raise RunError(f"This run {word}.", advice="Stop it first.")
+    check_deletable(run)
     try:
         run.remove()
     except OSError as error:

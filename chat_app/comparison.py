@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from chat_app.config import TrainConfig
@@ -43,8 +43,12 @@ def curve_of(run: Run) -> list[tuple[int, float]]:
     return []
 
 
-def differences(runs: Sequence[Run]) -> list[Difference]:
-    """The results of the runs, their data where it is not the same, and the settings that are not."""
+def differences(runs: Sequence[Run], told: Callable[[str], str] = str) -> list[Difference]:
+    """The results of the runs, their data where it is not the same, and the settings that are not.
+
+    Args:
+        told: what to call a model.
+    """
     rows = [
         Difference("Best validation loss", tuple(_best(run) for run in runs)),
         Difference("Steps done", tuple(f"{run.state().step:,}" for run in runs)),
@@ -55,6 +59,7 @@ def differences(runs: Sequence[Run]) -> list[Difference]:
     plans = [about.get("plan") or {} for about in abouts]
     rows.append(Difference("What was learned", tuple(str(plan.get("words", "")) or "-" for plan in plans)))
     configs = [_config(run) for run in runs]
+    configs = [config and replace(config, model=told(config.model)) for config in configs]
     for one in fields(TrainConfig):
         label = str(one.metadata.get("label") or one.name)
         rows.append(Difference(label, tuple(_written(getattr(config, one.name, None)) for config in configs)))

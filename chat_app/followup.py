@@ -11,8 +11,10 @@ from chat_app.errors import RunError, SettingError
 from chat_app.runs import ACTIVE, Run, new_id
 
 LOWEST_FACTOR = 0.01
-_KEPT = ("files", "by", "repairs", "command", "questions", "train_conversations", "valid_conversations")
-_KEPT += ("train_texts", "valid_texts", "test_conversations", "title")
+_KEPT = (
+    *("files", "by", "repairs", "reading", "questions", "title"),
+    *("train_conversations", "valid_conversations", "test_conversations", "train_texts", "valid_texts"),
+)
 
 
 def give_more_epochs(run: Run) -> TrainConfig:

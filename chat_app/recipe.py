@@ -11,6 +11,7 @@ from typing import Any
 from chat_app.config import TrainConfig, to_mapping
 from chat_app.errors import DataError, SettingError
 from chat_app.reading import ReadingOptions
+from chat_app.runs import Run
 
 FILE = "train.yaml"
 _MOST_BYTES = 2**20
@@ -38,6 +39,22 @@ def command_of(
     for name, value in differences(config).items():
         parts += ["--" + name.replace("_", "-"), _written(value)]
     return shlex.join([*parts, *more])
+
+
+def command_for(run: Run, config: TrainConfig | None = None) -> str:
+    """The command line that does what a run does.
+
+    Args:
+        config: its settings, if they are to be shown otherwise than they are.
+
+    Raises:
+        RunError: the run cannot be read.
+    """
+    about = run.about()
+    flags = [str(one) for one in about.get("reading") or ()]
+    files = [] if "--hub" in flags else [str(one) for one in about.get("files") or ()]
+    asked = [part for one in about.get("questions") or () for part in ("--question", str(one))]
+    return command_of(config or run.config(), files, more=[*flags, *asked])
 
 
 def reading_flags(options: ReadingOptions, repairs: Iterable[str], hub: Sequence[str] = ()) -> list[str]:
