@@ -12,7 +12,7 @@ from chat_app.runs import ACTIVE, Run, new_id
 
 LOWEST_FACTOR = 0.01
 _KEPT = (
-    *("files", "by", "repairs", "reading", "questions", "title"),
+    *("files", "by", "repairs", "reading", "questions", "title", "from_nothing", "vocabulary"),
     *("train_conversations", "valid_conversations", "test_conversations", "train_texts", "valid_texts"),
 )
 

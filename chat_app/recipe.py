@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -51,10 +51,21 @@ def command_for(run: Run, config: TrainConfig | None = None) -> str:
         RunError: the run cannot be read.
     """
     about = run.about()
+    if about.get("from_nothing"):
+        return _from_nothing(config or run.config(), [str(one) for one in about.get("files") or ()], about)
     flags = [str(one) for one in about.get("reading") or ()]
     files = [] if "--hub" in flags else [str(one) for one in about.get("files") or ()]
     asked = [part for one in about.get("questions") or () for part in ("--question", str(one))]
     return command_of(config or run.config(), files, more=[*flags, *asked])
+
+
+def _from_nothing(config: TrainConfig, files: Sequence[str], about: Mapping[str, Any]) -> str:
+    """Two commands: the words, then the model."""
+    words = ["--data", *files, "--vocab-size", str(about.get("vocabulary", 8192)), "--out", "words"]
+    tokenizer = shlex.join(["python", "-m", "chat_app", "tokenizer", *words])
+    parts = ["--data", *files, "--tokenizer", "words", "--size", str(about["from_nothing"]), "--out", "model"]
+    parts += ["--epochs", _written(config.epochs)]
+    return f"{tokenizer}\n{shlex.join(['python', '-m', 'chat_app', 'pretrain', *parts])}"
 
 
 def reading_flags(options: ReadingOptions, repairs: Iterable[str], hub: Sequence[str] = ()) -> list[str]:

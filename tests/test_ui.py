@@ -271,7 +271,7 @@ def test_a_run_tells_its_state_escaped(run: Run) -> None:
     behind = run_report.status(run, State("running", "", 15, 120, 115.0), metrics, now=120.0)
     assert "2 minutes" in behind
     assert 'aria-valuenow="17"' in page
-    assert "&lt;b&gt;.tsv" in escape.shown(run_report.label(run))
+    assert "&lt;b&gt;.tsv" in escape.shown(run_report.labels([run])[0][0])
 
 
 def test_the_curves_always_have_both_names(run: Run) -> None:

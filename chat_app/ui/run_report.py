@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -27,9 +28,14 @@ ACTION_WORDS: Mapping[Action, str] = {
 }
 
 
-def label(run: Run) -> str:
-    """A run in the list."""
-    return f"{run_title(run)} · {words.STATUS_WORDS[run.state().status]}"
+def labels(runs: Sequence[Run]) -> list[tuple[str, str]]:
+    """(label, id) of each run; where two would be called the same, the end of the id tells them apart."""
+    titles = Counter(run_title(run) for run in runs)
+    rows = []
+    for run in runs:
+        more = f" ({run.id[-4:]})" if titles[run_title(run)] > 1 else ""
+        rows.append((f"{run_title(run)}{more} · {words.STATUS_WORDS[run.state().status]}", run.id))
+    return rows
 
 
 def losses(metrics: Metrics) -> pd.DataFrame:

@@ -209,7 +209,7 @@ class RunView:
     ) -> tuple[Any, ...]:
         """A value for each of the outputs; what the page has already, it keeps."""
         seen = seen or {}
-        now: dict[str, Any] = {"labels": [(run_report.label(one), one.id) for one in runs]}
+        now: dict[str, Any] = {"labels": run_report.labels(runs)}
         now["run"] = run.id if run is not None else None
         now["queue"] = self.queue.rows(runs)
         values: dict[str, Any] = {"seen": now}
@@ -292,7 +292,7 @@ class RunView:
             if not isinstance(seen, dict) or seen.get("run") != run.id:
                 raise RunError("The page shows another run by now.", advice="Look again, and press the button again.")
             new = self._follow(run, jobs, seen.get("action"))
-            return gr.skip() if new is None else gr.Dropdown(choices=[(run_report.label(new), new.id)], value=new.id)
+            return gr.skip() if new is None else gr.Dropdown(choices=run_report.labels([new]), value=new.id)
         except ChatAppError as error:
             warn(error)
             return gr.skip()

@@ -17,7 +17,7 @@ from chat_app.services import Services
 from chat_app.ui import words
 from chat_app.ui.escape import clean, shown, warn
 from chat_app.ui.model_choices import run_title
-from chat_app.ui.run_report import label, thinned
+from chat_app.ui.run_report import labels, thinned
 from chat_app.ui.visitor import Visitors
 
 MOST_SHOWN = 100
@@ -64,7 +64,7 @@ class RunsPanel:
                     color="run",
                     title="Loss on what was kept aside (lower is better)",
                     color_title="",
-                    height=260,
+                    height=280,
                     elem_id="compare-plot",
                     buttons=[],
                 )
@@ -112,7 +112,7 @@ class RunsPanel:
             return gr.skip()
         kept = set(ticked or ())
         matching = {run.id for run in collection.search(runs, clean(text)[:200])}
-        rows = [(label(run), run.id) for run in runs if run.id in matching or run.id in kept][:MOST_SHOWN]
+        rows = [row for row in labels(runs) if row[1] in matching or row[1] in kept][:MOST_SHOWN]
         return gr.CheckboxGroup(choices=rows, value=[name for _, name in rows if name in kept])
 
     def side_by_side(self, ticked: list[str] | None, token: str, request: gr.Request) -> tuple[Any, ...]:

@@ -20,6 +20,7 @@ from chat_app.ui.controls import Controls
 from chat_app.ui.data_panel import Brought, DataPanel
 from chat_app.ui.data_report import working
 from chat_app.ui.escape import clean, warn
+from chat_app.ui.nothing_panel import NothingPanel
 from chat_app.ui.run_view import RunView
 from chat_app.ui.visitor import Visitors
 
@@ -52,6 +53,7 @@ class TeachTab:
         self.settings = Controls(TrainConfig, leave_out=("model",))
         self.data = DataPanel(services)
         self.runs = RunView(services, visitors, token)
+        self.nothing = NothingPanel(services, visitors, token, self.runs)
 
     def draw(self, chat_with: Callable[..., Any], chat_outputs: list[Any], talk: Any) -> None:
         """Put the components where the page is being built; the arguments are those of RunView.connect."""
@@ -105,11 +107,13 @@ class TeachTab:
                 self.settings.draw()
             self.defaults = gr.Button("Back to defaults", size="sm", elem_id="train-defaults")
         self.start = gr.Button("Start", variant="primary", interactive=False, elem_id="start")
+        self.nothing.draw()
         self.preparing = gr.HTML("", visible=False, elem_id="preparing", apply_default_css=False)
 
     def _connect(self) -> None:
         quick: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "queue": False}
         self.data.connect(self.start, self.model)
+        self.nothing.connect(self.data.brought, self.questions, self.preparing, LOOK_AT_RUN)
         controls = self.settings.components
         self.care.input(self.set_care, [self.care], controls, **quick)
         self.defaults.click(self.set_defaults, None, [self.care, *controls], **quick)
