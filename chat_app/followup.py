@@ -6,11 +6,12 @@ import shutil
 from dataclasses import replace
 from typing import Any
 
-from chat_app.config import Paths, TrainConfig, from_mapping, to_mapping
-from chat_app.errors import RunError, SettingError
+from chat_app.config import Paths, TrainConfig, to_mapping
+from chat_app.errors import RunError
 from chat_app.runs import ACTIVE, Run, new_id
 
 LOWEST_FACTOR = 0.01
+MOST_EPOCHS = 1000.0
 _KEPT = (
     *("files", "by", "repairs", "reading", "questions", "title", "from_nothing", "vocabulary"),
     *("train_conversations", "valid_conversations", "test_conversations", "train_texts", "valid_texts"),
@@ -29,12 +30,9 @@ def give_more_epochs(run: Run) -> TrainConfig:
     if run.newest_checkpoint() is None:
         raise RunError("Nothing is left that this run could go on from.", advice="Start a new one.")
     config = run.config()
-    try:
-        longer = from_mapping(
-            TrainConfig, {**to_mapping(config), "epochs": 2 * config.epochs, "max_steps": 2 * config.max_steps}
-        )
-    except SettingError as error:
-        raise RunError("This run is as long as a run can be.", advice="Start a new one from its model.") from error
+    longer = replace(config, epochs=min(2 * config.epochs, MOST_EPOCHS), max_steps=2 * config.max_steps)
+    if longer == config:
+        raise RunError("This run is as long as a run can be.", advice="Start a new one from its model.")
     run.change(**to_mapping(longer))
     run.set_state("stopped", "More epochs were asked for.")
     return longer

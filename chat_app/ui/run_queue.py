@@ -12,7 +12,7 @@ from chat_app.jobs import Jobs
 from chat_app.runs import Run
 from chat_app.services import Services
 from chat_app.ui.escape import shown, warn
-from chat_app.ui.model_choices import run_title
+from chat_app.ui.run_report import titles
 from chat_app.ui.visitor import Visitors
 
 ACTS = {"up": "Move up", "down": "Move down", "out": "Take out"}
@@ -49,9 +49,9 @@ class RunQueue:
         """(place in the whole queue, id, title) of a visitor's own runs that wait."""
         if self.services.jobs is None:
             return []
-        ids = {run.id for run in own}
+        called = titles(own)
         waiting = enumerate(self.services.jobs.waiting(), start=1)
-        return [(place, run.id, run_title(run)) for place, run in waiting if run.id in ids]
+        return [(place, run.id, called[run.id]) for place, run in waiting if run.id in called]
 
     def act(self, event: gr.EventData, token: str, request: gr.Request) -> None:
         """Somebody has pressed one of the buttons. What the page sends is checked again."""

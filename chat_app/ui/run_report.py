@@ -21,6 +21,11 @@ MOST_POINTS = 600
 LATEST = -1
 TRAINING, VALIDATION = "training", "validation"
 Metrics = Sequence[Mapping[str, Any]]
+STOPPED_ITSELF = Verdict(
+    "done learning",
+    "It stopped by itself, because it no longer got better on conversations it did not read.",
+    "The best model is kept: chat with it.",
+)
 ACTION_WORDS: Mapping[Action, str] = {
     "keep-best-and-stop": "Stop and keep the best",
     "more-epochs": "Learn for more epochs",
@@ -28,14 +33,17 @@ ACTION_WORDS: Mapping[Action, str] = {
 }
 
 
+def titles(runs: Sequence[Run]) -> dict[str, str]:
+    """id -> title; where two would be called the same, the end of the id tells them apart."""
+    plain = {run.id: run_title(run) for run in runs}
+    counts = Counter(plain.values())
+    return {name: f"{title} ({name[-4:]})" if counts[title] > 1 else title for name, title in plain.items()}
+
+
 def labels(runs: Sequence[Run]) -> list[tuple[str, str]]:
-    """(label, id) of each run; where two would be called the same, the end of the id tells them apart."""
-    titles = Counter(run_title(run) for run in runs)
-    rows = []
-    for run in runs:
-        more = f" ({run.id[-4:]})" if titles[run_title(run)] > 1 else ""
-        rows.append((f"{run_title(run)}{more} · {words.STATUS_WORDS[run.state().status]}", run.id))
-    return rows
+    """(label, id) of each run."""
+    called = titles(runs)
+    return [(f"{called[run.id]} · {words.STATUS_WORDS[run.state().status]}", run.id) for run in runs]
 
 
 def losses(metrics: Metrics) -> pd.DataFrame:
@@ -70,7 +78,12 @@ def judged(run: Run, state: State, metrics: Metrics) -> Verdict | None:
     except RunError:
         about = {}
     kept_aside = (about.get("valid_conversations") or 0) + (about.get("valid_texts") or 0)
-    return verdict(metrics, total_steps=state.total_steps, has_validation=kept_aside > 0, status=state.status)
+    is_done = state.status == "done"
+    steps = state.step if is_done else state.total_steps
+    said = verdict(metrics, total_steps=steps, has_validation=kept_aside > 0, status=state.status)
+    if is_done and state.step < state.total_steps and said.action == "more-epochs":
+        return STOPPED_ITSELF  # Its patience has judged by more evaluations than the curve has points.
+    return said
 
 
 def plan_words(run: Run) -> str:

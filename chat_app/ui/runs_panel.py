@@ -17,7 +17,7 @@ from chat_app.services import Services
 from chat_app.ui import words
 from chat_app.ui.escape import clean, shown, warn
 from chat_app.ui.model_choices import run_title
-from chat_app.ui.run_report import labels, thinned
+from chat_app.ui.run_report import labels, thinned, titles
 from chat_app.ui.visitor import Visitors
 
 MOST_SHOWN = 100
@@ -123,7 +123,7 @@ class RunsPanel:
         except ChatAppError as error:
             warn(error)
             return gr.Column(visible=False), gr.skip(), ""
-        names = [f"{number} · {run_title(run)}" for number, run in enumerate(runs, start=1)]
+        names = [f"{number} · {title}" for number, title in enumerate(titles(runs).values(), start=1)]
         colors = dict(zip(names, COLORS, strict=False))
         told = public_name if self.services.rules.is_shared else str
         table = compare_table(names, differences(runs, told), colors)
