@@ -148,7 +148,7 @@ class TrainConfig:
 
     model: str = setting(
         STARTER,
-        "The model to start from: starter, a run, a folder, or a name on the Hub.",
+        "The model to start from: starter, a run, its checkpoint (RUN@STEP), a folder, or a name on the Hub.",
         label="Start from",
         advanced=False,
     )

@@ -16,10 +16,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
+from chat_app.config import Paths
 from chat_app.curves import curves_svg
 from chat_app.errors import BusyError, ChatAppError, ModelError, SettingError
 from chat_app.export_card import PICTURE, export_card, public_name
-from chat_app.runs import Run, read_json
+from chat_app.model_files import find
+from chat_app.runs import Run, read_json, split_name
 
 As = Literal["merged", "adapter"]
 Contents = Mapping[str, Path | bytes]
@@ -34,6 +36,33 @@ _PATHS = ("_name_or_path", "name_or_path", "base_model_name_or_path")
 _LONG_AGO = (1980, 1, 1, 0, 0, 0)  # The same model gives the same zip.
 _BLOCK = 1 << 20
 _HUB_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}(/[A-Za-z0-9][A-Za-z0-9._-]{0,95})?")
+
+
+def source_of(name: str, paths: Paths, as_: As = "merged") -> tuple[Path, Run | None]:
+    """The folder that a model's name stands for, and the run that made it, if it was made here.
+
+    Raises:
+        ModelError: there is no such model here, or none of that form.
+    """
+    files = find(name, paths)
+    run_name, step = split_name(name)
+    if step is not None:
+        raise ModelError(
+            "A checkpoint is for going on with a training, and not for taking away.",
+            advice=f"Export the run's best model: {run_name}.",
+        )
+    run = Run(paths.runs / name) if files.kind == "run" else None
+    if as_ == "adapter":
+        folder = run.adapter if run is not None else files.adapter.folder if files.adapter is not None else None
+        if folder is None or not folder.is_dir():
+            raise ModelError(f"'{name[:200]}' has no adapter.", advice="Leave --adapter out.")
+        return folder, run
+    if run is not None:
+        return run.model, run
+    folder = files.adapter.folder if files.adapter is not None else files.folder
+    if folder is None:
+        raise ModelError(f"'{name[:200]}' is not on this computer.", advice="Load it once, then it is.")
+    return folder, None
 
 
 def export(

@@ -18,6 +18,7 @@ from chat_app.config import STARTER, Paths
 from chat_app.errors import DataError
 from chat_app.material import Material, Told, gather, gather_items
 from chat_app.reading import ReadingOptions, write_jsonl, write_tsv
+from chat_app.recipe import reading_flags
 
 CHECK_VERSION = "1"
 
@@ -49,6 +50,12 @@ class Wanted:
     hub: HubData | None = None
     options: ReadingOptions = field(default_factory=ReadingOptions)
     repairs: frozenset[str] = frozenset()
+
+
+def flags_of(wanted: Wanted) -> list[str]:
+    """The flags of the command line that say the same, but for the files."""
+    hub = wanted.hub
+    return reading_flags(wanted.options, wanted.repairs, (hub.name, hub.config, hub.split) if hub else ())
 
 
 def gathered(

@@ -7,21 +7,25 @@ ended without a word. Nothing here is needed to know where a run stands: that is
 from __future__ import annotations
 
 import logging
+import math
 import os
 import signal
 import subprocess
 import sys
 import threading
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from chat_app.config import Paths
 from chat_app.errors import RunError
-from chat_app.runs import ACTIVE, RESUMABLE, Run, list_runs
+from chat_app.runs import ACTIVE, RESUMABLE, Run, list_runs, read_json, write_json
 
 log = logging.getLogger(__name__)
 
 LOOK_EVERY = 0.5
 SECONDS_TO_END = 20.0
+PLACE = "place.json"
 
 
 class Jobs:
@@ -36,6 +40,7 @@ class Jobs:
         self._wake = threading.Event()
         self._closing = threading.Event()
         self._child_lock = threading.Lock()
+        self._order_lock = threading.Lock()  # Of those who change the order.
         self._child: subprocess.Popen[bytes] | None = None
         self._child_run: Run | None = None
         self._queued_at = 0.0  # When the child's run was put into the queue.
@@ -53,7 +58,9 @@ class Jobs:
             raise RunError(f"The run {run.id} is {state.status}.", advice="Start a new one.")
         run.clear_stop()
         run.note(queued=True)
-        run.set_state("queued", "Waiting for its turn.")
+        with self._order_lock:
+            _set_place(run, time.time())
+            run.set_state("queued", "Waiting for its turn.")
         self._wake.set()
 
     def stop(self, run: Run) -> None:
@@ -73,6 +80,48 @@ class Jobs:
         else:
             raise RunError(f"The run {run.id} is {state.status} already.")
 
+    def waiting(self) -> list[Run]:
+        """The runs that wait for their turn, the next one first. Read from the disk."""
+        found = []
+        for run in list_runs(self._paths.runs):
+            state = run.state()
+            try:
+                is_ours = state.status == "queued" and run.about().get("queued") is True
+            except RunError:
+                continue
+            if is_ours:
+                place = _place(run)
+                found.append((state.time if place is None else place, run.id, run))
+        return [run for _, _, run in sorted(found, key=lambda one: one[:2])]
+
+    def move(self, run: Run, by: int, among: Sequence[Run] | None = None) -> None:
+        """Let a waiting run change places with the one before it (by=-1) or after it (by=1).
+
+        Args:
+            among: the runs whose places may change, such as those of one person; default all. The others keep theirs.
+
+        Raises:
+            RunError: it does not wait.
+        """
+        with self._order_lock:
+            allowed = None if among is None else {one.id for one in among}
+            waiting = [one for one in self.waiting() if allowed is None or one.id in allowed]
+            at = next((at for at, one in enumerate(waiting) if one.id == run.id), None)
+            if at is None:
+                raise RunError("This run does not wait any more.")
+            other = at + (1 if by > 0 else -1)
+            if not 0 <= other < len(waiting):
+                return
+            known = [_place(one) for one in (run, waiting[other])]
+            places = [
+                one.state().time if place is None else place
+                for one, place in zip((run, waiting[other]), known, strict=True)
+            ]
+            if places[0] == places[1]:
+                places[1] += math.copysign(1e-3, by)
+            _set_place(run, places[1])
+            _set_place(waiting[other], places[0])
+
     def close(self) -> None:
         """End the queue. A run that is being trained saves a checkpoint and shows as interrupted."""
         self._closing.set()
@@ -91,19 +140,11 @@ class Jobs:
         self._end_child()
 
     def _next(self) -> Run | None:
-        """The run that has waited longest, unless another program trains in this home."""
-        waiting = []
-        for run in list_runs(self._paths.runs):
-            state = run.state()
-            if state.status in ACTIVE:
-                return None
-            try:
-                is_ours = state.status == "queued" and run.about().get("queued") is True
-            except RunError:
-                continue
-            if is_ours:
-                waiting.append((state.time, run.id, run))
-        return min(waiting)[2] if waiting else None
+        """The first that waits, unless another program trains in this home."""
+        if any(run.state().status in ACTIVE for run in list_runs(self._paths.runs)):
+            return None
+        with self._order_lock:
+            return next(iter(self.waiting()), None)
 
     def _train(self, run: Run) -> None:
         """Start the child and wait for its end, or for the program's."""
@@ -148,6 +189,16 @@ def _start(run: Run, paths: Paths) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT, env=environment, cwd=run.folder
         )
+
+
+def _place(run: Run) -> float | None:
+    """Where a run stands in the queue: the lower, the sooner. In a file of its own, which nobody else writes."""
+    value = read_json(run.folder / PLACE)
+    return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else None
+
+
+def _set_place(run: Run, place: float) -> None:
+    write_json(run.folder / PLACE, place)
 
 
 def _close_pipe(child: subprocess.Popen[bytes]) -> None:

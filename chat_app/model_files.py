@@ -16,7 +16,7 @@ from chat_app.adapter_files import CONFIG, AdapterFiles, is_adapter, read_adapte
 from chat_app.config import STARTER, Paths
 from chat_app.errors import ModelError, ModelNotFound
 from chat_app.model_checks import learned_numbers, read_config, refuse_without_safetensors, size_of, weight_files
-from chat_app.runs import NAME
+from chat_app.runs import NAME, Run, split_name, verify
 
 Kind = Literal["starter", "run", "folder", "hub", "gguf"]
 GGUF_NAME = "SmolLM2-135M-Instruct"
@@ -54,6 +54,7 @@ class ModelFiles:
         gguf: the file of its weights, where they are not safetensors.
         adapter: what is added to it, where the name is that of an adapter; folder and sizes are then its base's.
         base: the name of that base.
+        words: where its tokenizer and the note of its format are, if not with its weights.
     """
 
     name: str
@@ -66,10 +67,13 @@ class ModelFiles:
     gguf: str | None = None
     adapter: AdapterFiles | None = None
     base: str | None = None
+    words: Path | None = None
 
     @property
     def words_folder(self) -> Path:
         """Where its tokenizer and the note of its format are."""
+        if self.words is not None:
+            return self.words
         if self.adapter is not None and (self.adapter.folder / "tokenizer_config.json").is_file():
             return self.adapter.folder
         assert self.folder is not None, "downloaded before"
@@ -95,7 +99,9 @@ class ModelFiles:
 
 
 def find(name: str, paths: Paths, *, whole: bool = False) -> ModelFiles:
-    """The model of that name: starter, a run's id, a folder, or a name on the Hub. Its files are looked at, not loaded.
+    """The model of that name: starter, a run's id, one of its checkpoints (RUN@STEP), a folder, or a name on the Hub.
+
+    Its files are looked at, not loaded.
 
     Args:
         whole: take no adapter.
@@ -109,6 +115,9 @@ def find(name: str, paths: Paths, *, whole: bool = False) -> ModelFiles:
         return inspect(name, paths.starter, "starter")
     if NAME.fullmatch(name) and (paths.runs / name).is_dir():
         return _of_run(name, paths, whole)
+    run, step = split_name(name)
+    if step is not None and (paths.runs / run).is_dir():
+        return _of_checkpoint(name, paths, whole)
     folder = Path(name).expanduser()
     if name and folder.is_dir():
         return _inspect_any(name, folder.resolve(), "folder", paths, whole)
@@ -247,7 +256,8 @@ def download(files: ModelFiles) -> ModelFiles:
         )
     except (OSError, ValueError, EntryNotFoundError) as error:
         raise _unreachable(files.name, error) from error
-    return replace(inspect(files.name, Path(folder), "hub"), adapter=files.adapter, base=files.base)
+    here = inspect(files.name, Path(folder), "hub")
+    return replace(here, adapter=files.adapter, base=files.base, words=files.words)
 
 
 def _of_run(name: str, paths: Paths, whole: bool) -> ModelFiles:
@@ -257,11 +267,35 @@ def _of_run(name: str, paths: Paths, whole: bool) -> ModelFiles:
         folder = paths.runs / name / "adapter"
     if not folder.is_dir():
         raise ModelNotFound(f"The run '{name}' has no model yet.", advice="Wait for its first evaluation.")
+    _refuse_links(folder, name, paths)
+    return _inspect_any(name, folder.resolve(), "run", paths, whole)
+
+
+def _of_checkpoint(name: str, paths: Paths, whole: bool) -> ModelFiles:
+    """The model as it was at a checkpoint, with the words of its run. Only a checkpoint that is whole and unchanged."""
+    run_name, step = split_name(name)
+    run = Run(paths.runs / run_name)
+    folder = run.checkpoints / f"checkpoint-{step}"
+    words = next((one for one in (run.adapter, run.model) if (one / "tokenizer_config.json").is_file()), None)
+    if not folder.is_dir() or words is None:
+        steps = ", ".join(str(one) for one in run.checkpoint_steps()) or "none"
+        raise ModelNotFound(
+            f"The run '{run_name}' has no checkpoint of step {step}.", advice=f"Those that are kept: {steps}."
+        )
+    for part in (folder, words):
+        _refuse_links(part, run_name, paths)
+    if not verify(folder):
+        raise ModelError(
+            f"The checkpoint of step {step} is not whole, or was changed.", advice="Choose another, or the run itself."
+        )
+    return replace(_inspect_any(name, folder.resolve(), "run", paths, whole), words=words.resolve())
+
+
+def _refuse_links(folder: Path, name: str, paths: Paths) -> None:
     home = paths.runs.resolve()
     for file in (folder, *folder.iterdir()):
         if not file.resolve().is_relative_to(home):
             raise ModelError(f"'{file.name}' in the run '{name}' points to somewhere else.", advice="Remove the link.")
-    return _inspect_any(name, folder.resolve(), "run", paths, whole)
 
 
 def _packaged(name: str) -> ModelFiles | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -69,6 +69,15 @@ def train_tokenizer(files: Sequence[Path], vocab_size: int, out: Path) -> int:
     Raises:
         DataError: nothing to read. SettingError: a vocabulary too small for the bytes.
     """
+    return learn_tokenizer(texts_of(files), vocab_size, out)
+
+
+def learn_tokenizer(texts: Iterable[str], vocab_size: int, out: Path) -> int:
+    """The same from texts, which may come one by one.
+
+    Raises:
+        SettingError: a vocabulary too small for the bytes.
+    """
     from tokenizers import ByteLevelBPETokenizer
     from transformers import GPT2Tokenizer
 
@@ -77,7 +86,7 @@ def train_tokenizer(files: Sequence[Path], vocab_size: int, out: Path) -> int:
         raise SettingError("vocab-size", f"{vocab_size} is out of range.", advice="Give 300 to 200000.")
     bpe = ByteLevelBPETokenizer(add_prefix_space=False)
     special = [END_OF_TEXT, *marks]
-    bpe.train_from_iterator(texts_of(files), vocab_size=vocab_size, min_frequency=2, special_tokens=special)
+    bpe.train_from_iterator(texts, vocab_size=vocab_size, min_frequency=2, special_tokens=special)
     tokenizer = GPT2Tokenizer(
         tokenizer_object=bpe,
         bos_token=END_OF_TEXT,
@@ -115,8 +124,7 @@ def new_model(tokenizer: Any, size: str, seed: int = 0) -> Any:
     """
     from transformers import GPT2Config, GPT2LMHeadModel, set_seed
 
-    if size not in SIZES:
-        raise SettingError("size", f"There is no size '{size}'.", advice=f"Choose one of {', '.join(SIZES)}.")
+    check_size(size)
     shape = SIZES[size]
     set_seed(seed)
     config = GPT2Config(
@@ -151,15 +159,10 @@ def prepare_pretraining(
     Raises:
         DataError, SettingError: as for any run.
     """
-    from chat_app.model_folder import save_model_folder
-    from chat_app.models import load_tokenizer
-
     text = [file for file in files if is_plain_text(file)]
     talk = tuple(file for file in files if file not in text)
     is_text_valid = valid is not None and is_plain_text(valid)
-    tokenizer = load_tokenizer(tokenizer_folder)
-    model = new_model(tokenizer, size, config.seed)
-    encoder = Encoder(tokenizer, get_format(DEFAULT_FORMAT), SIZES[size].window)
+    check_size(size)
     about = {"files": [file.name for file in files]}
     run = prepare_run(
         config,
@@ -171,10 +174,32 @@ def prepare_pretraining(
         folder=folder,
         about=about,
     )
+    start_with_new_model(run, tokenizer_folder, size, config.seed)
+    return run
+
+
+def check_size(size: str) -> None:
+    """Whether there is such a size.
+
+    Raises:
+        SettingError: there is none.
+    """
+    if size not in SIZES:
+        raise SettingError("size", f"There is no size '{size}'.", advice=f"Choose one of {', '.join(SIZES)}.")
+
+
+def start_with_new_model(run: Run, tokenizer_folder: Path, size: str, seed: int) -> None:
+    """Let a prepared run begin with a new model, which is put into its folder under `start`. If that fails, the run
+    goes."""
+    from chat_app.model_folder import save_model_folder
+    from chat_app.models import load_tokenizer
+
     try:
+        tokenizer = load_tokenizer(tokenizer_folder)
+        model = new_model(tokenizer, size, seed)
+        encoder = Encoder(tokenizer, get_format(DEFAULT_FORMAT), SIZES[size].window)
         save_model_folder(run.folder / "start", model, encoder, precision="float32")
         run.change(model=str(run.folder / "start"))
     except BaseException:
         shutil.rmtree(run.folder, ignore_errors=True)
         raise
-    return run

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from chat_app.config import TrainConfig, to_mapping
 from chat_app.errors import DataError, SettingError
+from chat_app.reading import ReadingOptions
+from chat_app.runs import Run
 
 FILE = "train.yaml"
 _MOST_BYTES = 2**20
@@ -21,18 +23,68 @@ def differences(config: TrainConfig) -> dict[str, Any]:
     return {name: value for name, value in to_mapping(config).items() if value != defaults[name]}
 
 
-def command_of(config: TrainConfig, files: Sequence[str | Path], valid: str | Path | None = None) -> str:
+def command_of(
+    config: TrainConfig, files: Sequence[str | Path], valid: str | Path | None = None, more: Sequence[str] = ()
+) -> str:
     """The command line that does the same, quoted for a shell.
 
     Args:
-        files: of conversations to learn. valid: one to test on.
+        files: of conversations to learn. valid: one to test on. more: flags that say how the files are read.
     """
-    parts = ["python", "-m", "chat_app", "train", "--data", *map(str, files)]
+    parts = ["python", "-m", "chat_app", "train"]
+    if files:
+        parts += ["--data", *map(str, files)]
     if valid is not None:
         parts += ["--valid", str(valid)]
     for name, value in differences(config).items():
         parts += ["--" + name.replace("_", "-"), _written(value)]
-    return shlex.join(parts)
+    return shlex.join([*parts, *more])
+
+
+def command_for(run: Run, config: TrainConfig | None = None) -> str:
+    """The command line that does what a run does.
+
+    Args:
+        config: its settings, if they are to be shown otherwise than they are.
+
+    Raises:
+        RunError: the run cannot be read.
+    """
+    about = run.about()
+    if about.get("from_nothing"):
+        return _from_nothing(config or run.config(), [str(one) for one in about.get("files") or ()], about)
+    flags = [str(one) for one in about.get("reading") or ()]
+    files = [] if "--hub" in flags else [str(one) for one in about.get("files") or ()]
+    asked = [part for one in about.get("questions") or () for part in ("--question", str(one))]
+    return command_of(config or run.config(), files, more=[*flags, *asked])
+
+
+def _from_nothing(config: TrainConfig, files: Sequence[str], about: Mapping[str, Any]) -> str:
+    """Two commands: the words, then the model."""
+    words = ["--data", *files, "--vocab-size", str(about.get("vocabulary", 8192)), "--out", "words"]
+    tokenizer = shlex.join(["python", "-m", "chat_app", "tokenizer", *words])
+    parts = ["--data", *files, "--tokenizer", "words", "--size", str(about["from_nothing"]), "--out", "model"]
+    parts += ["--epochs", _written(config.epochs)]
+    return f"{tokenizer}\n{shlex.join(['python', '-m', 'chat_app', 'pretrain', *parts])}"
+
+
+def reading_flags(options: ReadingOptions, repairs: Iterable[str], hub: Sequence[str] = ()) -> list[str]:
+    """The flags that say how files are understood and mended.
+
+    Args:
+        hub: name, configuration and part of a data set of the Hub; the last two may be empty.
+    """
+    parts = []
+    for flag, value in zip(("--hub", "--hub-config", "--hub-split"), hub, strict=False):
+        parts += [flag, value] if value else []
+    for one in fields(ReadingOptions):
+        value = getattr(options, one.name)
+        if value == one.default:
+            continue
+        for text in value if isinstance(value, tuple) else (value,):
+            parts += ["--" + one.name.replace("_", "-"), _written(text)]
+    mended = sorted(repairs)
+    return parts + (["--repair", *mended] if mended else [])
 
 
 def recipe_of(config: TrainConfig, files: Sequence[str | Path], valid: str | Path | None = None) -> str:

@@ -233,6 +233,12 @@ class Run:
                 found.append((int(number), folder))
         return next((folder for _, folder in sorted(found, reverse=True) if verify(folder)), None)
 
+    def checkpoint_steps(self) -> list[int]:
+        """The steps of the checkpoints that were finished, oldest first. Whether they are unchanged, `verify` tells."""
+        folders = [folder for folder in self.checkpoints.glob("checkpoint-*") if (folder / MANIFEST).is_file()]
+        numbers = [folder.name.rpartition("-")[2] for folder in folders]
+        return sorted(int(number) for number in numbers if number.isdigit())
+
     def remove(self) -> None:
         """Delete the run with its model.
 
@@ -251,6 +257,14 @@ def new_id(home: Path, model: str) -> str:
         name = f"{time.strftime('%Y%m%d-%H%M')}-{stem}-{secrets.token_hex(2)}"
         if not (home / name).exists():
             return name
+
+
+def split_name(name: str) -> tuple[str, int | None]:
+    """The run and the step in a name such as RUN@120; the name as it is, and None, where it is not of that kind."""
+    run, mark, step = name.partition("@")
+    if mark and NAME.fullmatch(run) and re.fullmatch(r"[0-9]{1,12}", step):
+        return run, int(step)
+    return name, None
 
 
 def find_run(home: Path, name: str) -> Run:

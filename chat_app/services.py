@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from chat_app.config import STARTER, LoadConfig, Paths
 from chat_app.errors import RunError
 from chat_app.jobs import Jobs
-from chat_app.runs import Run, find_run, list_runs
+from chat_app.runs import Run, find_run, list_runs, split_name
 
 if TYPE_CHECKING:
     from chat_app.models import ModelStore
@@ -103,6 +103,16 @@ class Services:
         if not self.may_see(run, visitor):
             raise RunError(f"There is no run '{name}'.")
         return run
+
+    def model_of(self, visitor: str, name: str) -> str:
+        """The name of a run's model, or of one of its checkpoints (RUN@STEP), if this visitor may see that run.
+
+        Raises:
+            RunError: there is none of that name for this visitor.
+        """
+        run, step = split_name(name)
+        found = self.run_of(visitor, run).id
+        return found if step is None else f"{found}@{step}"
 
     def may_see(self, run: Run, visitor: str) -> bool:
         """Whether a run is this visitor's own."""

@@ -239,7 +239,11 @@ def _teach_locked(
 
 
 def sample_prompts(run: Run) -> list[Conversation]:
-    """The beginnings of a few conversations that the model is tested on, up to the first thing the user says."""
+    """What the model is asked at each evaluation: the questions that a person has pinned, else the beginnings of a few
+    conversations that the model is tested on, up to the first thing the user says."""
+    pinned = run.about().get("questions")
+    if isinstance(pinned, list) and pinned:
+        return [Conversation.from_turns([str(one)], last="user") for one in pinned]
     prompts: dict[str, Conversation] = {}
     for name in ("valid.jsonl", "train.jsonl"):
         path = run.data / name

@@ -2,7 +2,7 @@
 
 The good inputs are cut, mixed, and bytes of them changed. Whatever is raised but a DataError, whatever takes longer
 than five seconds, whatever the check of the data stumbles over, and every problem without a reason or an advice is
-reported, and the file that did it is kept. With `--atheris`, that package chooses the changes by the code they reach.
+reported, and the file that did it is kept.
 """
 
 from __future__ import annotations
@@ -200,14 +200,10 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=300)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", type=Path, default=Path("fuzz-failures"), help="where failing inputs are kept")
-    parser.add_argument("--atheris", action="store_true", help="let atheris choose the changes")
     settings = parser.parse_args()
     good = seeds()
     with tempfile.TemporaryDirectory() as folder:
         watch = Watch(Path(folder), settings.keep)
-        if settings.atheris:
-            _with_atheris(watch, good, settings.seconds, settings.seed)
-            return int(watch.failed > 0)
         chance = random.Random(settings.seed)
         end = told = time.monotonic()
         end += settings.seconds
@@ -218,27 +214,6 @@ def main() -> int:
                 print(f"{watch.tried:,} inputs, {watch.failed} failed", flush=True)
     print(f"{watch.tried:,} inputs, {watch.failed} failed; the slowest took {watch.slowest:.2f} s")
     return int(watch.failed > 0)
-
-
-def _with_atheris(watch: Watch, good: list[tuple[str, bytes]], seconds: float, seed: int) -> None:
-    import atheris
-
-    names = [name for name, _ in good]
-
-    def once(data: bytes) -> None:
-        watch.run(names[data[0] % len(names)] if data else names[0], data[1:])
-        if watch.failed:
-            raise AssertionError("An input failed; it is kept.")
-
-    with tempfile.TemporaryDirectory() as corpus:
-        for number, (_, data) in enumerate(good):
-            (Path(corpus) / str(number)).write_bytes(bytes([number]) + data)
-        for module in [one for name, one in sys.modules.items() if name.startswith("chat_app.")]:
-            for function in vars(module).values():
-                if isinstance(function, FunctionType) and function.__module__ == module.__name__:
-                    atheris.instrument_func(function)
-        atheris.Setup([sys.argv[0], corpus, f"-max_total_time={seconds:.0f}", f"-seed={seed}"], once)
-        atheris.Fuzz()
 
 
 if __name__ == "__main__":

@@ -172,3 +172,33 @@ def test_a_mistake_is_told_in_the_state(prepare: Callable[..., Run], jobs: Jobs)
     assert "no/such-model-here" in run.state().reason or "Hub" in run.state().reason
     with pytest.raises(RunError, match="failed"):
         jobs.stop(run)
+
+
+def test_waiting_runs_change_places_and_the_order_is_on_the_disk(prepare: Callable[..., Run], paths: Paths) -> None:
+    queue = Jobs(paths)
+    queue.close()
+    runs = [prepare(name) for name in ("a", "b", "c")]
+    for run in runs:
+        queue.submit(run)
+
+    def order(jobs: Jobs) -> str:
+        return "".join(run.id for run in jobs.waiting())
+
+    assert order(queue) == "abc"
+    queue.move(runs[2], -1)
+    assert order(queue) == "acb"
+    queue.move(runs[0], 1)
+    assert order(queue) == "cab"
+    queue.move(runs[2], -1)  # It is the first already.
+    assert order(queue) == "cab"
+    queue.move(runs[1], -1, among=[runs[1], runs[2]])  # What is between belongs to somebody else and stays.
+    assert order(queue) == "bac"
+    again = Jobs.__new__(Jobs)
+    again._paths = paths
+    assert order(again) == "bac"
+    queue.stop(runs[0])
+    assert order(queue) == "bc"
+    with pytest.raises(RunError, match="does not wait"):
+        queue.move(runs[0], 1)
+    runs[1].folder.joinpath("place.json").write_text("broken")  # It has waited since it was put there.
+    assert sorted(order(queue)) == ["b", "c"]

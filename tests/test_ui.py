@@ -167,18 +167,6 @@ def test_time_left_does_not_count_the_night_between_stop_and_resume() -> None:
     assert words.time_left([*before, *after], 119, now=90_019) == pytest.approx(100)
 
 
-@pytest.mark.parametrize(
-    ("losses", "active", "said"),
-    [([2.0], True, ""), ([2.0, 1.5], True, "better and better"), ([2.0, 1.5, 1.2], False, "more epochs"),
-     ([2.0, 1.0, 1.1, 1.2], True, "best at step 10"), ([2.0, 2.1, 2.2], True, "has not got better")],
-)  # fmt: skip
-def test_a_verdict_on_the_curve(losses: list[float], active: bool, said: str) -> None:
-    metrics = [{"step": index * 10, "valid_loss": loss} for index, loss in enumerate(losses)]
-    verdict = words.verdict(metrics, active)
-    assert said in verdict
-    assert bool(said) == bool(verdict)
-
-
 @pytest.mark.parametrize("kind", [SamplingConfig, LoadConfig, TrainConfig])
 def test_every_setting_has_a_control_with_its_default(kind: Any) -> None:
     controls = Controls(kind)
@@ -210,7 +198,8 @@ def test_what_the_page_sends_is_checked_again() -> None:
 def test_carefulness_and_groups_name_real_settings() -> None:
     names = {one.name for one in fields(TrainConfig)}
     assert {name for values in CAREFULNESS.values() for name in values} <= names
-    assert {name for group in GROUPS.values() for name in group} <= names
+    grouped = [name for group in GROUPS.values() for name in group]
+    assert sorted([*grouped, "model", "epochs", "method"]) == sorted(names)
 
 
 def test_what_was_read_is_shown_escaped_and_by_line(tmp_path: Path) -> None:
@@ -282,7 +271,7 @@ def test_a_run_tells_its_state_escaped(run: Run) -> None:
     behind = run_report.status(run, State("running", "", 15, 120, 115.0), metrics, now=120.0)
     assert "2 minutes" in behind
     assert 'aria-valuenow="17"' in page
-    assert "&lt;b&gt;.tsv" in escape.shown(run_report.label(run))
+    assert "&lt;b&gt;.tsv" in escape.shown(run_report.labels([run])[0][0])
 
 
 def test_the_curves_always_have_both_names(run: Run) -> None:

@@ -51,7 +51,12 @@ def add_commands(commands: Any) -> None:
 
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", default=STARTER, metavar="M", help="starter, a run, a folder, or a name on the Hub")
+    parser.add_argument(
+        "--model",
+        default=STARTER,
+        metavar="M",
+        help="starter, a run, its checkpoint (RUN@STEP), a folder, or a name on the Hub",
+    )
     add_settings(parser, LoadConfig)
 
 

@@ -16,6 +16,7 @@ from chat_app import ranks
 from chat_app.cli.flags import add_reading, add_settings, read_paths, settings_of, wanted_of
 from chat_app.config import Paths, TrainConfig, from_mapping, to_mapping
 from chat_app.errors import ChatAppError, RunError, SettingError
+from chat_app.questions import questions_of
 from chat_app.recipe import FILE, read_recipe, recipe_of
 from chat_app.runs import Run, find_run, list_runs, write_text
 
@@ -31,6 +32,9 @@ def add_commands(commands: Any) -> None:
     train.add_argument("--config", metavar="FILE.yaml", help="settings from a file, one `name: value` a line")
     train.add_argument("--lora", action="store_true", help="the same as --method lora")
     train.add_argument("--load-8bit", action="store_true", help="the same as --method lora-8bit")
+    train.add_argument(
+        "--question", action="append", default=[], metavar="TEXT", help="ask this at each evaluation; up to 12 of them"
+    )
     train.add_argument("--no-rehearse", action="store_true", help="the same as --rehearse off")
     train.add_argument("--supervised", action="store_true", help=argparse.SUPPRESS)
     add_settings(train, TrainConfig)
@@ -100,15 +104,16 @@ def _run_of(options: argparse.Namespace, paths: Paths) -> Run:
 def _prepared(options: argparse.Namespace, paths: Paths) -> Run:
     """A new run of what was asked for."""
     from chat_app.cli.progress import Counting
+    from chat_app.gathering import flags_of
     from chat_app.teaching import prepare_run_from
 
-    config = settings_of(options, TrainConfig)
+    config, wanted = settings_of(options, TrainConfig), wanted_of(options, options.data or [])
+    asked = questions_of(options.question)
     valid = read_paths([options.valid])[0] if options.valid else None
     folder = Path(options.run).resolve() if options.run else None
     with Counting("reading") as reading:
-        run, material = prepare_run_from(
-            config, wanted_of(options, options.data or []), paths, valid=valid, folder=folder, told=reading.told
-        )
+        run, material = prepare_run_from(config, wanted, paths, valid=valid, folder=folder, told=reading.told)
+    run.note(reading=flags_of(wanted), questions=list(asked))
     say(f"{material.facts.conversations} conversations, {material.facts.problems} lines that cannot be used.")
     for problem in material.problems(10):
         say(f"  {problem.sentence()}")

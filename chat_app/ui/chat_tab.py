@@ -277,9 +277,9 @@ class ChatTab:
         elif name == model_choices.IN_USE:
             talk.model = None
         else:
-            run = self.services.run_of(visitor, str(name))
-            self.services.models.guest(run.id)
-            talk.model = run.id
+            model = self.services.model_of(visitor, str(name))
+            self.services.models.guest(model)
+            talk.model = model
 
     def _head(self, talk: Talk, token: str, request: gr.Request) -> tuple[Any, Any, Any]:
         """The picker, the line about the model that answers, and whether to look for one again."""
@@ -288,7 +288,7 @@ class ChatTab:
         timer = gr.Timer(active=loaded is None and talk.model is None)
         visitor = self.visitors.name(token, request)
         if self.services.rules.is_shared:
-            rows = model_choices.own_choices(self.services, visitor)
+            rows = model_choices.own_choices(self.services, visitor, talk.model)
             return gr.Dropdown(choices=rows, value=talk.model or model_choices.IN_USE), line, timer
         rows = model_choices.choices(self.services, visitor)
         return gr.Dropdown(choices=rows, value=loaded.name if loaded is not None else None), line, timer

@@ -16,6 +16,20 @@ from chat_app.ui.escape import clean, in_words
 
 DEVICES = ("automatic", "cpu", "cuda", "mps")
 MOST_SLIDER_STEPS = 200
+CHOICE_WORDS: Mapping[str, Mapping[str, str]] = {
+    "method": {
+        "automatic": "Automatic",
+        "full": "Everything (full)",
+        "lora": "Small additions (LoRA)",
+        "lora-8bit": "Small additions, half the memory (LoRA, 8-bit)",
+        "lora-4bit": "Small additions, least memory (LoRA, 4-bit)",
+    },
+}
+"""What the page calls the choices of a field, where their names say little."""
+HELP_WORDS: Mapping[str, str] = {
+    "method": "Everything learns best and needs most memory. Small additions leave the model as it is and learn a "
+    "little beside it. Automatic takes the best that fits into the memory.",
+}
 
 
 def control(one: Field[Any]) -> Any:
@@ -23,11 +37,12 @@ def control(one: Field[Any]) -> Any:
     about, default = one.metadata, _default(one)
     common: dict[str, Any] = {
         "label": about.get("label") or in_words(one.name),
-        "info": about.get("help"),
+        "info": HELP_WORDS.get(one.name) or about.get("help"),
         "elem_id": f"set-{one.name}",
     }
     if about.get("choices"):
-        return gr.Dropdown(list(about["choices"]), value=default, **common)
+        called = CHOICE_WORDS.get(one.name, {})
+        return gr.Dropdown([(called.get(name, name), name) for name in about["choices"]], value=default, **common)
     if one.name == "device":
         return gr.Dropdown(list(DEVICES), value=default, allow_custom_value=True, **common)
     if isinstance(default, bool):

@@ -18,15 +18,17 @@ from chat_app.config import STARTER
 from chat_app.errors import ChatAppError, DataError, TooLargeError
 from chat_app.gathering import HubData, Wanted, checked, gathered, write_mended
 from chat_app.material import Material
+from chat_app.plain_text import is_plain_text
 from chat_app.services import Services
 from chat_app.ui import words
 from chat_app.ui.background import Tell, Work
-from chat_app.ui.data_report import check_of, preview_of, refused, report_of, working
+from chat_app.ui.data_report import check_of, preview_of, refused, report_of, running_text, working
 from chat_app.ui.escape import clean, warn
 from chat_app.ui.mapping import Mapping
 from chat_app.ui.turns_view import turns_value, turns_view
 
 MOST_FILES = 20
+TEXT_ENDINGS = (".txt", ".text", ".md")
 FETCH = "() => setTimeout(() => document.querySelector('#mended-file')?.click(), 400)"
 HOW_FILES_LOOK = """
 <p>Nearly anything that holds conversations is understood as it is: tables (<code>.tsv</code>, <code>.csv</code>,
@@ -47,10 +49,14 @@ several in a <code>.zip</code>. If you write one yourself, either of these is en
 
 @dataclass(frozen=True)
 class Brought:
-    """What a visitor has brought so far, and what was read of it. None of it is there before the first upload."""
+    """What a visitor has brought so far, and what was read of it. None of it is there before the first upload.
+
+    `texts` are files of running text, in which nobody speaks: they serve for a model from nothing only.
+    """
 
     wanted: Wanted = field(default_factory=Wanted)
     material: Material | None = None
+    texts: tuple[Path, ...] = ()
 
 
 class DataPanel:
@@ -159,7 +165,14 @@ class DataPanel:
         except ChatAppError as error:
             yield self._refused(error)
             return
-        yield from self._read(Wanted(files=paths, names=tuple(path.name for path in paths)))
+        texts = tuple(path for path in paths if is_running_text(path))
+        talk = tuple(path for path in paths if path not in texts)
+        if talk:
+            yield from self._read(Wanted(files=talk, names=tuple(path.name for path in talk)), texts)
+        else:
+            nothing = list(self.forget())
+            nothing[0], nothing[3] = Brought(texts=texts), running_text(texts)
+            yield tuple(nothing)
 
     def take_sample(self) -> Iterator[tuple[Any, ...]]:
         """Read the sample conversations that come with the app."""
@@ -180,7 +193,7 @@ class DataPanel:
         except ChatAppError as error:
             yield self._refused(error)
             return
-        yield from self._read(replace(brought.wanted, options=options))
+        yield from self._read(replace(brought.wanted, options=options), brought.texts)
 
     def forget(self) -> tuple[Any, ...]:
         """The person has taken the files away."""
@@ -206,7 +219,7 @@ class DataPanel:
             if path.stat().st_size > limit:
                 raise TooLargeError(f"This file is larger than {words.size(limit)}.", where=path.name)
 
-    def _read(self, wanted: Wanted) -> Iterator[tuple[Any, ...]]:
+    def _read(self, wanted: Wanted, texts: tuple[Path, ...] = ()) -> Iterator[tuple[Any, ...]]:
         def read(tell: Tell) -> Material:
             def told(conversations: int, problems: int) -> None:
                 tell(f"Reading: {words.count(conversations, 'conversation')} so far.")
@@ -226,9 +239,16 @@ class DataPanel:
             yield self._refused(DataError(f"What was read could not be kept: {error.strerror or error}."))
             return
         preview = gr.HTML(value=preview_of(material.conversations()), visible=True)
-        report = report_of(material.facts, material.problems())
+        report = report_of(material.facts, material.problems()) + (running_text(texts) if texts else "")
         shown = self.mapping.shown(material.facts, wanted.options)
-        read_well = (Brought(wanted, material), gr.Row(visible=False), "", report, preview, gr.Accordion(visible=False))
+        read_well = (
+            Brought(wanted, material, texts),
+            gr.Row(visible=False),
+            "",
+            report,
+            preview,
+            gr.Accordion(visible=False),
+        )
         yield *read_well, *shown, gr.Button(interactive=True)
 
     def _refused(self, error: ChatAppError) -> tuple[Any, ...]:
@@ -275,7 +295,7 @@ class DataPanel:
             return gr.skip(), gr.skip()
         repairs = frozenset(one for one in chosen or () if one in REPAIRS)
         material = brought.material.with_repairs(repairs)
-        mended = Brought(replace(brought.wanted, repairs=repairs), material)
+        mended = Brought(replace(brought.wanted, repairs=repairs), material, brought.texts)
         return mended, gr.HTML(value=preview_of(material.conversations()), visible=True)
 
     def saver(self, ending: str) -> Any:
@@ -317,6 +337,20 @@ class DataPanel:
         """
         if brought.material is None:
             raise DataError("There is nothing to learn from yet.", advice="Upload a file first.")
-        if not all(file.exists() for file in brought.wanted.files):
-            raise DataError("The files are no longer here.", advice="Upload them again.")
+        check_here(brought)
         return brought.wanted
+
+
+def check_here(brought: Brought) -> None:
+    """Whether the uploads are still there.
+
+    Raises:
+        DataError: they have expired.
+    """
+    if not all(file.exists() for file in (*brought.wanted.files, *brought.texts)):
+        raise DataError("The files are no longer here.", advice="Upload them again.")
+
+
+def is_running_text(path: Path) -> bool:
+    """Whether an upload is meant as running text: by its name, and because nobody speaks in it."""
+    return path.name.casefold().removesuffix(".gz").endswith(TEXT_ENDINGS) and is_plain_text(path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 from chat_app.checking import Check, Finding, Histogram
@@ -55,6 +56,16 @@ def preview_of(conversations: Iterable[Conversation]) -> dict[str, Any]:
             turns[-1]["note"] = f"and {len(conversation.messages) - SHOWN_TURNS} more"
         rows += turns
     return turns_value(rows, is_readonly=True, name="Reply to learn")
+
+
+def running_text(files: Sequence[Path]) -> str:
+    """What is said of uploads in which nobody speaks."""
+    names = ", ".join(shown(path.name) for path in files)
+    size = words.size(sum(path.stat().st_size for path in files))
+    return (
+        f'<p class="notice">Running text: {names} ({size}). Nobody speaks in it, so it does not teach '
+        "answering. A new model can learn the language from it: see “Start from nothing” below.</p>"
+    )
 
 
 def report_of(facts: Facts, problems: Sequence[Problem]) -> str:

@@ -5,22 +5,26 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from chat_app.collection import title_of
 from chat_app.config import STARTER
 from chat_app.errors import ChatAppError, ModelError, RunError
 from chat_app.model_files import ModelFiles, available
-from chat_app.runs import Run
+from chat_app.runs import Run, split_name
 from chat_app.services import Services
 from chat_app.ui import words
 
 IN_USE = "the model in use"  # What a shared server calls its model, wherever it lies.
+MOST_HINTS = 4
 
 
 def run_title(run: Run) -> str:
-    """What a run is called on the page: its files and when it was made."""
+    """What a run is called on the page: the name that somebody gave it, else its files and when it was made."""
     try:
         about = run.about()
     except RunError:
         return run.id
+    if named := title_of(run):
+        return named
     files = about.get("files")
     names = [str(one) for one in files] if isinstance(files, list) and files else [run.id]
     more = f" and {len(names) - 1} more" if len(names) > 1 else ""
@@ -34,9 +38,16 @@ def title(services: Services, files: ModelFiles) -> str:
     if files.kind == "starter":
         return "Starter: comes with this app"
     if files.kind == "run":
-        return f"Taught: {run_title(Run(services.paths.runs / files.name))}"
+        return taught_title(services, files.name)
     # Strangers need not know where the owner of a server keeps things.
     return short(files.name) if services.rules.is_shared else files.name
+
+
+def taught_title(services: Services, name: str) -> str:
+    """What the model of a run, or of one of its checkpoints, is called."""
+    run, step = split_name(name)
+    at = f", at step {step:,}" if step is not None else ""
+    return f"Taught: {run_title(Run(services.paths.runs / run))}{at}"
 
 
 def short(name: str) -> str:
@@ -56,11 +67,18 @@ def choices(services: Services, visitor: str) -> list[tuple[str, str]]:
     return rows
 
 
-def own_choices(services: Services, visitor: str) -> list[tuple[str, str]]:
-    """(title, name) of what a visitor of a shared server may talk to: the server's model, and the visitor's own."""
+def own_choices(services: Services, visitor: str, chosen: str | None = None) -> list[tuple[str, str]]:
+    """(title, name) of what a visitor of a shared server may talk to: the server's model, and the visitor's own.
+
+    Args:
+        chosen: the visitor's own that answers now, which may be a checkpoint.
+    """
     loaded = services.models.current
-    first = [(title(services, loaded.files), IN_USE)] if loaded is not None else []
-    return first + [(f"Taught: {run_title(run)}", run.id) for run in services.runs_of(visitor) if run.has_model]
+    rows = [(title(services, loaded.files), IN_USE)] if loaded is not None else []
+    rows += [(taught_title(services, run.id), run.id) for run in services.runs_of(visitor) if run.has_model]
+    if chosen is not None and chosen not in {name for _, name in rows}:
+        rows.append((taught_title(services, chosen), chosen))
+    return rows
 
 
 def check_allowed(services: Services, visitor: str, name: object) -> str:
@@ -72,10 +90,17 @@ def check_allowed(services: Services, visitor: str, name: object) -> str:
     if not isinstance(name, str) or not name.strip() or len(name) > 1_000:
         raise ModelError("No model was chosen.", advice="Choose one from the list.")
     name = name.strip()
-    if services.rules.is_shared and name not in {row[1] for row in choices(services, visitor)}:
+    if services.rules.is_shared and not _is_offered(services, visitor, name):
         raise ModelError("This model is not offered here.", advice="Choose one from the list.")
     loaded = services.models.current
     return str(loaded.name) if name == IN_USE and loaded is not None else name
+
+
+def _is_offered(services: Services, visitor: str, name: str) -> bool:
+    """Whether a shared server lets this visitor use a model: one of the list, or a checkpoint of the visitor's run."""
+    run, step = split_name(name)
+    offered = {row[1] for row in choices(services, visitor)}
+    return name in offered or (step is not None and run in offered)
 
 
 def describe(loaded: Any | None) -> str:
@@ -95,10 +120,11 @@ def hints(services: Services, loaded: Any | None) -> list[str]:
     try:
         from chat_app.teaching import sample_prompts
 
-        found = [prompt.turns[0].text for prompt in sample_prompts(Run(services.paths.runs / loaded.name))]
+        run = Run(services.paths.runs / split_name(loaded.name)[0])
+        found = [prompt.turns[0].text for prompt in sample_prompts(run)]
     except (ChatAppError, OSError):
         return general
-    return [text for text in found if len(text) <= 120] or general
+    return [text for text in found if len(text) <= 120][:MOST_HINTS] or general
 
 
 def name_of(services: Services, loaded: Any | None) -> str:

@@ -94,7 +94,7 @@ class _Page:
         tabs = gr.skip()
         try:
             visitor = self.visitors.name(token, request)
-            self.chat.choose(self.services.run_of(visitor, str(name)).id, talk, visitor)
+            self.chat.choose(self.services.model_of(visitor, str(name)), talk, visitor)
             talk.clear()
             tabs = gr.Tabs(selected=CHAT)
         except ChatAppError as error:

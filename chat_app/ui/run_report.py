@@ -3,26 +3,47 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
+from chat_app.config import AUTOMATIC
 from chat_app.errors import RunError
-from chat_app.runs import ACTIVE, Run, State
+from chat_app.runs import Run, State
 from chat_app.ui import words
 from chat_app.ui.escape import shown
 from chat_app.ui.model_choices import run_title
+from chat_app.verdict import Action, Verdict, verdict
 
 MOST_POINTS = 600
 LATEST = -1
 TRAINING, VALIDATION = "training", "validation"
 Metrics = Sequence[Mapping[str, Any]]
+STOPPED_ITSELF = Verdict(
+    "done learning",
+    "It stopped by itself, because it no longer got better on conversations it did not read.",
+    "The best model is kept: chat with it.",
+)
+ACTION_WORDS: Mapping[Action, str] = {
+    "keep-best-and-stop": "Stop and keep the best",
+    "more-epochs": "Learn for more epochs",
+    "lower-rate": "Start again at half the rate",
+}
 
 
-def label(run: Run) -> str:
-    """A run in the list."""
-    return f"{run_title(run)} · {words.STATUS_WORDS[run.state().status]}"
+def titles(runs: Sequence[Run]) -> dict[str, str]:
+    """id -> title; where two would be called the same, the end of the id tells them apart."""
+    plain = {run.id: run_title(run) for run in runs}
+    counts = Counter(plain.values())
+    return {name: f"{title} ({name[-4:]})" if counts[title] > 1 else title for name, title in plain.items()}
+
+
+def labels(runs: Sequence[Run]) -> list[tuple[str, str]]:
+    """(label, id) of each run."""
+    called = titles(runs)
+    return [(f"{called[run.id]} · {words.STATUS_WORDS[run.state().status]}", run.id) for run in runs]
 
 
 def losses(metrics: Metrics) -> pd.DataFrame:
@@ -48,25 +69,67 @@ def thinned(lines: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     return list(reversed(list(reversed(lines))[::stride]))
 
 
-def status(run: Run, state: State, metrics: Metrics, now: float | None = None) -> str:
+def judged(run: Run, state: State, metrics: Metrics) -> Verdict | None:
+    """What the curves say; None while there are none."""
+    if not metrics:
+        return None
+    try:
+        about = run.about()
+    except RunError:
+        about = {}
+    kept_aside = (about.get("valid_conversations") or 0) + (about.get("valid_texts") or 0)
+    is_done = state.status == "done"
+    steps = state.step if is_done else state.total_steps
+    said = verdict(metrics, total_steps=steps, has_validation=kept_aside > 0, status=state.status)
+    if is_done and state.step < state.total_steps and said.action == "more-epochs":
+        return STOPPED_ITSELF  # Its patience has judged by more evaluations than the curve has points.
+    return said
+
+
+def plan_words(run: Run) -> str:
+    """How the run learns, why so, and what the rehearsal has measured; empty until that is decided."""
+    try:
+        about, chosen = run.about(), run.config().method
+    except RunError:
+        return ""
+    plan = about.get("plan")
+    if not isinstance(plan, dict) or not plan.get("words"):
+        return ""
+    how = "as you chose" if chosen != AUTOMATIC else "the best that fits into the memory that was free"
+    expected = plan.get("sentence")
+    measured = f" Tried before the start: {expected}." if expected else ""
+    return f"{plan['words']} ({how}).{measured}"
+
+
+def status(run: Run, state: State, metrics: Metrics, now: float | None = None, said: Verdict | None = None) -> str:
     """The state in words, the progress bar, the facts, and what the curves say."""
     word = words.STATUS_WORDS[state.status]
     share = min(state.step / state.total_steps, 1.0) if state.total_steps else 0.0
     share = 1.0 if state.status == "done" else share
-    active = state.status in ACTIVE
     facts = "".join(
         f"<div><dt>{shown(name)}</dt><dd>{shown(value)}</dd></div>"
         for name, value in _facts(run, state, metrics, time.time() if now is None else now)
     )
-    said = words.verdict(metrics, active)
+    plan = plan_words(run)
     return (
         f'<section class="run {state.status}" data-status="{state.status}" aria-label="The run">'
         f'<p class="run-head"><span class="badge">{word}</span> '
         f"<span>{shown(state.reason or _reason(state))}</span></p>"
         f'<div class="bar" role="progressbar" aria-label="Progress" aria-valuemin="0" aria-valuemax="100" '
         f'aria-valuenow="{share * 100:.0f}"><span style="width:{share * 100:.1f}%"></span></div>'
-        f'<dl class="facts">{facts}</dl>{f"<p class=verdict>{shown(said)}</p>" if said else ""}</section>'
+        f'<dl class="facts">{facts}</dl>'
+        f"{_plan(plan) if plan else ''}{_said(said) if said else ''}</section>"
     )
+
+
+def _plan(plan: str) -> str:
+    return f'<p class="plan">{shown(plan)}</p>'
+
+
+def _said(said: Verdict) -> str:
+    advice = f" {shown(said.advice)}" if said.advice else ""
+    kind = said.kind.replace(" ", "-")
+    return f'<p class="verdict" data-verdict="{kind}"><b>{shown(said.sentence)}</b>{advice}</p>'
 
 
 def _reason(state: State) -> str:
@@ -128,8 +191,10 @@ def sample_table(samples: Metrics, step: object = LATEST) -> str:
         for prompt in prompts
     )
     now = "Now" if step == steps[-1] else f"At step {step:,}"
+    first = steps[0]
+    before = "Before it learned" if first == 0 else f"At step {first:,}"
     return (
-        '<table class="samples"><thead><tr><th scope="col">Asked</th><th scope="col">Before it learned</th>'
+        f'<table class="samples"><thead><tr><th scope="col">Asked</th><th scope="col">{before}</th>'
         f'<th scope="col">{now}</th></tr></thead><tbody>{rows}</tbody></table>'
     )
 

@@ -1,5 +1,7 @@
 """Watching a run: the list of runs, and for the chosen one its state, curves, replies and buttons.
 
+What can be done with runs besides stands beside it: run_queue, run_desk, run_export, runs_panel.
+
 Everything shown is read from the run's folder, so a reload, a second browser or a restart of the server shows the same.
 """
 
@@ -11,10 +13,16 @@ from typing import Any
 import gradio as gr
 
 from chat_app.errors import ChatAppError, RunError
+from chat_app.followup import give_more_epochs, with_half_the_rate
+from chat_app.jobs import Jobs
 from chat_app.runs import ACTIVE, RESUMABLE, Run
 from chat_app.services import Services
 from chat_app.ui import run_report
 from chat_app.ui.escape import warn
+from chat_app.ui.run_desk import RunDesk
+from chat_app.ui.run_export import RunExport
+from chat_app.ui.run_queue import RunQueue, queue_list
+from chat_app.ui.runs_panel import RunsPanel
 from chat_app.ui.visitor import Visitors
 
 LOOK_EVERY = 2.0
@@ -41,19 +49,46 @@ class RunView:
 
     def __init__(self, services: Services, visitors: Visitors, token: Any):
         self.services, self.visitors, self.token = services, visitors, token
+        self.queue = RunQueue(services, visitors, token)
+        self.desk = RunDesk(services)
+        self.export = RunExport(services, visitors, token)
+        self.panel = RunsPanel(services, visitors, token)
 
     def draw(self) -> None:
         """Put the components where the page is being built."""
-        self.picker = gr.Dropdown([], label="Run", elem_id="run", filterable=False)
+        self.picker = gr.Dropdown([], label="Run", elem_id="run")
         self.status = gr.HTML(NOBODY, elem_id="run-status", apply_default_css=False)
+        self._draw_buttons()
+        self.queue.draw()
+        self._draw_curves()
+        self.desk.draw()
+        self.export.draw()
+        self.panel.draw()
+        self.seen = gr.State({})
+        self.timer = gr.Timer(LOOK_EVERY)
+
+    def _draw_buttons(self) -> None:
         with gr.Row(elem_classes=["run-buttons"]):
+            self.act = gr.Button("", variant="primary", size="md", visible=False, elem_id="run-act", min_width=180)
             self.stop = gr.Button("Stop", variant="stop", size="md", visible=False, elem_id="run-stop", min_width=110)
             self.resume = gr.Button("Resume", size="md", visible=False, elem_id="run-resume", min_width=110)
+            self.which = gr.Dropdown(
+                [],
+                label="Model",
+                show_label=False,
+                container=False,
+                visible=False,
+                elem_id="run-which",
+                filterable=False,
+                min_width=180,
+            )
             self.chat = gr.Button(
                 "Chat with this model", variant="primary", size="md", visible=False, elem_id="run-chat", min_width=200
             )
             self.download = gr.Button("Download log", size="md", visible=False, elem_id="run-log", min_width=140)
         self.log_text = gr.Textbox(visible="hidden", elem_id="run-log-text")
+
+    def _draw_curves(self) -> None:
         with gr.Column(visible=False, elem_classes=["run-curves"]) as self.curves:
             self.loss = gr.LinePlot(
                 x="step",
@@ -69,29 +104,38 @@ class RunView:
                 buttons=[],
             )
             gr.HTML('<h3 class="part">What it answers</h3>', apply_default_css=False)
-            self.at = gr.Dropdown(
-                [("Now", run_report.LATEST)],
-                value=run_report.LATEST,
-                label="Answers of",
+            self.at = gr.Slider(
+                0,
+                1,
+                value=1,
+                step=1,
+                label="After evaluation (0: before it learned)",
                 visible=False,
                 elem_id="samples-at",
-                filterable=False,
+                buttons=[],
             )
             self.samples = gr.HTML("", elem_id="samples", apply_default_css=False)
             with gr.Accordion("Learning rate", open=False, elem_id="rate-panel"):
                 self.rate = gr.LinePlot(
                     x="step", y="learning rate", height=180, elem_id="rate-plot", buttons=[], show_label=False
                 )
-        self.seen = gr.State({})
-        self.timer = gr.Timer(LOOK_EVERY)
 
     @property
     def outputs(self) -> list[Any]:
         """What `look` fills."""
-        return [
-            *(self.picker, self.status, self.curves, self.loss, self.rate, self.at, self.samples),
-            *(self.stop, self.resume, self.chat, self.download, self.seen),
-        ]
+        return list(self._parts().values())
+
+    def _parts(self) -> dict[str, Any]:
+        return {
+            **{"picker": self.picker, "status": self.status, "act": self.act, "curves": self.curves},
+            **{"loss": self.loss, "rate": self.rate, "at": self.at, "samples": self.samples, "stop": self.stop},
+            **{"resume": self.resume, "which": self.which, "chat": self.chat, "download": self.download},
+            **{"queue": self.queue.view, "seen": self.seen, **self.desk.parts(), **self.export.parts()},
+        }
+
+    def _filled(self, values: dict[str, Any]) -> tuple[Any, ...]:
+        """A value for each output; those without one stay as they are."""
+        return tuple(values.get(name, gr.skip()) for name in self._parts())
 
     def connect(self, chat_with: Callable[..., Any], chat_outputs: list[Any], talk: Any) -> None:
         """Join the events.
@@ -107,18 +151,20 @@ class RunView:
         self.timer.tick(self.look, inputs, self.outputs, **quick)
         self.picker.input(self.choose, inputs, self.outputs, **quick)
         self.at.input(self.compare, [self.picker, self.at, self.token], [self.samples], **quick)
-        self.stop.click(self.ask_stop, [self.picker, self.token], None, **quick).then(
+        for button, do in ((self.stop, self.ask_stop), (self.resume, self.go_on)):
+            button.click(do, [self.picker, self.token], None, **quick).then(self.look, inputs, self.outputs, **quick)
+        self.act.click(self.follow, [self.picker, self.seen, self.token], [self.picker], **quick).then(
             self.look, inputs, self.outputs, **quick
         )
-        self.resume.click(self.go_on, [self.picker, self.token], None, **quick).then(
-            self.look, inputs, self.outputs, **quick
-        )
+        self.queue.connect(self.look, inputs, self.outputs)
+        self.export.connect(self.picker)
+        self.panel.connect(self.picker, self.look, inputs, self.outputs)
         self.download.click(self.read_log, [self.picker, self.token], [self.log_text], **quick).then(
             None, [self.log_text], None, js=SAVE_TEXT, api_visibility="private"
         )
         self.chat.click(
             chat_with,
-            [self.picker, self.token, talk],
+            [self.which, self.token, talk],
             chat_outputs,
             show_progress_on=[self.status],
             api_visibility="private",
@@ -132,7 +178,7 @@ class RunView:
         active = [run for run in runs if run.state().status in (*ACTIVE, "queued")]
         return self.show(next(iter([*active, *runs]), None), runs)
 
-    def look(self, name: str | None, at: int, seen: dict[str, Any], token: str, request: gr.Request) -> tuple[Any, ...]:
+    def look(self, name: str | None, at: Any, seen: dict[str, Any], token: str, request: gr.Request) -> tuple[Any, ...]:
         """What has changed since the last look; nothing else is sent."""
         try:
             visitor = self.visitors.name(token, request)
@@ -143,69 +189,85 @@ class RunView:
         return self.show(chosen, runs, at, seen if isinstance(seen, dict) else {})
 
     def choose(
-        self, name: str | None, at: int, seen: dict[str, Any], token: str, request: gr.Request
+        self, name: str | None, at: Any, seen: dict[str, Any], token: str, request: gr.Request
     ) -> tuple[Any, ...]:
         """The person has chosen a run."""
         return self.look(name, at, {}, token, request)
 
-    def compare(self, name: str | None, at: int, token: str, request: gr.Request) -> str:
+    def compare(self, name: str | None, at: Any, token: str, request: gr.Request) -> str:
         """The person has chosen an evaluation: the replies then."""
         try:
             run = self.services.run_of(self.visitors.name(token, request), str(name))
         except ChatAppError as error:
             warn(error)
             return ""
-        return run_report.sample_table(run.samples(), at)
+        samples = run.samples()
+        return run_report.sample_table(samples, _step_at(run_report.sample_steps(samples), at))
 
     def show(
-        self, run: Run | None, runs: list[Run], at: int = run_report.LATEST, seen: dict[str, Any] | None = None
+        self, run: Run | None, runs: list[Run], at: Any = None, seen: dict[str, Any] | None = None
     ) -> tuple[Any, ...]:
         """A value for each of the outputs; what the page has already, it keeps."""
         seen = seen or {}
-        labels = [(run_report.label(one), one.id) for one in runs]
-        chosen = run.id if run is not None else None
-        now: dict[str, Any] = {"labels": labels, "run": chosen}
-        picker = gr.skip() if seen.get("labels") == labels and seen.get("run") == chosen else None
-        if picker is None:
-            picker = gr.Dropdown(choices=labels, value=chosen, visible=bool(labels))
+        now: dict[str, Any] = {"labels": run_report.labels(runs)}
+        now["run"] = run.id if run is not None else None
+        now["queue"] = self.queue.rows(runs)
+        values: dict[str, Any] = {"seen": now}
+        if any(seen.get(name) != now[name] for name in ("labels", "run")):
+            values["picker"] = gr.Dropdown(choices=now["labels"], value=now["run"], visible=bool(runs))
+        if seen.get("queue") != now["queue"]:
+            values["queue"] = gr.HTML(value=queue_list(now["queue"]), visible=bool(now["queue"]))
         if run is None:
-            hidden = gr.update(visible=False)
-            return picker, NOBODY, hidden, *[gr.skip()] * 4, *[hidden] * 4, now
+            hidden = ("curves", "act", "stop", "resume", "which", "chat", "download", "desk", "export")
+            nothing = {name: gr.update(visible=False) for name in hidden}
+            return self._filled({**values, **nothing, "status": NOBODY})
+        return self._filled({**values, **self._of_run(run, at, seen, now)})
+
+    def _of_run(self, run: Run, at: Any, seen: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
+        """What has changed in the run that is looked at. `now` is completed for the next look."""
         state = run.state()
-        now["status"], now["model"] = state.status, run.has_model
+        now["status"], now["model"], now["checkpoints"] = state.status, run.has_model, run.checkpoint_steps()
         now["metrics"], now["samples"] = _stamp(run, "metrics.jsonl"), _stamp(run, "samples.jsonl")
-        same_run = seen.get("run") == chosen
-        buttons: tuple[Any, ...] = (gr.skip(),) * 4
-        if not same_run or any(seen.get(name) != now[name] for name in ("status", "model")):
-            buttons = self._buttons(run, now["status"])
-        moved = not same_run or seen.get("metrics") != now["metrics"]
-        metrics, report = [], gr.skip()
-        if moved or state.status in ACTIVE or seen.get("status") != state.status:
+        now["about"] = _stamp(run, "config.json")
+        is_new = seen.get("run") != now["run"]
+
+        def moved(*names: str) -> bool:
+            return is_new or any(seen.get(name) != now[name] for name in names)
+
+        values: dict[str, Any] = {}
+        if moved("status", "model", "checkpoints"):
+            values |= self._buttons(run, state.status, now["checkpoints"])
+        now["action"] = seen.get("action", "")
+        if moved("metrics", "status", "about") or state.status in ACTIVE:
             metrics = run.metrics()
-            report = run_report.status(run, state, metrics)
-        curves = self._curves(metrics) if moved else (gr.skip(),) * 3
-        told = (gr.skip(),) * 2
-        if not same_run or seen.get("samples") != now["samples"]:
-            told = _samples(run, at if same_run else run_report.LATEST)
-        return picker, report, *curves, *told, *buttons, now
+            said = run_report.judged(run, state, metrics)
+            now["action"] = said.action if said and self.services.jobs is not None else ""
+            values["status"] = run_report.status(run, state, metrics, said=said)
+            if moved("metrics"):
+                values |= _curves(metrics)
+        if is_new or seen.get("action", "") != now["action"]:
+            values["act"] = _act_button(now["action"])
+        if moved("status", "about", "model"):
+            values |= self.desk.values(run) | self.export.values(run)
+        if moved("samples"):
+            values |= _samples(run, None if is_new else at, seen, now)
+        else:
+            now["evaluations"] = seen.get("evaluations", 0)
+        return values
 
-    def _curves(self, metrics: list[dict[str, Any]]) -> tuple[Any, ...]:
-        has_points = any("train_loss" in line or "valid_loss" in line for line in metrics)
-        return (
-            gr.Column(visible=has_points),
-            gr.LinePlot(value=run_report.losses(metrics)),
-            gr.LinePlot(value=run_report.learning_rates(metrics)),
-        )
-
-    def _buttons(self, run: Run, status: str) -> tuple[Any, ...]:
-        """Stop, resume, chat, download: those that can be used now."""
+    def _buttons(self, run: Run, status: str, checkpoints: list[int]) -> dict[str, Any]:
+        """Stop, resume, chat, download: those that can be used now; and the models that can be chatted with."""
         can_train = self.services.jobs is not None
-        return (
-            gr.Button(visible=can_train and status in ("queued", "running"), interactive=True),
-            gr.Button(visible=can_train and status in RESUMABLE, interactive=True),
-            gr.Button(visible=run.has_model),
-            gr.Button(visible=run.log.is_file()),
-        )
+        models = [("The best model", run.id)] if run.has_model else []
+        models += [(f"Checkpoint of step {step:,}", f"{run.id}@{step}") for step in reversed(checkpoints)]
+        has_choice = run.has_model and len(models) > 1
+        return {
+            "stop": gr.Button(visible=can_train and status in ("queued", "running"), interactive=True),
+            "resume": gr.Button(visible=can_train and status in RESUMABLE, interactive=True),
+            "which": gr.Dropdown(choices=models, value=run.id if run.has_model else None, visible=has_choice),
+            "chat": gr.Button(visible=run.has_model),
+            "download": gr.Button(visible=run.log.is_file()),
+        }
 
     def ask_stop(self, name: str | None, token: str, request: gr.Request) -> None:
         """End a run after the step it is in."""
@@ -222,6 +284,33 @@ class RunView:
             jobs.submit(run)
         except ChatAppError as error:
             warn(error)
+
+    def follow(self, name: str | None, seen: dict[str, Any], token: str, request: gr.Request) -> Any:
+        """Do what the verdict suggests. What that was, the server has kept; the page does not choose it."""
+        try:
+            run, jobs = self._own(name, token, request)
+            if not isinstance(seen, dict) or seen.get("run") != run.id:
+                raise RunError("The page shows another run by now.", advice="Look again, and press the button again.")
+            new = self._follow(run, jobs, seen.get("action"))
+            return gr.skip() if new is None else gr.Dropdown(choices=run_report.labels([new]), value=new.id)
+        except ChatAppError as error:
+            warn(error)
+            return gr.skip()
+
+    def _follow(self, run: Run, jobs: Jobs, action: str | None) -> Run | None:
+        """The run that was begun, if any."""
+        if action == "keep-best-and-stop":
+            jobs.stop(run)
+        elif action == "more-epochs":
+            give_more_epochs(run)
+            jobs.submit(run)
+        elif action == "lower-rate":
+            new = with_half_the_rate(run, self.services.paths)
+            if run.state().status == "running":  # It only gets worse.
+                jobs.stop(run)
+            jobs.submit(new)
+            return new
+        return None
 
     def _own(self, name: str | None, token: str, request: gr.Request) -> tuple[Run, Any]:
         if self.services.jobs is None:
@@ -240,14 +329,36 @@ class RunView:
             return ""
 
 
-def _samples(run: Run, at: int) -> tuple[Any, ...]:
-    """The list of evaluations and the table of replies."""
+def _act_button(action: Any) -> Any:
+    label = run_report.ACTION_WORDS.get(action, "")
+    return gr.Button(value=label, visible=bool(label))
+
+
+def _curves(metrics: list[dict[str, Any]]) -> dict[str, Any]:
+    has_points = any("train_loss" in line or "valid_loss" in line for line in metrics)
+    return {
+        "curves": gr.Column(visible=has_points),
+        "loss": gr.LinePlot(value=run_report.losses(metrics)),
+        "rate": gr.LinePlot(value=run_report.learning_rates(metrics)),
+    }
+
+
+def _samples(run: Run, at: Any, seen: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
+    """The slider through the evaluations, and the table of replies. Who looks at the newest goes on to do so."""
     samples = run.samples()
     steps = run_report.sample_steps(samples)
-    rows = [("Now", run_report.LATEST), *((f"Step {step:,}", step) for step in reversed(steps[1:-1]))]
-    at = at if at in [step for _, step in rows] else run_report.LATEST
-    choices = gr.Dropdown(choices=rows, value=at, visible=len(rows) > 1)
-    return choices, run_report.sample_table(samples, at)
+    last = max(len(steps) - 1, 0)
+    now["evaluations"] = last
+    is_newest = not isinstance(at, (int, float)) or at >= seen.get("evaluations", 0)
+    at = last if is_newest else int(at or 0)
+    slider = gr.Slider(maximum=max(last, 1), value=at, visible=last > 1)
+    return {"at": slider, "samples": run_report.sample_table(samples, _step_at(steps, at))}
+
+
+def _step_at(steps: list[int], at: object) -> int:
+    """The step of the evaluation of that number; the newest where there is none."""
+    is_there = isinstance(at, (int, float)) and 0 <= at < len(steps)
+    return steps[int(at)] if is_there else run_report.LATEST  # type: ignore[call-overload]
 
 
 def _stamp(run: Run, name: str) -> tuple[int, int]:

@@ -9,7 +9,8 @@ import gradio as gr
 
 from chat_app.config import CAREFULNESS, STARTER, TrainConfig
 from chat_app.errors import ChatAppError, RunError
-from chat_app.gathering import gathered
+from chat_app.gathering import flags_of, gathered
+from chat_app.questions import MOST, questions_of
 from chat_app.runs import Run
 from chat_app.services import Services
 from chat_app.teaching import prepare_run
@@ -18,7 +19,8 @@ from chat_app.ui.background import Tell, Work
 from chat_app.ui.controls import Controls
 from chat_app.ui.data_panel import Brought, DataPanel
 from chat_app.ui.data_report import working
-from chat_app.ui.escape import warn
+from chat_app.ui.escape import clean, warn
+from chat_app.ui.nothing_panel import NothingPanel
 from chat_app.ui.run_view import RunView
 from chat_app.ui.visitor import Visitors
 
@@ -28,11 +30,12 @@ GROUPS = {
         *("learning_rate", "rate_factor", "batch_size", "accumulation", "optimizer", "schedule", "warmup"),
         *("weight_decay", "clip", "dropout", "seed"),
     ),
+    "Small additions (LoRA)": ("lora_rank", "lora_alpha", "lora_dropout"),
     "What it learns from": ("learn", "format", "window", "max_turns", "overlap", "valid_share"),
     "When it stops and saves": (
         *("max_steps", "patience", "evaluate_every", "save_every", "log_every", "keep_checkpoints"),
     ),
-    "This computer": ("precision", "save_as", "device", "threads"),
+    "This computer": ("rehearse", "gradient_checkpointing", "precision", "save_as", "device", "threads"),
 }
 LOOK_AT_RUN = "() => document.querySelector('#run')?.scrollIntoView({ block: 'start', behavior: 'smooth' })"
 
@@ -50,6 +53,7 @@ class TeachTab:
         self.settings = Controls(TrainConfig, leave_out=("model",))
         self.data = DataPanel(services)
         self.runs = RunView(services, visitors, token)
+        self.nothing = NothingPanel(services, visitors, token, self.runs)
 
     def draw(self, chat_with: Callable[..., Any], chat_outputs: list[Any], talk: Any) -> None:
         """Put the components where the page is being built; the arguments are those of RunView.connect."""
@@ -84,6 +88,16 @@ class TeachTab:
             info="Careful keeps more of what the model knew; thorough learns your conversations more exactly.",
             elem_id="care",
         )
+        self.settings.draw(["method"])
+        with gr.Accordion("Questions it is asked again and again", open=False, elem_id="questions-panel"):
+            self.questions = gr.Textbox(
+                label="Pinned questions",
+                info=f"One a line, up to {MOST}. It answers them before, during and after the training.",
+                placeholder="Left empty, a few are taken from your conversations.",
+                lines=4,
+                max_lines=MOST,
+                elem_id="questions",
+            )
         with gr.Accordion("Advanced", open=False, elem_id="train-advanced"):
             for title, names in GROUPS.items():
                 gr.HTML(f'<h4 class="group-title">{title}</h4>', apply_default_css=False)
@@ -93,17 +107,19 @@ class TeachTab:
                 self.settings.draw()
             self.defaults = gr.Button("Back to defaults", size="sm", elem_id="train-defaults")
         self.start = gr.Button("Start", variant="primary", interactive=False, elem_id="start")
+        self.nothing.draw()
         self.preparing = gr.HTML("", visible=False, elem_id="preparing", apply_default_css=False)
 
     def _connect(self) -> None:
         quick: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "queue": False}
         self.data.connect(self.start, self.model)
+        self.nothing.connect(self.data.brought, self.questions, self.preparing, LOOK_AT_RUN)
         controls = self.settings.components
         self.care.input(self.set_care, [self.care], controls, **quick)
         self.defaults.click(self.set_defaults, None, [self.care, *controls], **quick)
         self.start.click(
             self.begin,
-            [self.data.brought, self.model, self.token, *controls],
+            [self.data.brought, self.model, self.questions, self.token, *controls],
             [self.preparing, *self.runs.outputs],
             show_progress="hidden",
             api_visibility="private",
@@ -125,12 +141,12 @@ class TeachTab:
         return [BALANCED, *self.settings.defaults()]
 
     def begin(
-        self, request: gr.Request, brought: Brought, model: str, token: str, *values: Any
+        self, request: gr.Request, brought: Brought, model: str, questions: str, token: str, *values: Any
     ) -> Iterator[tuple[Any, ...]]:
         """Make a run of what was read, and put it into the queue."""
         kept = (gr.skip(),) * len(self.runs.outputs)
         try:
-            work, visitor = self._preparing(request, brought, model, token, values)
+            work, visitor = self._preparing(request, brought, model, questions, token, values)
             for text in work:
                 yield gr.HTML(working(text or "Preparing."), visible=True), *kept
             run = work.result()
@@ -145,7 +161,7 @@ class TeachTab:
         yield gr.HTML("", visible=False), *kept
 
     def _preparing(
-        self, request: gr.Request, brought: Brought, model: str, token: str, values: Sequence[Any]
+        self, request: gr.Request, brought: Brought, model: str, questions: str, token: str, values: Sequence[Any]
     ) -> tuple[Work[Run], str]:
         """The work that makes a run folder, begun, and who wants it."""
         if self.services.jobs is None:
@@ -154,6 +170,7 @@ class TeachTab:
         name = model_choices.check_allowed(self.services, visitor, model)
         config = self.settings.settings(values, model=name)
         wanted = self.data.wanted(brought)
+        asked = list(questions_of(clean(questions)))
 
         def prepare(tell: Tell) -> Run:
             def told(conversations: int, problems: int = 0) -> None:
@@ -162,6 +179,7 @@ class TeachTab:
             paths = self.services.paths
             material = gathered(wanted, paths, need_reply=config.learn == "replies", told=told)
             about = {"files": list(material.facts.files), "by": visitor, "repairs": sorted(wanted.repairs)}
+            about |= {"reading": flags_of(wanted), "questions": asked}
             return prepare_run(config, material, paths, about=about, told=told)
 
         return Work(prepare), visitor

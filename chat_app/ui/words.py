@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import Any
 
 from chat_app.runs import Status
 
@@ -101,25 +100,3 @@ def time_left(points: Sequence[tuple[float, int]], total_steps: int, now: float)
     reached_at, reached = newest[-1]
     left = (total_steps - reached) * seconds / steps - max(now - reached_at, 0.0)
     return max(left, 0.0)
-
-
-def evaluations(metrics: Sequence[Mapping[str, Any]]) -> list[tuple[int, float]]:
-    """(step, validation loss) of every evaluation."""
-    return [(int(line.get("step", 0)), float(line["valid_loss"])) for line in metrics if "valid_loss" in line]
-
-
-def verdict(metrics: Sequence[Mapping[str, Any]], is_active: bool) -> str:
-    """What the curves say, in a sentence; empty while there is too little to tell."""
-    seen = evaluations(metrics)
-    if len(seen) < 2:
-        return ""
-    first = seen[0][1]
-    best_step, best = min(seen[1:], key=lambda pair: pair[1])
-    since = sum(step > best_step for step, _ in seen)
-    if best >= first:
-        return "It has not got better at conversations it did not read. A lower learning rate or more data may help."
-    if since == 0:
-        return "It gets better and better." if is_active else "It got better to the end; more epochs may help further."
-    if since == 1 and is_active:
-        return "It was a little better one evaluation ago; that can happen on the way."
-    return f"It was best at step {best_step:,}: that model is kept. After it, the model began to learn by heart."
