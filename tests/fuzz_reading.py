@@ -20,7 +20,6 @@ import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from types import FunctionType
 
 from chat_app.checking import Checker, repaired
 from chat_app.checking.kinds import REPAIRS

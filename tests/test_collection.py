@@ -10,7 +10,6 @@ import pytest
 
 from chat_app import collection
 from chat_app.cli import main
-from chat_app.run_comparison import check_count, curve_of, differences
 from chat_app.config import Paths
 from chat_app.errors import RunError, SettingError
 from chat_app.followup import give_more_epochs, with_half_the_rate
@@ -18,6 +17,7 @@ from chat_app.gathering import HubData, Wanted, flags_of
 from chat_app.questions import questions_of
 from chat_app.reading import ReadingOptions
 from chat_app.recipe import command_for
+from chat_app.run_comparison import check_count, curve_of, differences
 from chat_app.runs import Run
 from chat_app.teaching import sample_prompts, teach
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from chat_app.run_comparison import differences
 from chat_app.config import TrainConfig
 from chat_app.errors import RunError
+from chat_app.run_comparison import differences
 from chat_app.runs import Run, State
 from chat_app.ui import escape, run_export, run_queue, run_report, runs_panel
 from chat_app.ui.visitor import Visitors

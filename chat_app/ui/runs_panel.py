@@ -9,9 +9,9 @@ import gradio as gr
 import pandas as pd
 
 from chat_app import collection
-from chat_app.run_comparison import Difference, check_count, curve_of, differences
 from chat_app.errors import ChatAppError, RunError
 from chat_app.export_card import public_name
+from chat_app.run_comparison import Difference, check_count, curve_of, differences
 from chat_app.runs import Run
 from chat_app.services import Services
 from chat_app.ui import words
