@@ -103,10 +103,9 @@ def summary(changes: Sequence[Change]) -> str:
         f" Of the other numbers {better} {'is' if better == 1 else 'are'} better and {worse} worse." if others else ""
     )
     if leading.verdict == "the same":
-        return f"It expects what was said about as well as before.{rest}"
-    return f"It expects what was said {leading.verdict} than before, by {abs(leading.share):.0%}.{rest}".replace(
-        "%", " %"
-    )
+        return f"What was said surprises it as much as before: neither better nor worse.{rest}"
+    how = f"{abs(leading.share):.0%} {'less' if leading.share < 0 else 'more'}".replace("%", " %")
+    return f"What was said surprises it {how} than before: it is {leading.verdict}.{rest}"
 
 
 def figure(measure: Measure, value: float | None) -> str:

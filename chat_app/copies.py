@@ -100,11 +100,10 @@ class RunSources:
         file, line = self._place(match.line)
         kind, sentence = badge(replace(match, line=line))
         label: str = kind
+        if file:
+            sentence = sentence.replace("of the training data", f"of {file}", 1)
         if line is not None and kind != "new":
-            where = f"line {line:,}"
-            if len(self._files) > 1:
-                where += f" of {file}"
-                sentence = sentence.replace("of the training data", f"of {file}", 1)
+            where = f"line {line:,}" if len(self._files) == 1 else f"line {line:,} of {file}"
             label = f"{kind} ({where})"
         elif kind == "new":
             file = line = None

@@ -19,7 +19,7 @@ from chat_app.ui import words
 from chat_app.ui.background import Tell, Work
 from chat_app.ui.data_report import working
 from chat_app.ui.escape import clean, shown, warn
-from chat_app.ui.talk import Talk
+from chat_app.ui.talk import CHANGED, Talk
 from chat_app.ui.visitor import Visitors
 
 SHOWN = 100
@@ -83,7 +83,7 @@ class CorrectionsPanel:
         self._show = show
         quick: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "queue": False}
         view.teach(self.keep, [talk, system, self.token], [view, *self.outputs], **quick)
-        self.list.forget(self.remove, [self.token], self.outputs, **quick)
+        self.list.forget(self.remove, [talk, self.token], [view, *self.outputs], **quick)
         self.list.rework(self.choose, [self.token], [self.chosen, self.good, self.changing], **quick)
         for event in (self.save.click, self.good.submit):
             event(self.change, [self.chosen, self.good, self.token], self.outputs, **quick)
@@ -120,17 +120,22 @@ class CorrectionsPanel:
             visitor = self.visitors.name(token, request)
             self._own_jobs()
             conversation, turn = talk.corrected(_given(event, "index"), clean(system))
-            corrections_of(self.services.paths, visitor).add(conversation, turn.original or "", turn.text)
-            turn.is_kept, turn.note = True, KEPT
+            added = corrections_of(self.services.paths, visitor).add(conversation, turn.original or "", turn.text)
+            turn.kept, turn.note = added.id, KEPT
         except ChatAppError as error:
             warn(error)
             return (gr.skip(),) * 5
         view = gr.skip() if talk.writing is not None else self._show(talk)
         return view, *self._view(visitor, is_open=True)
 
-    def remove(self, event: gr.EventData, token: str, request: gr.Request) -> tuple[Any, ...]:
-        """The person takes one out."""
-        return self._changed(lambda known: known.remove(str(_given(event, "id"))), token, request)
+    def remove(self, event: gr.EventData, talk: Talk, token: str, request: gr.Request) -> tuple[Any, ...]:
+        """The person takes one out; where it came from this conversation, it can be kept again."""
+        name = str(_given(event, "id"))
+        panel = self._changed(lambda known: known.remove(name), token, request)
+        for turn in talk.turns:
+            if turn.kept == name:
+                turn.kept, turn.note = "", CHANGED
+        return gr.skip() if talk.writing is not None else self._show(talk), *panel
 
     def choose(self, event: gr.EventData, token: str, request: gr.Request) -> tuple[Any, ...]:
         """The person wants to change one."""

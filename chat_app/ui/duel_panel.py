@@ -28,6 +28,7 @@ QUESTIONS, MOST_QUESTIONS = 10, 50
 SAMPLING = SamplingConfig(seed=1, max_new_tokens=64)
 ABOUT = """<p class="quiet">Numbers are not taste. Both models answer the same questions; you say which answer you like
 better, without knowing whose it is. At the end you see who won, and how sure that is.</p>"""
+LIKED = ' class="liked" title="You liked this one"'
 VOTES: tuple[tuple[str, Vote, str], ...] = (
     ("A is better", "first", "duel-first"),
     ("The same", "tie", "duel-tie"),
@@ -218,16 +219,16 @@ def result_of(contest: Contest) -> str:
         said, winner = duel.replies(card.number), duel.winner(card.number)
         if said is None or winner is None:
             continue
-        liked = {"a": "the first", "b": "the second", "tie": "neither"}[winner]
-        rows += (
-            f'<tr><th scope="row">{shown(card.prompt)}</th><td data-name="{shown(contest.after)}">{shown(said[0])}</td>'
-            f'<td data-name="{shown(contest.before)}">{shown(said[1])}</td><td data-name="You liked">{liked}</td></tr>'
+        cells = "".join(
+            f'<td data-name="{shown(name)}"{LIKED if winner == side else ""}>{shown(text)}</td>'
+            for side, name, text in (("a", contest.after, said[0]), ("b", contest.before, said[1]))
         )
+        rows += f'<tr><th scope="row">{shown(card.prompt)}</th>{cells}</tr>'
     return (
         f'<p class="verdict-line" role="status">{shown(score.sentence)}</p><p class="quiet">{shown(same)}</p>'
         f'<table class="samples duel-result"><thead><tr><th scope="col">Question</th>'
-        f'<th scope="col">{shown(contest.after)}</th><th scope="col">{shown(contest.before)}</th>'
-        f'<th scope="col">You liked</th></tr></thead><tbody>{rows}</tbody></table>'
+        f'<th scope="col">{shown(contest.after)}</th><th scope="col">{shown(contest.before)}</th></tr></thead>'
+        f"<tbody>{rows}</tbody></table>"
     )
 
 

@@ -171,8 +171,8 @@ def _table(head: str, rows: str) -> str:
 def _row(label: str, meaning: str, change: Any) -> str:
     first, second = (figure(change.measure, value) for value in (change.before, change.after))
     most = max(abs(change.before or 0), abs(change.after or 0))
-    bars = "".join(
-        f'<i class="{name}" style="width:{round(100 * (value or 0) / most) if most else 0}%"></i>'
+    bars = most and "".join(
+        f'<i class="{name}" style="width:{round(100 * (value or 0) / most)}%"></i>'
         for name, value in (("before", change.before), ("after", change.after))
     )
     word = f"{change.arrow} {change.verdict}" if change.verdict else "cannot be compared"
@@ -181,5 +181,5 @@ def _row(label: str, meaning: str, change: Any) -> str:
         f'<tr><th scope="row">{label}<span>{meaning}</span></th>'
         f'<td data-name="Before">{first}</td><td data-name="After">{second}</td>'
         f'<td class="change {kind}" data-name="Change">{word}'
-        f'<span class="pair" aria-hidden="true">{bars}</span></td></tr>'
+        f'<span class="pair" aria-hidden="true">{bars or ""}</span></td></tr>'
     )

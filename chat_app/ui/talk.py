@@ -13,6 +13,7 @@ from chat_app.errors import UserError
 
 LONGEST_MESSAGE = 20_000
 MOST_TURNS = 1_000
+CHANGED = "Changed by hand."
 
 
 @dataclass
@@ -23,7 +24,7 @@ class Turn:
         note: the quiet line under a reply.
         model: which model wrote it, by its name; empty where a person did.
         original: what the model had said before a person put it right.
-        is_kept: whether that correction is kept, to be taught.
+        kept: the name of the correction that was made of it; empty where there is none.
         mark: whether it is copied: kind, label and why; None while nobody asked.
     """
 
@@ -32,7 +33,7 @@ class Turn:
     note: str = ""
     model: str = ""
     original: str | None = None
-    is_kept: bool = False
+    kept: str = ""
     mark: dict[str, str] | None = None
 
 
@@ -134,7 +135,7 @@ class Talk:
             self.turns[at] = Turn("user", text)
         else:
             before = turn.text if turn.original is None else turn.original
-            self.turns[at] = Turn("assistant", text, "Changed by hand.", original=before)
+            self.turns[at] = Turn("assistant", text, CHANGED, original=before)
         del self.turns[at + 1 :]
         self._changed()
         return turn.role == "user"

@@ -70,7 +70,7 @@ def rows_of(turns: Iterable[Turn], can_teach: bool = False) -> list[dict[str, An
         row: dict[str, Any] = {"role": one.role, "text": one.text, "note": one.note}
         if one.mark is not None:
             row["mark"] = one.mark
-        if can_teach and one.original is not None and not one.is_kept:
+        if can_teach and one.original is not None and not one.kept:
             row["teach"] = True
         rows.append(row)
     return rows
