@@ -205,7 +205,9 @@ def test_no_name_of_a_visitor_leads_out_of_the_folder(paths: Paths, visitor: str
     assert folder != corrections_of(paths, visitor + "y").folder
 
 
-def test_measuring_leaves_settings_to_the_person(tiny_folder: Path, paths: Paths, make_model: Callable[..., Any]) -> None:
+def test_measuring_leaves_settings_to_the_person(
+    tiny_folder: Path, paths: Paths, make_model: Callable[..., Any]
+) -> None:
     said = [Conversation.from_turns(["Hello", "Hi there"])]
     roles, eos = (
         evaluate_models([str(tiny_folder)], said, paths, most_replies=0, asked=LoadConfig(format=name))[0]

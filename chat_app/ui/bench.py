@@ -67,7 +67,8 @@ class Bench:
         """
         for title, offered in self.choices(visitor):
             if offered == name:
-                return Subject(model_choices.check_allowed(self.services, visitor, offered), title)
+                loaded = self.services.models.current
+                return Subject(loaded.name if name == model_choices.IN_USE and loaded else offered, title)
         raise ModelError("This model is not here.", advice="Choose one from the list.")
 
     def earlier(self, name: object, after: object, visitor: str) -> Subject | None:

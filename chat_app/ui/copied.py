@@ -68,10 +68,11 @@ class CopiedMarks:
     def mark(self, is_on: bool, talk: Talk, token: str, request: gr.Request) -> Iterator[Any]:
         """Mark the replies that have no mark yet, or take all marks away."""
         if not is_on:
-            if any(turn.mark for turn in talk.turns):
-                for turn in talk.turns:
-                    turn.mark = None
-                yield gr.skip() if talk.writing is not None else self._show(talk)
+            is_marked = any(turn.mark for turn in talk.turns)
+            for turn in talk.turns:
+                turn.mark = None
+            # Something is always given: what ends without a word empties the view.
+            yield self._show(talk) if is_marked and talk.writing is None else gr.skip()
             return
         try:
             visitor = self.visitors.name(token, request)
@@ -82,7 +83,6 @@ class CopiedMarks:
                     yield from self._marked(run, [turn for turn in waiting if turn.model == name])
         except ChatAppError as error:
             warn(error)
-            return
         # While a reply is being written the page is kept up to date by it.
         yield gr.skip() if talk.writing is not None else self._show(talk)
 
