@@ -100,6 +100,11 @@ class Bench:
         """Whether a model was taught here, by this visitor."""
         return self._run(name, visitor) is not None
 
+    def has_kept_aside(self, name: object, visitor: str) -> bool:
+        """Whether the run whose model was chosen kept conversations aside."""
+        run = self._run(name, visitor)
+        return run is not None and _has_text(run.data / "valid.jsonl")
+
     def _run(self, name: object, visitor: str) -> Run | None:
         try:
             return self.services.run_of(visitor, name) if isinstance(name, str) else None
@@ -116,7 +121,7 @@ class Bench:
         """
         if source == KEPT_ASIDE:
             kept = self.run(after, visitor).data / "valid.jsonl"
-            if not kept.is_file() or not kept.stat().st_size:
+            if not _has_text(kept):
                 raise DataError(
                     "This model kept no conversations aside when it learned.", advice="Bring a file instead."
                 )
@@ -155,6 +160,10 @@ class Bench:
                 self._place.release()
 
         return Work(wait_and_do)
+
+
+def _has_text(path: Path) -> bool:
+    return path.is_file() and path.stat().st_size > 0
 
 
 def _said(path: Path) -> Iterator[Conversation]:

@@ -67,7 +67,7 @@ class DuelPanel:
         gr.HTML(ABOUT, apply_default_css=False)
         self.typed = gr.Textbox(
             label="Your own questions, one a line",
-            info="Without any, the openings of the conversations on the left are asked.",
+            info="Without any, the openings of the chosen conversations are asked.",
             lines=2,
             max_lines=8,
             elem_id="duel-typed",

@@ -118,35 +118,39 @@ class EvaluateTab:
         try:
             visitor = self.visitors.name(token, request)
             rows = self.bench.choices(visitor)
+            names = [name for _, name in rows]
+            chosen = after if after in names else (names[0] if names else None)
+            picker = gr.Dropdown(choices=rows, value=chosen)
+            return picker, *self._rest(rows, chosen, before, source, visitor, is_new=after not in names)
         except ChatAppError:
             return (gr.skip(),) * 4
-        names = [name for _, name in rows]
-        is_new = after not in names
-        chosen = after if not is_new else (names[0] if names else None)
-        is_run = self.bench.is_run(chosen, visitor)
-        return gr.Dropdown(choices=rows, value=chosen), *self._rest(rows, is_run, before, source, is_new)
 
     def choose(self, after: str, before: str, source: str, token: str, request: gr.Request) -> tuple[Any, ...]:
         """Another model was chosen: what it can be compared with, and measured on."""
         try:
             visitor = self.visitors.name(token, request)
-            return self._rest(self.bench.choices(visitor), self.bench.is_run(after, visitor), before, source, True)
+            return self._rest(self.bench.choices(visitor), after, before, source, visitor, is_new=True)
         except ChatAppError:
             return (gr.skip(),) * 3
 
-    @staticmethod
     def _rest(
-        rows: list[tuple[str, str]], is_run: bool, before: str, source: str, is_new: bool
+        self,
+        rows: list[tuple[str, str]],
+        chosen: str | None,
+        before: str,
+        source: str,
+        visitor: str,
+        is_new: bool,
     ) -> tuple[Any, Any, Any]:
-        first = [("How it was before it learned", START)] if is_run else []
+        """What a model can be compared with and measured on; a model that is new here brings what suits it."""
+        first = [("How it was before it learned", START)] if self.bench.is_run(chosen, visitor) else []
         others = [*first, ("Nothing", NOTHING), *rows]
         if is_new or before not in [name for _, name in others]:
             before = others[0][1]
-        source = source if is_run else OWN_FILE
-        if is_new and is_run:
-            source = KEPT_ASIDE
+        has_kept = self.bench.has_kept_aside(chosen, visitor)
+        source = KEPT_ASIDE if has_kept and (is_new or source == KEPT_ASIDE) else OWN_FILE
         return (
             gr.Dropdown(choices=others, value=before),
-            gr.Radio(choices=SOURCES if is_run else SOURCES[1:], value=source),
+            gr.Radio(choices=SOURCES if has_kept else SOURCES[1:], value=source),
             gr.File(visible=source == OWN_FILE),
         )
