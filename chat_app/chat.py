@@ -6,6 +6,7 @@ text. Knows no page and no files.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Generator, Sequence
@@ -15,11 +16,12 @@ from typing import Any, Literal
 from chat_app.config import SamplingConfig
 from chat_app.conversation import Conversation
 from chat_app.encoding import Encoder, Example
-from chat_app.engine import Request, write
+from chat_app.engine import write
 from chat_app.errors import DataError
 from chat_app.models import LoadedModel
+from chat_app.request import Request, Waiting
 
-Reason = Literal["end", "stop", "length", "window", "cancelled"]
+Reason = Literal["end", "stop", "length", "window", "cancelled", "time"]
 _BROKEN = "\ufffd"  # What decoding gives for bytes that are no character, or not yet one.
 
 
@@ -30,7 +32,7 @@ class ReplyEnd:
     Attributes:
         text: all of it, the forced beginning included.
         reason: "end": the model ended it; "stop": a stop text came; "length": the longest reply is reached;
-            "window": the model can see no more; "cancelled": somebody stopped it.
+            "window": the model can see no more; "cancelled": somebody stopped it; "time": it took too long.
         reply_tokens: tokens that the model wrote, without its end mark.
         prompt_tokens: tokens that it read, the forced beginning included.
         window: the most tokens of both.
@@ -75,19 +77,36 @@ def stream_reply(
         BusyError: too many people are waiting.
         ChatAppError: the model failed or was unloaded.
     """
+    with contextlib.closing(follow_reply(loaded, conversation, sampling, prefix, stopped)) as items:
+        for item in items:
+            if not isinstance(item, Waiting):
+                yield item
+
+
+def follow_reply(
+    loaded: LoadedModel,
+    conversation: Conversation,
+    sampling: SamplingConfig,
+    prefix: str = "",
+    stopped: threading.Event | None = None,
+) -> Generator[str | Waiting | ReplyEnd, None, None]:
+    """As stream_reply; while others come first, also the place in the queue, whenever it changes."""
     started = time.perf_counter()
     first = 0.0
     example, request = _request(loaded.encoder, conversation, sampling, prefix)
-    unknown = range(len(loaded.tokenizer), loaded.model.get_input_embeddings().weight.shape[0])
+    unknown = range(len(loaded.tokenizer), loaded.engine.vocabulary)
     request = replace(request, silent_ids=request.silent_ids.union(unknown))
     text = _ReplyText(loaded.tokenizer, sampling.stop, request.ids[len(example.ids) :])
     reason: Reason = "window" if request.max_new_tokens < sampling.max_new_tokens else "length"
     reply_tokens = 0
-    tokens = loaded.engine.stream(request, stopped)
+    tokens = loaded.engine.follow(request, stopped)
     try:
         if beginning := text.begin():
             yield beginning
         for token in tokens:
+            if isinstance(token, Waiting):
+                yield token
+                continue
             first = first or time.perf_counter() - started
             if token in request.end_ids:
                 reason = "end"
@@ -99,8 +118,8 @@ def stream_reply(
                 reason = "stop"
                 break
         else:
-            if reply_tokens < request.max_new_tokens and stopped is not None and stopped.is_set():
-                reason = "cancelled"
+            if reply_tokens < request.max_new_tokens:
+                reason = "cancelled" if stopped is not None and stopped.is_set() else "time"
     finally:
         tokens.close()
     if delta := text.finish():

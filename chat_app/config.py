@@ -122,7 +122,7 @@ class LoadConfig:
 
     precision: str = setting(
         AUTOMATIC,
-        "How numbers are stored: automatic picks what is fast here; 8-bit and 4-bit save memory.",
+        "How numbers are stored: automatic is exact; 8-bit and 4-bit save memory, and 8-bit is faster on a processor.",
         choices=PRECISIONS,
         label="Load as",
     )

@@ -29,7 +29,7 @@ REPEAT, SHARE = 48, 0.45
 ABOUT_EVERY = 2
 MOST_TURNS = 4  # Of an earlier conversation: short ones keep the rest as well, and cost less.
 # A third of the usual rate: what was known changes little. All of the earlier conversations is learned, of a correction
-# only the good reply. How these were found, and what they reach, is in tests/test_corrections.py.
+# only the good reply. What they reach is measured in tests/test_corrections.py.
 TEACHING_SETTINGS: Mapping[str, Any] = MappingProxyType(
     {
         "epochs": 1.0,

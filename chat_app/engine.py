@@ -1,166 +1,44 @@
 """Token streams from one loaded model, for several people at once.
 
-One thread owns the forward passes. It gives each request one step in turn, so that nobody waits for another's whole
-reply, and reads long prompts in pieces for the same reason. Each request has its own key/value cache; those of the last
-few finished ones are kept, so that the next turn of a chat computes only what is new. Knows ids, no text.
+One thread owns the model. Before each step it lets waiting requests in and those that have ended out; a step computes
+the next token of every running reply together, and a piece of the prompts that are still being read, small enough that
+nobody's reply halts for long. Knows ids, no text.
 """
 
 from __future__ import annotations
 
-import inspect
+import contextlib
 import logging
-import queue
 import threading
+import time
 from collections import deque
-from collections.abc import Generator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Generator
+from functools import partial
 from typing import Any
 
 import torch
-from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer
 
-from chat_app.config import SamplingConfig
-from chat_app.errors import BusyError, ChatAppError, DataError, ModelError
-from chat_app.sampling import Sampler
+from chat_app.errors import BusyError, ChatAppError
+from chat_app.forward import Forward, TransformersForward
+from chat_app.gpt2_forward import GPT2Forward
+from chat_app.gpt2_weights import is_plain_gpt2
+from chat_app.prefixes import Computed, Prefixes
+from chat_app.request import Request, Waiting, Work, begin
+from chat_app.thread_pace import Pace
 
 LOGGER = logging.getLogger(__name__)
-PROMPT_PIECE = 256  # Tokens of a prompt read in one step: about a tenth of a second for GPT-2 on two cores.
+PROMPT_PIECE = 96  # Tokens of prompts read in one step beside running replies, which wait for it.
+ALONE_PIECE = 384  # The same while nobody waits for a reply's next token.
+TIME_LIMIT = 600.0
 
 
-@dataclass(frozen=True)
-class Request:
-    """What to continue, and how.
+def forward_of(model: Any, window: int) -> Forward:
+    """The forward pass of a model on its own weights, which stay as they are.
 
-    Attributes:
-        ids: token ids of the prompt, at least one.
-        types: token type ids, as many, or None where the model has none.
-        next_type: the type of every token of the reply, where there are types.
-        sampling: how to draw; its limit of new tokens, stop texts and remembered turns are not the engine's business.
-        end_ids: a token of these is the reply's last.
-        silent_ids: tokens that never occur.
-        max_new_tokens: the most tokens of the reply, its end mark included.
+    Raises:
+        ModelError: the model has no key/value cache.
     """
-
-    ids: list[int]
-    types: list[int] | None
-    next_type: int | None
-    sampling: SamplingConfig
-    end_ids: frozenset[int]
-    silent_ids: frozenset[int]
-    max_new_tokens: int
-
-
-@dataclass(eq=False)
-class _Work:
-    """A request under way. `computed` of its `ids` are in `cache`."""
-
-    request: Request
-    sampler: Sampler
-    stopped: threading.Event
-    ids: list[int]
-    types: list[int] | None
-    left: bool = False
-    cache: DynamicCache | None = None
-    computed: int = 0
-    out: queue.SimpleQueue[int | ChatAppError | None] = field(default_factory=queue.SimpleQueue)
-
-    @property
-    def is_cancelled(self) -> bool:
-        return self.left or self.stopped.is_set()
-
-    @property
-    def written(self) -> int:
-        return len(self.ids) - len(self.request.ids)
-
-
-@dataclass(frozen=True)
-class _Kept:
-    """A finished request's cache: keys and values of each layer, [1, heads, len(ids), head width]."""
-
-    ids: list[int]
-    types: list[int] | None
-    layers: list[tuple[torch.Tensor, torch.Tensor]]
-
-
-class _KeptCaches:
-    """The caches of the last finished requests, oldest first, together at most `most_tokens` long. One thread's."""
-
-    def __init__(self, most_tokens: int):
-        self._most_tokens = most_tokens
-        self._entries: list[_Kept] = []
-
-    def keep(self, work: _Work) -> None:
-        """Keep what `work` has computed, in place of what is the beginning of it."""
-        layers: list[Any] = work.cache.layers if work.cache is not None else []
-        if not work.computed or any(type(layer) is not DynamicLayer for layer in layers):
-            return  # Other kinds of layers (sliding windows, states) cannot be cut to a prefix.
-        types = work.types[: work.computed] if work.types is not None else None
-        pairs = [(layer.keys, layer.values) for layer in layers]
-        new = _Kept(work.ids[: work.computed], types, pairs)
-        others = [one for one in self._entries if _common(one, new.ids, new.types) < len(one.ids)]
-        self._entries = [*others, new]
-        while sum(len(one.ids) for one in self._entries) > self._most_tokens:
-            self._entries.pop(0)
-
-    def start(self, work: _Work, config: Any) -> None:
-        """Give `work` a cache with the longest kept beginning of its ids; the last id is always left to compute."""
-        work.cache, work.computed = DynamicCache(config=config), 0
-        lengths = [_common(one, work.ids, work.types) for one in self._entries]
-        length = min(max(lengths, default=0), len(work.ids) - 1)
-        if not length:
-            return
-        best = self._entries.pop(lengths.index(max(lengths)))
-        self._entries.append(best)
-        for index, (keys, values) in enumerate(best.layers):
-            work.cache.update(keys[..., :length, :], values[..., :length, :], index)
-        work.computed = length
-
-    def clear(self) -> None:
-        """Forget all."""
-        self._entries = []
-
-
-def _common(kept: _Kept, ids: list[int], types: list[int] | None) -> int:
-    """How many tokens two sequences share from the beginning, ids and types."""
-    if (kept.types is None) != (types is None):
-        return 0
-    for at, (one, other) in enumerate(zip(kept.ids, ids, strict=False)):
-        if one != other or (kept.types is not None and types is not None and kept.types[at] != types[at]):
-            return at
-    return min(len(kept.ids), len(ids))
-
-
-class _Forward:
-    """The forward passes of one model, a piece of one request at a time."""
-
-    def __init__(self, model: Any, kept: _KeptCaches):
-        accepted = inspect.signature(model.forward).parameters
-        if "past_key_values" not in accepted:
-            raise ModelError("This kind of model cannot be used to chat here: it keeps no key/value cache.")
-        self._model = model
-        self._last_only = {"logits_to_keep": 1} if "logits_to_keep" in accepted else {}
-        self.kept = kept
-
-    @torch.inference_mode()
-    def step(self, work: _Work) -> int | None:
-        """Compute the next piece of the prompt, or the last token written. Returns the next token once there is one."""
-        if work.cache is None:
-            self.kept.start(work, self._model.config)
-        piece = slice(work.computed, work.computed + PROMPT_PIECE)
-        device = self._model.device
-        inputs = {"input_ids": torch.tensor([work.ids[piece]], device=device)}  # [1, piece]
-        if work.types is not None:
-            inputs["token_type_ids"] = torch.tensor([work.types[piece]], device=device)
-        output = self._model(**inputs, **self._last_only, past_key_values=work.cache, use_cache=True)
-        work.computed += inputs["input_ids"].shape[1]
-        if work.computed < len(work.ids):
-            return None
-        token = work.sampler.draw(output.logits[0, -1], work.ids)
-        work.ids.append(token)
-        if work.types is not None:
-            work.types.append(work.request.next_type or 0)
-        return token
+    return GPT2Forward(model, window) if is_plain_gpt2(model) else TransformersForward(model)
 
 
 def write(model: Any, request: Request, window: int) -> list[int]:
@@ -170,44 +48,36 @@ def write(model: Any, request: Request, window: int) -> list[int]:
         DataError: the prompt is empty or leaves no room in the window.
         ChatAppError: the model's scores are no numbers.
     """
-    work = _work(request, window, threading.Event())
-    forward = _Forward(model, _KeptCaches(0))
     was_training = model.training
     model.eval()
     try:
-        while not _is_finished(work, window):
-            forward.step(work)
+        forward = forward_of(model, window)
+        work = begin(request, window, forward.vocabulary)
+        work.memory = forward.new_memory()
+        while not work.is_finished(window):
+            piece = work.piece(ALONE_PIECE)
+            scores = forward.step([piece])
+            if piece.is_last:
+                work.add(work.sampler.draw(scores[0], work.ids))
     finally:
         model.train(was_training)
     return work.ids[len(request.ids) :]
-
-
-def _work(request: Request, window: int, stopped: threading.Event) -> _Work:
-    if not 0 < len(request.ids) < window:
-        what = "fills the whole window" if request.ids else "is empty"
-        raise DataError(f"The prompt {what} ({len(request.ids)} of {window} tokens).")
-    sampler = Sampler(request.sampling, request.end_ids, request.silent_ids, len(request.ids))
-    types = list(request.types) if request.types is not None else None
-    return _Work(request, sampler, stopped, list(request.ids), types)
-
-
-def _is_finished(work: _Work, window: int) -> bool:
-    """Whether the reply has ended: by its end mark, its limit, or the window's."""
-    if work.written and work.ids[-1] in work.request.end_ids:
-        return True
-    return work.written >= work.request.max_new_tokens or len(work.ids) >= window
 
 
 class Engine:
     """Streams tokens of one model.
 
     Args:
-        model: a causal language model of transformers.
+        forward: the model's forward pass, which the engine owns from now on, or a model of transformers.
         window: the most tokens a prompt and its reply may have together.
         most_waiting: how many requests may wait for their turn; more are refused.
-        most_active: how many are stepped in turn.
-        kept_tokens: how long the caches kept between requests may be together; default four windows.
-        threads: processor threads for a step; default torch's number.
+        most_active: how many are written at once.
+        memory_tokens: how many tokens all that are written at once may come to, and what is kept besides; at least a
+            window. Default: what `most_active` can need.
+        kept_tokens: how many tokens of finished requests are remembered; default four windows.
+        threads: numbers of processor threads to choose from for a step; default torch's number.
+        time_limit: seconds after which a reply ends where it is, waiting included.
+        clock: tells the time.
 
     Raises:
         ModelError: the model has no key/value cache.
@@ -215,21 +85,31 @@ class Engine:
 
     def __init__(
         self,
-        model: Any,
+        forward: Any,
         window: int,
         most_waiting: int = 64,
-        most_active: int = 8,
+        most_active: int = 16,
+        memory_tokens: int | None = None,
         kept_tokens: int | None = None,
-        threads: int | None = None,
+        threads: tuple[int, ...] = (),
+        time_limit: float = TIME_LIMIT,
+        clock: Callable[[], float] = time.monotonic,
     ):
+        if isinstance(forward, torch.nn.Module):
+            forward = forward_of(forward.eval(), window)
         self.window = window
-        self._threads = threads
-        kept = _KeptCaches(4 * window if kept_tokens is None else kept_tokens)
-        self._forward: _Forward | None = _Forward(model.eval(), kept)
+        self.vocabulary: int = forward.vocabulary
+        self.memory_bytes: int = forward.memory_bytes
+        self._forward: Forward | None = forward
+        kept = 4 * window if kept_tokens is None else kept_tokens
+        self._prefixes = Prefixes(kept)
+        self._memory_tokens = max(window, most_active * window + kept if memory_tokens is None else memory_tokens)
+        self._pace = Pace(threads or (0,))
         self._most_waiting, self._most_active = most_waiting, most_active
+        self._time_limit, self._clock = time_limit, clock
         self._changed = threading.Condition()  # Guards the three below.
-        self._waiting: deque[_Work] = deque()
-        self._active: list[_Work] = []
+        self._waiting: deque[Work] = deque()
+        self._active: list[Work] = []
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._thread.start()
@@ -241,10 +121,17 @@ class Engine:
             stopped: another way to end the stream, from any thread: it ends within one step after the event is set.
 
         Raises:
-            DataError: the prompt is empty or leaves no room in the window.
-            BusyError: too many requests wait already.
+            DataError: the prompt is empty, has unknown tokens, or leaves no room in the window.
+            BusyError: too many requests wait already, or this one waited for too long.
             ChatAppError: this request failed, or the engine was closed.
         """
+        with contextlib.closing(self.follow(request, stopped)) as items:
+            for item in items:
+                if not isinstance(item, Waiting):
+                    yield item
+
+    def follow(self, request: Request, stopped: threading.Event | None = None) -> Generator[int | Waiting, None, None]:
+        """As `stream`; before the first token also the request's place in the queue, whenever it changes."""
         work = self._admit(request, stopped or threading.Event())
         try:
             while (item := work.out.get()) is not None:
@@ -273,8 +160,8 @@ class Engine:
         with self._changed:
             return len(self._active) + len(self._waiting)
 
-    def _admit(self, request: Request, stopped: threading.Event) -> _Work:
-        work = _work(request, self.window, stopped)
+    def _admit(self, request: Request, stopped: threading.Event) -> Work:
+        work = begin(request, self.window, self.vocabulary, stopped, self._clock() + self._time_limit)
         with self._changed:
             if self._closing:
                 raise ChatAppError("The model is no longer loaded.", advice="Ask again.")
@@ -284,7 +171,7 @@ class Engine:
             self._changed.notify_all()
         return work
 
-    def _leave(self, work: _Work) -> None:
+    def _leave(self, work: Work) -> None:
         """The reader is gone: give its place free at once if it waits, else before its next step."""
         work.left = True
         with self._changed:
@@ -293,60 +180,131 @@ class Engine:
             self._changed.notify_all()
 
     def _run(self) -> None:
-        """The thread: one step for each active request in turn, until closed."""
-        if self._threads is not None:
-            torch.set_num_threads(self._threads)  # Holds for the thread that calls it.
+        """The thread: step after step, until closed."""
         while self._gather():
-            for work in tuple(self._active):
-                if not self._closing:
-                    self._advance(work)
+            self._step()
         with self._changed:
             rest = [*self._active, *self._waiting]
             self._active, self._waiting = [], deque()
             self._forward = None
+            self._prefixes.clear()
             self._changed.notify_all()
         for work in rest:
-            work.cache = None
+            work.memory = None
             work.out.put(ChatAppError("The model was unloaded before the reply was finished.", advice="Ask again."))
 
     def _gather(self) -> bool:
-        """Let waiting requests in; sleep while there is nothing to do. False: close."""
+        """Let those in who wait for longest, as far as there is memory; sleep while there is nothing to do.
+
+        False: close.
+        """
         with self._changed:
             self._changed.wait_for(lambda: self._closing or self._active or self._waiting)
-            for work in [work for work in self._waiting if work.is_cancelled]:
+            now = self._clock()
+            for work in [one for one in self._waiting if one.is_cancelled or now >= one.deadline]:
                 self._waiting.remove(work)
-                work.out.put(None)
+                busy = BusyError("The wait for a reply was too long.", advice="Try again in a moment.")
+                work.out.put(None if work.is_cancelled else busy)
+            used = sum(work.room(self.window) for work in self._active)
             while self._waiting and len(self._active) < self._most_active:
+                used += self._waiting[0].room(self.window)
+                if used > self._memory_tokens:
+                    break
                 self._active.append(self._waiting.popleft())
+            for place, work in enumerate(self._waiting, start=1):
+                if work.place != place:
+                    work.place = place
+                    work.out.put(Waiting(place))
             self._changed.notify_all()
             return not self._closing
 
-    def _advance(self, work: _Work) -> None:
-        """One step of one request. Whatever goes wrong concerns only this one."""
+    def _step(self) -> None:
+        """One step for all that are active. Whatever goes wrong concerns only the request that caused it."""
         assert self._forward is not None, "the thread is not closed yet"
-        if work.is_cancelled:
-            return self._retire(work, None)
-        try:
-            token = self._forward.step(work)
-        except ChatAppError as error:
-            return self._retire(work, error.with_traceback(None))
-        except torch.OutOfMemoryError:
-            self._forward.kept.clear()
-            return self._retire(work, ChatAppError("The memory of the GPU ran out.", advice="Use a smaller model."))
-        except Exception as error:  # The thread's edge: it goes on for the others.
-            LOGGER.exception("a request failed")
-            return self._retire(work, ChatAppError(f"The model failed ({type(error).__name__}: {error})."))
-        if token is not None:
-            work.out.put(token)
-            if _is_finished(work, self.window):
+        now = self._clock()
+        for work in tuple(self._active):
+            if work.is_cancelled or now >= work.deadline:
                 self._retire(work, None)
+            elif work.memory is None:
+                self._safely(work, partial(self._begin, work))
+        shares = self._shares()
+        if len(shares) > 1 and self._forward.is_joint:
+            try:
+                return self._compute(shares)
+            except Exception:  # Somebody's piece: each by itself, those that fail are told.
+                LOGGER.info("a step failed; its requests are tried one by one", exc_info=True)
+                self._prefixes.clear()  # If memory ran out, this is what can be done.
+        for work, share in shares:
+            self._safely(work, partial(self._compute, [(work, share)]))
         return None
 
-    def _retire(self, work: _Work, error: ChatAppError | None) -> None:
-        if error is None and self._forward is not None:
-            self._forward.kept.keep(work)
-        work.cache = None
+    def _begin(self, work: Work) -> None:
+        """Give a request the memory of what was computed before, or a new one."""
+        assert self._forward is not None, "the thread is not closed yet"
+        running = [Computed(one.ids, one.types, one.memory) for one in self._active if one.memory is not None]
+        known = self._prefixes.take(work.ids, work.types, running)
+        work.memory = self._forward.new_memory() if known is None else known
+        self._prefixes.shrink(self._memory_tokens - sum(one.room(self.window) for one in self._active))
+
+    def _shares(self) -> list[tuple[Work, int]]:
+        """How many tokens of each request the next step computes: one of each reply, and equal shares of prompts."""
+        writing = [(work, 1) for work in self._active if work.missing == 1]
+        reading = sorted((work for work in self._active if work.missing > 1), key=lambda work: work.missing)
+        left = PROMPT_PIECE if writing else ALONE_PIECE
+        shares = []
+        for position, work in enumerate(reading):
+            share = min(work.missing, -(-left // (len(reading) - position)))
+            if share:
+                shares.append((work, share))
+            left -= share
+        return [*writing, *shares]
+
+    def _compute(self, shares: list[tuple[Work, int]]) -> None:
+        """A forward pass over shares of requests, and the next token of those whose last one it computed."""
+        assert self._forward is not None, "the thread is not closed yet"
+        pieces = [work.piece(share) for work, share in shares]
+        tokens = sum(share for _, share in shares)
+        threads = self._pace.choose(tokens)
+        if threads:
+            torch.set_num_threads(threads)  # Holds for the thread that calls it.
+        started = time.perf_counter()
+        scores = self._forward.step(pieces)
+        self._pace.took(threads, tokens, time.perf_counter() - started)
+        last = [work for (work, _), piece in zip(shares, pieces, strict=True) if piece.is_last]
+        for work, row in zip(last, scores, strict=True):
+            self._safely(work, partial(self._write, work, row))
+
+    def _write(self, work: Work, scores: torch.Tensor) -> None:
+        """Draw the next token of one request."""
+        token = work.sampler.draw(scores, work.ids)
+        work.add(token)
+        work.out.put(token)
+        if work.is_finished(self.window):
+            self._retire(work, None)
+
+    def _safely(self, work: Work, action: Callable[[], None]) -> None:
+        """Do something for one request; if it fails, the request ends and is told why."""
+        try:
+            action()
+        except Exception as error:  # The thread's edge: it goes on for the others.
+            if not isinstance(error, ChatAppError):
+                LOGGER.exception("a request failed")
+            self._retire(work, _explained(error))
+
+    def _retire(self, work: Work, error: ChatAppError | None) -> None:
+        if error is None and work.memory is not None:
+            self._prefixes.keep(Computed(work.ids, work.types, work.memory))
+        work.memory = None
         with self._changed:
             self._active.remove(work)
             self._changed.notify_all()
         work.out.put(error)
+
+
+def _explained(error: Exception) -> ChatAppError:
+    """What a request is told that failed."""
+    if isinstance(error, ChatAppError):
+        return error.with_traceback(None)
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return ChatAppError("The memory ran out.", advice="Use a smaller model, or shorter conversations.")
+    return ChatAppError(f"The model failed ({type(error).__name__}: {error}).")

@@ -323,3 +323,19 @@ def _unreachable(name: str, error: Exception) -> ModelNotFound:
         f"There is no folder or run '{name}', and the Hub cannot be reached.",
         advice="Give a folder with a model, or use the name again when this computer is online.",
     )
+
+
+def check_memory(files: ModelFiles, precision: str, device: str) -> None:
+    """Refuse what would not fit.
+
+    Raises:
+        ModelError: with what is needed and what is free.
+    """
+    from chat_app.memory import free_memory
+
+    needed, free = estimate_memory(files, precision), free_memory(device)
+    if needed > free:
+        raise ModelError(
+            f"The model needs about {needed / 2**30:.1f} GB of memory, and {free / 2**30:.1f} GB are free.",
+            advice="Unload the model in use, choose 8-bit or 4-bit, or take a smaller model.",
+        )

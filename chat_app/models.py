@@ -6,19 +6,16 @@ its conversations and the engine that writes with it.
 
 from __future__ import annotations
 
-import copy
 import inspect
 import logging
 import re
 import threading
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, GPT2Tokenizer
 
@@ -29,13 +26,13 @@ from chat_app.encoding import Encoder
 from chat_app.engine import Engine
 from chat_app.errors import ChatAppError, FormatError, ModelError, SettingError
 from chat_app.formats import get_format
-from chat_app.memory import free_memory, release_memory, tensor_bytes
+from chat_app.memory import release_memory
 from chat_app.model_checks import read_config, size_of
-from chat_app.model_files import DEFAULT_WINDOW, ModelFiles, check_weights, download, estimate_memory, find, kept_tokens
+from chat_app.model_engine import SMALL_MODEL, faster, packs_eight_bits, start_engine
+from chat_app.model_files import DEFAULT_WINDOW, ModelFiles, check_memory, check_weights, download, find
 from chat_app.recognition import Recognised, recognise
 
 LOGGER = logging.getLogger(__name__)
-SMALL_MODEL = 50_000_000
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.txt", "sentencepiece.bpe.model")
 _GPT2_FILES = (("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe"))
 _DEVICE = re.compile(r"automatic|cpu|mps|cuda(:\d{1,2})?")
@@ -47,7 +44,7 @@ class LoadedModel:
 
     Attributes:
         name: what it was asked for by.
-        model: of transformers.
+        model: of transformers; its weights may have been moved into the engine.
         tokenizer: of transformers, with the format's marks.
         encoder: conversations -> prompts.
         engine: prompts -> tokens.
@@ -76,7 +73,9 @@ def load(name: str, config: LoadConfig, paths: Paths) -> LoadedModel:
     Raises:
         ModelError, FormatError, SettingError: it cannot be found, trusted, loaded, or used in the format asked for.
     """
-    model, tokenizer, files, recognised = load_parts(name, config, paths)
+    files, device, precision = _found(name, config, paths)
+    stored = "float32" if packs_eight_bits(files, precision, device) else precision
+    model, tokenizer, files, recognised = _parts(files, stored, device)
     if config.format != AUTOMATIC:
         recognised = Recognised(config.format, True, "it was chosen by hand")
     chat_format = get_format(recognised.format)
@@ -85,11 +84,11 @@ def load(name: str, config: LoadConfig, paths: Paths) -> LoadedModel:
     encoder = Encoder(tokenizer, chat_format, files.window)
     _ = encoder.end_ids  # A chat template that cannot be used says so now.
     fit_embeddings(model, tokenizer)
-    device, precision = str(model.device), _precision_of(model)
-    kept = kept_tokens(files, 4 if precision == "float32" else 2)
-    engine = Engine(model, files.window, kept_tokens=kept, threads=_threads(files, device))
-    size = tensor_bytes(model)
-    return LoadedModel(name, model, tokenizer, encoder, engine, files, recognised, precision, device, size)
+    engine, precision = start_engine(model, files, precision)
+    device = str(model.device)
+    return LoadedModel(
+        name, model, tokenizer, encoder, engine, files, recognised, precision, device, engine.memory_bytes
+    )
 
 
 def load_parts(
@@ -103,12 +102,30 @@ def load_parts(
     Raises:
         ModelError, SettingError: it cannot be found, trusted or loaded.
     """
+    files, device, precision = _found(name, config, paths)
+    model, tokenizer, files, recognised = _parts(files, precision, device, compute_in)
+    if precision == AUTOMATIC:
+        model = faster(model)
+    return model, tokenizer, files, recognised
+
+
+def _found(name: str, config: LoadConfig, paths: Paths) -> tuple[ModelFiles, str, str]:
+    """A model's files, and the device and precision for it, which fit into the memory.
+
+    A small model on a processor stays "automatic": what is faster depends on both, so it is tried once it is loaded.
+    """
     device = choose_device(config.device)
     files = find(name, paths)
     precision = config.precision
     if precision != AUTOMATIC or device != "cpu" or files.parameters >= SMALL_MODEL:
         precision = resolve_precision(precision, device.partition(":")[0])
     check_memory(files, precision, device)
+    return files, device, precision
+
+
+def _parts(
+    files: ModelFiles, precision: str, device: str, compute_in: str | None = None
+) -> tuple[Any, Any, ModelFiles, Recognised]:
     files = download(files)
     check_weights(files)
     tokenizer = _tokenizer(files.words_folder, files.gguf)
@@ -116,8 +133,6 @@ def load_parts(
     if files.adapter is not None:
         fit_embeddings(model, tokenizer)
         model = attach(model, files.adapter)
-    if precision == AUTOMATIC:  # A small model on a processor: what is faster depends on both, so it is tried.
-        model = _faster(model)
     return model, tokenizer, files, recognise(files.words_folder, tokenizer, files.config)
 
 
@@ -186,31 +201,6 @@ def fit_embeddings(model: Any, tokenizer: Any) -> None:
         for layer in (model.get_input_embeddings(), model.get_output_embeddings()):
             if layer is not None:
                 layer.weight[rows:] = layer.weight[:rows].float().mean(0).to(layer.weight.dtype)
-
-
-def check_memory(files: ModelFiles, precision: str, device: str) -> None:
-    """Refuse what would not fit.
-
-    Raises:
-        ModelError: with what is needed and what is free.
-    """
-    needed, free = estimate_memory(files, precision), free_memory(device)
-    if needed > free:
-        raise ModelError(
-            f"The model needs about {needed / 2**30:.1f} GB of memory, and {free / 2**30:.1f} GB are free.",
-            advice="Unload the model in use, choose 8-bit or 4-bit, or take a smaller model.",
-        )
-
-
-def _threads(files: ModelFiles, device: str) -> int | None:
-    """Processor threads for a step of a model.
-
-    A step of a small one is over before several threads have met, and they would wait for one another at every layer as
-    soon as something else, such as a training, wants the processor too.
-    """
-    if device != "cpu":
-        return None
-    return 1 if files.parameters < SMALL_MODEL else psutil.cpu_count(logical=False)
 
 
 def _tokenizer(folder: Path | None, gguf: str | None) -> Any:
@@ -288,32 +278,6 @@ def _explained(call: Any, *arguments: Any, **settings: Any) -> Any:
         LOGGER.info("loading failed", exc_info=True)
         line = str(error).strip().split("\n")[0][:300]
         raise ModelError(f"The model cannot be loaded: {line or type(error).__name__}") from error
-
-
-def _faster(model: Any) -> Any:
-    """The model in float32, as given, or in bfloat16 where that writes clearly faster."""
-    other = copy.deepcopy(model).to(torch.bfloat16)
-    return other if _step_seconds(model) > 1.15 * _step_seconds(other) else model
-
-
-@torch.inference_mode()
-def _step_seconds(model: Any) -> float:
-    """The best time of a step of one token."""
-    ids = torch.zeros(1, 1, dtype=torch.long)
-    best = float("inf")
-    for _ in range(12):
-        started = time.perf_counter()
-        model(input_ids=ids, use_cache=False)
-        best = min(best, time.perf_counter() - started)
-    return best
-
-
-def _precision_of(model: Any) -> str:
-    if getattr(model, "is_loaded_in_8bit", False):
-        return "8-bit"
-    if getattr(model, "is_loaded_in_4bit", False):
-        return "4-bit"
-    return str(model.dtype).removeprefix("torch.")
 
 
 MOST_GUESTS = 2

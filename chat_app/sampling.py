@@ -7,7 +7,7 @@ float32 scores of shape [rows, vocabulary], in which -inf means "never". Knows n
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import torch
 
@@ -15,25 +15,17 @@ from chat_app.config import SamplingConfig
 from chat_app.errors import ChatAppError
 
 NEVER = float("-inf")
+_BLOCK = 64
+_LIKELY = 128  # Where no top-k is set: so many of the likeliest tokens are looked at first.
 
 
-def repetition_penalty(
-    logits: torch.Tensor, ids: Sequence[Iterable[int]], penalty: float, exempt: frozenset[int] = frozenset()
-) -> torch.Tensor:
-    """Tokens in `ids` (one collection a row) become less likely: positive scores are divided, others multiplied.
+def repetition_penalty(logits: torch.Tensor, seen: torch.Tensor, penalty: float) -> torch.Tensor:
+    """The tokens of `seen` (int64 [n]) become less likely in every row: positive scores are divided, others multiplied.
 
     Source: Keskar et al. 2019, CTRL, section 4.1.
-
-    Args:
-        exempt: ids left as they are.
     """
-    changed = logits.clone()
-    for row, seen in enumerate(ids):
-        index = torch.tensor(sorted(set(seen) - exempt), dtype=torch.long, device=logits.device)
-        index = index[index < logits.shape[-1]]
-        scores = changed[row, index]
-        changed[row, index] = torch.where(scores < 0, scores * penalty, scores / penalty)
-    return changed
+    scores = logits[..., seen]
+    return logits.index_copy(-1, seen, torch.where(scores < 0, scores * penalty, scores / penalty))
 
 
 def no_repeat_ngram(logits: torch.Tensor, ids: Sequence[Sequence[int]], size: int) -> torch.Tensor:
@@ -59,12 +51,6 @@ def temperature(logits: torch.Tensor, value: float) -> torch.Tensor:
     return logits / value
 
 
-def top_k(logits: torch.Tensor, k: int) -> torch.Tensor:
-    """Keep the k best of each row, and what is as good as the k-th."""
-    least = torch.topk(logits, min(k, logits.shape[-1])).values[..., -1, None]
-    return logits.masked_fill(logits < least, NEVER)
-
-
 def top_p(logits: torch.Tensor, p: float) -> torch.Tensor:
     """Keep the fewest best tokens of each row whose probabilities reach p; always one.
 
@@ -77,6 +63,31 @@ def top_p(logits: torch.Tensor, p: float) -> torch.Tensor:
     before = shares.cumsum(-1) - shares
     best = best.masked_fill((before >= p) & (torch.arange(left, device=logits.device) > 0), NEVER)
     return torch.full_like(logits, NEVER).scatter(-1, order, best)
+
+
+def best_of(scores: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The k best scores of one row, and what is as good as the k-th, in the order of the row; and where they stand.
+
+    Looks for the blocks of the row whose best is among the k best of all blocks: nothing else can be among the k best
+    scores, so most of the row is read only once.
+
+    Args:
+        scores: [vocabulary].
+    """
+    if k * _BLOCK >= len(scores):
+        values, places = scores, torch.arange(len(scores))
+    else:
+        whole = len(scores) // _BLOCK * _BLOCK
+        blocks = scores[:whole].view(-1, _BLOCK)
+        best = blocks.amax(-1)
+        chosen = (best >= torch.topk(best, k, sorted=False).values.min()).nonzero()  # [blocks, 1]
+        rest = torch.arange(whole, len(scores))
+        places = torch.cat([(chosen * _BLOCK + torch.arange(_BLOCK)).flatten(), rest])
+        values = scores[places]
+    if k >= len(values):
+        return values, places
+    kept = (values >= torch.topk(values, k, sorted=False).values.min()).nonzero()[:, 0]
+    return values[kept], places[kept]
 
 
 def min_p(logits: torch.Tensor, p: float) -> torch.Tensor:
@@ -108,6 +119,9 @@ class Sampler:
         self._end_ids = end_ids
         self._silent = torch.tensor(sorted(silent_ids - end_ids), dtype=torch.long)
         self._prompt_length = prompt_length
+        self._counted = 0  # Of the ids, those that _seen and _penalised have.
+        self._seen: set[int] = set()
+        self._penalised = torch.empty(0, dtype=torch.long)
         self._generator = torch.Generator()
         seed = config.seed if config.seed >= 0 else int.from_bytes(os.urandom(8), "little") >> 1
         self._generator.manual_seed(seed)
@@ -117,12 +131,12 @@ class Sampler:
 
         Args:
             logits: scores of the model, [vocabulary], of any float type and on any device.
-            ids: the prompt and the reply so far.
+            ids: the prompt and the reply so far; from call to call it only grows.
 
         Raises:
             ChatAppError: the scores are no numbers.
         """
-        scores = logits.detach().to("cpu", torch.float32).unsqueeze(0)  # On the CPU a seed means the same everywhere.
+        scores = logits.detach().to("cpu", torch.float32)  # On the CPU a seed means the same everywhere.
         if not torch.isfinite(scores.max()):
             raise ChatAppError(
                 "The model's numbers are broken (NaN): it cannot write.",
@@ -130,28 +144,67 @@ class Sampler:
             )
         scores = self._restricted(scores, ids)
         if self.config.temperature == 0:
-            return int(scores.argmax())
-        shares = self._warped(scores)[0].softmax(-1)
-        possible = shares.nonzero()[:, 0]
-        return int(possible[torch.multinomial(shares[possible], 1, generator=self._generator)])
+            return int(best_of(scores, 1)[1][0])
+        values, places = self._possible(temperature(scores, self.config.temperature))
+        # One number decides, and what is possible stands in the order of the vocabulary: rounding changes little.
+        borders = values.softmax(-1).cumsum(-1)
+        drawn = torch.rand(1, generator=self._generator) * borders[-1]
+        at = min(int(torch.searchsorted(borders, drawn, right=True)), len(places) - 1)
+        return int(places[at])
 
     def _restricted(self, scores: torch.Tensor, ids: Sequence[int]) -> torch.Tensor:
         """What holds for greedy replies too. Falls back to less where nothing would be allowed."""
         config = self.config
-        silent = self._silent[self._silent < scores.shape[-1]]
-        allowed = ban(scores, silent) if len(silent) < scores.shape[-1] else scores
+        silent = self._silent
+        if len(silent) and silent[-1] >= len(scores):
+            silent = self._silent = silent[silent < len(scores)]
+        allowed = ban(scores, silent) if 0 < len(silent) < len(scores) else scores
         if config.repetition_penalty != 1:
-            allowed = repetition_penalty(allowed, [ids], config.repetition_penalty, self._end_ids)
+            seen = self._seen_in(ids, len(scores))
+            allowed = repetition_penalty(allowed, seen, config.repetition_penalty)
         if config.no_repeat_ngram:
-            stricter = no_repeat_ngram(allowed, [ids[self._prompt_length :]], config.no_repeat_ngram)
+            stricter = no_repeat_ngram(allowed[None], [ids[self._prompt_length :]], config.no_repeat_ngram)[0]
             allowed = stricter if bool((stricter > NEVER).any()) else allowed
         return allowed
 
-    def _warped(self, scores: torch.Tensor) -> torch.Tensor:
+    def _seen_in(self, ids: Sequence[int], vocabulary: int) -> torch.Tensor:
+        """The tokens of ids that are penalised, [n]. Only what came since the last time is looked at."""
+        new = set(ids[self._counted :]) - self._end_ids - self._seen
+        self._counted = len(ids)
+        if new:
+            self._seen |= new
+            more = torch.tensor([one for one in sorted(new) if one < vocabulary], dtype=torch.long)
+            self._penalised = torch.cat([self._penalised, more])
+        return self._penalised
+
+    def _possible(self, scores: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The scores of what top-k, top-p and min-p leave, and where they stand, in the order of the vocabulary."""
         config = self.config
-        scores = temperature(scores, config.temperature)
         if config.top_k:
-            scores = top_k(scores, config.top_k)
-        if config.top_p < 1:
-            scores = top_p(scores, config.top_p)
-        return min_p(scores, config.min_p) if config.min_p else scores
+            values, places = best_of(scores, config.top_k)
+            values = top_p(values, config.top_p) if config.top_p < 1 else values
+        elif config.top_p < 1:
+            values, places = _likeliest(scores, config.top_p)
+        else:
+            values, places = scores, torch.arange(len(scores))
+        if config.min_p:
+            values = min_p(values, config.min_p)
+        kept = values > NEVER
+        return values[kept], places[kept]
+
+
+def _likeliest(scores: torch.Tensor, p: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """What `top_p` leaves of a row, without sorting all of it where a few tokens reach p."""
+    total = scores.logsumexp(-1)
+    count = _LIKELY
+    while count < len(scores):
+        values, places = best_of(scores, count)
+        order = torch.argsort(values, descending=True)
+        shares = (values[order] - total).exp()
+        reached = shares.cumsum(-1)
+        if float(reached[-1]) > p + 1e-4:
+            kept = order[(reached - shares) < p]
+            kept = (kept if len(kept) else order[:1]).sort().values
+            return values[kept], places[kept]
+        count *= 8
+    return top_p(scores, p), torch.arange(len(scores))

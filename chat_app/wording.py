@@ -57,8 +57,12 @@ _ASKING = (
 _CLOSINGS = (" please", ", please", " then", " now")
 _ASKED = (" Thanks!", " Thank you.", " Do you know?", " I wonder.", " Tell me!")
 _ABOUT = (
-    "{}", "{}", "{}?", "{} please", "What about {}?", "Tell me about {}.", "I want to ask about {}.", "Which {}?",
+    "{}", "{}?", "{} please", "What about {}?", "Tell me about {}.", "I want to ask about {}.", "Which {}?",
     "A question about {}.", "I was wondering about {}.", "What can you say about {}?", "{}, do you know?",
+    "Is there {}?", "Is it {}?", "Are there {}?", "Do you know {}?", "Do you have {}?", "Could you {}?", "Can I {}?",
+    "May I {}?", "How do I {}?", "How about {}?", "Where is {}?", "What is {}?", "What are {}?", "Who is {}?",
+    "When is {}?", "Why {}?", "I would like {}.", "I want {}.", "I need {}.", "My {}?", "Your {}?", "Any {}?",
+    "I am looking for {}.", "Could you help me with {}?", "What is it with {}?",
 )  # fmt: skip
 _END = re.compile(r"[\s.!?]+$")
 _WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
@@ -127,14 +131,13 @@ def about(prompt: str, others: Sequence[frozenset[str]], chance: random.Random) 
         return prompt
     if chance.random() < 0.3:
         words.reverse()
-    if chance.random() < 0.3:
-        words = [_other_number(word) for word in words]
+    words = [_other_number(word) if chance.random() < 0.3 else word for word in words]
     return chance.choice(_ABOUT).format(" ".join(words))
 
 
 def _other_number(word: str) -> str:
     """The plural of a singular and the other way round, where an s makes it."""
-    if len(word) < 3 or word.endswith(("ss", "us", "is")):
+    if len(word) < 3 or word.endswith(("ss", "us", "is", "ed", "ing")):
         return word
     return word[:-1] if word.endswith("s") else word + "s"
 

@@ -113,6 +113,7 @@ CONFIG = TrainConfig(
     device="cpu",
     threads=1,
     valid_share=0.2,
+    rehearse="off",
 )
 
 

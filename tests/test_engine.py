@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -12,8 +13,9 @@ import torch
 
 from chat_app import engine as engine_module
 from chat_app.config import SamplingConfig
-from chat_app.engine import Engine, Request, write
+from chat_app.engine import Engine, write
 from chat_app.errors import BusyError, ChatAppError, DataError
+from chat_app.request import Request, Waiting
 
 GREEDY = SamplingConfig(temperature=0, repetition_penalty=1)
 LONG = 60  # Seconds; only a fault lets a test wait so long.
@@ -41,20 +43,35 @@ def expected(
     return written
 
 
-class Gate:
-    """Holds a model's forward passes until opened, from the one after `free` on, and notes their inputs."""
+def wait_until(engine: Engine, condition: Callable[[], bool]) -> None:
+    with engine._changed:
+        assert engine._changed.wait_for(condition, LONG)
 
-    def __init__(self, model: Any, free: int = 0):
+
+class Gate:
+    """Holds an engine's steps until opened, from the one after `free` on, and notes the ids of each."""
+
+    def __init__(self, engine: Engine, free: int = 0):
         self.free = free
         self.open, self.reached = threading.Event(), threading.Event()
-        self.inputs: list[list[int]] = []
-        self.handle = model.register_forward_pre_hook(self._hook, with_kwargs=True)
+        self.before: Callable[[list[list[int]]], None] = lambda step: None  # Told the ids; may fail.
+        self.steps: list[list[list[int]]] = []  # Of each step, of each piece.
+        forward = engine._forward
+        assert forward is not None
+        self._really, forward.step = forward.step, self._step
 
-    def _hook(self, module: Any, arguments: Any, settings: Any) -> None:
-        self.inputs.append(settings["input_ids"][0].tolist())
-        if len(self.inputs) > self.free:
+    @property
+    def inputs(self) -> list[list[int]]:
+        """The pieces, one after the other."""
+        return [ids for step in self.steps for ids in step]
+
+    def _step(self, pieces: Any) -> torch.Tensor:
+        self.steps.append([piece.ids for piece in pieces])
+        if len(self.steps) > self.free:
             self.reached.set()
             assert self.open.wait(LONG)
+        self.before(self.steps[-1])
+        return self._really(pieces)
 
 
 @pytest.fixture
@@ -85,7 +102,7 @@ def test_greedy_with_types_equals_whole_passes(engine, tiny_model, first, then):
 
 
 def test_a_long_prompt_is_read_in_pieces(engine, tiny_model, monkeypatch):
-    monkeypatch.setattr(engine_module, "PROMPT_PIECE", 7)
+    monkeypatch.setattr(engine_module, "ALONE_PIECE", 7)
     ids, types = ids_of(4, 50), [5] * 50
     assert list(engine.stream(request(ids, types, 6))) == expected(tiny_model, ids, types=types, next_type=6)
 
@@ -125,18 +142,17 @@ class TestKeptCaches:
     def test_the_next_turn_computes_only_what_is_new(self, engine, tiny_model):
         ids = ids_of(8, 30)
         reply = list(engine.stream(request(ids)))
-        gate = Gate(tiny_model)
+        gate = Gate(engine)
         gate.open.set()
         longer = [*ids, *reply, *ids_of(9, 6)]
         again = list(engine.stream(request(longer)))
         assert gate.inputs[0] == longer[30 + len(reply) - 1 :]
-        gate.handle.remove()
         assert again == write(tiny_model, request(longer), 128)
 
     def test_a_retry_computes_one_token(self, engine, tiny_model):
         ids = ids_of(10)
         first = list(engine.stream(request(ids)))
-        gate = Gate(tiny_model)
+        gate = Gate(engine)
         gate.open.set()
         assert list(engine.stream(request(ids))) == first
         assert gate.inputs[0] == ids[-1:]
@@ -165,8 +181,8 @@ class TestKeptCaches:
         engine = Engine(tiny_model, 128, kept_tokens=100)
         for seed in range(8):
             list(engine.stream(request(ids_of(seed, 40), new=4)))
-        assert sum(len(one.ids) for one in engine._forward.kept._entries) <= 100
-        assert len(engine._forward.kept._entries) == 2
+        assert sum(one.memory.length for one in engine._prefixes._entries) <= 100
+        assert len(engine._prefixes._entries) == 2
         engine.close()
 
 
@@ -174,17 +190,14 @@ class TestTogether:
     def test_streams_take_turns_and_never_mix(self, engine, tiny_model):
         prompts = [ids_of(seed, 10 + seed) for seed in range(4)]
         alone = [write(tiny_model, request(ids), 128) for ids in prompts]
-        gate = Gate(tiny_model)
+        gate = Gate(engine)
         with ThreadPoolExecutor(4) as pool:
             results = [pool.submit(lambda ids: list(engine.stream(request(ids))), ids) for ids in prompts]
-            with engine._changed:
-                assert engine._changed.wait_for(lambda: len(engine._active) + len(engine._waiting) == 4, LONG)
+            wait_until(engine, lambda: engine.requests == 4)
             gate.open.set()
             assert [one.result(LONG) for one in results] == alone
-        # After the first pass, which may have begun alone, each round has one step of each.
-        reading = [at for at, one in enumerate(gate.inputs) if len(one) > 1]
-        assert len(reading) == 4
-        assert max(reading) <= 5
+        # The first may have begun alone; from then on each step computes a token of all.
+        assert [len(step) for step in gate.steps[2:12]] == [4] * 10
 
     def test_a_seeded_reply_is_the_same_in_company(self, engine):
         one = replace(request(ids_of(1)), sampling=SamplingConfig(temperature=1, seed=7))
@@ -195,96 +208,139 @@ class TestTogether:
             assert together.result(LONG) == alone
             assert all(len(other.result(LONG)) == 12 for other in others)
 
-    def test_an_error_reaches_only_its_request(self, engine, tiny_model):
-        bad = request([1, 2, 99_999_999])
-        good = request(ids_of(2))
+    @pytest.mark.parametrize("error", [RuntimeError("broken"), MemoryError(), torch.OutOfMemoryError()])
+    def test_an_error_reaches_only_its_request(self, engine, tiny_model, error):
+        def fail(step: list[list[int]]) -> None:
+            if [7, 7, 7] in step:
+                raise error
+
+        good, gate = request(ids_of(2)), Gate(engine, free=1)
+        gate.before = fail
         with ThreadPoolExecutor(2) as pool:
             fine = pool.submit(lambda: list(engine.stream(good)))
-            with pytest.raises(ChatAppError, match="failed"):
-                list(engine.stream(bad))
-            assert len(fine.result(LONG)) == 12
+            assert gate.reached.wait(LONG)
+            failing = pool.submit(lambda: list(engine.stream(request([7, 7, 7]))))
+            wait_until(engine, lambda: engine.requests == 2)
+            gate.open.set()
+            with pytest.raises(ChatAppError, match=r"failed|memory"):
+                failing.result(LONG)
+            assert fine.result(LONG) == write(tiny_model, good, 128)
         assert engine.wait_idle(LONG)
-        assert len(list(engine.stream(good))) == 12
+        assert list(engine.stream(good)) == write(tiny_model, good, 128)
+
+    def test_broken_numbers_reach_only_their_request(self, engine, tiny_model):
+        good = request(ids_of(2))
+        expected = write(tiny_model, good, 128)
+        with torch.no_grad():
+            tiny_model.transformer.wpe.weight[60] = torch.nan
+        gate = Gate(engine)
+        with ThreadPoolExecutor(2) as pool:
+            failing = pool.submit(lambda: list(engine.stream(request(ids_of(1, 55)))))
+            fine = pool.submit(lambda: list(engine.stream(good)))
+            wait_until(engine, lambda: engine.requests == 2)
+            gate.open.set()
+            with pytest.raises(ChatAppError, match="NaN"):
+                failing.result(LONG)
+            assert fine.result(LONG) == expected
+        assert engine.wait_idle(LONG)
+
+    @pytest.mark.parametrize("bad", [[1, 99_999], [-1, 2]])
+    def test_unknown_tokens_are_refused(self, engine, bad):
+        with pytest.raises(DataError, match="does not know"):
+            next(engine.stream(request(bad)))
+        with pytest.raises(DataError, match="does not know"):
+            next(engine.stream(request([1, 2], bad, 0)))
+
+    def test_the_place_in_the_queue_is_told(self, tiny_model):
+        engine = Engine(tiny_model, 128, most_active=1)
+        gate = Gate(engine)
+        followed: list[list[int | Waiting]] = [[], [], []]
+
+        def follow(number: int) -> None:
+            followed[number].extend(engine.follow(request(ids_of(number), new=2)))
+
+        with ThreadPoolExecutor(3) as pool:
+            for number in range(3):
+                pool.submit(follow, number)
+                wait_until(engine, lambda number=number: engine.requests == number + 1)
+                assert gate.reached.wait(LONG)
+            gate.open.set()
+        places = [[item.place for item in items if isinstance(item, Waiting)] for items in followed]
+        assert places[0] == []
+        assert places[1] in ([1], [])  # It may be let in before it was ever told.
+        assert places[2] in ([2, 1], [1])
+        assert [len(items) - len(told) for items, told in zip(followed, places, strict=True)] == [2, 2, 2]
+        engine.close()
+
+    def test_memory_limits_how_many_are_written_at_once(self, tiny_model):
+        engine = Engine(tiny_model, 128, memory_tokens=128, kept_tokens=100)
+        gate = Gate(engine, free=0)
+        prompts = [ids_of(seed, 20) for seed in range(6)]  # With its reply each comes to 50 tokens: two fit.
+        alone = [write(tiny_model, request(ids, new=30), 128) for ids in prompts]
+        with ThreadPoolExecutor(6) as pool:
+            results = [pool.submit(lambda ids: list(engine.stream(request(ids, new=30))), ids) for ids in prompts]
+            wait_until(engine, lambda: engine.requests == 6)
+            gate.open.set()
+            assert [one.result(LONG) for one in results] == alone
+        assert max(len(step) for step in gate.steps) == 2
+        assert engine._prefixes.tokens <= 100
+        engine.close()
+
+    def test_a_long_prompt_does_not_halt_running_replies(self, engine, monkeypatch):
+        monkeypatch.setattr(engine_module, "PROMPT_PIECE", 8)
+        gate = Gate(engine, free=1)
+        with ThreadPoolExecutor(3) as pool:
+            first = pool.submit(lambda: list(engine.stream(request(ids_of(1), new=60))))
+            assert gate.reached.wait(LONG)
+            others = [pool.submit(lambda seed: list(engine.stream(request(ids_of(seed, 60)))), seed) for seed in (2, 3)]
+            wait_until(engine, lambda: engine.requests == 3)
+            gate.open.set()
+            assert len(first.result(LONG)) == 60
+            assert all(len(one.result(LONG)) == 12 for one in others)
+        reading = [step for step in gate.steps[2:] if any(len(piece) > 1 for piece in step)]
+        assert all(min(len(piece) for piece in step) == 1 for step in reading), "the reply goes on in each step"
+        assert all(sum(len(piece) for piece in step if len(piece) > 1) <= 8 for step in reading)
+        assert any(sum(len(piece) > 1 for piece in step) == 2 for step in reading), "both newcomers get their share"
+
+    def test_the_time_limit_ends_a_reply_where_it_is(self, tiny_model):
+        now = [0.0]
+        engine = Engine(tiny_model, 128, time_limit=10, clock=lambda: now[0])
+        gate = Gate(engine, free=3)
+        stream = engine.stream(request(ids_of(1), new=100))
+        written = [next(stream), next(stream), next(stream)]
+        assert gate.reached.wait(LONG)
+        now[0] = 10.0
+        gate.open.set()
+        assert [*written, *stream] == write(tiny_model, request(ids_of(1), new=4), 128)
+        assert len(gate.steps) == 4
+        engine.close()
+
+    def test_who_has_waited_for_too_long_is_told(self, tiny_model):
+        now = [0.0]
+        engine = Engine(tiny_model, 128, most_active=1, time_limit=10, clock=lambda: now[0])
+        gate = Gate(engine)
+        with ThreadPoolExecutor(2) as pool:
+            first = pool.submit(lambda: list(engine.stream(request(ids_of(1), new=4))))
+            assert gate.reached.wait(LONG)
+            second = pool.submit(lambda: list(engine.stream(request(ids_of(2)))))
+            wait_until(engine, lambda: engine.requests == 2)
+            now[0] = 10.0
+            gate.open.set()
+            with pytest.raises(BusyError, match="too long"):
+                second.result(LONG)
+            assert len(first.result(LONG)) == 1
+        engine.close()
 
     def test_too_many_are_refused(self, tiny_model):
         engine = Engine(tiny_model, 128, most_waiting=1, most_active=1)
-        gate = Gate(tiny_model)
+        gate = Gate(engine)
         with ThreadPoolExecutor(2) as pool:
             first = pool.submit(lambda: list(engine.stream(request(ids_of(1)))))
             assert gate.reached.wait(LONG)
             second = pool.submit(lambda: list(engine.stream(request(ids_of(2)))))
-            with engine._changed:
-                assert engine._changed.wait_for(lambda: len(engine._waiting) == 1, LONG)
+            wait_until(engine, lambda: len(engine._waiting) == 1)
             with pytest.raises(BusyError):
                 next(engine.stream(request(ids_of(3))))
             gate.open.set()
             assert len(first.result(LONG)) == len(second.result(LONG)) == 12
-        engine.close()
-
-
-class TestLeaving:
-    def test_closing_the_stream_frees_the_engine_within_a_step(self, engine, tiny_model):
-        gate = Gate(tiny_model, free=2)
-        stream = engine.stream(request(ids_of(1), new=100))
-        next(stream)
-        assert gate.reached.wait(LONG)
-        stream.close()
-        gate.open.set()
-        assert engine.wait_idle(LONG)
-        assert len(gate.inputs) == 3  # The step that was under way, and no other.
-
-    def test_a_stream_that_is_thrown_away_is_closed(self, engine, tiny_model):
-        gate = Gate(tiny_model, free=2)
-        stream = engine.stream(request(ids_of(1), new=100))
-        next(stream)
-        assert gate.reached.wait(LONG)
-        del stream
-        gate.open.set()
-        assert engine.wait_idle(LONG)
-        assert len(gate.inputs) == 3
-
-    def test_an_event_ends_it_too(self, engine, tiny_model):
-        gate = Gate(tiny_model, free=2)
-        stopped = threading.Event()
-        stream = engine.stream(request(ids_of(1), new=100), stopped)
-        next(stream)
-        assert gate.reached.wait(LONG)
-        stopped.set()
-        gate.open.set()
-        assert len(list(stream)) == 2
-        assert engine.wait_idle(LONG)
-
-    def test_who_waits_can_leave(self, tiny_model):
-        engine = Engine(tiny_model, 128, most_active=1)
-        gate = Gate(tiny_model)
-        stopped = threading.Event()
-        with ThreadPoolExecutor(2) as pool:
-            first = pool.submit(lambda: list(engine.stream(request(ids_of(1)))))
-            assert gate.reached.wait(LONG)
-            second = pool.submit(lambda: list(engine.stream(request(ids_of(2)), stopped)))
-            with engine._changed:
-                assert engine._changed.wait_for(lambda: len(engine._waiting) == 1, LONG)
-            stopped.set()
-            gate.open.set()
-            assert second.result(LONG) == []
-            assert len(first.result(LONG)) == 12
-        engine.close()
-
-    def test_close_ends_open_streams_and_the_thread(self, tiny_model):
-        engine = Engine(tiny_model, 128)
-        gate = Gate(tiny_model, free=2)
-        stream = engine.stream(request(ids_of(1), new=100))
-        next(stream)
-        assert gate.reached.wait(LONG)
-        with ThreadPoolExecutor(1) as pool:
-            closing = pool.submit(engine.close)
-            with engine._changed:
-                assert engine._changed.wait_for(lambda: engine._closing, LONG)
-            gate.open.set()
-            closing.result(LONG)
-        assert not engine._thread.is_alive()
-        with pytest.raises(ChatAppError, match="unloaded"):
-            list(stream)
-        with pytest.raises(ChatAppError, match="no longer loaded"):
-            next(engine.stream(request(ids_of(1))))
         engine.close()

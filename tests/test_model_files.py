@@ -15,9 +15,10 @@ import torch
 
 from chat_app.config import LoadConfig, Paths
 from chat_app.errors import ModelError, ModelNotFound
+from chat_app.memory import free_memory
 from chat_app.model_checks import learned_numbers
 from chat_app.model_files import ModelFiles, available, check_weights, estimate_memory, find
-from chat_app.models import free_memory, load
+from chat_app.models import load
 from chat_app.recommended import RECOMMENDED
 
 PLAIN = LoadConfig(precision="float32", device="cpu")

@@ -15,7 +15,7 @@ import psutil
 import pytest
 import torch
 
-from chat_app import models
+from chat_app import memory, models
 from chat_app.chat import reply
 from chat_app.config import LoadConfig, Paths, SamplingConfig
 from chat_app.conversation import Conversation
@@ -126,7 +126,7 @@ class TestLoading:
         assert window_of("run-1", paths) == 128
 
     def test_memory_that_is_not_there_is_a_sentence(self, tiny_folder, paths, monkeypatch):
-        monkeypatch.setattr(models, "free_memory", lambda device: 10 * 2**20)
+        monkeypatch.setattr(memory, "free_memory", lambda device: 10 * 2**20)
         with pytest.raises(ModelError, match="GB are free"):
             load(str(tiny_folder), PLAIN, paths)
 

@@ -199,7 +199,10 @@ def test_an_export_of_slack_goes_channel_by_channel_and_knows_names(tmp_path: Pa
 def test_a_file_that_is_gone_is_named(tmp_path: Path) -> None:
     (problem,) = slack.messages_of_files([(tmp_path / "gone.json", "general/2024-01-01.json")])
     assert isinstance(problem, Problem)
-    assert problem.sentence() == "general/2024-01-01.json: The file is no longer there. It was moved or deleted: give it again."
+    assert (
+        problem.sentence()
+        == "general/2024-01-01.json: The file is no longer there. It was moved or deleted: give it again."
+    )
 
 
 @pytest.mark.parametrize(

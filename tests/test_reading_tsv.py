@@ -157,9 +157,8 @@ def test_a_file_of_which_nothing_can_be_used_tells_the_first_reasons(tmp_path: P
         read(tmp_path, "one\n\ntwo\n\tthree\nfour\nfive\n")
     message = str(caught.value)
     assert message.startswith("data.tsv: Nothing in this file can be used. Line 1: This line has 1 column;")
-    assert "Line 3: This line has 1 column;" in message
     assert "Line 4: The context is empty." in message
-    assert message.endswith("And 2 more.")
+    assert message.endswith("And 3 more.")
 
 
 def test_iterate_gives_conversations_and_problems_in_their_order(tmp_path: Path) -> None:

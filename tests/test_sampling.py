@@ -35,14 +35,18 @@ def ids() -> torch.Tensor:
 
 @pytest.mark.parametrize("penalty", [1.05, 1.3, 2.0])
 def test_repetition_penalty(scores, ids, penalty):
-    expected = RepetitionPenaltyLogitsProcessor(penalty)(ids, scores.clone())
-    torch.testing.assert_close(sampling.repetition_penalty(scores, ids.tolist(), penalty), expected)
+    expected = RepetitionPenaltyLogitsProcessor(penalty)(ids[:1], scores[:1].clone())
+    torch.testing.assert_close(sampling.repetition_penalty(scores[:1], ids[0].unique(), penalty), expected)
 
 
-def test_repetition_penalty_leaves_the_end_alone(scores, ids):
-    changed = sampling.repetition_penalty(scores, ids.tolist(), 1.5, frozenset({3}))
-    assert torch.equal(changed[:, 3], scores[:, 3])
-    assert not torch.equal(changed, scores)
+def test_what_was_said_is_penalised_but_the_end_is_not():
+    """Each word that is said falls below the next one; the end mark stays where it is."""
+    sampler = Sampler(SamplingConfig(temperature=0, repetition_penalty=2), frozenset({3}), NONE)
+    logits, ids, said = torch.tensor([4.0, 3.0, -1.0, 2.5]), [99], []
+    for _ in range(4):
+        said.append(sampler.draw(logits, ids))
+        ids = [*ids, said[-1]]
+    assert said == [0, 1, 3, 3]
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 60])
@@ -61,20 +65,39 @@ def test_temperature(scores, ids, value):
     assert torch.equal(sampling.temperature(scores, value), TemperatureLogitsWarper(value)(ids, scores.clone()))
 
 
-@pytest.mark.parametrize("k", [1, 50, 300, 1000])
-def test_top_k(scores, ids, k):
-    assert torch.equal(sampling.top_k(scores, k), TopKLogitsWarper(k)(ids, scores.clone()))
+@pytest.mark.parametrize("vocabulary", [1, 63, 64, 300, 5000, 5056])
+@pytest.mark.parametrize("k", [1, 2, 50, 300, 1000])
+def test_the_best_are_those_that_top_k_leaves(vocabulary, k):
+    row = torch.randn(vocabulary, generator=torch.Generator().manual_seed(k))
+    for one in (row, (row * 2).round()):  # The rounded ones have many ties.
+        left = TopKLogitsWarper(k)(torch.empty(1, 0), one[None].clone())[0]
+        values, places = sampling.best_of(one, k)
+        assert torch.equal(places, (left > NEVER).nonzero()[:, 0])
+        assert torch.equal(values, one[places])
 
 
-def test_top_k_keeps_ties():
-    assert (sampling.top_k(torch.tensor([[1.0, 2.0, 2.0, 0.0]]), 1) > NEVER).tolist() == [[False, True, True, False]]
+def test_the_best_of_what_is_mostly_forbidden():
+    row = torch.full((1000,), NEVER)
+    row[[5, 700, 999]] = torch.tensor([1.0, 2.0, 0.5])
+    values, places = sampling.best_of(row, 3)
+    assert places[values > NEVER].tolist() == [5, 700, 999]
 
 
 @pytest.mark.parametrize("p", [0.0, 0.1, 0.5, 0.9, 0.999])
 def test_top_p(scores, ids, p):
     assert torch.equal(sampling.top_p(scores, p), TopPLogitsWarper(p)(ids, scores.clone()))
-    after_top_k = sampling.top_k(scores, 20)
+    after_top_k = TopKLogitsWarper(20)(ids, scores.clone())
     assert torch.equal(sampling.top_p(after_top_k, p), TopPLogitsWarper(p)(ids, after_top_k.clone()))
+
+
+@pytest.mark.parametrize("p", [0.0, 0.3, 0.9, 0.99])
+@pytest.mark.parametrize("flat", [0.05, 1.0, 4.0])
+def test_top_p_without_top_k_is_the_same_for_large_vocabularies(p, flat):
+    row = torch.randn(6000, generator=torch.Generator().manual_seed(3)) * flat
+    expected = TopPLogitsWarper(p)(torch.empty(1, 0), row[None].clone())[0]
+    values, places = sampling._likeliest(row, p)
+    places = places[values > NEVER]
+    assert len(set(places.tolist()) ^ set((expected > NEVER).nonzero()[:, 0].tolist())) <= 1  # Rounding of the sum.
 
 
 @pytest.mark.parametrize("p", [0.0, 0.05, 0.5, 1.0])

@@ -11,6 +11,7 @@ CANDIDATES = [
     "cp1252", "cp1250", "cp1251", "koi8_r", "cp1253", "cp1254", "cp1255", "cp1256",
     "gb18030", "big5", "cp932", "euc_jp", "cp949",
 ]  # fmt: skip
+PLAIN = b"\t" + bytes(range(0x20, 0x7F))
 WESTERN = frozenset("àâäáãåæçèéêëìíîïñòóôöõøœùúûüýÿßÀÂÄÁÃÅÆÇÈÉÊËÌÍÎÏÑÒÓÔÖÕØŒÙÚÛÜÝŸ‘’“”‚„«»‹›–—…•€£¥¢§°©®™¡¿ªº·´¨ \xa0")
 WESTERN_SHARE = 1 / 3
 
@@ -18,11 +19,13 @@ WESTERN_SHARE = 1 / 3
 def foreign_encoding(lines: Iterable[bytes | None]) -> str | None:
     """The encoding of lines that are not all UTF-8; None if there is no telling.
 
-    "utf-8" if most lines with more than ASCII are UTF-8: then the others are broken, each by itself.
+    "utf-8" if most lines with more than ASCII are UTF-8: then the others are broken, each by itself. So they are if
+    there is no telling, and most lines are plain text.
     """
-    good, bad, sample, size = 0, 0, [], 0
+    good, bad, plain, sample, size = 0, 0, 0, [], 0
     for line in lines:
         if line is None or line.isascii():
+            plain += bool(line) and not line.translate(None, PLAIN)
             continue
         try:
             line.decode("utf-8")
@@ -35,7 +38,9 @@ def foreign_encoding(lines: Iterable[bytes | None]) -> str | None:
     if good > bad or not sample:
         return "utf-8"
     text = b"\n".join(sample)
-    return "cp1252" if _is_western(text) else _guessed(text)
+    if _is_western(text):
+        return "cp1252"
+    return _guessed(text) or ("utf-8" if good + plain > bad else None)
 
 
 def _is_western(text: bytes) -> bool:

@@ -8,7 +8,20 @@ from functools import partial
 from typing import Any
 
 from chat_app.errors import DataError
-from chat_app.reading import chats, corpora, delimited, dialogpt, exports, jsonl, marked, tsv, whatsapp, whole
+from chat_app.reading import (
+    chats,
+    corpora,
+    delimited,
+    dialogpt,
+    exports,
+    jsonl,
+    marked,
+    records,
+    tsv,
+    values,
+    whatsapp,
+    whole,
+)
 from chat_app.reading.chats import ChatMessage
 from chat_app.reading.containers import Member
 from chat_app.reading.head import first_lines
@@ -42,7 +55,7 @@ def readable(member: Member, options: ReadingOptions, need_reply: bool) -> Reada
         return _of_table(table, member, options, need_reply)
     source = open_source(member.path, member.name)
     how = layout(source)
-    if how == "json" or (how == "jsonl" and _is_one_value(source)):
+    if how == "json" or (how == "jsonl" and _is_one_value(source, options)):
         return _of_whole(source, options, need_reply)
     if how == "jsonl":
         read = partial(jsonl.conversations, file=source.name, options=options, need_reply=need_reply)
@@ -152,9 +165,9 @@ def _plain(
     return Readable(lambda: Look(source.name, kind, source.encoding, columns()), items)
 
 
-def _is_one_value(source: Source) -> bool:
-    """Whether the only line is more than a conversation or a list of them: an exported chat, a data set in parts, or so
-    long that it is no line any more."""
+def _is_one_value(source: Source, options: ReadingOptions) -> bool:
+    """Whether the only line is more than a conversation or a list of them: an exported chat, a data set in parts, a
+    well-known corpus, a table, or so long that it is no line any more."""
     if not _is_one_line(source):
         return False
     if source.path.stat().st_size > MAX_LINE_BYTES:
@@ -163,6 +176,10 @@ def _is_one_value(source: Source) -> bool:
         value = whole.parsed(source)
     except DataError:
         return False  # What is wrong with it is said by its line.
+    if isinstance(value, list):
+        rows = bool(value) and records.is_record(value[0])
+        special = rows and values.way_of(value[: values.SAMPLE_VALUES], options) != "records"
+        return special or exports.kind_of(value) is not None
     return exports.kind_of(value) is not None or (isinstance(value, dict) and whole.has_sections(value))
 
 

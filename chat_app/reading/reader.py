@@ -125,8 +125,10 @@ def nothing_usable(name: str, problems: Sequence[Problem], total: int) -> DataEr
     if not problems:
         return DataError("The file holds no conversation.", where=name, advice="Write one conversation a line.")
     # One of each kind: a file with one mistake has it in every line.
-    shown = list({(problem.reason, problem.advice): problem for problem in reversed(problems)}.values())[::-1]
-    shown = shown[:SHOWN_PROBLEMS]
+    kinds: dict[tuple[str, str], Problem] = {}
+    for problem in problems:
+        kinds.setdefault((problem.reason, problem.advice), problem)
+    shown = list(kinds.values())[:SHOWN_PROBLEMS]
     listed = " ".join(f"{_place(problem, name)}{problem.reason} {problem.advice}" for problem in shown)
     more = f" And {total - len(shown):,} more." if total > len(shown) else ""
     return DataError(f"Nothing in this file can be used. {listed}{more}", where=name)

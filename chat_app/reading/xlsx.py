@@ -28,6 +28,7 @@ DAMAGED = (
     zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError, SyntaxError,
     RuntimeError, ArithmeticError, AssertionError,
 )  # fmt: skip
+HEAD_BYTES = 4_096
 WORKBOOK = {"read_only": True, "keep_links": False}
 AS_CSV = "Open it, and save it as .xlsx or as CSV UTF-8."
 
@@ -199,6 +200,10 @@ def _check(path: Path, name: str) -> None:
             raise DataError("This is a workbook or document of an old Office (.xls, .doc).", where=name, advice=AS_CSV)
     with _damage(name), zipfile.ZipFile(path) as archive:
         sizes = {entry.filename: entry.file_size for entry in archive.infolist()}
+        defines = any(_defines_entities(archive, entry) for entry in sizes if entry.endswith((".xml", ".rels")))
+    if defines:
+        what = "This workbook holds definitions (a DOCTYPE) that no spreadsheet program writes, and that can do harm."
+        raise DataError(what, where=name, advice=AS_CSV)
     total = sum(sizes.values())
     if (
         total > MAX_BYTES
@@ -206,6 +211,12 @@ def _check(path: Path, name: str) -> None:
         or sizes.get("xl/sharedStrings.xml", 0) > MAX_TEXT_BYTES
     ):
         raise DataError(f"This workbook unpacks to {total / 1e6:,.0f} MB.", where=name, advice="Save it as CSV UTF-8.")
+
+
+def _defines_entities(archive: zipfile.ZipFile, entry: str) -> bool:
+    """Whether a part of a workbook begins with definitions, by which a few bytes become many, or files are read."""
+    with archive.open(entry) as file:
+        return b"<!DOCTYPE" in file.read(HEAD_BYTES)
 
 
 @contextmanager

@@ -33,6 +33,7 @@ ENDS = {
     "length": "It reached the longest length allowed.",
     "window": "Its memory is full.",
     "cancelled": "You stopped it.",
+    "time": "It took too long.",
 }
 Parts = Iterator[tuple[Any, Any]]  # What to show of the conversation and of the box to type in.
 
@@ -237,7 +238,8 @@ class ChatTab:
         self, turn: Turn, talk: Talk, ticket: threading.Event, system: str, values: tuple[Any, ...]
     ) -> Iterator[None]:
         """Fill `turn` with the reply; each yield is a moment to draw it, not more often than a page can."""
-        from chat_app.chat import ReplyEnd, stream_reply
+        from chat_app.chat import ReplyEnd, follow_reply
+        from chat_app.request import Waiting
 
         sampling = self.sampling.settings(values)
         system = clean(system)
@@ -248,15 +250,19 @@ class ChatTab:
             raise ModelError("No model is loaded.", advice="Choose one on the Models page.")
         turn.model = loaded.name
         drawn = 0.0
-        parts = stream_reply(loaded, talk.conversation(system), sampling, stopped=ticket)
+        parts = follow_reply(loaded, talk.conversation(system), sampling, stopped=ticket)
         try:
             for part in parts:
                 if isinstance(part, ReplyEnd):
                     turn.text, turn.note = part.text, note_of(part)
                     return
-                turn.text += part
                 if talk.writing is not ticket:
                     return
+                if isinstance(part, Waiting):
+                    turn.note = f"Many people are chatting: number {part.place} in the queue."
+                    yield
+                    continue
+                turn.text, turn.note = turn.text + part, ""
                 if time.monotonic() - drawn >= SECONDS_BETWEEN_DRAWINGS:
                     yield
                     drawn = time.monotonic()

@@ -18,6 +18,9 @@ NUMBERS = 1_000
 
 def peak_megabytes() -> float:
     """The most memory that this process has had so far."""
+    status = Path("/proc/self/status")
+    if status.exists():  # what getrusage says on Linux begins with the peak of the process that started this one
+        return int(status.read_text().split("VmHWM:")[1].split()[0]) / 1e3
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return most / (1e6 if sys.platform == "darwin" else 1e3)
 

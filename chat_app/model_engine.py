@@ -1,0 +1,116 @@
+"""From a loaded model to an engine that suits it and this machine: the form of its weights, threads, memory."""
+
+from __future__ import annotations
+
+import copy
+import os
+import time
+from typing import Any
+
+import psutil
+import torch
+
+from chat_app.config import AUTOMATIC
+from chat_app.devices import bfloat16_is_fast
+from chat_app.engine import Engine
+from chat_app.forward import Forward, Piece, TransformersForward
+from chat_app.gpt2_forward import GPT2Forward
+from chat_app.gpt2_weights import SHRINKING, is_plain_gpt2
+from chat_app.memory import free_memory
+from chat_app.model_files import ModelFiles, kept_tokens
+
+SMALL_MODEL = 50_000_000
+MOST_ACTIVE = 16
+_STEPS = 12
+
+
+def packs_eight_bits(files: ModelFiles, precision: str, device: str) -> bool:
+    """Whether a model's weights become 8-bit here, from ordinary ones, and not by bitsandbytes."""
+    config = files.config
+    plain = config.get("model_type") == "gpt2" and "quantization_config" not in config
+    plain = plain and config.get("activation_function", "gelu_new") in SHRINKING
+    return precision == "8-bit" and device == "cpu" and plain and not files.gguf
+
+
+def start_engine(model: Any, files: ModelFiles, precision: str) -> tuple[Engine, str]:
+    """An engine for a model, and the precision it computes in.
+
+    The weights of a GPT-2 on the processor are moved into the form that is read fastest; the model is empty then.
+
+    Args:
+        precision: what was asked for; "automatic": float32 or bfloat16, whichever writes faster here.
+
+    Raises:
+        ModelError: the model cannot chat.
+    """
+    device = str(model.device)
+    forward, precision = _forward(model.eval(), files, precision)
+    number = 4 if precision == "float32" else 2
+    kept = kept_tokens(files, number)
+    free = free_memory(device) // max(2 * files.cache_numbers * number, 1)  # Half of what is free is for chats.
+    most = min(free, MOST_ACTIVE * files.window + kept)
+    threads = _threads(files) if device == "cpu" else ()
+    engine = Engine(
+        forward,
+        files.window,
+        most_active=MOST_ACTIVE,
+        memory_tokens=most,
+        kept_tokens=min(kept, most),
+        threads=threads,
+    )
+    return engine, precision
+
+
+def _forward(model: Any, files: ModelFiles, precision: str) -> tuple[Forward, str]:
+    if not is_plain_gpt2(model):
+        return TransformersForward(model), precision_of(model)
+    if model.device.type != "cpu":
+        return GPT2Forward(model, files.window), precision_of(model)
+    if packs_eight_bits(files, precision, "cpu"):
+        numbers = torch.bfloat16 if bfloat16_is_fast() else torch.float32
+        return GPT2Forward(model, files.window, "8-bit", numbers), "8-bit"
+    if model.dtype == torch.bfloat16:
+        return GPT2Forward(model, files.window, "packed"), "bfloat16"
+    plain = GPT2Forward(model, files.window)
+    if precision != AUTOMATIC:
+        return plain, precision_of(model)
+    packed = GPT2Forward(copy.deepcopy(model).to(torch.bfloat16), files.window, "packed")
+    return (packed, "bfloat16") if _seconds(plain) > 1.15 * _seconds(packed) else (plain, "float32")
+
+
+def faster(model: Any) -> Any:
+    """A small model in float32, as given, or in bfloat16 where that writes clearly faster."""
+    other = copy.deepcopy(model).to(torch.bfloat16)
+    return other if _seconds(TransformersForward(model)) > 1.15 * _seconds(TransformersForward(other)) else model
+
+
+def precision_of(model: Any) -> str:
+    """ "float32", "bfloat16", "float16", "8-bit" or "4-bit"."""
+    if getattr(model, "is_loaded_in_8bit", False):
+        return "8-bit"
+    if getattr(model, "is_loaded_in_4bit", False):
+        return "4-bit"
+    return str(model.dtype).removeprefix("torch.")
+
+
+def _seconds(forward: Forward) -> float:
+    """The best time of a step of one token."""
+    best = float("inf")
+    for _ in range(_STEPS):
+        piece = Piece([0], None, forward.new_memory(), True)
+        started = time.perf_counter()
+        forward.step([piece])
+        best = min(best, time.perf_counter() - started)
+    return best
+
+
+def _threads(files: ModelFiles) -> tuple[int, ...]:
+    """Numbers of processor threads to try for a step.
+
+    A step of a small model is over before several threads have met.
+    """
+    if files.parameters < SMALL_MODEL:
+        return (1,)
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    most = min(psutil.cpu_count(logical=False) or 1, allowed)
+    return (most, max(most // 2, 1), 1)

@@ -1,0 +1,153 @@
+"""Our own forward pass of GPT-2 against that of transformers, in every form of the weights."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+
+from chat_app.engine import Engine, forward_of, write
+from chat_app.errors import ModelError
+from chat_app.forward import Piece, TransformersForward, tensor_bytes
+from chat_app.gpt2_forward import GPT2Forward
+from chat_app.gpt2_weights import SHRINKING, is_plain_gpt2
+from tests.test_engine import expected, ids_of, request
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "untied": {"tie_word_embeddings": False},
+    "relu": {"activation_function": "relu"},
+    "unscaled": {"scale_attn_weights": False, "initializer_range": 0.1},
+    "inverse": {"scale_attn_by_inverse_layer_idx": True},
+    "narrow": {"n_inner": 40},
+    "epsilon": {"layer_norm_epsilon": 1e-2},
+}
+
+
+def model_of(**changes: Any) -> GPT2LMHeadModel:
+    torch.manual_seed(0)
+    settings = {"vocab_size": 300, "n_embd": 64, "n_layer": 3, "n_head": 4, "n_positions": 128} | changes
+    config = GPT2Config(**{"initializer_range": 0.2, "bos_token_id": 0, "eos_token_id": 0} | settings)
+    model = GPT2LMHeadModel(config).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():  # Norms and biases that do something.
+            if ".ln_" in name or name.endswith("bias"):
+                parameter.add_(torch.randn_like(parameter) * 0.3)
+    return model
+
+
+def scores_of(model: Any, ids: list[int], types: list[int] | None) -> torch.Tensor:
+    kinds = None if types is None else torch.tensor([types])
+    with torch.no_grad():
+        return model(torch.tensor([ids]), token_type_ids=kinds).logits[0, -1].float()
+
+
+@pytest.mark.parametrize("typed", [False, True])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_scores_are_those_of_transformers(variant, typed):
+    model = model_of(**VARIANTS[variant])
+    forward = forward_of(model, 128)
+    assert isinstance(forward, GPT2Forward)
+    ids, types = ids_of(1, 40), [5] * 20 + [6] * 20 if typed else None
+    memory = forward.new_memory()
+    for start, end in ((0, 1), (1, 17), (17, 39), (39, 40)):  # Alone, in pieces, the last by itself.
+        piece = Piece(ids[start:end], types and types[start:end], memory, end == 40)
+        scores = forward.step([piece])
+    assert memory.length == 40
+    torch.testing.assert_close(scores[0], scores_of(model, ids, types), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("form", "most"), [("packed", 0.03), ("8-bit", 0.03)])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_other_forms_are_near(variant, form, most):
+    model = model_of(**VARIANTS[variant])
+    ids, types = ids_of(2, 50), [3] * 50
+    expected_scores = scores_of(model, ids, types)
+    moved = copy.deepcopy(model).to(torch.bfloat16) if form == "packed" else copy.deepcopy(model)
+    forward = GPT2Forward(moved, 128, form, torch.float32)
+    memory = forward.new_memory()
+    forward.step([Piece(ids[:49], types[:49], memory, False)])
+    scores = forward.step([Piece(ids[49:], types[49:], memory, True)])[0].float()
+    assert float((scores - expected_scores).norm() / expected_scores.norm()) < most
+
+
+def test_pieces_of_several_sequences_do_not_touch_each_other():
+    model = model_of()
+    forward = forward_of(model, 128)
+    sequences = [(ids_of(seed, 10 + 5 * seed), [seed] * (10 + 5 * seed) if seed % 2 else None) for seed in range(5)]
+    memories = [forward.new_memory() for _ in sequences]
+    for (ids, types), memory in zip(sequences[:3], memories, strict=False):
+        forward.step([Piece(ids[:-1], types and types[:-1], memory, False)])
+    pieces = []
+    for (ids, types), memory in zip(sequences, memories, strict=True):
+        begun = memory.length
+        pieces.append(Piece(ids[begun:], types and types[begun:], memory, True))
+    pieces[1:1] = [Piece(ids_of(9, 7), None, forward.new_memory(), False)]
+    scores = forward.step(pieces)
+    assert len(scores) == 5
+    for row, (ids, types) in zip(scores, sequences, strict=True):
+        torch.testing.assert_close(row, scores_of(model, ids, types), rtol=1e-4, atol=1e-4)
+
+
+def test_eight_bit_scores_are_the_same_alone_and_together():
+    forward = GPT2Forward(model_of(), 128, "8-bit")
+    prompts = [ids_of(seed, 20 + seed) for seed in range(6)]
+
+    def after(chosen: list[list[int]]) -> torch.Tensor:
+        memories = [forward.new_memory() for _ in chosen]
+        forward.step([Piece(ids[:-1], None, memory, False) for ids, memory in zip(chosen, memories, strict=True)])
+        return forward.step([Piece(ids[-1:], None, memory, True) for ids, memory in zip(chosen, memories, strict=True)])
+
+    together = after(prompts)
+    for at, ids in enumerate(prompts):
+        assert torch.equal(after([ids])[0], together[at])
+
+
+@pytest.mark.parametrize("activation", sorted(SHRINKING))
+def test_activations_of_eight_bit_models_never_enlarge(activation):
+    model = model_of(activation_function=activation)
+    values = torch.linspace(-200, 200, 10_001)
+    assert (model.transformer.h[0].mlp.act(values).abs() <= values.abs() * 1.0001 + 1e-6).all()
+
+
+def test_moving_the_weights_frees_those_of_the_model():
+    model = model_of()
+    size = tensor_bytes(model)
+    forward = GPT2Forward(model, 128, "8-bit")
+    assert tensor_bytes(model) < 0.5 * size
+    assert forward.memory_bytes < 0.5 * size
+    assert model.get_input_embeddings().weight.shape == (300, 64)
+
+
+def test_shared_weights_stay_the_models(tiny_model):
+    forward = GPT2Forward(tiny_model, 128)
+    assert forward.memory_bytes == tensor_bytes(tiny_model)
+    assert all(parameter.requires_grad for parameter in tiny_model.parameters())
+
+
+def test_damaged_weights_are_a_sentence():
+    model = model_of()
+    with torch.no_grad():
+        model.transformer.h[1].mlp.c_fc.weight[3, 3] = torch.nan
+    with pytest.raises(ModelError, match="damaged"):
+        GPT2Forward(model, 128, "8-bit")
+
+
+def test_what_is_no_plain_gpt2_runs_through_transformers():
+    config = LlamaConfig(
+        vocab_size=300, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=128, initializer_range=0.3, eos_token_id=0, bos_token_id=0,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(config).eval()
+    assert not is_plain_gpt2(model)
+    assert isinstance(forward_of(model, 128), TransformersForward)
+    ids = ids_of(1, 30)
+    engine = Engine(model, 128)
+    assert write(model, request(ids), 128) == list(engine.stream(request(ids))) == expected(model, ids)
+    edited = [*ids[:20], *ids_of(2, 5)]
+    assert list(engine.stream(request(edited))) == expected(model, edited)
+    engine.close()
