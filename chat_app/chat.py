@@ -156,7 +156,16 @@ def likeliest_reply(model: Any, encoder: Encoder, conversation: Conversation, ma
         DataError: as stream_reply.
     """
     greedy = SamplingConfig(temperature=0, repetition_penalty=1, max_new_tokens=max_new_tokens)
-    _, request = _request(encoder, conversation, greedy, "")
+    return reply_without_engine(model, encoder, conversation, greedy)
+
+
+def reply_without_engine(model: Any, encoder: Encoder, conversation: Conversation, sampling: SamplingConfig) -> str:
+    """The reply of a model that has no engine, in this thread; stop texts are not looked for.
+
+    Raises:
+        DataError: as stream_reply.
+    """
+    _, request = _request(encoder, conversation, sampling, "")
     text = _ReplyText(encoder.tokenizer, (), [])
     for token in write(model, request, encoder.window):
         if token not in request.end_ids:

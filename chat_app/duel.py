@@ -106,6 +106,13 @@ class Duel:
             return vote
         return "b" if (vote == "first") == self._swapped[number] else "a"
 
+    def replies(self, number: int) -> tuple[str, str] | None:
+        """What the models a and b answered on a card; None before the vote, so that nothing is given away."""
+        if number not in self._votes:
+            return None
+        card = self.cards[number]
+        return (card.second, card.first) if self._swapped[number] else (card.first, card.second)
+
     def score(self, name_a: str, name_b: str) -> Score:
         """The score of the votes so far."""
         winners = (self.winner(number) for number in self._votes)

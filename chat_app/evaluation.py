@@ -15,7 +15,7 @@ from chat_app.errors import DataError
 from chat_app.likelihood import Likelihood, likelihood
 
 REPLY_TOKENS = 64
-ROWS_AT_ONCE = 2048
+ROWS_AT_ONCE = 512  # Measured between two calls of `progress`: enough to be packed well, few enough to stop soon.
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,10 @@ class Evaluation:
         perplexity: exp(negative log-likelihood / learned tokens).
         bits_per_byte: negative log-likelihood in bits over the UTF-8 bytes of the learned turns.
         bleu, distinct_1, distinct_2, reward, penalty: of the likeliest replies, as in `scoring`; None where none was
-        drawn. conversations: how many were read. learned_tokens: over how many tokens the likelihood is taken.
+            drawn.
+        reply_words: how many words a reply has on average; None where none was drawn.
+        conversations: how many were read.
+        learned_tokens: over how many tokens the likelihood is taken.
         replies: how many replies were drawn.
     """
 
@@ -37,6 +40,7 @@ class Evaluation:
     distinct_2: float | None
     reward: float | None
     penalty: float | None
+    reply_words: float | None
     conversations: int
     learned_tokens: int
     replies: int
@@ -63,7 +67,7 @@ def evaluate(
     Args:
         precision: in which the model computes.
         most_replies: draw the likeliest reply to at most this many conversations, spread evenly; 0 draws none.
-        progress: told what is being done.
+        progress: told what is being done; it may raise to stop the work.
 
     Raises:
         DataError: nothing in the conversations is learned.
@@ -80,11 +84,11 @@ def evaluate(
             part = likelihood(model, rows, packer, precision)
             total, tokens = total + part.total, tokens + part.tokens
             rows = []
-            progress(f"{number} of {len(conversations)} conversations")
+            progress(f"Read {number:,} of {len(conversations):,} conversations.")
     if not tokens:
         raise DataError("There is nothing to measure: no reply was found.", advice="Try --learn all.")
     found = Likelihood(total, tokens)
-    replies, references = _replies(model, encoder, conversations, most_replies)
+    replies, references = _replies(model, encoder, conversations, most_replies, progress)
     return Evaluation(
         perplexity=found.perplexity,
         bits_per_byte=found.bits / size if size else float("nan"),
@@ -93,6 +97,7 @@ def evaluate(
         distinct_2=scoring.distinct(replies, 2) if replies else None,
         reward=scoring.reward(replies, references) if replies else None,
         penalty=scoring.penalty(replies) if replies else None,
+        reply_words=scoring.mean_words(replies) if replies else None,
         conversations=len(conversations),
         learned_tokens=tokens,
         replies=len(replies),
@@ -106,13 +111,19 @@ def _bytes_of(encoder: Encoder, row: Example, marks: frozenset[int]) -> int:
 
 
 def _replies(
-    model: Any, encoder: Encoder, conversations: Sequence[Conversation], most: int
+    model: Any,
+    encoder: Encoder,
+    conversations: Sequence[Conversation],
+    most: int,
+    progress: Callable[[str], None],
 ) -> tuple[list[str], list[str]]:
     """The likeliest last replies, and what was really said there."""
     answered = [one for one in conversations if one.replies and one.turns[0].role == "user"]
     every = max(1, -(-len(answered) // most)) if most else len(answered) + 1
+    chosen = answered[::every] if most else []
     replies, references = [], []
-    for conversation in answered[::every] if most else []:
+    for number, conversation in enumerate(chosen):
+        progress(f"Wrote {number:,} of {len(chosen):,} replies.")
         last = max(index for index, turn in enumerate(conversation.messages) if turn.role == "assistant")
         prompt = Conversation(conversation.messages[:last])
         replies.append(likeliest_reply(model, encoder, prompt, REPLY_TOKENS))

@@ -1,4 +1,4 @@
-"""Numbers for replies: BLEU, distinct-n, reward and penalty. Pure text in, numbers out."""
+"""Numbers for replies: BLEU, distinct-n, reward, penalty and length. Pure text in, numbers out."""
 
 from __future__ import annotations
 
@@ -54,3 +54,9 @@ def penalty(replies: Sequence[str]) -> float:
         repeats += sum(first == second for first, second in pairwise(said))
         total += len(said)
     return repeats / total if total else 0.0
+
+
+def mean_words(replies: Sequence[str]) -> float:
+    """How many words a reply has on average; punctuation marks are no words."""
+    counts = [sum(word[0].isalnum() or word[0] == "_" for word in words(reply)) for reply in replies]
+    return sum(counts) / len(counts) if counts else 0.0

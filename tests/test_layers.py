@@ -14,12 +14,13 @@ PACKAGE = Path(__file__).resolve().parent.parent / "chat_app"
 # A part imports only what stands above it.
 ORDER = """
 errors cache conversation formats settings config templates encoding reading checking split plain_text scoring material
-questions runs recipe followup collection run_comparison ranks wording curves verdict originality duel corrections cards
+questions runs recipe followup collection run_comparison ranks wording curves verdict originality copies duel comparison
+corrections cards
 sampling batching devices likelihood recognition memory model_checks adapter_files model_folder adapters merged_weights
 optimizers lesson rows hub_data run_writer shares training
 linear key_values prefixes forward gpt2_weights gpt2_forward request thread_pace engine
-model_files model_engine recommended models merging methods memory_plan pace rehearsal fitting chat evaluation convmodel
-export_card exporting gathering teaching pretraining from_nothing jobs services
+model_files model_engine recommended models merging methods memory_plan pace rehearsal fitting chat evaluation measuring
+convmodel export_card exporting gathering teaching correcting pretraining from_nothing jobs services
 """.split()  # noqa: SIM905 - a list of so many would be a line each.
 DOORS = ["cli", "api", "ui"]
 PURE = ORDER[: ORDER.index("cards") + 1]

@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from chat_app.cli import data, export, models, talk, teach
+from chat_app.cli import data, export, measure, models, talk, teach
 from chat_app.errors import ChatAppError, Elsewhere
 
 
@@ -51,6 +51,6 @@ def _parser() -> argparse.ArgumentParser:
         description="Talk to a GPT-2 dialogue model, teach it from your conversations, talk to the result.",
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for group in (talk, teach, data, models, export):
+    for group in (talk, measure, teach, data, models, export):
         group.add_commands(commands)
     return parser

@@ -1,4 +1,4 @@
-"""The commands that use a model: serve, chat, generate, evaluate."""
+"""The commands that use a model: serve, chat, generate."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from chat_app.cli.flags import add_settings, read_paths, settings_of
-from chat_app.config import AUTOMATIC, STARTER, LoadConfig, Paths, SamplingConfig
+from chat_app.config import STARTER, LoadConfig, Paths, SamplingConfig
 from chat_app.conversation import Conversation
 from chat_app.errors import DataError
 
@@ -40,14 +39,6 @@ def add_commands(commands: Any) -> None:
     generate.add_argument("--output", required=True, metavar="F", help="the same lines, with `reply`")
     add_settings(generate, SamplingConfig)
     generate.set_defaults(command=_generate)
-
-    evaluate = commands.add_parser("evaluate", help="measure a model on conversations")
-    _add_model(evaluate)
-    evaluate.add_argument("--data", required=True, nargs="+", metavar="FILE")
-    evaluate.add_argument("--learn", choices=("replies", "all"), default="replies", help="which turns are measured")
-    evaluate.add_argument("--replies", type=int, default=100, metavar="N", help="draw at most N replies (default: 100)")
-    evaluate.add_argument("--json", action="store_true", help="as JSON")
-    evaluate.set_defaults(command=_evaluate)
 
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
@@ -170,46 +161,3 @@ def prompt_of(conversation: Conversation) -> Conversation | None:
     if not messages or messages[-1].role != "user":
         return None
     return Conversation(messages)
-
-
-def _evaluate(options: argparse.Namespace) -> None:
-    from chat_app.evaluation import evaluate
-    from chat_app.reading import read_files
-
-    reading = read_files(read_paths(options.data), need_reply=options.learn == "replies")
-    model, encoder, precision = _for_measuring(options)
-    found = evaluate(
-        model,
-        encoder,
-        reading.conversations,
-        options.learn,
-        precision=precision,
-        most_replies=options.replies,
-        progress=lambda line: print(line, file=sys.stderr),
-    )
-    if options.json:
-        print(json.dumps(found.as_dict()))
-        return
-    for name, value in found.as_dict().items():
-        print(f"{name.replace('_', ' '):>15}  {'-' if value is None else f'{value:,.4g}'}")
-
-
-def _for_measuring(options: argparse.Namespace) -> tuple[Any, Any, str]:
-    """A model without an engine, its encoder, and what to compute in.
-
-    The weights are in float32 and, where that is fast, matrices are multiplied in bfloat16, as in training; another
-    precision that is asked for is that of the weights.
-    """
-    from chat_app.devices import resolve_precision
-    from chat_app.encoding import Encoder
-    from chat_app.formats import get_format
-    from chat_app.models import fit_embeddings, load_parts
-
-    asked = settings_of(options, LoadConfig)
-    config = replace(asked, precision="float32") if asked.precision == AUTOMATIC else asked
-    model, tokenizer, files, recognised = load_parts(options.model, config, Paths.default())
-    name = recognised.format if config.format == AUTOMATIC else config.format
-    encoder = Encoder(tokenizer, get_format(name), files.window)
-    fit_embeddings(model, tokenizer)
-    precision = resolve_precision(AUTOMATIC, model.device.type) if asked.precision == AUTOMATIC else "float32"
-    return model, encoder, precision

@@ -18,6 +18,8 @@ from chat_app.errors import ChatAppError, ModelError
 from chat_app.services import Services
 from chat_app.ui import model_choices, words
 from chat_app.ui.controls import Controls
+from chat_app.ui.copied import CopiedMarks
+from chat_app.ui.corrections_panel import CorrectionsPanel
 from chat_app.ui.escape import clean, shown, warn
 from chat_app.ui.talk import Talk, Turn, check_length
 from chat_app.ui.turns_view import rows_of, turns_value, turns_view
@@ -48,6 +50,8 @@ class ChatTab:
     def __init__(self, services: Services, visitors: Visitors, token: Any):
         self.services, self.visitors, self.token = services, visitors, token
         self.sampling = Controls(SamplingConfig)
+        self.copied = CopiedMarks(services, visitors, token)
+        self.corrections = CorrectionsPanel(services, visitors, token)
 
     def draw(self) -> None:
         """Put the components where the page is being built."""
@@ -77,6 +81,8 @@ class ChatTab:
         self.picker = gr.Dropdown([], label="Model", elem_id="chat-model", visible=not is_shared, filterable=False)
         self.about = gr.HTML("", elem_id="chat-model-about", apply_default_css=False)
         self.clear = gr.Button("New conversation", size="md", elem_id="clear")
+        self.copied.draw()
+        self.corrections.draw()
         with gr.Accordion("Tell it who it is", open=False, elem_id="system-panel"):
             self.system = gr.Textbox(
                 label="System text",
@@ -102,10 +108,14 @@ class ChatTab:
             "concurrency_id": "reply",
         }
         quick: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "queue": False}
-        self.box.submit(self.send, [self.box, self.talk, *settings], **stream)
-        self.view.suggest(self.suggest, [self.talk, *settings], **stream)
-        self.view.again(self.again, [self.talk, *settings], **stream)
-        self.view.edited(self.edit, [self.talk, *settings], **stream)
+        replies = [
+            self.box.submit(self.send, [self.box, self.talk, *settings], **stream),
+            self.view.suggest(self.suggest, [self.talk, *settings], **stream),
+            self.view.again(self.again, [self.talk, *settings], **stream),
+            self.view.edited(self.edit, [self.talk, *settings], **stream),
+        ]
+        self.copied.connect(replies, self.talk, self.view, self.show)
+        self.corrections.connect(self.view, self.talk, self.system, self.show)
         self.view.takeback(self.take_back, [self.talk, self.box], [self.view, self.box], **quick)
         self.box.stop(self.stop, [self.talk], None, **quick)
         self.clear.click(self.start_anew, [self.talk], [self.view, self.box], **quick)
@@ -124,7 +134,7 @@ class ChatTab:
     @property
     def parts(self) -> list[Any]:
         """What shows which model is in use; `look` fills it."""
-        return [self.picker, self.about, self.waiting, self.view]
+        return [self.picker, self.about, self.waiting, self.copied.switch, self.view]
 
     def look(self, talk: Talk, token: str, request: gr.Request) -> tuple[Any, ...]:
         """The model in use, and the conversation unless a reply is being written."""
@@ -137,7 +147,7 @@ class ChatTab:
         loaded = self.services.models.here(talk.model)
         greeting = "Say hello, or try one of these:" if loaded else "No model is loaded. Choose one to begin."
         return turns_value(
-            rows_of(talk.turns) if writing is None else rows_of([*talk.turns, writing]),
+            rows_of(talk.turns if writing is None else [*talk.turns, writing], self.corrections.can_teach),
             is_busy=writing is not None,
             name=model_choices.name_of(self.services, loaded),
             greeting=greeting,
@@ -238,6 +248,7 @@ class ChatTab:
         loaded = models.current if talk.model is None else models.guest(talk.model)
         if loaded is None:
             raise ModelError("No model is loaded.", advice="Choose one on the Models page.")
+        turn.model = loaded.name
         drawn = 0.0
         parts = follow_reply(loaded, talk.conversation(system), sampling, stopped=ticket)
         try:
@@ -281,17 +292,18 @@ class ChatTab:
             self.services.models.guest(model)
             talk.model = model
 
-    def _head(self, talk: Talk, token: str, request: gr.Request) -> tuple[Any, Any, Any]:
-        """The picker, the line about the model that answers, and whether to look for one again."""
+    def _head(self, talk: Talk, token: str, request: gr.Request) -> tuple[Any, Any, Any, Any]:
+        """The picker, the line about the model that answers, whether to look for one again, the switch for copies."""
         loaded = self.services.models.here(talk.model)
         line = f'<p class="quiet">{shown(model_choices.describe(loaded))}</p>'
         timer = gr.Timer(active=loaded is None and talk.model is None)
         visitor = self.visitors.name(token, request)
+        switch = self.copied.visible(loaded, visitor)
         if self.services.rules.is_shared:
             rows = model_choices.own_choices(self.services, visitor, talk.model)
-            return gr.Dropdown(choices=rows, value=talk.model or model_choices.IN_USE), line, timer
+            return gr.Dropdown(choices=rows, value=talk.model or model_choices.IN_USE), line, timer, switch
         rows = model_choices.choices(self.services, visitor)
-        return gr.Dropdown(choices=rows, value=loaded.name if loaded is not None else None), line, timer
+        return gr.Dropdown(choices=rows, value=loaded.name if loaded is not None else None), line, timer, switch
 
 
 def note_of(end: Any) -> str:

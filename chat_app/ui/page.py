@@ -1,4 +1,4 @@
-"""The whole page: a header and three tabs, and what happens between them."""
+"""The whole page: a header and four tabs, and what happens between them."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from typing import Any
 import gradio as gr
 
 from chat_app.errors import ChatAppError
+from chat_app.runs import Run
 from chat_app.services import Services
 from chat_app.ui.chat_tab import ChatTab
 from chat_app.ui.escape import warn
+from chat_app.ui.evaluate_tab import EvaluateTab
 from chat_app.ui.models_tab import ModelsTab, card
 from chat_app.ui.talk import Talk
 from chat_app.ui.teach_tab import TeachTab
@@ -17,7 +19,7 @@ from chat_app.ui.theme import ASSETS, TITLE
 from chat_app.ui.visitor import STORAGE_KEY, Visitors
 
 CACHE_SECONDS = (3600, 6 * 3600)  # How often the cache of uploads is looked through, and how old they may become.
-CHAT, TEACH, MODELS = "chat", "teach", "models"
+CHAT, TEACH, EVALUATE, MODELS = "chat", "teach", "evaluate", "models"
 
 
 def build_page(services: Services) -> gr.Blocks:
@@ -42,6 +44,7 @@ class _Page:
         self.token = gr.BrowserState("", storage_key=STORAGE_KEY, secret=TITLE)
         self.chat = ChatTab(self.services, self.visitors, self.token)
         self.teach = TeachTab(self.services, self.visitors, self.token)
+        self.evaluate = EvaluateTab(self.services, self.visitors, self.token)
         self.models = ModelsTab(self.services, self.visitors, self.token)
         gr.HTML(_header(self.services.rules.is_shared), elem_id="header", apply_default_css=False)
         with gr.Tabs(elem_id="tabs") as self.tabs:
@@ -49,18 +52,22 @@ class _Page:
                 self.chat.draw()
             with gr.Tab("Teach", id=TEACH, render_children=True) as teach:
                 self.teach.draw(self.chat_with, [self.tabs, *self.chat.parts], self.chat.talk)
+            with gr.Tab("Evaluate", id=EVALUATE, render_children=True) as evaluate:
+                self.evaluate.draw()
             with gr.Tab("Models", id=MODELS, render_children=True) as models:
                 self.models.draw()
         self.models.connect()
-        self._connect(page, chat, teach, models)
+        self._connect(page, chat, teach, evaluate, models)
 
-    def _connect(self, page: gr.Blocks, chat: gr.Tab, teach: gr.Tab, models: gr.Tab) -> None:
+    def _connect(self, page: gr.Blocks, chat: gr.Tab, teach: gr.Tab, evaluate: gr.Tab, models: gr.Tab) -> None:
         quick: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "queue": False}
         page.load(self.visitors.issue, [self.token], [self.token], **quick).then(
             self.open, [self.token, self.chat.talk], [*self.chat.parts, *self.teach.runs.outputs], **quick
-        )
+        ).then(self.chat.corrections.look, [self.token], self.chat.corrections.outputs, **quick)
+        self.chat.corrections.connect_teaching(self.chat.talk, self.watch, [self.tabs, *self.teach.runs.outputs])
         chat.select(self.chat.look, [self.chat.talk, self.token], self.chat.parts, **quick)
         teach.select(self.show_teach_tab, [self.token, self.teach.model], [self.teach.model], **quick)
+        evaluate.select(self.evaluate.look, self.evaluate.chosen, self.evaluate.outputs, **quick)
         models.select(self.show_models_tab, [self.token], [self.models.card, self.models.name], **quick).then(
             self.models.measure, **self.models.measured
         )
@@ -73,6 +80,10 @@ class _Page:
             warn(error)
             return (gr.skip(),) * (len(self.chat.parts) + len(self.teach.runs.outputs))
         return *self.chat.look(talk, token, request), *self.teach.runs.begin(visitor)
+
+    def watch(self, run: Run, visitor: str) -> tuple[Any, ...]:
+        """Go to a run that has just been queued."""
+        return gr.Tabs(selected=TEACH), *self.teach.runs.show(run, self.services.runs_of(visitor))
 
     def show_teach_tab(self, token: str, chosen: str, request: gr.Request) -> Any:
         """The models to start from may have become more."""

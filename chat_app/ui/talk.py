@@ -13,15 +13,28 @@ from chat_app.errors import UserError
 
 LONGEST_MESSAGE = 20_000
 MOST_TURNS = 1_000
+CHANGED = "Changed by hand."
 
 
 @dataclass
 class Turn:
-    """What one side said. `note` is the quiet line under a reply."""
+    """What one side said.
+
+    Attributes:
+        note: the quiet line under a reply.
+        model: which model wrote it, by its name; empty where a person did.
+        original: what the model had said before a person put it right.
+        kept: the name of the correction that was made of it; empty where there is none.
+        mark: whether it is copied: kind, label and why; None while nobody asked.
+    """
 
     role: Role
     text: str
     note: str = ""
+    model: str = ""
+    original: str | None = None
+    kept: str = ""
+    mark: dict[str, str] | None = None
 
 
 @dataclass
@@ -118,7 +131,11 @@ class Talk:
         check_length(text)
         if not text:
             raise UserError("An empty message cannot be sent.", advice="Undo it instead.")
-        self.turns[at] = Turn(turn.role, text, "Changed by hand." if turn.role == "assistant" else "")
+        if turn.role == "user":
+            self.turns[at] = Turn("user", text)
+        else:
+            before = turn.text if turn.original is None else turn.original
+            self.turns[at] = Turn("assistant", text, CHANGED, original=before)
         del self.turns[at + 1 :]
         self._changed()
         return turn.role == "user"
@@ -136,6 +153,18 @@ class Talk:
         """
         head = [Message("system", system)] if system.strip() else []
         return Conversation.from_messages([*head, *(Message(one.role, one.text) for one in self.turns)])
+
+    def corrected(self, index: object, system: str = "") -> tuple[Conversation, Turn]:
+        """A reply that a person has put right, and the conversation up to it.
+
+        Raises:
+            UserError: there is no such reply, or it is still the model's own.
+        """
+        at = self._at(index)
+        turn = self.turns[at]
+        if turn.original is None or not at:
+            raise UserError("This reply was not changed.", advice="Change it first, with the pencil under it.")
+        return Talk(self.turns[:at]).conversation(system), turn
 
     def _at(self, index: object) -> int:
         """An index that the page sent, if there is such a turn."""

@@ -114,7 +114,21 @@ function build(item, row, index, options) {
     note.textContent = row.note;
     item.append(note);
   }
+  if (row.mark) item.append(mark(row.mark));
   if (options.tools) item.append(tools(item, row, index));
+}
+
+function mark(value) {  // Whether the reply is copied: the reason is shown by a click, for fingers have no pointer to rest.
+  const line = document.createElement("details");
+  const badge = document.createElement("summary");
+  const why = document.createElement("span");
+  line.className = "copied";
+  badge.className = `copy-badge ${value.kind.replaceAll(" ", "-")}`;
+  badge.textContent = value.label;
+  why.className = "why";
+  why.textContent = value.why;
+  line.append(badge, why);
+  return line;
 }
 
 function tools(item, row, index) {
@@ -125,6 +139,14 @@ function tools(item, row, index) {
   const isReply = row.role === "assistant";
   bar.append(tool("again", isReply ? "Another reply" : "Answer this again", () => trigger("again", { index })));
   if (isReply) bar.append(tool("undo", "Undo: take the message and its reply back", () => trigger("takeback", { index })));
+  if (row.teach) {
+    const teach = document.createElement("button");
+    teach.type = "button";
+    teach.className = "teach-this";
+    teach.textContent = "Teach this";
+    teach.addEventListener("click", () => trigger("teach", { index }));
+    bar.append(teach);
+  }
   return bar;
 }
 

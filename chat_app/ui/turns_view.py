@@ -18,7 +18,7 @@ SCRIPT = Path(__file__).with_name("turns.js")
 
 
 def turns_view(value: dict[str, Any], *, label: str, elem_id: str, visible: bool = True) -> gr.HTML:
-    """The component. Its events are again, takeback, edited and suggest."""
+    """The component. Its events are again, takeback, edited, teach and suggest."""
     return gr.HTML(
         value,
         html_template='<div class="turns-frame"></div>',
@@ -44,7 +44,8 @@ def turns_value(
     """What the component shows.
 
     Args:
-        rows: role, text and note of each turn; a "group" heads the turns of one of several conversations.
+        rows: role, text and note of each turn; "mark" tells whether it is copied, "teach" offers to teach it; a "group"
+            heads the turns of one of several conversations.
         is_busy: whether the last turn is being written.
         is_readonly: no buttons.
         name: of the model.
@@ -62,6 +63,14 @@ def turns_value(
     }
 
 
-def rows_of(turns: Iterable[Turn]) -> list[dict[str, Any]]:
-    """The turns of a talk, to be shown."""
-    return [{"role": one.role, "text": one.text, "note": one.note} for one in turns]
+def rows_of(turns: Iterable[Turn], can_teach: bool = False) -> list[dict[str, Any]]:
+    """The turns of a talk, to be shown. Those that a person has put right can be taught where that is possible."""
+    rows = []
+    for one in turns:
+        row: dict[str, Any] = {"role": one.role, "text": one.text, "note": one.note}
+        if one.mark is not None:
+            row["mark"] = one.mark
+        if can_teach and one.original is not None and not one.kept:
+            row["teach"] = True
+        rows.append(row)
+    return rows

@@ -1,0 +1,133 @@
+"""Copied or new: what a taught model answers to questions, and how much of that stands in what it learned."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import gradio as gr
+
+from chat_app.conversation import Conversation
+from chat_app.copies import Copy, RunSources
+from chat_app.errors import ChatAppError, DataError
+from chat_app.measuring import prompts_of, replies_of
+from chat_app.reading import Problem, iterate
+from chat_app.runs import Run
+from chat_app.teaching import sample_prompts
+from chat_app.ui import words
+from chat_app.ui.background import Tell
+from chat_app.ui.bench import Bench, reason_of
+from chat_app.ui.data_report import working
+from chat_app.ui.escape import shown
+
+QUESTIONS, MOST_QUESTIONS = 12, 60
+ABOUT = """<p class="quiet">Does it answer in its own words, or has it learned yours by heart? It is asked the questions
+that were pinned when it learned, then others of your conversations. Nothing here leaves this program.</p>"""
+Row = tuple[str, str, Copy]
+
+
+class CopiesPanel:
+    """The components and what they do.
+
+    Args:
+        bench: chooses and works.
+    """
+
+    title = "Copied or new"
+
+    def __init__(self, bench: Bench):
+        self.bench = bench
+
+    def draw(self) -> None:
+        """Put the components where the page is being built."""
+        gr.HTML(ABOUT, apply_default_css=False)
+        self.count = gr.Slider(
+            1, MOST_QUESTIONS, value=QUESTIONS, step=1, label="Questions to ask", elem_id="copies-count"
+        )
+        self.start = gr.Button("Look for copies", variant="primary", size="md", elem_id="copies-start")
+        self.report = gr.HTML("", elem_id="copies-report", apply_default_css=False)
+
+    def connect(self, choice: list[Any], busy: list[Any], long: dict[str, Any], quick: dict[str, Any]) -> list[Any]:
+        """Join the events; those that Stop ends are returned."""
+        return [self.start.click(self.look, [*choice[:2], self.count], [*busy, self.report], **long)]
+
+    def look(self, token: str, after: str, count: float, request: gr.Request) -> Iterator[tuple[Any, ...]]:
+        """Ask, and search for every reply in what was learned."""
+        try:
+            visitor = self.bench.visitors.name(token, request)
+            run, subject = self.bench.run(after, visitor), self.bench.subject(after, visitor)
+            most = _whole(count)
+        except ChatAppError as error:
+            yield gr.Row(visible=False), "", _refused(error)
+            return
+
+        def do(tell: Tell) -> list[Row]:
+            paths = self.bench.services.paths
+            tell("Looking through what it learned.")
+            sources = RunSources.open(run, paths, tell)
+            prompts = questions_of(run, most)
+            replies = replies_of(subject.name, prompts, paths, told=tell)
+            return [
+                (prompt.turns[-1].text, reply, sources.look(reply))
+                for prompt, reply in zip(prompts, replies, strict=True)
+            ]
+
+        work = self.bench.work(do)
+        for text in work:
+            yield gr.Row(visible=True), working(text or "Beginning."), gr.skip()
+        try:
+            report = report_of(work.result())
+        except Exception as error:  # The page's edge: whatever happened, the page is ready again.
+            report = _refused(error)
+        yield gr.Row(visible=False), "", report
+
+
+def questions_of(run: Run, most: int) -> list[Conversation]:
+    """The run's pinned questions, then openings that it kept aside, then some that it learned.
+
+    Raises:
+        DataError: there is nothing to ask.
+    """
+    found = {one.turns[-1].text: one for one in sample_prompts(run)}
+    for name in ("valid.jsonl", "train.jsonl"):
+        path = run.data / name
+        if len(found) < most and path.is_file() and path.stat().st_size:
+            said = (item.conversation for item in iterate(path, need_reply=False) if not isinstance(item, Problem))
+            for one in prompts_of(said, most + len(found)):
+                found.setdefault(one.turns[-1].text, one)
+    if not found:
+        raise DataError("There is nothing to ask this model.")
+    return list(found.values())[:most]
+
+
+def report_of(rows: Sequence[Row]) -> str:
+    """The replies with their badges."""
+    kinds = Counter(copy.kind for *_, copy in rows)
+    counted = words.count(len(rows), "reply", "replies")
+    head = f"Of {counted}: {kinds['copied']} copied, {kinds['partly copied']} partly copied, {kinds['new']} new."
+    body = "".join(
+        f'<tr><th scope="row">{shown(prompt)}</th><td data-name="Reply">{shown(reply)}</td>'
+        f'<td data-name="Copied?">{badge_of(copy)}<span class="why">{shown(copy.sentence)}</span></td></tr>'
+        for prompt, reply, copy in rows
+    )
+    return (
+        f'<p class="verdict-line">{shown(head)}</p><table class="samples copies"><thead><tr>'
+        f'<th scope="col">Question</th><th scope="col">Reply</th><th scope="col">Copied?</th></tr></thead>'
+        f"<tbody>{body}</tbody></table>"
+    )
+
+
+def badge_of(copy: Copy) -> str:
+    """A small mark in the colour of its kind."""
+    return f'<span class="copy-badge {copy.kind.replace(" ", "-")}">{shown(copy.label)}</span>'
+
+
+def _whole(number: object) -> int:
+    if isinstance(number, bool) or not isinstance(number, (int, float)) or not 1 <= number <= MOST_QUESTIONS:
+        raise DataError(f"1 to {MOST_QUESTIONS} questions can be asked.")
+    return int(number)
+
+
+def _refused(error: BaseException) -> str:
+    return f'<p class="bad" role="alert">{shown(reason_of(error))}</p>'
