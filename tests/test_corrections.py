@@ -284,7 +284,7 @@ TWELVE = [
 ]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_twelve_corrections_are_answered_as_taught_and_the_rest_is_kept(tmp_path: Path) -> None:
     """The starter, taught by the command with TEACHING_SETTINGS: 11 of 12 as taught, some in other words too, and at
     most 3 % more bits a byte on conversations that it never saw."""
