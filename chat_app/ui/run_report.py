@@ -162,7 +162,11 @@ def _facts(run: Run, state: State, metrics: Metrics, now: float) -> list[tuple[s
         about = run.about()
     except RunError:
         return facts
-    if "train_conversations" in about:
+    if about.get("train_texts"):
+        facts.append(
+            ("Pieces of text", f"{about['train_texts']:,} to learn, {about.get('valid_texts') or 0:,} to test")
+        )
+    if about.get("train_conversations"):
         kept = about.get("valid_conversations") or 0
         facts.append(("Conversations", f"{about['train_conversations']:,} to learn, {kept:,} to test"))
     return facts

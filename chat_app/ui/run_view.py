@@ -175,8 +175,9 @@ class RunView:
     def begin(self, visitor: str) -> tuple[Any, ...]:
         """The view of a page that has just been opened: the newest run at work, else the newest."""
         runs = self.services.runs_of(visitor)
-        active = [run for run in runs if run.state().status in (*ACTIVE, "queued")]
-        return self.show(next(iter([*active, *runs]), None), runs)
+        active = [run for run in runs if run.state().status in ACTIVE]
+        waiting = [run for run in runs if run.state().status == "queued"]
+        return self.show(next(iter([*active, *waiting, *runs]), None), runs)
 
     def look(self, name: str | None, at: Any, seen: dict[str, Any], token: str, request: gr.Request) -> tuple[Any, ...]:
         """What has changed since the last look; nothing else is sent."""

@@ -62,7 +62,7 @@ class RunsPanel:
                     x="step",
                     y="loss",
                     color="run",
-                    title="Loss on what was kept aside (lower is better)",
+                    title="Validation loss (lower is better)",
                     color_title="",
                     height=280,
                     elem_id="compare-plot",
