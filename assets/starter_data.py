@@ -26,6 +26,7 @@ QUESTIONS = ("food", "humor", "emotion", "health", "sports", "movies", "literatu
 TOPIC_SHARE = 4
 # The last lesson: the openings several times, among one in four of the conversations.
 OPENING_TIMES, CHITCHAT_SHARE = 4, 4
+EARLIER, EARLIER_TURNS = 800, 4
 OPENINGS = Path(__file__).with_name("starter_openings.tsv")
 
 
@@ -79,9 +80,27 @@ def finish() -> Iterator[dict[str, Any]]:
             yield record
 
 
+def earlier() -> Iterator[dict[str, Any]]:
+    """A sample of the last lesson that comes with the product: the openings, and a few turns of other conversations. It
+    is mixed in where corrections are taught, so that the rest is not forgotten."""
+    found = list({json.dumps(record): record for record in finish()}.values())
+    openings, others = (
+        [record for record in found if (len(record["turns"]) == 2) is is_short] for is_short in (True, False)
+    )
+    yield from openings
+    every = max(-(-len(others) // EARLIER), 1)
+    for number, record in enumerate(others[::every]):
+        spare = max(len(record["turns"]) - EARLIER_TURNS, 0)
+        start = 2 * (number % (spare // 2 + 1))
+        yield {**record, "turns": record["turns"][start : start + EARLIER_TURNS]}
+
+
 def main(out: Path) -> None:
-    """Write the four files."""
+    """Write the four files, and the sample beside the starter."""
     out.mkdir(parents=True, exist_ok=True)
+    with open(Path(__file__).with_name("starter_earlier.jsonl"), "w", encoding="utf-8") as file:
+        for record in earlier():
+            print(json.dumps(record, ensure_ascii=False), file=file)
     with ExitStack() as stack:
         names = ("chitchat", "heldout", "chatterbot", "finish")
         files = {name: stack.enter_context(open(out / f"{name}.jsonl", "w", encoding="utf-8")) for name in names}

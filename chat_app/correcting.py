@@ -70,8 +70,8 @@ class _Mixture:
 
 
 def _earlier(model: str, paths: Paths) -> Iterator[Conversation]:
-    """What the model learned before: a run's own conversations; for others the openings that the starter knows."""
-    path = paths.assets / "starter_openings.tsv"
+    """What the model learned before: a run's own conversations; for others a sample of what the starter learned."""
+    path = paths.assets / "starter_earlier.jsonl"
     try:
         learned = find_run(paths.runs, model).data / "train.jsonl"
         path = learned if _has_text(learned) else path

@@ -191,7 +191,8 @@ def test_the_starter_is_taught_among_what_the_starter_knows(paths: Paths) -> Non
     kept = corrections_of(paths, "me")
     kept.add(Conversation.from_turns(["When do you open?"]), "Hm.", "At nine.")
     run = prepare_correcting("starter", kept.list(), paths)
-    known = (paths.assets / "starter_openings.tsv").read_text(encoding="utf-8")
+    learned = iterate(paths.assets / "starter_earlier.jsonl", need_reply=False)
+    known = {text for item in learned if isinstance(item, Located) for text in item.conversation.texts}
     others = [row.conversation for row in rows_of(run) if row.conversation.turns[-1].text != "At nine."]
     assert len(others) > 10
     assert all(one.turns[-1].text in known for one in others)
