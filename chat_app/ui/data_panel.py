@@ -187,6 +187,7 @@ class DataPanel:
     def again(self, brought: Brought, *values: Any) -> Iterator[tuple[Any, ...]]:
         """Read the same once more, as the person says that it is meant."""
         if brought.material is None:
+            yield (gr.skip(),) * (len(self.outputs) + 1)  # Nothing at all would empty them.
             return
         try:
             options = self.mapping.options(brought.material.facts, values)
@@ -305,6 +306,7 @@ class DataPanel:
             material = brought.material
             if material is None:
                 warn("There is nothing to download yet.")
+                yield gr.skip(), gr.skip(), gr.skip()
                 return
             folder = Path(self.mended.GRADIO_CACHE) / secrets.token_hex(16)
             folder.mkdir(parents=True)
