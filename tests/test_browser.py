@@ -58,8 +58,8 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     train_tokenizer([ROOT / "sample_data" / "shop.tsv"], 600, folder / "tokenizer")
     tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer")
     set_seed(0)
-    config = GPT2Config(vocab_size=len(tokenizer), n_positions=2048, n_embd=64, n_layer=2, n_head=2)
-    model, encoder = GPT2LMHeadModel(config), Encoder(tokenizer, get_format("roles"), 2048)
+    config = GPT2Config(vocab_size=len(tokenizer), n_positions=8192, n_embd=64, n_layer=2, n_head=2)
+    model, encoder = GPT2LMHeadModel(config), Encoder(tokenizer, get_format("roles"), 8192)
     with torch.no_grad():
         model.transformer.ln_f.bias[0] = 10.0
         model.transformer.wte.weight[:, 0] = 0.0
@@ -195,7 +195,7 @@ def test_an_edited_message_is_answered_anew_and_what_came_after_it_goes(open_pag
 
 def test_stop_ends_a_reply_at_once_and_keeps_what_there_is(open_page: Callable[[], Any]) -> None:
     page = open_page()
-    shorten_replies(page, 2000)
+    shorten_replies(page, 4096)
     page.fill("#message textarea", "Tell me everything")
     page.press("#message textarea", "Enter")
     expect(page.locator("#conversation .turn.assistant .said:not(.waiting)")).to_be_visible()

@@ -69,7 +69,7 @@ def test_system_text_that_fills_the_window_is_an_error(small: Encoder) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(
     lengths=st.lists(st.integers(1, 22), min_size=2, max_size=14),
     learn=st.sampled_from(["replies", "all"]),
