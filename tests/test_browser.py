@@ -267,9 +267,11 @@ def bring(page: Any, file: Path) -> None:
 
 def choose(page: Any, control: str, choice: str) -> None:
     """Pick from a drop-down list."""
-    page.fill(f"{control} input", choice)
-    page.press(f"{control} input", "Enter")
-    expect(page.locator(f"{control} input")).to_have_value(re.compile(choice))
+    box = page.locator(f"{control} input")
+    box.click()
+    page.locator(f'[id^="{box.get_attribute("aria-controls")}-option"]', has_text=choice).click()
+    expect(box).to_have_value(re.compile(choice))
+    expect(box).to_have_attribute("aria-expanded", "false")
 
 
 def test_a_table_is_mapped_mended_and_downloaded(open_page: Callable[[], Any], tmp_path: Path) -> None:
