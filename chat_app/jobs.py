@@ -57,10 +57,10 @@ class Jobs:
         if state.status not in ("queued", *RESUMABLE):
             raise RunError(f"The run {run.id} is {state.status}.", advice="Start a new one.")
         run.clear_stop()
-        run.note(queued=True)
-        with self._order_lock:
+        with self._order_lock:  # Without its place it would stand where it was made: before those that wait already.
             _set_place(run, time.time())
             run.set_state("queued", "Waiting for its turn.")
+            run.note(queued=True)
         self._wake.set()
 
     def stop(self, run: Run) -> None:
