@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 from chat_app.config import Paths, TrainConfig, from_mapping
 from chat_app.conversation import Conversation
 from chat_app.corrections import TEACHING_SETTINGS, Correction, Corrections, mixed
 from chat_app.errors import DataError, RunError
-from chat_app.reading import Located, Problem, iterate
+from chat_app.reading import Located, Problem, conversations_of, has_text
 from chat_app.runs import Run, find_run
 from chat_app.teaching import prepare_run
 
@@ -74,16 +73,10 @@ def _earlier(model: str, paths: Paths) -> Iterator[Conversation]:
     path = paths.assets / "starter_earlier.jsonl"
     try:
         learned = find_run(paths.runs, model).data / "train.jsonl"
-        path = learned if _has_text(learned) else path
+        path = learned if has_text(learned) else path
     except RunError:
         pass  # It is not a run.
     try:
-        for item in iterate(path, need_reply=False):
-            if not isinstance(item, Problem):
-                yield item.conversation
+        yield from conversations_of(path)
     except DataError:  # Without earlier conversations the corrections can be taught all the same.
         return
-
-
-def _has_text(path: Path) -> bool:
-    return path.is_file() and path.stat().st_size > 0

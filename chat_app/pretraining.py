@@ -15,7 +15,7 @@ from chat_app.errors import SettingError
 from chat_app.formats import DEFAULT_FORMAT, get_format
 from chat_app.gathering import Wanted, gathered
 from chat_app.plain_text import is_plain_text, pieces
-from chat_app.reading import Problem, Reading, iterate
+from chat_app.reading import Reading, conversations_of
 from chat_app.runs import Run
 from chat_app.teaching import prepare_run
 
@@ -110,10 +110,8 @@ def texts_of(files: Sequence[Path]) -> Iterator[str]:
     for file in files:
         if is_plain_text(file):
             yield from pieces(file)
-            continue
-        for item in iterate(file, need_reply=False):
-            if not isinstance(item, Problem):
-                yield from (message.text for message in item.conversation.messages)
+        else:
+            yield from (message.text for one in conversations_of(file) for message in one.messages)
 
 
 def new_model(tokenizer: Any, size: str, seed: int = 0) -> Any:

@@ -17,7 +17,7 @@ from chat_app.conversation import Conversation
 from chat_app.encoding import NOT_LEARNED, Encoder, Example, Learn
 from chat_app.errors import DataError
 from chat_app.plain_text import read_pieces
-from chat_app.reading import Problem, iterate
+from chat_app.reading import conversations_of, has_text
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -157,7 +157,8 @@ def _of_conversations(
 ) -> Iterator[list[Example]]:
     done = 0
     try:
-        for conversations in _in_batches(_conversations(file), AT_ONCE):
+        said = conversations_of(file) if has_text(file) else iter(())
+        for conversations in _in_batches(said, AT_ONCE):
             encoder.prepare(text for one in conversations for text in (*one.texts, one.system or ""))
             shapes = (rules.learn, rules.new_share, rules.max_turns)
             yield [row for one in conversations for row in encoder.examples(one, *shapes)]
@@ -227,13 +228,6 @@ def _signature(encoder: Encoder, rules: RowRules | None) -> str:
     template = encoder.tokenizer.chat_template if encoder.format.render is None else ""
     values = [encoder.format.name, sorted(encoder.marks.items()), encoder.window, tokenizer, template]
     return json.dumps([*values, asdict(rules) if rules else "text"], default=str)
-
-
-def _conversations(file: Path) -> Iterator[Conversation]:
-    if file.exists() and file.stat().st_size:
-        for item in iterate(file, need_reply=False):
-            if not isinstance(item, Problem):
-                yield item.conversation
 
 
 def _in_batches(conversations: Iterator[Conversation], size: int) -> Iterator[list[Conversation]]:

@@ -23,7 +23,7 @@ from chat_app.formats import DEFAULT_FORMAT, get_format
 from chat_app.gathering import Wanted, gathered
 from chat_app.material import Material, Told
 from chat_app.plain_text import write_pieces
-from chat_app.reading import Located, Problem, iterate
+from chat_app.reading import Located, Problem, conversations_of, has_text
 from chat_app.runs import Run, new_id
 from chat_app.split import write_split
 
@@ -247,7 +247,7 @@ def sample_prompts(run: Run) -> list[Conversation]:
     prompts: dict[str, Conversation] = {}
     for name in ("valid.jsonl", "train.jsonl"):
         path = run.data / name
-        for conversation in _conversations(path):
+        for conversation in conversations_of(path) if has_text(path) else ():
             first = conversation.turns[0]
             if first.role == "user" and first.text not in prompts and len(first.text) <= 300:
                 prompts[first.text] = conversation.part(0, 1)
@@ -264,13 +264,6 @@ def _sample_replies(model: Any, encoder: Encoder, prompts: Sequence[Conversation
         {"prompt": prompt.turns[-1].text, "reply": likeliest_reply(model, encoder, prompt, SAMPLE_TOKENS)}
         for prompt in prompts
     ]
-
-
-def _conversations(path: Path) -> Iterator[Conversation]:
-    if path.exists() and path.stat().st_size:
-        for item in iterate(path, need_reply=False):
-            if not isinstance(item, Problem):
-                yield item.conversation
 
 
 def _rows(

@@ -143,16 +143,15 @@ def _own_replies(
     """What the run's model answers to openings: those of a file, or those it was not taught, else those it was."""
     from chat_app.conversation import Conversation
     from chat_app.measuring import prompts_of, replies_of
-    from chat_app.reading import Problem, iterate
+    from chat_app.reading import conversations_of, has_text
 
     if not 0 < options.count <= MOST_PROMPTS:
         raise SettingError("count", f"{options.count} prompts cannot be asked.", advice=f"1 to {MOST_PROMPTS:,} can.")
     files = read_paths([options.prompts]) if options.prompts else [run.data / "valid.jsonl", run.data / "train.jsonl"]
     prompts: list[Conversation] = []
     for file in files:
-        if not prompts and file.is_file() and file.stat().st_size:
-            items = iterate(file, need_reply=False)
-            prompts = prompts_of((item.conversation for item in items if not isinstance(item, Problem)), options.count)
+        if not prompts and has_text(file):
+            prompts = prompts_of(conversations_of(file), options.count)
     if not prompts:
         raise DataError("There is nothing to ask the model.", advice="Give a file with --prompts.")
     replies = replies_of(str(run.model), prompts, paths, told=told)

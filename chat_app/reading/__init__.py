@@ -5,11 +5,20 @@ pages.
 """
 
 from chat_app.reading.options import COLUMN_ROLES, ColumnRole, ReadingOptions
-from chat_app.reading.reader import iterate, look, nothing_usable, read_file, read_files
+from chat_app.reading.reader import (
+    conversations_of,
+    has_text,
+    iterate,
+    look,
+    nothing_usable,
+    read_file,
+    read_files,
+)
 from chat_app.reading.report import Column, Located, Look, Part, Problem, Reading, Speaker
 from chat_app.reading.writer import record_of, write_jsonl, write_tsv
 
 __all__ = [
     "COLUMN_ROLES", "Column", "ColumnRole", "Located", "Look", "Part", "Problem", "Reading", "ReadingOptions",
-    "Speaker", "iterate", "look", "nothing_usable", "read_file", "read_files", "record_of", "write_jsonl", "write_tsv",
+    "Speaker", "conversations_of", "has_text", "iterate", "look", "nothing_usable", "read_file", "read_files",
+    "record_of", "write_jsonl", "write_tsv",
 ]  # fmt: skip

@@ -52,6 +52,22 @@ def iterate(
         return _of_members(stack.pop_all(), first, members, options, need_reply)
 
 
+def conversations_of(path: AnyPath, *, need_reply: bool = False) -> Iterator[Conversation]:
+    """Only what is said in a file, without the problems.
+
+    Raises:
+        DataError: as `iterate`, when the first is asked for.
+    """
+    for item in iterate(path, need_reply=need_reply):
+        if not isinstance(item, Problem):
+            yield item.conversation
+
+
+def has_text(path: Path) -> bool:
+    """Whether a file is there and not empty."""
+    return path.is_file() and path.stat().st_size > 0
+
+
 def look(path: AnyPath, *, name: str | None = None, options: ReadingOptions | None = None) -> list[Look]:
     """What a file, or each of the first files of an archive, turns out to be. Files that cannot be read are left out.
 

@@ -15,7 +15,7 @@ from typing import TypeVar
 from chat_app.conversation import Conversation
 from chat_app.errors import ChatAppError, DataError, ModelError, RunError, TooLargeError
 from chat_app.gathering import Wanted, gathered
-from chat_app.reading import Problem, iterate
+from chat_app.reading import conversations_of, has_text
 from chat_app.runs import Run
 from chat_app.services import Services
 from chat_app.ui import model_choices, words
@@ -103,7 +103,7 @@ class Bench:
     def has_kept_aside(self, name: object, visitor: str) -> bool:
         """Whether the run whose model was chosen kept conversations aside."""
         run = self._run(name, visitor)
-        return run is not None and _has_text(run.data / "valid.jsonl")
+        return run is not None and has_text(run.data / "valid.jsonl")
 
     def _run(self, name: object, visitor: str) -> Run | None:
         try:
@@ -121,11 +121,12 @@ class Bench:
         """
         if source == KEPT_ASIDE:
             kept = self.run(after, visitor).data / "valid.jsonl"
-            if not _has_text(kept):
+            if not has_text(kept):
                 raise DataError(
                     "This model kept no conversations aside when it learned.", advice="Bring a file instead."
                 )
-            return lambda tell: _said(kept), "conversations that it kept aside and did not learn"
+            title = "conversations that it kept aside and did not learn"
+            return lambda tell: conversations_of(kept, need_reply=True), title
         paths = [Path(one) for one in files or ()]
         if not paths:
             raise DataError("There is nothing to measure on yet.", advice="Bring a file of conversations.")
@@ -160,16 +161,6 @@ class Bench:
                 self._place.release()
 
         return Work(wait_and_do)
-
-
-def _has_text(path: Path) -> bool:
-    return path.is_file() and path.stat().st_size > 0
-
-
-def _said(path: Path) -> Iterator[Conversation]:
-    for item in iterate(path):
-        if not isinstance(item, Problem):
-            yield item.conversation
 
 
 def reason_of(error: BaseException) -> str:

@@ -12,7 +12,7 @@ from chat_app.conversation import Conversation
 from chat_app.copies import Copy, RunSources
 from chat_app.errors import ChatAppError, DataError
 from chat_app.measuring import prompts_of, replies_of
-from chat_app.reading import Problem, iterate
+from chat_app.reading import conversations_of, has_text
 from chat_app.runs import Run
 from chat_app.teaching import sample_prompts
 from chat_app.ui import words
@@ -92,9 +92,8 @@ def questions_of(run: Run, most: int) -> list[Conversation]:
     found = {one.turns[-1].text: one for one in sample_prompts(run)}
     for name in ("valid.jsonl", "train.jsonl"):
         path = run.data / name
-        if len(found) < most and path.is_file() and path.stat().st_size:
-            said = (item.conversation for item in iterate(path, need_reply=False) if not isinstance(item, Problem))
-            for one in prompts_of(said, most + len(found)):
+        if len(found) < most and has_text(path):
+            for one in prompts_of(conversations_of(path), most + len(found)):
                 found.setdefault(one.turns[-1].text, one)
     if not found:
         raise DataError("There is nothing to ask this model.")
