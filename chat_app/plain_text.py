@@ -5,7 +5,7 @@ A piece is a few pages, cut between paragraphs. Knows nothing of conversations.
 
 from __future__ import annotations
 
-import hashlib
+from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -18,7 +18,7 @@ from chat_app.reading.containers import Member
 from chat_app.reading.files import is_prose
 from chat_app.reading.source import open_source
 from chat_app.reading.texts import storable
-from chat_app.split import last_kept_aside
+from chat_app.split import keep_aside, mark_of
 
 PIECE_CHARACTERS = 16_000
 LONGEST_PARAGRAPH = 4 * PIECE_CHARACTERS
@@ -80,26 +80,21 @@ def write_pieces(
     Returns:
         How many pieces each part has: "train_text", "valid_text".
     """
-    counts: Counter[str] = Counter(train_text=0, valid_text=0)
-    marks = []
-    target = folder / "train_text.jsonl"
-    with target.open("wb") as file:
+    learned, aside = folder / "train_text.jsonl", folder / "valid_text.jsonl"
+    marks = array("q")
+    with learned.open("wb") as file:
         for text in texts:
             file.write(_line(text))
-            marks.append(_mark(text, seed))
+            marks.append(mark_of(f"{seed} {text}".encode("utf-8", "replace")))
             told(len(marks))
-    last = last_kept_aside(marks, valid_share) if kept_aside is None else -1
-    aside = folder / "valid_text.jsonl"
-    learned = folder / ".learned.tmp"
-    with target.open("rb") as lines, learned.open("wb") as train, aside.open("wb") as valid:
-        for line, own in zip(lines, marks, strict=True):
-            (valid if own <= last else train).write(line)
-            counts["valid_text" if own <= last else "train_text"] += 1
+    given = moved = 0
+    with aside.open("wb") as file:
         for text in kept_aside or ():
-            valid.write(_line(text))
-            counts["valid_text"] += 1
-    learned.replace(target)
-    return counts
+            file.write(_line(text))
+            given += 1
+    if kept_aside is None:
+        moved = keep_aside(learned, aside, marks, valid_share)
+    return Counter(train_text=len(marks) - moved, valid_text=given + moved)
 
 
 def read_pieces(file: Path) -> Iterator[str]:
@@ -112,8 +107,3 @@ def read_pieces(file: Path) -> Iterator[str]:
 
 def _line(text: str) -> bytes:
     return orjson.dumps({"text": text}, option=orjson.OPT_APPEND_NEWLINE)
-
-
-def _mark(text: str, seed: int) -> int:
-    said = f"{seed} {text}".encode("utf-8", "replace")
-    return int.from_bytes(hashlib.sha256(said).digest()[:8], "big") >> 1

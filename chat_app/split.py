@@ -40,7 +40,12 @@ def split_conversations(
 def mark(conversation: Conversation, seed: int) -> int:
     """A number of 63 bits that only what is said and the seed decide."""
     said = json.dumps([seed, *[[message.role, message.text] for message in conversation.messages]])
-    return int.from_bytes(hashlib.sha256(said.encode("utf-8", "surrogatepass")).digest()[:8], "big") >> 1
+    return mark_of(said.encode("utf-8", "surrogatepass"))
+
+
+def mark_of(content: bytes) -> int:
+    """A number of 63 bits that only the content decides."""
+    return int.from_bytes(hashlib.sha256(content).digest()[:8], "big") >> 1
 
 
 def last_kept_aside(marks: Iterable[int], valid_share: float) -> int:
@@ -92,10 +97,8 @@ def write_split(
     finally:
         for file in files.values():
             file.close()
-    last = -1 if counts["valid"] else last_kept_aside(marks, valid_share)
-    if last >= 0:
-        _keep_aside(folder, [own <= last for own in marks])
-        kept = sum(own <= last for own in marks)
+    if not counts["valid"]:
+        kept = keep_aside(folder / ".train.tmp", folder / ".valid.tmp", marks, valid_share)
         counts.update(train=-kept, valid=kept)
     for part in files:
         if part == "test" and not counts["test"]:
@@ -105,17 +108,26 @@ def write_split(
     return counts
 
 
-def _keep_aside(folder: Path, is_valid: Sequence[bool]) -> None:
-    """Move these lines from the training part to the validation part."""
-    source = folder / ".train.tmp"
-    with (
-        source.open("rb") as lines,
-        (folder / ".rest.tmp").open("wb") as rest,
-        (folder / ".valid.tmp").open("wb") as aside,
-    ):
-        for line, kept in zip(lines, is_valid, strict=True):
-            (aside if kept else rest).write(line)
-    os.replace(folder / ".rest.tmp", source)
+def keep_aside(source: Path, target: Path, marks: Sequence[int], valid_share: float) -> int:
+    """Move a share of the lines of a file to another one, which then holds nothing else.
+
+    Args:
+        marks: of the lines.
+
+    Returns:
+        How many were moved.
+    """
+    last = last_kept_aside(marks, valid_share)
+    if last < 0:
+        return 0
+    kept = 0
+    rest = source.with_name(f".{source.name}.rest")
+    with source.open("rb") as lines, rest.open("wb") as learned, target.open("wb") as aside:
+        for line, own in zip(lines, marks, strict=True):
+            (aside if own <= last else learned).write(line)
+            kept += own <= last
+    os.replace(rest, source)
+    return kept
 
 
 def _line(item: Located) -> bytes:
