@@ -6,6 +6,7 @@ Ten conversations and a million cost the same memory: the system reads from the 
 from __future__ import annotations
 
 import json
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -42,7 +43,28 @@ class RowRules:
     max_turns: int = 0
 
 
-class Rows(Sequence[Example]):
+class _Numbered(Sequence[Example]):
+    """Rows that can be asked for by number; each kind says what stands at one, from 0."""
+
+    @abstractmethod
+    def _at(self, index: int) -> Example: ...
+
+    @overload
+    def __getitem__(self, index: int) -> Example: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Example]: ...
+
+    def __getitem__(self, index: int | slice) -> Example | list[Example]:
+        length = len(self)
+        if isinstance(index, slice):
+            return [self._at(one) for one in range(*index.indices(length))]
+        if not -length <= index < length:
+            raise IndexError(index)
+        return self._at(index % length)
+
+
+class Rows(_Numbered):
     """Rows on disk.
 
     Args:
@@ -62,18 +84,9 @@ class Rows(Sequence[Example]):
     def __len__(self) -> int:
         return self._length
 
-    @overload
-    def __getitem__(self, index: int) -> Example: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[Example]: ...
-
-    def __getitem__(self, index: int | slice) -> Example | list[Example]:
-        if isinstance(index, slice):
-            return [self[one] for one in range(*index.indices(self._length))]
-        if not -self._length <= index < self._length or self._data is None:
-            raise IndexError(index)
-        row = self._data[index % self._length]
+    def _at(self, index: int) -> Example:
+        assert self._data is not None
+        row = self._data[index]
         labels = [token if learned else NOT_LEARNED for token, learned in zip(row["ids"], row["learned"], strict=True)]
         return Example(row["ids"], row["types"] if self._has_types else None, labels)
 
@@ -82,7 +95,7 @@ class Rows(Sequence[Example]):
         return [] if self._data is None else list(self._data["length"])
 
 
-class Joined(Sequence[Example]):
+class Joined(_Numbered):
     """Rows of conversations, then rows of running text.
 
     Args:
@@ -97,18 +110,8 @@ class Joined(Sequence[Example]):
     def __len__(self) -> int:
         return len(self._first) + len(self._second)
 
-    @overload
-    def __getitem__(self, index: int) -> Example: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[Example]: ...
-
-    def __getitem__(self, index: int | slice) -> Example | list[Example]:
-        if isinstance(index, slice):
-            return [self[one] for one in range(*index.indices(len(self)))]
-        if index < 0:
-            index += len(self)
-        return self._first[index] if 0 <= index < len(self._first) else self._second[index - len(self._first)]
+    def _at(self, index: int) -> Example:
+        return self._first[index] if index < len(self._first) else self._second[index - len(self._first)]
 
     def lengths(self) -> list[int]:
         """Tokens of each row."""

@@ -19,7 +19,7 @@ from chat_app.formats import get_format
 from chat_app.material import gather
 from chat_app.plain_text import is_plain_text, pieces, read_pieces, write_pieces
 from chat_app.reading import Located, Reading, ReadingOptions, read_file
-from chat_app.rows import RowRules, rows_of, text_rows_of
+from chat_app.rows import Joined, RowRules, rows_of, text_rows_of
 from chat_app.split import last_kept_aside, mark, split_conversations, write_split
 from tests.conftest import reading_of
 
@@ -255,6 +255,23 @@ def test_running_text_fills_windows_from_end_to_end(tmp_path: Path, paths: Paths
     assert ids == [token for text in texts for token in (*encoder.text_ids(text), separator)]
     assert {len(row.ids) for row in rows[:-1]} == {64}
     assert all(row.labels == row.ids for row in rows)
+
+
+def test_rows_of_conversations_and_of_text_are_counted_as_one(
+    tmp_path: Path, paths: Paths, tiny_tokenizer: Any
+) -> None:
+    write_split(tmp_path, 0.0, 0, reading_of(3), None)
+    write_pieces(tmp_path, ["It was a dark night. " * 60], None, 0.0, 0)
+    encoder, cache = Encoder(tiny_tokenizer, get_format("roles"), 64), paths.cache_of("rows")
+    said = rows_of(tmp_path / "train.jsonl", encoder, RowRules(), cache)
+    read = text_rows_of(tmp_path / "train_text.jsonl", encoder, cache)
+    both, expected = Joined(said, read), [*said, *read]
+    assert len(read) > len(said) == 3
+    assert [list(both), both[:], both[-2:]] == [expected, expected, expected[-2:]]
+    assert [both[index - len(both)] for index in range(len(both))] == expected
+    for wrong in (len(both), -len(both) - 1):
+        with pytest.raises(IndexError):
+            both[wrong]
 
 
 @pytest.mark.parametrize("content", ["hello\thi\n", '["a", "b"]\n', "User: hi\nBot: hello\n\nUser: a\nBot: b\n", ""])
