@@ -11,11 +11,13 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 CHUNK_BYTES = 1 << 20
 ABANDONED_SECONDS = 6 * 3600.0
+T = TypeVar("T")
 
 
 def digest_of(parts: Iterable[bytes | str | Path]) -> str:
@@ -57,6 +59,27 @@ class Cache:
     def drop(self, key: str) -> None:
         """Remove the entry of that key, which turned out to be damaged."""
         shutil.rmtree(self.folder / key, ignore_errors=True)
+
+    def kept(self, key: str, opened: Callable[[Path], T | None], make: Callable[[Path], object]) -> T | None:
+        """What the entry of that key holds; where there is none, or a damaged one, it is made first.
+
+        Args:
+            opened: what an entry holds, None if it is damaged.
+            make: fills an empty folder.
+
+        Returns:
+            None if even what was made cannot be opened, or was removed at once: the disk is too full for it.
+        """
+        entry = self.find(key)
+        found = opened(entry) if entry else None
+        if found is None:
+            if entry:
+                self.drop(key)
+            with self.making(key) as folder:
+                make(folder)
+            entry = self.find(key)
+            found = opened(entry) if entry else None
+        return found
 
     @contextlib.contextmanager
     def making(self, key: str) -> Iterator[Path]:

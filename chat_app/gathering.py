@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,8 @@ def gathered(
         from chat_app.hub_data import load
 
         hub = wanted.hub
-        items = load(
+        begin = partial(
+            load,
             hub.name,
             config=hub.config or None,
             split=hub.split or None,
@@ -87,7 +89,7 @@ def gathered(
             folders=hub.folders,
         )
         settings = orjson.dumps([asdict(hub), asdict(wanted.options), need_reply]).decode()
-        found = gather_items(items, [settings], hub.name, cache, told)
+        found = gather_items(begin, [settings], hub.name, cache, told)
     return found.with_repairs(wanted.repairs)
 
 

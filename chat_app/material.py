@@ -130,33 +130,49 @@ def gather(
         raise DataError("No file was given.", advice="Give at least one file of conversations.")
     options = options or ReadingOptions()
     shown = list(names or [file.name for file in files])
+
+    def read(gathering: _Gathering) -> None:
+        for file, name in zip(files, shown, strict=True):
+            gathering.looks += look(file, name=name, options=options)
+            gathering.take(iterate(file, name=name, options=options, need_reply=need_reply), name)
+
     settings = json.dumps([VERSION, need_reply, shown, asdict(options)], default=list)
-    try:
-        key = digest_of([settings, *_contents(files)])
-    except OSError as error:
-        closed = not_opened(error)
-        raise DataError(closed.reason, where=Path(error.filename or shown[0]).name, advice=closed.advice) from error
-    found = _found(cache, key)
-    if found is not None:
-        return found
-    with cache.making(key) as folder:
-        _Gathering(folder, told).read(files, shown, options, need_reply)
-    return _kept(cache, key)
+    return _gathered(_key([settings], files), cache, told, read)
 
 
 def gather_items(
-    items: Iterable[Located | Problem], key_parts: Sequence[str], name: str, cache: Cache, told: Told
+    begin: Callable[[], Iterable[Located | Problem]],
+    key_parts: Sequence[str],
+    name: str,
+    cache: Cache,
+    told: Told,
 ) -> Material:
-    """Keep what comes from elsewhere, such as a data set of the Hub; `key_parts` tell its content."""
-    key = digest_of([VERSION, name, *key_parts])
-    found = _found(cache, key)
-    if found is not None:
-        return found
-    with cache.making(key) as folder:
+    """Keep what comes from elsewhere, such as a data set of the Hub, or find what was kept of it before.
+
+    Args:
+        begin: begins to fetch it; not called where it was kept before.
+        key_parts: tell its content.
+    """
+
+    def read(gathering: _Gathering) -> None:
+        gathering.looks.append(Look(name, "hub"))
+        gathering.take(begin(), name)
+
+    return _gathered(_key([VERSION, name, *key_parts]), cache, told, read)
+
+
+def _gathered(key: str, cache: Cache, told: Told, read: Callable[[_Gathering], None]) -> Material:
+    """What is kept under that key; else what `read` lets a gathering take."""
+
+    def make(folder: Path) -> None:
         gathering = _Gathering(folder, told)
-        gathering.take(items, name)
-        gathering.close([Look(name, "hub")])
-    return _kept(cache, key)
+        read(gathering)
+        gathering.close()
+
+    found = cache.kept(key, _opened, make)
+    if found is None:
+        raise DataError("What was read could not be kept.", advice="Free some space on the disk and try again.")
+    return found
 
 
 class _Gathering:
@@ -165,15 +181,9 @@ class _Gathering:
     def __init__(self, folder: Path, told: Told):
         self.folder, self.told = folder, told
         self.files: list[str] = []
+        self.looks: list[Look] = []
         self.parts: Counter[str] = Counter()
         self.turns = self.count = self.problems = 0
-
-    def read(self, files: Sequence[Path], names: Sequence[str], options: ReadingOptions, need_reply: bool) -> None:
-        looks: list[Look] = []
-        for file, name in zip(files, names, strict=True):
-            looks += look(file, name=name, options=options)
-            self.take(iterate(file, name=name, options=options, need_reply=need_reply), name)
-        self.close(looks)
 
     def take(self, items: Iterable[Located | Problem], name: str) -> None:
         places = {file: place for place, file in enumerate(self.files)}
@@ -200,13 +210,22 @@ class _Gathering:
         if self.count == before:
             raise nothing_usable(name, first, missed)
 
-    def close(self, looks: Sequence[Look]) -> None:
+    def close(self) -> None:
         parts = dict(self.parts)
         if not parts.get("train"):
             # A file called "test" that comes alone is simply what the person has.
             parts = {"train": self.count}
-        facts = Facts(tuple(self.files), tuple(looks), self.count, self.turns, parts, self.problems)
+        facts = Facts(tuple(self.files), tuple(self.looks), self.count, self.turns, parts, self.problems)
         (self.folder / FACTS).write_bytes(orjson.dumps(asdict(facts)))
+
+
+def _key(parts: Sequence[str], files: Sequence[Path] = ()) -> str:
+    try:
+        return digest_of([*parts, *_contents(files)])
+    except OSError as error:
+        closed = not_opened(error)
+        where = Path(error.filename or files[0]).name
+        raise DataError(closed.reason, where=where, advice=closed.advice) from error
 
 
 def _contents(files: Sequence[Path]) -> Iterator[Path | str]:
@@ -220,22 +239,6 @@ def _contents(files: Sequence[Path]) -> Iterator[Path | str]:
             yield file
         else:
             raise DataError("There is no such file.", where=file.name, advice="Check the name and the folder.")
-
-
-def _found(cache: Cache, key: str) -> Material | None:
-    """What was gathered before; None where there is nothing, or something damaged."""
-    entry = cache.find(key)
-    found = _opened(entry) if entry else None
-    if entry and found is None:
-        cache.drop(key)
-    return found
-
-
-def _kept(cache: Cache, key: str) -> Material:
-    found = _found(cache, key)
-    if found is None:
-        raise DataError("What was read could not be kept.", advice="Free some space on the disk and try again.")
-    return found
 
 
 def _opened(entry: Path) -> Material | None:

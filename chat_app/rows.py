@@ -142,14 +142,7 @@ def text_rows_of(
 
 def _kept(file: Path, encoder: Encoder, rules: RowRules | None, cache: Cache, batches: Iterator[list[Example]]) -> Rows:
     key = digest_of([VERSION, _signature(encoder, rules), *([file] if file.exists() else [])])
-    entry = cache.find(key)
-    rows = _opened(entry) if entry else None
-    if rows is None:
-        cache.drop(key)
-        with cache.making(key) as folder:
-            _make(folder, batches, encoder.format.has_types)
-        entry = cache.find(key)
-        rows = _opened(entry) if entry else None
+    rows = cache.kept(key, _opened, lambda folder: _make(folder, batches, encoder.format.has_types))
     if rows is None:
         raise DataError("The prepared conversations could not be kept.", advice="Free some space on the disk.")
     return rows

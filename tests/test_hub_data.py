@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from chat_app import hub_data
+from chat_app.config import Paths
 from chat_app.errors import DataError
+from chat_app.gathering import HubData, Wanted, gathered
 from chat_app.reading.options import ReadingOptions
 from chat_app.reading.report import Located, Problem
 
@@ -131,7 +133,19 @@ def test_a_broken_table_says_so(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["../owner", "a/b/c", "/etc", "owner/../x", "x" * 300, "a\0b/c", "https://x/y", "a b/c", "-a/b"]
+    "name",
+    [
+        "../owner",
+        "a/b/c",
+        "/etc",
+        "owner/../x",
+        "x" * 300,
+        "a\0b/c",
+        "https://x/y",
+        "a b/c",
+        "-a/b",
+        "~nobody-of-this-name/x",
+    ],
 )
 def test_only_names_and_downloads_are_taken(name: str) -> None:
     with pytest.raises(DataError, match="is no name of a data set"):
@@ -148,6 +162,15 @@ def test_folders_can_be_forbidden(tmp_path: Path) -> None:
     folder = folder_with(tmp_path, card="", train=[row("a")])
     with pytest.raises(DataError, match="is no name of a data set"):
         hub_data.load(str(folder), folders=False)
+
+
+def test_a_data_set_that_was_read_before_is_not_asked_for_again(
+    tmp_path: Path, paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = Wanted(hub=HubData(str(folder_with(tmp_path, card="", train=[row("a")]))))
+    first = gathered(wanted, paths)
+    monkeypatch.setattr(hub_data, "load", lambda *_, **__: pytest.fail("it was asked for again"))
+    assert gathered(wanted, paths) == first
 
 
 @pytest.mark.parametrize("revision", ["../x", "", "a b", "-x"])
