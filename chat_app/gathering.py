@@ -76,7 +76,7 @@ def gathered(
         names = wanted.names or None
         found = gather(wanted.files, cache, wanted.options, need_reply=need_reply, names=names, told=told)
     else:
-        from chat_app.hub_data import load
+        from chat_app.hub_data import download_of, load
 
         hub = wanted.hub
         begin = partial(
@@ -89,7 +89,8 @@ def gathered(
             folders=hub.folders,
         )
         settings = orjson.dumps([asdict(hub), asdict(wanted.options), need_reply]).decode()
-        found = gather_items(begin, [settings], hub.name, cache, told)
+        folder = download_of(hub.name) if hub.folders else None
+        found = gather_items(begin, [settings], hub.name, cache, told, [folder] if folder else [])
     return found.with_repairs(wanted.repairs)
 
 

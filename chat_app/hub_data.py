@@ -76,16 +76,29 @@ def load(
     return _conversations(shown, splits, options, need_reply)
 
 
+def download_of(name: str) -> Path | None:
+    """The folder on this computer that a name means, where it is one with a download of a data set."""
+    try:
+        folder = Path(name).expanduser()
+    except RuntimeError:  # of a person whom this computer does not know
+        return None
+    return folder.resolve() if _known(name) is None and _is_download(folder) else None
+
+
+def _known(name: str) -> HubName | None:
+    return SHORT_NAMES.get(name.strip().lower().replace("-", "_"))
+
+
 def _place(name: str, revision: str | None, folders: bool) -> tuple[str, str | None]:
     """What to give to the loader: a repository or a folder, and the revision."""
     if revision is not None and (not REVISION.fullmatch(revision) or ".." in revision):
         raise DataError(f"'{revision[:100]}' is no revision.", where=name[:100], advice="Give a branch, tag or commit.")
-    known = SHORT_NAMES.get(name.strip().lower().replace("-", "_"))
+    known = _known(name)
     if known is not None:
         return known.repository, revision or known.revision
-    folder = Path(name).expanduser()
-    if folders and _is_download(folder):
-        return str(folder.resolve()), None
+    folder = download_of(name) if folders else None
+    if folder is not None:
+        return str(folder), None
     if not HUB_NAME.fullmatch(name) or ".." in name or "--" in name or name.endswith((".git", ".ipynb")):
         raise DataError(
             f"'{name[:100]}' is no name of a data set, and no folder with a download of one.",

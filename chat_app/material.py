@@ -146,19 +146,20 @@ def gather_items(
     name: str,
     cache: Cache,
     told: Told,
+    files: Sequence[Path] = (),
 ) -> Material:
     """Keep what comes from elsewhere, such as a data set of the Hub, or find what was kept of it before.
 
     Args:
         begin: begins to fetch it; not called where it was kept before.
-        key_parts: tell its content.
+        key_parts: tell its content, together with that of `files`.
     """
 
     def read(gathering: _Gathering) -> None:
         gathering.looks.append(Look(name, "hub"))
         gathering.take(begin(), name)
 
-    return _gathered(_key([VERSION, name, *key_parts]), cache, told, read)
+    return _gathered(_key([VERSION, name, *key_parts], files), cache, told, read)
 
 
 def _gathered(key: str, cache: Cache, told: Told, read: Callable[[_Gathering], None]) -> Material:
@@ -219,7 +220,7 @@ class _Gathering:
         (self.folder / FACTS).write_bytes(orjson.dumps(asdict(facts)))
 
 
-def _key(parts: Sequence[str], files: Sequence[Path] = ()) -> str:
+def _key(parts: Sequence[str], files: Sequence[Path]) -> str:
     try:
         return digest_of([*parts, *_contents(files)])
     except OSError as error:

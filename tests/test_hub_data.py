@@ -173,6 +173,16 @@ def test_a_data_set_that_was_read_before_is_not_asked_for_again(
     assert gathered(wanted, paths) == first
 
 
+def test_a_download_that_has_changed_is_read_anew(tmp_path: Path, paths: Paths) -> None:
+    folder = folder_with(tmp_path, card="", train=[row("a")])
+    wanted = Wanted(hub=HubData(str(folder)))
+    assert [one.texts[0] for one in gathered(wanted, paths).conversations()] == ["a"]
+    folder_with(tmp_path / "other", card="", train=[row("b"), row("c")])
+    name = "data/train-00000-of-00001.parquet"
+    (tmp_path / "other" / "downloaded" / name).replace(folder / name)
+    assert [one.texts[0] for one in gathered(wanted, paths).conversations()] == ["b", "c"]
+
+
 @pytest.mark.parametrize("revision", ["../x", "", "a b", "-x"])
 def test_revisions_are_checked(revision: str) -> None:
     with pytest.raises(DataError, match="is no revision"):
