@@ -207,7 +207,7 @@ def _explained(error: BaseException, name: str, config: str | None, split: str |
     elif kinds & {"ValueError", "KeyError"} and "config" in said.lower():
         what = f"It has no configuration '{config}'." if config else "It has several configurations."
         advice = f"Choose one of {_choices(said)}." if _choices(said) else "Choose one of those on its page."
-    elif kinds & {"ValueError", "KeyError"} and "split" in said.lower():
+    elif split and kinds & {"ValueError", "KeyError"} and "split" in said.lower():
         what = f"It has no split '{split}'."
         advice = f"Choose one of {_choices(said)}." if _choices(said) else "Choose one of those on its page."
     elif kinds & {"ConnectionError", "Timeout", "TimeoutException", "HTTPError", "HfHubHTTPError", "OSError"}:

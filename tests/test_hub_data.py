@@ -118,6 +118,12 @@ def test_wrong_splits_and_configurations_name_the_right_ones(tmp_path: Path) -> 
     assert short(list(hub_data.load(str(folder), config="two"))) == [(1, "train", ["c", "c!"])]
 
 
+def test_a_download_without_the_files_of_its_card_names_no_split_that_nobody_asked_for(tmp_path: Path) -> None:
+    folder = folder_with(tmp_path, train=[row("a")])
+    with pytest.raises(DataError, match=r"^downloaded: The rows of this data set cannot be read\."):
+        hub_data.load(str(folder))
+
+
 def test_code_is_never_run(tmp_path: Path) -> None:
     folder = folder_with(tmp_path, card="", train=[row("a")])
     (folder / "downloaded.py").write_text("raise SystemExit('this code was run')")
