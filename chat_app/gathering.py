@@ -5,11 +5,11 @@ Files and data sets of the Hub are the same from here on.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import orjson
 
@@ -20,8 +20,11 @@ from chat_app.errors import DataError
 from chat_app.material import Material, Told, gather, gather_items
 from chat_app.reading import ReadingOptions, write_jsonl, write_tsv
 from chat_app.recipe import reading_flags
+from chat_app.rows import WINDOW_LIMIT
 
 CHECK_VERSION = "1"
+TOLD_EVERY = 1_000
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -108,7 +111,7 @@ def checked(
     from chat_app.models import load_tokenizer, window_of
 
     tokenizer = load_tokenizer(model, paths)
-    window = min(window_of(model, paths), 1024)
+    window = min(window_of(model, paths), WINDOW_LIMIT)
     backend = tokenizer.backend_tokenizer
     kept = material.folder / f"check-{digest_of([CHECK_VERSION, str(window), backend.to_str()])}.json"
     try:
@@ -120,10 +123,7 @@ def checked(
         return [len(one.ids) for one in backend.encode_batch_fast(list(texts), add_special_tokens=False)]
 
     checker = Checker(count_tokens=count_tokens, window=window)
-    for number, item in enumerate(material.as_read(), start=1):
-        checker.add(item)
-        if number % 1_000 == 0:
-            told(number)
+    checker.add_all(_counted(material.as_read(), told))
     check = checker.result()
     kept.write_bytes(orjson.dumps(check.to_dict()))
     return check
@@ -141,13 +141,16 @@ def write_mended(material: Material, path: Path, told: Callable[[int], None] = l
     if path.suffix not in (".jsonl", ".tsv"):
         raise DataError(f"Conversations are not written as '{path.suffix}'.", advice="Name it .jsonl or .tsv.")
 
-    def counted() -> Any:
-        for number, conversation in enumerate(material.conversations(), start=1):
-            if number % 1_000 == 0:
-                told(number)
-            yield conversation
-
+    counted = _counted(material.conversations(), told)
     if path.suffix == ".tsv":
-        return write_tsv(counted(), path)
-    write_jsonl(counted(), path)
+        return write_tsv(counted, path)
+    write_jsonl(counted, path)
     return 0
+
+
+def _counted(items: Iterable[T], told: Callable[[int], None]) -> Iterator[T]:
+    """The same, and how many have gone by is told now and then."""
+    for number, item in enumerate(items, start=1):
+        yield item
+        if number % TOLD_EVERY == 0:
+            told(number)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 VERSION = "1"  # Another one, and all rows are made anew.
 ROWS, FACTS = "rows.arrow", "facts.json"
 AT_ONCE = 1_000
+WINDOW_LIMIT = 1024  # The most tokens of a row where nobody asks for more, however many the model sees.
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from contextlib import nullcontext
 from dataclasses import asdict, replace
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from chat_app import ranks
 from chat_app.cards import run_card
@@ -24,13 +24,10 @@ from chat_app.gathering import Wanted, gathered
 from chat_app.material import Material, Told
 from chat_app.plain_text import write_pieces
 from chat_app.reading import Located, Problem, conversations_of, has_text
+from chat_app.rows import WINDOW_LIMIT, Joined, RowRules, Rows, rows_of, text_rows_of
 from chat_app.runs import Run, new_id
 from chat_app.split import write_split
 
-if TYPE_CHECKING:
-    from chat_app.rows import Joined, Rows
-
-WINDOW_LIMIT = 1024
 SAMPLE_PROMPTS = 4
 SAMPLE_TOKENS = 48
 FAILURE = "failure"  # The mark of the one process, of several, that tells what went wrong.
@@ -270,8 +267,6 @@ def _rows(
     run: Run, encoder: Encoder, paths: Paths, interrupted: Callable[[], bool]
 ) -> tuple[Rows | Joined, Rows | Joined]:
     """What is learned and what the model is tested on, as rows."""
-    from chat_app.rows import Joined, RowRules, rows_of, text_rows_of
-
     config = run.config()
     learn: Any = config.learn
     rules = RowRules(learn, 1.0 - config.overlap, config.max_turns)
