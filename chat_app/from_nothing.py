@@ -113,7 +113,7 @@ def prepare_from_nothing(
         tell(f"Learning {plan.vocabulary:,} pieces of words.")
         learn_tokenizer(_some(_all_texts(material, texts), tell), plan.vocabulary, words)
         tell("Making a model that knows nothing yet.")
-        names = [*(material.facts.files if material else ()), *(path.name for path in texts)]
+        names = [*wanted.given, *(path.name for path in texts)]
         facts = {**(about or {}), "files": names, "from_nothing": plan.size, "vocabulary": plan.vocabulary}
         run = prepare_run(
             config,

@@ -55,6 +55,14 @@ class Wanted:
     options: ReadingOptions = field(default_factory=ReadingOptions)
     repairs: frozenset[str] = frozenset()
 
+    @property
+    def given(self) -> list[str]:
+        """What was given, by the names that a person would give again; of a folder only its end is told."""
+        if self.hub is None:
+            return list(self.names or (file.name for file in self.files))
+        folder = Path(self.hub.name)
+        return [folder.name if folder.is_absolute() or self.hub.name.startswith("~") else self.hub.name]
+
 
 def flags_of(wanted: Wanted) -> list[str]:
     """The flags of the command line that say the same, but for the files."""

@@ -117,7 +117,7 @@ def prepare_run_from(
     tested = (
         gathered(replace(wanted, files=(valid,), names=(), hub=None), paths, need_reply=need_reply) if valid else None
     )
-    about = {"files": list(material.facts.files), "repairs": sorted(wanted.repairs)}
+    about = {"files": wanted.given, "repairs": sorted(wanted.repairs)}
     return prepare_run(config, material, paths, valid=tested, folder=folder, about=about), material
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 
 from chat_app import collection
 from chat_app.cli import main
-from chat_app.config import Paths
+from chat_app.config import Paths, TrainConfig
 from chat_app.errors import RunError, SettingError
 from chat_app.followup import give_more_epochs, with_half_the_rate
 from chat_app.gathering import HubData, Wanted, flags_of
@@ -19,7 +20,7 @@ from chat_app.reading import ReadingOptions
 from chat_app.recipe import command_for
 from chat_app.run_comparison import check_count, curve_of, differences
 from chat_app.runs import Run
-from chat_app.teaching import sample_prompts, teach
+from chat_app.teaching import prepare_run_from, sample_prompts, teach
 
 
 def test_a_run_is_found_by_every_word(prepare: Callable[..., Run]) -> None:
@@ -151,6 +152,21 @@ def test_the_command_of_a_run_is_understood_again(prepare: Callable[..., Run], p
     run.note(files=["dailydialog"], reading=flags_of(Wanted(hub=HubData("dailydialog", "", "train"))), questions=[])
     assert command_for(run).endswith("--hub dailydialog --hub-split train")
     assert "--data" not in command_for(run)
+
+
+def test_the_command_names_what_was_given_and_not_what_was_in_it(paths: Paths, tmp_path: Path) -> None:
+    folder, archive = tmp_path / "chats", tmp_path / "more.zip"
+    folder.mkdir()
+    for name in ("a.tsv", "b.tsv"):
+        (folder / name).write_text(f"Where is {name}?\tHere is {name}.\n")
+    with zipfile.ZipFile(archive, "w") as file:
+        file.write(folder / "a.tsv", "inside.tsv")
+    run, material = prepare_run_from(TrainConfig(), Wanted((folder, archive)), paths)
+    assert material.facts.files == ("chats/a.tsv", "chats/b.tsv", "more.zip/inside.tsv")
+    assert command_for(run) == "python -m chat_app train --data chats more.zip"
+    assert Wanted((folder,), names=("mine",)).given == ["mine"]
+    assert Wanted(hub=HubData("owner/name", split="train")).given == ["owner/name"]
+    assert Wanted(hub=HubData(str(folder))).given == ["chats"]
 
 
 def test_the_command_exports_a_run_and_refuses_what_it_cannot(

@@ -178,7 +178,7 @@ class TeachTab:
 
             paths = self.services.paths
             material = gathered(wanted, paths, need_reply=config.learn == "replies", told=told)
-            about = {"files": list(material.facts.files), "by": visitor, "repairs": sorted(wanted.repairs)}
+            about = {"files": wanted.given, "by": visitor, "repairs": sorted(wanted.repairs)}
             about |= {"reading": flags_of(wanted), "questions": asked}
             return prepare_run(config, material, paths, about=about, told=told)
 
