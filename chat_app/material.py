@@ -19,7 +19,7 @@ from chat_app.cache import Cache, digest_of
 from chat_app.checking import repaired
 from chat_app.conversation import Conversation, Message
 from chat_app.errors import DataError
-from chat_app.reading import Located, Look, Part, Problem, ReadingOptions, iterate, look, nothing_usable, record_of
+from chat_app.reading import Located, Look, Part, Problem, ReadingOptions, iterate, nothing_usable, record_of
 from chat_app.reading.report import not_opened
 
 VERSION = "1"  # Another one, and everything is read anew.
@@ -133,8 +133,8 @@ def gather(
 
     def read(gathering: _Gathering) -> None:
         for file, name in zip(files, shown, strict=True):
-            gathering.looks += look(file, name=name, options=options)
-            gathering.take(iterate(file, name=name, options=options, need_reply=need_reply), name)
+            seen = gathering.looks.append
+            gathering.take(iterate(file, name=name, options=options, need_reply=need_reply, seen=seen), name)
 
     settings = json.dumps([VERSION, need_reply, shown, asdict(options)], default=list)
     return _gathered(_key([settings], files), cache, told, read)

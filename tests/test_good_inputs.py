@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from chat_app.conversation import Conversation, Message
-from chat_app.reading import Located, Problem, iterate, look, read_file, write_jsonl, write_tsv
+from chat_app.reading import Located, Look, Problem, iterate, read_file, write_jsonl, write_tsv
 from tests.bad_inputs.packed import zipped
 from tests.bad_inputs.tables import ROWS, parquet, workbook
 
@@ -162,6 +162,13 @@ def read(path: Path) -> list[Said]:
     items = list(iterate(path))
     assert [item.sentence() for item in items if isinstance(item, Problem)] == []
     return [shown(item) for item in items if isinstance(item, Located)]
+
+
+def look(path: Path) -> list[Look]:
+    looks: list[Look] = []
+    for _ in iterate(path, seen=looks.append):
+        pass
+    return looks
 
 
 def test_there_is_an_expectation_for_every_file() -> None:

@@ -18,7 +18,7 @@ from chat_app.errors import DataError
 from chat_app.formats import get_format
 from chat_app.material import gather
 from chat_app.plain_text import is_plain_text, pieces, read_pieces, write_pieces
-from chat_app.reading import Located, Reading, ReadingOptions, read_file
+from chat_app.reading import Located, Reading, ReadingOptions, chats, read_file, whole
 from chat_app.rows import Joined, RowRules, rows_of, text_rows_of
 from chat_app.split import last_kept_aside, mark, split_conversations, write_split
 from tests.conftest import reading_of
@@ -57,6 +57,26 @@ def test_the_second_time_nothing_is_read(file: Path, paths: Paths, monkeypatch: 
     first = gather([file], paths.cache_of("material"))
     monkeypatch.setattr("chat_app.material.iterate", lambda *_, **__: pytest.fail("it was read again"))
     assert gather([file], paths.cache_of("material")) == first
+
+
+@pytest.mark.parametrize("indent", [1, None], ids=["over several lines", "on one line"])
+def test_a_chat_export_is_parsed_once_and_its_people_are_counted_once(
+    indent: int | None, tmp_path: Path, paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+
+    def noted(module: Any, name: str) -> None:
+        own = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *given: (done.append(name), own(*given))[1])
+
+    said = [{"type": "message", "from": who, "text": "hello", "date": "2024-01-01T10:00:00"} for who in "ABAB"]
+    path = tmp_path / "result.json"
+    path.write_text(json.dumps({"name": "A", "type": "personal_chat", "id": 1, "messages": said}, indent=indent))
+    noted(whole, "parsed")
+    noted(chats, "survey")
+    facts = gather([path], paths.cache_of("material")).facts
+    assert (facts.looks[0].kind, facts.looks[0].bot, facts.turns) == ("telegram", "B", 4)
+    assert done == ["parsed", "survey"]
 
 
 def test_other_content_other_options_or_another_name_is_read_anew(file: Path, paths: Paths) -> None:

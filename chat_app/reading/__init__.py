@@ -9,7 +9,6 @@ from chat_app.reading.reader import (
     conversations_of,
     has_text,
     iterate,
-    look,
     nothing_usable,
     read_file,
     read_files,
@@ -19,6 +18,6 @@ from chat_app.reading.writer import record_of, write_jsonl, write_tsv
 
 __all__ = [
     "COLUMN_ROLES", "Column", "ColumnRole", "Located", "Look", "Part", "Problem", "Reading", "ReadingOptions",
-    "Speaker", "conversations_of", "has_text", "iterate", "look", "nothing_usable", "read_file", "read_files",
+    "Speaker", "conversations_of", "has_text", "iterate", "nothing_usable", "read_file", "read_files",
     "record_of", "write_jsonl", "write_tsv",
 ]  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 from chat_app.errors import DataError
@@ -55,8 +55,9 @@ def readable(member: Member, options: ReadingOptions, need_reply: bool) -> Reada
         return _of_table(table, member, options, need_reply)
     source = open_source(member.path, member.name)
     how = layout(source)
-    if how == "json" or (how == "jsonl" and _is_one_value(source, options)):
-        return _of_whole(source, options, need_reply)
+    parsed = cache(partial(whole.parsed, source))
+    if how == "json" or (how == "jsonl" and _is_one_value(source, parsed, options)):
+        return _of_whole(source, parsed, options, need_reply)
     if how == "jsonl":
         read = partial(jsonl.conversations, file=source.name, options=options, need_reply=need_reply)
         return _plain("jsonl", source, lambda: read(source.lines()))
@@ -132,11 +133,11 @@ def _of_text(source: Source, options: ReadingOptions, need_reply: bool) -> Reada
     )
 
 
-def _of_whole(source: Source, options: ReadingOptions, need_reply: bool) -> Readable:
+def _of_whole(source: Source, parsed: Callable[[], Any], options: ReadingOptions, need_reply: bool) -> Readable:
     """A file that is one JSON value. It is parsed once, when it is first needed, if it is not too large for that."""
     if whole.is_streamed(source):
         return _plain("json", source, lambda: whole.conversations(source, options, need_reply))
-    value = whole.parsed(source)
+    value = parsed()
     program = exports.kind_of(value)
     if program is not None:
         messages = partial(exports.messages_of, value, program, source.name)
@@ -165,7 +166,7 @@ def _plain(
     return Readable(lambda: Look(source.name, kind, source.encoding, columns()), items)
 
 
-def _is_one_value(source: Source, options: ReadingOptions) -> bool:
+def _is_one_value(source: Source, parsed: Callable[[], Any], options: ReadingOptions) -> bool:
     """Whether the only line is more than a conversation or a list of them: an exported chat, a data set in parts, a
     well-known corpus, a table, or so long that it is no line any more."""
     if not _is_one_line(source):
@@ -173,7 +174,7 @@ def _is_one_value(source: Source, options: ReadingOptions) -> bool:
     if source.path.stat().st_size > MAX_LINE_BYTES:
         return True
     try:
-        value = whole.parsed(source)
+        value = parsed()
     except DataError:
         return False  # What is wrong with it is said by its line.
     if isinstance(value, list):

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from itertools import islice
+from itertools import chain
 from pathlib import Path
 
 from chat_app.conversation import Conversation
 from chat_app.errors import DataError
 from chat_app.reading import containers
 from chat_app.reading.containers import Member
-from chat_app.reading.files import Readable, readable
+from chat_app.reading.files import readable
 from chat_app.reading.official import part_of_file
 from chat_app.reading.options import ReadingOptions
 from chat_app.reading.report import Located, Look, Part, Problem, Reading, printable
@@ -26,7 +26,12 @@ AnyPath = str | os.PathLike[str]
 
 
 def iterate(
-    path: AnyPath, *, name: str | None = None, options: ReadingOptions | None = None, need_reply: bool = True
+    path: AnyPath,
+    *,
+    name: str | None = None,
+    options: ReadingOptions | None = None,
+    need_reply: bool = True,
+    seen: Callable[[Look], object] | None = None,
 ) -> Iterator[Located | Problem]:
     """The conversations and the problems of a file, an archive or a folder in their order, in bounded memory.
 
@@ -35,6 +40,8 @@ def iterate(
         name: what to call it in problems, if not by the name it has on disk.
         options: how to understand it, where that cannot be seen.
         need_reply: without it, conversations that nobody has answered are taken too (prompts for `generate`).
+        seen: is told at once what a file turns out to be; of an archive or a folder, what each of the first files in
+            it does, when its turn comes.
 
     Raises:
         DataError: at once for a file that is missing, empty or of no kind that is read; later for one that is broken
@@ -43,13 +50,18 @@ def iterate(
     place, options = Path(path), options or ReadingOptions()
     name = printable(name or place.name or str(path))
     if is_slack_export(place):
+        if seen:
+            seen(Look(name, "slack"))
         return slack_export(place, name, options)
     with ExitStack() as stack:
         members = stack.enter_context(containers.opened(place, name))
-        first = next(members, None)
+        first = next(members)
         if isinstance(first, Member) and first.path == place:
-            return _with_part(readable(first, options, need_reply).items(), part_of_file(name))
-        return _of_members(stack.pop_all(), first, members, options, need_reply)
+            file = readable(first, options, need_reply)
+            if seen:
+                seen(file.look())
+            return _with_part(file.items(), part_of_file(name))
+        return _of_members(stack.pop_all(), first, members, options, need_reply, seen)
 
 
 def conversations_of(path: AnyPath, *, need_reply: bool = False) -> Iterator[Conversation]:
@@ -68,26 +80,6 @@ def has_text(path: Path) -> bool:
     return path.is_file() and path.stat().st_size > 0
 
 
-def look(path: AnyPath, *, name: str | None = None, options: ReadingOptions | None = None) -> list[Look]:
-    """What a file, or each of the first files of an archive, turns out to be. Files that cannot be read are left out.
-
-    Raises:
-        DataError: as `iterate` at once.
-    """
-    place, options = Path(path), options or ReadingOptions()
-    name = printable(name or place.name or str(path))
-    if is_slack_export(place):
-        return [Look(name, "slack")]
-    looks: list[Look] = []
-    with containers.opened(place, name) as members:
-        for member in islice(members, MOST_LOOKS):
-            if isinstance(member, Member) and member.path == place:
-                return [readable(member, options, True).look()]
-            if isinstance(member, Member) and (file := _if_readable(member, options, True)):
-                looks.append(file.look())
-    return looks
-
-
 def read_file(
     path: AnyPath, *, name: str | None = None, options: ReadingOptions | None = None, need_reply: bool = True
 ) -> Reading:
@@ -96,13 +88,13 @@ def read_file(
     Raises:
         DataError: it cannot be read, or holds no conversation that can be used.
     """
-    looks = look(path, name=name, options=options)
+    looks: list[Look] = []
     name = name or Path(path).name
     conversations: list[Conversation] = []
     lines: list[int] = []
     problems: list[Problem] = []
     total = 0
-    for item in iterate(path, name=name, options=options, need_reply=need_reply):
+    for item in iterate(path, name=name, options=options, need_reply=need_reply, seen=looks.append):
         if isinstance(item, Located):
             conversations.append(item.conversation)
             lines.append(item.line)
@@ -159,31 +151,33 @@ def _place(problem: Problem, name: str) -> str:
 
 def _of_members(
     stack: ExitStack,
-    first: Member | Problem | None,
+    first: Member | Problem,
     rest: Iterator[Member | Problem],
     options: ReadingOptions,
     need_reply: bool,
+    seen: Callable[[Look], object] | None,
 ) -> Iterator[Located | Problem]:
     """The conversations of the files of an archive or a folder, each file with what it is meant for."""
     with stack:
-        member = first
-        while member is not None:
+        for number, member in enumerate(chain([first], rest)):
             if isinstance(member, Problem):
                 yield member
-            else:
-                try:
-                    items = readable(member, options, need_reply).items()
-                    yield from _named(items, member.name, part_of_file(member.name))
-                except DataError as error:
-                    yield Problem(member.name, None, error.what, error.advice or "")
-            member = next(rest, None)
+                continue
+            try:
+                file = readable(member, options, need_reply)
+            except DataError as error:
+                yield _as_problem(member, error)
+                continue
+            if seen and number < MOST_LOOKS:
+                seen(file.look())
+            try:
+                yield from _named(file.items(), member.name, part_of_file(member.name))
+            except DataError as error:
+                yield _as_problem(member, error)
 
 
-def _if_readable(member: Member, options: ReadingOptions, need_reply: bool) -> Readable | None:
-    try:
-        return readable(member, options, need_reply)
-    except DataError:
-        return None
+def _as_problem(member: Member, error: DataError) -> Problem:
+    return Problem(member.name, None, error.what, error.advice or "")
 
 
 def _with_part(items: Iterator[Located | Problem], part: Part) -> Iterator[Located | Problem]:
