@@ -13,12 +13,12 @@ from dataclasses import replace
 import orjson
 
 from chat_app.reading import columns, headings
+from chat_app.reading.head import beginning
 from chat_app.reading.quoting import Dialect, Scan, scanned
 from chat_app.reading.source import Source, numbered_lines
 
 DELIMITERS = ("\x1f", ",", ";", "|")
 SAMPLE_LINES = 100
-SAMPLE_BYTES = 1 << 16
 AGREED, MOSTLY = 0.9, 0.6
 # Where a comma separates cells hardly any has a space behind it; in a sentence nearly every one has.
 SPACED = 0.1
@@ -59,9 +59,7 @@ def dialect_of(source: Source) -> Dialect | None:
 
 
 def _sample(source: Source) -> list[str]:
-    chunks = source.chunks()
-    head, more = next(chunks, b""), next(chunks, b"")
-    chunks.close()
+    head, more = beginning(source)
     found = [line or b"" for _, line in itertools.islice(numbered_lines([head]), SAMPLE_LINES + 1)]
     if len(found) > SAMPLE_LINES or (more and not head.endswith((b"\n", b"\r"))):
         found = found[:-1] or found  # its end may be missing

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import islice
+
 from chat_app.reading.source import Source, numbered_lines
 
 SAMPLE_LINES = 20
@@ -17,11 +19,10 @@ def beginning(source: Source) -> tuple[bytes, bool]:
 
 def first_lines(source: Source, count: int = SAMPLE_LINES) -> list[bytes]:
     """The first lines that say something, without the spaces around them; the last of them may be cut off."""
-    head, _ = beginning(source)
-    lines = []
-    for _, line in numbered_lines([head]):
-        if line and (stripped := line.strip()):
-            lines.append(stripped)
-            if len(lines) == count:
-                break
-    return lines
+    return lines_of(beginning(source)[0], count)
+
+
+def lines_of(head: bytes, count: int) -> list[bytes]:
+    """The same of a piece of text."""
+    said = (stripped for _, line in numbered_lines([head]) if line and (stripped := line.strip()))
+    return list(islice(said, count))

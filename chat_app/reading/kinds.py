@@ -7,11 +7,11 @@ from typing import Literal
 import orjson
 
 from chat_app.reading.dialects import dialect_of
-from chat_app.reading.source import Source, numbered_lines
+from chat_app.reading.head import SAMPLE_LINES, beginning, lines_of
+from chat_app.reading.source import Source
 
 Layout = Literal["tsv", "jsonl", "json"]
 
-SAMPLE_LINES = 20
 JSON_EXTENSIONS = (".json", ".jsonl", ".ndjson")
 # No conversation begins like this, so these mean JSON over several lines whatever the name says, if all goes on so.
 OPENINGS = (b"[", b"{", b"[{", b"[[")
@@ -40,11 +40,9 @@ def layout(source: Source) -> Layout:
 
 def _sample(source: Source) -> tuple[list[bytes], bool]:
     """The first lines that say something, without the spaces around them, and whether the last of them is cut off."""
-    chunks = source.chunks()
-    head, more = next(chunks, b""), next(chunks, b"")
-    chunks.close()  # the file is closed now, not some time later
-    lines = [stripped for _, line in numbered_lines([head]) if line and (stripped := line.strip())]
-    cut = bool(more) and not head.endswith((b"\n", b"\r")) and len(lines) <= SAMPLE_LINES
+    head, more = beginning(source)
+    lines = lines_of(head, SAMPLE_LINES + 1)
+    cut = more and not head.endswith((b"\n", b"\r")) and len(lines) <= SAMPLE_LINES
     return lines[:SAMPLE_LINES], cut
 
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 
 from chat_app.reading.chats import ChatMessage
+from chat_app.reading.head import beginning
 from chat_app.reading.report import Problem
 from chat_app.reading.source import MAX_LINE_MEGABYTES, Source, numbered_lines
 from chat_app.reading.texts import not_utf8
@@ -51,11 +53,8 @@ class Style:
 
 def recognises(source: Source) -> bool:
     """Whether the first lines are those of a WhatsApp chat: they begin with stamps, and somebody speaks."""
-    chunks = source.chunks()
-    head = next(chunks, b"")
-    chunks.close()
-    lines = [_plain(raw.decode("utf-8", "replace")) for _, raw in numbered_lines([head]) if raw and not raw.isspace()]
-    stamps = [stamp_of(line) for line in lines[:SAMPLE_LINES]]
+    lines = (raw for _, raw in numbered_lines([beginning(source)[0]]) if raw and not raw.isspace())
+    stamps = [stamp_of(_plain(raw.decode("utf-8", "replace"))) for raw in islice(lines, SAMPLE_LINES)]
     found = [stamp for stamp in stamps if stamp is not None]
     authors = {author for stamp in found if (author := _Authors().split(stamp.rest)[0])}
     begins = bool(stamps) and stamps[0] is not None
