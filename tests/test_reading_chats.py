@@ -8,7 +8,7 @@ import pytest
 
 from chat_app.errors import DataError
 from chat_app.reading import chats
-from chat_app.reading.chats import ChatMessage, Survey, conversations, guess_bot, speakers, survey
+from chat_app.reading.chats import ChatMessage, Survey, conversations, guess_bot, survey
 from chat_app.reading.options import ReadingOptions
 from chat_app.reading.pseudonyms import Pseudonyms
 from chat_app.reading.report import Located, Problem, Speaker
@@ -25,6 +25,10 @@ def chat(script: str, step: float = 60) -> list[ChatMessage | Problem]:
             author, _, text = entry.partition(" ")
             found.append(ChatMessage(time, author, text, number))
     return found
+
+
+def speakers(messages: list[ChatMessage | Problem]) -> tuple[Speaker, ...]:
+    return survey(messages, ReadingOptions()).speakers
 
 
 def talks(

@@ -19,8 +19,6 @@ from chat_app.reading.report import Located, Part
 
 BATCH = 1_000  # conversations
 TOKENS_A_TURN = 2  # who speaks, and the end of the turn
-MAX_REPLIES = 50_000
-KEY_LENGTH = 200
 WHOLE = ((0, 0),)
 LOST = "\ufffd"
 

@@ -107,15 +107,6 @@ def survey(messages: Iterable[ChatMessage | Problem], options: ReadingOptions) -
     return Survey(tuple(Speaker(name, tally.messages) for name, tally in ranked), likely, problems)
 
 
-def speakers(messages: Iterable[ChatMessage | Problem]) -> tuple[Speaker, ...]:
-    """Who speaks, most messages first; of those with equally many, who spoke first.
-
-    Raises:
-        DataError: so many people that it is no chat.
-    """
-    return survey(messages, ReadingOptions()).speakers
-
-
 def guess_bot(found: Survey, options: ReadingOptions, file: str) -> str:
     """Whose messages the model learns to write: whom the person named, else the likely bot of the survey.
 

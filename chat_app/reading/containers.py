@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
 
 from chat_app.errors import DataError
 from chat_app.reading.report import Problem, Rejected, not_opened, printable
@@ -295,12 +294,8 @@ def _mended() -> Iterator[None]:
 
 
 def _head(path: Path) -> bytes:
-    with _binary(path) as file:
+    with path.open("rb") as file:
         return file.read(HEAD_BYTES)
-
-
-def _binary(path: Path) -> BinaryIO:
-    return path.open("rb")
 
 
 def _hidden(*parts: str) -> bool:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from chat_app.reading import discord, slack, telegram
 from chat_app.reading.chats import ChatMessage
 from chat_app.reading.report import Problem
 
 ExportKind = Literal["telegram", "discord", "slack"]
-EXPORT_KINDS: tuple[ExportKind, ...] = get_args(ExportKind)
 
 
 def kind_of(value: Any) -> ExportKind | None:

@@ -37,20 +37,6 @@ def conversations(
             yield from _of_line(item[1], file, item[0], need_reply)
 
 
-def conversations_of_whole(
-    text: bytes, file: str, *, options: ReadingOptions | None = None, need_reply: bool = True
-) -> Iterator[Located | Problem]:
-    """The conversations of a file that is one JSON value over several lines; an item's number stands for its line.
-
-    Raises:
-        DataError: it is not JSON, so that no item can be told from the next.
-    """
-    from chat_app.reading import whole
-
-    value = whole.parsed_text(text, file)
-    yield from whole.conversations_of_value(value, file, options or ReadingOptions(), need_reply)
-
-
 def _values(lines: Iterable[NumberedLine], file: str) -> Iterator[tuple[int, Any] | Problem]:
     for number, raw in lines:
         if raw is None:

@@ -65,16 +65,12 @@ def parsed(source: Source) -> Any:
             where=source.name,
             advice="Save it as JSON Lines: one conversation a line.",
         )
-    return parsed_text(b"".join(source.chunks()), source.name)
-
-
-def parsed_text(text: bytes, file: str) -> Any:
-    """The value of a text. Raises as `parsed` does."""
+    text = b"".join(source.chunks())
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError as error:
         rejected = explained(text, error, "file")
-        raise DataError(rejected.reason, where=f"{file}, line {error.lineno}", advice=rejected.advice) from error
+        raise DataError(rejected.reason, where=f"{source.name}, line {error.lineno}", advice=rejected.advice) from error
 
 
 def conversations_of_value(

@@ -20,7 +20,6 @@ from chat_app.reading.source import MAX_LINE_MEGABYTES, Source
 from chat_app.reading.text_repair import tidied
 from chat_app.reading.texts import check_count, cleaned, not_utf8
 
-COLUMNS = ("conv_id", "utterance_idx", "context", "prompt", "speaker_idx", "utterance", "selfeval", "tags")
 NEEDED = ("conv_id", "speaker_idx", "utterance")
 COMMA = "_comma_"
 # Rows of one conversation stand together; where a table was shuffled, so many are held until the others have come.
