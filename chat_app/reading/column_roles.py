@@ -32,6 +32,11 @@ def labels(names: Sequence[str]) -> list[str]:
     return [name if name and counts[name] == 1 else str(number) for number, name in enumerate(clean, start=1)]
 
 
+def shown_labels(names: Sequence[str]) -> str:
+    """The columns, or the first of them, as they may stand in a sentence."""
+    return ", ".join(quoted(label) for label in labels(names)[:LISTED_COLUMNS]) or "none"
+
+
 def guessed(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[ColumnRole]:
     """The role of every column, from its name and the cells of the first rows."""
     columns = [[row[position] for row in rows if position < len(row)] for position in range(len(names))]
@@ -66,11 +71,10 @@ def _position(names: Sequence[str], key: str, file: str) -> int:
         return known.index(wanted)
     if wanted.isascii() and wanted.isdecimal() and len(wanted) < 9 and 1 <= int(wanted) <= len(names):
         return int(wanted) - 1
-    listed = ", ".join(quoted(label) for label in labels(names)[:LISTED_COLUMNS]) or "none"
     raise DataError(
         f"This table has no column {quoted(key)}.",
         where=file or None,
-        advice=f"Its columns are {listed}.",
+        advice=f"Its columns are {shown_labels(names)}.",
     )
 
 

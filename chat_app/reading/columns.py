@@ -15,18 +15,17 @@ from chat_app.conversation import Conversation
 from chat_app.errors import DataError
 from chat_app.reading import headings, message_rows, records
 from chat_app.reading.cells import PARTS, kind_of, list_of, text_of
-from chat_app.reading.column_roles import guessed, labels, with_wishes
+from chat_app.reading.column_roles import guessed, labels, shown_labels, with_wishes
 from chat_app.reading.message_rows import MessageRow
 from chat_app.reading.options import ColumnRole, ReadingOptions
-from chat_app.reading.report import Column, Located, Part, Problem, Rejected, quoted
-from chat_app.reading.texts import answered, check_count, cleaned, split_context
+from chat_app.reading.report import Column, Located, Part, Problem, Rejected
+from chat_app.reading.texts import answered, check_count, cleaned, split_context, unanswered
 
 Row = tuple[int, Sequence[Any]]
 
 SAMPLE_ROWS = 50
 SAMPLE_CELLS = 3
 LONGEST_SAMPLE = 200
-LISTED_COLUMNS = 30
 MAX_COLUMNS = 1_000
 WIDER = "Put a text that holds the separator in double quotes, or delete what is too much."
 
@@ -132,7 +131,7 @@ def _not_too_wide(item: tuple[int, Mapping[str, Any]], file: str) -> tuple[int, 
 
 @dataclass(frozen=True)
 class Plan:
-    """Which column is what. `width` is how many columns the table has; -1 stands for a column that it has not."""
+    """Which column is what. `any_width`: rows may have more columns than the table; those are further turns."""
 
     roles: tuple[ColumnRole, ...]
     contexts: tuple[int, ...]
@@ -141,7 +140,7 @@ class Plan:
     options: ReadingOptions
 
     def place(self, role: ColumnRole) -> int:
-        """The first column of that role."""
+        """The first column of that role, -1 if there is none."""
         return self.roles.index(role) if role in self.roles else -1
 
     def conversations(self, rows: Iterable[Row | Problem], file: str, need_reply: bool) -> Iterator[Located | Problem]:
@@ -276,11 +275,11 @@ def plan(names: Sequence[str], sample: Sequence[Sequence[Any]], file: str, optio
         or ("text" in roles and ("speaker" in roles or "conversation" in roles))
     )
     if not complete and sample:
-        listed = ", ".join(quoted(label) for label in labels(names)[:LISTED_COLUMNS])
+        wanted = "Say what the columns hold, as in question=context and answer=reply."
         raise DataError(
             "No column of this table is known to hold a conversation.",
             where=file or None,
-            advice=f"Say what the columns hold, as in question=context and answer=reply. Its columns are {listed}.",
+            advice=f"{wanted} Its columns are {shown_labels(names)}.",
         )
     any_width = bool(turns) and not any(names)
     return Plan(roles, tuple(contexts), tuple(turns), any_width, options)
@@ -290,9 +289,7 @@ def of_pair(context: list[str], reply: str, system: str | None = None, need_repl
     """A context and its reply; without `need_reply` the reply may be empty."""
     if need_reply or reply.strip():
         return answered(context, reply, system)
-    check_count(len(context))
-    turns = [cleaned(turn, f"turn {number}") for number, turn in enumerate(context, start=1)]
-    return Conversation.from_turns(turns, system=system, last="user")
+    return unanswered(context, system)
 
 
 def of_turns(

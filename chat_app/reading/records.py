@@ -18,7 +18,7 @@ from chat_app.reading.messages import (
     together,
 )  # fmt: skip
 from chat_app.reading.report import Rejected, quoted
-from chat_app.reading.texts import answered, check_count, cleaned, split_context
+from chat_app.reading.texts import answered, check_count, cleaned, split_context, unanswered
 
 LIST_KEYS = (
     "messages", "conversations", "conversation", "turns", "dialog", "dialogue", "items", "utterances", "data", "chat",
@@ -150,9 +150,7 @@ def _from_fields(record: dict[str, Any], system: str | None, need_reply: bool) -
     if reply_key is None:
         if need_reply:
             raise Rejected("The reply is missing.", f'Write it under "reply". The fields here: {_fields(record)}.')
-        check_count(len(turns))
-        turns = [cleaned(turn, f"turn {number}") for number, turn in enumerate(turns, start=1)]
-        return Conversation.from_turns(turns, system=system, last="user")
+        return unanswered(turns, system)
     reply = record[reply_key]
     return answered(turns, _best_answer(reply) if reply_key == "answers" else as_text(reply, "the reply"), system)
 

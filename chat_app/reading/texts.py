@@ -57,6 +57,13 @@ def answered(context: list[str], reply: str, system: str | None = None) -> Conve
     return Conversation.from_turns(turns, system=system, last="assistant")
 
 
+def unanswered(turns: list[str], system: str | None = None) -> Conversation:
+    """What was said, whose reply is still to come: the user speaks last. All texts as they stand in the file."""
+    check_count(len(turns))
+    said = [cleaned(turn, f"turn {number}") for number, turn in enumerate(turns, start=1)]
+    return Conversation.from_turns(said, system=system, last="user")
+
+
 def storable(text: str) -> str:
     """The text with what no file of text can hold (NUL, half a surrogate pair) replaced."""
     if "\0" not in text and _is_whole(text):
