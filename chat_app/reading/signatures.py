@@ -36,10 +36,10 @@ MEDIA = frozenset(
 MEDIA_HEADS = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"%PDF-", b"OggS", b"ID3", b"RIFF", b"fLaC", b"\x7fELF")
 ARCHIVES = (
     (b"BZh", "a bzip2 file"),
-    (b"\xfd7zXZ\x00", "an xz file"),
+    (b"\xfd7zXZ", "an xz file"),
     (b"\x28\xb5\x2f\xfd", "a zstd file"),
-    (b"7z\xbc\xaf\x27\x1c", "a 7z archive"),
-    (b"Rar!\x1a\x07", "a rar archive"),
+    (b"7z\xbc\xaf", "a 7z archive"),
+    (b"Rar!", "a rar archive"),
 )
 DOCUMENTS: dict[Office, tuple[str, str]] = {
     "xlsb": ("a binary Excel workbook", "Open it in Excel and save it as .xlsx or as CSV UTF-8."),
