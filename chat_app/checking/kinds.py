@@ -12,12 +12,16 @@ COMMON_FEWEST = 5
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of finding. `repair` names its repair, where there is a safe one."""
+    """One kind of finding."""
 
     name: str
     title: str
     advice: str
-    repair: str | None = None
+
+    @property
+    def repair(self) -> str | None:
+        """The name of its repair, which is its own, where there is a safe one."""
+        return self.name if self.name in REPAIRS else None
 
 
 @dataclass(frozen=True)
@@ -42,26 +46,22 @@ _KINDS = (
         "duplicates",
         "Conversations that are in the data more than once",
         "What is there several times is learned by heart. Keep one of each, unless you repeat something on purpose.",
-        "duplicates",
     ),
     Kind(
         "near_duplicates",
         "Conversations that are nearly the same as an earlier one",
         "They differ only in capitals, punctuation or spaces, or share about four in five of their pairs of words. "
         "Different wordings of one question are good for a model; copies with a changed word are not.",
-        "near_duplicates",
     ),
     Kind(
         "empty_turns",
         "Turns with nothing to read",
         "They hold only punctuation or invisible characters, and a model learns to answer the same way.",
-        "empty_turns",
     ),
     Kind(
         "one_sided",
         "Conversations in which only one side says something",
         "Only one person speaks, or the user says the same thing every time. It teaches nothing about answering.",
-        "one_sided",
     ),
     Kind(
         "same_reply",
@@ -83,13 +83,11 @@ _KINDS = (
         "special_tokens",
         "Spelled special tokens and marks of templates",
         "Something like <|End|> or [INST] was left in a text by another program. A model learns to write it out.",
-        "special_tokens",
     ),
     Kind(
         "mojibake",
         "Turns with mixed-up characters",
         "The text was once opened in a wrong encoding, so that é became Ã©. It can be turned back.",
-        "mojibake",
     ),
     Kind(
         "lost_characters",
@@ -102,51 +100,43 @@ _KINDS = (
         "Left-overs of HTML",
         "Tags such as <br> and entities such as &amp; come from web pages. Keep them if the conversations are about "
         "HTML; else a model learns to write them.",
-        "html",
     ),
     Kind(
         "keys",
         "Keys and passwords",
         "A model can give away what it learned. Mask them, and change those that are in use: others have this file.",
-        "keys",
     ),
     Kind(
         "emails",
         "E-mail addresses",
         "A model can give away what it learned. Mask them, unless they are public and replies must name them.",
-        "emails",
     ),
     Kind(
         "phones",
         "Phone numbers",
         "A model can give away what it learned. Mask them, unless they are public and replies must name them.",
-        "phones",
     ),
-    Kind("cards", "Numbers of payment cards", "A model can give away what it learned. Mask them.", "cards"),
+    Kind("cards", "Numbers of payment cards", "A model can give away what it learned. Mask them."),
     Kind(
         "bank_accounts",
         "Numbers of bank accounts",
         "A model can give away what it learned. Mask them.",
-        "bank_accounts",
     ),
     Kind(
         "machine_addresses",
         "Addresses of machines",
         "IP and MAC addresses can lead to a person's computer. Mask them, unless replies must name them.",
-        "machine_addresses",
     ),
     Kind(
         "leakage",
         "Conversations kept aside that are also learned",
         "What stands in training and in validation or test alike makes a model look better than it is.",
-        "leakage",
     ),
     Kind(
         "leaked_openings",
         "Beginnings of conversations that are both learned and kept aside",
         "The first turn and its reply are the same, so validation measures in part what was learned by heart. "
         "With common greetings that is harmless.",
-        "leaked_openings",
     ),
 )
 KINDS: dict[str, Kind] = {one.name: one for one in _KINDS}

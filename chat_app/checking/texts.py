@@ -55,7 +55,7 @@ def loop(text: str) -> tuple[int, int] | None:
 
 def is_mixed_up(text: str) -> bool:
     """Whether the text was read in a wrong encoding, so that é became Ã©, and can be mended."""
-    return not text.isascii() and _MIXED_UP.search(text) is not None and mended(text) != text
+    return mended(text) != text
 
 
 def mended(text: str) -> str:
