@@ -9,8 +9,8 @@ from chat_app.conversation import Conversation, Message
 from chat_app.reading.head import first_lines
 from chat_app.reading.options import ReadingOptions
 from chat_app.reading.report import Located, Problem, Rejected
-from chat_app.reading.source import MAX_LINE_MEGABYTES, Source
-from chat_app.reading.texts import check_count, cleaned, not_utf8, split_context
+from chat_app.reading.source import Source
+from chat_app.reading.texts import check_count, cleaned, decoded, split_context
 
 WEIGHT = re.compile(r"\s*([01](?:\.\d{1,6})?)(?:\s+|$)")
 WEIGHTED_LINE = re.compile(rb"\s*[01]\.\d{1,6} [^\t]*\t\s*[01]\.\d{1,6} ")
@@ -36,12 +36,7 @@ def conversations(
 
 
 def _conversation(raw: bytes | None, need_reply: bool) -> Conversation:
-    if raw is None:
-        raise Rejected(f"This line is longer than {MAX_LINE_MEGABYTES} MB.", "Put each conversation on its own line.")
-    try:
-        cells = raw.decode("utf-8").split("\t")
-    except UnicodeDecodeError as error:
-        raise not_utf8(error.start) from error
+    cells = decoded(raw).split("\t")
     if len(cells) != 2:
         raise Rejected(
             f"This line has {len(cells):,} column{'s' if len(cells) > 1 else ''}; two are needed.",

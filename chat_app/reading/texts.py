@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from chat_app.conversation import Conversation
 from chat_app.reading.report import Rejected
+from chat_app.reading.source import MAX_LINE_MEGABYTES
 
 MAX_TURNS = 2_000
 TURN_SEPARATOR = " EOS "
@@ -77,6 +78,20 @@ def not_utf8(position: int, what: str = "line") -> Rejected:
         f"This {what} has bytes that are not UTF-8 text (byte {position + 1:,}).",
         "Type them again, or save the file as UTF-8.",
     )
+
+
+def decoded(line: bytes | None, if_too_long: str = "Put each conversation on its own line.") -> str:
+    """The text of a line as `Source.lines` gives it.
+
+    Raises:
+        Rejected: it is too long, with that advice, or not UTF-8.
+    """
+    if line is None:
+        raise Rejected(f"This line is longer than {MAX_LINE_MEGABYTES} MB.", if_too_long)
+    try:
+        return line.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise not_utf8(error.start) from error
 
 
 def _is_whole(text: str) -> bool:

@@ -14,9 +14,9 @@ from chat_app.reading.messages import as_text, named
 from chat_app.reading.official import part_of_file
 from chat_app.reading.options import ReadingOptions
 from chat_app.reading.report import Located, Problem, Rejected
-from chat_app.reading.source import MAX_LINE_MEGABYTES, Source
+from chat_app.reading.source import Source
 from chat_app.reading.text_repair import looks_tokenised, tidied
-from chat_app.reading.texts import check_count, cleaned, not_utf8
+from chat_app.reading.texts import check_count, cleaned, decoded
 
 END_OF_TURN = "__eou__"
 LABELS = ("act", "emotion")
@@ -63,12 +63,7 @@ def of_row(record: dict[str, Any], options: ReadingOptions, need_reply: bool = T
 
 
 def _turns(raw: bytes | None) -> list[str]:
-    if raw is None:
-        raise Rejected(f"This line is longer than {MAX_LINE_MEGABYTES} MB.", "Put each conversation on its own line.")
-    try:
-        turns = raw.decode("utf-8").split(END_OF_TURN)
-    except UnicodeDecodeError as error:
-        raise not_utf8(error.start) from error
+    turns = decoded(raw).split(END_OF_TURN)
     if not turns[-1].strip():
         turns.pop()
     return turns

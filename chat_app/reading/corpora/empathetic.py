@@ -16,9 +16,9 @@ from chat_app.reading.messages import as_text, named
 from chat_app.reading.official import part_of_file
 from chat_app.reading.options import ReadingOptions
 from chat_app.reading.report import Located, Part, Problem, Rejected, printable
-from chat_app.reading.source import MAX_LINE_MEGABYTES, Source
+from chat_app.reading.source import Source
 from chat_app.reading.text_repair import tidied
-from chat_app.reading.texts import check_count, cleaned, not_utf8
+from chat_app.reading.texts import check_count, cleaned, decoded
 
 NEEDED = ("conv_id", "speaker_idx", "utterance")
 COMMA = "_comma_"
@@ -128,12 +128,7 @@ def _cells(raw: bytes | None, separator: str, columns: list[str]) -> list[str]:
 
     A copy that a spreadsheet wrote quotes what has a comma or a quotation mark in it.
     """
-    if raw is None:
-        raise Rejected(f"This line is longer than {MAX_LINE_MEGABYTES} MB.", "Split it into several lines.")
-    try:
-        line = raw.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise not_utf8(error.start) from error
+    line = decoded(raw, "Split it into several lines.")
     cells = line.split(separator)
     needed = columns.index("utterance") + 1
     if len(cells) > len(columns) and '"' in line:
