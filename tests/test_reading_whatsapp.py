@@ -283,8 +283,8 @@ WRITERS = {
 def test_what_is_written_in_a_style_comes_back(
     tmp_path: Path, style: str, chat: list[tuple[datetime, str, str]]
 ) -> None:
-    # A date that has only one reading, so that the order is known.
-    chat = sorted([*chat, (datetime(2008, 12, 31, 1, 2), "Anna", "xx")])
+    # A date that has only one reading, so that the order is known: no day is the 49th, and no month the 31st.
+    chat = sorted([*chat, (datetime(2049, 12, 31, 1, 2), "Anna", "xx")])
     expected = []
     line = 1
     for moment, author, text in chat:
