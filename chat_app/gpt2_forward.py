@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from chat_app.forward import Piece
 from chat_app.gpt2_weights import Form, gpt2_weights
+from chat_app.gpt2_writer import Writer
 from chat_app.key_values import KeyValues
 
 
@@ -25,7 +26,6 @@ class GPT2Forward:
         model: for which `is_plain_gpt2` holds.
         window: the most tokens of a sequence.
         form: of the weights, as `gpt2_weights` explains.
-        attention: the type of keys and values with 8-bit weights; with others it is theirs.
 
     Raises:
         ModelError: the weights are no numbers.
@@ -33,13 +33,15 @@ class GPT2Forward:
 
     is_joint = True
 
-    def __init__(self, model: Any, window: int, form: Form = "shared", attention: torch.dtype = torch.bfloat16):
-        self._attention = attention if form == "8-bit" else model.dtype
+    def __init__(self, model: Any, window: int, form: Form = "shared"):
+        self._attention = model.dtype if form == "shared" else torch.bfloat16
         self._weights = gpt2_weights(model, form)
         self._heads, self._width = model.config.n_head, model.config.n_embd // model.config.n_head
         self._window = window
         self.vocabulary = int(self._weights.embedding.shape[0])
         self.memory_bytes = self._weights.memory_bytes
+        tiles = self._weights.tiles
+        self._writer = Writer(self._weights, tiles, model.config, window) if tiles is not None else None
 
     def new_memory(self) -> KeyValues:
         """An empty one."""
@@ -49,6 +51,22 @@ class GPT2Forward:
     @torch.inference_mode()
     def step(self, pieces: Sequence[Piece]) -> Tensor:
         """As Forward."""
+        writing = [piece for piece in pieces if len(piece.ids) == 1] if self._writer and self._writer.is_ready else []
+        others = [piece for piece in pieces if len(piece.ids) > 1] if writing else pieces
+        rows: dict[int, Tensor] = {}
+        if writing:
+            assert self._writer is not None
+            rows.update(zip(map(id, writing), self._writer.step(writing, self._embedded(writing)), strict=True))
+        if others:
+            wanted = [piece for piece in others if piece.is_last]
+            rows.update(zip(map(id, wanted), self._through_layers(others), strict=True))
+        for piece in pieces:
+            piece.memory.length += len(piece.ids)
+        scores = [rows[id(piece)] for piece in pieces if piece.is_last]
+        return torch.stack(scores) if scores else torch.empty(0, self.vocabulary)
+
+    def _through_layers(self, pieces: Sequence[Piece]) -> Tensor:
+        """The scores of the pieces that are last, in their order."""
         ordered = sorted(pieces, key=lambda piece: len(piece.ids) > 1)  # Those of one token first.
         hidden = self._embedded(ordered)  # [tokens of all pieces, width]
         attend = _Attention(ordered, self._heads, self._width)
@@ -58,15 +76,10 @@ class GPT2Forward:
             attended = attend(mixed, index, block.scale)
             if index == len(self._weights.blocks) - 1:  # From here on only the rows count whose scores are wanted.
                 if not len(last):
-                    break
+                    return torch.empty(0, self.vocabulary)
                 hidden, attended = hidden[last], attended[last]
             hidden.add_(block.joined(attended.float()))
-            between = self._weights.activation(block.up(block.before_mlp(hidden)))
-            hidden.add_(block.down(between if block.shrink is None else between.mul_(block.shrink)))
-        for piece in pieces:
-            piece.memory.length += len(piece.ids)
-        if not len(last):
-            return torch.empty(0, self.vocabulary)
+            hidden.add_(block.down(self._weights.activation(block.up(block.before_mlp(hidden)))))
         return self._weights.head(self._weights.last_norm(hidden))
 
     def _embedded(self, pieces: Sequence[Piece]) -> Tensor:

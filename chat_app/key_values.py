@@ -80,11 +80,20 @@ class KeyValues:
             the new ones included, [1, heads, length + more, width]; all values, likewise.
         """
         end = self.length + more
-        if end > self.room:
-            self._numbers = self._moved(_room_for(end, self._window), self.length)
+        self._make_room(end)
         places = self._numbers[:, :, :, self.length : end]
         seen = self._numbers[:, :, None, :, :end]  # [layers, 2, 1, heads, end, width]
         return list(places.unbind(0)), list(seen[:, 0].unbind(0)), list(seen[:, 1].unbind(0))
+
+    def place(self) -> tuple[int, int, int]:
+        """For what writes the next token by itself: the address of the numbers, for how many tokens there is room, and
+        how many there are."""
+        self._make_room(self.length + 1)
+        return self._numbers.data_ptr(), self.room, self.length
+
+    def _make_room(self, length: int) -> None:
+        if length > self.room:
+            self._numbers = self._moved(_room_for(length, self._window), self.length)
 
     def _moved(self, room: int, length: int) -> Tensor:
         """The first `length` tokens in a new tensor. What is not written of it takes no memory yet on most systems."""

@@ -11,11 +11,10 @@ import psutil
 import torch
 
 from chat_app.config import AUTOMATIC
-from chat_app.devices import bfloat16_is_fast
 from chat_app.engine import Engine
 from chat_app.forward import Forward, Piece, TransformersForward
 from chat_app.gpt2_forward import GPT2Forward
-from chat_app.gpt2_weights import SHRINKING, is_plain_gpt2
+from chat_app.gpt2_weights import can_be_tiled, is_plain_gpt2
 from chat_app.memory import free_memory
 from chat_app.model_files import ModelFiles, kept_tokens
 
@@ -28,7 +27,7 @@ def packs_eight_bits(files: ModelFiles, precision: str, device: str) -> bool:
     """Whether a model's weights become 8-bit here, from ordinary ones, and not by bitsandbytes."""
     config = files.config
     plain = config.get("model_type") == "gpt2" and "quantization_config" not in config
-    plain = plain and config.get("activation_function", "gelu_new") in SHRINKING
+    plain = plain and can_be_tiled(config)
     return precision == "8-bit" and device == "cpu" and plain and not files.gguf
 
 
@@ -67,12 +66,12 @@ def _forward(model: Any, files: ModelFiles, precision: str) -> tuple[Forward, st
     if model.device.type != "cpu":
         return GPT2Forward(model, files.window), precision_of(model)
     if packs_eight_bits(files, precision, "cpu"):
-        numbers = torch.bfloat16 if bfloat16_is_fast() else torch.float32
-        return GPT2Forward(model, files.window, "8-bit", numbers), "8-bit"
+        return GPT2Forward(model, files.window, "8-bit"), "8-bit"
+    tiled = can_be_tiled(model.config.to_dict())
     if model.dtype == torch.bfloat16:
-        return GPT2Forward(model, files.window, "packed"), "bfloat16"
+        return GPT2Forward(model, files.window, "packed" if tiled else "shared"), "bfloat16"
     plain = GPT2Forward(model, files.window)
-    if precision != AUTOMATIC:
+    if precision != AUTOMATIC or not tiled:
         return plain, precision_of(model)
     packed = GPT2Forward(copy.deepcopy(model).to(torch.bfloat16), files.window, "packed")
     return (packed, "bfloat16") if _seconds(plain) > 1.15 * _seconds(packed) else (plain, "float32")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from concurrent.futures import Future
 from typing import Any
 
 import pytest
@@ -13,7 +14,8 @@ from chat_app.engine import Engine, forward_of, write
 from chat_app.errors import ModelError
 from chat_app.forward import Piece, TransformersForward, tensor_bytes
 from chat_app.gpt2_forward import GPT2Forward
-from chat_app.gpt2_weights import SHRINKING, is_plain_gpt2
+from chat_app.gpt2_weights import COMPILED, can_be_tiled, is_plain_gpt2
+from chat_app.tiles import kernel
 from tests.test_engine import expected, ids_of, request
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -60,18 +62,45 @@ def test_scores_are_those_of_transformers(variant, typed):
     torch.testing.assert_close(scores[0], scores_of(model, ids, types), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("compiled", [True, False])
 @pytest.mark.parametrize(("form", "most"), [("packed", 0.03), ("8-bit", 0.03)])
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_other_forms_are_near(variant, form, most):
+def test_other_forms_are_near(variant, form, most, compiled, monkeypatch):
+    if compiled:
+        kernel(form == "8-bit").result()
+    else:
+        monkeypatch.setattr("chat_app.tiles.kernel", lambda eight_bits: Future())
     model = model_of(**VARIANTS[variant])
     ids, types = ids_of(2, 50), [3] * 50
     expected_scores = scores_of(model, ids, types)
     moved = copy.deepcopy(model).to(torch.bfloat16) if form == "packed" else copy.deepcopy(model)
-    forward = GPT2Forward(moved, 128, form, torch.float32)
+    forward = GPT2Forward(moved, 128, form)
     memory = forward.new_memory()
-    forward.step([Piece(ids[:49], types[:49], memory, False)])
-    scores = forward.step([Piece(ids[49:], types[49:], memory, True)])[0].float()
-    assert float((scores - expected_scores).norm() / expected_scores.norm()) < most
+    forward.step([Piece(ids[:30], types[:30], memory, False)])
+    forward.step([Piece(ids[30:40], types[30:40], memory, False)])
+    for at in range(40, 50):
+        scores = forward.step([Piece(ids[at : at + 1], types[at : at + 1], memory, True)])
+    assert float((scores[0] - expected_scores).norm() / expected_scores.norm()) < most
+
+
+@pytest.mark.parametrize("activation", sorted(COMPILED))
+def test_the_compiled_step_knows_the_activations(activation):
+    kernel(True).result()
+    model = model_of(activation_function=activation)
+    assert can_be_tiled(model.config.to_dict())
+    ids = ids_of(3, 12)
+    expected_scores = scores_of(model, ids, None)
+    forward = GPT2Forward(model, 128, "8-bit")
+    memory = forward.new_memory()
+    for one in ids:
+        scores = forward.step([Piece([one], None, memory, True)])
+    assert float((scores[0] - expected_scores).norm() / expected_scores.norm()) < 0.03
+
+
+def test_what_the_compiled_step_does_not_know_stays_as_it_is():
+    assert not can_be_tiled({"activation_function": "gelu"})
+    assert not can_be_tiled({"n_embd": 63})
+    assert can_be_tiled({})
 
 
 def test_pieces_of_several_sequences_do_not_touch_each_other():
@@ -92,25 +121,21 @@ def test_pieces_of_several_sequences_do_not_touch_each_other():
         torch.testing.assert_close(row, scores_of(model, ids, types), rtol=1e-4, atol=1e-4)
 
 
-def test_eight_bit_scores_are_the_same_alone_and_together():
-    forward = GPT2Forward(model_of(), 128, "8-bit")
+@pytest.mark.parametrize("form", ["packed", "8-bit"])
+def test_scores_are_the_same_alone_and_together(form):
+    kernel(form == "8-bit").result()
+    forward = GPT2Forward(model_of(), 128, form)
     prompts = [ids_of(seed, 20 + seed) for seed in range(6)]
 
     def after(chosen: list[list[int]]) -> torch.Tensor:
         memories = [forward.new_memory() for _ in chosen]
-        forward.step([Piece(ids[:-1], None, memory, False) for ids, memory in zip(chosen, memories, strict=True)])
+        for ids, memory in zip(chosen, memories, strict=True):
+            forward.step([Piece(ids[:-1], None, memory, False)])
         return forward.step([Piece(ids[-1:], None, memory, True) for ids, memory in zip(chosen, memories, strict=True)])
 
     together = after(prompts)
     for at, ids in enumerate(prompts):
         assert torch.equal(after([ids])[0], together[at])
-
-
-@pytest.mark.parametrize("activation", sorted(SHRINKING))
-def test_activations_of_eight_bit_models_never_enlarge(activation):
-    model = model_of(activation_function=activation)
-    values = torch.linspace(-200, 200, 10_001)
-    assert (model.transformer.h[0].mlp.act(values).abs() <= values.abs() * 1.0001 + 1e-6).all()
 
 
 def test_moving_the_weights_frees_those_of_the_model():
