@@ -9,8 +9,9 @@ import gradio as gr
 
 from chat_app.config import CAREFULNESS, STARTER, TrainConfig
 from chat_app.errors import ChatAppError, RunError
-from chat_app.gathering import flags_of, gathered
+from chat_app.gathering import flags_of, gathered, reading_settings_of
 from chat_app.questions import MOST, questions_of
+from chat_app.recipe import write_recipe
 from chat_app.runs import Run
 from chat_app.services import Services
 from chat_app.teaching import prepare_run
@@ -180,7 +181,9 @@ class TeachTab:
             material = gathered(wanted, paths, need_reply=config.learn == "replies", told=told)
             about = {"files": list(material.facts.files), "by": visitor, "repairs": sorted(wanted.repairs)}
             about |= {"reading": flags_of(wanted), "questions": asked}
-            return prepare_run(config, material, paths, about=about, told=told)
+            run = prepare_run(config, material, paths, about=about, told=told)
+            write_recipe(run, [] if wanted.hub else run.about()["files"], reading_settings_of(wanted))
+            return run
 
         return Work(prepare), visitor
 
