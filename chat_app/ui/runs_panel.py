@@ -16,6 +16,7 @@ from chat_app.runs import Run
 from chat_app.services import Services
 from chat_app.ui import words
 from chat_app.ui.escape import clean, shown, warn
+from chat_app.ui.events import QUICK, slow
 from chat_app.ui.model_choices import run_title
 from chat_app.ui.run_report import labels, thinned, titles
 from chat_app.ui.visitor import Visitors
@@ -77,27 +78,20 @@ class RunsPanel:
             picker: names the run that is looked at; it is ticked when the panel opens.
             look, inputs, outputs: show the run and the list of runs anew.
         """
-        quick: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "queue": False}
         listed = [self.search, self.ticked, self.token]
-        self.box.expand(self.open, [picker, self.search, self.token], [self.ticked], **quick)
-        self.search.change(self.found, listed, [self.ticked], trigger_mode="always_last", **quick)
+        self.box.expand(self.open, [picker, self.search, self.token], [self.ticked], **QUICK)
+        self.search.change(self.found, listed, [self.ticked], trigger_mode="always_last", **QUICK)
         self.compare.click(
-            self.side_by_side, [self.ticked, self.token], [self.compared, self.plot, self.table], **quick
+            self.side_by_side, [self.ticked, self.token], [self.compared, self.plot, self.table], **QUICK
         )
-        renamed = self.rename.click(self.name, [self.ticked, self.title, self.token], [self.title], **quick)
-        self.delete.click(self.warn_of, [self.ticked, self.token], [self.warning, self.what_goes, self.doomed], **quick)
-        self.keep.click(self.spare, None, [self.warning, self.doomed], **quick)
+        renamed = self.rename.click(self.name, [self.ticked, self.title, self.token], [self.title], **QUICK)
+        self.delete.click(self.warn_of, [self.ticked, self.token], [self.warning, self.what_goes, self.doomed], **QUICK)
+        self.keep.click(self.spare, None, [self.warning, self.doomed], **QUICK)
         deleted = self.really.click(
-            self.delete_all,
-            [self.doomed, self.token],
-            [self.warning, self.doomed],
-            show_progress="hidden",
-            api_visibility="private",
-            concurrency_limit=2,
-            concurrency_id="deleting",
+            self.delete_all, [self.doomed, self.token], [self.warning, self.doomed], **slow("deleting", 2)
         )
         for event in (renamed, deleted):
-            event.then(self.found, listed, [self.ticked], **quick).then(look, inputs, outputs, **quick)
+            event.then(self.found, listed, [self.ticked], **QUICK).then(look, inputs, outputs, **QUICK)
 
     def open(self, chosen: str | None, text: str, token: str, request: gr.Request) -> Any:
         """The panel was opened: the run that is looked at is ticked."""
