@@ -9,6 +9,7 @@ import gradio as gr
 import pandas as pd
 
 from chat_app import collection
+from chat_app.curves import thinned
 from chat_app.errors import ChatAppError, RunError
 from chat_app.export_card import public_name
 from chat_app.run_comparison import Difference, check_count, curve_of, differences
@@ -18,7 +19,7 @@ from chat_app.ui import words
 from chat_app.ui.escape import clean, shown, warn
 from chat_app.ui.events import QUICK, slow
 from chat_app.ui.model_choices import run_title
-from chat_app.ui.run_report import labels, thinned, titles
+from chat_app.ui.run_report import labels, titles
 from chat_app.ui.visitor import Visitors
 
 MOST_SHOWN = 100
@@ -174,10 +175,9 @@ class RunsPanel:
 
 def curves(names: Sequence[str], runs: Sequence[Run]) -> pd.DataFrame:
     """step, loss, run."""
-    rows = []
+    rows: list[tuple[int, float | None, str]] = []
     for name, run in zip(names, runs, strict=True):
-        points = thinned([{"step": step, "loss": loss} for step, loss in curve_of(run)])
-        rows += [(point["step"], point["loss"], name) for point in points] or [(0, None, name)]
+        rows += [(step, loss, name) for step, loss in thinned(curve_of(run))] or [(0, None, name)]
     return pd.DataFrame(rows, columns=["step", "loss", "run"])
 
 
