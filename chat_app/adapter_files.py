@@ -6,6 +6,7 @@ trained rows for new tokens; the settings are read one by one, because some of p
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -110,7 +111,7 @@ def read_adapter(folder: Path) -> AdapterFiles:
             "trainable_token_indices": config.get("trainable_token_indices") or None,
         },
         tokens,
-        sum(_product(shape) for shape in shapes.values()),
+        sum(math.prod(shape) for shape in shapes.values()),
         (folder / WEIGHTS).stat().st_size,
     )
 
@@ -155,10 +156,3 @@ def _tokens(indices: Any, rows: int, where: str) -> tuple[int, ...]:
     if wrong or len(lists[0]) != rows or any(type(one) is not int or not 0 <= one < 2**24 for one in lists[0]):
         raise ModelError("The adapter's list of tokens does not fit its weights.", where=where, advice="Copy it again.")
     return tuple(lists[0])
-
-
-def _product(shape: tuple[int, ...]) -> int:
-    product = 1
-    for size in shape:
-        product *= size
-    return product

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 WIDTH, HEIGHT = 720, 360
 LEFT, RIGHT, TOP, BOTTOM = 60, 16, 34, 44
 MOST_POINTS = 600
 _SERIES = (("train_loss", "training", "#3b6ea5"), ("valid_loss", "validation", "#c2571a"))
 Point = tuple[float, float]
+T = TypeVar("T")
 
 
 def curves_svg(metrics: Sequence[Mapping[str, Any]]) -> str:
@@ -38,12 +39,16 @@ def curves_svg(metrics: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _points(metrics: Sequence[Mapping[str, Any]], name: str) -> list[Point]:
-    """(step, loss), at most MOST_POINTS of them, the newest always."""
-    found = [
-        (float(line["step"]), float(line[name])) for line in metrics if _is_number(line.get(name), line.get("step"))
-    ]
-    stride = max(-(-len(found) // MOST_POINTS), 1)
-    return found[::-1][::stride][::-1]
+    """(step, loss), thinned."""
+    return thinned(
+        [(float(line["step"]), float(line[name])) for line in metrics if _is_number(line.get(name), line.get("step"))]
+    )
+
+
+def thinned(points: Sequence[T]) -> list[T]:
+    """At most MOST_POINTS of them, evenly, the newest always."""
+    stride = max(-(-len(points) // MOST_POINTS), 1)
+    return list(points[::-1][::stride][::-1])
 
 
 def _is_number(*values: Any) -> bool:

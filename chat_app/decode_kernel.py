@@ -17,13 +17,16 @@ from numba import carray, njit
 
 from chat_app.tile_products import (
     LANES,
+    SPAN,
     WIDE_1,
     WIDE_4,
     WIDE_8,
     arrive,
     as_bits,
     as_float,
+    dot,
     look,
+    mix,
     pointer,
     product_1,
     product_2,
@@ -241,21 +244,17 @@ def _attend(query, keys, values, scale, shares, out):
     tokens, width = keys.shape
     highest = np.float32(-np.inf)
     for token in range(tokens):
-        key = keys[token]
-        total = np.float32(0)
-        for at in range(width):
-            total += query[at] * as_float(np.int32(key[at]) << np.int32(16))
-        shares[token] = total * scale
+        shares[token] = dot(query.ctypes.data, keys.ctypes.data + token * keys.strides[0], width) * scale
         highest = max(highest, shares[token])
     whole = np.float32(0)
     for token in range(tokens):
         shares[token] = _exp(shares[token] - highest)
         whole += shares[token]
-    out[:] = np.float32(0)
     for token in range(tokens):
-        value, share = values[token], shares[token] / whole
-        for at in range(width):
-            out[at] += share * as_float(np.int32(value[at]) << np.int32(16))
+        shares[token] /= whole
+    for left in range(0, width, SPAN):
+        first, target = values.ctypes.data + 2 * left, out.ctypes.data + 4 * left
+        mix(shares.ctypes.data, first, values.strides[0], tokens, target)
 
 
 @_compiled

@@ -8,6 +8,7 @@ from typing import Any
 
 from chat_app.config import Paths, TrainConfig, to_mapping
 from chat_app.errors import RunError
+from chat_app.recipe import copy_recipe
 from chat_app.runs import ACTIVE, Run, new_id
 
 LOWEST_FACTOR = 0.01
@@ -58,6 +59,7 @@ def with_half_the_rate(run: Run, paths: Paths) -> Run:
         if start.is_dir() and config.model == str(start):  # A model that knows nothing yet belongs to its run.
             shutil.copytree(start, new.folder / "start")
             new.change(model=str(new.folder / "start"))
+        copy_recipe(run, new)
     except OSError as error:
         shutil.rmtree(folder, ignore_errors=True)
         raise RunError(

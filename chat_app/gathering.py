@@ -19,7 +19,7 @@ from chat_app.config import STARTER, Paths
 from chat_app.errors import DataError
 from chat_app.material import Material, Told, gather, gather_items
 from chat_app.reading import ReadingOptions, write_jsonl, write_tsv
-from chat_app.recipe import reading_flags
+from chat_app.recipe import reading_flags, reading_settings
 from chat_app.rows import WINDOW_LIMIT
 
 CHECK_VERSION = "1"
@@ -64,10 +64,15 @@ class Wanted:
         return [folder.name if folder.is_absolute() or self.hub.name.startswith("~") else self.hub.name]
 
 
+def reading_settings_of(wanted: Wanted) -> dict[str, Any]:
+    """The same for a recipe, but for the files."""
+    hub = wanted.hub
+    return reading_settings(wanted.options, wanted.repairs, (hub.name, hub.config, hub.split) if hub else ())
+
+
 def flags_of(wanted: Wanted) -> list[str]:
     """The flags of the command line that say the same, but for the files."""
-    hub = wanted.hub
-    return reading_flags(wanted.options, wanted.repairs, (hub.name, hub.config, hub.split) if hub else ())
+    return reading_flags(reading_settings_of(wanted))
 
 
 def gathered(

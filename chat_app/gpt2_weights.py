@@ -14,7 +14,7 @@ from transformers import GPT2LMHeadModel
 
 from chat_app.errors import ModelError
 from chat_app.linear import Linear, PlainLinear
-from chat_app.tiles import TiledLinear, Tiles
+from chat_app.tiles import HEAD_STEP, TiledLinear, Tiles
 
 Form = Literal["shared", "packed", "8-bit"]
 COMPILED = {
@@ -82,9 +82,9 @@ def is_plain_gpt2(model: Any) -> bool:
 
 def can_be_tiled(config: Mapping[str, Any]) -> bool:
     """Whether a GPT-2 can have its weights in tiles; `config` is what stands in its config.json."""
-    width = int(config.get("n_embd", 768))
-    widths = (width, int(config.get("n_inner") or 4 * width))
-    return config.get("activation_function", "gelu_new") in COMPILED and not any(one % 2 for one in widths)
+    width, heads = int(config.get("n_embd", 768)), int(config.get("n_head", 12))
+    even = not int(config.get("n_inner") or 0) % 2
+    return even and width % (heads * HEAD_STEP) == 0 and config.get("activation_function", "gelu_new") in COMPILED
 
 
 @dataclass(frozen=True)

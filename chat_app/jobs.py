@@ -84,14 +84,12 @@ class Jobs:
         """The runs that wait for their turn, the next one first. Read from the disk."""
         found = []
         for run in list_runs(self._paths.runs):
-            state = run.state()
             try:
-                is_ours = state.status == "queued" and run.about().get("queued") is True
+                is_ours = run.state().status == "queued" and run.about().get("queued") is True
             except RunError:
                 continue
             if is_ours:
-                place = _place(run)
-                found.append((state.time if place is None else place, run.id, run))
+                found.append((_place(run), run.id, run))
         return [run for _, _, run in sorted(found, key=lambda one: one[:2])]
 
     def move(self, run: Run, by: int, among: Sequence[Run] | None = None) -> None:
@@ -112,11 +110,7 @@ class Jobs:
             other = at + (1 if by > 0 else -1)
             if not 0 <= other < len(waiting):
                 return
-            known = [_place(one) for one in (run, waiting[other])]
-            places = [
-                one.state().time if place is None else place
-                for one, place in zip((run, waiting[other]), known, strict=True)
-            ]
+            places = [_place(one) for one in (run, waiting[other])]
             if places[0] == places[1]:
                 places[1] += math.copysign(1e-3, by)
             _set_place(run, places[1])
@@ -191,10 +185,11 @@ def _start(run: Run, paths: Paths) -> subprocess.Popen[bytes]:
         )
 
 
-def _place(run: Run) -> float | None:
-    """Where a run stands in the queue: the lower, the sooner. In a file of its own, which nobody else writes."""
+def _place(run: Run) -> float:
+    """Where a run stands in the queue: the lower, the sooner. In a file of its own, which nobody else writes; without
+    one a run stands where its state was written."""
     value = read_json(run.folder / PLACE)
-    return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else None
+    return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else run.state().time
 
 
 def _set_place(run: Run, place: float) -> None:

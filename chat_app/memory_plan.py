@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
 from typing import Any
 
@@ -111,10 +111,10 @@ def shape_of(files: ModelFiles, new_tokens: int = 0, dropout: float = -1.0) -> S
     own = max([float(config.get(name) or 0) for name in ("resid_pdrop", "attn_pdrop", "attention_dropout")])
     return Shape(
         parameters=files.parameters,
-        layers=size_of(config, "n_layer", "num_hidden_layers", "num_layers"),
+        layers=files.layers,
         width=files.width,
         inner=size_of(config, "n_inner", "intermediate_size") or 4 * files.width,
-        heads=size_of(config, "n_head", "num_attention_heads"),
+        heads=files.heads,
         vocabulary=files.vocabulary + new_tokens,
         window=files.window,
         new_tokens=new_tokens,
@@ -283,4 +283,4 @@ def gigabytes(size: float) -> str:
 
 def facts(plan: Plan) -> dict[str, Any]:
     """A plan for JSON."""
-    return {name: getattr(plan, name) for name in plan.__dataclass_fields__}
+    return asdict(plan)

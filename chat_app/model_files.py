@@ -90,12 +90,21 @@ class ModelFiles:
         return size_of(self.config, "n_embd", "hidden_size", "d_model")
 
     @property
+    def layers(self) -> int:
+        """How many there are."""
+        return size_of(self.config, "n_layer", "num_hidden_layers", "num_layers")
+
+    @property
+    def heads(self) -> int:
+        """Of attention, in each layer."""
+        return size_of(self.config, "n_head", "num_attention_heads")
+
+    @property
     def cache_numbers(self) -> int:
         """Numbers that the key/value cache holds for each token: keys and values of each layer and head."""
-        heads = size_of(self.config, "n_head", "num_attention_heads")
-        kept_heads = size_of(self.config, "num_key_value_heads") or heads
-        head_width = size_of(self.config, "head_dim") or self.width // max(heads, 1)
-        return 2 * size_of(self.config, "n_layer", "num_hidden_layers", "num_layers") * kept_heads * head_width
+        kept_heads = size_of(self.config, "num_key_value_heads") or self.heads
+        head_width = size_of(self.config, "head_dim") or self.width // max(self.heads, 1)
+        return 2 * self.layers * kept_heads * head_width
 
 
 def find(name: str, paths: Paths, *, whole: bool = False) -> ModelFiles:
@@ -181,8 +190,13 @@ def inspect(name: str, folder: Path, kind: Kind) -> ModelFiles:
     config = read_config(folder)
     files = weight_files(folder)
     tensors = [learned_numbers(file) for file in files]
-    window = min(size_of(config, "n_positions", "max_position_embeddings", "n_ctx") or DEFAULT_WINDOW, MOST_WINDOW)
-    return ModelFiles(name, folder, kind, config, sum(file.stat().st_size for file in files), sum(tensors), window)
+    size = sum(file.stat().st_size for file in files)
+    return ModelFiles(name, folder, kind, config, size, sum(tensors), _window_in(config))
+
+
+def _window_in(config: Mapping[str, Any]) -> int:
+    """The most tokens that a model can see, within bounds."""
+    return min(size_of(config, "n_positions", "max_position_embeddings", "n_ctx") or DEFAULT_WINDOW, MOST_WINDOW)
 
 
 def check_weights(files: ModelFiles) -> None:
@@ -339,8 +353,7 @@ def _on_hub(name: str) -> ModelFiles:
     config = read_config(folder)
     total = sum(sizes[file] for file in weights)
     number = 2 if "16" in str(config.get("dtype", config.get("torch_dtype"))) else 4
-    window = min(size_of(config, "n_positions", "max_position_embeddings", "n_ctx") or DEFAULT_WINDOW, MOST_WINDOW)
-    return ModelFiles(name, None, "hub", config, total, total // number, window)
+    return ModelFiles(name, None, "hub", config, total, total // number, _window_in(config))
 
 
 def _unreachable(name: str, error: Exception) -> ModelNotFound:

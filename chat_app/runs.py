@@ -226,12 +226,8 @@ class Run:
 
     def newest_checkpoint(self) -> Path | None:
         """The newest checkpoint whose files are all there and unchanged."""
-        found = []
-        for folder in self.checkpoints.glob("checkpoint-*"):
-            number = folder.name.rpartition("-")[2]
-            if number.isdigit():
-                found.append((int(number), folder))
-        return next((folder for _, folder in sorted(found, reverse=True) if verify(folder)), None)
+        folders = (self.checkpoints / f"checkpoint-{step}" for step in reversed(self.checkpoint_steps()))
+        return next((folder for folder in folders if verify(folder)), None)
 
     def checkpoint_steps(self) -> list[int]:
         """The steps of the checkpoints that were finished, oldest first. Whether they are unchanged, `verify` tells."""

@@ -173,9 +173,8 @@ class _FloatPair(_Pair):
 
     def added(self, total: Any, weights: Any, inputs: Any) -> Any:
         """The sum with the pair's products."""
-        signature = ir.FunctionType(self.floats, [self.floats] * 3)
         for one, other in zip(weights, inputs, strict=True):
-            total = self._call(f"llvm.fma.v{SPAN}f32", signature, one, other, total)
+            total = _fused(self._builder, one, other, total)
         return total
 
     def result(self, total: Any) -> Any:
@@ -186,6 +185,64 @@ class _FloatPair(_Pair):
 WIDE_1, WIDE_4, WIDE_8 = (min(_SUMS // rows, 4) * SPAN for rows in (1, 4, 8))  # Lanes.
 product_1, product_2 = (_product_of(rows, WIDE_1 // SPAN) for rows in (1, 2))
 product_4, product_8 = _product_of(4, WIDE_4 // SPAN), _product_of(8, WIDE_8 // SPAN)
+
+
+def _upper(builder: Any, address: Any) -> Any:
+    """SPAN numbers of bfloat16 at an address, as float32."""
+    ints = ir.VectorType(_INT, SPAN)
+    number = builder.load(builder.inttoptr(address, ir.VectorType(_SHORT, SPAN).as_pointer()))
+    number.align = 2
+    wide = builder.shl(builder.zext(number, ints), ir.Constant(ints, [16] * SPAN))
+    return builder.bitcast(wide, ir.VectorType(_FLOAT, SPAN))
+
+
+@intrinsic
+def dot(_context: Any, query: Any, key: Any, width: Any) -> Any:
+    """The sum of products of two rows of `width` numbers, a multiple of SPAN: float32 and bfloat16, by address."""
+
+    def write(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        query, key, width = arguments
+        floats = ir.VectorType(_FLOAT, SPAN)
+        total = cgutils.alloca_once_value(builder, ir.Constant(floats, None))
+        with cgutils.for_range(builder, builder.udiv(width, _LONG(SPAN))) as loop:
+            place = builder.inttoptr(builder.add(query, builder.mul(loop.index, _LONG(4 * SPAN))), floats.as_pointer())
+            one = builder.load(place)
+            one.align = 4
+            other = _upper(builder, builder.add(key, builder.mul(loop.index, _LONG(2 * SPAN))))
+            builder.store(_fused(builder, one, other, builder.load(total)), total)
+        signature = ir.FunctionType(_FLOAT, [_FLOAT, floats])
+        summed = cgutils.get_or_insert_function(builder.module, signature, f"llvm.vector.reduce.fadd.v{SPAN}f32")
+        return builder.call(summed, [_FLOAT(0), builder.load(total)], fastmath=["reassoc"])
+
+    return types.float32(types.int64, types.int64, types.int64), write
+
+
+@intrinsic
+def mix(_context: Any, shares: Any, values: Any, row_bytes: Any, count: Any, out: Any) -> Any:
+    """Sum up SPAN numbers of `count` rows, bfloat16, each times its share, float32; all by address."""
+
+    def write(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        shares, values, row_bytes, count, out = arguments
+        floats = ir.VectorType(_FLOAT, SPAN)
+        total = cgutils.alloca_once_value(builder, ir.Constant(floats, None))
+        with cgutils.for_range(builder, count) as loop:
+            place = builder.inttoptr(builder.add(shares, builder.mul(loop.index, _LONG(4))), _FLOAT.as_pointer())
+            undefined = ir.Constant(floats, ir.Undefined)
+            single = builder.insert_element(undefined, builder.load(place), _INT(0))
+            share = builder.shuffle_vector(single, undefined, ir.Constant(ir.VectorType(_INT, SPAN), [0] * SPAN))
+            value = _upper(builder, builder.add(values, builder.mul(loop.index, row_bytes)))
+            builder.store(_fused(builder, share, value, builder.load(total)), total)
+        builder.store(builder.load(total), builder.inttoptr(out, floats.as_pointer())).align = 4
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 5), write
+
+
+def _fused(builder: Any, one: Any, other: Any, total: Any) -> Any:
+    floats = ir.VectorType(_FLOAT, SPAN)
+    signature = ir.FunctionType(floats, [floats] * 3)
+    function = cgutils.get_or_insert_function(builder.module, signature, f"llvm.fma.v{SPAN}f32")
+    return builder.call(function, [one, other, total])
 
 
 @intrinsic

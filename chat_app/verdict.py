@@ -9,11 +9,12 @@ loss at the start. The rules, the first that holds:
    above it, and the level has not come below three quarters of it since; or the level lies above the start and the
    latest evaluation a twentieth above the first; or the level is a margin above the start; or it has lost half of what
    it had gained. In the first points of all, two in a row that are half as high again as the first two.
-2. too early: fewer than twelve training points, or the learning rate still rises and nothing has been learned yet.
+2. too early: fewer than twelve training points and, where they are written down rarely, fewer than five evaluations;
+   or the learning rate still rises and nothing has been learned yet.
 3. memorising: the best evaluation is two or more evaluations ago, the latest is worse by a hundredth (at least 0.02
    nats), and the training loss has fallen, or stayed low, since.
-4. stuck: twenty points after the warm-up, neither curve has fallen: the level lies within four standard errors of the
-   start, and no evaluation is better than the first by a hundredth.
+4. stuck: twenty points or eight evaluations after the warm-up, neither curve has fallen: the level lies within four
+   standard errors of the start, and no evaluation is better than the first by a hundredth.
 5. done learning: it has learned, and over the newest third of the evaluations (at least three) the best got better by
    less than a hundredth, or by less than a two-hundredth of all that was learned. Without validation the same is asked
    of the training levels, where the noise lets it be seen.
@@ -34,8 +35,8 @@ from chat_app.runs import Status
 Kind = Literal["too early", "learning", "memorising", "stuck", "diverging", "done learning"]
 Action = Literal["", "keep-best-and-stop", "more-epochs", "lower-rate"]
 
-FEWEST_POINTS = 12
-STUCK_POINTS = 20
+FEWEST_POINTS, FEWEST_EVALUATIONS = 12, 5
+STUCK_POINTS, STUCK_EVALUATIONS = 20, 8
 ROW = 5
 MOST_POINTS = 600
 RUNNING: tuple[Status, ...] = ("queued", "running", "stopping")
@@ -76,7 +77,7 @@ def verdict(metrics: Sequence[Mapping[str, Any]], *, total_steps: int, has_valid
             "Start again with a lower learning rate.",
             "lower-rate",
         )
-    if curves.points < FEWEST_POINTS or (curves.warms_up() and not curves.has_learned()):
+    if not curves.is_long_enough() or (curves.warms_up() and not curves.has_learned()):
         return _too_early(is_running, status, total_steps)
     if curves.memorises():
         return _memorising(curves, is_running)
@@ -191,8 +192,8 @@ class _Curves:
 
     @property
     def start(self) -> float:
-        """The loss of the first five points."""
-        return median(self.first)
+        """The loss of the first five points; not a number where there is none."""
+        return median(self.first) if self.first else math.nan
 
     @property
     def origin(self) -> float:
@@ -202,7 +203,8 @@ class _Curves:
 
     @property
     def level(self) -> float:
-        return median(self.finite[-self.width :])
+        newest = self.finite[-self.width :]
+        return median(newest) if newest else math.nan
 
     @property
     def best(self) -> tuple[int, float]:
@@ -243,16 +245,24 @@ class _Curves:
         high = self.start + max(0.25 * self.start, 2 * self.noise)
         if any(min(row) > high for row in rows) and self.level > 0.75 * self.origin:
             return True
-        if len(losses) < FEWEST_POINTS:
-            return min(losses[-2:]) > 1.5 * median(self.first[:2])
+        if len(losses) < FEWEST_POINTS and min(losses[-2:]) > 1.5 * median(self.first[:2]):
+            return True
+        if not self.is_long_enough():
+            return False
         if len(self.valid) > 1 and self.valid[-1][1] > 1.05 * self.valid[0][1] and self.level > self.start:
             return True
+        if len(losses) < FEWEST_POINTS:
+            return False
         margin = max(0.1 * self.origin, 4 * self.standard_error(2))
         lowest = min(self.levels())
         gained = self.origin - lowest
         return self.level > self.origin + margin or (
             gained > margin and self.level > lowest + max(margin, 0.5 * gained)
         )
+
+    def is_long_enough(self) -> bool:
+        """Whether there are enough points, or evaluations, to tell anything."""
+        return self.points >= FEWEST_POINTS or len(self.valid) >= FEWEST_EVALUATIONS
 
     def warms_up(self) -> bool:
         """Whether the learning rate is still on its way up."""
@@ -276,18 +286,22 @@ class _Curves:
             return False
         before = [loss for at, loss in zip(self.train_steps, self.train, strict=True) if at <= step]
         then = median(before[-self.width :]) if before else self.start
-        return self.level <= then + self.standard_error()
+        return not self.level > then + self.standard_error()  # Without any training points the evaluations tell.
 
     def is_stuck(self, has_validation: bool) -> bool:
-        if self.has_learned() or len(self.after_warm_up()) < STUCK_POINTS:
+        if self.has_learned():
+            return False
+        points, evaluations = self.after_warm_up()
+        if points < STUCK_POINTS and evaluations < STUCK_EVALUATIONS:
             return False
         return not has_validation or len(self.valid) >= 3
 
-    def after_warm_up(self) -> list[float]:
-        """The training points since the learning rate was highest."""
+    def after_warm_up(self) -> tuple[int, int]:
+        """How many training points, and how many evaluations, there are since the learning rate was highest."""
         highest = max((rate for rate in self.rates if math.isfinite(rate)), default=0.0)
         begin = next((at for at, rate in enumerate(self.rates) if rate >= highest), 0)
-        return self.train[begin:]
+        rose_until = self.train_steps[begin - 1] if begin else 0
+        return self.points - begin, sum(step >= rose_until for step, _ in self.valid)
 
     def is_flat(self, has_validation: bool) -> bool:
         if has_validation:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,23 +19,9 @@ from chat_app.reading.delimited import Dialect, dialect_of
 from chat_app.reading.options import ReadingOptions
 from chat_app.reading.report import Column, Located, Problem
 from chat_app.reading.source import open_source
+from tests.reading_items import shown, spoken
 
 FIXTURE_REUSED = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-Items = Iterable[Located | Problem]
-
-
-def spoken(items: Items) -> list[list[str]]:
-    return [item.conversation.texts for item in items if isinstance(item, Located)]
-
-
-def shown(items: Items) -> list[str]:
-    """A conversation as "line: u hi / a hello", a problem as "line! reason"."""
-    return [
-        f"{item.line}! {item.reason}"
-        if isinstance(item, Problem)
-        else f"{item.line}: " + " / ".join(f"{one.role[0]} {one.text}" for one in item.conversation.messages)
-        for item in items
-    ]
 
 
 @pytest.fixture

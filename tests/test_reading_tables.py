@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -17,23 +17,8 @@ import pytest
 from chat_app.errors import DataError
 from chat_app.reading import columns, message_rows, parquet, xlsx
 from chat_app.reading.options import ReadingOptions
-from chat_app.reading.report import Column, Located, Problem
-
-Items = Iterable[Located | Problem]
-
-
-def spoken(items: Items) -> list[list[str]]:
-    return [item.conversation.texts for item in items if isinstance(item, Located)]
-
-
-def shown(items: Items) -> list[str]:
-    """A conversation as "line: u hi / a hello", a problem as "line! reason"."""
-    return [
-        f"{item.line}! {item.reason}"
-        if isinstance(item, Problem)
-        else f"{item.line}: " + " / ".join(f"{one.role[0]} {one.text}" for one in item.conversation.messages)
-        for item in items
-    ]
+from chat_app.reading.report import Column, Located
+from tests.reading_items import shown, spoken
 
 
 def guessed(header: str, *rows: str) -> list[str]:

@@ -10,10 +10,12 @@ import pytest
 import yaml
 
 from chat_app.cli import main
-from chat_app.config import TrainConfig, from_mapping
+from chat_app.config import Paths, TrainConfig, from_mapping
 from chat_app.errors import DataError, SettingError
-from chat_app.reading import write_jsonl
-from chat_app.recipe import FILE, command_of, read_recipe, recipe_of
+from chat_app.followup import with_half_the_rate
+from chat_app.gathering import HubData, Wanted, reading_settings_of
+from chat_app.reading import ReadingOptions, write_jsonl
+from chat_app.recipe import FILE, command_of, read_besides, read_recipe, recipe_of, write_recipe
 from chat_app.runs import Run, list_runs
 from tests.conftest import reading_of
 
@@ -89,3 +91,62 @@ def test_a_run_can_be_done_again_from_its_recipe(
     capsys.readouterr()
     assert main(["train", "--data", data, "--lora", "--method", "full"]) == 2
     assert "disagree" in capsys.readouterr().err
+
+
+def test_how_files_are_read_is_part_of_the_recipe(tmp_path: Path) -> None:
+    run = Run.create(tmp_path / "run", CONFIG, {"questions": ["Who's there?"]})
+    options = ReadingOptions(columns=("they say=context", "we say=reply"), pause=30, tidy="off")
+    wanted = Wanted(options=options, repairs=frozenset({"emails"}))
+    write_recipe(run, ["a.csv"], reading_settings_of(wanted))
+    values, files, valid = read_recipe(run.folder / FILE)
+    assert (from_mapping(TrainConfig, values), files, valid) == (CONFIG, ["a.csv"], None)
+    besides = read_besides(run.folder / FILE)
+    assert besides.pop("question") == ["Who's there?"]
+    assert besides.pop("repair") == ["emails"]
+    assert ReadingOptions(**besides) == options
+    hub = Wanted(hub=HubData("dailydialog", "", "train"))
+    write_recipe(run, [], reading_settings_of(hub))
+    assert read_besides(run.folder / FILE) == {
+        "hub": "dailydialog",
+        "hub_split": "train",
+        "question": ["Who's there?"],
+    }
+
+
+@pytest.mark.parametrize("text", ["columns: 3", "repair: [3]", "hub: [a]", "pause: soon", "repair: nothing", "bot: 3"])
+def test_what_a_recipe_says_of_reading_is_checked(
+    tmp_path: Path, text: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CHAT_APP_HOME", str(tmp_path / "home"))
+    (tmp_path / "a.tsv").write_text("a\tb\n")
+    (tmp_path / "x.yaml").write_text(f"{text}\n" + ("" if text.startswith("hub") else "data: a.tsv\n"))
+    assert main(["train", "--config", str(tmp_path / "x.yaml")]) == 2
+    assert text.partition(":")[0] in capsys.readouterr().err
+
+
+def test_a_command_that_reads_otherwise_does_not_take_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "x.yaml").write_text("columns: [a=context]\n")
+    command = ["pretrain", "--data", "a", "--tokenizer", "t", "--out", "o", "--config", str(tmp_path / "x.yaml")]
+    assert main(command) == 2
+    assert "columns: This command has no such setting." in capsys.readouterr().err
+
+
+def test_a_table_with_named_columns_is_learned_again_from_its_recipe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CHAT_APP_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr("chat_app.cli.teach._run_to_end", lambda *_: None)
+    (tmp_path / "a.csv").write_text("number,we say,they say\n1,b,a\n2,d,c\n3,f,e\n")
+    command = ["train", "--data", str(tmp_path / "a.csv"), "--columns", "they say=context", "--columns", "we say=reply"]
+    assert main([*command, "--question", "a?", "--run", str(tmp_path / "first"), "--no-rehearse"]) == 0
+    first = Run(tmp_path / "first")
+    assert main(["train", "--config", str(first.folder / FILE), "--run", str(tmp_path / "second")]) == 0
+    second = Run(tmp_path / "second")
+    for name in ("reading", "questions", "files"):
+        assert second.about()[name] == first.about()[name]
+    assert (second.data / "train.jsonl").read_bytes() == (first.data / "train.jsonl").read_bytes()
+    half = with_half_the_rate(second, Paths(tmp_path / "home"))
+    values, files, _ = read_recipe(half.folder / FILE)
+    assert from_mapping(TrainConfig, values) == half.config()
+    assert files == [str(tmp_path / "a.csv")]
+    assert read_besides(half.folder / FILE)["columns"] == ["they say=context", "we say=reply"]

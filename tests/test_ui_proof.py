@@ -139,10 +139,16 @@ def test_an_unknown_fault_is_one_sentence_for_the_page() -> None:
 
 
 @pytest.mark.parametrize("number", [-1, 1e9, float("nan"), True, None, "5", [1]])
-def test_amounts_from_the_page_are_checked_again(number: Any) -> None:
-    for panel in (numbers_panel, duel_panel, copies_panel):
-        with pytest.raises(DataError):
-            panel._whole(number)
+def test_amounts_from_the_page_are_checked_again(number: Any, shared: Any) -> None:
+    run_in(shared, "a", "user:ann")
+    bench, request = Bench(shared, Visitors(shared)), SimpleNamespace(username="ann")
+    numbers, duel, copies = (
+        kind(bench) for kind in (numbers_panel.NumbersPanel, duel_panel.DuelPanel, copies_panel.CopiesPanel)
+    )
+    chosen: Any = ("", "a", START, KEPT_ASIDE, None)
+    assert "0 to 200 replies can be written." in last(numbers.measure(*chosen, number, request))[2]
+    assert "2 to 50 questions can be asked." in last(duel.begin(*chosen, "", number, request))[3]
+    assert "1 to 60 questions can be asked." in last(copies.look("", "a", number, request))[2]
 
 
 def test_the_table_escapes_names_and_says_better_or_worse() -> None:

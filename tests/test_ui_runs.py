@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import gradio as gr
 import pytest
 
-from chat_app.config import TrainConfig
+from chat_app.config import TrainConfig, from_mapping
 from chat_app.errors import RunError
+from chat_app.gathering import Wanted, gathered
+from chat_app.reading import ReadingOptions
+from chat_app.recipe import FILE, read_besides, read_recipe
 from chat_app.run_comparison import differences
 from chat_app.runs import Run, State
 from chat_app.ui import escape, run_export, run_queue, run_report, runs_panel
+from chat_app.ui.data_panel import Brought
+from chat_app.ui.teach_tab import TeachTab
 from chat_app.ui.visitor import Visitors
 from tests.test_ui import HOSTILE, fake_services
 
@@ -110,3 +117,28 @@ def test_on_a_shared_server_nobody_touches_the_run_of_another(tmp_path: Path) ->
     assert run.about().get("title") is None
     panel.delete_all([run.id], ann, request)
     assert not run.folder.exists()
+
+
+def test_a_run_begun_on_the_page_has_its_recipe(tmp_path: Path) -> None:
+    services = fake_services(tmp_path)
+    submitted: list[Run] = []
+    services.jobs = SimpleNamespace(submit=submitted.append, waiting=list)
+    services.models = SimpleNamespace(current=None)
+    with gr.Blocks():
+        tab = TeachTab(services, Visitors(services), gr.State(""))
+        tab.draw(lambda *_: None, [], gr.State())
+    (tmp_path / "a.csv").write_text("number,we say,they say\n1,b,a\n2,d,c\n3,f,e\n")
+    options = ReadingOptions(columns=("they say=context", "we say=reply"))
+    wanted = Wanted((tmp_path / "a.csv",), ("shop.csv",), options=options, repairs=frozenset({"emails"}))
+    brought = Brought(wanted, gathered(wanted, services.paths))
+    request: Any = SimpleNamespace(username=None)
+    list(tab.begin(request, brought, "starter", "Who?", "", *tab.settings.defaults()))
+    (run,) = submitted
+    values, files, _ = read_recipe(run.folder / FILE)
+    assert from_mapping(TrainConfig, values) == run.config()
+    assert files == ["shop.csv"]
+    assert read_besides(run.folder / FILE) == {
+        "columns": ["they say=context", "we say=reply"],
+        "repair": ["emails"],
+        "question": ["Who?"],
+    }

@@ -191,3 +191,31 @@ def test_any_lines_give_a_verdict(lines: Lines, has_validation: bool, status: An
 def test_a_very_long_run_is_judged_like_a_short_one() -> None:
     long = curve(falling(20_000))
     assert judge(long, has_validation=False).kind in ("learning", "done learning")
+
+
+def rarely(train: list[float], valid: list[float], rates: list[float] | None = None) -> Lines:
+    """Lines of a long plan: an evaluation every hundred steps, a training point every three hundred."""
+    lines: Lines = []
+    for at, loss in enumerate(valid):
+        if at % 3 == 2 and at // 3 < len(train):
+            rate = rates[at // 3] if rates else 1e-3
+            lines.append({"step": 100 * at, "train_loss": train[at // 3], "learning_rate": rate})
+        lines.append({"step": 100 * at, "valid_loss": loss})
+    return lines
+
+
+def test_evaluations_tell_where_training_points_are_rare() -> None:
+    better = [5.0, 4.0, 3.4, 3.0, 2.7, 2.5, 2.35]
+    assert judge(rarely([4.2, 3.2], better)).kind == "learning"
+    assert judge(rarely([4.2, 3.2], better[:4])).kind == "too early"
+    assert judge(rarely([], better)).kind == "learning"
+    flat = [5.0, 3.0, 2.52, 2.51, 2.505, 2.503, 2.502]
+    assert judge(rarely([4.2, 3.2], flat)).kind == "done learning"
+    by_heart = [5.0, 3.0, 2.5, 2.6, 2.8, 3.1]
+    assert [judge(rarely(train, by_heart)).kind for train in ([4.2, 1.5], [])] == ["memorising", "memorising"]
+    rising = [5.0, 5.2, 5.6, 6.1, 6.7, 7.4]
+    assert judge(rarely([5.2, 6.5], rising)).kind != "learning"
+    same = [5.0, 5.01, 4.99, 5.0, 5.01, 5.0, 4.99, 5.0]
+    assert judge(rarely([5.0, 5.0], same)).kind == "stuck"
+    assert judge(rarely([5.0, 5.0], same[:7])).kind == "too early"
+    assert judge(rarely([5.0, 5.0], same, rates=[1e-5, 2e-5])).kind == "too early"

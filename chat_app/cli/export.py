@@ -10,10 +10,14 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from chat_app.config import Paths
 from chat_app.errors import SettingError
+
+if TYPE_CHECKING:
+    from chat_app.exporting import As
+    from chat_app.runs import Run
 
 VARIABLE = "HF_TOKEN"
 
@@ -54,14 +58,15 @@ def _push(options: argparse.Namespace) -> None:
 
 
 @contextmanager
-def _source(options: argparse.Namespace) -> Iterator[tuple[Path, Any, Any]]:
+def _source(options: argparse.Namespace) -> Iterator[tuple[Path, Run | None, As]]:
     """The folder to take away, its run and its form. An adapter that is wanted whole is merged for the while."""
     from chat_app.adapter_files import is_adapter
     from chat_app.exporting import source_of
     from chat_app.merging import merge
 
-    paths, form = Paths.default(), "adapter" if options.adapter else "merged"
-    source, run = source_of(options.model, paths, "adapter" if options.adapter else "merged")
+    paths = Paths.default()
+    form: As = "adapter" if options.adapter else "merged"
+    source, run = source_of(options.model, paths, form)
     if form == "adapter" or not is_adapter(source):
         yield source, run, form
         return

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from chat_app.config import from_mapping
 from chat_app.errors import DataError, SettingError
-from chat_app.recipe import read_recipe
+from chat_app.recipe import read_besides, read_recipe
 
 if TYPE_CHECKING:
     from chat_app.gathering import Wanted
@@ -46,6 +46,9 @@ def settings_of(options: argparse.Namespace, kind: type[Config], defaults: Mappi
     file = getattr(options, "config", None)
     if file is not None:
         values.update(read_recipe(Path(file))[0])
+        for name in read_besides(Path(file)):
+            if not hasattr(options, name):
+                raise SettingError(name, "This command has no such setting.", advice=f"Remove it from {file}.")
     for one in fields(kind):  # type: ignore[arg-type]
         typed = getattr(options, one.name, None)
         if typed is not None:
@@ -81,12 +84,16 @@ def wanted_of(options: argparse.Namespace, files: list[str]) -> Wanted:
         DataError: neither files nor a data set of the Hub, or a file that does not exist.
         SettingError: an option that cannot be.
     """
+    from chat_app.checking import REPAIRS
     from chat_app.gathering import HubData, Wanted
     from chat_app.reading import ReadingOptions
 
     hub = HubData(options.hub, options.hub_config, options.hub_split) if options.hub else None
     if hub is None and not files:
         raise SettingError("data", "There is nothing to read.", advice="Give a file, or --hub NAME.")
+    for name in options.repair:
+        if name not in REPAIRS:
+            raise SettingError("repair", f"There is no repair '{name}'.", advice=f"Known are {', '.join(REPAIRS)}.")
     understood = ReadingOptions(
         **{one.name: given for one in fields(ReadingOptions) if (given := getattr(options, one.name, None)) is not None}
     )

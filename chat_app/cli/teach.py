@@ -17,8 +17,8 @@ from chat_app.cli.flags import add_reading, add_settings, read_paths, settings_o
 from chat_app.config import Paths, TrainConfig, from_mapping, to_mapping
 from chat_app.errors import ChatAppError, RunError, SettingError
 from chat_app.questions import questions_of
-from chat_app.recipe import FILE, read_recipe, recipe_of
-from chat_app.runs import Run, find_run, list_runs, write_text
+from chat_app.recipe import read_besides, read_recipe, write_recipe
+from chat_app.runs import Run, find_run, list_runs
 
 
 def add_commands(commands: Any) -> None:
@@ -87,9 +87,8 @@ def _short_flags(options: argparse.Namespace) -> None:
 
 def _run_of(options: argparse.Namespace, paths: Paths) -> Run:
     """The run that the flags speak of: one to go on with, one that is there, or a new one."""
-    named = read_recipe(Path(options.config)) if options.config else ({}, [], None)
-    options.data = options.data or named[1]
-    options.valid = options.valid or named[2]
+    if options.config:
+        _take_recipe(options)
     if options.resume:
         run = _resumed(options, paths)
     elif options.run and (Path(options.run) / "config.json").exists():
@@ -101,10 +100,21 @@ def _run_of(options: argparse.Namespace, paths: Paths) -> Run:
     return run
 
 
+def _take_recipe(options: argparse.Namespace) -> None:
+    """What the file of --config says about the data holds where no flag says it."""
+    _, files, valid = read_recipe(Path(options.config))
+    besides = read_besides(Path(options.config))
+    if options.data or options.hub:
+        files, besides = [], {name: value for name, value in besides.items() if not name.startswith("hub")}
+    for name, value in {"data": files, "valid": valid, **besides}.items():
+        if not getattr(options, name):
+            setattr(options, name, value)
+
+
 def _prepared(options: argparse.Namespace, paths: Paths) -> Run:
     """A new run of what was asked for."""
     from chat_app.cli.progress import Counting
-    from chat_app.gathering import flags_of
+    from chat_app.gathering import flags_of, reading_settings_of
     from chat_app.teaching import prepare_run_from
 
     config, wanted = settings_of(options, TrainConfig), wanted_of(options, options.data or [])
@@ -117,9 +127,8 @@ def _prepared(options: argparse.Namespace, paths: Paths) -> Run:
     say(f"{material.facts.conversations} conversations, {material.facts.problems} lines that cannot be used.")
     for problem in material.problems(10):
         say(f"  {problem.sentence()}")
-    if options.data:
-        names = [str(path.resolve()) for path in read_paths(options.data)]
-        write_text(run.folder / FILE, recipe_of(config, names, valid.resolve() if valid else None))
+    files = [path.resolve() for path in wanted.files]
+    write_recipe(run, files, reading_settings_of(wanted), valid.resolve() if valid else None)
     return run
 
 

@@ -1,12 +1,22 @@
-"""Work that takes long, in a thread of its own: it tells how far it is, and stops when nobody waits for it any more."""
+"""Work that takes long, in a thread of its own: it tells how far it is, and stops when nobody waits for it any more.
+
+Here is also what every panel does with such work: the row that shows it, and the way to its end.
+"""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
-from typing import Generic, TypeVar
+from collections.abc import Callable, Generator, Iterator
+from typing import Any, Generic, TypeVar
+
+import gradio as gr
+
+from chat_app.errors import ChatAppError
+from chat_app.ui import words
+from chat_app.ui.escape import warn
 
 T = TypeVar("T")
+Outputs = TypeVar("Outputs")
 FIRST_LOOK, LOOK_EVERY = 0.15, 0.5
 
 Tell = Callable[[str], None]
@@ -64,3 +74,44 @@ class Work(Generic[T]):
         if self._stop.is_set():
             raise Stopped
         self._told = text
+
+
+def followed(
+    do: Callable[[Tell], T], show: Callable[[str], Outputs], failed: str
+) -> Generator[Outputs, None, T | None]:
+    """Do a piece of work and show how far it is.
+
+    Args:
+        show: what to fill the page with, given what the work tells; empty until it tells something.
+        failed: what the person is told where the disk refuses, without the reason.
+
+    Returns:
+        What came of it. None: it failed, and the person was told why.
+    """
+    work = Work(do)
+    for text in work:
+        yield show(text)
+    try:
+        return work.result()
+    except ChatAppError as error:
+        warn(error)
+    except OSError as error:
+        warn(f"{failed}: {error.strerror or error}.")
+    return None
+
+
+def counting(tell: Tell, doing: str) -> Callable[..., None]:
+    """Takes how many conversations, and problems, are done, and tells it: "Reading: 3 conversations so far."."""
+
+    def told(conversations: int, problems: int = 0) -> None:
+        tell(f"{doing}: {words.count(conversations, 'conversation')} so far.")
+
+    return told
+
+
+def work_row(name: str) -> tuple[gr.Row, gr.HTML, gr.Button]:
+    """The hidden row for work under way: what it tells, and a button that stops it. `name` begins their ids."""
+    with gr.Row(visible=False, elem_classes=["work-row"]) as row:
+        progress = gr.HTML("", elem_id=f"{name}-progress", apply_default_css=False)
+        stop: Any = gr.Button("Stop", variant="stop", size="sm", min_width=80, scale=0, elem_id=f"{name}-stop")
+    return row, progress, stop

@@ -1,6 +1,6 @@
 """What is judged on the Evaluate tab, and the work of judging it: which models, on which conversations, one at a time.
 
-Knows no components but those that choose. Rights are checked here, at every call.
+Knows no components but those that choose and the row of the work. Rights are checked here, at every call.
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
+
+import gradio as gr
 
 from chat_app.conversation import Conversation
 from chat_app.errors import ChatAppError, DataError, ModelError, RunError, TooLargeError
@@ -19,12 +21,14 @@ from chat_app.reading import conversations_of, has_text
 from chat_app.runs import Run
 from chat_app.services import Services
 from chat_app.ui import model_choices, words
-from chat_app.ui.background import Tell, Work
+from chat_app.ui.background import Tell, Work, counting
+from chat_app.ui.data_report import refused, working
 from chat_app.ui.escape import sentence
 from chat_app.ui.visitor import Visitors
 
 LOGGER = logging.getLogger(__name__)
 T = TypeVar("T")
+Shown = tuple[Any, ...]  # A value for each of a panel's own outputs.
 NOTHING, START = "", "the model it started from"
 KEPT_ASIDE, OWN_FILE = "kept aside", "own file"
 MOST_CONVERSATIONS = 2_000  # Measured on the page; the command line measures all.
@@ -47,9 +51,8 @@ class Bench:
 
     def __init__(self, services: Services, visitors: Visitors):
         self.services, self.visitors = services, visitors
-        self._place = (
-            threading.Lock()
-        )  # Two tests at once would be slower than one after the other, and need more memory.
+        # Two tests at once would be slower than one after the other, and need more memory.
+        self._place = threading.Lock()
 
     def choices(self, visitor: str) -> list[tuple[str, str]]:
         """(title, name) of the models that this visitor may judge, taught ones first."""
@@ -138,10 +141,7 @@ class Bench:
         wanted = Wanted(files=tuple(paths), names=tuple(path.name for path in paths))
 
         def read(tell: Tell) -> Iterator[Conversation]:
-            def told(conversations: int, problems: int) -> None:
-                tell(f"Reading: {words.count(conversations, 'conversation')} so far.")
-
-            return gathered(wanted, self.services.paths, told=told).conversations()
+            return gathered(wanted, self.services.paths, told=counting(tell, "Reading")).conversations()
 
         return read, f"conversations of {paths[0].name}" if len(paths) == 1 else f"conversations of {len(paths)} files"
 
@@ -161,6 +161,43 @@ class Bench:
                 self._place.release()
 
         return Work(wait_and_do)
+
+    def follow(
+        self, begin: Callable[[], Callable[[Tell], Shown]], nothing: Callable[[str], Shown]
+    ) -> Iterator[tuple[Any, ...]]:
+        """Do a test and show it: the row of the work, how far it is, and what the panel fills.
+
+        Args:
+            begin: looks at what the page sent, and gives what does the test and says how to show it.
+            nothing: what to show where there is no result, with the reason.
+        """
+        try:
+            work = self.work(begin())
+        except ChatAppError as error:
+            yield gr.Row(visible=False), "", *nothing(refused(reason_of(error)))
+            return
+        kept = (gr.skip(),) * len(nothing(""))
+        for text in work:
+            yield gr.Row(visible=True), working(text or "Beginning."), *kept
+        try:
+            result = work.result()
+        except Exception as error:  # The page's edge: whatever happened, the page is ready again.
+            result = nothing(refused(reason_of(error)))
+        yield gr.Row(visible=False), "", *result
+
+
+def whole(number: object, fewest: int, most: int, what: str) -> int:
+    """A number of the page, whose own limits are not relied on.
+
+    Args:
+        what: what there can be so many of, as in "questions can be asked".
+
+    Raises:
+        DataError: it is none, or there are too few or too many.
+    """
+    if isinstance(number, bool) or not isinstance(number, (int, float)) or not fewest <= number <= most:
+        raise DataError(f"{fewest} to {most} {what}.")
+    return int(number)
 
 
 def reason_of(error: BaseException) -> str:

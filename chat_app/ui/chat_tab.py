@@ -21,6 +21,7 @@ from chat_app.ui.controls import Controls
 from chat_app.ui.copied import CopiedMarks
 from chat_app.ui.corrections_panel import CorrectionsPanel
 from chat_app.ui.escape import clean, shown, warn
+from chat_app.ui.events import QUICK, given, slow
 from chat_app.ui.talk import Talk, Turn, check_length
 from chat_app.ui.turns_view import rows_of, turns_value, turns_view
 from chat_app.ui.visitor import Visitors
@@ -102,12 +103,8 @@ class ChatTab:
         settings = [self.system, *self.sampling.components]
         stream: dict[str, Any] = {
             "outputs": [self.view, self.box],
-            "show_progress": "hidden",
-            "api_visibility": "private",
-            "concurrency_limit": CHATS_AT_ONCE,
-            "concurrency_id": "reply",
+            **slow("reply", CHATS_AT_ONCE),
         }
-        quick: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "queue": False}
         replies = [
             self.box.submit(self.send, [self.box, self.talk, *settings], **stream),
             self.view.suggest(self.suggest, [self.talk, *settings], **stream),
@@ -116,11 +113,11 @@ class ChatTab:
         ]
         self.copied.connect(replies, self.talk, self.view, self.show)
         self.corrections.connect(self.view, self.talk, self.system, self.show)
-        self.view.takeback(self.take_back, [self.talk, self.box], [self.view, self.box], **quick)
-        self.box.stop(self.stop, [self.talk], None, **quick)
-        self.clear.click(self.start_anew, [self.talk], [self.view, self.box], **quick)
-        self.defaults.click(self.sampling.defaults, None, self.sampling.components, **quick)
-        self.waiting.tick(self.look, [self.talk, self.token], self.parts, **quick)
+        self.view.takeback(self.take_back, [self.talk, self.box], [self.view, self.box], **QUICK)
+        self.box.stop(self.stop, [self.talk], None, **QUICK)
+        self.clear.click(self.start_anew, [self.talk], [self.view, self.box], **QUICK)
+        self.defaults.click(self.sampling.defaults, None, self.sampling.components, **QUICK)
+        self.waiting.tick(self.look, [self.talk, self.token], self.parts, **QUICK)
         self.picker.input(
             self.pick,
             [self.picker, self.talk, self.token],
@@ -171,12 +168,12 @@ class ChatTab:
 
     def suggest(self, event: gr.EventData, talk: Talk, system: str, *values: Any) -> Parts:
         """The person takes one of the suggestions."""
-        yield from self.send(_given(event, "text"), talk, system, *values)
+        yield from self.send(given(event, "text"), talk, system, *values)
 
     def again(self, event: gr.EventData, talk: Talk, system: str, *values: Any) -> Parts:
         """The person wants another reply."""
         try:
-            talk.again(_given(event, "index"))
+            talk.again(given(event, "index"))
         except ChatAppError as error:
             warn(error)
             yield self.show(talk), gr.skip()
@@ -186,7 +183,7 @@ class ChatTab:
     def edit(self, event: gr.EventData, talk: Talk, system: str, *values: Any) -> Parts:
         """The person says something otherwise, or puts words into the model's mouth."""
         try:
-            needs_reply = talk.change(_given(event, "index"), clean(_given(event, "text")).strip())
+            needs_reply = talk.change(given(event, "index"), clean(given(event, "text")).strip())
         except ChatAppError as error:
             warn(error)
             needs_reply = False
@@ -198,7 +195,7 @@ class ChatTab:
     def take_back(self, event: gr.EventData, talk: Talk, typed: str) -> tuple[Any, Any]:
         """The last exchange goes; what the person had said is in the box again, unless something stands there."""
         try:
-            text = talk.take_back(_given(event, "index"))
+            text = talk.take_back(given(event, "index"))
         except ChatAppError as error:
             warn(error)
             return self.show(talk), gr.skip()
@@ -324,9 +321,3 @@ def _box_ready(text: str | None = None) -> Any:
     if text is not None:
         box["value"] = text
     return box
-
-
-def _given(event: gr.EventData, name: str) -> Any:
-    """What the page sent along with an event, which may be anything."""
-    data = getattr(event, "_data", None)
-    return data.get(name) if isinstance(data, dict) else None

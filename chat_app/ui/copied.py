@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,10 +13,9 @@ from chat_app.runs import Run
 from chat_app.services import Services
 from chat_app.ui.background import Tell, Work
 from chat_app.ui.escape import warn
+from chat_app.ui.events import slow
 from chat_app.ui.talk import Talk, Turn
 from chat_app.ui.visitor import Visitors
-
-LOGGER = logging.getLogger(__name__)
 
 
 class CopiedMarks:
@@ -56,10 +54,7 @@ class CopiedMarks:
         long: dict[str, Any] = {
             "inputs": [self.switch, talk, self.token],
             "outputs": [view],
-            "show_progress": "hidden",
-            "api_visibility": "private",
-            "concurrency_limit": 4,
-            "concurrency_id": "copied",
+            **slow("copied", 4),
         }
         self.switch.input(self.mark, **long)
         for reply in replies:

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import gradio as gr
 
 from chat_app.conversation import Conversation
 from chat_app.copies import Copy, RunSources
-from chat_app.errors import ChatAppError, DataError
+from chat_app.errors import DataError
 from chat_app.measuring import prompts_of, replies_of
 from chat_app.reading import conversations_of, has_text
 from chat_app.runs import Run
 from chat_app.teaching import sample_prompts
 from chat_app.ui import words
 from chat_app.ui.background import Tell
-from chat_app.ui.bench import Bench, reason_of
-from chat_app.ui.data_report import working
+from chat_app.ui.bench import Bench, whole
 from chat_app.ui.escape import shown
 
 QUESTIONS, MOST_QUESTIONS = 12, 60
@@ -48,39 +47,29 @@ class CopiesPanel:
         self.start = gr.Button("Look for copies", variant="primary", size="md", elem_id="copies-start")
         self.report = gr.HTML("", elem_id="copies-report", apply_default_css=False)
 
-    def connect(self, choice: list[Any], busy: list[Any], long: dict[str, Any], quick: dict[str, Any]) -> list[Any]:
+    def connect(self, choice: list[Any], busy: list[Any], long: dict[str, Any]) -> list[Any]:
         """Join the events; those that Stop ends are returned."""
         return [self.start.click(self.look, [*choice[:2], self.count], [*busy, self.report], **long)]
 
     def look(self, token: str, after: str, count: float, request: gr.Request) -> Iterator[tuple[Any, ...]]:
         """Ask, and search for every reply in what was learned."""
-        try:
+
+        def begin() -> Callable[[Tell], tuple[str]]:
             visitor = self.bench.visitors.name(token, request)
             run, subject = self.bench.run(after, visitor), self.bench.subject(after, visitor)
-            most = _whole(count)
-        except ChatAppError as error:
-            yield gr.Row(visible=False), "", _refused(error)
-            return
+            most, paths = whole(count, 1, MOST_QUESTIONS, "questions can be asked"), self.bench.services.paths
 
-        def do(tell: Tell) -> list[Row]:
-            paths = self.bench.services.paths
-            tell("Looking through what it learned.")
-            sources = RunSources.open(run, paths, tell)
-            prompts = questions_of(run, most)
-            replies = replies_of(subject.name, prompts, paths, told=tell)
-            return [
-                (prompt.turns[-1].text, reply, sources.look(reply))
-                for prompt, reply in zip(prompts, replies, strict=True)
-            ]
+            def do(tell: Tell) -> tuple[str]:
+                tell("Looking through what it learned.")
+                sources = RunSources.open(run, paths, tell)
+                prompts = questions_of(run, most)
+                replies = replies_of(subject.name, prompts, paths, told=tell)
+                asked = [prompt.turns[-1].text for prompt in prompts]
+                return (report_of([(*one, sources.look(one[1])) for one in zip(asked, replies, strict=True)]),)
 
-        work = self.bench.work(do)
-        for text in work:
-            yield gr.Row(visible=True), working(text or "Beginning."), gr.skip()
-        try:
-            report = report_of(work.result())
-        except Exception as error:  # The page's edge: whatever happened, the page is ready again.
-            report = _refused(error)
-        yield gr.Row(visible=False), "", report
+            return do
+
+        yield from self.bench.follow(begin, lambda why: (why,))
 
 
 def questions_of(run: Run, most: int) -> list[Conversation]:
@@ -120,13 +109,3 @@ def report_of(rows: Sequence[Row]) -> str:
 def badge_of(copy: Copy) -> str:
     """A small mark in the colour of its kind."""
     return f'<span class="copy-badge {copy.kind.replace(" ", "-")}">{shown(copy.label)}</span>'
-
-
-def _whole(number: object) -> int:
-    if isinstance(number, bool) or not isinstance(number, (int, float)) or not 1 <= number <= MOST_QUESTIONS:
-        raise DataError(f"1 to {MOST_QUESTIONS} questions can be asked.")
-    return int(number)
-
-
-def _refused(error: BaseException) -> str:
-    return f'<p class="bad" role="alert">{shown(reason_of(error))}</p>'

@@ -12,13 +12,15 @@ import gradio as gr
 
 from chat_app.correcting import corrections_of, prepare_correcting
 from chat_app.corrections import Correction
-from chat_app.errors import ChatAppError, DataError, ModelError, RunError
+from chat_app.errors import ChatAppError, DataError, ModelError
 from chat_app.runs import Run
 from chat_app.services import Services
 from chat_app.ui import words
-from chat_app.ui.background import Tell, Work
+from chat_app.ui.background import Tell, counting
 from chat_app.ui.data_report import working
 from chat_app.ui.escape import clean, shown, warn
+from chat_app.ui.events import QUICK, given, slow
+from chat_app.ui.run_start import begun, jobs_of
 from chat_app.ui.talk import CHANGED, Talk
 from chat_app.ui.visitor import Visitors
 
@@ -81,13 +83,12 @@ class CorrectionsPanel:
             show: the value of the view.
         """
         self._show = show
-        quick: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "queue": False}
-        view.teach(self.keep, [talk, system, self.token], [view, *self.outputs], **quick)
-        self.list.forget(self.remove, [talk, self.token], [view, *self.outputs], **quick)
-        self.list.rework(self.choose, [self.token], [self.chosen, self.good, self.changing], **quick)
+        view.teach(self.keep, [talk, system, self.token], [view, *self.outputs], **QUICK)
+        self.list.forget(self.remove, [talk, self.token], [view, *self.outputs], **QUICK)
+        self.list.rework(self.choose, [self.token], [self.chosen, self.good, self.changing], **QUICK)
         for event in (self.save.click, self.good.submit):
-            event(self.change, [self.chosen, self.good, self.token], self.outputs, **quick)
-        self.cancel.click(lambda: gr.Column(visible=False), None, [self.changing], **quick)
+            event(self.change, [self.chosen, self.good, self.token], self.outputs, **QUICK)
+        self.cancel.click(lambda: gr.Column(visible=False), None, [self.changing], **QUICK)
 
     def connect_teaching(self, talk: Any, leave: Callable[[Run, str], tuple[Any, ...]], outputs: list[Any]) -> None:
         """Join the press that teaches.
@@ -101,10 +102,7 @@ class CorrectionsPanel:
             self.begin,
             [talk, self.token],
             [self.progress, self.teach, *outputs],
-            show_progress="hidden",
-            api_visibility="private",
-            concurrency_limit=2,
-            concurrency_id="reading",
+            **slow("reading", 2),
         )
 
     def look(self, token: str, request: gr.Request) -> tuple[Any, ...]:
@@ -118,8 +116,8 @@ class CorrectionsPanel:
         """The person wants a reply that they have put right to be taught."""
         try:
             visitor = self.visitors.name(token, request)
-            self._own_jobs()
-            conversation, turn = talk.corrected(_given(event, "index"), clean(system))
+            jobs_of(self.services)
+            conversation, turn = talk.corrected(given(event, "index"), clean(system))
             added = corrections_of(self.services.paths, visitor).add(conversation, turn.original or "", turn.text)
             turn.kept, turn.note = added.id, KEPT
         except ChatAppError as error:
@@ -130,7 +128,7 @@ class CorrectionsPanel:
 
     def remove(self, event: gr.EventData, talk: Talk, token: str, request: gr.Request) -> tuple[Any, ...]:
         """The person takes one out; where it came from this conversation, it can be kept again."""
-        name = str(_given(event, "id"))
+        name = str(given(event, "id"))
         panel = self._changed(lambda known: known.remove(name), token, request)
         for turn in talk.turns:
             if turn.kept == name:
@@ -144,7 +142,7 @@ class CorrectionsPanel:
         except ChatAppError as error:
             warn(error)
             return (gr.skip(),) * 3
-        one = next((one for one in known if one.id == _given(event, "id")), None)
+        one = next((one for one in known if one.id == given(event, "id")), None)
         if one is None:
             warn("This correction is no longer there.")
             return (gr.skip(),) * 3
@@ -172,37 +170,22 @@ class CorrectionsPanel:
 
     def begin(self, talk: Talk, token: str, request: gr.Request) -> Iterator[tuple[Any, ...]]:
         """Make a run of the corrections and put it into the queue."""
-        kept = (gr.skip(),) * len(self._left)
-        try:
+
+        def prepare(tell: Tell) -> Run:
             visitor = self.visitors.name(token, request)
-            jobs, model = self._own_jobs(), self._model(talk, visitor)
-            known = corrections_of(self.services.paths, visitor).list()
+            model, known = self._model(talk, visitor), corrections_of(self.services.paths, visitor).list()
             if not known:
                 raise DataError("There are no corrections to teach.", advice="Correct a reply first.")
+            told = counting(tell, "Preparing")
+            return prepare_correcting(model, known, self.services.paths, about={"by": visitor}, told=told)
 
-            def prepare(tell: Tell) -> Run:
-                def told(count: int) -> None:
-                    tell(f"Preparing: {words.count(count, 'conversation')} so far.")
-
-                return prepare_correcting(model, known, self.services.paths, about={"by": visitor}, told=told)
-
-            work = Work(prepare)
-            for text in work:
-                yield working(text or "Preparing."), gr.Button(interactive=False), *kept
-            run = work.result()
-            jobs.submit(run)
-            yield "", gr.Button(interactive=True), *self._leave(run, visitor)
-            return
-        except ChatAppError as error:
-            warn(error)
-        except OSError as error:
-            warn(f"The run could not be written: {error.strerror or error}.")
-        yield "", gr.Button(interactive=True), *kept
-
-    def _own_jobs(self) -> Any:
-        if self.services.jobs is None:
-            raise RunError("Training is switched off on this server.")
-        return self.services.jobs
+        left = (gr.skip(),) * len(self._left)
+        run = yield from begun(
+            self.services, prepare, lambda text: (working(text), gr.Button(interactive=False), *left)
+        )
+        if run is not None:
+            left = self._leave(run, self.visitors.name(token, request))
+        yield "", gr.Button(interactive=True), *left
 
     def _model(self, talk: Talk, visitor: str) -> str:
         """The model that is talked with: it is the one to be put right.
@@ -238,9 +221,3 @@ def _counted(corrections: Sequence[Correction]) -> str:
 
 def _short(text: str) -> str:
     return text if len(text) <= 240 else text[:239] + "…"
-
-
-def _given(event: gr.EventData, name: str) -> Any:
-    """What the page sent along with an event, which may be anything."""
-    data = getattr(event, "_data", None)
-    return data.get(name) if isinstance(data, dict) else None

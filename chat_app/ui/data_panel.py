@@ -5,7 +5,6 @@ Uploads lie in the page's cache and are never changed. What was read of them lie
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,15 +20,16 @@ from chat_app.material import Material
 from chat_app.plain_text import is_plain_text
 from chat_app.services import Services
 from chat_app.ui import words
-from chat_app.ui.background import Tell, Work
+from chat_app.ui.background import Tell, Work, counting, followed, work_row
 from chat_app.ui.data_report import check_of, preview_of, refused, report_of, running_text, working
-from chat_app.ui.escape import clean, warn
+from chat_app.ui.downloads import place_for, pressing
+from chat_app.ui.escape import clean, sentence, warn
+from chat_app.ui.events import QUICK, slow
 from chat_app.ui.mapping import Mapping
 from chat_app.ui.turns_view import turns_value, turns_view
 
 MOST_FILES = 20
 TEXT_ENDINGS = (".txt", ".text", ".md")
-FETCH = "() => setTimeout(() => document.querySelector('#mended-file')?.click(), 400)"
 HOW_FILES_LOOK = """
 <p>Nearly anything that holds conversations is understood as it is: tables (<code>.tsv</code>, <code>.csv</code>,
 <code>.xlsx</code>, <code>.parquet</code>), <code>.json</code> and <code>.jsonl</code> in the usual schemas, exported
@@ -90,9 +90,7 @@ class DataPanel:
                 self.hub_split = gr.Textbox(label="Part", placeholder="all", max_length=100)
             self.fetch = gr.Button("Fetch", size="md", elem_id="hub-fetch")
         self.brought = gr.State(Brought())
-        with gr.Row(visible=False, elem_classes=["work-row"]) as self.busy:
-            self.progress = gr.HTML("", elem_id="reading-progress", apply_default_css=False)
-            self.stop = gr.Button("Stop", variant="stop", size="sm", min_width=80, scale=0, elem_id="reading-stop")
+        self.busy, self.progress, self.stop = work_row("reading")
         self.report = gr.HTML("", elem_id="reading", apply_default_css=False)
         self.mapping.draw()
         self.preview = turns_view(
@@ -126,13 +124,7 @@ class DataPanel:
             start: the button that can be pressed when something was read.
             model: the component that names the model whose tokens and window the check counts.
         """
-        quick: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "queue": False}
-        long: dict[str, Any] = {
-            "show_progress": "hidden",
-            "api_visibility": "private",
-            "concurrency_limit": 2,
-            "concurrency_id": "reading",
-        }
+        long = slow("reading", 2)
         checks = [self.brought, self.preview, self.check_panel, self.check, self.repairs, self.busy, self.progress]
         outputs = [*self.outputs, start]
         readings = [
@@ -146,12 +138,12 @@ class DataPanel:
             check = reading.success(self.look_over, [self.brought, model], checks, **long)
             stopped += [reading, check]
         self.files.delete(self.take, [self.files, self.brought], outputs, **long)
-        self.files.clear(self.forget, None, outputs, **quick)
-        self.stop.click(self.stopped, [self.brought], [self.busy, self.progress, self.report], cancels=stopped, **quick)
-        self.repairs.input(self.mend, [self.brought, self.repairs], [self.brought, self.preview], **quick)
+        self.files.clear(self.forget, None, outputs, **QUICK)
+        self.stop.click(self.stopped, [self.brought], [self.busy, self.progress, self.report], cancels=stopped, **QUICK)
+        self.repairs.input(self.mend, [self.brought, self.repairs], [self.brought, self.preview], **QUICK)
         for button, ending in ((self.save_jsonl, ".jsonl"), (self.save_tsv, ".tsv")):
             button.click(self.saver(ending), [self.brought], [self.mended, self.busy, self.progress], **long).success(
-                None, None, None, js=FETCH, api_visibility="private"
+                None, None, None, js=pressing("mended-file"), api_visibility="private"
             )
 
     def take(self, files: list[str] | None, brought: Brought) -> Iterator[tuple[Any, ...]]:
@@ -221,13 +213,7 @@ class DataPanel:
                 raise TooLargeError(f"This file is larger than {words.size(limit)}.", where=path.name)
 
     def _read(self, wanted: Wanted, texts: tuple[Path, ...] = ()) -> Iterator[tuple[Any, ...]]:
-        def read(tell: Tell) -> Material:
-            def told(conversations: int, problems: int) -> None:
-                tell(f"Reading: {words.count(conversations, 'conversation')} so far.")
-
-            return gathered(wanted, self.services.paths, told=told)
-
-        work = Work(read)
+        work = Work(lambda tell: gathered(wanted, self.services.paths, told=counting(tell, "Reading")))
         kept = (gr.skip(),) * (len(self.outputs) - 3)
         for text in work:
             yield gr.skip(), gr.Row(visible=True), working(text or "Reading."), *kept, gr.Button(interactive=False)
@@ -254,7 +240,7 @@ class DataPanel:
 
     def _refused(self, error: ChatAppError) -> tuple[Any, ...]:
         nothing = list(self.forget())
-        nothing[3] = refused(error)
+        nothing[3] = refused(sentence(error))
         return tuple(nothing)
 
     def look_over(self, brought: Brought, model: str) -> Iterator[tuple[Any, ...]]:
@@ -308,26 +294,21 @@ class DataPanel:
                 warn("There is nothing to download yet.")
                 yield gr.skip(), gr.skip(), gr.skip()
                 return
-            folder = Path(self.mended.GRADIO_CACHE) / secrets.token_hex(16)
-            folder.mkdir(parents=True)
             stem = Path(material.facts.files[0]).name.partition(".")[0] or "conversations"
-            target = folder / f"{stem}-mended{ending}"
 
-            def write(tell: Tell) -> int:
-                return write_mended(material, target, lambda count: tell(f"Writing: {count:,} conversations."))
+            def write(tell: Tell) -> tuple[Path, int]:
+                target = place_for(self.mended, f"{stem}-mended{ending}")
+                return target, write_mended(material, target, lambda count: tell(f"Writing: {count:,} conversations."))
 
-            work = Work(write)
-            for text in work:
-                yield gr.skip(), gr.Row(visible=True), working(text or "Writing.")
-            try:
-                lost = work.result()
-            except (ChatAppError, OSError) as error:
-                warn(error if isinstance(error, ChatAppError) else "The file could not be written.")
-                yield gr.skip(), gr.Row(visible=False), ""
-                return
+            written = yield from followed(
+                write,
+                lambda text: (gr.skip(), gr.Row(visible=True), working(text or "Writing.")),
+                "The file could not be written",
+            )
+            target, lost = written or (None, 0)
             if lost:
                 warn(f"{words.count(lost, 'conversation')} lost something that TSV cannot hold. JSONL keeps all.")
-            yield gr.DownloadButton(value=str(target)), gr.Row(visible=False), ""
+            yield gr.DownloadButton(value=str(target)) if target else gr.skip(), gr.Row(visible=False), ""
 
         return save
 

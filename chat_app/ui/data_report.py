@@ -9,11 +9,10 @@ from typing import Any
 
 from chat_app.checking import Check, Finding, Histogram
 from chat_app.conversation import Conversation
-from chat_app.errors import ChatAppError
 from chat_app.material import Facts
 from chat_app.reading import Look, Problem
 from chat_app.ui import words
-from chat_app.ui.escape import sentence, shown
+from chat_app.ui.escape import shown
 from chat_app.ui.talk import Turn
 from chat_app.ui.turns_view import rows_of, turns_value
 
@@ -170,6 +169,6 @@ def working(text: str) -> str:
     return f'<p class="working" role="status">{shown(text)}</p>'
 
 
-def refused(error: ChatAppError) -> str:
-    """Why something cannot be used."""
-    return f'<p class="bad" role="alert">{shown(sentence(error))}</p>'
+def refused(why: str) -> str:
+    """Why something cannot be used or done."""
+    return f'<p class="bad" role="alert">{shown(why)}</p>'

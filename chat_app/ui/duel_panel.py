@@ -15,13 +15,13 @@ import gradio as gr
 from chat_app.config import SamplingConfig
 from chat_app.conversation import Conversation
 from chat_app.duel import Duel, Score, Vote
-from chat_app.errors import ChatAppError, DataError
+from chat_app.errors import DataError
 from chat_app.measuring import prompts_of, replies_of
 from chat_app.ui import words
 from chat_app.ui.background import Tell
-from chat_app.ui.bench import Bench, reason_of
-from chat_app.ui.data_report import working
+from chat_app.ui.bench import Bench, Subject, whole
 from chat_app.ui.escape import clean, shown, warn
+from chat_app.ui.events import QUICK
 from chat_app.ui.talk import check_length
 
 QUESTIONS, MOST_QUESTIONS = 10, 50
@@ -85,13 +85,13 @@ class DuelPanel:
             self.back = gr.Button("Take the last vote back", size="sm", elem_id="duel-back", min_width=150)
             self.end = gr.Button("End here and show who won", size="sm", elem_id="duel-end", min_width=170)
 
-    def connect(self, choice: list[Any], busy: list[Any], long: dict[str, Any], quick: dict[str, Any]) -> list[Any]:
+    def connect(self, choice: list[Any], busy: list[Any], long: dict[str, Any]) -> list[Any]:
         """Join the events; those that Stop ends are returned."""
         views = [self.card, self.voting, self.leaving]
         for button, vote in self.buttons:
-            button.click(self.voter(vote), [self.contest], views, **quick)
-        self.back.click(self.take_back, [self.contest], views, **quick)
-        self.end.click(self.finish, [self.contest], views, **quick)
+            button.click(self.voter(vote), [self.contest], views, **QUICK)
+        self.back.click(self.take_back, [self.contest], views, **QUICK)
+        self.end.click(self.finish, [self.contest], views, **QUICK)
         outputs = [*busy, self.contest, *views]
         return [self.start.click(self.begin, [*choice, self.typed, self.count], outputs, **long)]
 
@@ -107,45 +107,37 @@ class DuelPanel:
         request: gr.Request,
     ) -> Iterator[tuple[Any, ...]]:
         """Let both models answer, and show the first card."""
-        try:
+
+        def begin() -> Callable[[Tell], tuple[Any, ...]]:
             visitor = self.bench.visitors.name(token, request)
             subject, earlier = self.bench.subject(after, visitor), self.bench.earlier(before, after, visitor)
             if earlier is None or earlier.name == subject.name:
                 raise DataError("A duel needs two models.", advice="Choose another one under “Compared with”.")
-            most = _whole(count)
+            most = whole(count, 2, MOST_QUESTIONS, "questions can be asked")
             own = questions(typed, most)
             read = None if own else self.bench.conversations(source, after, files, visitor)[0]
-        except ChatAppError as error:
-            yield gr.Row(visible=False), "", None, *_said(error)
-            return
 
-        def do(tell: Tell) -> Contest:
-            prompts = own or prompts_of(_need(read)(tell), most)
-            if not prompts:
-                raise DataError("These conversations do not begin with a question.", advice="Write some yourself.")
-            replies = [
-                replies_of(
-                    one.name,
-                    prompts,
-                    self.bench.services.paths,
-                    SAMPLING,
-                    lambda text, who=number: tell(f"Model {who} of 2: {text}"),  # type: ignore[misc]
-                )
-                for number, one in enumerate((subject, earlier), start=1)
-            ]
-            asked = [prompt.turns[-1].text for prompt in prompts]
-            duel = Duel(asked, replies[0], replies[1], secrets.randbits(32))
-            return Contest(duel, subject.title, earlier.title)
+            def do(tell: Tell) -> tuple[Any, ...]:
+                prompts = own if read is None else prompts_of(read(tell), most)
+                contest = self._contest(subject, earlier, prompts, tell)
+                return contest, *view_of(contest)
 
-        work = self.bench.work(do)
-        for text in work:
-            yield gr.Row(visible=True), working(text or "Beginning."), *(gr.skip(),) * 4
-        try:
-            contest = work.result()
-        except Exception as error:  # The page's edge: whatever happened, the page is ready again.
-            yield gr.Row(visible=False), "", None, *_said(error)
-            return
-        yield gr.Row(visible=False), "", contest, *view_of(contest)
+            return do
+
+        yield from self.bench.follow(begin, lambda why: (None, why, gr.Row(visible=False), gr.Row(visible=False)))
+
+    def _contest(self, subject: Subject, earlier: Subject, prompts: list[Conversation], tell: Tell) -> Contest:
+        """Both models' replies to the same questions."""
+        if not prompts:
+            raise DataError("These conversations do not begin with a question.", advice="Write some yourself.")
+
+        def replies(number: int, one: Subject) -> list[str]:
+            paths = self.bench.services.paths
+            return replies_of(one.name, prompts, paths, SAMPLING, lambda text: tell(f"Model {number} of 2: {text}"))
+
+        asked = [prompt.turns[-1].text for prompt in prompts]
+        duel = Duel(asked, replies(1, subject), replies(2, earlier), secrets.randbits(32))
+        return Contest(duel, subject.title, earlier.title)
 
     def voter(self, vote: Vote) -> Callable[[Any], tuple[Any, ...]]:
         """What a button does."""
@@ -230,19 +222,3 @@ def result_of(contest: Contest) -> str:
         f'<th scope="col">{shown(contest.after)}</th><th scope="col">{shown(contest.before)}</th></tr></thead>'
         f"<tbody>{rows}</tbody></table>"
     )
-
-
-def _need(read: Any) -> Any:
-    assert read is not None, "there are typed questions or conversations"
-    return read
-
-
-def _whole(number: object) -> int:
-    if isinstance(number, bool) or not isinstance(number, (int, float)) or not 2 <= number <= MOST_QUESTIONS:
-        raise DataError(f"2 to {MOST_QUESTIONS} questions can be asked.")
-    return int(number)
-
-
-def _said(error: BaseException) -> tuple[Any, ...]:
-    said = f'<p class="bad" role="alert">{shown(reason_of(error))}</p>'
-    return said, gr.Row(visible=False), gr.Row(visible=False)

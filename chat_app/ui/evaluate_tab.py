@@ -9,9 +9,11 @@ import gradio as gr
 from chat_app.errors import ChatAppError
 from chat_app.services import Services
 from chat_app.ui import words
+from chat_app.ui.background import work_row
 from chat_app.ui.bench import KEPT_ASIDE, NOTHING, OWN_FILE, START, Bench
 from chat_app.ui.copies_panel import CopiesPanel
 from chat_app.ui.duel_panel import DuelPanel
+from chat_app.ui.events import QUICK, slow
 from chat_app.ui.numbers_panel import NumbersPanel
 from chat_app.ui.visitor import Visitors
 
@@ -37,11 +39,7 @@ class EvaluateTab:
             with gr.Column(scale=4, min_width=300):
                 self._draw_choice()
             with gr.Column(scale=7, min_width=320, elem_classes=["evaluate-side"]):
-                with gr.Row(visible=False, elem_classes=["work-row"]) as self.busy:
-                    self.progress = gr.HTML("", elem_id="evaluate-progress", apply_default_css=False)
-                    self.stop = gr.Button(
-                        "Stop", variant="stop", size="sm", min_width=80, scale=0, elem_id="evaluate-stop"
-                    )
+                self.busy, self.progress, self.stop = work_row("evaluate")
                 with gr.Tabs(elem_id="evaluate-tabs"):
                     for panel in self.panels:
                         with gr.Tab(panel.title, id=panel.title, render_children=True):
@@ -77,26 +75,19 @@ class EvaluateTab:
         return [self.token, self.after, self.before, self.source, self.files]
 
     def _connect(self) -> None:
-        quick: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "queue": False}
-        long: dict[str, Any] = {
-            "show_progress": "hidden",
-            "api_visibility": "private",
-            "concurrency_limit": 8,
-            "concurrency_id": "judging",
-        }
         self.after.input(
             self.choose,
             [self.after, self.before, self.source, self.token],
             [self.before, self.source, self.files],
-            **quick,
+            **QUICK,
         )
-        self.source.input(lambda source: gr.File(visible=source == OWN_FILE), [self.source], [self.files], **quick)
+        self.source.input(lambda source: gr.File(visible=source == OWN_FILE), [self.source], [self.files], **QUICK)
         events = [
             event
             for panel in self.panels
-            for event in panel.connect(self.choice, [self.busy, self.progress], long, quick)
+            for event in panel.connect(self.choice, [self.busy, self.progress], slow("judging", 8))
         ]
-        self.stop.click(self.stopped, None, [self.busy, self.progress], cancels=events, **quick)
+        self.stop.click(self.stopped, None, [self.busy, self.progress], cancels=events, **QUICK)
 
     @staticmethod
     def stopped() -> tuple[Any, str]:

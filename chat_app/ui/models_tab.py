@@ -14,6 +14,7 @@ from chat_app.services import Services
 from chat_app.ui import model_choices, words
 from chat_app.ui.controls import Controls
 from chat_app.ui.escape import clean, sentence, shown, warn
+from chat_app.ui.events import QUICK, given
 from chat_app.ui.visitor import Visitors
 
 KINDS = {
@@ -95,7 +96,7 @@ class ModelsTab:
         self.name.change(self.measure, **measured)
         for one in settings:
             one.input(self.measure, **measured)
-        self.list.picked(self.pick, None, [self.name], show_progress="hidden", api_visibility="private", queue=False)
+        self.list.picked(self.pick, None, [self.name], **QUICK)
 
     def use(self, request: gr.Request, name: str, token: str, *values: Any) -> str:
         """Load a model in place of the one in use; if that fails, nothing changes."""
@@ -125,8 +126,7 @@ class ModelsTab:
 
     def pick(self, event: gr.EventData) -> Any:
         """Fill in the name of a recommended model."""
-        data = getattr(event, "_data", None)
-        name = data.get("name") if isinstance(data, dict) else None
+        name = given(event, "name")
         return name if name in {one.name for one in RECOMMENDED} else gr.skip()
 
     def names(self, visitor: str) -> Any:

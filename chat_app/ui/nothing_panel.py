@@ -8,16 +8,16 @@ from typing import Any
 import gradio as gr
 
 from chat_app.config import TrainConfig, from_mapping
-from chat_app.errors import ChatAppError, DataError, RunError
+from chat_app.errors import DataError
 from chat_app.from_nothing import prepare_from_nothing, size_named
 from chat_app.pretraining import PRETRAIN_DEFAULTS
 from chat_app.questions import questions_of
 from chat_app.runs import Run
 from chat_app.services import Services
-from chat_app.ui.background import Tell, Work
+from chat_app.ui.background import Tell
 from chat_app.ui.data_panel import Brought, check_here
-from chat_app.ui.data_report import working
-from chat_app.ui.escape import clean, warn
+from chat_app.ui.escape import clean
+from chat_app.ui.events import slow
 from chat_app.ui.run_view import RunView
 from chat_app.ui.visitor import Visitors
 
@@ -74,46 +74,24 @@ class NothingPanel:
             self.begin,
             [brought, self.size, self.epochs, questions, self.token],
             [preparing, *self.runs.outputs],
-            show_progress="hidden",
-            api_visibility="private",
-            concurrency_limit=2,
-            concurrency_id="reading",
+            **slow("reading", 2),
         ).then(None, None, None, js=then, api_visibility="private")
 
     def begin(
         self, request: gr.Request, brought: Brought, size: str, epochs: float, questions: str, token: str
     ) -> Iterator[tuple[Any, ...]]:
         """Make the words, the model and the run, and put it into the queue."""
-        kept = (gr.skip(),) * len(self.runs.outputs)
-        try:
-            visitor = self.visitors.name(token, request)
-            work = self._preparing(brought, size, epochs, questions, visitor)
-            for text in work:
-                yield gr.HTML(working(text or "Preparing."), visible=True), *kept
-            run = work.result()
-            assert self.services.jobs is not None
-            self.services.jobs.submit(run)
-            yield gr.HTML("", visible=False), *self.runs.show(run, self.services.runs_of(visitor))
-            return
-        except ChatAppError as error:
-            warn(error)
-        except OSError as error:
-            warn(f"The run could not be written: {error.strerror or error}.")
-        yield gr.HTML("", visible=False), *kept
-
-    def _preparing(self, brought: Brought, size: str, epochs: float, questions: str, visitor: str) -> Work[Run]:
-        if self.services.jobs is None:
-            raise RunError("Training is switched off on this server.")
-        if brought.material is None and not brought.texts:
-            raise DataError("There is nothing to learn from yet.", advice="Upload a file first.")
-        check_here(brought)
-        wanted_size, asked = size_named(size), list(questions_of(clean(questions)))
-        config = from_mapping(TrainConfig, {**PRETRAIN_DEFAULTS, "epochs": epochs})
-        about = {"by": visitor, "questions": asked, "repairs": sorted(brought.wanted.repairs)}
 
         def prepare(tell: Tell) -> Run:
+            visitor = self.visitors.name(token, request)
+            if brought.material is None and not brought.texts:
+                raise DataError("There is nothing to learn from yet.", advice="Upload a file first.")
+            check_here(brought)
+            wanted_size, asked = size_named(size), list(questions_of(clean(questions)))
+            config = from_mapping(TrainConfig, {**PRETRAIN_DEFAULTS, "epochs": epochs})
+            about = {"by": visitor, "questions": asked, "repairs": sorted(brought.wanted.repairs)}
             return prepare_from_nothing(
                 config, brought.wanted, brought.texts, self.services.paths, size=wanted_size, about=about, tell=tell
             )
 
-        return Work(prepare)
+        yield from self.runs.begun(prepare, token, request)

@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import gradio as gr
 
 from chat_app.comparison import MEASURES, as_csv, compare, figure, summary
-from chat_app.errors import ChatAppError, DataError
+from chat_app.errors import DataError
 from chat_app.evaluation import Evaluation
 from chat_app.measuring import evaluate_models, spread
 from chat_app.ui import words
 from chat_app.ui.background import Tell
-from chat_app.ui.bench import MOST_CONVERSATIONS, Bench, Subject, reason_of
-from chat_app.ui.data_report import working
+from chat_app.ui.bench import MOST_CONVERSATIONS, Bench, Subject, whole
+from chat_app.ui.downloads import saving
 from chat_app.ui.escape import shown
 
 REPLIES, MOST_REPLIES = 40, 200
-SAVE_CSV = """(text) => {
-  if (!text) return;
-  const link = document.createElement("a");
-  link.href = URL.createObjectURL(new Blob([text], { type: "text/csv" }));
-  link.download = "evaluation.csv";
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
-}"""
 ABOUT = """<p class="quiet">Both models read the same conversations and answer the same questions. Lower surprise and
 replies closer to the right ones are better.</p>"""
 
@@ -60,10 +52,10 @@ class NumbersPanel:
         self.report = gr.HTML("", elem_id="evaluate-report", apply_default_css=False)
         self.text = gr.Textbox(visible="hidden", elem_id="evaluate-csv-text")
 
-    def connect(self, choice: list[Any], busy: list[Any], long: dict[str, Any], quick: dict[str, Any]) -> list[Any]:
+    def connect(self, choice: list[Any], busy: list[Any], long: dict[str, Any]) -> list[Any]:
         """Join the events; those that Stop ends are returned."""
         outputs = [*busy, self.report, self.text, self.save]
-        self.save.click(None, [self.text], None, js=SAVE_CSV, api_visibility="private")
+        self.save.click(None, [self.text], None, js=saving("evaluation.csv", "text/csv"), api_visibility="private")
         return [self.start.click(self.measure, [*choice, self.replies], outputs, **long)]
 
     def measure(
@@ -77,50 +69,30 @@ class NumbersPanel:
         request: gr.Request,
     ) -> Iterator[tuple[Any, ...]]:
         """Measure what was chosen, and show it."""
-        try:
+
+        def begin() -> Callable[[Tell], tuple[Any, ...]]:
             visitor = self.bench.visitors.name(token, request)
             subjects = [self.bench.subject(after, visitor)]
             if (earlier := self.bench.earlier(before, after, visitor)) is not None:
                 subjects.insert(0, earlier)
             read, what = self.bench.conversations(source, after, files, visitor)
-            most = _whole(replies)
-        except ChatAppError as error:
-            yield self._refused(error)
-            return
+            most = whole(replies, 0, MOST_REPLIES, "replies can be written")
 
-        def do(tell: Tell) -> tuple[list[Evaluation], int]:
-            tell("Reading the conversations.")
-            total = sum(1 for _ in read(tell))
-            chosen = spread(read(tell), total, MOST_CONVERSATIONS)
-            if not chosen:
-                raise DataError("There are no conversations to measure on.", advice="Bring another file.")
-            names = [one.name for one in subjects]
-            return evaluate_models(names, chosen, self.bench.services.paths, most_replies=most, told=tell), total
+            def do(tell: Tell) -> tuple[Any, ...]:
+                tell("Reading the conversations.")
+                total = sum(1 for _ in read(tell))
+                chosen = spread(read(tell), total, MOST_CONVERSATIONS)
+                if not chosen:
+                    raise DataError("There are no conversations to measure on.", advice="Bring another file.")
+                names = [one.name for one in subjects]
+                found = evaluate_models(names, chosen, self.bench.services.paths, most_replies=most, told=tell)
+                titles = _columns([one.title for one in subjects])
+                table = as_csv(dict(zip(titles, (one.as_dict() for one in found), strict=True)))
+                return report_of(subjects, found, what, total), table, gr.Button(visible=True)
 
-        work = self.bench.work(do)
-        for text in work:
-            yield gr.Row(visible=True), working(text or "Beginning."), gr.skip(), gr.skip(), gr.skip()
-        try:
-            found, total = work.result()
-        except Exception as error:  # The page's edge: whatever happened, the page is ready again.
-            yield self._refused(error)
-            return
-        titles = [one.title for one in subjects]
-        columns = dict(zip(_columns(titles), (one.as_dict() for one in found), strict=True))
-        report = report_of(subjects, found, what, total)
-        yield gr.Row(visible=False), "", report, as_csv(columns), gr.Button(visible=True)
+            return do
 
-    @staticmethod
-    def _refused(error: BaseException) -> tuple[Any, ...]:
-        said = f'<p class="bad" role="alert">{shown(reason_of(error))}</p>'
-        return gr.Row(visible=False), "", said, "", gr.Button(visible=False)
-
-
-def _whole(number: object) -> int:
-    """How many replies: the page's own limits are not relied on."""
-    if isinstance(number, bool) or not isinstance(number, (int, float)) or not 0 <= number <= MOST_REPLIES:
-        raise DataError(f"0 to {MOST_REPLIES} replies can be written.")
-    return int(number)
+        yield from self.bench.follow(begin, lambda why: (why, "", gr.Button(visible=False)))
 
 
 def _columns(titles: Sequence[str]) -> list[str]:

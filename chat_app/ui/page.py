@@ -12,6 +12,7 @@ from chat_app.services import Services
 from chat_app.ui.chat_tab import ChatTab
 from chat_app.ui.escape import warn
 from chat_app.ui.evaluate_tab import EvaluateTab
+from chat_app.ui.events import QUICK
 from chat_app.ui.models_tab import ModelsTab, card
 from chat_app.ui.talk import Talk
 from chat_app.ui.teach_tab import TeachTab
@@ -60,15 +61,14 @@ class _Page:
         self._connect(page, chat, teach, evaluate, models)
 
     def _connect(self, page: gr.Blocks, chat: gr.Tab, teach: gr.Tab, evaluate: gr.Tab, models: gr.Tab) -> None:
-        quick: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "queue": False}
-        page.load(self.visitors.issue, [self.token], [self.token], **quick).then(
-            self.open, [self.token, self.chat.talk], [*self.chat.parts, *self.teach.runs.outputs], **quick
-        ).then(self.chat.corrections.look, [self.token], self.chat.corrections.outputs, **quick)
+        page.load(self.visitors.issue, [self.token], [self.token], **QUICK).then(
+            self.open, [self.token, self.chat.talk], [*self.chat.parts, *self.teach.runs.outputs], **QUICK
+        ).then(self.chat.corrections.look, [self.token], self.chat.corrections.outputs, **QUICK)
         self.chat.corrections.connect_teaching(self.chat.talk, self.watch, [self.tabs, *self.teach.runs.outputs])
-        chat.select(self.chat.look, [self.chat.talk, self.token], self.chat.parts, **quick)
-        teach.select(self.show_teach_tab, [self.token, self.teach.model], [self.teach.model], **quick)
-        evaluate.select(self.evaluate.look, self.evaluate.chosen, self.evaluate.outputs, **quick)
-        models.select(self.show_models_tab, [self.token], [self.models.card, self.models.name], **quick).then(
+        chat.select(self.chat.look, [self.chat.talk, self.token], self.chat.parts, **QUICK)
+        teach.select(self.show_teach_tab, [self.token, self.teach.model], [self.teach.model], **QUICK)
+        evaluate.select(self.evaluate.look, self.evaluate.chosen, self.evaluate.outputs, **QUICK)
+        models.select(self.show_models_tab, [self.token], [self.models.card, self.models.name], **QUICK).then(
             self.models.measure, **self.models.measured
         )
 

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
-from chat_app.errors import ChatAppError, RunError
+from chat_app.errors import RunError
 from chat_app.exporting import As, export, push
 from chat_app.runs import Run
 from chat_app.services import Services
-from chat_app.ui.background import Tell, Work
+from chat_app.ui.background import Tell, followed
 from chat_app.ui.data_report import working
-from chat_app.ui.escape import clean, shown, warn
+from chat_app.ui.downloads import place_for, pressing
+from chat_app.ui.escape import clean, shown
+from chat_app.ui.events import slow
 from chat_app.ui.visitor import Visitors
 
-FETCH = "() => setTimeout(() => document.querySelector('#export-file')?.click(), 400)"
 WHOLE: As = "merged"
 FORMS = [("The whole model", WHOLE), ("Only the addition (adapter)", "adapter")]
 WHAT = """
@@ -78,15 +78,10 @@ class RunExport:
 
     def connect(self, picker: Any) -> None:
         """Join the events; `picker` names the run."""
-        long: dict[str, Any] = {
-            "show_progress": "hidden",
-            "api_visibility": "private",
-            "concurrency_limit": 2,
-            "concurrency_id": "export",
-        }
+        long = slow("export", 2)
         self.zip.click(
             self.make_zip, [picker, self.form, self.licence, self.token], [self.file, self.said], **long
-        ).success(None, None, None, js=FETCH, api_visibility="private")
+        ).success(None, None, None, js=pressing("export-file"), api_visibility="private")
         hub = [picker, self.form, self.licence, self.name, self.secret, self.private, self.token]
         # The token leaves the page's field as soon as it was read.
         self.push.click(self.put, hub, [self.said, self.secret], **long)
@@ -95,20 +90,15 @@ class RunExport:
         self, name: str | None, form: str, licence: str, token: str, request: gr.Request
     ) -> Iterator[tuple[Any, ...]]:
         """Write the zip into the page's cache and let the browser fetch it."""
-        try:
-            run, as_, source = self._source(name, form, token, request)
-        except ChatAppError as error:
-            warn(error)
-            yield gr.skip(), ""
-            return
-        target = Path(self.file.GRADIO_CACHE) / secrets.token_hex(16) / f"{run.id}.zip"
-        licence = clean(licence)
 
         def write(tell: Tell) -> Path:
-            tell("Packing the model.")
-            return export(source, target, run=run, licence=licence, as_=as_)
+            run, as_, source = self._source(name, form, token, request)
+            return export(source, place_for(self.file, f"{run.id}.zip"), run=run, licence=clean(licence), as_=as_)
 
-        yield from self._told(Work(write), "Packing the model.", lambda path: gr.DownloadButton(value=str(path)))
+        path = yield from followed(
+            write, lambda _: (gr.skip(), working("Packing the model.")), "The zip could not be written"
+        )
+        yield gr.skip() if path is None else gr.DownloadButton(value=str(path)), ""
 
     def put(
         self,
@@ -122,41 +112,21 @@ class RunExport:
         request: gr.Request,
     ) -> Iterator[tuple[Any, ...]]:
         """Put the model on the Hub."""
-        try:
-            run, as_, source = self._source(name, form, token, request)
-        except ChatAppError as error:
-            warn(error)
-            yield "", ""
-            return
-        model, secret, licence = clean(model).strip(), clean(secret), clean(licence)
-        is_private = private is not False
 
         def send(tell: Tell) -> str:
-            return push(source, model, secret, is_private, run=run, licence=licence, as_=as_)
+            run, as_, source = self._source(name, form, token, request)
+            is_private = private is not False
+            return push(
+                source, clean(model).strip(), clean(secret), is_private, run=run, licence=clean(licence), as_=as_
+            )
 
-        work = Work(send)
-        for _ in work:
-            yield working("Sending the model to the Hub. Please leave this page open."), ""
-        try:
-            address = work.result()
-        except ChatAppError as error:
-            warn(error)
+        sending = working("Sending the model to the Hub. Please leave this page open.")
+        address = yield from followed(send, lambda _: (sending, ""), "The model could not be read")
+        if address is None:
             yield "", ""
             return
         link = shown(address)
         yield f'<p class="good">It is there: <a href="{link}" rel="noopener" target="_blank">{link}</a></p>', ""
-
-    def _told(self, work: Work[Path], text: str, done: Any) -> Iterator[tuple[Any, ...]]:
-        for _ in work:
-            yield gr.skip(), working(text)
-        try:
-            yield done(work.result()), ""
-            return
-        except ChatAppError as error:
-            warn(error)
-        except OSError as error:
-            warn(f"The zip could not be written: {error.strerror or 'the disk refused'}.")
-        yield gr.skip(), ""
 
     def _source(self, name: str | None, form: str, token: str, request: gr.Request) -> tuple[Run, As, Path]:
         run = self.services.run_of(self.visitors.name(token, request), str(name))

@@ -7,12 +7,14 @@ from typing import Any
 
 import gradio as gr
 
-from chat_app.errors import ChatAppError, RunError
+from chat_app.errors import ChatAppError
 from chat_app.jobs import Jobs
 from chat_app.runs import Run
 from chat_app.services import Services
 from chat_app.ui.escape import shown, warn
+from chat_app.ui.events import QUICK, given
 from chat_app.ui.run_report import titles
+from chat_app.ui.run_start import jobs_of
 from chat_app.ui.visitor import Visitors
 
 ACTS = {"up": "Move up", "down": "Move down", "out": "Take out"}
@@ -42,8 +44,7 @@ class RunQueue:
 
     def connect(self, look: Any, inputs: list[Any], outputs: list[Any]) -> None:
         """Join the events; `look` shows everything anew afterwards."""
-        quick: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "queue": False}
-        self.view.pressed(self.act, [self.token], None, **quick).then(look, inputs, outputs, **quick)
+        self.view.pressed(self.act, [self.token], None, **QUICK).then(look, inputs, outputs, **QUICK)
 
     def rows(self, own: Sequence[Run]) -> list[tuple[int, str, str]]:
         """(place in the whole queue, id, title) of a visitor's own runs that wait."""
@@ -55,14 +56,10 @@ class RunQueue:
 
     def act(self, event: gr.EventData, token: str, request: gr.Request) -> None:
         """Somebody has pressed one of the buttons. What the page sends is checked again."""
-        data = getattr(event, "_data", None)
-        data = data if isinstance(data, dict) else {}
         try:
-            if self.services.jobs is None:
-                raise RunError("Training is switched off on this server.")
-            visitor = self.visitors.name(token, request)
-            run = self.services.run_of(visitor, str(data.get("run")))
-            _act(self.services.jobs, run, data.get("act"), self.services.runs_of(visitor))
+            jobs, visitor = jobs_of(self.services), self.visitors.name(token, request)
+            run = self.services.run_of(visitor, str(given(event, "run")))
+            _act(jobs, run, given(event, "act"), self.services.runs_of(visitor))
         except ChatAppError as error:
             warn(error)
 

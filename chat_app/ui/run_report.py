@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from chat_app.config import AUTOMATIC
+from chat_app.curves import thinned
 from chat_app.errors import RunError
 from chat_app.runs import Run, State
 from chat_app.ui import words
@@ -17,7 +18,6 @@ from chat_app.ui.escape import shown
 from chat_app.ui.model_choices import run_title
 from chat_app.verdict import Action, Verdict, verdict
 
-MOST_POINTS = 600
 LATEST = -1
 TRAINING, VALIDATION = "training", "validation"
 Metrics = Sequence[Mapping[str, Any]]
@@ -61,12 +61,6 @@ def learning_rates(metrics: Metrics) -> pd.DataFrame:
     """step, learning rate."""
     lines = thinned([line for line in metrics if "learning_rate" in line and "step" in line])
     return pd.DataFrame([(line["step"], line["learning_rate"]) for line in lines], columns=["step", "learning rate"])
-
-
-def thinned(lines: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """At most MOST_POINTS of them, evenly, the newest always."""
-    stride = max(-(-len(lines) // MOST_POINTS), 1)
-    return list(reversed(list(reversed(lines))[::stride]))
 
 
 def judged(run: Run, state: State, metrics: Metrics) -> Verdict | None:

@@ -7,7 +7,7 @@ Everything shown is read from the run's folder, so a reload, a second browser or
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import gradio as gr
@@ -17,8 +17,12 @@ from chat_app.followup import give_more_epochs, with_half_the_rate
 from chat_app.jobs import Jobs
 from chat_app.runs import ACTIVE, RESUMABLE, Run
 from chat_app.services import Services
-from chat_app.ui import run_report
+from chat_app.ui import run_report, run_start
+from chat_app.ui.background import Tell
+from chat_app.ui.data_report import working
+from chat_app.ui.downloads import saving
 from chat_app.ui.escape import warn
+from chat_app.ui.events import QUICK
 from chat_app.ui.run_desk import RunDesk
 from chat_app.ui.run_export import RunExport
 from chat_app.ui.run_queue import RunQueue, queue_list
@@ -28,14 +32,6 @@ from chat_app.ui.visitor import Visitors
 LOOK_EVERY = 2.0
 MOST_LOG_BYTES = 1_000_000
 NOBODY = '<p class="quiet">Nothing has been taught yet. Your first run will show here, and stay here.</p>'
-SAVE_TEXT = """(text) => {
-  if (!text) return;
-  const link = document.createElement("a");
-  link.href = URL.createObjectURL(new Blob([text], { type: "text/plain" }));
-  link.download = "training-log.txt";
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
-}"""
 COLORS = {run_report.TRAINING: "#b47b2a", run_report.VALIDATION: "#12a090"}
 
 
@@ -146,21 +142,20 @@ class RunView:
             chat_outputs: what it fills.
             talk: the component that keeps the conversation.
         """
-        quick: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "queue": False}
         inputs = [self.picker, self.at, self.seen, self.token]
-        self.timer.tick(self.look, inputs, self.outputs, **quick)
-        self.picker.input(self.choose, inputs, self.outputs, **quick)
-        self.at.input(self.compare, [self.picker, self.at, self.token], [self.samples], **quick)
+        self.timer.tick(self.look, inputs, self.outputs, **QUICK)
+        self.picker.input(self.choose, inputs, self.outputs, **QUICK)
+        self.at.input(self.compare, [self.picker, self.at, self.token], [self.samples], **QUICK)
         for button, do in ((self.stop, self.ask_stop), (self.resume, self.go_on)):
-            button.click(do, [self.picker, self.token], None, **quick).then(self.look, inputs, self.outputs, **quick)
-        self.act.click(self.follow, [self.picker, self.seen, self.token], [self.picker], **quick).then(
-            self.look, inputs, self.outputs, **quick
+            button.click(do, [self.picker, self.token], None, **QUICK).then(self.look, inputs, self.outputs, **QUICK)
+        self.act.click(self.follow, [self.picker, self.seen, self.token], [self.picker], **QUICK).then(
+            self.look, inputs, self.outputs, **QUICK
         )
         self.queue.connect(self.look, inputs, self.outputs)
         self.export.connect(self.picker)
         self.panel.connect(self.picker, self.look, inputs, self.outputs)
-        self.download.click(self.read_log, [self.picker, self.token], [self.log_text], **quick).then(
-            None, [self.log_text], None, js=SAVE_TEXT, api_visibility="private"
+        self.download.click(self.read_log, [self.picker, self.token], [self.log_text], **QUICK).then(
+            None, [self.log_text], None, js=saving("training-log.txt", "text/plain"), api_visibility="private"
         )
         self.chat.click(
             chat_with,
@@ -178,6 +173,20 @@ class RunView:
         active = [run for run in runs if run.state().status in ACTIVE]
         waiting = [run for run in runs if run.state().status == "queued"]
         return self.show(next(iter([*active, *waiting, *runs]), None), runs)
+
+    def begun(self, prepare: Callable[[Tell], Run], token: str, request: gr.Request) -> Iterator[tuple[Any, ...]]:
+        """Begin a run and show it: how far its preparation is, and the outputs.
+
+        Args:
+            prepare: makes the run folder.
+        """
+        kept = (gr.skip(),) * len(self.outputs)
+        run = yield from run_start.begun(
+            self.services, prepare, lambda text: (gr.HTML(working(text), visible=True), *kept)
+        )
+        if run is not None:
+            kept = self.show(run, self.services.runs_of(self.visitors.name(token, request)))
+        yield gr.HTML("", visible=False), *kept
 
     def look(self, name: str | None, at: Any, seen: dict[str, Any], token: str, request: gr.Request) -> tuple[Any, ...]:
         """What has changed since the last look; nothing else is sent."""
@@ -313,10 +322,9 @@ class RunView:
             return new
         return None
 
-    def _own(self, name: str | None, token: str, request: gr.Request) -> tuple[Run, Any]:
-        if self.services.jobs is None:
-            raise RunError("Training is switched off on this server.")
-        return self.services.run_of(self.visitors.name(token, request), str(name)), self.services.jobs
+    def _own(self, name: str | None, token: str, request: gr.Request) -> tuple[Run, Jobs]:
+        jobs = run_start.jobs_of(self.services)
+        return self.services.run_of(self.visitors.name(token, request), str(name)), jobs
 
     def read_log(self, name: str | None, token: str, request: gr.Request) -> str:
         """The end of what the training process printed."""

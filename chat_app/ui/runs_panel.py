@@ -9,6 +9,7 @@ import gradio as gr
 import pandas as pd
 
 from chat_app import collection
+from chat_app.curves import thinned
 from chat_app.errors import ChatAppError, RunError
 from chat_app.export_card import public_name
 from chat_app.run_comparison import Difference, check_count, curve_of, differences
@@ -16,8 +17,9 @@ from chat_app.runs import Run
 from chat_app.services import Services
 from chat_app.ui import words
 from chat_app.ui.escape import clean, shown, warn
+from chat_app.ui.events import QUICK, slow
 from chat_app.ui.model_choices import run_title
-from chat_app.ui.run_report import labels, thinned, titles
+from chat_app.ui.run_report import labels, titles
 from chat_app.ui.visitor import Visitors
 
 MOST_SHOWN = 100
@@ -77,27 +79,20 @@ class RunsPanel:
             picker: names the run that is looked at; it is ticked when the panel opens.
             look, inputs, outputs: show the run and the list of runs anew.
         """
-        quick: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "queue": False}
         listed = [self.search, self.ticked, self.token]
-        self.box.expand(self.open, [picker, self.search, self.token], [self.ticked], **quick)
-        self.search.change(self.found, listed, [self.ticked], trigger_mode="always_last", **quick)
+        self.box.expand(self.open, [picker, self.search, self.token], [self.ticked], **QUICK)
+        self.search.change(self.found, listed, [self.ticked], trigger_mode="always_last", **QUICK)
         self.compare.click(
-            self.side_by_side, [self.ticked, self.token], [self.compared, self.plot, self.table], **quick
+            self.side_by_side, [self.ticked, self.token], [self.compared, self.plot, self.table], **QUICK
         )
-        renamed = self.rename.click(self.name, [self.ticked, self.title, self.token], [self.title], **quick)
-        self.delete.click(self.warn_of, [self.ticked, self.token], [self.warning, self.what_goes, self.doomed], **quick)
-        self.keep.click(self.spare, None, [self.warning, self.doomed], **quick)
+        renamed = self.rename.click(self.name, [self.ticked, self.title, self.token], [self.title], **QUICK)
+        self.delete.click(self.warn_of, [self.ticked, self.token], [self.warning, self.what_goes, self.doomed], **QUICK)
+        self.keep.click(self.spare, None, [self.warning, self.doomed], **QUICK)
         deleted = self.really.click(
-            self.delete_all,
-            [self.doomed, self.token],
-            [self.warning, self.doomed],
-            show_progress="hidden",
-            api_visibility="private",
-            concurrency_limit=2,
-            concurrency_id="deleting",
+            self.delete_all, [self.doomed, self.token], [self.warning, self.doomed], **slow("deleting", 2)
         )
         for event in (renamed, deleted):
-            event.then(self.found, listed, [self.ticked], **quick).then(look, inputs, outputs, **quick)
+            event.then(self.found, listed, [self.ticked], **QUICK).then(look, inputs, outputs, **QUICK)
 
     def open(self, chosen: str | None, text: str, token: str, request: gr.Request) -> Any:
         """The panel was opened: the run that is looked at is ticked."""
@@ -180,10 +175,9 @@ class RunsPanel:
 
 def curves(names: Sequence[str], runs: Sequence[Run]) -> pd.DataFrame:
     """step, loss, run."""
-    rows = []
+    rows: list[tuple[int, float | None, str]] = []
     for name, run in zip(names, runs, strict=True):
-        points = thinned([{"step": step, "loss": loss} for step, loss in curve_of(run)])
-        rows += [(point["step"], point["loss"], name) for point in points] or [(0, None, name)]
+        rows += [(step, loss, name) for step, loss in thinned(curve_of(run))] or [(0, None, name)]
     return pd.DataFrame(rows, columns=["step", "loss", "run"])
 
 

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import gradio as gr
 
 from chat_app.config import CAREFULNESS, STARTER, TrainConfig
-from chat_app.errors import ChatAppError, RunError
-from chat_app.gathering import flags_of, gathered
+from chat_app.gathering import Wanted, flags_of, gathered, reading_settings_of
 from chat_app.questions import MOST, questions_of
+from chat_app.recipe import write_recipe
 from chat_app.runs import Run
 from chat_app.services import Services
 from chat_app.teaching import prepare_run
-from chat_app.ui import model_choices, words
-from chat_app.ui.background import Tell, Work
+from chat_app.ui import model_choices
+from chat_app.ui.background import Tell, counting
 from chat_app.ui.controls import Controls
 from chat_app.ui.data_panel import Brought, DataPanel
-from chat_app.ui.data_report import working
-from chat_app.ui.escape import clean, warn
+from chat_app.ui.escape import clean
+from chat_app.ui.events import QUICK, slow
 from chat_app.ui.nothing_panel import NothingPanel
 from chat_app.ui.run_view import RunView
 from chat_app.ui.visitor import Visitors
@@ -111,20 +111,16 @@ class TeachTab:
         self.preparing = gr.HTML("", visible=False, elem_id="preparing", apply_default_css=False)
 
     def _connect(self) -> None:
-        quick: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "queue": False}
         self.data.connect(self.start, self.model)
         self.nothing.connect(self.data.brought, self.questions, self.preparing, LOOK_AT_RUN)
         controls = self.settings.components
-        self.care.input(self.set_care, [self.care], controls, **quick)
-        self.defaults.click(self.set_defaults, None, [self.care, *controls], **quick)
+        self.care.input(self.set_care, [self.care], controls, **QUICK)
+        self.defaults.click(self.set_defaults, None, [self.care, *controls], **QUICK)
         self.start.click(
             self.begin,
             [self.data.brought, self.model, self.questions, self.token, *controls],
             [self.preparing, *self.runs.outputs],
-            show_progress="hidden",
-            api_visibility="private",
-            concurrency_limit=2,
-            concurrency_id="reading",
+            **slow("reading", 2),
         ).then(None, None, None, js=LOOK_AT_RUN, api_visibility="private")
 
     def set_care(self, choice: str) -> list[Any]:
@@ -144,45 +140,24 @@ class TeachTab:
         self, request: gr.Request, brought: Brought, model: str, questions: str, token: str, *values: Any
     ) -> Iterator[tuple[Any, ...]]:
         """Make a run of what was read, and put it into the queue."""
-        kept = (gr.skip(),) * len(self.runs.outputs)
-        try:
-            work, visitor = self._preparing(request, brought, model, questions, token, values)
-            for text in work:
-                yield gr.HTML(working(text or "Preparing."), visible=True), *kept
-            run = work.result()
-            assert self.services.jobs is not None
-            self.services.jobs.submit(run)
-            yield gr.HTML("", visible=False), *self.runs.show(run, self.services.runs_of(visitor))
-            return
-        except ChatAppError as error:
-            warn(error)
-        except OSError as error:
-            warn(f"The run could not be written: {error.strerror or error}.")
-        yield gr.HTML("", visible=False), *kept
-
-    def _preparing(
-        self, request: gr.Request, brought: Brought, model: str, questions: str, token: str, values: Sequence[Any]
-    ) -> tuple[Work[Run], str]:
-        """The work that makes a run folder, begun, and who wants it."""
-        if self.services.jobs is None:
-            raise RunError("Training is switched off on this server.")
-        visitor = self.visitors.name(token, request)
-        name = model_choices.check_allowed(self.services, visitor, model)
-        config = self.settings.settings(values, model=name)
-        wanted = self.data.wanted(brought)
-        asked = list(questions_of(clean(questions)))
 
         def prepare(tell: Tell) -> Run:
-            def told(conversations: int, problems: int = 0) -> None:
-                tell(f"Preparing: {words.count(conversations, 'conversation')} so far.")
+            visitor = self.visitors.name(token, request)
+            name = model_choices.check_allowed(self.services, visitor, model)
+            config = self.settings.settings(values, model=name)
+            return self._prepared(config, self.data.wanted(brought), questions, visitor, tell)
 
-            paths = self.services.paths
-            material = gathered(wanted, paths, need_reply=config.learn == "replies", told=told)
-            about = {"files": wanted.given, "by": visitor, "repairs": sorted(wanted.repairs)}
-            about |= {"reading": flags_of(wanted), "questions": asked}
-            return prepare_run(config, material, paths, about=about, told=told)
+        yield from self.runs.begun(prepare, token, request)
 
-        return Work(prepare), visitor
+    def _prepared(self, config: TrainConfig, wanted: Wanted, questions: str, visitor: str, tell: Tell) -> Run:
+        """A run folder with its data and its recipe."""
+        paths, told, asked = self.services.paths, counting(tell, "Preparing"), list(questions_of(clean(questions)))
+        material = gathered(wanted, paths, need_reply=config.learn == "replies", told=told)
+        about = {"files": wanted.given, "by": visitor, "repairs": sorted(wanted.repairs)}
+        about |= {"reading": flags_of(wanted), "questions": asked}
+        run = prepare_run(config, material, paths, about=about, told=told)
+        write_recipe(run, [] if wanted.hub else run.about()["files"], reading_settings_of(wanted))
+        return run
 
     def models(self, visitor: str, chosen: str) -> Any:
         """The list of models to start from; what was chosen stays, where it can."""

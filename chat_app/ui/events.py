@@ -1,0 +1,33 @@
+"""How the page's events are called: at once or as work that takes long, and what the page sends along with one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+import gradio as gr
+
+QUICK: Mapping[str, Any] = MappingProxyType({"show_progress": "hidden", "api_visibility": "private", "queue": False})
+"""For what is done at once."""
+
+
+def slow(kind: str, at_once: int) -> dict[str, Any]:
+    """For work that takes long.
+
+    Args:
+        kind: what waits for the same free place.
+        at_once: how many of that kind are worked on.
+    """
+    return {
+        "show_progress": "hidden",
+        "api_visibility": "private",
+        "concurrency_limit": at_once,
+        "concurrency_id": kind,
+    }
+
+
+def given(event: gr.EventData, name: str) -> Any:
+    """What the page sent along with an event, which may be anything."""
+    data = getattr(event, "_data", None)
+    return data.get(name) if isinstance(data, dict) else None
