@@ -2,7 +2,8 @@
 conversations.
 
     python -m benchmarks.learning [--task shop|talk|chitchat] [--data FILE] [--model M] [--layout model|own]
-        [--pad-to N] [--rate R] [--minutes M] [--threads N] [--cpu-time] [--quick] [--picture FILE.png] [--no-command]
+        [--pad-to N] [--rate R] [--minutes M] [--threads N] [--lines N] [--cpu-time] [--quick] [--picture FILE.png]
+        [--no-command]
 
 Ours is the product's own training with every default, as `python -m chat_app train` does it; the others are restated
 in `learning_seeds`. All learn the same part of the conversations and are measured on the rest. The loss is in bits per
@@ -22,7 +23,8 @@ Tasks. Neither may be something the starter knows, which was made from most of c
               same for all.
 
 Layout: by default all use the layout that the model knows, so that none has to learn new marks; `own` gives each of the
-others its own. `--pad-to 256` is what GPTChat really does, `--rate` gives the others another learning rate.
+others its own. `--pad-to 256` is what GPTChat really does. `--rate` gives the others another learning rate, which tells
+how much of a difference is the rate alone: theirs were chosen for GPT-2 with 124 million parameters and more.
 """
 
 from __future__ import annotations
@@ -61,7 +63,7 @@ from chat_app.teaching import prepare_run_from, teach
 
 OURS = "ours"
 LOOKS = 40
-QUICK_LOOKS, QUICK_CONVERSATIONS = 15, 60
+QUICK_LOOKS, QUICK_LINES = 15, 60
 # Imports count for none: what our training imports on its way is imported before.
 ON_THE_WAY = ("datasets", "torch.utils.tensorboard", "chat_app.fitting", "chat_app.rows", "chat_app.training")
 
@@ -211,8 +213,8 @@ def trial_of(options: argparse.Namespace, folder: Path) -> Trial:
             model = model or fresh_model(folder / "fresh", paths)
         else:
             data = paths.samples / {"shop": "shop.tsv", "talk": "shop.jsonl"}[options.task]
-    if options.quick:
-        data = first_lines(data, folder / f"few{data.suffix}", QUICK_CONVERSATIONS)
+    if options.lines or options.quick:
+        data = first_lines(data, folder / f"few{data.suffix}", options.lines or QUICK_LINES)
     now = time.process_time if options.cpu_time else time.perf_counter
     looks = QUICK_LOOKS if options.quick else LOOKS
     return Trial(model or STARTER, data, paths, now, options.minutes * 60, looks)
@@ -239,7 +241,8 @@ def options_of() -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=10.0, help="the most that any one of them may train")
     parser.add_argument("--threads", type=int, default=0, help="0 leaves it to PyTorch")
     parser.add_argument("--cpu-time", action="store_true", help="count processor time: for a machine that is busy")
-    parser.add_argument("--quick", action="store_true", help="few conversations, few measurements")
+    parser.add_argument("--lines", type=int, default=0, metavar="N", help="take the first lines of the file only")
+    parser.add_argument("--quick", action="store_true", help=f"few measurements, and {QUICK_LINES} lines by default")
     parser.add_argument("--picture", type=Path, metavar="FILE.png")
     parser.add_argument("--no-command", action="store_true", help="do not time the whole command")
     return parser.parse_args()
