@@ -154,7 +154,7 @@ def run_ours(trial: Trial) -> tuple[Curve, Run]:
     with watch.stopwatch.held():
         kept, *_ = load_parts(str(run.model), LoadConfig(precision="float32", device="cpu"), trial.paths)
         watch.curve.final = watch.measure(kept)
-        watch.curve.ended = run.state().reason.rstrip(".").lower()
+        watch.curve.ended = "its time was up" if watch.is_over else run.state().reason.rstrip(".").lower()
     return watch.curve, run
 
 
