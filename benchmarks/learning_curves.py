@@ -88,7 +88,7 @@ class Watch:
 
     Args:
         measure: model -> loss.
-        looks: about how many measurements to spread over all steps.
+        looks: about how many measurements to spread over all steps, and over the time where that ends first.
         most_seconds: a training is to stop after so many.
     """
 
@@ -111,7 +111,9 @@ class Watch:
 
     def is_due(self, step: int, total: int) -> bool:
         """Whether to measure after this step of so many."""
-        return step % max(total // self.looks, 1) == 0 or step == total
+        last = self.curve.points[-1].seconds if self.curve.points else 0.0
+        is_long_ago = self.stopwatch.seconds - last >= self.most_seconds / self.looks
+        return step % max(total // self.looks, 1) == 0 or step == total or is_long_ago
 
     def look(self, model: Any, step: int) -> float:
         """Measure, unless it was done after this very step."""

@@ -128,6 +128,22 @@ def test_the_clock_stands_still_while_it_is_held() -> None:
     assert clock.seconds == 5.0
 
 
+def test_it_is_time_to_look_after_a_share_of_the_steps_or_of_the_time() -> None:
+    seconds = 0.0
+    watch = Watch("x", Stopwatch(lambda: seconds), lambda model: 1.0, looks=4, most_seconds=40.0)
+    assert [step for step in range(1, 18) if watch.is_due(step, 17)] == [4, 8, 12, 16, 17]
+    watch.look(None, 0)
+    seconds = 9.5
+    assert not watch.is_due(1, 17)
+    seconds = 10.5
+    assert watch.is_due(1, 17)
+    watch.look(None, 1)
+    assert not watch.is_due(2, 17)
+    assert not watch.is_over
+    seconds = 40.0
+    assert watch.is_over
+
+
 def curve(name: str, *points: tuple[float, float], final: float = math.nan) -> Curve:
     return Curve(name, [Point(seconds, step, loss) for step, (seconds, loss) in enumerate(points)], final)
 
