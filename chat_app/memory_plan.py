@@ -219,14 +219,17 @@ def plans(
     """
     share = _SHARE.get(device, _GPU_SHARE)
     made = []
+    loads: dict[int, Load] = {}
     for method, optimizer, checkpointing, batch in _ladder(config, device, allowed):
         if batch % processes and config.batch_size % processes == 0:
             continue
         accumulation = config.accumulation * config.batch_size // batch
-        load = heaviest(rows, min(-(-batch // processes), len(rows)))
+        count = min(-(-batch // processes), len(rows))
+        if count not in loads:
+            loads[count] = heaviest(rows, count)
         predicted = predict(
             shape,
-            load,
+            loads[count],
             method,
             precision=precision,
             optimizer=optimizer,

@@ -282,8 +282,8 @@ def arguments_of(folder: Path, config: TrainConfig, lesson: Lesson) -> TrainingA
 
 
 def _adamw(device: str) -> str:
-    """On a GPU in one piece: it is faster and needs no memory for steps between."""
-    return "adamw_torch_fused" if device == "cuda" else "adamw_torch"
+    """In one piece, where PyTorch has that: it is faster and needs no memory for steps between."""
+    return "adamw_torch_fused" if device in ("cpu", "cuda") else "adamw_torch"
 
 
 def _clear_broken(run: Run, checkpoint: Path | None) -> None:
