@@ -9,6 +9,7 @@ Knows requests and answers; what makes a reply is `chat`, and who may call at al
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Generator, Sequence
 from functools import partial
@@ -38,6 +39,7 @@ from chat_app.services import Services
 DEFAULT_MODEL = "default"
 SAMPLES = 5
 MOST_WAITING = 64
+_GLANCE_SECONDS = 0.05  # How often those that wait for another look whether the caller left.
 GENERATE_SAMPLING = SamplingConfig(temperature=1.0, top_k=50, top_p=0.9)
 _KINDS = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
 Make = Callable[[threading.Event], Generator[str | ReplyEnd, None, None]]
@@ -110,7 +112,7 @@ class Api:
         if not body.stream:
             written = await self._written(request, makes, logprobs is not None)
             return JSONResponse(completion(public_name(loaded), written))
-        relay = self.relays.start(makes)
+        relay = self.relays.start(_sharing(makes))
         events = Events(public_name(loaded), len(makes), body.wants_usage)
         async with stopping_when_gone(request, relay):
             first = await relay.next()  # An error before the first text still has a status of its own.
@@ -145,7 +147,7 @@ class Api:
 
     async def _written(self, request: Request, makes: Sequence[Make], with_tokens: bool = False) -> list[Written]:
         """Finished replies, written at the same time. If the caller leaves, they end where they are."""
-        relay: Relay[str | ReplyEnd] = self.relays.start(makes)
+        relay: Relay[str | ReplyEnd] = self.relays.start(_sharing(makes))
         written = [Written([] if with_tokens else None) for _ in makes]
         async with stopping_when_gone(request, relay):
             while (item := await relay.next()) is not None:
@@ -165,6 +167,28 @@ def _reply(
     stopped: threading.Event,
 ) -> Generator[str | ReplyEnd, None, None]:
     return stream_reply(loaded, conversation, sampling, prefix, stopped=stopped, logprobs=logprobs)
+
+
+def _sharing(makes: Sequence[Make]) -> list[Make]:
+    """The same replies to one prompt; the others begin once the first has read it, and need not read it again."""
+    has_read = threading.Event()
+
+    def first(stopped: threading.Event) -> Generator[str | ReplyEnd, None, None]:
+        try:
+            with contextlib.closing(makes[0](stopped)) as items:
+                for item in items:
+                    has_read.set()
+                    yield item
+        finally:
+            has_read.set()
+
+    def later(make: Make, stopped: threading.Event) -> Generator[str | ReplyEnd, None, None]:
+        while not has_read.wait(_GLANCE_SECONDS):
+            if stopped.is_set():
+                return
+        yield from make(stopped)
+
+    return [first, *(partial(later, make) for make in makes[1:])]
 
 
 def _row(name: str, window: int) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from chat_app.replies import Reason, TokenLogprob
 LONGEST_LINE = 2**20
 LONGEST_REPLY = 400_000  # Characters.
 _LONGEST_REASON = 300
+_LONGEST_NAME = 500
 _TOO_LONG = ("context length", "context size", "context_length", "exceed_context", "maximum input length")
 
 
@@ -147,7 +148,11 @@ def listed(body: bytes, where: str) -> list[Listed]:
     rows = _object(body, where).get("data")
     if not isinstance(rows, list):
         raise _garbage(where)
-    return [Listed(row["id"], _window(row)) for row in rows if isinstance(row, dict) and isinstance(row.get("id"), str)]
+    return [Listed(row["id"], _window(row)) for row in rows if isinstance(row, dict) and _is_name(row.get("id"))]
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= _LONGEST_NAME and value.isprintable()
 
 
 def _window(row: dict[str, Any]) -> int:
@@ -189,7 +194,7 @@ def _reason(value: dict[str, Any]) -> str:
     inner = value.get("error")
     found = inner.get("message") if isinstance(inner, dict) else inner or value.get("message") or value.get("detail")
     text = found if isinstance(found, str) else json.dumps(found) if found else ""
-    return " ".join(text.split())[:_LONGEST_REASON]
+    return "".join(one for one in " ".join(text.split()) if one.isprintable())[:_LONGEST_REASON]
 
 
 def _garbage(where: str) -> EngineError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +132,30 @@ def test_streamed_replies_are_those_of_the_whole_answer(client: TestClient) -> N
         assert "".join(one["delta"].get("content", "") for one in own) == expected["message"]["content"]
         assert [one["finish_reason"] for one in own] == [None] * (len(own) - 1) + [expected["finish_reason"]]
     assert last["usage"] == whole["usage"]
+
+
+def test_several_replies_read_their_prompt_once(
+    client: TestClient, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = services.models.current
+    assert loaded is not None
+    forward: Any = loaded.engine._forward
+    read: list[int] = []
+    step = forward.step
+
+    def counted(pieces: Any) -> Any:
+        read.append(sum(len(piece.ids) for piece in pieces))
+        return step(pieces)
+
+    monkeypatch.setattr(forward, "step", counted)
+    messages = [{"role": "user", "content": "Where is the shop? The shop is in the old town, next to the station."}]
+    for stream in (False, True):
+        read.clear()
+        answer = _chat(client, messages=messages, n=4, max_tokens=4, stream=stream)
+        assert answer.status_code == 200
+        prompt = _chat(client, messages=messages, max_tokens=1).json()["usage"]["prompt_tokens"]
+        assert prompt > 20
+        assert sum(read) < 2 * prompt + 16
 
 
 def test_what_was_said_can_be_penalised(client: TestClient) -> None:
@@ -283,11 +308,12 @@ def test_generate_answers_in_gptchats_schema(client: TestClient, services: Servi
 
 def test_generate_takes_the_reply_of_median_length(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     lengths = iter([9, 1, 5, 3, 7])
-    together = threading.Barrier(5)  # The five are written at the same time.
+    numbers, together = count(), threading.Barrier(4)  # The four that follow the first are written at the same time.
 
     def drawn(loaded: Any, conversation: Any, *rest: Any, **more: Any) -> Iterator[Any]:
         end = reply(loaded, conversation, SamplingConfig(max_new_tokens=2, seed=0))
-        together.wait(30)
+        if next(numbers):
+            together.wait(30)
         yield "ignored"
         yield type(end)(**{**vars(end), "text": "x" * next(lengths)})
 
