@@ -9,39 +9,40 @@ Knows requests and answers; what makes a reply is `chat`, and who may call at al
 
 from __future__ import annotations
 
-import json
-import logging
+import contextlib
 import threading
-import time
-import uuid
-from collections.abc import AsyncIterator, Callable, Generator
+from collections.abc import Callable, Generator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, Response, StreamingResponse
+from fastapi.responses import JSONResponse, Response
 from fastapi.security import HTTPBasic, HTTPBearer
 from starlette.exceptions import HTTPException
-from starlette.types import Receive, Scope, Send
 
 from chat_app.accounts import Accounts, NotLoggedIn, TooManyTries
+from chat_app.api_answers import Events, EventStream, Written, completion
 from chat_app.api_schema import ChatRequest, GenerateRequest, error_body, explain
-from chat_app.chat import ReplyEnd, stream_reply
+from chat_app.chat import stream_reply
 from chat_app.config import SamplingConfig
 from chat_app.conversation import Conversation
 from chat_app.errors import BusyError, ChatAppError, ModelNotFound, SettingError
 from chat_app.model_files import available
 from chat_app.models import LoadedModel
 from chat_app.relay import Relay, Relays, stopping_when_gone
+from chat_app.remote import RemoteModel
+from chat_app.replies import ReplyEnd
 from chat_app.services import Services
 
-LOGGER = logging.getLogger(__name__)
 DEFAULT_MODEL = "default"
 SAMPLES = 5
 MOST_WAITING = 64
+_GLANCE_SECONDS = 0.05  # How often those that wait for another look whether the caller left.
 GENERATE_SAMPLING = SamplingConfig(temperature=1.0, top_k=50, top_p=0.9)
 _KINDS = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
+Make = Callable[[threading.Event], Generator[str | ReplyEnd, None, None]]
 _API_NAMES = {"max_new_tokens": "max_tokens"}
 
 
@@ -63,6 +64,7 @@ class Api:
         shown = [Depends(HTTPBasic(auto_error=False)), Depends(HTTPBearer(auto_error=False))]  # In /docs.
         router = APIRouter(dependencies=[*shown, Depends(self._check)])
         router.add_api_route("/v1/models", self.models, methods=["GET"], tags=["OpenAI"])
+        router.add_api_route("/v1/models/{name:path}", self.model, methods=["GET"], tags=["OpenAI"])
         router.add_api_route("/v1/chat/completions", self.chat, methods=["POST"], response_model=None, tags=["OpenAI"])
         router.add_api_route("/generate", self.generate, methods=["POST"], response_model=None, tags=["GPTChat"])
         app.add_api_route("/health", self.health, methods=["GET"], tags=["Server"])
@@ -80,51 +82,60 @@ class Api:
 
     async def health(self) -> dict[str, str | None]:
         """Whether the server can answer: "loading" until the first model is there. Open to everybody."""
-        loaded = self._services.models.current
+        loaded = self._services.answering()
         is_loading = loaded is None and self._is_loading()
         return {"status": "loading" if is_loading else "ok", "model": public_name(loaded) if loaded else None}
 
     def models(self) -> dict[str, Any]:
         """The model in use; on one's own computer also those that could be."""
-        loaded = self._services.models.current
-        names = [public_name(loaded)] if loaded else []
+        loaded = self._services.answering()
+        rows = [_row(public_name(loaded), _window(loaded))] if loaded else []
         if not self._services.rules.is_shared:
-            names += [row.name for row in available(self._services.paths) if row.name not in names]
-        rows = [{"id": name, "object": "model", "created": 0, "owned_by": "chat_app"} for name in names]
+            known = {row["id"] for row in rows}
+            rows += [_row(one.name, one.window) for one in available(self._services.paths) if one.name not in known]
         return {"object": "list", "data": rows}
+
+    def model(self, name: str) -> dict[str, Any]:
+        """One of the list."""
+        found = next((row for row in self.models()["data"] if row["id"] == name), None)
+        if found is None:
+            raise ModelNotFound(f"There is no model '{name[:200]}' here.", advice="GET /v1/models lists them.")
+        return found
 
     async def chat(self, body: ChatRequest, request: Request) -> Response:
         """The next reply of a conversation, in OpenAI's schema; with `stream`, as server-sent events."""
         loaded = self._model(body.model)
-        conversation, count = body.conversation(), body.n or 1
-        samplings = [body.sampling(reply) for reply in range(count)]
+        conversation, logprobs = body.conversation(), body.told_logprobs()
+        makes = [
+            partial(_reply, loaded, conversation, body.sampling(number), "", logprobs) for number in range(body.n or 1)
+        ]
         if not body.stream:
-            ends = await self._replies(request, loaded, conversation, samplings)
-            return JSONResponse(_completion(public_name(loaded), ends))
-        if count > 1:
-            raise SettingError("n", "A stream has one reply.", advice="Leave n out, or stream.")
-        events = _Events(public_name(loaded), body.wants_usage)
-        relay = self.relays.start(lambda stopped: stream_reply(loaded, conversation, samplings[0], stopped=stopped))
+            written = await self._written(request, makes, logprobs is not None)
+            return JSONResponse(completion(public_name(loaded), written))
+        relay = self.relays.start(_sharing(makes))
+        events = Events(public_name(loaded), len(makes), body.wants_usage)
         async with stopping_when_gone(request, relay):
             first = await relay.next()  # An error before the first text still has a status of its own.
-        return _EventStream(relay, events, first)
+        return EventStream(relay, events, first)
 
     async def generate(self, body: GenerateRequest, request: Request) -> Response:
         """Of five replies the one of median length, in GPTChat's schema. `response` is how the reply begins."""
         loaded = self._model(None)
         conversation = Conversation.from_turns([body.context])
-        ends = await self._replies(request, loaded, conversation, [GENERATE_SAMPLING] * SAMPLES, body.response or "")
-        chosen = sorted(ends, key=lambda end: len(end.text))[len(ends) // 2]
+        make = partial(_reply, loaded, conversation, GENERATE_SAMPLING, body.response or "", None)
+        texts = [one.end.text for one in await self._written(request, [make] * SAMPLES) if one.end is not None]
+        here = None if isinstance(loaded, RemoteModel) else loaded
         about = {
             "name": public_name(loaded),
-            "format": loaded.encoder.format.name,
-            "parameters": loaded.files.parameters,
-            "window": loaded.engine.window,
+            "format": here.encoder.format.name if here else None,
+            "parameters": here.files.parameters if here else None,
+            "window": _window(loaded) or None,
         }
-        return JSONResponse({"response": chosen.text, "request": body.model_dump(), "model_info": about})
+        chosen = sorted(texts, key=len)[len(texts) // 2]
+        return JSONResponse({"response": chosen, "request": body.model_dump(), "model_info": about})
 
-    def _model(self, name: str | None) -> LoadedModel:
-        loaded = self._services.models.current
+    def _model(self, name: str | None) -> LoadedModel | RemoteModel:
+        loaded = self._services.answering()
         if loaded is None:
             what = "The model is being loaded." if self._is_loading() else "No model is loaded."
             raise BusyError(what, advice="Try again in a moment." if self._is_loading() else "Choose one on the page.")
@@ -134,130 +145,66 @@ class Api:
             )
         return loaded
 
-    async def _replies(
-        self,
-        request: Request,
-        loaded: LoadedModel,
-        conversation: Conversation,
-        samplings: list[SamplingConfig],
-        prefix: str = "",
-    ) -> list[ReplyEnd]:
-        """A finished reply for each way of drawing. If the caller leaves, the rest is not written."""
-
-        def ends(stopped: threading.Event) -> Generator[ReplyEnd, None, None]:
-            for sampling in samplings:
-                if stopped.is_set():
-                    return
-                for item in stream_reply(loaded, conversation, sampling, prefix, stopped):
-                    if isinstance(item, ReplyEnd):
-                        yield item
-
-        relay = self.relays.start(ends)
-        finished: list[ReplyEnd] = []
+    async def _written(self, request: Request, makes: Sequence[Make], with_tokens: bool = False) -> list[Written]:
+        """Finished replies, written at the same time. If the caller leaves, they end where they are."""
+        relay: Relay[str | ReplyEnd] = self.relays.start(_sharing(makes))
+        written = [Written([] if with_tokens else None) for _ in makes]
         async with stopping_when_gone(request, relay):
-            while (end := await relay.next()) is not None:
-                finished.append(end)
-        if len(finished) < len(samplings):
+            while (item := await relay.next()) is not None:
+                written[item[0]].add(item[1])
+        if any(one.end is None for one in written):
             # Nobody reads this but a log: the caller left, or the server ends.
             raise BusyError("The reply was stopped.")
-        return finished
+        return written
 
 
-def public_name(loaded: LoadedModel) -> str:
-    """The name of a model as programs see it: of a folder only its last part."""
-    return Path(loaded.name).name or loaded.name if loaded.files.kind == "folder" else loaded.name
+def _reply(
+    loaded: LoadedModel | RemoteModel,
+    conversation: Conversation,
+    sampling: SamplingConfig,
+    prefix: str,
+    logprobs: int | None,
+    stopped: threading.Event,
+) -> Generator[str | ReplyEnd, None, None]:
+    return stream_reply(loaded, conversation, sampling, prefix, stopped=stopped, logprobs=logprobs)
 
 
-class _Events:
-    """The server-sent events of one reply."""
+def _sharing(makes: Sequence[Make]) -> list[Make]:
+    """The same replies to one prompt; the others begin once the first has read it, and need not read it again."""
+    has_read = threading.Event()
 
-    def __init__(self, model: str, wants_usage: bool):
-        self._head = {"id": _new_id(), "object": "chat.completion.chunk", "created": int(time.time()), "model": model}
-        self._wants_usage = wants_usage
-
-    def first(self) -> str:
-        """Who speaks."""
-        return self._event([_choice({"role": "assistant", "content": ""})])
-
-    def of(self, item: str | ReplyEnd) -> str:
-        """A piece of text, or the end."""
-        if isinstance(item, str):
-            return self._event([_choice({"content": item})])
-        last = self._event([_choice({}, _finish_reason(item))])
-        return last + self._event([], usage=_usage([item])) if self._wants_usage else last
-
-    def error(self, error: ChatAppError) -> str:
-        """What went wrong after the stream had begun."""
-        return _data(error_body(error.sentence(), "server_error"))
-
-    def _event(self, choices: list[dict[str, Any]], **more: Any) -> str:
-        usage = {"usage": None} if self._wants_usage and not more else more
-        return _data({**self._head, "choices": choices, **usage})
-
-
-class _EventStream(StreamingResponse):
-    """Sends a relay's items as events. However sending ends, the relay does too."""
-
-    def __init__(self, relay: Relay[str | ReplyEnd], events: _Events, first: str | ReplyEnd | None):
-        self._relay, self._events, self._first = relay, events, first
-        headers = {"cache-control": "no-cache", "x-accel-buffering": "no"}
-        super().__init__(self._sent(), media_type="text/event-stream", headers=headers)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer."""
+    def first(stopped: threading.Event) -> Generator[str | ReplyEnd, None, None]:
         try:
-            await super().__call__(scope, receive, send)
+            with contextlib.closing(makes[0](stopped)) as items:
+                for item in items:
+                    has_read.set()
+                    yield item
         finally:
-            self._relay.stopped.set()
+            has_read.set()
 
-    async def _sent(self) -> AsyncIterator[str]:
-        yield self._events.first()
-        item = self._first
-        try:
-            while item is not None:
-                yield "".join(self._events.of(one) for one in (item, *self._relay.ready()))
-                item = await self._relay.next()
-        except ChatAppError as error:
-            yield self._events.error(error)
-        except Exception:  # The edge of the answer: its status is sent already.
-            LOGGER.exception("a reply failed")
-            yield self._events.error(ChatAppError("The reply failed."))
-        yield "data: [DONE]\n\n"
+    def later(make: Make, stopped: threading.Event) -> Generator[str | ReplyEnd, None, None]:
+        while not has_read.wait(_GLANCE_SECONDS):
+            if stopped.is_set():
+                return
+        yield from make(stopped)
+
+    return [first, *(partial(later, make) for make in makes[1:])]
 
 
-def _completion(model: str, ends: list[ReplyEnd]) -> dict[str, Any]:
-    choices = [
-        {
-            "index": index,
-            "message": {"role": "assistant", "content": end.text, "refusal": None},
-            "logprobs": None,
-            "finish_reason": _finish_reason(end),
-        }
-        for index, end in enumerate(ends)
-    ]
-    head = {"id": _new_id(), "object": "chat.completion", "created": int(time.time()), "model": model}
-    return {**head, "choices": choices, "usage": _usage(ends)}
+def _row(name: str, window: int) -> dict[str, Any]:
+    """A model of the list. The window stands where vLLM has it; OpenAI's schema has no place for it."""
+    return {"id": name, "object": "model", "created": 0, "owned_by": "chat_app", "max_model_len": window or None}
 
 
-def _usage(ends: list[ReplyEnd]) -> dict[str, int]:
-    prompt, written = ends[0].prompt_tokens, sum(end.reply_tokens for end in ends)
-    return {"prompt_tokens": prompt, "completion_tokens": written, "total_tokens": prompt + written}
+def _window(loaded: LoadedModel | RemoteModel) -> int:
+    return loaded.window if isinstance(loaded, RemoteModel) else loaded.engine.window
 
 
-def _finish_reason(end: ReplyEnd) -> str:
-    return "length" if end.reason in ("length", "window") else "stop"
-
-
-def _choice(delta: dict[str, str], finish_reason: str | None = None) -> dict[str, Any]:
-    return {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
-
-
-def _data(value: dict[str, Any]) -> str:
-    return f"data: {json.dumps(value, ensure_ascii=False, separators=(',', ':'))}\n\n"
-
-
-def _new_id() -> str:
-    return f"chatcmpl-{uuid.uuid4().hex}"
+def public_name(loaded: LoadedModel | RemoteModel) -> str:
+    """The name of a model as programs see it: of a folder only its last part."""
+    if isinstance(loaded, RemoteModel):
+        return loaded.name or DEFAULT_MODEL
+    return Path(loaded.name).name or loaded.name if loaded.files.kind == "folder" else loaded.name
 
 
 def _answer(status: int, message: str, *, param: str | None = None, code: str | None = None) -> JSONResponse:

@@ -16,7 +16,8 @@ from chat_app.errors import DataError, SettingError
 
 MOST_MESSAGES = 1000
 MOST_CHARACTERS = 200_000
-MOST_REPLIES = 4
+MOST_REPLIES = 8
+MOST_TOP_LOGPROBS = 20
 _LIMITS = {one.name: one.metadata for one in fields(SamplingConfig)}
 _MOST_NEW_TOKENS = int(_LIMITS["max_new_tokens"]["high"])
 _SEEDS = 2**31
@@ -74,16 +75,34 @@ class ChatRequest(BaseModel):
     )
     min_p: float | None = _number("min_p")
     repetition_penalty: float | None = _number("repetition_penalty")
+    presence_penalty: float | None = _number("presence_penalty")
+    frequency_penalty: float | None = _number("frequency_penalty")
     max_tokens: Count | None = Field(None, description="The longest the reply may become, in tokens.")
     max_completion_tokens: Count | None = Field(None, description="The newer name of max_tokens.")
     stop: str | list[str] | None = Field(None, description="The reply ends before any of these texts.")
     seed: Annotated[int, Field(strict=True)] | None = Field(None, description=_LIMITS["seed"]["help"])
     n: Annotated[int, Field(strict=True, ge=1, le=MOST_REPLIES)] | None = Field(None, description="How many replies.")
+    logprobs: Annotated[bool, Field(strict=True)] | None = Field(
+        None, description="Tell of each token of the reply how likely it was."
+    )
+    top_logprobs: Annotated[int, Field(strict=True, ge=0, le=MOST_TOP_LOGPROBS)] | None = Field(
+        None, description="So many of the likeliest tokens in the place of each; wants logprobs."
+    )
 
     @property
     def wants_usage(self) -> bool:
         """Whether a stream ends with the counts."""
         return bool((self.stream_options or {}).get("include_usage"))
+
+    def told_logprobs(self) -> int | None:
+        """How many of the likeliest tokens are told in the place of each; None where no logprobs were asked for.
+
+        Raises:
+            SettingError: they are asked for without logprobs.
+        """
+        if self.top_logprobs is not None and not self.logprobs:
+            raise SettingError("top_logprobs", "It is told with logprobs only.", advice="Set logprobs to true.")
+        return self.top_logprobs or 0 if self.logprobs else None
 
     def conversation(self) -> Conversation:
         """The messages as a conversation that waits for the assistant.
@@ -117,6 +136,8 @@ class ChatRequest(BaseModel):
             "top_k": None if self.top_k is None else max(self.top_k, 0),
             "min_p": self.min_p,
             "repetition_penalty": self.repetition_penalty,
+            "presence_penalty": self.presence_penalty,
+            "frequency_penalty": self.frequency_penalty,
             "max_new_tokens": None if longest is None else min(longest, _MOST_NEW_TOKENS),
             "seed": None if self.seed is None else (self.seed + reply) % _SEEDS,
             "stop": (self.stop,) if isinstance(self.stop, str) else self.stop and tuple(self.stop),

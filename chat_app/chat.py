@@ -10,60 +10,30 @@ import contextlib
 import threading
 import time
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any
 
 from chat_app.config import SamplingConfig
 from chat_app.conversation import Conversation
 from chat_app.encoding import Encoder, Example
 from chat_app.engine import write
 from chat_app.errors import DataError
+from chat_app.logprobs import Notes, TokenTexts
 from chat_app.models import LoadedModel
+from chat_app.remote import RemoteModel
+from chat_app.replies import Reason, ReplyEnd, Scored, TokenLogprob
 from chat_app.request import Request, Waiting
 
-Reason = Literal["end", "stop", "length", "window", "cancelled", "time"]
 _BROKEN = "\ufffd"  # What decoding gives for bytes that are no character, or not yet one.
 
 
-@dataclass(frozen=True)
-class ReplyEnd:
-    """A finished reply.
-
-    Attributes:
-        text: all of it, the forced beginning included.
-        reason: "end": the model ended it; "stop": a stop text came; "length": the longest reply is reached;
-            "window": the model can see no more; "cancelled": somebody stopped it; "time": it took too long.
-        reply_tokens: tokens that the model wrote, without its end mark.
-        prompt_tokens: tokens that it read, the forced beginning included.
-        window: the most tokens of both.
-        seconds: from the request to the end.
-        first_token_seconds: from the request to the first token.
-        dropped_turns: how many of the oldest turns did not fit.
-        cut_tokens: how many tokens the beginning of a turn lost because it did not fit alone.
-    """
-
-    text: str
-    reason: Reason
-    reply_tokens: int
-    prompt_tokens: int
-    window: int
-    seconds: float
-    first_token_seconds: float
-    dropped_turns: int
-    cut_tokens: int
-
-    @property
-    def tokens_per_second(self) -> float:
-        """How fast the reply was written, reading the prompt included."""
-        return self.reply_tokens / self.seconds if self.seconds > 0 else 0.0
-
-
 def stream_reply(
-    loaded: LoadedModel,
+    loaded: LoadedModel | RemoteModel,
     conversation: Conversation,
     sampling: SamplingConfig,
     prefix: str = "",
     stopped: threading.Event | None = None,
+    logprobs: int | None = None,
 ) -> Generator[str | ReplyEnd, None, None]:
     """The assistant's next turn: pieces of text, then exactly one ReplyEnd. Closing the generator frees the engine.
 
@@ -71,31 +41,39 @@ def stream_reply(
         conversation: ends with a turn of the user.
         prefix: how the reply must begin.
         stopped: set from another thread, it ends the reply where it is; the ReplyEnd still comes.
+        logprobs: tell of each token how likely it was, and so many of the likeliest in its place: the pieces are
+            `Scored` then.
 
     Raises:
         DataError: the conversation does not end with the user, or leaves no room for a reply.
         BusyError: too many people are waiting.
         ChatAppError: the model failed or was unloaded.
     """
-    with contextlib.closing(follow_reply(loaded, conversation, sampling, prefix, stopped)) as items:
+    with contextlib.closing(follow_reply(loaded, conversation, sampling, prefix, stopped, logprobs)) as items:
         for item in items:
             if not isinstance(item, Waiting):
                 yield item
 
 
 def follow_reply(
-    loaded: LoadedModel,
+    loaded: LoadedModel | RemoteModel,
     conversation: Conversation,
     sampling: SamplingConfig,
     prefix: str = "",
     stopped: threading.Event | None = None,
+    logprobs: int | None = None,
 ) -> Generator[str | Waiting | ReplyEnd, None, None]:
     """As stream_reply; while others come first, also the place in the queue, whenever it changes."""
+    if isinstance(loaded, RemoteModel):
+        yield from loaded.follow(conversation, sampling, prefix, stopped, logprobs)
+        return
     started = time.perf_counter()
     first = 0.0
     example, request = _request(loaded.encoder, conversation, sampling, prefix)
     unknown = range(len(loaded.tokenizer), loaded.engine.vocabulary)
-    request = replace(request, silent_ids=request.silent_ids.union(unknown))
+    notes = Notes(logprobs) if logprobs is not None else None
+    request = replace(request, silent_ids=request.silent_ids.union(unknown), notes=notes)
+    scores = _Scores(loaded.tokenizer, notes)
     text = _ReplyText(loaded.tokenizer, sampling.stop, request.ids[len(example.ids) :])
     reason: Reason = "window" if request.max_new_tokens < sampling.max_new_tokens else "length"
     reply_tokens = 0
@@ -112,7 +90,7 @@ def follow_reply(
                 reason = "end"
                 break
             reply_tokens += 1
-            if delta := text.add(token):
+            if delta := scores.added(text.add(token), token):
                 yield delta
             if text.is_stopped:
                 reason = "stop"
@@ -122,7 +100,7 @@ def follow_reply(
                 reason = "cancelled" if stopped is not None and stopped.is_set() else "time"
     finally:
         tokens.close()
-    if delta := text.finish():
+    if delta := scores.added(text.finish()):
         yield delta
     seconds = time.perf_counter() - started
     yield ReplyEnd(
@@ -138,7 +116,9 @@ def follow_reply(
     )
 
 
-def reply(loaded: LoadedModel, conversation: Conversation, sampling: SamplingConfig, prefix: str = "") -> ReplyEnd:
+def reply(
+    loaded: LoadedModel | RemoteModel, conversation: Conversation, sampling: SamplingConfig, prefix: str = ""
+) -> ReplyEnd:
     """The assistant's next turn, at once.
 
     Raises:
@@ -205,6 +185,29 @@ def _whole_characters(conversation: Conversation) -> Conversation:
 
 def _whole(text: str) -> str:
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+class _Scores:
+    """Puts tokens beside the text that they make, if somebody asked for notes of them.
+
+    Tokens whose text is never shown, such as a stop text's, are not told of.
+    """
+
+    def __init__(self, tokenizer: Any, notes: Notes | None):
+        self._notes = notes
+        self._texts = TokenTexts(tokenizer) if notes is not None else None
+        self._held: list[TokenLogprob] = []
+
+    def added(self, delta: str, token: int | None = None) -> str:
+        """The text that a token adds, with all tokens whose text had been held back; at the end without a token."""
+        if self._notes is None or self._texts is None:
+            return delta
+        if token is not None:
+            self._held.append(self._texts.told(token, self._notes.take()))
+        if not delta:
+            return ""
+        held, self._held = self._held, []
+        return Scored.of(delta, held)
 
 
 class _ReplyText:

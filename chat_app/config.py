@@ -69,13 +69,14 @@ class SamplingConfig:
         step=0.01,
         label="Repetition penalty",
     )
+    presence_penalty: float = setting(
+        0.0, "Above 0, words that the reply has already become less likely.", low=-2, high=2, step=0.1
+    )
+    frequency_penalty: float = setting(
+        0.0, "The same, more the oftener the reply has them.", low=-2, high=2, step=0.1, label="Frequency penalty"
+    )
     no_repeat_ngram: int = setting(
-        0,
-        "No run of this many tokens occurs twice in a reply; 0 switches it off.",
-        low=0,
-        high=20,
-        step=1,
-        label="No-repeat n-gram",
+        0, "No run of so many tokens occurs twice in a reply; 0: off.", low=0, high=20, step=1, label="No-repeat n-gram"
     )
     max_new_tokens: int = setting(
         128,
@@ -126,11 +127,7 @@ class LoadConfig:
         choices=PRECISIONS,
         label="Load as",
     )
-    device: str = setting(
-        AUTOMATIC,
-        "Where the model runs: automatic takes the GPU if there is one.",
-        label="Device",
-    )
+    device: str = setting(AUTOMATIC, "Where the model runs: automatic takes the GPU if there is one.", label="Device")
     format: str = setting(
         AUTOMATIC,
         "How conversations are laid out for this model: automatic recognises it.",

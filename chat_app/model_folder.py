@@ -75,7 +75,7 @@ def finish_config(folder: Path, precision: str | None) -> None:
 
 def write_words(folder: Path, encoder: Encoder, card: str) -> None:
     """Everything of a model folder but the weights and their shape: the tokenizer, the format, the card."""
-    if encoder.format.chat_template is not None:
+    if encoder.format.render is not None:  # Else the template is the format. None: others must not use one left over.
         encoder.tokenizer.chat_template = encoder.format.chat_template
     encoder.tokenizer.save_pretrained(folder, save_jinja_files=False)
     about = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))

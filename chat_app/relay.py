@@ -1,11 +1,11 @@
-"""From a thread that writes a reply to the asyncio server that sends it."""
+"""From the threads that write replies to the asyncio server that sends them."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import threading
-from collections.abc import AsyncIterator, Callable, Generator
+from collections.abc import AsyncIterator, Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -21,6 +21,9 @@ class _End:
     error: Exception | None
 
 
+Make = Callable[[threading.Event], Generator[Item, None, None]]
+
+
 class Relays:
     """The replies that are being written for programs: so many at once, and all of them can be stopped.
 
@@ -31,15 +34,15 @@ class Relays:
         self._most = most
         self._running: set[Relay[Any]] = set()
 
-    def start(self, make: Callable[[threading.Event], Generator[Item, None, None]]) -> Relay[Item]:
-        """Begin one.
+    def start(self, makes: Sequence[Make[Item]]) -> Relay[Item]:
+        """Begin the replies of one request, all at the same time.
 
         Raises:
             BusyError: there are too many.
         """
-        if len(self._running) >= self._most:
+        if len(self) + len(makes) > self._most:
             raise BusyError("Too many programs are waiting for replies.", advice="Try again in a moment.")
-        relay = Relay(make, self._running.discard)
+        relay = Relay(makes, self._running.discard)
         self._running.add(relay)
         return relay
 
@@ -49,33 +52,31 @@ class Relays:
             relay.stopped.set()
 
     def __len__(self) -> int:
-        return len(self._running)
+        return sum(relay.replies for relay in self._running)
 
 
 class Relay(Generic[Item]):
-    """Runs a generator in a thread of its own, which also closes it.
+    """Runs generators, each in a thread of its own, which also closes it. The first error ends them all.
 
     Args:
-        make: makes the generator; it ends soon after the event it is given is set.
-        when_done: called in the event loop when the thread is done.
+        makes: make the generators; they end soon after the event they are given is set.
+        when_done: called in the event loop when all threads are done.
     """
 
-    def __init__(
-        self,
-        make: Callable[[threading.Event], Generator[Item, None, None]],
-        when_done: Callable[[Relay[Any]], None],
-    ):
+    def __init__(self, makes: Sequence[Make[Item]], when_done: Callable[[Relay[Any]], None]):
         self.stopped = threading.Event()
+        self.replies = self._left = len(makes)
         self._when_done = when_done
         self._loop = asyncio.get_running_loop()
-        self._items: asyncio.Queue[Item | _End] = asyncio.Queue()
-        threading.Thread(target=self._run, args=(make,), name="reply", daemon=True).start()
+        self._items: asyncio.Queue[tuple[int, Item] | _End] = asyncio.Queue()
+        for number, make in enumerate(makes):
+            threading.Thread(target=self._run, args=(number, make), name="reply", daemon=True).start()
 
-    async def next(self) -> Item | None:
-        """The next item; None after the last.
+    async def next(self) -> tuple[int, Item] | None:
+        """The next item and the number of its generator; None after the last.
 
         Raises:
-            Whatever the generator raised.
+            Whatever a generator raised.
         """
         item = await self._items.get()
         if isinstance(item, _End):
@@ -85,9 +86,9 @@ class Relay(Generic[Item]):
             return None
         return item
 
-    def ready(self) -> list[Item]:
+    def ready(self) -> list[tuple[int, Item]]:
         """What can be had without waiting."""
-        items: list[Item] = []
+        items: list[tuple[int, Item]] = []
         while not self._items.empty():
             item = self._items.get_nowait()
             if isinstance(item, _End):
@@ -96,18 +97,25 @@ class Relay(Generic[Item]):
             items.append(item)
         return items
 
-    def _run(self, make: Callable[[threading.Event], Generator[Item, None, None]]) -> None:
+    def _run(self, number: int, make: Make[Item]) -> None:
         end = _End(None)
         try:
             with contextlib.closing(make(self.stopped)) as items:
                 for item in items:
                     if self.stopped.is_set():
                         break
-                    self._tell(self._items.put_nowait, item)
+                    self._tell(self._items.put_nowait, (number, item))
         except Exception as error:  # The thread's edge: who waits for the items raises it again.
             end = _End(error)
-        self._tell(self._items.put_nowait, end)
-        self._tell(self._when_done, self)
+            self.stopped.set()
+        self._tell(self._ended, end)
+
+    def _ended(self, end: _End) -> None:
+        self._left -= 1
+        if end.error is not None or not self._left:
+            self._items.put_nowait(end)
+        if not self._left:
+            self._when_done(self)
 
     def _tell(self, what: Callable[..., None], about: object) -> None:
         with contextlib.suppress(RuntimeError):  # The server is gone.

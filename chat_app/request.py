@@ -11,6 +11,7 @@ from chat_app.config import SamplingConfig
 from chat_app.errors import ChatAppError, DataError
 from chat_app.forward import Piece
 from chat_app.key_values import Memory
+from chat_app.logprobs import Notes
 from chat_app.sampling import Sampler
 
 
@@ -26,6 +27,7 @@ class Request:
         end_ids: a token of these is the reply's last.
         silent_ids: tokens that never occur.
         max_new_tokens: the most tokens of the reply, its end mark included.
+        notes: where each token is noted before it is handed out, if somebody asks how likely it was.
     """
 
     ids: list[int]
@@ -35,6 +37,7 @@ class Request:
     end_ids: frozenset[int]
     silent_ids: frozenset[int]
     max_new_tokens: int
+    notes: Notes | None = None
 
 
 @dataclass(frozen=True)
@@ -114,6 +117,6 @@ def begin(
     known = [*request.ids, *(request.types or []), request.next_type or 0]
     if min(known) < 0 or max(known) >= vocabulary:
         raise DataError(f"The prompt has tokens that the model does not know (it knows {vocabulary}).")
-    sampler = Sampler(request.sampling, request.end_ids, request.silent_ids, len(request.ids))
+    sampler = Sampler(request.sampling, request.end_ids, request.silent_ids, len(request.ids), request.notes)
     types = list(request.types) if request.types is not None else None
     return Work(request, sampler, stopped or threading.Event(), deadline, list(request.ids), types)

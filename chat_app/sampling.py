@@ -13,6 +13,7 @@ import torch
 
 from chat_app.config import SamplingConfig
 from chat_app.errors import ChatAppError
+from chat_app.logprobs import Notes
 
 NEVER = float("-inf")
 _BLOCK = 64
@@ -26,6 +27,34 @@ def repetition_penalty(logits: torch.Tensor, seen: torch.Tensor, penalty: float)
     """
     scores = logits[..., seen]
     return logits.index_copy(-1, seen, torch.where(scores < 0, scores * penalty, scores / penalty))
+
+
+class ReplyPenalties:
+    """OpenAI's presence and frequency penalties: a token that the reply has c times loses presence + c * frequency.
+
+    The prompt does not count. Source: the definition of both in OpenAI's reference of chat completions.
+    """
+
+    def __init__(self, presence: float, frequency: float):
+        self._presence, self._frequency = presence, frequency
+        self._losses = torch.empty(0)  # [vocabulary] from the first token on.
+        self._seen: set[int] = set()
+        self._counted = 0
+
+    def taken_from(self, logits: torch.Tensor, written: Sequence[int]) -> torch.Tensor:
+        """The scores of one row, [vocabulary], less what the tokens of the reply so far lose.
+
+        Args:
+            written: all of them; from call to call they only become more, and only the new ones are looked at.
+        """
+        if not len(self._losses):
+            self._losses = torch.zeros_like(logits)
+        for token in written[self._counted :]:
+            if token < len(self._losses):
+                self._losses[token] += self._frequency if token in self._seen else self._frequency + self._presence
+                self._seen.add(token)
+        self._counted = len(written)
+        return logits - self._losses
 
 
 def no_repeat_ngram(logits: torch.Tensor, ids: Sequence[Sequence[int]], size: int) -> torch.Tensor:
@@ -110,12 +139,21 @@ class Sampler:
         end_ids: tokens that end the reply.
         silent_ids: tokens that never occur.
         prompt_length: how many of the ids given to `draw` are not the reply's; n-grams are counted from there.
+        notes: where to note how likely the model found each token, if somebody asks.
     """
 
     def __init__(
-        self, config: SamplingConfig, end_ids: frozenset[int], silent_ids: frozenset[int], prompt_length: int = 0
+        self,
+        config: SamplingConfig,
+        end_ids: frozenset[int],
+        silent_ids: frozenset[int],
+        prompt_length: int = 0,
+        notes: Notes | None = None,
     ):
         self.config = config
+        self._notes = notes
+        has_penalties = config.presence_penalty or config.frequency_penalty
+        self._penalties = ReplyPenalties(config.presence_penalty, config.frequency_penalty) if has_penalties else None
         self._end_ids = end_ids
         self._silent = torch.tensor(sorted(silent_ids - end_ids), dtype=torch.long)
         self._prompt_length = prompt_length
@@ -142,7 +180,12 @@ class Sampler:
                 "The model's numbers are broken (NaN): it cannot write.",
                 advice="Load it with the precision float32; if that does not help, its weights are damaged.",
             )
-        scores = self._restricted(scores, ids)
+        token = self._drawn(self._restricted(scores, ids))
+        if self._notes is not None:
+            self._notes.add(scores, token)
+        return token
+
+    def _drawn(self, scores: torch.Tensor) -> int:
         if self.config.temperature == 0:
             return int(best_of(scores, 1)[1][0])
         values, places = self._possible(temperature(scores, self.config.temperature))
@@ -162,6 +205,8 @@ class Sampler:
         if config.repetition_penalty != 1:
             seen = self._seen_in(ids, len(scores))
             allowed = repetition_penalty(allowed, seen, config.repetition_penalty)
+        if self._penalties is not None:
+            allowed = self._penalties.taken_from(allowed, ids[self._prompt_length :])
         if config.no_repeat_ngram:
             stricter = no_repeat_ngram(allowed[None], [ids[self._prompt_length :]], config.no_repeat_ngram)[0]
             allowed = stricter if bool((stricter > NEVER).any()) else allowed

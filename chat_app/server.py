@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     from fastapi import FastAPI
 
+    from chat_app.remote import RemoteModel
+
 DEFAULT_PORT = 7860
 MOST_UPLOAD_MB = 10**6
 ANY_ADDRESS = "0.0.0.0"  # noqa: S104 - on a Space only, where nothing else can reach it.
@@ -50,7 +52,14 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model",
         metavar="M",
-        help=f"the model to begin with: starter, a run, a folder, or a name on the Hub (default: {STARTER})",
+        help=f"the model to begin with: starter, a run, a folder, or a name on the Hub (default: {STARTER}); "
+        "with --engine its name there (default: the first it lists)",
+    )
+    parser.add_argument(
+        "--engine",
+        metavar="URL",
+        help="let another server answer, one that speaks OpenAI's chat completions, as in http://127.0.0.1:8000/v1; "
+        "a key for it goes into the environment's CHAT_APP_ENGINE_KEY",
     )
     parser.add_argument("--share", action="store_true", help="make a public link; wants --auth-file")
     parser.add_argument(
@@ -108,6 +117,19 @@ def rules_of(options: argparse.Namespace) -> ServerRules:
     return rules
 
 
+def remote_of(options: argparse.Namespace) -> RemoteModel | None:
+    """The model behind --engine.
+
+    Raises:
+        SettingError: that is no address.
+    """
+    if options.engine is None:
+        return None
+    from chat_app.remote import RemoteModel, check_address
+
+    return RemoteModel(check_address(options.engine), options.model or "")
+
+
 def _bytes_of(megabytes: float) -> int:
     if not 0 <= megabytes <= MOST_UPLOAD_MB:
         raise SettingError("--max-upload", f"{megabytes:g} is no size.", advice="Give megabytes, such as 500.")
@@ -125,7 +147,7 @@ def serve(options: argparse.Namespace) -> int:
     """
     from chat_app.accounts import read_passwords
 
-    rules = rules_of(options)
+    rules, remote = rules_of(options), remote_of(options)
     passwords = read_passwords(rules.auth_file) if rules.auth_file else {}
     for name, value in {
         "GRADIO_ANALYTICS_ENABLED": "False",
@@ -138,9 +160,10 @@ def serve(options: argparse.Namespace) -> int:
     listening = _listen(rules.host, rules.port)
     _say_who_may_come(rules)
     try:
-        services = Services(Paths.default(), rules, options.model or STARTER)
+        services = Services(Paths.default(), rules, options.model or STARTER, remote)
+        must_load = options.model is not None and remote is None  # Another server may still be starting.
         try:
-            code = _Running(services, passwords, listening, must_load=options.model is not None).run()
+            code = _Running(services, passwords, listening, must_load).run()
         finally:
             _close(services)
         _leave_at_once_if_still_busy(code)
@@ -194,6 +217,8 @@ class _Running:
         if self._server.should_exit:
             return
         state = "is ready" if problem is None else "has no model yet; choose one on the page"
+        if self._services.remote is not None:
+            state = "is ready" if problem is None else "is there, its engine is not yet"
         print(f"chat_app {state}: {_address(self._services.rules.host, self._port)}", flush=True)
         if self._services.rules.share:
             self._share()
@@ -226,9 +251,7 @@ class _Running:
     def _end_replies(self) -> None:
         """The server ends: nobody waits for the rest of a reply."""
         self._api.relays.stop_all()
-        loaded = self._services.models.current
-        if loaded is not None:
-            loaded.engine.close()
+        self._services.end_replies()
 
 
 def _make_server(app: FastAPI, rules: ServerRules, when_answering: Callable[[], None], when_ending: Any) -> Any:

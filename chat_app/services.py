@@ -14,7 +14,8 @@ from chat_app.jobs import Jobs
 from chat_app.runs import Run, find_run, list_runs, split_name
 
 if TYPE_CHECKING:
-    from chat_app.models import ModelStore
+    from chat_app.models import LoadedModel, ModelStore
+    from chat_app.remote import RemoteModel
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 LOCAL_VISITOR = "local"
@@ -67,26 +68,42 @@ class Services:
         paths: the home folder.
         rules: of the server.
         model: the name of the model to begin with.
+        remote: another server's model that answers while none is in use here; none is loaded to begin with then.
     """
 
-    def __init__(self, paths: Paths, rules: ServerRules | None = None, model: str = STARTER):
+    def __init__(
+        self,
+        paths: Paths,
+        rules: ServerRules | None = None,
+        model: str = STARTER,
+        remote: RemoteModel | None = None,
+    ):
         from chat_app.models import ModelStore  # Brings torch: only where a model is used.
 
         self.rules = rules or ServerRules()
         # Strangers' conversations are not kept beside the runs that they made of them.
         self.paths = replace(paths, keep_seconds=SHARED_KEEP_SECONDS) if self.rules.is_shared else paths
         self.first_model = model
+        self.remote = remote
         self.models: ModelStore = ModelStore(self.paths)
         self.jobs: Jobs | None = Jobs(self.paths) if self.rules.training else None
         self.paths.runs.mkdir(parents=True, exist_ok=True)
 
     def load_first_model(self) -> None:
-        """Load the model to begin with.
+        """Load the model to begin with, or find out whether the other server answers.
 
         Raises:
             ModelError: it cannot be loaded.
+            EngineError, BusyError: the other server does not answer.
         """
-        self.models.use(self.first_model, LoadConfig())
+        if self.remote is not None:
+            self.remote.connect()
+        else:
+            self.models.use(self.first_model, LoadConfig())
+
+    def answering(self, guest: str | None = None) -> LoadedModel | RemoteModel | None:
+        """What answers now: the guest of that name if it is loaded; for None the model in use, or the other server."""
+        return self.models.here(guest) or (self.remote if guest is None else None)
 
     def runs_of(self, visitor: str) -> list[Run]:
         """The runs that this visitor may see, the newest first. On one's own computer that is all of them."""
@@ -127,4 +144,12 @@ class Services:
         """End the training queue and free the model."""
         if self.jobs is not None:
             self.jobs.close()
+        self.end_replies()
         self.models.unload()
+
+    def end_replies(self) -> None:
+        """Nobody waits for the rest of the replies under way: the server ends."""
+        if self.remote is not None:
+            self.remote.close()
+        if self.models.current is not None:
+            self.models.current.engine.close()

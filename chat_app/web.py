@@ -20,6 +20,7 @@ from starlette.routing import Mount
 from chat_app import __version__
 from chat_app.accounts import Accounts, Throttle, TooManyTries
 from chat_app.api import Api
+from chat_app.api_docs import add_docs
 from chat_app.guard import Callers, Guard, Quota
 from chat_app.services import Services
 from chat_app.ui.page import build_page
@@ -49,9 +50,10 @@ def build_app(
         page: to be mounted; default: the product's.
     """
     rules = services.rules
-    app = FastAPI(title=TITLE, version=__version__, redoc_url=None, lifespan=_with_threads)
+    app = FastAPI(title=TITLE, version=__version__, docs_url=None, redoc_url=None, lifespan=_with_threads)
     api = Api(services, accounts, is_loading)
     api.add_to(app)
+    add_docs(app)
     # Gradio leaves CORS to this one; without origins it lets nobody in.
     headers = ["Authorization", "Content-Type"]
     app.add_middleware(CORSMiddleware, allow_origins=rules.origins, allow_methods=["*"], allow_headers=headers)

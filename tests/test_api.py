@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +123,50 @@ def test_several_replies_are_drawn_differently_and_repeatably(client: TestClient
     assert 8 <= first["usage"]["completion_tokens"] <= 24
 
 
+def test_streamed_replies_are_those_of_the_whole_answer(client: TestClient) -> None:
+    whole = _chat(client, n=3).json()
+    *pieces, last = _events(_chat(client, n=3, stream=True, stream_options={"include_usage": True}).text)
+    for expected in whole["choices"]:
+        own = [piece["choices"][0] for piece in pieces if piece["choices"][0]["index"] == expected["index"]]
+        assert own[0]["delta"] == {"role": "assistant", "content": ""}
+        assert "".join(one["delta"].get("content", "") for one in own) == expected["message"]["content"]
+        assert [one["finish_reason"] for one in own] == [None] * (len(own) - 1) + [expected["finish_reason"]]
+    assert last["usage"] == whole["usage"]
+
+
+def test_several_replies_read_their_prompt_once(
+    client: TestClient, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = services.models.current
+    assert loaded is not None
+    forward: Any = loaded.engine._forward
+    read: list[int] = []
+    step = forward.step
+
+    def counted(pieces: Any) -> Any:
+        read.append(sum(len(piece.ids) for piece in pieces))
+        return step(pieces)
+
+    monkeypatch.setattr(forward, "step", counted)
+    messages = [{"role": "user", "content": "Where is the shop? The shop is in the old town, next to the station."}]
+    for stream in (False, True):
+        read.clear()
+        answer = _chat(client, messages=messages, n=4, max_tokens=4, stream=stream)
+        assert answer.status_code == 200
+        prompt = _chat(client, messages=messages, max_tokens=1).json()["usage"]["prompt_tokens"]
+        assert prompt > 20
+        assert sum(read) < 2 * prompt + 16
+
+
+def test_what_was_said_can_be_penalised(client: TestClient) -> None:
+    """Greedy replies of a model that repeats itself: with the highest penalties no token comes twice."""
+    plain = {"temperature": 0, "repetition_penalty": 1, "max_tokens": 24, "logprobs": True}
+    for more, repeats in (({}, True), ({"frequency_penalty": 2, "presence_penalty": 2}, False)):
+        rows = _chat(client, **plain, **more).json()["choices"][0]["logprobs"]["content"]
+        tokens = [tuple(row["bytes"]) for row in rows]
+        assert (len(set(tokens)) < len(tokens)) is repeats
+
+
 def test_messages_are_brought_into_shape(client: TestClient, services: Services) -> None:
     messages = [
         {"role": "system", "content": "Be kind."},
@@ -174,8 +220,12 @@ def test_messages_are_brought_into_shape(client: TestClient, services: Services)
         ({"stop": ["x"] * 17}, "stop"),
         ({"seed": 0.5}, "seed"),
         ({"n": 0}, "n"),
-        ({"n": 5}, "n"),
-        ({"n": 2, "stream": True}, "n"),
+        ({"n": 9}, "n"),
+        ({"presence_penalty": -2.1}, "presence_penalty"),
+        ({"frequency_penalty": 3}, "frequency_penalty"),
+        ({"logprobs": 1}, "logprobs"),
+        ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
+        ({"top_logprobs": 1}, "top_logprobs"),
         ({"model": 7}, "model"),
     ],
 )
@@ -227,9 +277,14 @@ def test_only_the_model_in_use_answers(client: TestClient, services: Services) -
 def test_models_are_listed(client: TestClient, services: Services) -> None:
     listed = client.get("/v1/models").json()
     assert listed["object"] == "list"
-    assert listed["data"][0] == {"id": "model", "object": "model", "created": 0, "owned_by": "chat_app"}
+    row = {"id": "model", "object": "model", "created": 0, "owned_by": "chat_app", "max_model_len": 128}
+    assert listed["data"][0] == row
     ids = [row["id"] for row in listed["data"]]
     assert len(ids) == len(set(ids))
+    assert client.get("/v1/models/model").json() == row
+    answer = client.get("/v1/models/some/other")
+    assert answer.status_code == 404
+    assert answer.json()["error"]["code"] == "model_not_found"
 
 
 def test_a_shared_server_lists_only_the_model_in_use(tmp_path: Path, tiny_folder: Path) -> None:
@@ -252,17 +307,19 @@ def test_generate_answers_in_gptchats_schema(client: TestClient, services: Servi
 
 
 def test_generate_takes_the_reply_of_median_length(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[int] = []
+    lengths = iter([9, 1, 5, 3, 7])
+    numbers, together = count(), threading.Barrier(4)  # The four that follow the first are written at the same time.
 
-    def drawn(loaded: Any, conversation: Any, *rest: Any) -> Iterator[Any]:
+    def drawn(loaded: Any, conversation: Any, *rest: Any, **more: Any) -> Iterator[Any]:
         end = reply(loaded, conversation, SamplingConfig(max_new_tokens=2, seed=0))
-        seen.append(len(seen))
+        if next(numbers):
+            together.wait(30)
         yield "ignored"
-        yield type(end)(**{**vars(end), "text": "x" * [9, 1, 5, 3, 7][seen[-1]]})
+        yield type(end)(**{**vars(end), "text": "x" * next(lengths)})
 
     monkeypatch.setattr("chat_app.api.stream_reply", drawn)
     assert client.post("/generate", json={"context": "Hello"}).json()["response"] == "xxxxx"
-    assert len(seen) == 5
+    assert next(lengths, None) is None
 
 
 def test_health_tells_whether_the_model_is_there(tmp_path: Path, client: TestClient) -> None:
@@ -301,7 +358,13 @@ def test_what_does_not_exist_is_said_in_the_same_shape(client: TestClient) -> No
 
 def test_the_api_is_described(client: TestClient) -> None:
     described = client.get("/openapi.json").json()
-    assert set(described["paths"]) == {"/health", "/v1/models", "/v1/chat/completions", "/generate"}
+    assert set(described["paths"]) == {
+        "/health",
+        "/v1/models",
+        "/v1/models/{name}",
+        "/v1/chat/completions",
+        "/generate",
+    }
     fields = described["components"]["schemas"]["ChatRequest"]["properties"]
     assert fields["temperature"]["anyOf"][0]["maximum"] == 2
     assert client.get("/docs").status_code == 200

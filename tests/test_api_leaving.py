@@ -3,54 +3,24 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-import uvicorn
-from fastapi import FastAPI
 
-from chat_app.accounts import Accounts, Throttle
-from chat_app.api import MOST_WAITING, Api
+from chat_app.api import MOST_WAITING
 from chat_app.config import LoadConfig, Paths
 from chat_app.encoding import Encoder
 from chat_app.formats import get_format
 from chat_app.recognition import write_chat_format
 from chat_app.services import ServerRules, Services
+from tests.api_server import ApiServer, wait_for
 
 HELLO = [{"role": "user", "content": "Hello"}]
 LONG_WINDOW = 4096
 LONG = {"messages": HELLO, "max_tokens": 4000, "temperature": 0}
-
-
-class _Server:
-    """A real server in a thread, whose model can write for long."""
-
-    def __init__(self, services: Services):
-        app = FastAPI()
-        self.api = Api(services, Accounts({}, None, Throttle()), lambda: False)
-        self.api.add_to(app)
-        config = uvicorn.Config(app, port=0, log_level="error", ws="none")
-        self._server = uvicorn.Server(config)
-        self._thread = threading.Thread(target=self._server.run)
-        self._thread.start()
-        _wait(lambda: self._server.started)
-        port = self._server.servers[0].sockets[0].getsockname()[1]
-        self.url = f"http://127.0.0.1:{port}"
-
-    def close(self) -> None:
-        self._server.should_exit = True
-        self._thread.join()
-
-
-def _wait(condition: Callable[[], bool], seconds: float = 20) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited too long"
-        time.sleep(0.01)
 
 
 @pytest.fixture
@@ -67,13 +37,13 @@ def long_services(tmp_path: Path, tiny_tokenizer: Any, make_model: Callable[...,
 
 
 @pytest.fixture
-def server(long_services: Services) -> Iterator[_Server]:
-    server = _Server(long_services)
+def server(long_services: Services) -> Iterator[ApiServer]:
+    server = ApiServer(long_services)
     yield server
     server.close()
 
 
-def test_a_caller_who_leaves_a_stream_frees_the_engine(server: _Server, long_services: Services) -> None:
+def test_a_caller_who_leaves_a_stream_frees_the_engine(server: ApiServer, long_services: Services) -> None:
     loaded = long_services.models.current
     assert loaded is not None
     with httpx.stream("POST", f"{server.url}/v1/chat/completions", json={**LONG, "stream": True}, timeout=30) as answer:
@@ -81,22 +51,37 @@ def test_a_caller_who_leaves_a_stream_frees_the_engine(server: _Server, long_ser
         while '"content":"' not in next(lines):
             pass
         assert loaded.engine.requests == 1
-    _wait(lambda: loaded.engine.requests == 0, 5)
-    _wait(lambda: len(server.api.relays) == 0, 5)
+    wait_for(lambda: loaded.engine.requests == 0, 5)
+    wait_for(lambda: len(server.api.relays) == 0, 5)
 
 
 @pytest.mark.parametrize("more", [{}, {"n": 4}])
 def test_a_caller_who_leaves_without_a_stream_frees_it_too(
-    server: _Server, long_services: Services, more: dict[str, int]
+    server: ApiServer, long_services: Services, more: dict[str, int]
 ) -> None:
     loaded = long_services.models.current
     assert loaded is not None
     with pytest.raises(httpx.ReadTimeout):
         httpx.post(f"{server.url}/v1/chat/completions", json={**LONG, **more}, timeout=0.5)
-    _wait(lambda: loaded.engine.requests == 0 and len(server.api.relays) == 0, 5)
+    wait_for(lambda: loaded.engine.requests == 0 and len(server.api.relays) == 0, 5)
 
 
-def test_ending_the_server_ends_replies_under_way(server: _Server, long_services: Services) -> None:
+def test_several_replies_are_written_at_the_same_time_and_end_together(
+    server: ApiServer, long_services: Services
+) -> None:
+    loaded = long_services.models.current
+    assert loaded is not None
+    body = {**LONG, "n": 3, "stream": True}
+    with httpx.stream("POST", f"{server.url}/v1/chat/completions", json=body, timeout=30) as answer:
+        lines, begun = answer.iter_lines(), set()
+        while len(begun) < 3:
+            event = next(lines)
+            begun |= {index for index in range(3) if f'"index":{index},"delta":{{"content"' in event}
+        assert loaded.engine.requests == 3
+    wait_for(lambda: loaded.engine.requests == 0 and len(server.api.relays) == 0, 5)
+
+
+def test_ending_the_server_ends_replies_under_way(server: ApiServer, long_services: Services) -> None:
     loaded = long_services.models.current
     assert loaded is not None
     with httpx.stream("POST", f"{server.url}/v1/chat/completions", json={**LONG, "stream": True}, timeout=30) as answer:
@@ -110,7 +95,7 @@ def test_ending_the_server_ends_replies_under_way(server: _Server, long_services
 
 
 def test_health_answers_and_others_are_told_to_wait_when_all_places_are_taken(
-    server: _Server, monkeypatch: pytest.MonkeyPatch
+    server: ApiServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     free = threading.Event()
 
@@ -128,10 +113,10 @@ def test_health_answers_and_others_are_told_to_wait_when_all_places_are_taken(
     threads = [threading.Thread(target=ask) for _ in range(MOST_WAITING)]
     for thread in threads:
         thread.start()
-    _wait(lambda: len(server.api.relays) == MOST_WAITING)
+    wait_for(lambda: len(server.api.relays) == MOST_WAITING)
     assert httpx.get(f"{server.url}/health").json()["status"] == "ok"
     assert httpx.post(f"{server.url}/v1/chat/completions", json=body).status_code == 503
     free.set()
     for thread in threads:
         thread.join()
-    _wait(lambda: len(server.api.relays) == 0)
+    wait_for(lambda: len(server.api.relays) == 0)

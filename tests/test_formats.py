@@ -179,6 +179,17 @@ def test_saved_chat_template_is_the_format(name: str, tmp_path: Path) -> None:
     assert ids == encoder.prompt(conversation).ids
 
 
+@pytest.mark.parametrize("name", ["roles-spaced", "sep", "speaker", "pair"])
+def test_a_format_that_no_template_can_express_leaves_none_behind(name: str, tmp_path: Path) -> None:
+    tokenizer = gpt2_tokenizer()
+    tokenizer.chat_template = CHATML  # Of the model that it was taught from.
+    encoder = Encoder(tokenizer, get_format(name), 1024)
+    config = GPT2Config(vocab_size=len(tokenizer), n_embd=8, n_layer=1, n_head=1, n_positions=64)
+    save_model_folder(tmp_path / "model", GPT2LMHeadModel(config), encoder)
+    assert AutoTokenizer.from_pretrained(tmp_path / "model").chat_template is None
+    assert not (tmp_path / "model" / "chat_template.jinja").exists()
+
+
 def test_a_folder_of_vocabulary_and_merges_is_a_tokenizer(tmp_path: Path) -> None:
     for source, target in (("encoder.json", "vocab.json"), ("vocab.bpe", "merges.txt")):
         (tmp_path / target).write_bytes((gpt2_files() / source).read_bytes())

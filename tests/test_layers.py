@@ -13,11 +13,11 @@ PACKAGE = Path(__file__).resolve().parent.parent / "chat_app"
 
 # A part imports only what stands above it.
 ORDER = """
-errors cache conversation formats settings config templates encoding reading checking split plain_text scoring material
-questions runs recipe followup collection run_comparison ranks wording curves verdict originality copies duel comparison
-corrections cards
-sampling batching devices likelihood recognition memory model_checks adapter_files model_folder adapters merged_weights
-optimizers lesson rows hub_data run_writer shares training
+errors cache conversation replies formats settings config templates encoding reading checking split plain_text scoring
+material questions runs recipe followup collection run_comparison ranks wording curves verdict originality copies duel
+comparison corrections remote_stream remote cards
+logprobs sampling batching devices likelihood recognition memory model_checks adapter_files model_folder adapters
+merged_weights optimizers lesson rows hub_data run_writer shares training
 linear tile_products decode_kernel tiles key_values prefixes forward gpt2_weights gpt2_writer gpt2_forward
 request thread_pace engine
 model_files model_engine recommended models merging methods memory_plan pace rehearsal fitting chat evaluation measuring
@@ -60,7 +60,7 @@ def test_every_part_has_its_place() -> None:
     assert parts - set(ORDER) - set(DOORS) <= {"__init__", "__main__", *SERVER}
 
 
-SERVER = ["server", "web", "guard", "accounts", "relay", "api_schema"]
+SERVER = ["server", "web", "guard", "accounts", "relay", "api_schema", "api_answers", "api_docs"]
 
 
 def test_the_pure_part_needs_neither_torch_nor_gradio() -> None:

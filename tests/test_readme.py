@@ -113,11 +113,14 @@ def served(clone: Path, environment: dict[str, str]) -> Iterator[str]:
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 def test_its_curl_lines_work(served: str, clone: Path) -> None:
     lines = [line.replace("http://127.0.0.1:7860", served) for line in commands() if line.startswith("curl")]
-    assert len(lines) == 4
+    assert len(lines) == 6
     for line in lines:
         done = subprocess.run(f"{line} --silent --fail", shell=True, cwd=clone, capture_output=True, check=False)
         assert done.returncode == 0, line
-        assert isinstance(json.loads(done.stdout), dict)
+        if "-N" in line.split():
+            assert done.stdout.decode().endswith("data: [DONE]\n\n")
+        else:
+            assert isinstance(json.loads(done.stdout), dict)
 
 
 def test_it_has_what_a_space_reads() -> None:

@@ -219,6 +219,7 @@ def test_what_was_read_is_shown_escaped_and_by_line(tmp_path: Path) -> None:
 def fake_services(home: Path, **rules: Any) -> Any:
     """Real rules and runs, without a model or a queue."""
     services = Services.__new__(Services)
+    services.remote = None
     services.rules, services.paths, services.jobs = ServerRules(**rules), Paths(home), None
     return services
 

@@ -37,6 +37,7 @@ FOUND = Evaluation(200.0, 2.0, 1.0, 0.5, 0.8, 0.1, 0.0, 8.0, 10, 100, 5)
 def services_in(home: Path, **rules: Any) -> Any:
     """Real rules and runs, without a model or a queue that trains."""
     services = Services.__new__(Services)
+    services.remote = None
     services.rules, services.paths = ServerRules(**rules), Paths(home)
     files = SimpleNamespace(kind="starter", name="starter", parameters=1, window=8)
     services.models = SimpleNamespace(current=SimpleNamespace(name="starter", files=files))  # type: ignore[assignment]

@@ -141,7 +141,7 @@ class ChatTab:
     def show(self, talk: Talk, writing: Turn | None = None) -> dict[str, Any]:
         """The value of the view: the conversation, and the reply that is being written."""
         talk.shown += 1
-        loaded = self.services.models.here(talk.model)
+        loaded = self.services.answering(talk.model)
         greeting = "Say hello, or try one of these:" if loaded else "No model is loaded. Choose one to begin."
         return turns_value(
             rows_of(talk.turns if writing is None else [*talk.turns, writing], self.corrections.can_teach),
@@ -241,8 +241,7 @@ class ChatTab:
         sampling = self.sampling.settings(values)
         system = clean(system)
         check_length(system)
-        models = self.services.models
-        loaded = models.current if talk.model is None else models.guest(talk.model)
+        loaded = self.services.answering() if talk.model is None else self.services.models.guest(talk.model)
         if loaded is None:
             raise ModelError("No model is loaded.", advice="Choose one on the Models page.")
         turn.model = loaded.name
@@ -280,7 +279,9 @@ class ChatTab:
         Raises:
             ModelError, RunError: it cannot be loaded, or is not this visitor's.
         """
-        if not self.services.rules.is_shared:
+        if name == model_choices.ENGINE and self.services.remote is not None and not self.services.rules.is_shared:
+            self.services.models.unload()
+        elif not self.services.rules.is_shared:
             self.services.models.use(model_choices.check_allowed(self.services, visitor, name), LoadConfig())
         elif name == model_choices.IN_USE:
             talk.model = None
@@ -291,16 +292,14 @@ class ChatTab:
 
     def _head(self, talk: Talk, token: str, request: gr.Request) -> tuple[Any, Any, Any, Any]:
         """The picker, the line about the model that answers, whether to look for one again, the switch for copies."""
-        loaded = self.services.models.here(talk.model)
+        loaded = self.services.answering(talk.model)
+        here = self.services.models.here(talk.model)
         line = f'<p class="quiet">{shown(model_choices.describe(loaded))}</p>'
         timer = gr.Timer(active=loaded is None and talk.model is None)
         visitor = self.visitors.name(token, request)
-        switch = self.copied.visible(loaded, visitor)
-        if self.services.rules.is_shared:
-            rows = model_choices.own_choices(self.services, visitor, talk.model)
-            return gr.Dropdown(choices=rows, value=talk.model or model_choices.IN_USE), line, timer, switch
-        rows = model_choices.choices(self.services, visitor)
-        return gr.Dropdown(choices=rows, value=loaded.name if loaded is not None else None), line, timer, switch
+        rows = model_choices.talkers(self.services, visitor, talk.model)
+        picker = gr.Dropdown(choices=rows, value=model_choices.talker(self.services, talk.model))
+        return picker, line, timer, self.copied.visible(here, visitor)
 
 
 def note_of(end: Any) -> str:

@@ -9,11 +9,13 @@ from chat_app.collection import title_of
 from chat_app.config import STARTER
 from chat_app.errors import ChatAppError, ModelError, RunError
 from chat_app.model_files import ModelFiles, available
+from chat_app.remote import RemoteModel
 from chat_app.runs import Run, split_name
 from chat_app.services import Services
 from chat_app.ui import words
 
 IN_USE = "the model in use"  # What a shared server calls its model, wherever it lies.
+ENGINE = "the model of the engine"  # The one that another server runs.
 MOST_HINTS = 4
 
 
@@ -53,6 +55,34 @@ def taught_title(services: Services, name: str) -> str:
 def short(name: str) -> str:
     """The last part of a path or of a name on the Hub."""
     return re.split(r"[/\\]", name.rstrip("/\\"))[-1][:60]
+
+
+def remote_title(remote: RemoteModel) -> str:
+    """What the model of another server is called."""
+    return f"{short(remote.name) or 'The model'} on {remote.place}"
+
+
+def talkers(services: Services, visitor: str, chosen: str | None = None) -> list[tuple[str, str]]:
+    """(title, name) of all that this visitor may talk to.
+
+    Args:
+        chosen: on a shared server, the visitor's own that answers now, which may be a checkpoint.
+    """
+    rows = own_choices(services, visitor, chosen) if services.rules.is_shared else choices(services, visitor)
+    if services.remote is None:
+        return rows
+    name = IN_USE if services.rules.is_shared else ENGINE
+    return [(remote_title(services.remote), name), *rows]
+
+
+def talker(services: Services, chosen: str | None) -> str | None:
+    """Which of `talkers` answers now."""
+    if services.rules.is_shared:
+        return chosen or IN_USE
+    loaded = services.models.current
+    if loaded is not None:
+        return loaded.name
+    return ENGINE if services.remote is not None else None
 
 
 def choices(services: Services, visitor: str) -> list[tuple[str, str]]:
@@ -107,6 +137,11 @@ def describe(loaded: Any | None) -> str:
     """The model in use, in a few words."""
     if loaded is None:
         return "No model is loaded."
+    if isinstance(loaded, RemoteModel):
+        if not loaded.is_connected:
+            return f"The server {loaded.place} answers here, and cannot be reached yet."
+        window = f", remembers {loaded.window:,} tokens" if loaded.window else ""
+        return f"The server {loaded.place} answers with {loaded.name[:80]}{window}"
     return f"{words.amount(loaded.files.parameters)} parameters, remembers {loaded.files.window:,} tokens"
 
 
@@ -115,7 +150,7 @@ def hints(services: Services, loaded: Any | None) -> list[str]:
     general = ["Hello!", "How are you?", "What do you like to do?"]
     if loaded is None:
         return []
-    if loaded.files.kind != "run":
+    if isinstance(loaded, RemoteModel) or loaded.files.kind != "run":
         return general
     try:
         from chat_app.teaching import sample_prompts
@@ -131,6 +166,8 @@ def name_of(services: Services, loaded: Any | None) -> str:
     """What to call the model above its replies."""
     if loaded is None:
         return "Model"
+    if isinstance(loaded, RemoteModel):
+        return short(loaded.name) or "Model"
     if loaded.name == STARTER:
         return "Starter"
     return "Your model" if loaded.files.kind == "run" else short(loaded.name)

@@ -153,6 +153,12 @@ def needs(files: ModelFiles, precision: str) -> str:
 def card(services: Services) -> str:
     """The model in use."""
     loaded = services.models.current
+    if loaded is None and services.remote is not None:
+        about = shown(model_choices.describe(services.remote))
+        return (
+            f'<div class="card"><p><strong>{shown(model_choices.remote_title(services.remote))}</strong></p>'
+            f'<p class="quiet">{about}. Load a model here to talk with that instead.</p></div>'
+        )
     if loaded is None:
         return (
             '<div class="card"><p><strong>No model is loaded.</strong></p><p class="quiet">Load one to chat.</p></div>'

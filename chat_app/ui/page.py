@@ -10,7 +10,7 @@ from chat_app.errors import ChatAppError
 from chat_app.runs import Run
 from chat_app.services import Services
 from chat_app.ui.chat_tab import ChatTab
-from chat_app.ui.escape import warn
+from chat_app.ui.escape import shown, warn
 from chat_app.ui.evaluate_tab import EvaluateTab
 from chat_app.ui.events import QUICK
 from chat_app.ui.models_tab import ModelsTab, card
@@ -47,7 +47,7 @@ class _Page:
         self.teach = TeachTab(self.services, self.visitors, self.token)
         self.evaluate = EvaluateTab(self.services, self.visitors, self.token)
         self.models = ModelsTab(self.services, self.visitors, self.token)
-        gr.HTML(_header(self.services.rules.is_shared), elem_id="header", apply_default_css=False)
+        gr.HTML(_header(self.services), elem_id="header", apply_default_css=False)
         with gr.Tabs(elem_id="tabs") as self.tabs:
             with gr.Tab("Chat", id=CHAT) as chat:
                 self.chat.draw()
@@ -113,11 +113,10 @@ class _Page:
         return tabs, *self.chat.look(talk, token, request)
 
 
-def _header(is_shared: bool) -> str:
+def _header(services: Services) -> str:
     logo = (ASSETS / "logo.svg").read_text(encoding="utf-8")
-    where = "on this server" if is_shared else "on this computer"
-    return (
-        f'<header class="top">{logo}<div><h1>{TITLE}</h1>'
-        f"<p>Talk with a small model, teach it from your own conversations, and watch it learn, all {where}.</p>"
-        "</div></header>"
-    )
+    where = "on this server" if services.rules.is_shared else "on this computer"
+    about = f"Talk with a small model, teach it from your own conversations, and watch it learn, all {where}."
+    if services.remote is not None:
+        about = f"Talk with the model of {services.remote.place}; teach a small one, and watch it learn, {where}."
+    return f'<header class="top">{logo}<div><h1>{TITLE}</h1><p>{shown(about)}</p></div></header>'

@@ -62,9 +62,10 @@ def moment(seconds: float) -> str:
 def reply_note(
     tokens: int, per_second: float, used: int, window: int, dropped_turns: int = 0, cut_tokens: int = 0, end: str = ""
 ) -> str:
-    """The quiet line under a reply."""
+    """The quiet line under a reply. `window` 0: that is not known."""
+    memory = f"{used:,} of {window:,} tokens of memory used" if window else f"{used:,} tokens in all"
     speed = f", {per_second:.0f} a second" if per_second >= 0.5 else ""
-    parts = [f"{count(tokens, 'token')}{speed}, {used:,} of {window:,} tokens of memory used."]
+    parts = [f"{count(tokens, 'token')}{speed}, {memory}."]
     if dropped_turns == 1:
         parts.append("The oldest turn no longer fits and was not read.")
     elif dropped_turns:
