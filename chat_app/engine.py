@@ -270,6 +270,8 @@ class Engine:
         started = time.perf_counter()
         scores = self._forward.step(pieces)
         self._pace.took(threads, tokens, time.perf_counter() - started)
+        if threads:
+            torch.set_num_threads(1)  # Drawing is over before several have met.
         last = [work for (work, _), piece in zip(shares, pieces, strict=True) if piece.is_last]
         for work, row in zip(last, scores, strict=True):
             self._safely(work, partial(self._write, work, row))

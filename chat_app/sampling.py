@@ -94,7 +94,12 @@ def top_p(logits: torch.Tensor, p: float) -> torch.Tensor:
     return torch.full_like(logits, NEVER).scatter(-1, order, best)
 
 
-def best_of(scores: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+def peaks_of(scores: torch.Tensor) -> torch.Tensor:
+    """The best of each whole block of a row, [blocks]; a NaN in a block is its best."""
+    return scores[: len(scores) // _BLOCK * _BLOCK].view(-1, _BLOCK).amax(-1)
+
+
+def best_of(scores: torch.Tensor, k: int, peaks: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
     """The k best scores of one row, and what is as good as the k-th, in the order of the row; and where they stand.
 
     Looks for the blocks of the row whose best is among the k best of all blocks: nothing else can be among the k best
@@ -102,13 +107,13 @@ def best_of(scores: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
 
     Args:
         scores: [vocabulary].
+        peaks: their `peaks_of`, where it is known already.
     """
     if k * _BLOCK >= len(scores):
         values, places = scores, torch.arange(len(scores))
     else:
         whole = len(scores) // _BLOCK * _BLOCK
-        blocks = scores[:whole].view(-1, _BLOCK)
-        best = blocks.amax(-1)
+        best = peaks_of(scores) if peaks is None else peaks
         chosen = (best >= torch.topk(best, k, sorted=False).values.min()).nonzero()  # [blocks, 1]
         rest = torch.arange(whole, len(scores))
         places = torch.cat([(chosen * _BLOCK + torch.arange(_BLOCK)).flatten(), rest])
@@ -175,20 +180,23 @@ class Sampler:
             ChatAppError: the scores are no numbers.
         """
         scores = logits.detach().to("cpu", torch.float32)  # On the CPU a seed means the same everywhere.
-        if not torch.isfinite(scores.max()):
+        peaks = peaks_of(scores)
+        rest = scores[len(peaks) * _BLOCK :]
+        if not all(bool(torch.isfinite(one.max())) for one in (peaks, rest) if len(one)):
             raise ChatAppError(
                 "The model's numbers are broken (NaN): it cannot write.",
                 advice="Load it with the precision float32; if that does not help, its weights are damaged.",
             )
-        token = self._drawn(self._restricted(scores, ids))
+        allowed = self._restricted(scores, ids)
+        token = self._drawn(allowed, peaks if allowed is scores else None)
         if self._notes is not None:
             self._notes.add(scores, token)
         return token
 
-    def _drawn(self, scores: torch.Tensor) -> int:
+    def _drawn(self, scores: torch.Tensor, peaks: torch.Tensor | None) -> int:
         if self.config.temperature == 0:
-            return int(best_of(scores, 1)[1][0])
-        values, places = self._possible(temperature(scores, self.config.temperature))
+            return int(best_of(scores, 1, peaks)[1][0])
+        values, places = self._possible(scores, peaks)
         # One number decides, and what is possible stands in the order of the vocabulary: rounding changes little.
         borders = values.softmax(-1).cumsum(-1)
         drawn = torch.rand(1, generator=self._generator) * borders[-1]
@@ -222,16 +230,18 @@ class Sampler:
             self._penalised = torch.cat([self._penalised, more])
         return self._penalised
 
-    def _possible(self, scores: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The scores of what top-k, top-p and min-p leave, and where they stand, in the order of the vocabulary."""
+    def _possible(self, scores: torch.Tensor, peaks: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+        """The scores of what top-k, top-p and min-p leave, by the temperature, and where they stand, in the order of the
+        vocabulary."""
         config = self.config
         if config.top_k:
-            values, places = best_of(scores, config.top_k)
+            values, places = best_of(scores, config.top_k, peaks)
+            values = temperature(values, config.temperature)  # Which are the best does not depend on it.
             values = top_p(values, config.top_p) if config.top_p < 1 else values
         elif config.top_p < 1:
-            values, places = _likeliest(scores, config.top_p)
+            values, places = _likeliest(temperature(scores, config.temperature), config.top_p)
         else:
-            values, places = scores, torch.arange(len(scores))
+            values, places = temperature(scores, config.temperature), torch.arange(len(scores))
         if config.min_p:
             values = min_p(values, config.min_p)
         kept = values > NEVER

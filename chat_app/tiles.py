@@ -26,7 +26,7 @@ from chat_app.devices import bfloat16_is_fast
 LOGGER = logging.getLogger(__name__)
 LANES, MOST_ROWS = 64, 8  # As in the compiled functions, which are slow to import.
 HEAD_STEP = 16  # The width of an attention head is a multiple of it.
-FEW_ROWS = 16  # Up to so many rows the compiled product is faster than laying the matrix out.
+FEW_ROWS = 96  # Up to so many rows the compiled product is faster than laying the matrix out.
 _SPARE = 8192  # Numbers after the last weight, which may be asked for.
 _LEAST_ROOM = 4096
 _SMALLEST = 1e-30
