@@ -157,9 +157,9 @@ def _moved(model: Any, eight_bits: bool) -> Tiles:
     products = [one for layer in inner.h for one in _products(layer)]
     head = model.lm_head.weight
     tiles = Tiles([*(tuple(reversed(one.weight.shape)) for one in products), tuple(head.shape)], eight_bits)
-    tiles.put(len(products), head.detach(), None)
+    tiles.put(len(products), head.detach().T, None)
     for number, one in enumerate(products):
-        tiles.put(number, one.weight.detach().T, one.bias.detach())
+        tiles.put(number, one.weight.detach(), one.bias.detach())
         one.weight.data = one.weight.data.new_empty(0)
     if head is not inner.wte.weight:
         head.data = head.data.new_empty(0)

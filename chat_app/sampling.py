@@ -231,8 +231,8 @@ class Sampler:
         return self._penalised
 
     def _possible(self, scores: torch.Tensor, peaks: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
-        """The scores of what top-k, top-p and min-p leave, by the temperature, and where they stand, in the order of the
-        vocabulary."""
+        """The scores of what temperature, top-k, top-p and min-p leave, and where they stand in the vocabulary, in its
+        order."""
         config = self.config
         if config.top_k:
             values, places = best_of(scores, config.top_k, peaks)

@@ -29,6 +29,7 @@ HEAD_STEP = 16  # The width of an attention head is a multiple of it.
 FEW_ROWS = 96  # Up to so many rows the compiled product is faster than laying the matrix out.
 _SPARE = 8192  # Numbers after the last weight, which may be asked for.
 _LEAST_ROOM = 4096
+_PUT_AT_ONCE = 16 * LANES
 _SMALLEST = 1e-30
 
 
@@ -80,7 +81,7 @@ def _rehearse(compiled: Any, eight_bits: bool) -> None:
     ready.set_result(compiled)
     tiles = Tiles([(192, 64), *[(64, 64)] * 4], eight_bits, ready)
     for number, (outputs, inputs) in enumerate(tiles.sizes):
-        tiles.put(number, torch.zeros(outputs, inputs), None)
+        tiles.put(number, torch.zeros(inputs, outputs), None)
     norms = np.full(3, tiles.put_floats(torch.zeros(128)), np.int64)
     model = compiled.Model(norms, np.ones(1, np.float32), np.float32(1e-5), 64, compiled.GELU_TANH)
     memory = torch.zeros(1, 2, 1, 8, 64, dtype=torch.bfloat16)
@@ -129,9 +130,11 @@ class Tiles:
         self._starts = np.cumsum([0, *counts])
         # numpy asks for large pages, with which reading all of it takes half the time.
         self._numbers = np.empty(self._starts[-1] + _SPARE, np.int8 if eight_bits else np.uint16)
-        self._floats = torch.empty(0)
+        self._floats: list[Tensor] = []
+        self._count = 0  # Of the floats.
         self._shape = np.zeros((len(sizes), 4), np.int64)
         self._plainly = torch.empty(0, dtype=torch.bfloat16)
+        self._kept: dict[int, Tensor] = {}
         self._fast = torch.bfloat16 if bfloat16_is_fast() else torch.float32
         self.crew = Crew()
 
@@ -143,31 +146,41 @@ class Tiles:
     @property
     def memory_bytes(self) -> int:
         """What its numbers take."""
-        return int(self._numbers.nbytes) + 4 * len(self._floats)
+        return int(self._numbers.nbytes) + 4 * self._count
 
     def put(self, number: int, weight: Tensor, bias: Tensor | None) -> None:
-        """Lay a matrix, [out, in], out in its place."""
+        """Lay a matrix, [in, out], out in its place."""
         (outputs, inputs), start = self.sizes[number], self._starts[number]
-        if self._eight_bits:
-            laid, scales = quantized(weight)
-        else:
-            laid, scales = weight.to(torch.bfloat16).view(torch.int16), torch.ones(outputs)
-        tiles = -(-outputs // LANES)
-        laid = functional.pad(laid, (0, 0, 0, tiles * LANES - outputs))
-        laid = laid.view(tiles, LANES, inputs // 2, 2).permute(0, 2, 1, 3)  # [tiles, pairs, LANES, 2]
-        self._of(number).view(laid.shape).copy_(laid)
+        bits, pair = (8, torch.int16) if self._eight_bits else (16, torch.int32)
+        target = self._of(number).view(pair).view(-1, inputs // 2, LANES)
+        scales = torch.empty(outputs)
+        for left in range(0, outputs, _PUT_AT_ONCE):  # What lies between fits the processor's cache.
+            part = weight[:, left : left + _PUT_AT_ONCE]
+            laid, scales[left : left + _PUT_AT_ONCE] = quantized(part) if self._eight_bits else sixteen_bits(part)
+            # Both numbers of a pair of inputs as one, so that they are moved together.
+            words = laid[1::2].to(pair).bitwise_left_shift_(bits).bitwise_or_(laid[::2].to(pair) & (2**bits - 1))
+            words = functional.pad(words, (0, -words.shape[1] % LANES)) if words.shape[1] % LANES else words
+            tiles = words.view(inputs // 2, -1, LANES).transpose(0, 1)
+            target[left // LANES :][: len(tiles)].copy_(tiles)
         floats = self.put_floats(scales, torch.zeros(outputs) if bias is None else bias)
         self._shape[number] = (start, inputs, outputs, floats)
 
     def put_floats(self, *numbers: Tensor) -> int:
         """Keep other numbers of the model, one after the other. Gives the place of the first."""
-        place = len(self._floats)
-        self._floats = torch.cat([self._floats, *(one.detach().float().flatten() for one in numbers)])
+        place = self._count
+        self._floats += [one.detach().float().flatten() for one in numbers]
+        self._count += sum(len(one) for one in self._floats[-len(numbers) :])
         return place
+
+    @property
+    def _all_floats(self) -> Tensor:
+        if len(self._floats) > 1:
+            self._floats = [torch.cat(self._floats)]
+        return self._floats[0]
 
     def matrices(self, compiled: Any) -> Any:
         """All of it, as the compiled functions take it."""
-        return compiled.Matrices(self._numbers, self._shape, self._floats.numpy())
+        return compiled.Matrices(self._numbers, self._shape, self._all_floats.numpy())
 
     def multiplied(self, number: int, rows: Tensor) -> Tensor:
         """Rows, [n, in], times a matrix, plus its bias: float32 [n, out]."""
@@ -183,16 +196,21 @@ class Tiles:
             )
             return result
         product = rows.to(self._fast) @ self._plain(compiled, number).to(self._fast)
-        scales, bias = self._floats[self._shape[number, 3] :][: 2 * outputs].view(2, outputs)
+        scales, bias = self._all_floats[self._shape[number, 3] :][: 2 * outputs].view(2, outputs)
         return torch.addcmul(bias, product[:, :outputs], scales)
 
     def _plain(self, compiled: Any, number: int) -> Tensor:
         """A matrix as bfloat16 [in, out up to a multiple of LANES]. It holds until the next is asked for."""
         numbers, inputs = self._of(number), self.sizes[number][1]
         if compiled is None:
+            if (known := self._kept.get(number)) is not None:
+                return known
             numbers = numbers if self._eight_bits else numbers.view(torch.bfloat16)
             tiles = numbers.view(-1, inputs // 2, LANES, 2)
-            return tiles.permute(1, 3, 0, 2).to(torch.bfloat16).reshape(inputs, -1)
+            plain = tiles.permute(1, 3, 0, 2).to(torch.bfloat16).reshape(inputs, -1)
+            if self._kernel.done():  # It will never be there: memory is spent so that replies do not crawl.
+                self._kept[number] = plain
+            return plain
         if len(self._plainly) < len(numbers):
             self._plainly = torch.empty(len(numbers), dtype=torch.bfloat16)
         target = self._plainly[: len(numbers)].view(inputs, -1)
@@ -224,7 +242,13 @@ class TiledLinear:
 
 
 def quantized(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Whole numbers from -127 to 127 (int8 [out, in]) and scales (float32 [out]) whose product is nearly `weight`."""
+    """Whole numbers from -127 to 127 (int8 [in, out]) and scales (float32 [out]) whose product is nearly `weight`."""
     weight = weight.float()
-    scales = weight.abs().amax(1).clamp_min_(_SMALLEST).div_(127)
-    return (weight / scales[:, None]).round_().to(torch.int8).contiguous(), scales
+    low, high = torch.aminmax(weight, dim=0)
+    scales = torch.maximum(high, -low).clamp_min_(_SMALLEST).div_(127)
+    return (weight * (1 / scales)).round_().to(torch.int8), scales
+
+
+def sixteen_bits(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """The bits of bfloat16 numbers (int16 [in, out]), and scales of 1 (float32 [out])."""
+    return weight.to(torch.bfloat16).view(torch.int16), torch.ones(weight.shape[1])

@@ -25,17 +25,18 @@ def filled(eight_bits: bool, compiled: bool) -> Tiles:
         ready.set_result(kernel(eight_bits).result())
     tiles = Tiles(SIZES, eight_bits, ready)
     for number, (outputs, inputs) in enumerate(SIZES):
-        tiles.put(number, numbers(number, outputs, inputs), numbers(9, outputs) if number else None)
+        tiles.put(number, numbers(number, inputs, outputs), numbers(9, outputs) if number else None)
     return tiles
 
 
 def stored(number: int, eight_bits: bool) -> torch.Tensor:
     """What is left of a matrix when it is kept in fewer bits."""
-    weight = numbers(number, *SIZES[number])
+    outputs, inputs = SIZES[number]
+    weight = numbers(number, inputs, outputs)
     if not eight_bits:
         return weight.bfloat16().float()
     whole, scales = quantized(weight)
-    return whole * scales[:, None]
+    return whole * scales
 
 
 @pytest.mark.parametrize("count", COUNTS)
@@ -46,7 +47,7 @@ def test_products_are_those_of_the_stored_weights(eight_bits, compiled, count):
     for number, (outputs, inputs) in enumerate(SIZES):
         rows = numbers(count, count, inputs) * 20
         bias = numbers(9, outputs) if number else torch.zeros(outputs)
-        expected = rows @ stored(number, eight_bits).T + bias
+        expected = rows @ stored(number, eight_bits) + bias
         result = TiledLinear(tiles, number)(rows)
         assert result.dtype == torch.float32
         few = compiled and count <= FEW_ROWS  # Else the rows are rounded to bfloat16.
@@ -72,7 +73,7 @@ def test_a_row_is_the_same_in_any_company_and_number_of_threads(eight_bits):
 def test_rows_of_any_size_fit_into_whole_numbers(size):
     tiles = filled(True, True)
     for rows in (torch.full((1, 160), size), numbers(4, 1, 160) * size):
-        expected = rows.double() @ stored(0, True).double().T
+        expected = rows.double() @ stored(0, True).double()
         # The largest number of a row has 15 bits; where all are as large, so many that the sum fits 32.
         assert (tiles.multiplied(0, rows).double() - expected).norm() <= 2e-4 * rows.norm() * stored(0, True).norm()
 
@@ -86,11 +87,11 @@ def test_what_is_no_number_stays_none():
 
 
 def test_quantized_weights_are_near():
-    weight = numbers(1, 96, 160)
+    weight = numbers(1, 160, 96)
     whole, scales = quantized(weight)
     assert whole.dtype == torch.int8
-    assert whole.abs().amax(1).eq(127).all()
-    assert ((whole * scales[:, None] - weight).abs() <= scales[:, None] / 2 + 1e-7).all()
+    assert whole.abs().amax(0).eq(127).all()
+    assert ((whole * scales - weight).abs() <= scales / 2 + 1e-7).all()
 
 
 def test_weights_of_zeros_are_no_trouble():
