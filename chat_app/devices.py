@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from functools import cache
 
 import torch
 
@@ -37,10 +38,11 @@ def resolve_precision(precision: str, device: str) -> str:
     return "bfloat16" if device == "cpu" and bfloat16_is_fast() else "float32"
 
 
+@cache
 def bfloat16_is_fast(size: int = 512) -> bool:
     """Whether this processor multiplies bfloat16 matrices at least 1.3 times as fast as float32 ones.
 
-    It is measured, which takes some milliseconds.
+    It is measured once, which takes some milliseconds.
     """
     times = {}
     for dtype in (torch.float32, torch.bfloat16):

@@ -135,7 +135,6 @@ class Tiles:
         self._shape = np.zeros((len(sizes), 4), np.int64)
         self._plainly = torch.empty(0, dtype=torch.bfloat16)
         self._kept: dict[int, Tensor] = {}
-        self._fast = torch.bfloat16 if bfloat16_is_fast() else torch.float32
         self.crew = Crew()
 
     @property
@@ -195,7 +194,8 @@ class Tiles:
                 compiled, compiled.multiply, self.matrices(compiled), number, given, result.numpy(), room=room
             )
             return result
-        product = rows.to(self._fast) @ self._plain(compiled, number).to(self._fast)
+        fast = torch.bfloat16 if bfloat16_is_fast() else torch.float32
+        product = rows.to(fast) @ self._plain(compiled, number).to(fast)
         scales, bias = self._all_floats[self._shape[number, 3] :][: 2 * outputs].view(2, outputs)
         return torch.addcmul(bias, product[:, :outputs], scales)
 
