@@ -276,14 +276,16 @@ def _attention(me, crew, model, layer, mixed, memories, out):
 
 
 @_compiled
-def step(me, crew, matrices, model, hidden, memories, scores):
+def step(me, crew, matrices, model, hidden, memories, wanted, scores):
     """What thread `me` of the crew does of a step.
 
     Args:
-        hidden: float32 [rows, width]: what goes into the first layer; changed.
+        hidden: float32 [rows, width]: what goes into the first layer; changed. Tokens of one sequence stand in their
+            order.
         memories: int64 [rows, 3]: the address of each row's keys and values, bfloat16 [layers, 2, heads, room, head
-            width]; their room; and how many tokens they have.
-        scores: float32 [rows, vocabulary], filled.
+            width]; their room; and how many tokens come before the row's.
+        wanted: int64 [scores]: the rows after which the next token is asked for.
+        scores: float32 [scores, vocabulary], filled.
     """
     rows, width = hidden.shape
     padded = (rows + MOST_ROWS - 1) // MOST_ROWS * MOST_ROWS
@@ -308,6 +310,8 @@ def step(me, crew, matrices, model, hidden, memories, scores):
         _multiply(me, crew, matrices, number + 3, between, ADD, hidden)
         _meet(crew, 5 * layer + 5)
     _normed(hidden, matrices.floats, model.norms[2 * layers], model.epsilon, normed)
+    for place in range(len(wanted)):  # Never above the row it comes from.
+        normed[place] = normed[wanted[place]]
     _multiply(me, crew, matrices, PRODUCTS * layers, normed, SET, scores)
     _meet(crew, 5 * layers + 1)
 

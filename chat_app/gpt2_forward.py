@@ -51,19 +51,22 @@ class GPT2Forward:
     @torch.inference_mode()
     def step(self, pieces: Sequence[Piece]) -> Tensor:
         """As Forward."""
-        writing = [piece for piece in pieces if len(piece.ids) == 1] if self._writer and self._writer.is_ready else []
-        others = [piece for piece in pieces if len(piece.ids) > 1] if writing else pieces
+        writing = self._writer.takes(pieces) if self._writer is not None else []
+        taken = {id(piece) for piece in writing}
+        others = [piece for piece in pieces if id(piece) not in taken]
         rows: dict[int, Tensor] = {}
-        if writing:
-            assert self._writer is not None
-            rows.update(zip(map(id, writing), self._writer.step(writing, self._embedded(writing)), strict=True))
+        if self._writer is not None and writing:
+            rows |= self._by_piece(writing, self._writer.step(writing, self._embedded(writing)))
         if others:
-            wanted = [piece for piece in others if piece.is_last]
-            rows.update(zip(map(id, wanted), self._through_layers(others), strict=True))
+            rows |= self._by_piece(others, self._through_layers(others))
         for piece in pieces:
             piece.memory.length += len(piece.ids)
         scores = [rows[id(piece)] for piece in pieces if piece.is_last]
         return torch.stack(scores) if scores else torch.empty(0, self.vocabulary)
+
+    @staticmethod
+    def _by_piece(pieces: Sequence[Piece], scores: Tensor) -> dict[int, Tensor]:
+        return dict(zip([id(piece) for piece in pieces if piece.is_last], scores, strict=True))
 
     def _through_layers(self, pieces: Sequence[Piece]) -> Tensor:
         """The scores of the pieces that are last, in their order."""

@@ -1,4 +1,4 @@
-"""The steps of replies that are being written, one token of each, by the compiled function. Knows no prompts."""
+"""The steps of replies that are being written, by the compiled function. Knows pieces, no requests."""
 
 from __future__ import annotations
 
@@ -11,11 +11,14 @@ from torch import Tensor
 
 from chat_app.forward import Piece
 from chat_app.gpt2_weights import COMPILED, Weights
-from chat_app.tiles import LANES, MOST_ROWS, Tiles
+from chat_app.tiles import FEW_ROWS, LANES, MOST_ROWS, Tiles
+
+MOST_TOKENS = FEW_ROWS + 16  # A piece of a prompt, and the replies that are written meanwhile.
+MOST_LOOKS = 8192  # Of a prompt's tokens at those before them: with more, torch's attention is faster.
 
 
 class Writer:
-    """Computes steps in which every piece is one token.
+    """Computes steps of few tokens.
 
     Args:
         weights: of the model. tiles: those of its products.
@@ -40,25 +43,41 @@ class Writer:
         """Whether the function is compiled."""
         return self._tiles.compiled is not None
 
+    def takes(self, pieces: Sequence[Piece]) -> list[Piece]:
+        """Those of these pieces that are best computed together here: where replies are written, so that their weights
+        are read anyway, pieces of prompts too as far as there is room."""
+        if not self.is_ready:
+            return []
+        taken = [piece for piece in pieces if len(piece.ids) == 1]
+        tokens = len(taken)
+        for piece in pieces:
+            count = len(piece.ids)
+            looks = count * (piece.memory.length + count)
+            if taken and count > 1 and tokens + count <= MOST_TOKENS and looks <= MOST_LOOKS:
+                taken.append(piece)
+                tokens += count
+        return taken
+
     def step(self, pieces: Sequence[Piece], hidden: Tensor) -> Tensor:
-        """The scores after each piece, float32 [pieces, vocabulary]; the pieces' memories get its keys and values.
+        """The scores after each piece that is last, float32 [such pieces, vocabulary]; the memories of the pieces get
+        their keys and values.
 
         Args:
-            hidden: float32 [pieces, width]: what goes into the first layer; changed.
+            hidden: float32 [tokens, width]: what goes into the first layer; changed.
         """
         compiled = self._tiles.compiled
         model = compiled.Model(
             self._norms, self._scales, self._epsilon, self._head_width, getattr(compiled, self._activation)
         )
-        memories = np.array([piece.memory.place() for piece in pieces], np.int64)
-        scores = torch.empty(len(pieces), self._vocabulary)
-        rows = -(-len(pieces) // MOST_ROWS) * MOST_ROWS
+        memories = np.array([row for piece in pieces for row in piece.memory.places(len(piece.ids))], np.int64)
+        ends = np.cumsum([len(piece.ids) for piece in pieces]) - 1
+        wanted = ends[[piece.is_last for piece in pieces]]
+        scores = torch.empty(len(wanted), self._vocabulary)
+        rows = -(-len(memories) // MOST_ROWS) * MOST_ROWS
         # For one thread: a tile's results, a row's scale, the rows as whole numbers, and normed; for all: the rows
         # between products. The attention of a row to the whole window stands where the first of these do.
         own = MOST_ROWS * LANES + rows * (1 + self._widest + self._width)
         room = max(own, rows * (4 * self._width + self._widest), self._window + rows * self._width)
-        matrices = self._tiles.matrices(compiled)
-        self._tiles.crew.run(
-            compiled, compiled.step, matrices, model, hidden.numpy(), memories, scores.numpy(), room=room
-        )
+        arguments = (self._tiles.matrices(compiled), model, hidden.numpy(), memories, wanted, scores.numpy())
+        self._tiles.crew.run(compiled, compiled.step, *arguments, room=room)
         return scores

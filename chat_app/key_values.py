@@ -85,11 +85,11 @@ class KeyValues:
         seen = self._numbers[:, :, None, :, :end]  # [layers, 2, 1, heads, end, width]
         return list(places.unbind(0)), list(seen[:, 0].unbind(0)), list(seen[:, 1].unbind(0))
 
-    def place(self) -> tuple[int, int, int]:
-        """For what writes the next token by itself: the address of the numbers, for how many tokens there is room, and
-        how many there are."""
-        self._make_room(self.length + 1)
-        return self._numbers.data_ptr(), self.room, self.length
+    def places(self, more: int) -> list[tuple[int, int, int]]:
+        """For what writes the next `more` tokens by itself, for each of them: the address of the numbers, for how many
+        tokens there is room, and how many come before."""
+        self._make_room(self.length + more)
+        return [(self._numbers.data_ptr(), self.room, self.length + at) for at in range(more)]
 
     def _make_room(self, length: int) -> None:
         if length > self.room:

@@ -86,8 +86,8 @@ def _rehearse(compiled: Any, eight_bits: bool) -> None:
     model = compiled.Model(norms, np.ones(1, np.float32), np.float32(1e-5), 64, compiled.GELU_TANH)
     memory = torch.zeros(1, 2, 1, 8, 64, dtype=torch.bfloat16)
     hidden, scores = np.zeros((1, 64), np.float32), np.zeros((1, 64), np.float32)
-    places = np.array([[memory.data_ptr(), 8, 0]], np.int64)
-    tiles.crew.run(compiled, compiled.step, tiles.matrices(compiled), model, hidden, places, scores)
+    places, wanted = np.array([[memory.data_ptr(), 8, 0]], np.int64), np.zeros(1, np.int64)
+    tiles.crew.run(compiled, compiled.step, tiles.matrices(compiled), model, hidden, places, wanted, scores)
     for rows in (1, FEW_ROWS + 1):  # Multiplied, and laid out.
         tiles.multiplied(1, torch.zeros(rows, 64))
 

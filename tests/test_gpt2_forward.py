@@ -83,6 +83,32 @@ def test_other_forms_are_near(variant, form, most, compiled, monkeypatch):
     assert float((scores[0] - expected_scores).norm() / expected_scores.norm()) < most
 
 
+@pytest.mark.parametrize("form", ["packed", "8-bit"])
+def test_prompts_beside_replies_are_read_in_the_same_step(form, monkeypatch):
+    monkeypatch.setattr("chat_app.gpt2_writer.MOST_TOKENS", 60)
+    kernel(form == "8-bit").result()
+    model = model_of()
+    prompts = [ids_of(seed, 30 + 7 * seed) for seed in range(4)]
+    expected_scores = [scores_of(model, ids, None) for ids in prompts]
+    forward = GPT2Forward(model if form == "8-bit" else model.to(torch.bfloat16), 128, form)
+    memories = [forward.new_memory() for _ in prompts]
+    forward.step([Piece(prompts[0][:-1], None, memories[0], False)])
+    forward.step([Piece(prompts[2][:9], None, memories[2], False)])
+    pieces = [
+        Piece(prompts[1], None, memories[1], True),
+        Piece(prompts[0][-1:], None, memories[0], True),
+        Piece(prompts[2][9:20], None, memories[2], False),  # Read in part only.
+        Piece(prompts[3], None, memories[3], True),
+    ]
+    assert forward._writer.takes(pieces) == [pieces[1], pieces[0], pieces[2]]  # The last does not fit.
+    scores = forward.step(pieces)
+    assert len(scores) == 3
+    assert [memory.length for memory in memories] == [30, 37, 20, 51]
+    rest = forward.step([Piece(prompts[2][20:], None, memories[2], True), Piece([5], None, memories[0], False)])
+    for row, index in ((scores[0], 1), (scores[1], 0), (scores[2], 3), (rest[0], 2)):
+        assert float((row - expected_scores[index]).norm() / expected_scores[index].norm()) < 0.03
+
+
 @pytest.mark.parametrize("activation", sorted(COMPILED))
 def test_the_compiled_step_knows_the_activations(activation):
     kernel(True).result()
