@@ -64,7 +64,7 @@ class EvaluateTab:
         self.files = gr.File(
             file_count="multiple",
             label=f"Conversations, up to {limit}",
-            height=130,
+            height=150,
             visible=False,
             elem_id="evaluate-files",
         )
