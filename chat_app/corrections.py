@@ -25,15 +25,15 @@ from chat_app.wording import about, bare, keywords, worded
 MOST = 1_000
 LONGEST_REPLY = 8_000
 LONGEST_CONVERSATION = 64_000
-REPEAT, SHARE = 48, 0.45
+REPEAT, SHARE = 72, 0.5
 ABOUT_EVERY = 2
 MOST_TURNS = 4  # Of an earlier conversation: short ones keep the rest as well, and cost less.
-# A third of the usual rate: what was known changes little. All of the earlier conversations is learned, of a correction
-# only the good reply. What they reach is measured in tests/test_corrections.py.
+# A quarter of the usual rate: what was known changes little. All of the earlier conversations is learned, of a
+# correction only the good reply. What they reach is measured in tests/test_corrections.py.
 TEACHING_SETTINGS: Mapping[str, Any] = MappingProxyType(
     {
         "epochs": 1.0,
-        "rate_factor": 0.3,
+        "rate_factor": 0.25,
         "batch_size": 16,
         "learn": "all",
         "valid_share": 0.0,

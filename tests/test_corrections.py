@@ -15,11 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chat_app import corrections as module
-from chat_app.config import TrainConfig, from_mapping
+from chat_app.config import Paths, TrainConfig, from_mapping
 from chat_app.conversation import Conversation, Message
 from chat_app.corrections import TEACHING_SETTINGS, Correction, Corrections, mixed
 from chat_app.errors import DataError
-from chat_app.reading import iterate, write_jsonl
+from chat_app.reading import conversations_of, iterate, write_jsonl
 from chat_app.wording import about, bare, keywords, worded
 
 ASKED = Conversation.from_turns(["Hello", "Hi!", "When do you open?"], system="You are a shop.")
@@ -286,13 +286,12 @@ TWELVE = [
 
 @pytest.mark.long
 def test_twelve_corrections_are_answered_as_taught_and_the_rest_is_kept(tmp_path: Path) -> None:
-    """The starter, taught by the command with TEACHING_SETTINGS: 11 of 12 as taught, some in other words too, and at
-    most 3 % more bits a byte on conversations that it never saw."""
-    from assets.starter_data import chitchat, finish, is_held_out
+    """The starter, taught by the command with TEACHING_SETTINGS: 11 of 12 as taught, 6 in other words too, and at most
+    3 % more bits a byte on conversations that it never saw."""
+    from assets.starter_data import chitchat, is_held_out
 
     taught = [correction(question, good) for question, good, _ in TWELVE]
-    earlier = (Conversation.from_turns(one["turns"], system=one.get("system")) for one in finish())
-    rows = list(mixed(taught, earlier))
+    rows = list(mixed(taught, conversations_of(Paths.default().assets / "starter_earlier.jsonl")))
     assert not {bare(row.turns[-2].text) for row in rows if len(row.turns) > 1} & {bare(other) for *_, other in TWELVE}
     write_jsonl(rows, tmp_path / "rows.jsonl")
     settings = {**TEACHING_SETTINGS, "precision": "float32", "device": "cpu", "threads": 2}
@@ -305,14 +304,14 @@ def test_twelve_corrections_are_answered_as_taught_and_the_rest_is_kept(tmp_path
         str(tmp_path / "run" / "model"), [one for row in TWELVE for one in (row[0], row[2])], held_out
     )
     assert sum(said[question] == good for question, good, _ in TWELVE) >= 11
-    assert sum(said[other] == good for _, good, other in TWELVE) >= 2
+    assert sum(said[other] == good for _, good, other in TWELVE) >= 6
     assert after <= 1.03 * before
 
 
 def measured(name: str, questions: list[str], conversations: list[Conversation]) -> tuple[float, dict[str, str]]:
     """Bits a byte of a model on conversations, and what it most likely answers to questions."""
     from chat_app.chat import likeliest_reply
-    from chat_app.config import LoadConfig, Paths
+    from chat_app.config import LoadConfig
     from chat_app.encoding import Encoder
     from chat_app.evaluation import evaluate
     from chat_app.formats import get_format
