@@ -34,6 +34,14 @@ HOSTILE = (
     "<b>bold</b> <img src=x onerror=alert(1)> <script>alert(2)</script> $$x^2$$ <speaker1> &amp; &lt; "
     "[link](http://evil.example/a) ![image](http://evil.example/b.png) {{value}} ${alert(3)}"
 )
+# Presses Stop as soon as there is text: so small a model may be ready before a click from outside arrives.
+STOPPING = """() => {
+  const timer = setInterval(() => {
+    const said = document.querySelector("#conversation .turn.assistant .said:not(.waiting)");
+    const stop = document.querySelector("#message [data-testid=stop-button]");
+    if (said && said.innerText && stop) { clearInterval(timer); stop.click(); }
+  }, 5);
+}"""
 WRONG = "When do you open?\tAt nine.\nonly one column\nDo you have cups?\tYes, we do.\n<i>x</i>\n"
 
 pytestmark = [
@@ -45,7 +53,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A GPT-2 of two layers with random weights: it writes nonsense, and never ends a reply by itself."""
+    """A GPT-2 of four layers with random weights: it writes nonsense, and never ends a reply by itself."""
     import torch
     from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, set_seed
 
@@ -58,7 +66,9 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     train_tokenizer([ROOT / "sample_data" / "shop.tsv"], 600, folder / "tokenizer")
     tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer")
     set_seed(0)
-    config = GPT2Config(vocab_size=len(tokenizer), n_positions=8192, n_embd=64, n_layer=2, n_head=2)
+    # An activation that the compiled step does not know: else the longest reply is over before anybody could stop it.
+    shape = {"n_positions": 8192, "n_embd": 64, "n_layer": 4, "n_head": 2, "activation_function": "gelu"}
+    config = GPT2Config(vocab_size=len(tokenizer), **shape)
     model, encoder = GPT2LMHeadModel(config), Encoder(tokenizer, get_format("roles"), 8192)
     with torch.no_grad():
         model.transformer.ln_f.bias[0] = 10.0
@@ -197,9 +207,8 @@ def test_stop_ends_a_reply_at_once_and_keeps_what_there_is(open_page: Callable[[
     page = open_page()
     shorten_replies(page, 4096)
     page.fill("#message textarea", "Tell me everything")
+    page.evaluate(STOPPING)
     page.press("#message textarea", "Enter")
-    expect(page.locator("#conversation .turn.assistant .said:not(.waiting)")).to_be_visible()
-    page.get_by_role("button", name="Stop").click()
     reply = replied(page, 1)
     expect(reply.locator(".note")).to_contain_text("You stopped it.")
     assert reply.locator(".said").inner_text()
