@@ -121,8 +121,10 @@ def gpt2_weights(model: Any, form: Form) -> Weights:
     scales = [_attention_scale(config, index) for index in range(config.n_layer)]
     tied = model.lm_head.weight is inner.wte.weight
     tiles: Tiles | None = None
-    layers = _plain(model)
-    if form != "shared":
+    layers: Sequence[Linear]
+    if form == "shared":
+        layers = _plain(model)
+    else:
         if form == "8-bit":
             _check_numbers(model)
         tiles = _moved(model, form == "8-bit")

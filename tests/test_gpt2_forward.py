@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.multiprocessing.reductions import StorageWeakRef
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from chat_app.engine import Engine, forward_of, write
@@ -15,7 +16,7 @@ from chat_app.errors import ModelError
 from chat_app.forward import Piece, TransformersForward, tensor_bytes
 from chat_app.gpt2_forward import GPT2Forward
 from chat_app.gpt2_weights import COMPILED, can_be_tiled, is_plain_gpt2
-from chat_app.tiles import kernel
+from chat_app.tiles import Tiles, kernel
 from tests.test_engine import expected, ids_of, request
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -171,6 +172,25 @@ def test_moving_the_weights_frees_those_of_the_model():
     assert tensor_bytes(model) < 0.5 * size
     assert forward.memory_bytes < 0.5 * size
     assert model.get_input_embeddings().weight.shape == (300, 64)
+
+
+@pytest.mark.parametrize("form", ["packed", "8-bit"])
+def test_a_matrix_that_has_moved_is_held_by_nobody(form, monkeypatch):
+    kernel(form == "8-bit").result()
+    model = model_of()
+    products = [layer.mlp.c_fc.weight for layer in model.transformer.h]
+    held = [StorageWeakRef(one.untyped_storage()) for one in products]
+    gone: list[bool] = []
+    put = Tiles.put
+
+    def watched(self: Tiles, number: int, *numbers: Any) -> None:
+        if number == 4:  # The first of the second layer: that of the layer before has moved.
+            gone.append(held[0].expired())
+        put(self, number, *numbers)
+
+    monkeypatch.setattr(Tiles, "put", watched)
+    GPT2Forward(model, 128, form)
+    assert gone == [True]
 
 
 def test_shared_weights_stay_the_models(tiny_model):
