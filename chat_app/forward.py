@@ -51,11 +51,12 @@ class Forward(Protocol):
     def new_memory(self) -> Memory:
         """An empty one."""
 
-    def step(self, pieces: Sequence[Piece]) -> Tensor:
+    def step(self, pieces: Sequence[Piece]) -> list[Tensor]:
         """Compute pieces of different sequences. If a joint step fails, their memories are as they were.
 
         Returns:
-            float32 or the model's type [pieces that are last, vocabulary], in their order: scores of the next token.
+            For each piece that is last, in their order: scores of the next token, [vocabulary], in float32 or the
+            model's type.
         """
 
 
@@ -82,11 +83,10 @@ class TransformersForward:
         return LayerCaches(self._model.config)
 
     @torch.inference_mode()
-    def step(self, pieces: Sequence[Piece]) -> Tensor:
+    def step(self, pieces: Sequence[Piece]) -> list[Tensor]:
         """As Forward."""
         scores = [self._one(piece) for piece in pieces]
-        wanted = [one for one, piece in zip(scores, pieces, strict=True) if piece.is_last]
-        return torch.stack(wanted) if wanted else torch.empty(0, self.vocabulary)
+        return [one for one, piece in zip(scores, pieces, strict=True) if piece.is_last]
 
     def _one(self, piece: Piece) -> Tensor:
         device = self._model.device

@@ -49,7 +49,7 @@ class GPT2Forward:
         return KeyValues(len(self._weights.blocks), self._heads, self._width, self._window, self._attention, device)
 
     @torch.inference_mode()
-    def step(self, pieces: Sequence[Piece]) -> Tensor:
+    def step(self, pieces: Sequence[Piece]) -> list[Tensor]:
         """As Forward."""
         writing = self._writer.takes(pieces) if self._writer is not None else []
         taken = {id(piece) for piece in writing}
@@ -61,8 +61,7 @@ class GPT2Forward:
             rows |= self._by_piece(others, self._through_layers(others))
         for piece in pieces:
             piece.memory.length += len(piece.ids)
-        scores = [rows[id(piece)] for piece in pieces if piece.is_last]
-        return torch.stack(scores) if scores else torch.empty(0, self.vocabulary)
+        return [rows[id(piece)] for piece in pieces if piece.is_last]
 
     @staticmethod
     def _by_piece(pieces: Sequence[Piece], scores: Tensor) -> dict[int, Tensor]:
