@@ -16,7 +16,6 @@ import numpy as np
 from numba import carray, njit
 
 from chat_app.tile_products import (
-    LANES,
     SPAN,
     WIDE_1,
     WIDE_4,
@@ -33,8 +32,8 @@ from chat_app.tile_products import (
     product_4,
     product_8,
 )
+from chat_app.tile_shape import LANES, MOST_ROWS
 
-MOST_ROWS = 8  # Rows that one pass over a tile multiplies.
 PRODUCTS = 4  # Of a layer: queries, keys and values; what joins the heads; up; down.
 SET, ADD, GELU_TANH, RELU, SILU, QUICK_GELU = range(6)
 _compiled = njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "arcp", "nsz"})

@@ -14,7 +14,8 @@ from transformers import GPT2LMHeadModel
 
 from chat_app.errors import ModelError
 from chat_app.linear import Linear, PlainLinear
-from chat_app.tiles import HEAD_STEP, TiledLinear, Tiles
+from chat_app.tile_shape import HEAD_STEP
+from chat_app.tiles import TiledLinear, Tiles
 
 Form = Literal["shared", "packed", "8-bit"]
 COMPILED = {

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from chat_app.forward import Piece
 from chat_app.gpt2_weights import COMPILED, Weights
-from chat_app.tiles import FEW_ROWS, LANES, MOST_ROWS, Tiles
+from chat_app.tile_shape import LANES, MOST_ROWS
+from chat_app.tiles import FEW_ROWS, Tiles
 
 MOST_TOKENS = FEW_ROWS + 16  # A piece of a prompt, and the replies that are written meanwhile.
 MOST_LOOKS = 8192  # Of a prompt's tokens at those before them: with more, torch's attention is faster.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -38,8 +38,4 @@ class PlainLinear:
     @property
     def memory_bytes(self) -> int:
         """What its numbers take."""
-        return _bytes(self._weight, self._bias)
-
-
-def _bytes(*tensors: Any) -> int:
-    return sum(one.numel() * one.element_size() for one in tensors if one is not None)
+        return sum(one.numel() * one.element_size() for one in (self._weight, self._bias) if one is not None)

@@ -15,8 +15,8 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-LANES = 64  # Outputs in a tile.
-AHEAD = 4096  # Bytes: how far before its use a weight is asked for.
+from chat_app.tile_shape import AHEAD, LANES
+
 _FEATURES = get_host_cpu_features()
 SPAN = 16 if _FEATURES.get("avx512bw") else 8  # Numbers in a vector.
 _SUMS = 16 if SPAN == 16 else 8  # Vectors that are added up at a time; there are twice as many registers.
@@ -24,6 +24,7 @@ _PAIRS_INSTRUCTION = "llvm.x86.avx512.pmaddw.d.512" if SPAN == 16 else "llvm.x86
 if not _FEATURES.get("avx2"):
     _PAIRS_INSTRUCTION = ""  # The compiler finds a way.
 _FLOAT, _BYTE, _SHORT, _INT, _LONG = ir.FloatType(), ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.IntType(64)
+_FLOATS, _INTS = ir.VectorType(_FLOAT, SPAN), ir.VectorType(_INT, SPAN)
 
 
 def _product_of(rows: int, vectors: int) -> Any:
@@ -71,7 +72,7 @@ def _product_of(rows: int, vectors: int) -> Any:
             for row, done in enumerate(sums):
                 for vector, one in enumerate(done):
                     offset = builder.add(builder.mul(out_bytes, _LONG(row)), _LONG(vector * SPAN * 4))
-                    place = builder.inttoptr(builder.add(out, offset), code.floats.as_pointer())
+                    place = builder.inttoptr(builder.add(out, offset), _FLOATS.as_pointer())
                     builder.store(code.result(one), place).align = 4
             return context.get_dummy_value()
 
@@ -89,7 +90,6 @@ class _Pair:
 
     def __init__(self, builder: Any):
         self._builder = builder
-        self.floats, self._ints = ir.VectorType(_FLOAT, SPAN), ir.VectorType(_INT, SPAN)
 
     def ask(self, address: Any) -> None:
         """Let the memory bring what stands there."""
@@ -109,13 +109,7 @@ class _Pair:
         """The numbers at even places of a vector, and those at odd ones."""
         undefined = ir.Constant(vector.type, ir.Undefined)
         places = [[2 * at + odd for at in range(SPAN)] for odd in range(2)]
-        return [self._builder.shuffle_vector(vector, undefined, ir.Constant(self._ints, one)) for one in places]
-
-    def _spread(self, value: Any) -> Any:
-        """A number at every place of a vector."""
-        undefined = ir.Constant(ir.VectorType(value.type, SPAN), ir.Undefined)
-        single = self._builder.insert_element(undefined, value, _INT(0))
-        return self._builder.shuffle_vector(single, undefined, ir.Constant(self._ints, [0] * SPAN))
+        return [self._builder.shuffle_vector(vector, undefined, ir.Constant(_INTS, one)) for one in places]
 
 
 class _WholePair(_Pair):
@@ -125,7 +119,7 @@ class _WholePair(_Pair):
 
     def __init__(self, builder: Any):
         super().__init__(builder)
-        self.sum = self._ints
+        self.sum = _INTS
         self._shorts = ir.VectorType(_SHORT, 2 * SPAN)
 
     def weights(self, address: Any) -> Any:
@@ -134,21 +128,21 @@ class _WholePair(_Pair):
 
     def inputs(self, address: Any) -> Any:
         """The pair, for each output."""
-        return self._builder.bitcast(self._spread(self._load(address, _INT)), self._shorts)
+        return self._builder.bitcast(_spread(self._builder, self._load(address, _INT)), self._shorts)
 
     def added(self, total: Any, weights: Any, inputs: Any) -> Any:
         """The sum with the pair's products."""
         if _PAIRS_INSTRUCTION:
-            signature = ir.FunctionType(self._ints, [self._shorts] * 2)
+            signature = ir.FunctionType(_INTS, [self._shorts] * 2)
             return self._builder.add(total, self._call(_PAIRS_INSTRUCTION, signature, weights, inputs))
         for one, other in zip(self._halves(weights), self._halves(inputs), strict=True):
-            product = self._builder.mul(*(self._builder.sext(half, self._ints) for half in (one, other)))
+            product = self._builder.mul(*(self._builder.sext(half, _INTS) for half in (one, other)))
             total = self._builder.add(total, product)
         return total
 
     def result(self, total: Any) -> Any:
         """The sum as float32."""
-        return self._builder.sitofp(total, self.floats)
+        return self._builder.sitofp(total, _FLOATS)
 
 
 class _FloatPair(_Pair):
@@ -158,18 +152,20 @@ class _FloatPair(_Pair):
 
     def __init__(self, builder: Any):
         super().__init__(builder)
-        self.sum = self.floats
+        self.sum = _FLOATS
 
     def weights(self, address: Any) -> Any:
         """The weights of the first input, and of the second; both stand in one number of 32 bits for each output."""
-        both = self._load(address, self._ints)
-        upper = self._builder.and_(both, ir.Constant(self._ints, [-65536] * SPAN))
-        lower = self._builder.shl(both, ir.Constant(self._ints, [16] * SPAN))
-        return [self._builder.bitcast(one, self.floats) for one in (lower, upper)]
+        both = self._load(address, _INTS)
+        upper = self._builder.and_(both, ir.Constant(_INTS, [-65536] * SPAN))
+        lower = self._builder.shl(both, ir.Constant(_INTS, [16] * SPAN))
+        return [self._builder.bitcast(one, _FLOATS) for one in (lower, upper)]
 
     def inputs(self, address: Any) -> Any:
         """The first input for each output, and the second."""
-        return [self._spread(self._load(self._builder.add(address, _LONG(place)), _FLOAT)) for place in (0, 4)]
+        return [
+            _spread(self._builder, self._load(self._builder.add(address, _LONG(place)), _FLOAT)) for place in (0, 4)
+        ]
 
     def added(self, total: Any, weights: Any, inputs: Any) -> Any:
         """The sum with the pair's products."""
@@ -189,11 +185,17 @@ product_4, product_8 = _product_of(4, WIDE_4 // SPAN), _product_of(8, WIDE_8 // 
 
 def _upper(builder: Any, address: Any) -> Any:
     """SPAN numbers of bfloat16 at an address, as float32."""
-    ints = ir.VectorType(_INT, SPAN)
     number = builder.load(builder.inttoptr(address, ir.VectorType(_SHORT, SPAN).as_pointer()))
     number.align = 2
-    wide = builder.shl(builder.zext(number, ints), ir.Constant(ints, [16] * SPAN))
-    return builder.bitcast(wide, ir.VectorType(_FLOAT, SPAN))
+    wide = builder.shl(builder.zext(number, _INTS), ir.Constant(_INTS, [16] * SPAN))
+    return builder.bitcast(wide, _FLOATS)
+
+
+def _spread(builder: Any, value: Any) -> Any:
+    """A number at every place of a vector."""
+    undefined = ir.Constant(ir.VectorType(value.type, SPAN), ir.Undefined)
+    single = builder.insert_element(undefined, value, _INT(0))
+    return builder.shuffle_vector(single, undefined, ir.Constant(_INTS, [0] * SPAN))
 
 
 @intrinsic
@@ -202,15 +204,14 @@ def dot(_context: Any, query: Any, key: Any, width: Any) -> Any:
 
     def write(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
         query, key, width = arguments
-        floats = ir.VectorType(_FLOAT, SPAN)
-        total = cgutils.alloca_once_value(builder, ir.Constant(floats, None))
+        total = cgutils.alloca_once_value(builder, ir.Constant(_FLOATS, None))
         with cgutils.for_range(builder, builder.udiv(width, _LONG(SPAN))) as loop:
-            place = builder.inttoptr(builder.add(query, builder.mul(loop.index, _LONG(4 * SPAN))), floats.as_pointer())
+            place = builder.inttoptr(builder.add(query, builder.mul(loop.index, _LONG(4 * SPAN))), _FLOATS.as_pointer())
             one = builder.load(place)
             one.align = 4
             other = _upper(builder, builder.add(key, builder.mul(loop.index, _LONG(2 * SPAN))))
             builder.store(_fused(builder, one, other, builder.load(total)), total)
-        signature = ir.FunctionType(_FLOAT, [_FLOAT, floats])
+        signature = ir.FunctionType(_FLOAT, [_FLOAT, _FLOATS])
         summed = cgutils.get_or_insert_function(builder.module, signature, f"llvm.vector.reduce.fadd.v{SPAN}f32")
         return builder.call(summed, [_FLOAT(0), builder.load(total)], fastmath=["reassoc"])
 
@@ -223,24 +224,20 @@ def mix(_context: Any, shares: Any, values: Any, row_bytes: Any, count: Any, out
 
     def write(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
         shares, values, row_bytes, count, out = arguments
-        floats = ir.VectorType(_FLOAT, SPAN)
-        total = cgutils.alloca_once_value(builder, ir.Constant(floats, None))
+        total = cgutils.alloca_once_value(builder, ir.Constant(_FLOATS, None))
         with cgutils.for_range(builder, count) as loop:
             place = builder.inttoptr(builder.add(shares, builder.mul(loop.index, _LONG(4))), _FLOAT.as_pointer())
-            undefined = ir.Constant(floats, ir.Undefined)
-            single = builder.insert_element(undefined, builder.load(place), _INT(0))
-            share = builder.shuffle_vector(single, undefined, ir.Constant(ir.VectorType(_INT, SPAN), [0] * SPAN))
+            share = _spread(builder, builder.load(place))
             value = _upper(builder, builder.add(values, builder.mul(loop.index, row_bytes)))
             builder.store(_fused(builder, share, value, builder.load(total)), total)
-        builder.store(builder.load(total), builder.inttoptr(out, floats.as_pointer())).align = 4
+        builder.store(builder.load(total), builder.inttoptr(out, _FLOATS.as_pointer())).align = 4
         return context.get_dummy_value()
 
     return types.void(*[types.int64] * 5), write
 
 
 def _fused(builder: Any, one: Any, other: Any, total: Any) -> Any:
-    floats = ir.VectorType(_FLOAT, SPAN)
-    signature = ir.FunctionType(floats, [floats] * 3)
+    signature = ir.FunctionType(_FLOATS, [_FLOATS] * 3)
     function = cgutils.get_or_insert_function(builder.module, signature, f"llvm.fma.v{SPAN}f32")
     return builder.call(function, [one, other, total])
 

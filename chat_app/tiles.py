@@ -22,12 +22,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from chat_app.devices import bfloat16_is_fast
+from chat_app.tile_shape import AHEAD, LANES, MOST_ROWS
 
 LOGGER = logging.getLogger(__name__)
-LANES, MOST_ROWS = 64, 8  # As in the compiled functions, which are slow to import.
-HEAD_STEP = 16  # The width of an attention head is a multiple of it.
 FEW_ROWS = 96  # Up to so many rows the compiled product is faster than laying the matrix out.
-_SPARE = 8192  # Numbers after the last weight, which may be asked for.
 _LEAST_ROOM = 4096
 _PUT_AT_ONCE = 16 * LANES
 _SMALLEST = 1e-30
@@ -57,9 +55,9 @@ def _compile(eight_bits: bool) -> Any:
 
     config: Any = numba.config
     folder = Path(__file__).parent
-    parts = (folder / "tile_products.py", folder / "decode_kernel.py")
+    parts = [folder / f"{name}.py" for name in ("tile_shape", "tile_products", "decode_kernel")]
     digest = hashlib.sha256(b"".join(one.read_bytes() for one in parts)).hexdigest()[:12]
-    if not config.CACHE_DIR:  # What is kept there must change with either file.
+    if not config.CACHE_DIR:  # What is kept there must change with each of the files.
         config.CACHE_DIR = str(_cache_folder(folder) / f"kernel-{digest}")
     from chat_app import decode_kernel
 
@@ -129,7 +127,7 @@ class Tiles:
         counts = [-(-outputs // LANES) * LANES * inputs for outputs, inputs in sizes]
         self._starts = np.cumsum([0, *counts])
         # numpy asks for large pages, with which reading all of it takes half the time.
-        self._numbers = np.empty(self._starts[-1] + _SPARE, np.int8 if eight_bits else np.uint16)
+        self._numbers = np.empty(self._starts[-1] + 2 * AHEAD, np.int8 if eight_bits else np.uint16)
         self._floats: list[Tensor] = []
         self._count = 0  # Of the floats.
         self._shape = np.zeros((len(sizes), 4), np.int64)
