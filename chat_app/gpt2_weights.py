@@ -14,15 +14,15 @@ from transformers import GPT2LMHeadModel
 
 from chat_app.errors import ModelError
 from chat_app.linear import Linear, PlainLinear
-from chat_app.tile_shape import HEAD_STEP
+from chat_app.tile_shape import GELU_TANH, HEAD_STEP, QUICK_GELU, RELU, SILU
 from chat_app.tiles import TiledLinear, Tiles
 
 Form = Literal["shared", "packed", "8-bit"]
 COMPILED = {
-    **dict.fromkeys(("gelu_new", "gelu_fast", "gelu_pytorch_tanh"), "GELU_TANH"),
-    **dict.fromkeys(("silu", "swish"), "SILU"),
-    "relu": "RELU",
-    "quick_gelu": "QUICK_GELU",
+    **dict.fromkeys(("gelu_new", "gelu_fast", "gelu_pytorch_tanh"), GELU_TANH),
+    **dict.fromkeys(("silu", "swish"), SILU),
+    "relu": RELU,
+    "quick_gelu": QUICK_GELU,
 }
 """Activations that the compiled step knows, and what it calls them."""
 

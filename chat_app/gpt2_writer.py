@@ -11,10 +11,10 @@ from torch import Tensor
 
 from chat_app.forward import Piece
 from chat_app.gpt2_weights import COMPILED, Weights
-from chat_app.tile_shape import LANES, MOST_ROWS
-from chat_app.tiles import FEW_ROWS, Tiles
+from chat_app.tile_shape import MOST_ROWS, STEP
+from chat_app.tiles import Tiles, few_rows, room_for
 
-MOST_TOKENS = FEW_ROWS + 16  # A piece of a prompt, and the replies that are written meanwhile.
+MOST_TOKENS = 112  # A piece of a prompt, and the replies that are written meanwhile.
 MOST_LOOKS = 8192  # Of a prompt's tokens at those before them: with more, torch's attention is faster.
 
 
@@ -35,7 +35,9 @@ class Writer:
         places = [tiles.put_floats(norm.weight, norm.bias) for norm in (*norms, weights.last_norm)]
         self._norms = np.array(places, np.int64)
         self._scales = np.array([block.scale for block in weights.blocks], np.float32)
-        self._epsilon = np.float32(weights.last_norm.epsilon)
+        self._epsilon = weights.last_norm.epsilon
+        self._is_fast_for_many = few_rows() > MOST_TOKENS
+        self._layers = len(weights.blocks)
         self._head_width = self._width // config.n_head
         self._widest = max(max(size) for size in tiles.sizes[:-1])
 
@@ -45,8 +47,8 @@ class Writer:
         return self._tiles.compiled is not None
 
     def takes(self, pieces: Sequence[Piece]) -> list[Piece]:
-        """Those of these pieces that are best computed together here: where replies are written, so that their weights
-        are read anyway, pieces of prompts too as far as there is room."""
+        """Those of these pieces that are best computed together here: what replies are written with, and pieces of
+        prompts as far as there is room, if weights are read anyway for replies or products of many rows are fast."""
         if not self.is_ready:
             return []
         taken = [piece for piece in pieces if len(piece.ids) == 1]
@@ -54,7 +56,12 @@ class Writer:
         for piece in pieces:
             count = len(piece.ids)
             looks = count * (piece.memory.length + count)
-            if taken and count > 1 and tokens + count <= MOST_TOKENS and looks <= MOST_LOOKS:
+            if (
+                (taken or self._is_fast_for_many)
+                and count > 1
+                and tokens + count <= MOST_TOKENS
+                and looks <= MOST_LOOKS
+            ):
                 taken.append(piece)
                 tokens += count
         return taken
@@ -67,18 +74,20 @@ class Writer:
             hidden: float32 [tokens, width]: what goes into the first layer; changed.
         """
         compiled = self._tiles.compiled
-        model = compiled.Model(
-            self._norms, self._scales, self._epsilon, self._head_width, getattr(compiled, self._activation)
-        )
+        assert compiled is not None, "asked for by is_ready"
         memories = np.array([row for piece in pieces for row in piece.memory.places(len(piece.ids))], np.int64)
         ends = np.cumsum([len(piece.ids) for piece in pieces]) - 1
         wanted = ends[[piece.is_last for piece in pieces]]
         scores = torch.empty(len(wanted), self._vocabulary)
+        call = self._tiles.call(STEP, rows=len(memories), width=self._width, results=len(wanted))
+        call["source"], call["target"] = hidden.data_ptr(), scores.data_ptr()
+        call["places"], call["wanted"] = memories.ctypes.data, wanted.ctypes.data
+        call["norms"], call["scales"], call["layers"] = self._norms.ctypes.data, self._scales.ctypes.data, self._layers
+        call["epsilon"], call["head_width"], call["activation"] = self._epsilon, self._head_width, self._activation
         rows = -(-len(memories) // MOST_ROWS) * MOST_ROWS
-        # For one thread: a tile's results, a row's scale, the rows as whole numbers, and normed; for all: the rows
-        # between products. The attention of a row to the whole window stands where the first of these do.
-        own = MOST_ROWS * LANES + rows * (1 + self._widest + self._width)
-        room = max(own, rows * (4 * self._width + self._widest), self._window + rows * self._width)
-        arguments = (self._tiles.matrices(compiled), model, hidden.numpy(), memories, wanted, scores.numpy())
-        self._tiles.crew.run(compiled, compiled.step, *arguments, room=room)
+        # Besides what a product needs: for one thread the rows normed, for all the rows between products. The attention
+        # of a row to the whole window stands where a product's needs do.
+        most = rows * (4 * self._width + self._widest)
+        room = max(room_for(rows, self._widest), self._window) + most
+        self._tiles.crew.run(compiled, call, room=room)
         return scores

@@ -1,91 +1,40 @@
 """What the compiled step is made of and no Python can say: products of rows with tiles of weights, written in the
 compiler's own language so that their sums stay in registers, and how threads look at one another's work.
 
-A tile has the weights of LANES outputs, for each pair of inputs LANES times two numbers. Everything here is pasted into
-the functions of `decode_kernel`.
+A tile is a table of words of 32 bits with a column for each of LANES outputs. A word has an output's weights of a few
+inputs that follow one another: four of 8 bits, or two of bfloat16. Everything here is pasted into the functions of
+`tile_kernel` and `decode_kernel`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
-from llvmlite.binding import get_host_cpu_features
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from chat_app.tile_shape import AHEAD, LANES
+from chat_app.processor import compiled_for
+from chat_app.tile_shape import AHEAD, LANES, LINE
 
-_FEATURES = get_host_cpu_features()
-SPAN = 16 if _FEATURES.get("avx512bw") else 8  # Numbers in a vector.
+_FEATURES = compiled_for().features
+SPAN = 16 if "avx512bw" in _FEATURES else 8  # Numbers in a vector.
 _SUMS = 16 if SPAN == 16 else 8  # Vectors that are added up at a time; there are twice as many registers.
 _PAIRS_INSTRUCTION = "llvm.x86.avx512.pmaddw.d.512" if SPAN == 16 else "llvm.x86.avx2.pmadd.wd"
-if not _FEATURES.get("avx2"):
+if "avx2" not in _FEATURES:
     _PAIRS_INSTRUCTION = ""  # The compiler finds a way.
-_FLOAT, _BYTE, _SHORT, _INT, _LONG = ir.FloatType(), ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.IntType(64)
-_FLOATS, _INTS = ir.VectorType(_FLOAT, SPAN), ir.VectorType(_INT, SPAN)
+FLOAT, BYTE, SHORT, INT, LONG = ir.FloatType(), ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.IntType(64)
+FLOATS, INTS = ir.VectorType(FLOAT, SPAN), ir.VectorType(INT, SPAN)
+ROW = 4 * LANES  # Bytes: a row of a tile, or of results.
 
 
-def _product_of(rows: int, vectors: int) -> Any:
-    """An intrinsic that multiplies rows with a part of a tile.
-
-    Its arguments: an array of the weights' type (int8, or uint16 for bfloat16), the addresses of the part's first
-    weight and of the first row, the bytes from row to row, how many pairs of inputs there are, and the address and the
-    bytes from row to row of the results, float32.
-    """
-
-    @intrinsic
-    def product(_context, kind, weights, first, row_bytes, pairs, out, out_bytes):
-        size = kind.dtype.bitwidth // 8
-        pair = _WholePair if size == 1 else _FloatPair
-        signature = types.void(kind, *[types.int64] * 6)
-
-        def write(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-            _, weights, first, row_bytes, pairs, out, out_bytes = arguments
-            code = pair(builder)
-            begin, loop, body = builder.block, builder.append_basic_block(), builder.append_basic_block()
-            end = builder.append_basic_block()
-            builder.branch(loop)
-            builder.position_at_end(loop)
-            at = builder.phi(_LONG)
-            at.add_incoming(_LONG(0), begin)
-            sums = [[builder.phi(code.sum) for _ in range(vectors)] for _ in range(rows)]
-            for one in (one for row in sums for one in row):
-                one.add_incoming(ir.Constant(code.sum, None), begin)
-            builder.cbranch(builder.icmp_signed("<", at, pairs), body, end)
-
-            builder.position_at_end(body)
-            here = builder.add(weights, builder.mul(at, _LONG(2 * LANES * size)))
-            for line in range(max(vectors * SPAN * 2 * size // 64, 1)):
-                code.ask(builder.add(here, _LONG(AHEAD + 64 * line)))
-            factors = [code.weights(builder.add(here, _LONG(vector * SPAN * 2 * size))) for vector in range(vectors)]
-            for row, old in enumerate(sums):
-                offset = builder.add(builder.mul(row_bytes, _LONG(row)), builder.mul(at, _LONG(code.pair_bytes)))
-                values = code.inputs(builder.add(first, offset))
-                for factor, one in zip(factors, old, strict=True):
-                    one.add_incoming(code.added(one, factor, values), body)
-            at.add_incoming(builder.add(at, _LONG(1)), body)
-            builder.branch(loop)
-
-            builder.position_at_end(end)
-            for row, done in enumerate(sums):
-                for vector, one in enumerate(done):
-                    offset = builder.add(builder.mul(out_bytes, _LONG(row)), _LONG(vector * SPAN * 4))
-                    place = builder.inttoptr(builder.add(out, offset), _FLOATS.as_pointer())
-                    builder.store(code.result(one), place).align = 4
-            return context.get_dummy_value()
-
-        return signature, write
-
-    return product
-
-
-class _Pair:
-    """The code that multiplies a pair of inputs with the weights of SPAN outputs.
+class Code:
+    """Writes instructions into a function.
 
     Args:
-        builder: writes it.
+        builder: of LLVM.
     """
 
     def __init__(self, builder: Any):
@@ -93,109 +42,179 @@ class _Pair:
 
     def ask(self, address: Any) -> None:
         """Let the memory bring what stands there."""
-        signature = ir.FunctionType(ir.VoidType(), [_BYTE.as_pointer(), _INT, _INT, _INT])
-        place = self._builder.inttoptr(address, _BYTE.as_pointer())
-        self._call("llvm.prefetch.p0", signature, place, _INT(0), _INT(3), _INT(1))
+        self.call("llvm.prefetch.p0", ir.VoidType(), self.place(address), INT(0), INT(3), INT(1))
 
-    def _call(self, name: str, signature: Any, *arguments: Any) -> Any:
+    def place(self, address: Any, kind: Any = BYTE) -> Any:
+        """An address as a pointer."""
+        return self._builder.inttoptr(address, kind.as_pointer())
+
+    def call(self, name: str, kind: Any, *arguments: Any) -> Any:
+        """An instruction of the processor, by LLVM's name."""
+        signature = ir.FunctionType(kind, [one.type for one in arguments])
         return self._builder.call(cgutils.get_or_insert_function(self._builder.module, signature, name), arguments)
 
-    def _load(self, address: Any, kind: Any) -> Any:
-        value = self._builder.load(self._builder.inttoptr(address, kind.as_pointer()))
+    def load(self, address: Any, kind: Any) -> Any:
+        """What stands at an address."""
+        value = self._builder.load(self.place(address, kind))
         value.align = 4
         return value
 
-    def _halves(self, vector: Any) -> list[Any]:
-        """The numbers at even places of a vector, and those at odd ones."""
-        undefined = ir.Constant(vector.type, ir.Undefined)
-        places = [[2 * at + odd for at in range(SPAN)] for odd in range(2)]
-        return [self._builder.shuffle_vector(vector, undefined, ir.Constant(_INTS, one)) for one in places]
+    def store(self, value: Any, address: Any) -> None:
+        """Put something at an address."""
+        self._builder.store(value, self.place(address, value.type)).align = 4
+
+    def spread(self, value: Any, count: int = SPAN) -> Any:
+        """A number at every place of a vector."""
+        undefined = ir.Constant(ir.VectorType(value.type, count), ir.Undefined)
+        single = self._builder.insert_element(undefined, value, INT(0))
+        return self._builder.shuffle_vector(single, undefined, ir.Constant(ir.VectorType(INT, count), [0] * count))
+
+    def halves(self, one: Any, other: Any) -> list[Any]:
+        """The numbers at even places of two vectors, and those at odd ones."""
+        places = [[2 * at + odd for at in range(one.type.count)] for odd in range(2)]
+        masks = [ir.Constant(ir.VectorType(INT, one.type.count), half) for half in places]
+        return [self._builder.shuffle_vector(one, other, mask) for mask in masks]
 
 
-class _WholePair(_Pair):
-    """Weights of 8 bits, inputs of 16, sums of 32: whole numbers, so nothing is rounded."""
+class _WholeWord(Code):
+    """Weights of 8 bits, inputs of 16, sums of 32: whole numbers, so nothing is rounded. A vector has two sums for each
+    output, of the first two inputs of its words and of the others."""
 
-    pair_bytes = 4
-
-    def __init__(self, builder: Any):
-        super().__init__(builder)
-        self.sum = _INTS
-        self._shorts = ir.VectorType(_SHORT, 2 * SPAN)
+    sum = INTS
+    lanes = SPAN // 2
+    fewest = 2  # Vectors; two of them give one of results.
+    _shorts = ir.VectorType(SHORT, 2 * SPAN)
 
     def weights(self, address: Any) -> Any:
-        """The weights of both inputs, one after the other for each output."""
-        return self._builder.sext(self._load(address, ir.VectorType(_BYTE, 2 * SPAN)), self._shorts)
+        """Those of `lanes` words."""
+        return self._builder.sext(self.load(address, ir.VectorType(BYTE, 2 * SPAN)), self._shorts)
 
     def inputs(self, address: Any) -> Any:
-        """The pair, for each output."""
-        return self._builder.bitcast(_spread(self._builder, self._load(address, _INT)), self._shorts)
+        """A word's, for each output."""
+        return self._builder.bitcast(self.spread(self.load(address, LONG), SPAN // 2), self._shorts)
 
     def added(self, total: Any, weights: Any, inputs: Any) -> Any:
-        """The sum with the pair's products."""
+        """The sums with the products."""
         if _PAIRS_INSTRUCTION:
-            signature = ir.FunctionType(_INTS, [self._shorts] * 2)
-            return self._builder.add(total, self._call(_PAIRS_INSTRUCTION, signature, weights, inputs))
-        for one, other in zip(self._halves(weights), self._halves(inputs), strict=True):
-            product = self._builder.mul(*(self._builder.sext(half, _INTS) for half in (one, other)))
+            return self._builder.add(total, self.call(_PAIRS_INSTRUCTION, INTS, weights, inputs))
+        undefined = ir.Constant(self._shorts, ir.Undefined)
+        halves = zip(self._evens_and_odds(weights, undefined), self._evens_and_odds(inputs, undefined), strict=True)
+        for one, other in halves:
+            product = self._builder.mul(*(self._builder.sext(half, INTS) for half in (one, other)))
             total = self._builder.add(total, product)
         return total
 
-    def result(self, total: Any) -> Any:
-        """The sum as float32."""
-        return self._builder.sitofp(total, _FLOATS)
+    def _evens_and_odds(self, vector: Any, undefined: Any) -> list[Any]:
+        places = [[2 * at + odd for at in range(SPAN)] for odd in range(2)]
+        return [self._builder.shuffle_vector(vector, undefined, ir.Constant(INTS, one)) for one in places]
+
+    def results(self, sums: list[Any]) -> list[Any]:
+        """The outputs as float32."""
+        pairs = zip(sums[::2], sums[1::2], strict=True)
+        return [self._builder.sitofp(self._builder.add(*self.halves(*pair)), FLOATS) for pair in pairs]
 
 
-class _FloatPair(_Pair):
+class _FloatWord(Code):
     """Weights in bfloat16, inputs and sums in float32."""
 
-    pair_bytes = 8
-
-    def __init__(self, builder: Any):
-        super().__init__(builder)
-        self.sum = _FLOATS
+    sum = FLOATS
+    lanes = SPAN
+    fewest = 1
 
     def weights(self, address: Any) -> Any:
-        """The weights of the first input, and of the second; both stand in one number of 32 bits for each output."""
-        both = self._load(address, _INTS)
-        upper = self._builder.and_(both, ir.Constant(_INTS, [-65536] * SPAN))
-        lower = self._builder.shl(both, ir.Constant(_INTS, [16] * SPAN))
-        return [self._builder.bitcast(one, _FLOATS) for one in (lower, upper)]
+        """The first ones of `lanes` words, and the second ones."""
+        both = self.load(address, INTS)
+        upper = self._builder.and_(both, ir.Constant(INTS, [-65536] * SPAN))
+        lower = self._builder.shl(both, ir.Constant(INTS, [16] * SPAN))
+        return [self._builder.bitcast(one, FLOATS) for one in (lower, upper)]
 
     def inputs(self, address: Any) -> Any:
-        """The first input for each output, and the second."""
-        return [
-            _spread(self._builder, self._load(self._builder.add(address, _LONG(place)), _FLOAT)) for place in (0, 4)
-        ]
+        """The first of a word for each output, and the second."""
+        places = (address, self._builder.add(address, LONG(4)))
+        return [self.spread(self.load(place, FLOAT)) for place in places]
 
     def added(self, total: Any, weights: Any, inputs: Any) -> Any:
-        """The sum with the pair's products."""
+        """The sums with the products."""
         for one, other in zip(weights, inputs, strict=True):
             total = _fused(self._builder, one, other, total)
         return total
 
-    def result(self, total: Any) -> Any:
-        """The sum."""
-        return total
+    def results(self, sums: list[Any]) -> list[Any]:
+        """The outputs."""
+        return sums
 
 
-WIDE_1, WIDE_4, WIDE_8 = (min(_SUMS // rows, 4) * SPAN for rows in (1, 4, 8))  # Lanes.
-product_1, product_2 = (_product_of(rows, WIDE_1 // SPAN) for rows in (1, 2))
-product_4, product_8 = _product_of(4, WIDE_4 // SPAN), _product_of(8, WIDE_8 // SPAN)
+def _product_of(rows: int) -> Any:
+    """An intrinsic that multiplies rows with a tile.
+
+    Its arguments: an array of the weights' type (int8, or uint16 for bfloat16), the addresses of the tile and of the
+    first row, the bytes from row to row, how many words an output has, and the address of the results, float32
+    [rows, LANES].
+    """
+
+    @intrinsic
+    def product(_context, kind, tile, first, row_bytes, words, out):
+        word = _WholeWord if kind.dtype.bitwidth == 8 else _FloatWord
+        signature = types.void(kind, *[types.int64] * 5)
+
+        def write(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+            _, tile, first, row_bytes, words, out = arguments
+            code = word(builder)
+            vectors = max(min(_SUMS // rows, LANES // code.lanes), code.fewest)
+            wide = vectors * code.lanes * 4
+            with cgutils.for_range(builder, LONG(ROW // wide)) as part:
+                left = builder.mul(part.index, LONG(wide))
+                sums = _summed(builder, code, (rows, vectors), builder.add(tile, left), first, row_bytes, words)
+                for row, done in enumerate(sums):
+                    for at, one in enumerate(code.results(done)):
+                        code.store(one, builder.add(builder.add(out, left), LONG(row * ROW + at * SPAN * 4)))
+            return context.get_dummy_value()
+
+        return signature, write
+
+    return product
+
+
+def _summed(builder: Any, code: Any, shape: tuple[int, int], tile: Any, first: Any, row_bytes: Any, words: Any) -> Any:
+    """The sums of some rows times some vectors of a tile, in registers."""
+    rows, vectors = shape
+    begin, loop, body = builder.block, builder.append_basic_block(), builder.append_basic_block()
+    end = builder.append_basic_block()
+    builder.branch(loop)
+    builder.position_at_end(loop)
+    at = builder.phi(LONG)
+    at.add_incoming(LONG(0), begin)
+    sums = [[builder.phi(code.sum) for _ in range(vectors)] for _ in range(rows)]
+    for one in (one for row in sums for one in row):
+        one.add_incoming(ir.Constant(code.sum, None), begin)
+    builder.cbranch(builder.icmp_signed("<", at, words), body, end)
+
+    builder.position_at_end(body)
+    here = builder.add(tile, builder.mul(at, LONG(ROW)))
+    wide = code.lanes * 4
+    for line in range(max(vectors * wide // LINE, 1)):
+        code.ask(builder.add(here, LONG(AHEAD + LINE * line)))
+    factors = [code.weights(builder.add(here, LONG(vector * wide))) for vector in range(vectors)]
+    for row, old in enumerate(sums):
+        offset = builder.add(builder.mul(row_bytes, LONG(row)), builder.mul(at, LONG(8)))
+        values = code.inputs(builder.add(first, offset))
+        for factor, one in zip(factors, old, strict=True):
+            one.add_incoming(code.added(one, factor, values), body)
+    at.add_incoming(builder.add(at, LONG(1)), body)
+    builder.branch(loop)
+    builder.position_at_end(end)
+    return sums
+
+
+product_1, product_2, product_4, product_8 = (_product_of(rows) for rows in (1, 2, 4, 8))
 
 
 def _upper(builder: Any, address: Any) -> Any:
     """SPAN numbers of bfloat16 at an address, as float32."""
-    number = builder.load(builder.inttoptr(address, ir.VectorType(_SHORT, SPAN).as_pointer()))
+    number = builder.load(builder.inttoptr(address, ir.VectorType(SHORT, SPAN).as_pointer()))
     number.align = 2
-    wide = builder.shl(builder.zext(number, _INTS), ir.Constant(_INTS, [16] * SPAN))
-    return builder.bitcast(wide, _FLOATS)
-
-
-def _spread(builder: Any, value: Any) -> Any:
-    """A number at every place of a vector."""
-    undefined = ir.Constant(ir.VectorType(value.type, SPAN), ir.Undefined)
-    single = builder.insert_element(undefined, value, _INT(0))
-    return builder.shuffle_vector(single, undefined, ir.Constant(_INTS, [0] * SPAN))
+    wide = builder.shl(builder.zext(number, INTS), ir.Constant(INTS, [16] * SPAN))
+    return builder.bitcast(wide, FLOATS)
 
 
 @intrinsic
@@ -204,89 +223,88 @@ def dot(_context: Any, query: Any, key: Any, width: Any) -> Any:
 
     def write(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
         query, key, width = arguments
-        total = cgutils.alloca_once_value(builder, ir.Constant(_FLOATS, None))
-        with cgutils.for_range(builder, builder.udiv(width, _LONG(SPAN))) as loop:
-            place = builder.inttoptr(builder.add(query, builder.mul(loop.index, _LONG(4 * SPAN))), _FLOATS.as_pointer())
+        total = cgutils.alloca_once_value(builder, ir.Constant(FLOATS, None))
+        with cgutils.for_range(builder, builder.udiv(width, LONG(SPAN))) as loop:
+            place = builder.inttoptr(builder.add(query, builder.mul(loop.index, LONG(4 * SPAN))), FLOATS.as_pointer())
             one = builder.load(place)
             one.align = 4
-            other = _upper(builder, builder.add(key, builder.mul(loop.index, _LONG(2 * SPAN))))
+            other = _upper(builder, builder.add(key, builder.mul(loop.index, LONG(2 * SPAN))))
             builder.store(_fused(builder, one, other, builder.load(total)), total)
-        signature = ir.FunctionType(_FLOAT, [_FLOAT, _FLOATS])
+        signature = ir.FunctionType(FLOAT, [FLOAT, FLOATS])
         summed = cgutils.get_or_insert_function(builder.module, signature, f"llvm.vector.reduce.fadd.v{SPAN}f32")
-        return builder.call(summed, [_FLOAT(0), builder.load(total)], fastmath=["reassoc"])
+        return builder.call(summed, [FLOAT(0), builder.load(total)], fastmath=["reassoc"])
 
     return types.float32(types.int64, types.int64, types.int64), write
 
 
-@intrinsic
-def mix(_context: Any, shares: Any, values: Any, row_bytes: Any, count: Any, out: Any) -> Any:
-    """Sum up SPAN numbers of `count` rows, bfloat16, each times its share, float32; all by address."""
+def _mix_of(vectors: int) -> Any:
+    """An intrinsic that sums up so many times SPAN numbers of some rows, bfloat16, each row times its share, float32.
 
-    def write(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        shares, values, row_bytes, count, out = arguments
-        total = cgutils.alloca_once_value(builder, ir.Constant(_FLOATS, None))
-        with cgutils.for_range(builder, count) as loop:
-            place = builder.inttoptr(builder.add(shares, builder.mul(loop.index, _LONG(4))), _FLOAT.as_pointer())
-            share = _spread(builder, builder.load(place))
-            value = _upper(builder, builder.add(values, builder.mul(loop.index, row_bytes)))
-            builder.store(_fused(builder, share, value, builder.load(total)), total)
-        builder.store(builder.load(total), builder.inttoptr(out, _FLOATS.as_pointer())).align = 4
-        return context.get_dummy_value()
+    Its arguments: the addresses of the shares and of the first row, the bytes from row to row, how many rows there are,
+    and the address of the sums, float32.
+    """
 
-    return types.void(*[types.int64] * 5), write
+    @intrinsic
+    def mix(_context, shares, values, row_bytes, count, out):
+        def write(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+            shares, values, row_bytes, count, out = arguments
+            code = Code(builder)
+            totals = [cgutils.alloca_once_value(builder, ir.Constant(FLOATS, None)) for _ in range(vectors)]
+            with cgutils.for_range(builder, count) as loop:
+                share = code.spread(code.load(builder.add(shares, builder.mul(loop.index, LONG(4))), FLOAT))
+                row = builder.add(values, builder.mul(loop.index, row_bytes))
+                for vector, total in enumerate(totals):
+                    value = _upper(builder, builder.add(row, LONG(2 * SPAN * vector)))
+                    builder.store(_fused(builder, share, value, builder.load(total)), total)
+            for vector, total in enumerate(totals):
+                code.store(builder.load(total), builder.add(out, LONG(4 * SPAN * vector)))
+            return context.get_dummy_value()
+
+        return types.void(*[types.int64] * 5), write
+
+    return mix
+
+
+mix_1, mix_4 = _mix_of(1), _mix_of(4)
 
 
 def _fused(builder: Any, one: Any, other: Any, total: Any) -> Any:
-    signature = ir.FunctionType(_FLOATS, [_FLOATS] * 3)
+    signature = ir.FunctionType(FLOATS, [FLOATS] * 3)
     function = cgutils.get_or_insert_function(builder.module, signature, f"llvm.fma.v{SPAN}f32")
     return builder.call(function, [one, other, total])
 
 
-@intrinsic
-def pointer(_context: Any, address: Any) -> Any:
-    """An address as a pointer."""
+def _of_one(result: Any, argument: Any, code: Callable[[Any, Any], Any]) -> Any:
+    """An intrinsic of one argument."""
 
-    def write(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        return builder.inttoptr(arguments[0], _BYTE.as_pointer())
+    @intrinsic
+    def instruction(_context, _value):
+        return result(argument), lambda _context, builder, _signature, arguments: code(builder, arguments[0])
 
-    return types.voidptr(types.int64), write
-
-
-@intrinsic
-def as_float(_context: Any, bits: Any) -> Any:
-    """The float32 with these 32 bits."""
-
-    def write(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        return builder.bitcast(arguments[0], _FLOAT)
-
-    return types.float32(types.int32), write
+    return instruction
 
 
-@intrinsic
-def as_bits(_context: Any, number: Any) -> Any:
-    """The 32 bits of a float32."""
-
-    def write(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        return builder.bitcast(arguments[0], _INT)
-
-    return types.int32(types.float32), write
+def _root(builder: Any, number: Any) -> Any:
+    return Code(builder).call("llvm.sqrt.f32", FLOAT, number)
 
 
-@intrinsic
-def arrive(_context: Any, counter: Any) -> Any:
-    """Add one to the number at an address, so that other threads see it and all that was written before."""
-
-    def write(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        return builder.atomic_rmw("add", builder.inttoptr(arguments[0], _LONG.as_pointer()), _LONG(1), "acq_rel")
-
-    return types.int64(types.int64), write
+def _arrive(builder: Any, counter: Any) -> Any:
+    return builder.atomic_rmw("add", builder.inttoptr(counter, LONG.as_pointer()), LONG(1), "acq_rel")
 
 
-@intrinsic
-def look(_context: Any, counter: Any) -> Any:
-    """The number at an address, as other threads left it."""
+def _look(builder: Any, counter: Any) -> Any:
+    return builder.load_atomic(builder.inttoptr(counter, LONG.as_pointer()), "acquire", 8)
 
-    def write(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        return builder.load_atomic(builder.inttoptr(arguments[0], _LONG.as_pointer()), "acquire", 8)
 
-    return types.int64(types.int64), write
+pointer = _of_one(types.voidptr, types.int64, lambda builder, address: builder.inttoptr(address, BYTE.as_pointer()))
+"""An address as a pointer."""
+as_float = _of_one(types.float32, types.int32, lambda builder, bits: builder.bitcast(bits, FLOAT))
+"""The float32 with these 32 bits."""
+as_bits = _of_one(types.int32, types.float32, lambda builder, number: builder.bitcast(number, INT))
+"""The 32 bits of a float32."""
+root = _of_one(types.float32, types.float32, _root)
+"""The square root of a number above 0."""
+arrive = _of_one(types.int64, types.int64, _arrive)
+"""Add one to the number at an address, so that other threads see it and all that was written before."""
+look = _of_one(types.int64, types.int64, _look)
+"""The number at an address, as other threads left it."""

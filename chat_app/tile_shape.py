@@ -1,6 +1,61 @@
-"""How weights lie in tiles. What lays them out, what asks for room, and what is compiled must agree on it."""
+"""How weights lie in tiles, and what is handed to the compiled functions that read them.
 
+What lays weights out, what asks for room, and what is compiled must agree on both.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+LINE = 64  # Bytes that the memory hands over at once. Tiles and rooms begin with a line.
 LANES = 64  # Outputs in a tile.
+DEPTH = 64  # The inputs of a tile are a multiple of it; those that a matrix lacks weigh nothing.
 MOST_ROWS = 8  # Rows that one pass over a tile multiplies; rooms for rows are a multiple of it.
 HEAD_STEP = 16  # The width of an attention head is a multiple of it.
 AHEAD = 4096  # Bytes: how far before its use a weight is asked for, so many more may be asked for at the end.
+SMALLEST = 1e-30  # The largest number of an output's weights is taken to be at least so large.
+
+SET, ADD, GELU_TANH, RELU, SILU, QUICK_GELU = range(6)  # What becomes of the results of a product.
+STEP, MULTIPLY, UNPACK, PACK = range(4)  # Tasks.
+_ADDRESSES = (
+    "counter",
+    "work",
+    "numbers",
+    "shape",
+    "floats",
+    "norms",
+    "scales",
+    "source",
+    "target",
+    "places",
+    "wanted",
+)
+_COUNTS = (
+    *("task", "threads", "words", "size", "matrices", "layers", "head_width", "activation"),
+    *("number", "rows", "width", "row_step", "column_step", "results"),
+)
+CALL = np.dtype([*((name, np.int64) for name in (*_ADDRESSES, *_COUNTS)), ("epsilon", np.float64)])
+"""A task. Addresses:
+    counter: of an int64 that is 0. work: of float32 [threads + 1, words], room.
+    numbers: of the weights, `size` of them, int8 or uint16 (bfloat16).
+    shape: of int64 [matrices, 4], of each where its tiles start, its inputs, its outputs, and where its scales and
+        after them its biases stand among the floats.
+    floats: of float32.
+    STEP
+        norms: of int64 [2 * layers + 1]: where the factors and after them the biases of each norm stand.
+        scales: of float32 [layers]: what products of queries and keys are multiplied by.
+        source: of float32 [rows, width]: what goes into the first layer; changed. Tokens of one sequence stand in
+            their order.
+        places: of int64 [rows, 3]: the address of each row's keys and values, bfloat16 [layers, 2, heads, room, head
+            width]; their room; and how many tokens come before the row's.
+        wanted: of int64 [results]: the rows after which the next token is asked for.
+        target: of float32 [results, vocabulary], filled.
+    MULTIPLY, with the matrix `number`
+        source: of float32 [rows up to a multiple of MOST_ROWS, inputs]. target: of float32 [rows, outputs], filled.
+    UNPACK, the matrix `number`
+        target: of uint16 (bfloat16) [inputs, outputs up to a multiple of LANES], filled; whole numbers stay what they
+            are.
+    PACK, the matrix `number`
+        source: of float32 [inputs, outputs] with `row_step` and `column_step` numbers from one to the next; its tiles
+            and scales are filled.
+"""

@@ -1,19 +1,13 @@
-"""A model's weights in tiles, as the compiled step reads them, and how to multiply with them.
+"""A model's weights in tiles, as the compiled functions read them, and how to multiply with them.
 
-Where several rows are multiplied at once, a matrix is laid out plainly first and goes through torch: for many rows
-nothing is faster. Knows no model.
+Where many rows are multiplied at once, a matrix is laid out plainly first and goes through torch: for those nothing is
+faster, unless the processor has a unit for products of matrices. Knows no model.
 """
 
 from __future__ import annotations
 
-import hashlib
-import logging
-import os
-import threading
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from functools import cache
-from pathlib import Path
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -22,92 +16,36 @@ from torch import Tensor
 from torch.nn import functional
 
 from chat_app.devices import bfloat16_is_fast
-from chat_app.tile_shape import AHEAD, LANES, MOST_ROWS
+from chat_app.machine_code import Code, kernel
+from chat_app.processor import this_processor
+from chat_app.tile_shape import AHEAD, CALL, DEPTH, LANES, LINE, MOST_ROWS, MULTIPLY, PACK, SMALLEST, UNPACK
 
-LOGGER = logging.getLogger(__name__)
-FEW_ROWS = 96  # Up to so many rows the compiled product is faster than laying the matrix out.
-_LEAST_ROOM = 4096
+_FEW_ROWS, _FEW_ROWS_OF_A_UNIT = 96, 4096
+_LEAST_ROOM = 8192
 _PUT_AT_ONCE = 16 * LANES
-_SMALLEST = 1e-30
-
-
-@cache
-def kernel(eight_bits: bool) -> Future[Any]:
-    """The compiled functions for one kind of weights: at once where they were compiled before, else after seconds.
-
-    They are compiled in a thread of their own; until then, and where that fails, torch does their work.
-    """
-    compiled: Future[Any] = Future()
-
-    def work() -> None:
-        try:
-            compiled.set_result(_compile(eight_bits))
-        except Exception as error:  # The thread's edge. Chatting goes on without.
-            LOGGER.warning("the fast way to compute replies cannot be used here", exc_info=True)
-            compiled.set_exception(error)
-
-    threading.Thread(target=work, name="compiler", daemon=True).start()
-    return compiled
-
-
-def _compile(eight_bits: bool) -> Any:
-    import numba
-
-    config: Any = numba.config
-    folder = Path(__file__).parent
-    parts = [folder / f"{name}.py" for name in ("tile_shape", "tile_products", "decode_kernel")]
-    digest = hashlib.sha256(b"".join(one.read_bytes() for one in parts)).hexdigest()[:12]
-    if not config.CACHE_DIR:  # What is kept there must change with each of the files.
-        config.CACHE_DIR = str(_cache_folder(folder) / f"kernel-{digest}")
-    from chat_app import decode_kernel
-
-    _rehearse(decode_kernel, eight_bits)
-    return decode_kernel
-
-
-def _cache_folder(package: Path) -> Path:
-    """Beside the package where that can be written to, as for its own compiled files; else where the user's are."""
-    import platformdirs
-
-    beside = package / "__pycache__"
-    return beside if os.access(beside, os.W_OK) else Path(platformdirs.user_cache_dir("chat_app"))
-
-
-def _rehearse(compiled: Any, eight_bits: bool) -> None:
-    """Call every function once, with arrays of the kinds that it will be called with."""
-    ready: Future[Any] = Future()
-    ready.set_result(compiled)
-    tiles = Tiles([(192, 64), *[(64, 64)] * 4], eight_bits, ready)
-    for number, (outputs, inputs) in enumerate(tiles.sizes):
-        tiles.put(number, torch.zeros(inputs, outputs), None)
-    norms = np.full(3, tiles.put_floats(torch.zeros(128)), np.int64)
-    model = compiled.Model(norms, np.ones(1, np.float32), np.float32(1e-5), 64, compiled.GELU_TANH)
-    memory = torch.zeros(1, 2, 1, 8, 64, dtype=torch.bfloat16)
-    hidden, scores = np.zeros((1, 64), np.float32), np.zeros((1, 64), np.float32)
-    places, wanted = np.array([[memory.data_ptr(), 8, 0]], np.int64), np.zeros(1, np.int64)
-    tiles.crew.run(compiled, compiled.step, tiles.matrices(compiled), model, hidden, places, wanted, scores)
-    for rows in (1, FEW_ROWS + 1):  # Multiplied, and laid out.
-        tiles.multiplied(1, torch.zeros(rows, 64))
 
 
 class Crew:
-    """Threads that run a compiled function together; one of them is the caller's."""
+    """Threads that do a task together; one of them is the caller's."""
 
     def __init__(self) -> None:
         self._counter = np.zeros(1, np.int64)
-        self._work = np.empty((2, _LEAST_ROOM), np.float32)
+        self._work = _room(2 * _LEAST_ROOM, np.float32).reshape(2, -1)
         self._pool = ThreadPoolExecutor(256, thread_name_prefix="crew")  # Starts as many as there is work for.
 
-    def run(self, compiled: Any, function: Callable[..., None], *arguments: Any, room: int = _LEAST_ROOM) -> None:
-        """Run it in as many threads as torch may use now, with room for so many float32 for each."""
+    def run(self, code: Code, call: Any, room: int = _LEAST_ROOM) -> None:
+        """Do it in as many threads as torch may use now, with room for so many float32 for each."""
         threads = torch.get_num_threads()
         rows, words = self._work.shape
         if rows <= threads or words < room:
-            self._work = np.empty((max(threads + 1, rows), max(room, words)), np.float32)
+            rows, words = max(threads + 1, rows), _up(max(room, words), LINE // 4)
+            self._work = _room(rows * words, np.float32).reshape(rows, words)
         self._counter[0] = 0
-        crew = compiled.Crew(threads, self._counter.ctypes.data, self._work[: threads + 1])
-        others = [self._pool.submit(function, me, crew, *arguments) for me in range(1, threads)]
-        function(0, crew, *arguments)
+        call["threads"], call["counter"] = threads, self._counter.ctypes.data
+        call["work"], call["words"] = self._work.ctypes.data, self._work.shape[1]
+        address = call.ctypes.data
+        others = [self._pool.submit(code, me, address) for me in range(1, threads)]
+        code(0, address)
         for one in others:
             one.result()
 
@@ -118,16 +56,16 @@ class Tiles:
     Args:
         sizes: outputs and inputs of each; inputs are even.
         eight_bits: whole numbers from -127 to 127 with a scale for each output; else bfloat16.
-        compiled: where the compiled functions will be; default `kernel`.
+        compiled: where the compiled function will be; default `kernel`.
     """
 
     def __init__(self, sizes: Sequence[tuple[int, int]], eight_bits: bool, compiled: Any = None):
         self._kernel = compiled or kernel(eight_bits)
         self.sizes, self._eight_bits = tuple(sizes), eight_bits
-        counts = [-(-outputs // LANES) * LANES * inputs for outputs, inputs in sizes]
+        counts = [_up(outputs, LANES) * _up(inputs, DEPTH) for outputs, inputs in sizes]
         self._starts = np.cumsum([0, *counts])
-        # numpy asks for large pages, with which reading all of it takes half the time.
-        self._numbers = np.empty(self._starts[-1] + 2 * AHEAD, np.int8 if eight_bits else np.uint16)
+        self._numbers = _room(int(self._starts[-1]) + 2 * AHEAD, np.int8 if eight_bits else np.uint16)
+        self._word = 4 if eight_bits else 2  # Weights in 32 bits.
         self._floats: list[Tensor] = []
         self._count = 0  # Of the floats.
         self._shape = np.zeros((len(sizes), 4), np.int64)
@@ -136,8 +74,8 @@ class Tiles:
         self.crew = Crew()
 
     @property
-    def compiled(self) -> Any:
-        """The compiled functions, or None while there are none."""
+    def compiled(self) -> Code | None:
+        """The compiled function, or None while there is none."""
         return self._kernel.result() if self._kernel.done() and self._kernel.exception() is None else None
 
     @property
@@ -147,20 +85,32 @@ class Tiles:
 
     def put(self, number: int, weight: Tensor, bias: Tensor | None) -> None:
         """Lay a matrix, [in, out], out in its place."""
-        (outputs, inputs), start = self.sizes[number], self._starts[number]
-        bits, pair = (8, torch.int16) if self._eight_bits else (16, torch.int32)
-        target = self._of(number).view(pair).view(-1, inputs // 2, LANES)
+        (outputs, inputs), compiled = self.sizes[number], self.compiled
         scales = torch.empty(outputs)
+        self._shape[number] = (self._starts[number], inputs, outputs, 0)
+        if compiled is not None:
+            given = weight.detach().float()
+            call = self.call(PACK, number=number, source=given.data_ptr())
+            call["row_step"], call["column_step"], call["floats"] = *given.stride(), scales.data_ptr()
+            self.crew.run(compiled, call)
+        else:
+            self._put_by_torch(number, weight.detach(), scales)
+        self._shape[number, 3] = self.put_floats(scales, torch.zeros(outputs) if bias is None else bias)
+
+    def _put_by_torch(self, number: int, weight: Tensor, scales: Tensor) -> None:
+        """Lay a matrix out, and fill its scales."""
+        outputs, inputs = self.sizes[number]
+        bits, word = 32 // self._word, self._word
+        target = self._of(number).view(torch.int32).view(-1, _up(inputs, DEPTH) // word, LANES)
         for left in range(0, outputs, _PUT_AT_ONCE):  # What lies between fits the processor's cache.
             part = weight[:, left : left + _PUT_AT_ONCE]
             laid, scales[left : left + _PUT_AT_ONCE] = quantized(part) if self._eight_bits else sixteen_bits(part)
-            # Both numbers of a pair of inputs as one, so that they are moved together.
-            words = laid[1::2].to(pair).bitwise_left_shift_(bits).bitwise_or_(laid[::2].to(pair) & (2**bits - 1))
-            words = functional.pad(words, (0, -words.shape[1] % LANES)) if words.shape[1] % LANES else words
-            tiles = words.view(inputs // 2, -1, LANES).transpose(0, 1)
+            laid = functional.pad(laid, (0, -laid.shape[1] % LANES, 0, -inputs % DEPTH)).int()
+            words = laid[::word] & (2**bits - 1)
+            for at in range(1, word):
+                words |= (laid[at::word] & (2**bits - 1)) << bits * at
+            tiles = words.view(len(words), -1, LANES).transpose(0, 1)
             target[left // LANES :][: len(tiles)].copy_(tiles)
-        floats = self.put_floats(scales, torch.zeros(outputs) if bias is None else bias)
-        self._shape[number] = (start, inputs, outputs, floats)
 
     def put_floats(self, *numbers: Tensor) -> int:
         """Keep other numbers of the model, one after the other. Gives the place of the first."""
@@ -171,54 +121,87 @@ class Tiles:
 
     @property
     def _all_floats(self) -> Tensor:
-        if len(self._floats) > 1:
-            self._floats = [torch.cat(self._floats)]
+        if len(self._floats) != 1:
+            self._floats = [torch.cat(self._floats)] if self._floats else [torch.empty(0)]
         return self._floats[0]
 
-    def matrices(self, compiled: Any) -> Any:
-        """All of it, as the compiled functions take it."""
-        return compiled.Matrices(self._numbers, self._shape, self._all_floats.numpy())
+    def call(self, task: int, **fields: int) -> Any:
+        """A task with these weights, as the compiled function takes it: a `CALL`."""
+        call = np.zeros(1, CALL)
+        call["task"], call["matrices"], call["size"] = task, len(self.sizes), len(self._numbers)
+        call["numbers"], call["shape"] = self._numbers.ctypes.data, self._shape.ctypes.data
+        for name, value in fields.items():
+            call[name] = value
+        if task != PACK:
+            call["floats"] = self._all_floats.data_ptr()
+        return call
 
     def multiplied(self, number: int, rows: Tensor) -> Tensor:
         """Rows, [n, in], times a matrix, plus its bias: float32 [n, out]."""
         compiled = self.compiled
         outputs, inputs = self.sizes[number]
-        if compiled is not None and len(rows) <= FEW_ROWS:
-            given = np.zeros((-(-len(rows) // MOST_ROWS) * MOST_ROWS, inputs), np.float32)
-            given[: len(rows)] = rows.float().numpy()
+        if compiled is not None and len(rows) <= few_rows():
+            given = torch.zeros(_up(len(rows), MOST_ROWS), inputs)
+            given[: len(rows)] = rows
             result = torch.empty(len(rows), outputs)
-            room = _LEAST_ROOM + given.size
-            self.crew.run(
-                compiled, compiled.multiply, self.matrices(compiled), number, given, result.numpy(), room=room
-            )
+            call = self.call(MULTIPLY, number=number, rows=len(rows), source=given.data_ptr())
+            call["target"] = result.data_ptr()
+            self.crew.run(compiled, call, room=room_for(len(rows), inputs))
             return result
         fast = torch.bfloat16 if bfloat16_is_fast() else torch.float32
         product = rows.to(fast) @ self._plain(compiled, number).to(fast)
         scales, bias = self._all_floats[self._shape[number, 3] :][: 2 * outputs].view(2, outputs)
         return torch.addcmul(bias, product[:, :outputs], scales)
 
-    def _plain(self, compiled: Any, number: int) -> Tensor:
+    def _plain(self, compiled: Code | None, number: int) -> Tensor:
         """A matrix as bfloat16 [in, out up to a multiple of LANES]. It holds until the next is asked for."""
         numbers, inputs = self._of(number), self.sizes[number][1]
         if compiled is None:
             if (known := self._kept.get(number)) is not None:
                 return known
             numbers = numbers if self._eight_bits else numbers.view(torch.bfloat16)
-            tiles = numbers.view(-1, inputs // 2, LANES, 2)
-            plain = tiles.permute(1, 3, 0, 2).to(torch.bfloat16).reshape(inputs, -1)
+            tiles = numbers.view(-1, _up(inputs, DEPTH) // self._word, LANES, self._word)
+            plain = tiles.permute(1, 3, 0, 2).to(torch.bfloat16).reshape(_up(inputs, DEPTH), -1)[:inputs]
             if self._kernel.done():  # It will never be there: memory is spent so that replies do not crawl.
                 self._kept[number] = plain
             return plain
         if len(self._plainly) < len(numbers):
             self._plainly = torch.empty(len(numbers), dtype=torch.bfloat16)
-        target = self._plainly[: len(numbers)].view(inputs, -1)
-        self.crew.run(compiled, compiled.unpack, self.matrices(compiled), number, target.view(torch.uint16).numpy())
+        target = self._plainly[: inputs * (len(numbers) // _up(inputs, DEPTH))].view(inputs, -1)
+        self.crew.run(compiled, self.call(UNPACK, number=number, target=target.data_ptr()))
         return target
 
     def _of(self, number: int) -> Tensor:
         """The tiles of a matrix, as one row of whole numbers."""
         span = self._numbers[self._starts[number] : self._starts[number + 1]]
         return torch.from_numpy(span.view(f"i{span.itemsize}"))
+
+
+def few_rows() -> int:
+    """Up to so many rows the compiled product is faster than laying the matrix out."""
+    return _FEW_ROWS_OF_A_UNIT if this_processor().has_matrix_unit else _FEW_ROWS
+
+
+def room_for(rows: int, inputs: int) -> int:
+    """Float32 numbers: the most that is needed to multiply rows with a matrix of so many inputs, or fewer."""
+    # The results of a tile, the end of a row, a factor for each row, and rows in the form that suits the processor.
+    return 4 * MOST_ROWS * LANES + DEPTH + _up(rows, 16) + _up(rows, MOST_ROWS) * _up(inputs, DEPTH)
+
+
+def _room(count: int, kind: Any) -> Any:
+    """So many numbers of a kind, uninitialized, where a line of the memory begins.
+
+    numpy asks for large pages, with which reading all of it takes half the time.
+    """
+    size = np.dtype(kind).itemsize
+    whole = np.empty(count * size + LINE, np.uint8)
+    first = -whole.ctypes.data % LINE
+    return whole[first : first + count * size].view(kind)
+
+
+def _up(number: int, step: int) -> int:
+    """The next multiple of a step."""
+    return -(-number // step) * step
 
 
 class TiledLinear:
@@ -243,7 +226,7 @@ def quantized(weight: Tensor) -> tuple[Tensor, Tensor]:
     """Whole numbers from -127 to 127 (int8 [in, out]) and scales (float32 [out]) whose product is nearly `weight`."""
     weight = weight.float()
     low, high = torch.aminmax(weight, dim=0)
-    scales = torch.maximum(high, -low).clamp_min_(_SMALLEST).div_(127)
+    scales = torch.maximum(high, -low).clamp_min_(SMALLEST).mul_(1 / 127)
     return (weight * (1 / scales)).round_().to(torch.int8), scales
 
 

@@ -16,7 +16,8 @@ from chat_app.errors import ModelError
 from chat_app.forward import Piece, TransformersForward, tensor_bytes
 from chat_app.gpt2_forward import GPT2Forward
 from chat_app.gpt2_weights import COMPILED, can_be_tiled, is_plain_gpt2
-from chat_app.tiles import Tiles, kernel
+from chat_app.machine_code import kernel
+from chat_app.tiles import Tiles
 from tests.test_engine import expected, ids_of, request
 
 VARIANTS: dict[str, dict[str, Any]] = {

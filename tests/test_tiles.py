@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+import platform
 from concurrent.futures import Future
 from typing import Any
 
 import pytest
 import torch
 
-from chat_app.tiles import FEW_ROWS, TiledLinear, Tiles, kernel, quantized
+from chat_app.machine_code import Code, compile_apart, kernel, load
+from chat_app.processor import Processor, this_processor
+from chat_app.tiles import TiledLinear, Tiles, few_rows, quantized
 
 SIZES = [(200, 160), (64, 96), (130, 160)]  # The last tile of two of them is not full.
-COUNTS = [1, 2, 3, 4, 5, 8, 9, FEW_ROWS, FEW_ROWS + 1, 100]
+FEW_ROWS = 96
+COUNTS = [1, 2, 3, 4, 5, 8, 9, 15, 16, 17, FEW_ROWS, FEW_ROWS + 1, 100]
 
 
 def numbers(seed: int, *shape: int) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def filled(eight_bits: bool, compiled: bool) -> Tiles:
+def filled(eight_bits: bool, compiled: bool, code: Code | None = None) -> Tiles:
     """Tiles with every matrix of SIZES."""
     ready: Future[Any] = Future()
     if compiled:
-        ready.set_result(kernel(eight_bits).result())
+        ready.set_result(code or kernel(eight_bits).result())
     tiles = Tiles(SIZES, eight_bits, ready)
     for number, (outputs, inputs) in enumerate(SIZES):
         tiles.put(number, numbers(number, inputs, outputs), numbers(9, outputs) if number else None)
@@ -50,7 +54,7 @@ def test_products_are_those_of_the_stored_weights(eight_bits, compiled, count):
         expected = rows @ stored(number, eight_bits) + bias
         result = TiledLinear(tiles, number)(rows)
         assert result.dtype == torch.float32
-        few = compiled and count <= FEW_ROWS  # Else the rows are rounded to bfloat16.
+        few = compiled and count <= few_rows()  # Else the rows are rounded to bfloat16.
         assert (result - expected).norm() / expected.norm() < (1e-4 if few else 5e-3)
 
 
@@ -104,10 +108,55 @@ def test_eight_bits_take_half_of_sixteen():
     assert filled(True, False).memory_bytes < 0.6 * filled(False, False).memory_bytes
 
 
-def test_a_processor_that_cannot_compile_leaves_the_work_to_torch(caplog, monkeypatch):
-    monkeypatch.setattr("chat_app.tiles._compile", lambda eight_bits: 1 / 0)
+@pytest.mark.parametrize("eight_bits", [True, False])
+def test_the_compiled_function_and_torch_lay_weights_out_alike(eight_bits):
+    by_code, by_torch = (filled(eight_bits, compiled) for compiled in (True, False))
+    for number in range(len(SIZES)):
+        compiled, plain = (tiles._plain(tiles.compiled, number) for tiles in (by_code, by_torch))
+        assert torch.equal(compiled, plain)
+    assert torch.equal(by_code._all_floats, by_torch._all_floats)
+
+
+def without(*parts: str) -> Processor:
+    """A processor that this one can stand in for: it lacks some of what this one has."""
+    here = this_processor()
+    gone = {one for one in here.features if one.startswith(parts)}
+    return Processor("x86-64", here.features - gone, here.lacks | gone)
+
+
+OTHERS = {
+    "a server's": without("amx"),
+    "a laptop's": without("amx", "avx512", "avxvnni"),
+    "an old one's": Processor("x86-64", frozenset({"sse2"}), frozenset({"avx", "avx2"})),
+}
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="it stands in for processors of this kind only")
+@pytest.mark.parametrize("eight_bits", [True, False])
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.long) for name in OTHERS])
+def test_code_for_other_processors_computes_the_same(name, eight_bits, tmp_path):
+    file = tmp_path / "other.o"
+    compile_apart(eight_bits, file, OTHERS[name])
+    here, there = filled(eight_bits, True), filled(eight_bits, True, load(file))
+    for number, (_, inputs) in enumerate(SIZES):
+        for count in (1, 2, 3, 5, 8, 9, 17):
+            rows = numbers(count, count, inputs)
+            one, other = here.multiplied(number, rows), there.multiplied(number, rows)
+            assert (one - other).norm() <= (2e-6 if eight_bits else 2e-5) * one.norm()
+
+
+def test_a_damaged_file_is_refused(tmp_path):
+    file = tmp_path / "kernel.o"
+    file.write_bytes(bytes(100))
+    with pytest.raises(ValueError, match="damaged"):
+        load(file)
+
+
+def test_a_processor_that_cannot_compile_leaves_the_work_to_torch(caplog, monkeypatch, tmp_path):
+    monkeypatch.setattr("chat_app.machine_code._file", lambda *_: tmp_path / "missing" / "kernel.o")
+    monkeypatch.setattr("chat_app.machine_code.sys.executable", "/no/such/python")
     failed = kernel.__wrapped__(True)
-    assert isinstance(failed.exception(), ZeroDivisionError)
+    assert isinstance(failed.exception(), OSError)
     tiles = Tiles(SIZES, True, failed)
     assert tiles.compiled is None
     assert "cannot be used here" in caplog.text

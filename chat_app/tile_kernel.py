@@ -1,0 +1,390 @@
+"""Products with weights that lie in tiles, and laying weights out so: compiled, and run by several threads together.
+
+A row's sums are added up in the same order whatever rows stand beside it. Knows matrices, no model.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import carray, njit
+
+from chat_app.matrix_unit import HAS_MATRIX_UNIT, product_in_blocks, product_in_blocks_twice, split
+from chat_app.tile_products import (
+    SPAN,
+    arrive,
+    as_bits,
+    as_float,
+    look,
+    pointer,
+    product_1,
+    product_2,
+    product_4,
+    product_8,
+)
+from chat_app.tile_shape import ADD, DEPTH, GELU_TANH, LANES, LINE, MOST_ROWS, QUICK_GELU, RELU, SET, SMALLEST
+
+_RESULTS = (
+    4 * MOST_ROWS * LANES
+)  # Numbers: room for those of two groups of rows times a tile, each with as much for itself.
+_NEAR = 16  # Inputs that are laid out together, so that what is read of a transposed matrix stays near.
+_SETTINGS: Any = {
+    "nogil": True,
+    "no_cpython_wrapper": True,
+    "no_cfunc_wrapper": True,
+    "error_model": "numpy",
+    "fastmath": {"reassoc", "contract", "arcp", "nsz"},
+}
+compiled = njit(**_SETTINGS)
+
+
+class Matrices(NamedTuple):
+    """The weights.
+
+    Attributes:
+        numbers: all tiles, int8 or uint16 (bfloat16), one after the other; AHEAD bytes more may be asked for.
+        shape: int64 [matrices, 4], of each: where its tiles start, its inputs, its outputs, and where its scales and
+            after them its biases stand among the floats.
+        floats: the address of float32 numbers.
+    """
+
+    numbers: Any
+    shape: Any
+    floats: int
+
+
+class Crew(NamedTuple):
+    """The threads that run a function together, each with its own number.
+
+    Attributes:
+        threads: how many they are.
+        counter: the address of an int64 that is 0.
+        work: float32 [threads + 1, words], room: the last row for all, the others for one thread each.
+    """
+
+    threads: int
+    counter: int
+    work: Any
+
+
+@compiled
+def meet(crew, met):
+    """Wait for the other threads. `met` counts the meetings so far; gives how many they are then."""
+    if crew.threads > 1:
+        arrive(crew.counter)
+        while look(crew.counter) < crew.threads * (met + 1):
+            pass
+    return met + 1
+
+
+@compiled
+def share_of(me, crew, rows):
+    """The rows that this thread prepares: from the first to before the last. All of them where they are few, since
+    threads that share must meet."""
+    if rows <= MOST_ROWS:
+        return 0, rows
+    return rows * me // crew.threads, rows * (me + 1) // crew.threads
+
+
+@compiled
+def floats_at(address, count):
+    """Float32 numbers in memory."""
+    return carray(pointer(address), (count,), np.float32)
+
+
+@njit(inline="always")
+def exp(number):
+    """e^number to the precision of float32, for -87 to 88. Source: Cephes, expf."""
+    number = min(max(number, np.float32(-87)), np.float32(88))
+    whole = np.floor(number * np.float32(1.44269504088896341) + np.float32(0.5))
+    rest = number - whole * np.float32(0.693359375) + whole * np.float32(2.12194440e-4)
+    series = np.float32(1.9875691500e-4)
+    series = series * rest + np.float32(1.3981999507e-3)
+    series = series * rest + np.float32(8.3334519073e-3)
+    series = series * rest + np.float32(4.1665795894e-2)
+    series = series * rest + np.float32(1.6666665459e-1)
+    series = series * rest + np.float32(5.0000001201e-1)
+    series = series * rest * rest + rest + np.float32(1)
+    return series * as_float((np.int32(whole) + np.int32(127)) << np.int32(23))
+
+
+@njit(inline="always")
+def bits_of(number):
+    """A number as bfloat16, rounded to the nearest: uint32, in the lower 16 bits."""
+    bits = np.uint32(as_bits(number))
+    return (bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
+
+
+@njit(inline="always")
+def _scale_of(given, largest_whole):
+    """What makes a row whole numbers, as large as they can be without a sum leaving 32 bits."""
+    largest, total = np.float32(1e-20), np.float32(1e-20)
+    for at in range(len(given)):
+        size = abs(given[at])
+        total += size
+        largest = max(largest, size)
+    # Whole numbers cannot carry a NaN on, but the scale can.
+    return min(np.float32(largest_whole) / largest, np.float32(2147000000.0 / 127) / total) + total * np.float32(0)
+
+
+@compiled
+def _rows_as_vectors(numbers, source, share, room, factors, spare):
+    """A share of rows as products in vectors take them: the address of the first of all, and the bytes from row to row.
+
+    For 8-bit weights they become whole numbers of 16 bits, and `factors` what a result is to be multiplied by.
+    """
+    begin, end = share
+    factors[begin:end] = np.float32(1)
+    rows, width = source.shape
+    padded = (width + DEPTH - 1) // DEPTH * DEPTH
+    if numbers.itemsize > 1:
+        for row in range(begin, end):
+            target = floats_at(room + 4 * row * padded, width)
+            for at in range(width):
+                target[at] = source[row, at]
+        return room, 4 * padded
+    whole = carray(pointer(room), (rows, padded), np.int16)
+    for row in range(begin, end):
+        given, places = source[row], whole[row]
+        scale = _scale_of(given, 32639)
+        factors[row] = np.float32(1) / scale
+        for at in range(width):
+            places[at] = np.int16(np.rint(given[at] * scale))
+        places[width:] = 0
+    return room, 2 * padded
+
+
+@compiled
+def _rows_as_blocks(numbers, source, share, room, factors, spare):
+    """The same as the matrix unit takes them; the bytes from row to row are an average."""
+    width = source.shape[1]
+    inputs = LINE // numbers.itemsize  # Of a block.
+    blocks = (width + DEPTH - 1) // DEPTH * DEPTH // inputs
+    tail = floats_at(spare, DEPTH)
+    tail[:] = np.float32(0)
+    for row in range(share[0], share[1]):
+        place, scale = source.ctypes.data + row * source.strides[0], np.float32(1)
+        if numbers.itemsize == 1:
+            scale = _scale_of(source[row], 32639)
+        factors[row] = np.float32(1) / scale
+        upper = room + (row // MOST_ROWS * blocks * 2 * MOST_ROWS + row % MOST_ROWS) * LINE
+        for block in range(blocks):
+            left = block * inputs
+            given = place + 4 * left
+            if left + inputs > width:  # What follows the row is none of its.
+                for at in range(width - left):
+                    tail[at] = source[row, left + at]
+                given = tail.ctypes.data
+            split(numbers, given, scale, upper, upper + MOST_ROWS * LINE)
+            upper += 2 * MOST_ROWS * LINE
+    return room, blocks * 2 * LINE
+
+
+@compiled
+def _tile_by_vectors(numbers, tile, first, stride, rows, inputs, out):
+    """`rows` rows times one tile: out[row, lane]. Rows up to the next 1, 2, 4 or 8 are computed too."""
+    words = (inputs * numbers.itemsize + 3) // 4
+    if rows == 1:
+        product_1(numbers, tile, first, stride, words, out)
+    elif rows == 2:
+        product_2(numbers, tile, first, stride, words, out)
+    elif rows <= 4:
+        product_4(numbers, tile, first, stride, words, out)
+    elif SPAN == 16:
+        product_8(numbers, tile, first, stride, words, out)
+    else:  # More sums than there are registers.
+        product_4(numbers, tile, first, stride, words, out)
+        product_4(numbers, tile, first + 4 * stride, stride, words, out + 16 * LANES)
+
+
+@compiled
+def _tile_by_blocks(numbers, tile, first, stride, rows, inputs, out):
+    """`rows` rows times one tile, as `_RESULTS` says. Rows up to the next multiple of MOST_ROWS are computed too."""
+    blocks = (inputs + DEPTH - 1) // DEPTH * DEPTH * numbers.itemsize // LINE
+    if rows > MOST_ROWS:
+        product_in_blocks_twice(numbers, tile, first, MOST_ROWS * stride, blocks, out)
+    else:
+        product_in_blocks(numbers, tile, first, 0, blocks, out)
+
+
+_rows_prepared = _rows_as_blocks if HAS_MATRIX_UNIT else _rows_as_vectors
+_tile_product = _tile_by_blocks if HAS_MATRIX_UNIT else _tile_by_vectors
+_AT_ONCE = 2 * MOST_ROWS if HAS_MATRIX_UNIT else MOST_ROWS  # Rows.
+
+
+@compiled
+def _give(source, wide, kind, target):
+    """Set or add numbers, or set what an activation makes of them.
+
+    Source of GELU_TANH: Hendrycks and Gimpel 2016, section 2, written with the logistic function; SILU and QUICK_GELU
+    are number * logistic(factor * number).
+    """
+    if kind == SET:
+        for at in range(wide):
+            target[at] = source[at]
+    elif kind == ADD:
+        for at in range(wide):
+            target[at] += source[at]
+    elif kind == RELU:
+        for at in range(wide):
+            target[at] = max(source[at], np.float32(0))
+    elif kind == GELU_TANH:
+        for at in range(wide):
+            number = source[at]
+            inner = np.float32(-1.5957691216057308) * (number + np.float32(0.044715) * number * number * number)
+            target[at] = number / (np.float32(1) + exp(inner))
+    else:
+        factor = np.float32(-1.702) if kind == QUICK_GELU else np.float32(-1)
+        for at in range(wide):
+            target[at] = source[at] / (np.float32(1) + exp(factor * source[at]))
+
+
+@compiled
+def multiply(me, crew, met, matrices, number, inputs, kind, out):
+    """This thread's share of rows times a matrix; `kind` is what becomes of the result. Changes its room, and where
+    there are more than MOST_ROWS rows that of all. Gives how often the threads have met then.
+
+    Args:
+        inputs: float32 [rows up to a multiple of MOST_ROWS, inputs]; only this thread's share of them is looked at.
+        out: float32 [rows, outputs].
+    """
+    numbers = matrices.numbers
+    start, count, outputs, place = matrices.shape[number]
+    tiles, rows, results = (outputs + LANES - 1) // LANES, len(out), crew.work[me].ctypes.data
+    deep = (count + DEPTH - 1) // DEPTH * DEPTH
+    scales = floats_at(matrices.floats + 4 * place, outputs)
+    biases = floats_at(matrices.floats + 4 * (place + outputs), outputs)
+    spare = results + 4 * _RESULTS
+    room = spare + 4 * DEPTH if rows <= MOST_ROWS else crew.work[crew.threads].ctypes.data
+    factors = floats_at(room, rows)
+    first, stride = _rows_prepared(
+        numbers, inputs, share_of(me, crew, rows), room + (rows + 15) // 16 * 64, factors, spare
+    )
+    if rows > MOST_ROWS:
+        met = meet(crew, met)
+    for tile in range(tiles * me // crew.threads, tiles * (me + 1) // crew.threads):
+        left = tile * LANES
+        wide = min(LANES, outputs - left)
+        here = numbers.ctypes.data + (start + left * deep) * numbers.itemsize
+        for begin in range(0, rows, _AT_ONCE):
+            some = min(rows - begin, _AT_ONCE)
+            _tile_product(numbers, here, first + begin * stride, stride, some, count, results)
+            for row in range(some):
+                place = results + 4 * LANES * (row // MOST_ROWS * 2 * MOST_ROWS + row % MOST_ROWS)
+                source, factor = floats_at(place, wide), factors[begin + row]
+                for at in range(wide):
+                    source[at] = source[at] * factor * scales[left + at] + biases[left + at]
+                _give(source, wide, kind, out[begin + row, left : left + wide])
+    return met
+
+
+@compiled
+def unpack(me, crew, matrices, number, target):
+    """This thread's share of laying a matrix out as others read it.
+
+    Args:
+        target: uint16 (bfloat16) [inputs, outputs up to a multiple of LANES], filled; whole numbers stay what they are.
+    """
+    numbers, start = matrices.numbers, matrices.shape[number, 0]
+    count, wide = target.shape
+    deep, word = (count + DEPTH - 1) // DEPTH * DEPTH, 4 // numbers.itemsize
+    for tile in range(wide // LANES * me // crew.threads, wide // LANES * (me + 1) // crew.threads):
+        for at in range(count):
+            begin = start + tile * LANES * deep + at // word * word * LANES
+            source, row = numbers[begin : begin + word * LANES], target[at, tile * LANES : (tile + 1) * LANES]
+            which = at % word
+            for lane in range(LANES):
+                value = source[word * lane + which]
+                if numbers.itemsize > 1:
+                    row[lane] = value
+                else:
+                    row[lane] = np.uint16(np.uint32(as_bits(np.float32(value))) >> np.uint32(16))
+
+
+@compiled
+def pack(me, crew, matrices, number, source, row_step, column_step):
+    """This thread's share of laying a matrix out in tiles; its scales are filled too.
+
+    Args:
+        source: the address of float32 [inputs, outputs], with so many numbers from a row and from a column to the next.
+    """
+    numbers = matrices.numbers
+    start, count, outputs, place = matrices.shape[number]
+    tiles, deep = (outputs + LANES - 1) // LANES, (count + DEPTH - 1) // DEPTH * DEPTH
+    scales = floats_at(matrices.floats + 4 * place, outputs)
+    factors = crew.work[me][:LANES]
+    for tile in range(tiles * me // crew.threads, tiles * (me + 1) // crew.threads):
+        left = tile * LANES
+        wide = min(LANES, outputs - left)
+        begin = start + left * deep
+        laid = numbers[begin : begin + deep * LANES]
+        if wide < LANES or count < deep:
+            laid[:] = 0
+        here = source + 4 * left * column_step
+        if numbers.itemsize == 1:
+            _largest(here, count, wide, row_step, column_step, factors)
+            for lane in range(wide):
+                scale = max(factors[lane], np.float32(SMALLEST)) * np.float32(1 / 127)
+                scales[left + lane] = scale
+                factors[lane] = np.float32(1) / scale
+        else:
+            scales[left : left + wide] = np.float32(1)
+        _lay(here, count, wide, row_step, column_step, factors, laid)
+
+
+@compiled
+def _largest(source, count, wide, row_step, column_step, out):
+    """The largest size of a number in each of some columns."""
+    out[:wide] = np.float32(0)
+    if column_step == 1:
+        for at in range(count):
+            row = floats_at(source + 4 * at * row_step, wide)
+            for lane in range(wide):
+                out[lane] = max(out[lane], abs(row[lane]))
+    else:
+        for lane in range(wide):
+            largest = np.float32(0)
+            for at in range(count):
+                largest = max(largest, abs(floats_at(source + 4 * (at * row_step + lane * column_step), 1)[0]))
+            out[lane] = largest
+
+
+@compiled
+def _lay(source, count, wide, row_step, column_step, factors, laid):
+    """Put some columns, each times its factor, into a tile."""
+    word = 4 // laid.itemsize
+    full = count // word
+    words = carray(pointer(laid.ctypes.data), (len(laid) // LANES // word, LANES), np.uint32)
+    down, across = 4 * row_step, 4 * column_step
+    if column_step == 1:
+        for at in range(full):
+            here, target = source + at * word * down, words[at]
+            for lane in range(wide):
+                target[lane] = _word(laid, here + 4 * lane, down, factors[lane])
+    else:
+        for first in range(0, full, _NEAR):
+            for lane in range(wide):
+                for at in range(first, min(first + _NEAR, full)):
+                    words[at, lane] = _word(laid, source + at * word * down + lane * across, down, factors[lane])
+    for at in range(full * word, count):  # Whole numbers only: others come in pairs.
+        for lane in range(wide):
+            value = _float_at(source + at * down + lane * across)
+            laid[full * LANES * word + lane * word + at % word] = np.int8(np.rint(value * factors[lane]))
+
+
+@njit(inline="always")
+def _float_at(address):
+    return carray(pointer(address), (1,), np.float32)[0]
+
+
+@njit(inline="always")
+def _word(numbers, first, step, factor):
+    """Numbers of an output that lie together as one."""
+    if numbers.itemsize > 1:
+        return bits_of(_float_at(first)) | (bits_of(_float_at(first + step)) << np.uint32(16))
+    word = np.uint32(0)
+    for at in range(4):
+        whole = np.int32(np.rint(_float_at(first + at * step) * factor))
+        word |= np.uint32(whole & np.int32(255)) << np.uint32(8 * at)
+    return word
