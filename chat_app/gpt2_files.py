@@ -31,9 +31,10 @@ def read_weights(empty: Any, folder: Path, precision: torch.dtype, *, keep: bool
 
     Args:
         empty: what `model_files.check_weights` gives.
-        keep: whether the large matrices will stay what they are, and so need memory of their own. Else they are left
-            in the file, which is mapped into memory: should it be cut short before they are moved, reading them would
-            end the process.
+        precision: of all tensors, unless `keep` is False.
+        keep: whether the large matrices will stay what they are, and so need memory of their own. Else somebody will
+            move them into another form at once. They are as precise as in the file then, and left there, mapped into
+            memory: should the file be cut short before they are moved, reading them would end the process.
 
     Returns:
         The model, which is `empty`, on the processor; None where the files are not quite what is usual.
@@ -53,7 +54,8 @@ def read_weights(empty: Any, folder: Path, precision: torch.dtype, *, keep: bool
     if any(one.dtype not in _PRECISIONS for one in numbers.values()):
         return None
     for name, one in numbers.items():
-        numbers[name] = one.to(precision, copy=keep or not _is_moved(name, precision))
+        if keep or not _is_moved(name, one):
+            numbers[name] = one.to(precision, copy=True)
     missing = {_HEAD} - set(numbers)
     empty.load_state_dict(numbers, strict=False, assign=True)
     empty.tie_weights(missing_keys=missing, recompute_mapping=False)
@@ -86,9 +88,11 @@ def _places(empty: Any, files: Iterable[Path]) -> dict[Path, dict[str, str]] | N
     return places if needed.keys() - tied <= found else None
 
 
-def _is_moved(name: str, precision: torch.dtype) -> bool:
-    """Whether whoever moves a model's matrices copies this one: the embedding becomes bfloat16 if it is not."""
-    return name.endswith(_MATRICES) and (precision != torch.bfloat16 or not name.endswith("wte.weight"))
+def _is_moved(name: str, tensor: Tensor) -> bool:
+    """Whether whoever moves a model's matrices copies this one. The embedding becomes bfloat16, if it is not yet."""
+    if tensor.dtype not in (torch.float32, torch.bfloat16):
+        return False
+    return name.endswith(_MATRICES) and (tensor.dtype == torch.float32 or not name.endswith("wte.weight"))
 
 
 def _generation_config(folder: Path) -> GenerationConfig:

@@ -27,6 +27,7 @@ from chat_app.engine import Engine
 from chat_app.errors import ChatAppError, FormatError, ModelError, SettingError
 from chat_app.formats import get_format
 from chat_app.gpt2_files import read_tokenizer, read_weights
+from chat_app.gpt2_weights import can_be_tiled
 from chat_app.memory import release_memory
 from chat_app.model_checks import read_config, size_of
 from chat_app.model_engine import SMALL_MODEL, faster, form_of, start_engine
@@ -131,11 +132,12 @@ def _found(name: str, config: LoadConfig, paths: Paths) -> tuple[ModelFiles, str
 def _parts(
     files: ModelFiles, precision: str, device: str, compute_in: str | None = None, keep: bool = True
 ) -> tuple[Any, Any, ModelFiles, Recognised]:
-    """`keep`: whether the weights will stay what they are, and are not moved to where they are read faster."""
+    """`keep`: whether the weights will stay what they are, and are not moved into tiles."""
     files = download(files)
     empty = check_weights(files)
+    keep = keep or files.adapter is not None or empty is None or not can_be_tiled(empty.config.to_dict())
     tokenizer = _tokenizer(files.words_folder, files.gguf)
-    model = _load_model(files, empty, precision, device, compute_in, keep or files.adapter is not None)
+    model = _load_model(files, empty, precision, device, compute_in, keep)
     if files.adapter is not None:
         fit_embeddings(model, tokenizer)
         model = attach(model, files.adapter)

@@ -7,7 +7,7 @@ import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -19,7 +19,9 @@ from chat_app.config import LoadConfig, Paths
 from chat_app.encoding import Encoder
 from chat_app.errors import ModelError
 from chat_app.formats import get_format
+from chat_app.forward import Piece
 from chat_app.gpt2_files import read_tokenizer, read_weights
+from chat_app.gpt2_forward import GPT2Forward
 from chat_app.model_files import check_weights, inspect
 from chat_app.models import load, load_parts, load_tokenizer
 from tests.conftest import build_model
@@ -63,7 +65,6 @@ def with_another_head(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tenso
 
 class TestWeights:
     @pytest.mark.parametrize("number", [torch.float32, torch.bfloat16, torch.float16])
-    @pytest.mark.parametrize("keep", [True, False])
     @pytest.mark.parametrize(
         ("stored", "change", "changes"),
         [
@@ -82,13 +83,12 @@ class TestWeights:
         self,
         tmp_path: Path,
         number: torch.dtype,
-        keep: bool,
         stored: torch.dtype,
         change: Change | None,
         changes: dict[str, Any],
     ) -> None:
         folder = saved(tmp_path / "model", change, stored, **changes)
-        found = read(folder, number, keep).eval()
+        found = read(folder, number).eval()
         wanted = AutoModelForCausalLM.from_pretrained(folder, dtype=number)
         theirs, ours = wanted.state_dict(), found.state_dict()
         assert list(theirs) == list(ours)
@@ -102,6 +102,20 @@ class TestWeights:
         ids = torch.tensor([[3, 1, 4, 1, 5]])
         with torch.inference_mode():
             assert torch.equal(found(ids).logits, wanted(ids).logits)
+
+    @pytest.mark.parametrize("stored", [torch.float32, torch.bfloat16, torch.float16])
+    @pytest.mark.parametrize("precision", ["8-bit", "bfloat16"])
+    def test_what_will_be_moved_makes_the_same_scores(
+        self, tmp_path: Path, stored: torch.dtype, precision: Literal["8-bit", "bfloat16"]
+    ) -> None:
+        folder = saved(tmp_path / "model", None, stored)
+        number = torch.float32 if precision == "8-bit" else torch.bfloat16
+        wanted = AutoModelForCausalLM.from_pretrained(folder, dtype=number)
+        rows = []
+        for model in (read(folder, number, keep=False), wanted):
+            forward = GPT2Forward(model, 32, "8-bit" if precision == "8-bit" else "packed")
+            rows.append(forward.step([Piece([3, 1, 4, 1, 5], None, forward.new_memory(), True)])[0])
+        assert torch.equal(*rows)
 
     @pytest.mark.parametrize("content", [None, "{", '{"temperature": 0.5, "eos_token_id": [1, 2]}'])
     def test_the_settings_for_writing(self, tmp_path: Path, content: str | None) -> None:
