@@ -1,6 +1,6 @@
 """Conversations and a tokenizer -> token ids, token types and labels; what to leave out when the window is full.
 
-The text of a person goes through a copy of the tokenizer that knows no special tokens, so a typed "<|End|>" stays text
+The text of a person goes through a second tokenizer that knows no special tokens, so a typed "<|End|>" stays text
 whatever it spells. Knows no tensors.
 """
 
@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any, Literal
 
-import orjson
 from tokenizers import AddedToken, Tokenizer
 
 from chat_app.conversation import Conversation, Message
@@ -355,22 +354,36 @@ def _separator(tokenizer: Any) -> str:
 
 
 def _tokenizer_of_plain_text(tokenizer: Any, marks: dict[str, str]) -> Tokenizer:
-    """A copy of the tokenizer that knows neither special tokens nor the format's marks, and never cuts or pads."""
+    """The tokenizer without its special tokens and the format's marks, which never cuts or pads.
+
+    The vocabulary, which is nearly all of it, is shared and not copied: somebody waits for the model.
+    """
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         raise FormatError(
             "This tokenizer has no fast version.", advice="Save it as tokenizer.json with transformers first."
         )
-    state = orjson.loads(backend.to_str())  # Megabytes, while somebody waits for the model.
-    unwanted = set(marks.values())
-    state["added_tokens"] = [
-        token for token in state["added_tokens"] if not token["special"] and token["content"] not in unwanted
-    ]
-    state["post_processor"] = None
-    plain = Tokenizer.from_str(orjson.dumps(state).decode())
-    plain.no_truncation()
-    plain.no_padding()
+    plain = Tokenizer(backend.model)
+    for part in ("normalizer", "pre_tokenizer", "decoder"):
+        if (value := getattr(backend, part)) is not None:
+            setattr(plain, part, value)
+    plain.encode_special_tokens = True  # As the text that they are.
+    plain.add_tokens(_added_tokens(backend, set(marks.values())))
     return plain
+
+
+def _added_tokens(backend: Tokenizer, unwanted: set[str]) -> list[AddedToken]:
+    """The tokens that text may contain beside those of the vocabulary, in the order of their ids.
+
+    Each takes the next free id. So special ones that lie between are there too, and keep theirs.
+    """
+    added = [token for _, token in sorted(backend.get_added_tokens_decoder().items())]
+    wanted = [not token.special and token.content not in unwanted for token in added]
+    numbered = [backend.model.token_to_id(token.content) is None for token in added]
+    last = max((at for at, pair in enumerate(zip(wanted, numbered, strict=True)) if all(pair)), default=-1)
+    for token in added:
+        token.special = token.special or token.content in unwanted
+    return [one for at, one in enumerate(added) if wanted[at] or (numbered[at] and at < last)]
 
 
 def _with_dropped(row: Example, dropped: int) -> Example:

@@ -16,7 +16,7 @@ from chat_app.errors import ModelError
 
 _MOST_CONFIG_BYTES = 2**20
 _MOST_HEADER_BYTES = 25 * 2**20
-_MASKS = (".attn.bias", ".attn.masked_bias")
+MASKS = (".attn.bias", ".attn.masked_bias")
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 # Names of one size in different families -> the most a model may have. GPT-2 XL has 48 layers, 1600 wide.
 _LIMITS = {
@@ -116,7 +116,7 @@ def learned_numbers(file: Path) -> int:
         ModelError: the file is damaged.
     """
     # GPT-2's old masks are not learned.
-    shapes = [shape for name, shape in tensor_shapes(file).items() if not name.endswith(_MASKS)]
+    shapes = [shape for name, shape in tensor_shapes(file).items() if not name.endswith(MASKS)]
     return sum(math.prod(shape) for shape in shapes)
 
 

@@ -14,7 +14,7 @@ from chat_app.config import AUTOMATIC
 from chat_app.engine import Engine
 from chat_app.forward import Forward, Piece, TransformersForward
 from chat_app.gpt2_forward import GPT2Forward
-from chat_app.gpt2_weights import can_be_tiled, is_plain_gpt2
+from chat_app.gpt2_weights import Form, can_be_tiled, is_plain_gpt2
 from chat_app.memory import free_memory
 from chat_app.model_files import ModelFiles, kept_tokens
 
@@ -23,12 +23,17 @@ MOST_ACTIVE = 16
 _STEPS = 12
 
 
-def packs_eight_bits(files: ModelFiles, precision: str, device: str) -> bool:
-    """Whether a model's weights become 8-bit here, from ordinary ones, and not by bitsandbytes."""
+def form_of(files: ModelFiles, precision: str, device: str) -> Form:
+    """The form that the engine will give a model's weights: "shared", unless it is a GPT-2 on the processor.
+
+    Tiles of 8 bits are made here, from ordinary weights, and not by bitsandbytes. In "automatic" tiles are of
+    bfloat16: half the bytes a token.
+    """
     config = files.config
-    plain = config.get("model_type") == "gpt2" and "quantization_config" not in config
-    plain = plain and can_be_tiled(config)
-    return precision == "8-bit" and device == "cpu" and plain and not files.gguf
+    plain = config.get("model_type") == "gpt2" and "quantization_config" not in config and not files.gguf
+    if not plain or device != "cpu" or not can_be_tiled(config):
+        return "shared"
+    return "8-bit" if precision == "8-bit" else "packed" if precision in (AUTOMATIC, "bfloat16") else "shared"
 
 
 def start_engine(model: Any, files: ModelFiles, precision: str) -> tuple[Engine, str]:
@@ -63,14 +68,10 @@ def start_engine(model: Any, files: ModelFiles, precision: str) -> tuple[Engine,
 def _forward(model: Any, files: ModelFiles, precision: str) -> tuple[Forward, str]:
     if not is_plain_gpt2(model):
         return TransformersForward(model), precision_of(model)
-    if model.device.type != "cpu":
+    form = form_of(files, precision, model.device.type)
+    if form == "shared" or not can_be_tiled(model.config.to_dict()):
         return GPT2Forward(model, files.window), precision_of(model)
-    if packs_eight_bits(files, precision, "cpu"):
-        return GPT2Forward(model, files.window, "8-bit"), "8-bit"
-    # Half the bytes a token, so that is what "automatic" means here.
-    if can_be_tiled(model.config.to_dict()) and (precision == AUTOMATIC or model.dtype == torch.bfloat16):
-        return GPT2Forward(model, files.window, "packed"), "bfloat16"
-    return GPT2Forward(model, files.window), precision_of(model)
+    return GPT2Forward(model, files.window, form), "8-bit" if form == "8-bit" else "bfloat16"
 
 
 def faster(model: Any) -> Any:

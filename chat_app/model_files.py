@@ -199,14 +199,17 @@ def _window_in(config: Mapping[str, Any]) -> int:
     return min(size_of(config, "n_positions", "max_position_embeddings", "n_ctx") or DEFAULT_WINDOW, MOST_WINDOW)
 
 
-def check_weights(files: ModelFiles) -> None:
+def check_weights(files: ModelFiles) -> Any | None:
     """Compare the weights with what config.json promises, without loading either.
+
+    Returns:
+        The model that it promises, in which every tensor has a shape and no numbers; None where nothing was compared.
 
     Raises:
         ModelError: they do not belong together.
     """
     if files.folder is None or files.gguf or "quantization_config" in files.config:
-        return
+        return None
     import torch
     from transformers import AutoModelForCausalLM
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
@@ -215,7 +218,8 @@ def check_weights(files: ModelFiles) -> None:
     try:
         config = CONFIG_MAPPING[files.config["model_type"]].from_dict(dict(files.config))
         with torch.device("meta"):  # Shapes only: no memory is taken.
-            needed = sum(one.numel() for one in AutoModelForCausalLM.from_config(config).parameters())
+            empty = AutoModelForCausalLM.from_config(config)
+        needed = sum(one.numel() for one in empty.parameters())
     except Exception as error:  # A config is somebody's file, and its class may raise anything.
         raise ModelError(f"config.json describes no model ({error}).", where=where) from error
     if files.parameters < needed:
@@ -224,6 +228,7 @@ def check_weights(files: ModelFiles) -> None:
             where=where,
             advice="Copy or download the model again.",
         )
+    return empty
 
 
 def estimate_memory(files: ModelFiles, precision: str) -> int:

@@ -26,11 +26,14 @@ from chat_app.encoding import Encoder
 from chat_app.engine import Engine
 from chat_app.errors import ChatAppError, FormatError, ModelError, SettingError
 from chat_app.formats import get_format
+from chat_app.gpt2_files import read_tokenizer, read_weights
+from chat_app.gpt2_weights import can_be_tiled
 from chat_app.memory import release_memory
 from chat_app.model_checks import read_config, size_of
-from chat_app.model_engine import SMALL_MODEL, faster, packs_eight_bits, start_engine
+from chat_app.model_engine import SMALL_MODEL, faster, form_of, start_engine
 from chat_app.model_files import DEFAULT_WINDOW, ModelFiles, check_memory, check_weights, download, find
 from chat_app.recognition import Recognised, recognise
+from chat_app.machine_code import kernel
 
 LOGGER = logging.getLogger(__name__)
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.txt", "sentencepiece.bpe.model")
@@ -74,8 +77,11 @@ def load(name: str, config: LoadConfig, paths: Paths) -> LoadedModel:
         ModelError, FormatError, SettingError: it cannot be found, trusted, loaded, or used in the format asked for.
     """
     files, device, precision = _found(name, config, paths)
-    stored = "float32" if packs_eight_bits(files, precision, device) else precision
-    model, tokenizer, files, recognised = _parts(files, stored, device)
+    form = form_of(files, precision, device)
+    if form != "shared":
+        kernel(form == "8-bit")  # It comes while the files are read.
+    stored = "float32" if form == "8-bit" else precision
+    model, tokenizer, files, recognised = _parts(files, stored, device, keep=form == "shared")
     if config.format != AUTOMATIC:
         recognised = Recognised(config.format, True, "it was chosen by hand")
     chat_format = get_format(recognised.format)
@@ -124,12 +130,14 @@ def _found(name: str, config: LoadConfig, paths: Paths) -> tuple[ModelFiles, str
 
 
 def _parts(
-    files: ModelFiles, precision: str, device: str, compute_in: str | None = None
+    files: ModelFiles, precision: str, device: str, compute_in: str | None = None, keep: bool = True
 ) -> tuple[Any, Any, ModelFiles, Recognised]:
+    """`keep`: whether the weights will stay what they are, and are not moved into tiles."""
     files = download(files)
-    check_weights(files)
+    empty = check_weights(files)
+    keep = keep or files.adapter is not None or empty is None or not can_be_tiled(empty.config.to_dict())
     tokenizer = _tokenizer(files.words_folder, files.gguf)
-    model = _load_model(files, precision, device, compute_in)
+    model = _load_model(files, empty, precision, device, compute_in, keep)
     if files.adapter is not None:
         fit_embeddings(model, tokenizer)
         model = attach(model, files.adapter)
@@ -215,22 +223,39 @@ def _tokenizer(folder: Path | None, gguf: str | None) -> Any:
         known = (folder / "config.json").exists() or (folder / "tokenizer_config.json").exists()
         if pair[0].name == "encoder.json" or not known:
             return _explained(GPT2Tokenizer, vocab=str(pair[0]), merges=str(pair[1]))
+    try:
+        tokenizer = _explained(read_tokenizer, folder)
+    except ModelError:
+        tokenizer = None  # The other way may do, or says so again.
+    if tokenizer is not None:
+        return tokenizer
     return _explained(AutoTokenizer.from_pretrained, folder, trust_remote_code=False, local_files_only=True)
 
 
-def _load_model(files: ModelFiles, precision: str, device: str, compute_in: str | None = None) -> Any:
+def _load_model(
+    files: ModelFiles, empty: Any | None, precision: str, device: str, compute_in: str | None, keep: bool
+) -> Any:
     """Weights into memory. Whatever of them is missing or misshapen is an error, never replaced by chance."""
+    if precision in ("8-bit", "4-bit"):
+        return _from_pretrained(files, _quantized(files, precision, device, compute_in)).eval().requires_grad_(False)
+    number = torch.float32 if precision == AUTOMATIC else getattr(torch, precision)
+    model = None
+    if empty is not None and files.folder is not None:
+        model = _explained(read_weights, empty, files.folder, number, keep=keep and device == "cpu")
+    if model is None:
+        model = _from_pretrained(files, {"dtype": number})
+    return _explained(model.to, device).eval().requires_grad_(True)
+
+
+def _from_pretrained(files: ModelFiles, numbers: dict[str, Any]) -> Any:
+    """A model as transformers loads it; `numbers`: its settings for precision and device."""
     settings: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True, "output_loading_info": True}
     settings["ignore_mismatched_sizes"] = True  # They are reported, and refused below.
     if files.gguf:
         settings["gguf_file"] = files.gguf
     else:
         settings["use_safetensors"] = True
-    if precision in ("8-bit", "4-bit"):
-        settings.update(_quantized(files, precision, device, compute_in))
-    else:
-        settings["dtype"] = torch.float32 if precision == AUTOMATIC else getattr(torch, precision)
-    model, report = _explained(AutoModelForCausalLM.from_pretrained, files.folder, **settings)
+    model, report = _explained(AutoModelForCausalLM.from_pretrained, files.folder, **settings, **numbers)
     broken = [*report["missing_keys"], *report["mismatched_keys"], *report.get("error_msgs", [])]
     if broken:
         raise ModelError(
@@ -238,9 +263,7 @@ def _load_model(files: ModelFiles, precision: str, device: str, compute_in: str 
             where=str(files.folder),
             advice="Copy or download the model again.",
         )
-    if precision not in ("8-bit", "4-bit"):
-        model = _explained(model.to, device)
-    return model.eval().requires_grad_(precision not in ("8-bit", "4-bit"))
+    return model
 
 
 def _quantized(files: ModelFiles, precision: str, device: str, compute_in: str | None) -> dict[str, Any]:
@@ -274,7 +297,9 @@ def _explained(call: Any, *arguments: Any, **settings: Any) -> Any:
         raise
     except (torch.OutOfMemoryError, MemoryError) as error:
         raise ModelError("The memory is not enough for this model.", advice="Choose 8-bit or 4-bit.") from error
-    except Exception as error:  # Files of other people: a library of this size may raise anything about them.
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # Files of other people: libraries of this size may raise anything about them.
         LOGGER.info("loading failed", exc_info=True)
         line = str(error).strip().split("\n")[0][:300]
         raise ModelError(f"The model cannot be loaded: {line or type(error).__name__}") from error

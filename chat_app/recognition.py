@@ -47,16 +47,15 @@ def recognise(folder: Path | None, tokenizer: Any, config: Any) -> Recognised:
     if folder is not None and (folder / FILE).exists():
         note = read_chat_format(folder)
         return Recognised(note["format"], True, f"its {FILE} says so")
-    vocabulary = tokenizer.get_vocab()
     if _is_dialogpt(tokenizer, settings):
         return Recognised("eos", True, "it joins turns with the end-of-text token, as DialoGPT does")
-    if {"<sp1>", "<sp2>"} <= vocabulary.keys():
+    if _knows(tokenizer, "<sp1>", "<sp2>"):
         return Recognised("speaker", True, "it knows the tokens <sp1> and <sp2>")
-    if {"<|USER|>", "<|ASSISTANT|>", "<|End|>"} <= vocabulary.keys():
+    if _knows(tokenizer, "<|USER|>", "<|ASSISTANT|>", "<|End|>"):
         return Recognised("roles-spaced", True, "it knows the tokens <|USER|>, <|ASSISTANT|> and <|End|>")
-    if {"[SEP]", "[CLS]"} <= vocabulary.keys():
+    if _knows(tokenizer, "[SEP]", "[CLS]"):
         return Recognised("pair", True, "it knows the tokens [SEP] and [CLS]")
-    if "<sep>" in vocabulary or tokenizer.sep_token is not None:
+    if _knows(tokenizer, "<sep>") or tokenizer.sep_token is not None:
         return Recognised("sep", True, "it has a separator token")
     if getattr(tokenizer, "chat_template", None):
         return Recognised("template", True, "it brings a chat template")
@@ -64,6 +63,14 @@ def recognise(folder: Path | None, tokenizer: Any, config: Any) -> Recognised:
     if len(tokenizer) == _GPT2_VOCABULARY and added in _PUBLISHED_WITHOUT_TOKENS:
         return Recognised(_PUBLISHED_WITHOUT_TOKENS[added], True, f"it has {added} tokens more than GPT-2")
     return Recognised("eos", False, "it is a plain language model that has not learned to chat")
+
+
+def _knows(tokenizer: Any, *tokens: str) -> bool:
+    """Whether it has all of these tokens."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        return set(tokens) <= tokenizer.get_vocab().keys()
+    return all(backend.token_to_id(one) is not None for one in tokens)  # A list of all would take a while.
 
 
 def _is_dialogpt(tokenizer: Any, settings: Mapping[str, Any]) -> bool:
