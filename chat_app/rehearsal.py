@@ -41,6 +41,7 @@ from chat_app.training import ChatTrainer, arguments_of, evaluation_steps, savin
 STEPS = 20
 WARM_UP = 2
 FEWEST = WARM_UP + 3
+LONG_ENOUGH = 2.0  # Seconds of tried steps after which no more than the fewest are tried: somebody waits.
 SHORT = 100  # Steps; a shorter training is over before its rehearsal would have said so.
 _TESTED_ROWS = 64
 _LOOK_EVERY = 0.02
@@ -187,6 +188,8 @@ class _Clock(TrainerCallback):
         self._last = now
         if self.stop():
             control.should_training_stop = True
+        elif len(self.seconds) >= FEWEST and sum(self.seconds) > LONG_ENOUGH:
+            control.should_save = control.should_training_stop = True  # The checkpoint is measured too.
         return control
 
     def on_save(self, args: Any, state: Any, control: Any, **named: Any) -> None:

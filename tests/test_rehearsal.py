@@ -11,7 +11,7 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from chat_app import fitting
+from chat_app import fitting, rehearsal
 from chat_app.batching import Packer
 from chat_app.config import Paths, TrainConfig
 from chat_app.encoding import Example
@@ -183,6 +183,23 @@ def test_a_rehearsal_leaves_no_trace(prepare: Callable[..., Run], paths: Paths, 
     assert plan["rehearsal"]["seconds"] > 0
     assert plan["rehearsal"]["steps"] >= 5
     assert "rehearsal" not in plain.about()["plan"]
+
+
+def test_slow_steps_are_tried_a_few_times_only_and_the_checkpoint_still(
+    prepare: Callable[..., Run], paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rehearsal, "LONG_ENOUGH", 0.0)
+    found: list[Any] = []
+    tried = rehearsal.rehearse
+
+    def noted(*arguments: Any, **named: Any) -> Any:
+        found.append(tried(*arguments, **named))
+        return found[-1]
+
+    monkeypatch.setattr(fitting, "rehearse", noted)
+    teach(prepare("slow", rehearse="on", epochs=30), paths)
+    assert found[0].steps == rehearsal.FEWEST
+    assert found[0].checkpoint_seconds > 0
 
 
 def test_a_stop_ends_the_rehearsal(prepare: Callable[..., Run], paths: Paths) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import fields
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,9 +19,10 @@ from chat_app.material import gather
 from chat_app.runs import Run, State
 from chat_app.services import LOCAL_VISITOR, ServerRules, Services
 from chat_app.ui import escape, model_choices, models_tab, run_report, words
-from chat_app.ui.chat_tab import ChatTab
+from chat_app.ui.chat_tab import SECONDS_BETWEEN_DRAWINGS, ChatTab, Drawings
 from chat_app.ui.controls import Controls
 from chat_app.ui.data_report import preview_of, report_of
+from chat_app.ui.page import SECONDS_BETWEEN_LOOKS, build_page
 from chat_app.ui.talk import LONGEST_MESSAGE, Talk, Turn
 from chat_app.ui.teach_tab import GROUPS
 from chat_app.ui.visitor import Visitors
@@ -364,3 +366,29 @@ def test_a_shared_server_does_not_tell_where_its_model_lies(shared: Any) -> None
     for name in ("/home/owner/secret/mine", "/etc", "gpt2", "../mine", "", None, 7, "x" * 2000):
         with pytest.raises(ModelError):
             model_choices.check_allowed(shared, "ann", name)
+
+
+def test_a_reply_is_drawn_at_once_and_then_ever_more_seldom() -> None:
+    now, drawn = 100.0, []
+    drawings = Drawings(lambda: now)
+    for token in range(1000):
+        now = 100 + token / 200
+        if drawings.is_due():
+            drawings.drawn()
+            drawn.append(now - 100)
+    gaps = [later - earlier for earlier, later in pairwise(drawn)]
+    assert drawn[0] == 0
+    assert gaps[0] == pytest.approx(SECONDS_BETWEEN_DRAWINGS[0], abs=0.006)
+    assert gaps[-1] == pytest.approx(SECONDS_BETWEEN_DRAWINGS[1], abs=0.006)
+    assert gaps == pytest.approx(sorted(gaps), abs=0.006)
+
+
+def test_the_page_looks_for_work_seldom_and_marks_nothing_while_it_is_done(tmp_path: Path) -> None:
+    page = build_page(Services(Paths(tmp_path), ServerRules(training=False)))
+    with gr.Blocks() as plain:
+        plain.queue()
+    names = ("sleep_when_free", "progress_update_sleep_when_free")
+    assert all(hasattr(plain._queue, name) for name in names), "Gradio calls them otherwise now"
+    assert page._queue.sleep_when_free == SECONDS_BETWEEN_LOOKS
+    events = page.get_config_file()["dependencies"]
+    assert [event["show_progress_on"] for event in events if event["api_name"] in ("send", "open", "look")] == [[]] * 3

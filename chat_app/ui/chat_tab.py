@@ -6,9 +6,10 @@ The conversation is each visitor's own and stays on the server as it was typed; 
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import gradio as gr
@@ -27,7 +28,8 @@ from chat_app.ui.turns_view import rows_of, turns_value, turns_view
 from chat_app.ui.visitor import Visitors
 
 LOGGER = logging.getLogger(__name__)
-SECONDS_BETWEEN_DRAWINGS = 0.05
+# A drawing takes the browser and the server so long that the engine, on the same processor, would be held up by more.
+SECONDS_BETWEEN_DRAWINGS = (0.05, 0.2)  # After the first tokens, and later: nobody reads so fast.
 CHATS_AT_ONCE = 24
 IN_SIGHT = ("temperature", "top_p", "max_new_tokens")
 ENDS = {
@@ -245,7 +247,7 @@ class ChatTab:
         if loaded is None:
             raise ModelError("No model is loaded.", advice="Choose one on the Models page.")
         turn.model = loaded.name
-        drawn = 0.0
+        drawings = Drawings()
         parts = follow_reply(loaded, talk.conversation(system), sampling, stopped=ticket)
         try:
             for part in parts:
@@ -259,9 +261,9 @@ class ChatTab:
                     yield
                     continue
                 turn.text, turn.note = turn.text + part, ""
-                if time.monotonic() - drawn >= SECONDS_BETWEEN_DRAWINGS:
+                if drawings.is_due():
                     yield
-                    drawn = time.monotonic()
+                    drawings.drawn()
         finally:
             parts.close()
 
@@ -300,6 +302,25 @@ class ChatTab:
         rows = model_choices.talkers(self.services, visitor, talk.model)
         picker = gr.Dropdown(choices=rows, value=model_choices.talker(self.services, talk.model))
         return picker, line, timer, self.copied.visible(here, visitor)
+
+
+class Drawings:
+    """When a reply that grows is drawn again: its first tokens at once, then ever more seldom."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic):
+        self._clock = clock
+        self._last = -math.inf
+        self._wait = SECONDS_BETWEEN_DRAWINGS[0]
+
+    def is_due(self) -> bool:
+        """Whether to draw now."""
+        return self._clock() - self._last >= self._wait
+
+    def drawn(self) -> None:
+        """It was drawn now."""
+        if self._last > -math.inf:
+            self._wait = min(1.5 * self._wait, SECONDS_BETWEEN_DRAWINGS[1])
+        self._last = self._clock()
 
 
 def note_of(end: Any) -> str:

@@ -8,7 +8,10 @@ from typing import Any
 
 import gradio as gr
 
-QUICK: Mapping[str, Any] = MappingProxyType({"show_progress": "hidden", "api_visibility": "private", "queue": False})
+# Nothing is marked as being worked on: otherwise a page goes through all that any event has ever filled with each piece
+# of a reply, only to tell it that nothing is to be shown.
+_UNMARKED: Mapping[str, Any] = MappingProxyType({"show_progress": "hidden", "show_progress_on": []})
+QUICK: Mapping[str, Any] = MappingProxyType({**_UNMARKED, "api_visibility": "private", "queue": False})
 """For what is done at once."""
 
 
@@ -20,7 +23,7 @@ def slow(kind: str, at_once: int) -> dict[str, Any]:
         at_once: how many of that kind are worked on.
     """
     return {
-        "show_progress": "hidden",
+        **_UNMARKED,
         "api_visibility": "private",
         "concurrency_limit": at_once,
         "concurrency_id": kind,

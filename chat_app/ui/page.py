@@ -20,6 +20,7 @@ from chat_app.ui.theme import ASSETS, TITLE
 from chat_app.ui.visitor import STORAGE_KEY, Visitors
 
 CACHE_SECONDS = (3600, 6 * 3600)  # How often the cache of uploads is looked through, and how old they may become.
+SECONDS_BETWEEN_LOOKS = 0.01  # So late a click is answered at most.
 CHAT, TEACH, EVALUATE, MODELS = "chat", "teach", "evaluate", "models"
 
 
@@ -32,6 +33,9 @@ def build_page(services: Services) -> gr.Blocks:
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=CACHE_SECONDS, fill_width=True) as page:
         _Page(services).draw(page)
     page.queue(api_open=False, max_size=256)
+    # Gradio looks for work a thousand times a second, which takes a tenth of a processor from the engine all the time.
+    page._queue.sleep_when_free = SECONDS_BETWEEN_LOOKS
+    page._queue.progress_update_sleep_when_free = 1.0  # Nothing here shows Gradio's own progress.
     return page
 
 

@@ -150,6 +150,16 @@ function tools(item, row, index) {
   return bar;
 }
 
+function grow(item, row, options, before) {  // A reply that is being written and only became longer: add the rest.
+  const [earlier, drawnWith] = before ? JSON.parse(before) : [{}, {}];
+  const text = item.querySelector(".said")?.firstChild;
+  const isLonger = Boolean(earlier.text) && row.text.startsWith(earlier.text) && text?.data === earlier.text;
+  const isSame = JSON.stringify([{ ...earlier, text: "" }, drawnWith]) === JSON.stringify([{ ...row, text: "" }, options]);
+  if (!options.live || !isLonger || !isSame) return false;
+  text.appendData(row.text.slice(earlier.text.length));
+  return true;
+}
+
 function drawEmpty(value) {
   empty.replaceChildren();
   empty.hidden = value.rows.length > 0;
@@ -187,6 +197,10 @@ function draw() {
     const wanted = JSON.stringify([row, options]);
     if (drawn[index] === wanted) return;
     let item = list.children[index];
+    if (item && grow(item, row, options, drawn[index])) {
+      drawn[index] = wanted;
+      return;
+    }
     if (!item) {
       item = document.createElement("li");
       list.append(item);
