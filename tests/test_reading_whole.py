@@ -63,7 +63,7 @@ def test_official_parts_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     "value",
     [
         RECORDS,
-        {"data": RECORDS},
+        *[{name: RECORDS} for name in json_stream.CONTAINERS],
         {"version": {"a": [1, {"b": None}]}, "data": RECORDS},
         {"rows": [{"row_idx": 0, "row": record} for record in RECORDS]},
         {"columns": ["prompt", "completion"], "data": [["Hi", "Hello"], ["Bye", "See you"]]},

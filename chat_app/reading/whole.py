@@ -19,10 +19,6 @@ from chat_app.reading.source import Source
 
 MAX_WHOLE_BYTES = 200_000_000
 
-# Where a whole data set stands inside an object, if not under the names of its parts.
-CONTAINERS = (
-    "data", "rows", "records", "conversations", "dialogues", "dialogs", "examples", "instances", "items", "samples",
-)  # fmt: skip
 NUMBER = re.compile(r"\d{1,9}")
 
 Section = tuple[Part, Iterator[tuple[int, Any]]]
@@ -120,7 +116,7 @@ def _sections(value: Any) -> list[Section] | None:
         return [(part, items) for name, part in parts.items() for _, items in _sections(value[name]) or []]
     if isinstance(value.get("columns"), list) and isinstance(value.get("data"), list):
         return [("train", _split_table(value["columns"], value["data"]))]
-    for key in CONTAINERS:
+    for key in json_stream.CONTAINERS:
         items = value.get(key)
         if isinstance(items, list) and items and _holds_records(key, items[0]):
             return [("train", _unwrapped(items))]
