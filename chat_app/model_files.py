@@ -17,6 +17,7 @@ from chat_app.config import STARTER, Paths
 from chat_app.errors import ModelError, ModelNotFound
 from chat_app.model_checks import learned_numbers, read_config, refuse_without_safetensors, size_of, weight_files
 from chat_app.runs import NAME, Run, split_name, verify
+from chat_app.sizes import bytes_in_words
 
 Kind = Literal["starter", "run", "folder", "hub", "gguf"]
 GGUF_NAME = "SmolLM2-135M-Instruct"
@@ -383,6 +384,6 @@ def check_memory(files: ModelFiles, precision: str, device: str) -> None:
     needed, free = estimate_memory(files, precision), free_memory(device)
     if needed > free:
         raise ModelError(
-            f"The model needs about {needed / 2**30:.1f} GB of memory, and {free / 2**30:.1f} GB are free.",
+            f"The model needs about {bytes_in_words(needed)} of memory, and {bytes_in_words(free)} are free.",
             advice="Unload the model in use, choose 8-bit or 4-bit, or take a smaller model.",
         )

@@ -13,9 +13,9 @@ PACKAGE = Path(__file__).resolve().parent.parent / "chat_app"
 
 # A part imports only what stands above it.
 ORDER = """
-errors cache conversation replies formats settings config templates encoding reading checking split plain_text scoring
-material questions runs recipe followup collection run_comparison ranks wording curves verdict originality copies duel
-comparison corrections remote_stream remote cards
+errors sizes cache conversation replies formats settings config templates encoding reading checking split plain_text
+scoring material questions runs recipe followup collection run_comparison ranks wording curves verdict originality
+copies duel comparison corrections remote_stream remote cards
 logprobs sampling batching devices likelihood recognition memory model_checks adapter_files model_folder adapters
 merged_weights optimizers lesson rows hub_data run_writer shares training
 linear tile_shape tile_products decode_kernel tiles key_values prefixes forward gpt2_weights gpt2_writer

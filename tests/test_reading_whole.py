@@ -102,5 +102,5 @@ def test_one_item_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         list(whole.conversations(stored(tmp_path, json.dumps([["a", "b"], ["x"] * 60]))))
     with pytest.raises(DataError, match="No list of conversations"):
         list(whole.conversations(stored(tmp_path, '{"a": 1}')))
-    with pytest.raises(DataError, match="at most 0 MB are read at once"):
+    with pytest.raises(DataError, match="at most 0 KB are read at once"):
         whole.parsed(stored(tmp_path, "[]"))

@@ -16,6 +16,7 @@ from chat_app.reading.official import part_named
 from chat_app.reading.options import ReadingOptions
 from chat_app.reading.report import Located, Part, Problem, Rejected
 from chat_app.reading.source import Source
+from chat_app.sizes import bytes_in_words
 
 MAX_WHOLE_BYTES = 200_000_000
 
@@ -56,8 +57,8 @@ def parsed(source: Source) -> Any:
     size = source.path.stat().st_size
     if size > MAX_WHOLE_BYTES:
         raise DataError(
-            f"This file is one JSON value of {size / 1e6:,.0f} MB; at most {MAX_WHOLE_BYTES / 1e6:,.0f} MB are read "
-            "at once.",
+            f"This file is one JSON value of {bytes_in_words(size)}; "
+            f"at most {bytes_in_words(MAX_WHOLE_BYTES)} are read at once.",
             where=source.name,
             advice="Save it as JSON Lines: one conversation a line.",
         )
