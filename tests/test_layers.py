@@ -20,8 +20,9 @@ logprobs sampling batching devices likelihood recognition memory model_checks ad
 merged_weights optimizers lesson rows hub_data run_writer shares training
 linear tile_shape tile_products decode_kernel tiles key_values prefixes forward gpt2_weights gpt2_writer
 gpt2_forward request thread_pace engine
-model_files model_engine recommended models merging methods memory_plan pace rehearsal fitting chat evaluation measuring
-convmodel export_card exporting gathering teaching correcting pretraining from_nothing jobs services
+loaded_size model_files model_engine recommended models merging methods memory_plan pace rehearsal fitting chat
+evaluation measuring convmodel export_card exporting gathering teaching correcting pretraining from_nothing jobs
+services
 """.split()  # noqa: SIM905 - a list of so many would be a line each.
 DOORS = ["cli", "api", "ui"]
 PURE = ORDER[: ORDER.index("cards") + 1]
