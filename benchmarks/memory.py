@@ -23,10 +23,11 @@ from chat_app.config import Paths, TrainConfig
 from chat_app.encoding import NOT_LEARNED, Example
 from chat_app.likelihood import precision_context, summed_loss
 from chat_app.memory import lacks_memory
-from chat_app.memory_plan import Plan, Shape, first_that_fits, gigabytes, plans, predict
+from chat_app.memory_plan import Plan, Shape, first_that_fits, plans, predict
 from chat_app.memory_plan import heaviest as heaviest_batch
 from chat_app.methods import load_pupil
 from chat_app.model_files import find
+from chat_app.sizes import bytes_in_words
 
 SIZES = {  # parameters, layers, width, heads
     "gpt2": (124_439_808, 12, 768, 12),
@@ -37,7 +38,7 @@ SIZES = {  # parameters, layers, width, heads
 NEW_TOKENS = 4
 STEPS = 3
 BATCH = 8
-GIGABYTE = 2**30
+GIGABYTE = 10**9
 
 
 @dataclass(frozen=True)
@@ -152,7 +153,7 @@ def measured_on_gpu(plan: Plan, target: Path, rows: list[Example], limit: float)
         if not lacks_memory(error):
             raise
         return "does not fit"
-    return f"{gigabytes(peak)} ({(plan.predicted_bytes / peak - 1) * 100:+.0f} %)"
+    return f"{bytes_in_words(peak)} ({(plan.predicted_bytes / peak - 1) * 100:+.0f} %)"
 
 
 def remembered_on_cpu(name: str, window: int) -> str:
@@ -192,7 +193,7 @@ def remembered_on_cpu(name: str, window: int) -> str:
     one, two = (
         predict(replace(shape, layers=layers), load, "full", precision="float32").activations for layers in (1, 2)
     )
-    return f"{name}: a layer keeps {gigabytes(sizes[1] - sizes[0])}, predicted {gigabytes(two - one)}"
+    return f"{name}: a layer keeps {bytes_in_words(sizes[1] - sizes[0])}, predicted {bytes_in_words(two - one)}"
 
 
 def main() -> None:
@@ -224,7 +225,7 @@ def main() -> None:
                 measured = measured_on_gpu(plan, target, rows, options.gigabytes)
             print(
                 f"| {case.name} | {case.method} | {case.optimizer} | {plan.batch_size} | "
-                f"{'yes' if plan.checkpointing else 'no'} | {gigabytes(plan.predicted_bytes)} | "
+                f"{'yes' if plan.checkpointing else 'no'} | {bytes_in_words(plan.predicted_bytes)} | "
                 f"{'yes' if plan.fits else 'no'} | {measured} |",
                 flush=True,
             )

@@ -13,8 +13,10 @@ from typing import Any, Literal
 
 import yaml
 
+from chat_app.cards import table
 from chat_app.config import STARTER, TrainConfig
 from chat_app.errors import ChatAppError, SettingError
+from chat_app.run_comparison import best_evaluation, best_in_words, loss_before
 from chat_app.runs import Run
 
 PICTURE = "curves.svg"
@@ -84,8 +86,8 @@ def _started_from(run: Run | None) -> str:
 def _how_it_was_made(run: Run | None, started_from: str, config: Mapping[str, Any], has_picture: bool) -> list[str]:
     if run is None:
         return ["How it was trained is not recorded.\n"]
-    about = run.about()
-    best = _best(run)
+    about, metrics = run.about(), run.metrics()
+    best, before = best_evaluation(metrics), loss_before(metrics)
     shape = [config.get(name) for name in ("n_layer", "n_embd", "n_positions")]
     rows = [
         ("started from", "the starter of chat_app" if started_from == STARTER else started_from or "not recorded"),
@@ -94,21 +96,16 @@ def _how_it_was_made(run: Run | None, started_from: str, config: Mapping[str, An
         ("conversations learned", _count(about.get("train_conversations"))),
         ("conversations kept aside for validation", _count(about.get("valid_conversations"))),
         ("steps", _count(run.state().step)),
-        ("best validation loss", f"{best[1]:.4f} nats a token, at step {best[0]:,}" if best else "not measured"),
+        ("validation loss before", f"{before:.4f} nats a token" if before is not None else ""),
+        ("best validation loss", best_in_words(metrics) or "not measured"),
         ("perplexity there", f"{math.exp(min(best[1], 700)):.2f}" if best else ""),
         ("computed in", about.get("precision", "")),
     ]
-    parts = [_table(rows)]
+    parts = [table(rows)]
     if has_picture:
         parts.append(f"![Loss on what it learned and on what was kept aside]({PICTURE})\n")
-    parts += ["## Settings\n", _table(_settings(run))]
+    parts += ["## Settings\n", table(_settings(run))]
     return parts
-
-
-def _best(run: Run) -> tuple[int, float] | None:
-    """Step and loss of the best evaluation."""
-    found = [(line["valid_loss"], line["step"]) for line in run.metrics() if "valid_loss" in line and line.get("step")]
-    return (min(found)[1], min(found)[0]) if found else None
 
 
 def _settings(run: Run) -> list[tuple[str, Any]]:
@@ -122,11 +119,6 @@ def _settings(run: Run) -> list[tuple[str, Any]]:
 
 def _count(number: Any) -> str:
     return f"{number:,}" if isinstance(number, int) else ""
-
-
-def _table(rows: list[tuple[str, Any]]) -> str:
-    said = [(name, str(value).replace("|", "\\|").replace("\n", " ")) for name, value in rows if value != ""]
-    return "| | |\n| --- | --- |\n" + "".join(f"| {name} | {value} |\n" for name, value in said)
 
 
 def _licence_words(licence: str) -> str:

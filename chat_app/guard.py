@@ -25,6 +25,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from chat_app.accounts import Throttle
 from chat_app.api_schema import error_body
 from chat_app.services import LOOPBACK, ServerRules
+from chat_app.sizes import bytes_in_words
 
 API_PATHS = ("/v1/", "/generate", "/health")
 LOGIN_PATHS = ("/login", "/login/")
@@ -266,7 +267,7 @@ class Guard:
         if not length.isascii() or not length.isdigit():
             return 400, "The length of the request is no number."
         if int(length) > self._most_bytes(scope):
-            return 413, f"This is more than this server takes ({self._most_bytes(scope) // 2**20} MB)."
+            return 413, f"This is more than this server takes ({bytes_in_words(self._most_bytes(scope))})."
         return 0, ""
 
     def _most_bytes(self, scope: Scope) -> int:

@@ -279,11 +279,6 @@ def methods_for(files: ModelFiles, device: str) -> list[str]:
     return allowed
 
 
-def gigabytes(size: float) -> str:
-    """A number of bytes for a person: "1.9 GB", "310 MB"."""
-    return f"{size / 2**30:.1f} GB" if size >= 2**30 else f"{size / 2**20:.0f} MB"
-
-
 def facts(plan: Plan) -> dict[str, Any]:
     """A plan for JSON."""
     return asdict(plan)

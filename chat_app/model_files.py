@@ -15,8 +15,10 @@ from typing import Any, Literal
 from chat_app.adapter_files import CONFIG, AdapterFiles, is_adapter, read_adapter
 from chat_app.config import STARTER, Paths
 from chat_app.errors import ModelError, ModelNotFound
+from chat_app.loaded_size import head_bytes, is_tiled, loaded_bytes
 from chat_app.model_checks import learned_numbers, read_config, refuse_without_safetensors, size_of, weight_files
 from chat_app.runs import NAME, Run, split_name, verify
+from chat_app.sizes import bytes_in_words
 
 Kind = Literal["starter", "run", "folder", "hub", "gguf"]
 GGUF_NAME = "SmolLM2-135M-Instruct"
@@ -231,24 +233,20 @@ def check_weights(files: ModelFiles) -> Any | None:
     return empty
 
 
-def estimate_memory(files: ModelFiles, precision: str) -> int:
-    """Bytes that the loaded model will need, about.
+def estimate_memory(files: ModelFiles, precision: str, device: str = "cpu") -> int:
+    """Bytes that the model will need at most, while it is loaded or once it is, about.
 
-    Weights: parameters times 4 bytes (float32, and "automatic" to be safe), 2 (bfloat16, float16), or, for all but the
-    embedding, which stays in 2 bytes, 1.02 (8-bit, a scale for each row) or 0.57 (4-bit, a scale for each 64). On top,
-    the key/value caches of one running chat and of those kept between turns, and 64 MiB to work in.
+    On top of its weights the key/value caches of one running chat and of those kept between turns, and 64 MiB to work
+    in. Weights that are laid out anew are there twice for a moment, unless they can be read from the file as they are.
     """
-    embedding = min(files.vocabulary * files.width, files.parameters)
-    rest = files.parameters - embedding
     number = 4 if precision in ("float32", "automatic") else 2
-    if precision == "8-bit":
-        weights = 2 * embedding + 1.02 * rest
-    elif precision == "4-bit":
-        weights = 2 * embedding + 0.57 * rest
-    else:
-        weights = float(number * files.parameters)
+    weights, reading = loaded_bytes(files.config, files.parameters, precision, device), 0
+    if is_tiled(files.config, precision, device):
+        read_in = 4 if precision == "8-bit" else 2
+        is_in_file = abs(files.weight_bytes - read_in * files.parameters) < files.parameters
+        reading = 0 if is_in_file else read_in * files.parameters + head_bytes(files.config, precision == "8-bit")
     caches = files.cache_numbers * number * (files.window + kept_tokens(files, number))
-    return int(weights) + caches + 64 * 2**20
+    return max(weights + caches, reading) + 64 * 2**20
 
 
 def kept_tokens(files: ModelFiles, number_bytes: int) -> int:
@@ -385,9 +383,9 @@ def check_memory(files: ModelFiles, precision: str, device: str) -> None:
     """
     from chat_app.memory import free_memory
 
-    needed, free = estimate_memory(files, precision), free_memory(device)
+    needed, free = estimate_memory(files, precision, device), free_memory(device)
     if needed > free:
         raise ModelError(
-            f"The model needs about {needed / 2**30:.1f} GB of memory, and {free / 2**30:.1f} GB are free.",
+            f"The model needs about {bytes_in_words(needed)} of memory, and {bytes_in_words(free)} are free.",
             advice="Unload the model in use, choose 8-bit or 4-bit, or take a smaller model.",
         )

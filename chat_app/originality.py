@@ -22,6 +22,7 @@ from typing import Any, BinaryIO, Literal
 from chat_app.errors import DataError
 from chat_app.reading import Problem, iterate
 from chat_app.runs import read_json, write_json
+from chat_app.sizes import bytes_in_words
 
 GRAM = 4
 BUCKETS = 64
@@ -115,7 +116,7 @@ class Sources:
         needed, free = path.stat().st_size * BYTES_NEEDED, shutil.disk_usage(path.parent).free
         if free < needed:
             raise DataError(
-                f"The search for copies needs {needed / 1e9:.1f} GB of disk, and {free / 1e9:.1f} GB are free.",
+                f"The search for copies needs {bytes_in_words(needed)} of disk, and {bytes_in_words(free)} are free.",
                 advice="Free some space.",
             )
         temporary = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")

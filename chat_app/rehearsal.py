@@ -32,10 +32,11 @@ from chat_app.encoding import Example, lengths_of
 from chat_app.lesson import Lesson
 from chat_app.likelihood import likelihood
 from chat_app.memory import free_memory, release_memory
-from chat_app.memory_plan import Shape, gigabytes
+from chat_app.memory_plan import Shape
 from chat_app.pace import batches_in, duration, fitted, usual_steps, work_of
 from chat_app.run_writer import RunWriter
 from chat_app.runs import Run, seal
+from chat_app.sizes import bytes_in_words
 from chat_app.training import ChatTrainer, arguments_of, evaluation_steps, saving_steps, total_steps
 
 STEPS = 20
@@ -70,7 +71,7 @@ class Rehearsal:
 
     def sentence(self) -> str:
         """Time and memory for a person: "about 6 minutes, 1.9 GB of 4.0 GB"."""
-        return f"{duration(self.seconds)}, {gigabytes(self.peak_bytes)} of {gigabytes(self.memory_bytes)}"
+        return f"{duration(self.seconds)}, {bytes_in_words(self.peak_bytes)} of {bytes_in_words(self.memory_bytes)}"
 
 
 def is_wanted(config: TrainConfig, rows: int) -> bool:

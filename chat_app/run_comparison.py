@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -43,6 +43,34 @@ def curve_of(run: Run) -> list[tuple[int, float]]:
     return []
 
 
+def loss_before(metrics: Sequence[Mapping[str, Any]]) -> float | None:
+    """The validation loss of the model that a run started from."""
+    return next((loss for step, loss in _evaluations(metrics) if step == 0), None)
+
+
+def best_evaluation(metrics: Sequence[Mapping[str, Any]]) -> tuple[int, float] | None:
+    """Step and loss of the best evaluation: of the model that a run keeps.
+
+    The model that it started from is no result of the run, even where it was better.
+    """
+    found = [(loss, step) for step, loss in _evaluations(metrics) if step > 0]
+    return min(found)[::-1] if found else None
+
+
+def _evaluations(metrics: Sequence[Mapping[str, Any]]) -> list[tuple[int, float]]:
+    lines = [(line.get("step"), line.get("valid_loss")) for line in metrics]
+    return [(step, loss) for step, loss in lines if isinstance(step, int) and isinstance(loss, float)]
+
+
+def best_in_words(metrics: Sequence[Mapping[str, Any]]) -> str:
+    """The best loss, or nothing if there is none; with a word of warning where training made the model worse."""
+    best, before = best_evaluation(metrics), loss_before(metrics)
+    if best is None:
+        return ""
+    worse = ", worse than before the training" if before is not None and best[1] > before else ""
+    return f"{best[1]:.4f} nats a token, at step {best[0]:,}{worse}"
+
+
 def differences(runs: Sequence[Run], told: Callable[[str], str] = str) -> list[Difference]:
     """The results of the runs, their data where it is not the same, and the settings that are not.
 
@@ -50,9 +78,10 @@ def differences(runs: Sequence[Run], told: Callable[[str], str] = str) -> list[D
         told: what to call a model.
     """
     rows = [
-        Difference("Best validation loss", tuple(_best(run) for run in runs)),
+        Difference("Best validation loss", tuple(best_in_words(run.metrics()) or "-" for run in runs)),
         Difference("Steps done", tuple(f"{run.state().step:,}" for run in runs)),
     ]
+    rows.append(Difference("Validation loss before", tuple(_before(run) for run in runs)))
     abouts = [_about(run) for run in runs]
     data = (("Files", "files"), ("Conversations to learn", "train_conversations"), ("Format", "format"))
     rows += [Difference(label, tuple(_written(about.get(name)) for about in abouts)) for label, name in data]
@@ -67,9 +96,9 @@ def differences(runs: Sequence[Run], told: Callable[[str], str] = str) -> list[D
     return rows[:always] + [row for row in rows[always:] if len(set(row.values)) > 1]
 
 
-def _best(run: Run) -> str:
-    losses = [line["valid_loss"] for line in run.metrics() if isinstance(line.get("valid_loss"), float)]
-    return f"{min(losses):.4f}" if losses else "-"
+def _before(run: Run) -> str:
+    loss = loss_before(run.metrics())
+    return "-" if loss is None else f"{loss:.4f}"
 
 
 def _about(run: Run) -> dict[str, Any]:

@@ -32,6 +32,7 @@ from chat_app.optimizers import MuonWithAdamW
 from chat_app.run_writer import RunWriter
 from chat_app.runs import MANIFEST, Run
 from chat_app.shares import loader
+from chat_app.sizes import bytes_in_words
 
 PLOT_POINTS = 300
 
@@ -306,7 +307,7 @@ def _check_space(run: Run, model: Any) -> None:
     free = shutil.disk_usage(run.folder).free
     if free < needed:
         raise RunError(
-            f"The disk is too full: this training needs {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free.",
+            f"The disk is too full: this training needs {bytes_in_words(needed)} and {bytes_in_words(free)} are free.",
             advice="Free some space, or set CHAT_APP_HOME to a folder on a larger disk.",
         )
 

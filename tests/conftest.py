@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import gc
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -31,14 +34,35 @@ SENTENCES = [
 WINDOW = 128
 
 
+# Each takes longer than all those that are not named together: begun first, they leave no processor idle at the end.
+LONGEST = (
+    "test_browser", "test_jobs", "test_readme", "test_training", "test_cli", "test_starter", "test_server",
+    "test_encoding", "test_rehearsal", "test_models", "test_browser_runs", "test_browser_proof", "test_ranks",
+    "test_gpt2_forward", "test_chat", "test_bad_inputs", "test_recipe", "test_formats", "test_browser_api",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that take long go first; among the others, and within each, everything keeps its place."""
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(places)))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
-@pytest.fixture
-def tiny_tokenizer() -> Any:
-    """A byte-level BPE of about 400 tokens with GPT-2's end-of-text token."""
+@pytest.fixture(scope="module", autouse=True)
+def _what_is_imported_stays() -> None:
+    """Looked through again and again, the objects of all the libraries would cost every collection a third of a second:
+    each model that is unloaded, and each training, asks for one."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(scope="session")
+def _trained_tokenizer() -> Any:
     backend = Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
@@ -52,6 +76,12 @@ def tiny_tokenizer() -> Any:
     return PreTrainedTokenizerFast(
         tokenizer_object=backend, bos_token="<|endoftext|>", eos_token="<|endoftext|>", unk_token="<|endoftext|>"
     )
+
+
+@pytest.fixture
+def tiny_tokenizer(_trained_tokenizer: Any) -> Any:
+    """A byte-level BPE of about 400 tokens with GPT-2's end-of-text token. Marks that are added stay in the test."""
+    return copy.deepcopy(_trained_tokenizer)
 
 
 def build_model(vocabulary: int, width: int = 32, seed: int = 0, window: int = WINDOW) -> GPT2LMHeadModel:
@@ -82,20 +112,41 @@ def tiny_model(tiny_tokenizer: Any) -> GPT2LMHeadModel:
     return build_model(len(tiny_tokenizer))
 
 
+@pytest.fixture(scope="session")
+def _saved(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Saved model folders to copy, each made once."""
+    made: dict[tuple[Any, ...], Path] = {}
+
+    def saved(tokenizer: Any, format_name: str, width: int, note: bool) -> Path:
+        encoder = Encoder(tokenizer, get_format(format_name), WINDOW)
+        what = (format_name, width, note, tuple(tokenizer.get_added_vocab()))
+        if what not in made:
+            made[what] = folder = tmp_path_factory.mktemp("saved") / "model"
+            build_model(len(tokenizer), width).save_pretrained(folder)
+            tokenizer.save_pretrained(folder)
+            if note:
+                write_chat_format(folder, encoder.format, encoder.marks)
+        return made[what]
+
+    return saved
+
+
 @pytest.fixture
-def make_folder(tmp_path: Path, tiny_tokenizer: Any) -> Callable[..., Path]:
+def make_folder(tmp_path: Path, tiny_tokenizer: Any, _saved: Callable[..., Path]) -> Callable[..., Path]:
     """Makes saved model folders: make_folder(name, format, width=32)."""
 
     def make(name: str = "model", format_name: str = "roles", width: int = 32, note: bool = True) -> Path:
-        folder = tmp_path / name
-        encoder = Encoder(tiny_tokenizer, get_format(format_name), WINDOW)
-        build_model(len(tiny_tokenizer), width).save_pretrained(folder)
-        tiny_tokenizer.save_pretrained(folder)
-        if note:
-            write_chat_format(folder, encoder.format, encoder.marks)
-        return folder
+        torch.manual_seed(0)  # As where it is made anew.
+        saved = _saved(tiny_tokenizer, format_name, width, note)
+        return Path(shutil.copytree(saved, tmp_path / name, dirs_exist_ok=True))
 
     return make
+
+
+@pytest.fixture(scope="session")
+def saved_folder(_saved: Callable[..., Path], _trained_tokenizer: Any) -> Path:
+    """A folder as `tiny_folder`, for many tests: nobody writes into it."""
+    return _saved(copy.deepcopy(_trained_tokenizer), "roles", 32, True)
 
 
 @pytest.fixture

@@ -37,14 +37,14 @@ def _app(services: Services, accounts: Accounts | None = None, is_loading: bool 
     return app, api
 
 
-@pytest.fixture
-def services(tmp_path: Path, tiny_folder: Path) -> Iterator[Services]:
-    services = _services(tmp_path, tiny_folder)
+@pytest.fixture(scope="module")
+def services(tmp_path_factory: pytest.TempPathFactory, saved_folder: Path) -> Iterator[Services]:
+    services = _services(tmp_path_factory.mktemp("served"), saved_folder)
     yield services
     services.close()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def client(services: Services) -> TestClient:
     return TestClient(_app(services)[0], raise_server_exceptions=False)
 

@@ -21,7 +21,7 @@ from chat_app.ui.run_view import COLORS
 
 sync_api = pytest.importorskip("playwright.sync_api")
 expect = sync_api.expect
-SLOW = 60_000  # Milliseconds: a process that starts on a busy computer.
+SLOW = 180_000  # Milliseconds: a process that starts on a busy computer.
 expect.set_options(timeout=SLOW)
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,14 +28,16 @@ ANSWER = "Hi 👋 there, naïve friend. How are you?"
 TALK = Conversation.from_turns(["Hello!", ANSWER, "Fine.", "Very good 🎉"])
 
 
-@pytest.fixture
-def taught(tmp_path, tiny_tokenizer, make_model) -> Iterator[Callable[..., LoadedModel]]:
-    """Makes a model that knows TALK by heart, saved and loaded again."""
-    opened: list[LoadedModel] = []
+@pytest.fixture(scope="module")
+def taught_folder(tmp_path_factory) -> Callable[[str, Any, Callable[..., Any]], Path]:
+    """Saved models that know TALK by heart; each is taught once."""
+    made: dict[str, Path] = {}
 
-    def make(format_name: str = "roles") -> LoadedModel:
-        encoder = Encoder(tiny_tokenizer, get_format(format_name), 128)
-        model = make_model(len(tiny_tokenizer), width=64)
+    def teach(format_name: str, tokenizer: Any, make_model: Callable[..., Any]) -> Path:
+        if format_name in made:
+            return made[format_name]
+        encoder = Encoder(tokenizer, get_format(format_name), 128)
+        model = make_model(len(tokenizer), width=64)
         rows = encoder.examples(TALK)
         optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
         for _ in range(120):
@@ -47,10 +50,23 @@ def taught(tmp_path, tiny_tokenizer, make_model) -> Iterator[Callable[..., Loade
             loss.backward()
             optimizer.step()
         assert likeliest_reply(model, encoder, HELLO, 60) == ANSWER
-        folder = tmp_path / format_name
+        folder = tmp_path_factory.mktemp("taught") / format_name
         model.save_pretrained(folder)
-        tiny_tokenizer.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
         write_chat_format(folder, encoder.format, encoder.marks)
+        made[format_name] = folder
+        return folder
+
+    return teach
+
+
+@pytest.fixture
+def taught(tmp_path, tiny_tokenizer, make_model, taught_folder) -> Iterator[Callable[..., LoadedModel]]:
+    """Loads a model that knows TALK by heart."""
+    opened: list[LoadedModel] = []
+
+    def make(format_name: str = "roles") -> LoadedModel:
+        folder = taught_folder(format_name, tiny_tokenizer, make_model)
         opened.append(load(str(folder), LoadConfig(precision="float32", device="cpu"), Paths(tmp_path / "home")))
         return opened[-1]
 

@@ -1,16 +1,21 @@
-"""The command line as a process: results on standard output, one clear line for a mistake, exit codes."""
+"""The command line: results on standard output, one clear line for a mistake, exit codes."""
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+from unittest import mock
 
 import pytest
 
+from chat_app.cli import main
 from tests.test_formats import gpt2_files
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -18,19 +23,49 @@ SHOP = ROOT / "sample_data" / "shop.tsv"
 MISTAKES = ROOT / "sample_data" / "shop_with_mistakes.tsv"
 
 
+class Done(NamedTuple):
+    """What a command has written."""
+
+    stdout: str
+    stderr: str
+
+
 class Shell:
-    """Runs commands with a home folder of their own."""
+    """Runs commands with a home folder of their own: in this process, which has loaded already what takes seconds to
+    load, or as a process."""
 
     def __init__(self, home: Path):
-        self.home = home
+        self.environment = {"CHAT_APP_HOME": str(home), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
 
-    def __call__(self, *arguments: str, typed: str = "", code: int = 0) -> subprocess.CompletedProcess[str]:
-        environment = {**os.environ, "CHAT_APP_HOME": str(self.home), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    def __call__(self, *arguments: str, typed: str = "", code: int = 0) -> Done:
+        out, errors = io.StringIO(), io.StringIO()
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        with (
+            mock.patch.dict(os.environ, self.environment),
+            mock.patch("sys.stdin", io.StringIO(typed)),
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(errors),
+        ):
+            try:
+                left = main(arguments)
+            except SystemExit as end:  # The flags are wrong, or were asked for.
+                left = end.code
+            finally:
+                for number, handler in handlers.items():
+                    signal.signal(number, handler)
+        return self._checked(Done(out.getvalue(), errors.getvalue()), left, code)
+
+    def process(self, *arguments: str, typed: str = "", code: int = 0) -> Done:
+        """The same as a process."""
         done = subprocess.run(
-            [sys.executable, "-m", "chat_app", *arguments],
-            input=typed, capture_output=True, text=True, encoding="utf-8", cwd=ROOT, env=environment, check=False,
+            [sys.executable, "-m", "chat_app", *arguments], input=typed, capture_output=True, text=True,
+            encoding="utf-8", cwd=ROOT, env={**os.environ, **self.environment}, check=False,
         )  # fmt: skip
-        assert done.returncode == code, done.stderr
+        return self._checked(Done(done.stdout, done.stderr), done.returncode, code)
+
+    @staticmethod
+    def _checked(done: Done, left: Any, code: int) -> Done:
+        assert left == code, done.stderr
         assert "Traceback" not in done.stderr
         return done
 
@@ -53,7 +88,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Shell, Path]:
         "pretrain", "--data", str(SHOP), "--tokenizer", str(folder / "tokenizer"), "--size", "nano",
         "--max-steps", "40", "--batch-size", "16", "--learning-rate", "0.01", "--out", str(folder / "base"),
     )  # fmt: skip
-    shell(
+    shell.process(
         "train", "--data", str(SHOP), "--model", str(folder / "base"), "--out", str(folder / "taught"),
         "--epochs", "1", "--run", str(folder / "run"),
     )  # fmt: skip
@@ -73,8 +108,8 @@ def test_models_are_made_from_nothing(made: tuple[Shell, Path]) -> None:
 
 def test_chat_in_the_terminal(made: tuple[Shell, Path]) -> None:
     shell, folder = made
-    for leave in ("Abort!\n", "q\n", ""):
-        done = shell("chat", "--model", str(folder / "taught"), "--max-new-tokens", "5", typed=f"Hello\nHi\n{leave}")
+    for run, leave in ((shell, "Abort!\n"), (shell, "q\n"), (shell.process, "")):
+        done = run("chat", "--model", str(folder / "taught"), "--max-new-tokens", "5", typed=f"Hello\nHi\n{leave}")
         assert len(done.stdout.rstrip("\n").split("\n")) == 2 or done.stdout.count("\n") >= 2
 
 
@@ -117,7 +152,7 @@ def test_inspect_tells_the_lines(shell: Shell) -> None:
     assert found["turns"] == 40
     assert [problem["line"] for problem in found["problems"]] == [6, 11, 17, 22]
     assert all(problem["reason"] and problem["advice"] and problem["file"] for problem in found["problems"])
-    shown = shell("inspect", str(MISTAKES)).stdout
+    shown = shell.process("inspect", str(MISTAKES)).stdout
     assert "line 11" in shown
 
 
@@ -161,7 +196,7 @@ def test_encode_with_labels(shell: Shell) -> None:
     ],
 )
 def test_a_mistake_is_one_clear_line(shell: Shell, arguments: list[str], sentence: str) -> None:
-    done = shell(*arguments, code=2)
+    done = (shell.process if arguments == ["train"] else shell)(*arguments, code=2)
     assert sentence in done.stderr
     assert len([line for line in done.stderr.splitlines() if line.startswith("chat_app:")]) == 1
     assert done.stdout == ""
@@ -185,7 +220,7 @@ def test_models_lists_what_can_be_used(shell: Shell) -> None:
 
 
 def test_help_names_every_command(shell: Shell) -> None:
-    shown = shell("--help").stdout
+    shown = shell.process("--help").stdout
     commands = ["serve", "train", "chat", "generate", "evaluate", "inspect", "encode", "tokenizer", "pretrain"]
     assert all(command in shown for command in [*commands, "models", "runs"])
     assert "--learning-rate" in shell("train", "--help").stdout

@@ -10,15 +10,17 @@ from pathlib import Path
 import pytest
 
 from chat_app import collection
+from chat_app.cards import run_card
 from chat_app.cli import main
 from chat_app.config import Paths, TrainConfig
 from chat_app.errors import RunError, SettingError
+from chat_app.export_card import export_card
 from chat_app.followup import give_more_epochs, with_half_the_rate
 from chat_app.gathering import HubData, Wanted, flags_of
 from chat_app.questions import questions_of
 from chat_app.reading import ReadingOptions
 from chat_app.recipe import command_for
-from chat_app.run_comparison import check_count, curve_of, differences
+from chat_app.run_comparison import best_evaluation, check_count, curve_of, differences
 from chat_app.runs import Run
 from chat_app.teaching import prepare_run_from, sample_prompts, teach
 
@@ -72,7 +74,7 @@ def test_runs_beside_each_other_show_only_what_differs(prepare: Callable[..., Ru
     other.append("metrics.jsonl", {"step": 5, "train_loss": 2.0})
     rows = {row.name: row.values for row in differences([one, other])}
     assert rows == {
-        "Best validation loss": ("1.5000", "-"),
+        "Best validation loss": ("1.5000 nats a token, at step 5", "-"),
         "Steps done": ("0", "0"),
         "Epochs": ("2", "3"),
         "Method": ("automatic", "lora"),
@@ -85,6 +87,32 @@ def test_runs_beside_each_other_show_only_what_differs(prepare: Callable[..., Ru
     for count in (0, 1, 9):
         with pytest.raises(RunError):
             check_count(count)
+
+
+def test_the_model_before_the_training_is_no_result_of_it(prepare: Callable[..., Run]) -> None:
+    better, worse = prepare("better"), prepare("worse")
+    for step, good, bad in ((0, 2.0, 1.0), (5, 1.5, 1.3), (10, 1.6, 1.4)):
+        better.append("metrics.jsonl", {"step": step, "valid_loss": good})
+        worse.append("metrics.jsonl", {"step": step, "valid_loss": bad})
+    assert best_evaluation(better.metrics()) == (5, 1.5)
+    assert best_evaluation(worse.metrics()) == (5, 1.3)
+    assert best_evaluation([{"step": 0, "valid_loss": 1.0}]) is None
+    rows = {row.name: row.values for row in differences([better, worse])}
+    assert rows["Validation loss before"] == ("2.0000", "1.0000")
+    assert rows["Best validation loss"] == (
+        "1.5000 nats a token, at step 5",
+        "1.3000 nats a token, at step 5, worse than before the training",
+    )
+    card = export_card(worse)
+    assert "| validation loss before | 1.0000 nats a token |" in card
+    assert "| best validation loss | 1.3000 nats a token, at step 5, worse than before the training |" in card
+
+
+def test_a_file_name_does_not_break_the_table_of_a_card() -> None:
+    card = run_card(TrainConfig(model="a|b"), {"files": ["talk | one.tsv", "b\n| c.tsv"]}, {"step": 3})
+    assert "| files | talk \\| one.tsv, b \\| c.tsv |\n" in card
+    assert "| started from | a\\|b |\n" in card
+    assert "| best validation loss | not measured |\n" in card
 
 
 def test_more_epochs_go_on_where_it_ended(prepare: Callable[..., Run], paths: Paths) -> None:

@@ -4,6 +4,7 @@ sees."""
 from __future__ import annotations
 
 import importlib.util
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,16 @@ def encode(encoder: Encoder, turns: list[str], system: str | None, is_prompt: bo
     return encoder.prompt(conversation) if is_prompt else encoder.example(conversation)
 
 
+@cache
+def encoder_of(name: str) -> Encoder:
+    """GPT-2's tokenizer in a format, with room for everything."""
+    tokenizer = gpt2_tokenizer()
+    if name == "template":
+        tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
+        tokenizer.chat_template = CHATML
+    return Encoder(tokenizer, get_format(name), 100_000)
+
+
 @pytest.mark.parametrize(("name", "turns", "system", "is_prompt", "ids", "types", "labels"), VECTORS)
 def test_published_layout(
     name: str,
@@ -116,7 +127,7 @@ def test_published_layout(
     types: list[int] | None,
     labels: list[int] | None,
 ) -> None:
-    example = encode(Encoder(gpt2_tokenizer(), get_format(name), 1024), turns, system, is_prompt)
+    example = encode(encoder_of(name), turns, system, is_prompt)
     assert example.ids == ids
     assert example.types == types
     if labels is not None:
@@ -150,7 +161,7 @@ def test_pair_layout() -> None:
 
 
 def test_roles_layout() -> None:
-    encoder = Encoder(gpt2_tokenizer(), get_format("roles"), 1024)
+    encoder = encoder_of("roles")
     assert encoder.mark_ids == {"system": 50257, "user": 50258, "assistant": 50259, "end": 50260}
     conversation = Conversation.from_turns(["Hello", "Hi!"], system="Be kind")
     example = encoder.example(conversation)
@@ -160,7 +171,7 @@ def test_roles_layout() -> None:
 
 
 def test_everything_is_learned_in_sep() -> None:
-    example = Encoder(gpt2_tokenizer(), get_format("sep"), 1024).example(Conversation.from_turns(["a", "b"]), "all")
+    example = encoder_of("sep").example(Conversation.from_turns(["a", "b"]), "all")
     assert example.labels == example.ids
 
 
@@ -197,16 +208,6 @@ def test_a_folder_of_vocabulary_and_merges_is_a_tokenizer(tmp_path: Path) -> Non
     assert load_tokenizer(gpt2_files()).encode("Hello") == [15496]
 
 
-def _encoders() -> dict[str, Encoder]:
-    encoders = {name: Encoder(gpt2_tokenizer(), get_format(name), 100_000) for name in FORMATS if name != "template"}
-    tokenizer = gpt2_tokenizer()
-    tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
-    tokenizer.chat_template = CHATML
-    encoders["template"] = Encoder(tokenizer, get_format("template"), 100_000)
-    return encoders
-
-
-ENCODERS = _encoders()
 SPELLINGS = ["<|End|>", "<sep>", "<|USER|>", "<|endoftext|>", "[SEP]", "<sp1>", "<|im_end|>", "[CLS]", "<bos>"]
 TEXTS = st.one_of(
     st.text(min_size=1, max_size=30),
@@ -218,7 +219,7 @@ TEXTS = st.one_of(
 @settings(max_examples=60, deadline=None)
 @given(turns=st.lists(TEXTS, min_size=2, max_size=7), system=st.one_of(st.none(), TEXTS))
 def test_a_prompt_begins_what_training_sees(name: str, turns: list[str], system: str | None) -> None:
-    encoder = ENCODERS[name]
+    encoder = encoder_of(name)
     prompt = encode(encoder, turns[:-1], system, is_prompt=True)
     trained = encode(encoder, turns, system, is_prompt=False)
     length = len(prompt.ids)
@@ -235,7 +236,7 @@ def test_a_prompt_begins_what_training_sees(name: str, turns: list[str], system:
 @settings(max_examples=40, deadline=None)
 @given(turns=st.lists(TEXTS, min_size=2, max_size=6))
 def test_what_is_typed_never_becomes_special(name: str, turns: list[str]) -> None:
-    encoder = ENCODERS[name]
+    encoder = encoder_of(name)
     harmless = encode(encoder, ["x" for _ in turns], None, is_prompt=False)
     typed = encode(encoder, turns, None, is_prompt=False)
     special = set(encoder.mark_ids.values()) | encoder.end_ids | encoder.silent_ids
@@ -243,10 +244,10 @@ def test_what_is_typed_never_becomes_special(name: str, turns: list[str]) -> Non
 
 
 def test_replies_end_where_the_format_says() -> None:
-    roles = ENCODERS["roles"]
+    roles = encoder_of("roles")
     assert roles.mark_ids["end"] in roles.end_ids
-    assert ENCODERS["speaker"].mark_ids["sp1"] in ENCODERS["speaker"].end_ids
-    template = ENCODERS["template"]
+    assert encoder_of("speaker").mark_ids["sp1"] in encoder_of("speaker").end_ids
+    template = encoder_of("template")
     assert template.tokenizer.convert_tokens_to_ids("<|im_end|>") in template.end_ids
     assert template.tokenizer.convert_tokens_to_ids("<|im_start|>") in template.silent_ids
 

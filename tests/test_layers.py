@@ -13,15 +13,16 @@ PACKAGE = Path(__file__).resolve().parent.parent / "chat_app"
 
 # A part imports only what stands above it.
 ORDER = """
-errors cache conversation replies formats settings config templates encoding reading checking split plain_text scoring
-material questions runs recipe followup collection run_comparison ranks wording curves verdict originality copies duel
-comparison corrections remote_stream remote cards
+errors sizes cache conversation replies formats settings config templates encoding reading checking split plain_text
+scoring material questions runs recipe followup collection run_comparison ranks wording curves verdict originality
+copies duel comparison corrections remote_stream remote cards
 logprobs sampling batching devices likelihood recognition memory model_checks gpt2_files adapter_files model_folder
 adapters merged_weights optimizers lesson rows hub_data run_writer shares training
 linear processor tile_shape tile_products matrix_unit tile_kernel decode_kernel machine_code tiles
 key_values prefixes forward gpt2_weights gpt2_writer gpt2_forward request thread_pace engine
-model_files model_engine recommended models merging methods memory_plan pace rehearsal fitting chat evaluation measuring
-convmodel export_card exporting gathering teaching correcting pretraining from_nothing jobs services
+loaded_size model_files model_engine recommended models merging methods memory_plan pace rehearsal fitting chat
+evaluation measuring convmodel export_card exporting gathering teaching correcting pretraining from_nothing jobs
+services
 """.split()  # noqa: SIM905 - a list of so many would be a line each.
 DOORS = ["cli", "api", "ui"]
 PURE = ORDER[: ORDER.index("cards") + 1]

@@ -233,7 +233,7 @@ def test_the_sum_of_what_is_unpacked_is_limited(tmp_path: Path) -> None:
     path = zipped(tmp_path / "a.zip", {"a.csv": b"a" * 600, "b.csv": b"b" * 600}, zipfile.ZIP_STORED)
     assert contents(path, most_bytes=1000) == [
         ("a.zip/a.csv", b"a" * 600),
-        ("a.zip/b.csv", "All that is in it has more than 0.00 GB."),
+        ("a.zip/b.csv", "All that is in it has more than 1 KB."),
     ]
 
 

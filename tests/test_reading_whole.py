@@ -63,7 +63,7 @@ def test_official_parts_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     "value",
     [
         RECORDS,
-        {"data": RECORDS},
+        *[{name: RECORDS} for name in json_stream.CONTAINERS],
         {"version": {"a": [1, {"b": None}]}, "data": RECORDS},
         {"rows": [{"row_idx": 0, "row": record} for record in RECORDS]},
         {"columns": ["prompt", "completion"], "data": [["Hi", "Hello"], ["Bye", "See you"]]},
@@ -102,5 +102,5 @@ def test_one_item_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         list(whole.conversations(stored(tmp_path, json.dumps([["a", "b"], ["x"] * 60]))))
     with pytest.raises(DataError, match="No list of conversations"):
         list(whole.conversations(stored(tmp_path, '{"a": 1}')))
-    with pytest.raises(DataError, match="at most 0 MB are read at once"):
+    with pytest.raises(DataError, match="at most 0 KB are read at once"):
         whole.parsed(stored(tmp_path, "[]"))

@@ -18,6 +18,7 @@ from chat_app.errors import ModelError, SettingError, UserError
 from chat_app.material import gather
 from chat_app.runs import Run, State
 from chat_app.services import LOCAL_VISITOR, ServerRules, Services
+from chat_app.sizes import bytes_in_words
 from chat_app.ui import escape, model_choices, models_tab, run_report, words
 from chat_app.ui.chat_tab import SECONDS_BETWEEN_DRAWINGS, ChatTab, Drawings
 from chat_app.ui.controls import Controls
@@ -147,8 +148,10 @@ def test_durations_in_words(seconds: float, said: str) -> None:
 
 
 def test_sizes_in_words() -> None:
-    assert words.size(269_000_000) == "269 MB"
-    assert words.size(1_520_000_000) == "1.5 GB"
+    assert [bytes_in_words(size) for size in (0, 1_400, 999_000, 10**6)] == ["0 KB", "1 KB", "999 KB", "1.0 MB"]
+    assert [bytes_in_words(size) for size in (9.94e6, 9.96e6, 2**30)] == ["9.9 MB", "10 MB", "1.1 GB"]
+    assert bytes_in_words(269_000_000) == "269 MB"
+    assert bytes_in_words(1_520_000_000) == "1.5 GB"
     assert words.amount(124_439_808) == "124 million"
     assert words.amount(14_000_000) == "14 million"
     assert words.amount(532_000) == "532 thousand"

@@ -21,6 +21,7 @@ from chat_app.errors import DataError
 from chat_app.reading.report import Problem, Rejected, not_opened, printable
 from chat_app.reading.signatures import ZIP_HEADS, media, office, unreadable
 from chat_app.reading.source import NO_FILE
+from chat_app.sizes import bytes_in_words
 
 MAX_ENTRIES = 10_000
 FREE_BYTES, MAX_RATIO = 50_000_000, 200
@@ -44,7 +45,7 @@ class Member:
 
 @contextmanager
 def opened(
-    path: str | os.PathLike[str], name: str | None = None, *, most_bytes: int = 5 * 1024**3
+    path: str | os.PathLike[str], name: str | None = None, *, most_bytes: int = 5 * 10**9
 ) -> Iterator[Iterator[Member | Problem]]:
     """The files that a path holds, in order. A member that was unpacked lies there until the next one is asked for.
 
@@ -223,9 +224,8 @@ class _Opening:
                     size += len(piece)
                     self.unpacked += len(piece)
                     if self.unpacked > self.budget:
-                        raise Rejected(
-                            f"All that is in it has more than {self.budget / 1e9:,.2f} GB.", "Give it in parts."
-                        )
+                        limit = bytes_in_words(self.budget)
+                        raise Rejected(f"All that is in it has more than {limit}.", "Give it in parts.")
                     if (size > FREE_BYTES and size > MAX_RATIO * packed) or (
                         self.kept + size > 2 * FREE_BYTES and self.kept + size > MAX_RATIO * whole
                     ):

@@ -12,7 +12,10 @@ from chat_app.reading.official import part_named
 from chat_app.reading.report import Part
 from chat_app.reading.source import Source
 
-CONTAINERS = frozenset(("data", "rows", "records", "conversations", "dialogues", "dialogs", "examples", "instances"))
+# Where a whole data set stands inside an object, if not under the names of its parts.
+CONTAINERS = (
+    "data", "rows", "records", "conversations", "dialogues", "dialogs", "examples", "instances", "items", "samples",
+)  # fmt: skip
 MAX_DEPTH = 100
 # Strings, numbers and brackets of one item; a conversation of Persona-Chat has a few hundred.
 MAX_ITEM_EVENTS = 1_000_000

@@ -17,6 +17,7 @@ import orjson
 from chat_app.reading.chats import ChatMessage
 from chat_app.reading.export_fields import ADVICE, each_message, name_field, record_field, text_field, time_field
 from chat_app.reading.report import Problem, Rejected, not_opened
+from chat_app.sizes import bytes_in_words
 
 DAY_FILE = re.compile(r"(?:.*/)?[^/]+/\d{4}-\d{2}-\d{2}\.json")
 PEOPLE_FILE = "users.json"
@@ -178,7 +179,7 @@ def _loaded(path: Path, name: str) -> Generator[Problem, None, Any]:
         size = path.stat().st_size
         if size > MAX_FILE_MEGABYTES * 1_000_000:
             yield Problem(
-                name, None, f"This file has {size / 1e6:,.0f} MB.", f"At most {MAX_FILE_MEGABYTES} MB are read."
+                name, None, f"This file has {bytes_in_words(size)}.", f"At most {MAX_FILE_MEGABYTES} MB are read."
             )
             return None
         return orjson.loads(path.read_bytes())

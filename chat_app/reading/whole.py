@@ -16,13 +16,10 @@ from chat_app.reading.official import part_named
 from chat_app.reading.options import ReadingOptions
 from chat_app.reading.report import Located, Part, Problem, Rejected
 from chat_app.reading.source import Source
+from chat_app.sizes import bytes_in_words
 
 MAX_WHOLE_BYTES = 200_000_000
 
-# Where a whole data set stands inside an object, if not under the names of its parts.
-CONTAINERS = (
-    "data", "rows", "records", "conversations", "dialogues", "dialogs", "examples", "instances", "items", "samples",
-)  # fmt: skip
 NUMBER = re.compile(r"\d{1,9}")
 
 Section = tuple[Part, Iterator[tuple[int, Any]]]
@@ -60,8 +57,8 @@ def parsed(source: Source) -> Any:
     size = source.path.stat().st_size
     if size > MAX_WHOLE_BYTES:
         raise DataError(
-            f"This file is one JSON value of {size / 1e6:,.0f} MB; at most {MAX_WHOLE_BYTES / 1e6:,.0f} MB are read "
-            "at once.",
+            f"This file is one JSON value of {bytes_in_words(size)}; "
+            f"at most {bytes_in_words(MAX_WHOLE_BYTES)} are read at once.",
             where=source.name,
             advice="Save it as JSON Lines: one conversation a line.",
         )
@@ -120,7 +117,7 @@ def _sections(value: Any) -> list[Section] | None:
         return [(part, items) for name, part in parts.items() for _, items in _sections(value[name]) or []]
     if isinstance(value.get("columns"), list) and isinstance(value.get("data"), list):
         return [("train", _split_table(value["columns"], value["data"]))]
-    for key in CONTAINERS:
+    for key in json_stream.CONTAINERS:
         items = value.get(key)
         if isinstance(items, list) and items and _holds_records(key, items[0]):
             return [("train", _unwrapped(items))]

@@ -16,6 +16,7 @@ from chat_app.reading.columns import Row
 from chat_app.reading.options import ReadingOptions
 from chat_app.reading.report import Column, Located, Problem
 from chat_app.reading.signatures import OLE
+from chat_app.sizes import bytes_in_words
 
 MAX_ROWS = 1_048_576  # what Excel allows
 # An empty cell costs as much as a full one, and one cell at the far right makes 16,384 of them.
@@ -210,7 +211,9 @@ def _check(path: Path, name: str) -> None:
         or (total > FREE_BYTES and total > MAX_RATIO * path.stat().st_size)
         or sizes.get("xl/sharedStrings.xml", 0) > MAX_TEXT_BYTES
     ):
-        raise DataError(f"This workbook unpacks to {total / 1e6:,.0f} MB.", where=name, advice="Save it as CSV UTF-8.")
+        raise DataError(
+            f"This workbook unpacks to {bytes_in_words(total)}.", where=name, advice="Save it as CSV UTF-8."
+        )
 
 
 def _defines_entities(archive: zipfile.ZipFile, entry: str) -> bool:

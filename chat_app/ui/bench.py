@@ -20,7 +20,8 @@ from chat_app.gathering import Wanted, gathered
 from chat_app.reading import conversations_of, has_text
 from chat_app.runs import Run
 from chat_app.services import Services
-from chat_app.ui import model_choices, words
+from chat_app.sizes import bytes_in_words
+from chat_app.ui import model_choices
 from chat_app.ui.background import Tell, Work, counting
 from chat_app.ui.data_report import refused, working
 from chat_app.ui.escape import sentence
@@ -137,7 +138,7 @@ class Bench:
             if not path.is_file():
                 raise DataError("The file is no longer here.", advice="Bring it again.")
             if path.stat().st_size > self.services.rules.upload_limit:
-                raise TooLargeError(f"This file is larger than {words.size(self.services.rules.upload_limit)}.")
+                raise TooLargeError(f"This file is larger than {bytes_in_words(self.services.rules.upload_limit)}.")
         wanted = Wanted(files=tuple(paths), names=tuple(path.name for path in paths))
 
         def read(tell: Tell) -> Iterator[Conversation]:

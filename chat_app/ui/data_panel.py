@@ -19,6 +19,7 @@ from chat_app.gathering import HubData, Wanted, checked, gathered, write_mended
 from chat_app.material import Material
 from chat_app.plain_text import is_plain_text
 from chat_app.services import Services
+from chat_app.sizes import bytes_in_words
 from chat_app.ui import words
 from chat_app.ui.background import Tell, Work, counting, followed, work_row
 from chat_app.ui.data_report import check_of, preview_of, refused, report_of, running_text, working
@@ -73,7 +74,7 @@ class DataPanel:
 
     def draw(self) -> None:
         """Put the components where the page is being built."""
-        limit = words.size(self.services.rules.upload_limit)
+        limit = bytes_in_words(self.services.rules.upload_limit)
         self.files = gr.File(
             file_count="multiple", label=f"Files of conversations, up to {limit}", height=150, elem_id="files"
         )
@@ -210,7 +211,7 @@ class DataPanel:
         limit = self.services.rules.upload_limit
         for path in paths:
             if path.stat().st_size > limit:
-                raise TooLargeError(f"This file is larger than {words.size(limit)}.", where=path.name)
+                raise TooLargeError(f"This file is larger than {bytes_in_words(limit)}.", where=path.name)
 
     def _read(self, wanted: Wanted, texts: tuple[Path, ...] = ()) -> Iterator[tuple[Any, ...]]:
         work = Work(lambda tell: gathered(wanted, self.services.paths, told=counting(tell, "Reading")))

@@ -11,6 +11,7 @@ from chat_app.checking import Check, Finding, Histogram
 from chat_app.conversation import Conversation
 from chat_app.material import Facts
 from chat_app.reading import Look, Problem
+from chat_app.sizes import bytes_in_words
 from chat_app.ui import words
 from chat_app.ui.escape import shown
 from chat_app.ui.talk import Turn
@@ -60,7 +61,7 @@ def preview_of(conversations: Iterable[Conversation]) -> dict[str, Any]:
 def running_text(files: Sequence[Path]) -> str:
     """What is said of uploads in which nobody speaks."""
     names = ", ".join(shown(path.name) for path in files)
-    size = words.size(sum(path.stat().st_size for path in files))
+    size = bytes_in_words(sum(path.stat().st_size for path in files))
     return (
         f'<p class="notice">Running text: {names} ({size}). Nobody speaks in it, so it does not teach '
         "answering. A new model can learn the language from it: see “Start from nothing” below.</p>"

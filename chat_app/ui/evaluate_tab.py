@@ -8,7 +8,7 @@ import gradio as gr
 
 from chat_app.errors import ChatAppError
 from chat_app.services import Services
-from chat_app.ui import words
+from chat_app.sizes import bytes_in_words
 from chat_app.ui.background import work_row
 from chat_app.ui.bench import KEPT_ASIDE, NOTHING, OWN_FILE, START, Bench
 from chat_app.ui.copies_panel import CopiesPanel
@@ -60,7 +60,7 @@ class EvaluateTab:
             filterable=False,
         )
         self.source = gr.Radio(SOURCES, value=KEPT_ASIDE, label="On which conversations", elem_id="evaluate-source")
-        limit = words.size(self.services.rules.upload_limit)
+        limit = bytes_in_words(self.services.rules.upload_limit)
         self.files = gr.File(
             file_count="multiple",
             label=f"Conversations, up to {limit}",

@@ -11,6 +11,7 @@ from chat_app.errors import ChatAppError, ModelError
 from chat_app.model_files import ModelFiles, estimate_memory, find
 from chat_app.recommended import RECOMMENDED
 from chat_app.services import Services
+from chat_app.sizes import bytes_in_words
 from chat_app.ui import model_choices, words
 from chat_app.ui.controls import Controls
 from chat_app.ui.escape import clean, sentence, shown, warn
@@ -144,10 +145,12 @@ class ModelsTab:
 
 def needs(files: ModelFiles, precision: str) -> str:
     """The memory a model needs, and the download where there is one."""
-    memory = words.size(estimate_memory(files, precision))
+    memory = bytes_in_words(estimate_memory(files, precision))
     most = "at most about" if precision == AUTOMATIC else "about"
     text = f"{words.amount(files.parameters)} parameters. Needs {most} {memory} of memory."
-    return text if files.folder is not None else f"{text} {words.size(files.weight_bytes)} will be downloaded first."
+    if files.folder is not None:
+        return text
+    return f"{text} {bytes_in_words(files.weight_bytes)} will be downloaded first."
 
 
 def card(services: Services) -> str:
@@ -170,7 +173,7 @@ def card(services: Services) -> str:
         ("Comes from", KINDS.get(files.kind, files.kind)),
         ("Size", f"{words.amount(files.parameters)} parameters"),
         ("Remembers", f"{files.window:,} tokens, about {round(files.window * 0.75 / 10) * 10:,} words"),
-        ("Memory", f"{words.size(loaded.memory_bytes)}, measured"),
+        ("Memory", f"{bytes_in_words(loaded.memory_bytes)}, measured"),
         ("Format", f"{how.format}{sure}: {how.because}"),
         ("Stored as", f"{loaded.precision} on {loaded.device}"),
     )
@@ -189,7 +192,7 @@ def recommended(can_use: bool) -> str:
         )
         cards.append(
             f'<li class="card"><h3>{shown(one.title)}</h3><p>{shown(one.good_at)}</p>'
-            f'<p class="quiet">{words.size(one.size)} · {words.amount(one.parameters)} parameters · '
+            f'<p class="quiet">{bytes_in_words(one.size)} · {words.amount(one.parameters)} parameters · '
             f"{shown(one.licence)}</p>"
             f'<p class="foot"><code>{shown(one.name)}</code>{button}</p></li>'
         )

@@ -149,7 +149,7 @@ def _facts(run: Run, state: State, metrics: Metrics, now: float) -> list[tuple[s
             facts.append(("Speed", f"{newest['tokens_per_second']:,.0f} tokens a second"))
     perplexities = [line["valid_perplexity"] for line in metrics if "valid_perplexity" in line]
     if perplexities:
-        best = min(perplexities)
+        best = min(perplexities[1:] or perplexities)  # The first is that of the model before.
         text = f"{_short(best)}" if len(perplexities) == 1 else f"{_short(perplexities[0])} → {_short(best)}"
         facts.append(("Perplexity (lower is better)", text))
     try:

@@ -15,6 +15,7 @@ from chat_app.export_card import public_name
 from chat_app.run_comparison import Difference, check_count, curve_of, differences
 from chat_app.runs import Run
 from chat_app.services import Services
+from chat_app.sizes import bytes_in_words
 from chat_app.ui import words
 from chat_app.ui.escape import clean, shown, warn
 from chat_app.ui.events import QUICK, slow
@@ -208,9 +209,9 @@ def what_goes(runs: Sequence[Run]) -> str:
 
 def _parts_of(run: Run) -> str:
     held = collection.contents_of(run)
-    parts = [f"its model ({words.size(held.model_bytes)})"] if held.model_bytes else ["it has no model yet"]
+    parts = [f"its model ({bytes_in_words(held.model_bytes)})"] if held.model_bytes else ["it has no model yet"]
     if held.checkpoints:
-        parts.append(f"{words.count(held.checkpoints, 'checkpoint')} ({words.size(held.checkpoint_bytes)})")
+        parts.append(f"{words.count(held.checkpoints, 'checkpoint')} ({bytes_in_words(held.checkpoint_bytes)})")
     if held.conversations:
         parts.append(f"its copy of {words.count(held.conversations, 'conversation')}")
-    return f"{', '.join(parts)}, its curves and answers; {words.size(held.all_bytes)} in all"
+    return f"{', '.join(parts)}, its curves and answers; {bytes_in_words(held.all_bytes)} in all"

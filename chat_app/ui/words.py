@@ -25,15 +25,6 @@ def count(number: int, one: str, many: str | None = None) -> str:
     return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
-def size(number: int) -> str:
-    """Bytes: "269 MB"."""
-    for unit, factor in (("GB", 10**9), ("MB", 10**6)):
-        if number >= factor:
-            value = number / factor
-            return f"{value:.1f} {unit}" if value < 10 else f"{value:,.0f} {unit}"
-    return f"{number / 1000:.0f} KB"
-
-
 def amount(number: int) -> str:
     """How many parameters a model has: "14 million"."""
     for word, factor in (("billion", 10**9), ("million", 10**6), ("thousand", 10**3)):
