@@ -28,12 +28,12 @@ from chat_app.errors import ChatAppError, FormatError, ModelError, SettingError
 from chat_app.formats import get_format
 from chat_app.gpt2_files import read_tokenizer, read_weights
 from chat_app.gpt2_weights import can_be_tiled
+from chat_app.machine_code import kernel
 from chat_app.memory import release_memory
 from chat_app.model_checks import read_config, size_of
 from chat_app.model_engine import SMALL_MODEL, faster, form_of, start_engine
 from chat_app.model_files import DEFAULT_WINDOW, ModelFiles, check_memory, check_weights, download, find
 from chat_app.recognition import Recognised, recognise
-from chat_app.machine_code import kernel
 
 LOGGER = logging.getLogger(__name__)
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.txt", "sentencepiece.bpe.model")
