@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from safetensors import safe_open
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor
-from transformers import GenerationConfig, GPT2LMHeadModel, GPT2Tokenizer
 
 from chat_app.errors import ModelError
 from chat_app.model_checks import MASKS, read_object, tensor_shapes, weight_files
@@ -42,7 +42,7 @@ def read_weights(empty: Any, folder: Path, precision: torch.dtype, *, keep: bool
     Raises:
         OSError, SafetensorError: a file cannot be read.
     """
-    if type(empty) is not GPT2LMHeadModel or any(True for _ in empty.buffers()):
+    if type(empty) is not transformers.GPT2LMHeadModel or any(True for _ in empty.buffers()):
         return None
     places = _places(empty, weight_files(folder))
     if places is None:
@@ -95,16 +95,16 @@ def _is_moved(name: str, tensor: Tensor) -> bool:
     return name.endswith(_MATRICES) and (tensor.dtype == torch.float32 or not name.endswith("wte.weight"))
 
 
-def _generation_config(folder: Path) -> GenerationConfig:
+def _generation_config(folder: Path) -> transformers.GenerationConfig:
     """As `from_pretrained` finds it."""
     try:
-        return GenerationConfig.from_pretrained(folder, local_files_only=True)
+        return transformers.GenerationConfig.from_pretrained(folder, local_files_only=True)
     except OSError:
         settings: dict[str, Any] = {"config_file_name": "config.json", "_from_model_config": True}
-        return GenerationConfig.from_pretrained(folder, local_files_only=True, **settings)
+        return transformers.GenerationConfig.from_pretrained(folder, local_files_only=True, **settings)
 
 
-def read_tokenizer(folder: Path) -> GPT2Tokenizer | None:
+def read_tokenizer(folder: Path) -> transformers.GPT2Tokenizer | None:
     """The tokenizer of a GPT-2 in a folder that has a tokenizer.json.
 
     Returns:
@@ -120,11 +120,11 @@ def read_tokenizer(folder: Path) -> GPT2Tokenizer | None:
     if not is_usual or not (folder / "tokenizer.json").is_file():
         return None
     # A class that makes nothing of the file for itself has it read by the library that wrote it, and not by Python.
-    reader: Any = type(GPT2Tokenizer.__name__, (GPT2Tokenizer,), {})
+    reader: Any = type(transformers.GPT2Tokenizer.__name__, (transformers.GPT2Tokenizer,), {})
     tokenizer = reader.from_pretrained(folder, local_files_only=True)
     if not _is_gpt2s(tokenizer.backend_tokenizer, tokenizer.add_prefix_space):
         return None
-    tokenizer.__class__ = GPT2Tokenizer
+    tokenizer.__class__ = transformers.GPT2Tokenizer
     return tokenizer
 
 

@@ -9,9 +9,9 @@ from functools import partial
 from typing import Any, Literal
 
 import torch
+import transformers
 from torch import Tensor
 from torch.nn import functional
-from transformers import GPT2LMHeadModel
 
 from chat_app.errors import ModelError
 from chat_app.linear import Linear, PlainLinear
@@ -73,7 +73,7 @@ class Block:
 
 def is_plain_gpt2(model: Any) -> bool:
     """Whether a model is a GPT-2 of transformers that nothing was built into, such as adapters or quantized layers."""
-    if type(model) is not GPT2LMHeadModel or model.config.add_cross_attention:
+    if type(model) is not transformers.GPT2LMHeadModel or model.config.add_cross_attention:
         return False
     if getattr(model.config, "quantization_config", None) is not None or getattr(model, "peft_config", None):
         return False

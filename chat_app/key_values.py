@@ -8,9 +8,8 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 import torch
+import transformers
 from torch import Tensor
-from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer
 
 SMALLEST_ROOM = 128
 
@@ -120,13 +119,13 @@ class LayerCaches:
 
     def __init__(self, config: Any):
         self.length = 0
-        self.cache = DynamicCache(config=config)
+        self.cache = transformers.DynamicCache(config=config)
         self._config = config
 
     @property
     def can_be_cut(self) -> bool:
         """Not where layers keep states, or only the newest tokens."""
-        return all(type(layer) is DynamicLayer for layer in self.cache.layers)
+        return all(type(layer) is transformers.cache_utils.DynamicLayer for layer in self.cache.layers)
 
     def cut(self, length: int) -> None:
         """Forget all but the first `length` tokens."""
@@ -138,7 +137,11 @@ class LayerCaches:
         """Another one with the first `length` tokens of this one."""
         other = LayerCaches(self._config)
         for index, layer in enumerate(self.cache.layers):
-            if isinstance(layer, DynamicLayer) and layer.keys is not None and layer.values is not None:
+            if (
+                isinstance(layer, transformers.cache_utils.DynamicLayer)
+                and layer.keys is not None
+                and layer.values is not None
+            ):
                 other.cache.update(layer.keys[..., :length, :], layer.values[..., :length, :], index)
         other.length = length
         return other

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from transformers import GenerationConfig
+import transformers
 
 from chat_app.encoding import Encoder
 from chat_app.recognition import write_chat_format
@@ -53,10 +53,10 @@ def _write(folder: Path, model: Any, encoder: Encoder, card: str, precision: str
     write_words(folder, encoder, card)
 
 
-def generation_config(encoder: Encoder) -> GenerationConfig:
+def generation_config(encoder: Encoder) -> transformers.GenerationConfig:
     """How replies end, for other programs."""
     ends = sorted(encoder.end_ids)
-    return GenerationConfig(
+    return transformers.GenerationConfig(
         bos_token_id=encoder.tokenizer.bos_token_id,
         eos_token_id=ends[0] if len(ends) == 1 else ends,
         pad_token_id=encoder.tokenizer.pad_token_id,

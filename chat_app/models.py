@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, GPT2Tokenizer
+import transformers
 
 from chat_app.adapters import attach
 from chat_app.config import AUTOMATIC, LoadConfig, Paths
@@ -214,7 +214,7 @@ def fit_embeddings(model: Any, tokenizer: Any) -> None:
 def _tokenizer(folder: Path | None, gguf: str | None) -> Any:
     assert folder is not None, "downloaded before"
     if gguf:
-        return _explained(AutoTokenizer.from_pretrained, folder, gguf_file=gguf, local_files_only=True)
+        return _explained(transformers.AutoTokenizer.from_pretrained, folder, gguf_file=gguf, local_files_only=True)
     pairs = [(folder / one, folder / other) for one, other in _GPT2_FILES]
     pair = next((pair for pair in pairs if all(file.is_file() for file in pair)), None)
     if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
@@ -222,14 +222,16 @@ def _tokenizer(folder: Path | None, gguf: str | None) -> Any:
             raise ModelError("There is no tokenizer.", where=str(folder), advice="It needs a tokenizer.json.")
         known = (folder / "config.json").exists() or (folder / "tokenizer_config.json").exists()
         if pair[0].name == "encoder.json" or not known:
-            return _explained(GPT2Tokenizer, vocab=str(pair[0]), merges=str(pair[1]))
+            return _explained(transformers.GPT2Tokenizer, vocab=str(pair[0]), merges=str(pair[1]))
     try:
         tokenizer = _explained(read_tokenizer, folder)
     except ModelError:
         tokenizer = None  # The other way may do, or says so again.
     if tokenizer is not None:
         return tokenizer
-    return _explained(AutoTokenizer.from_pretrained, folder, trust_remote_code=False, local_files_only=True)
+    return _explained(
+        transformers.AutoTokenizer.from_pretrained, folder, trust_remote_code=False, local_files_only=True
+    )
 
 
 def _load_model(
@@ -255,7 +257,7 @@ def _from_pretrained(files: ModelFiles, numbers: dict[str, Any]) -> Any:
         settings["gguf_file"] = files.gguf
     else:
         settings["use_safetensors"] = True
-    model, report = _explained(AutoModelForCausalLM.from_pretrained, files.folder, **settings, **numbers)
+    model, report = _explained(transformers.AutoModelForCausalLM.from_pretrained, files.folder, **settings, **numbers)
     broken = [*report["missing_keys"], *report["mismatched_keys"], *report.get("error_msgs", [])]
     if broken:
         raise ModelError(
@@ -278,14 +280,16 @@ def _quantized(files: ModelFiles, precision: str, device: str, compute_in: str |
     if precision == "8-bit":
         # It says with each product that it casts its input.
         logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
-        config = BitsAndBytesConfig(load_in_8bit=True)
+        config = transformers.BitsAndBytesConfig(load_in_8bit=True)
     else:
         if files.width % 64:
             raise ModelError(
                 f"4-bit needs a width that is a multiple of 64, and this model is {files.width} wide.",
                 advice="Choose 8-bit.",
             )
-        config = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=number)
+        config = transformers.BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=number
+        )
     return {"quantization_config": config, "dtype": number, "device_map": {"": device}}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import shutil
@@ -164,9 +165,11 @@ def _run_to_end(run: Run, paths: Paths, options: argparse.Namespace) -> None:
         presses = iter((run.request_stop,))
         signal.signal(signal.SIGINT, lambda *_: next(presses, _give_up)())
     say(f"Run {run.id} in {run.folder}")
+    from chat_app import training  # noqa: F401 - all that is heavy is here before the next line but one.
     from chat_app.cli.training_progress import Progress
 
     callbacks = [Progress(run)] if ranks.is_first() else []
+    gc.freeze()  # What the libraries are made of is never garbage; to look through it takes a quarter of a second.
     teach(run, paths, interrupted=gone.is_set, callbacks=callbacks, say=say)
     if not ranks.is_first():
         return
