@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Generator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 from starlette.requests import Request
@@ -68,7 +70,10 @@ class Relay(Generic[Item]):
         self.replies = self._left = len(makes)
         self._when_done = when_done
         self._loop = asyncio.get_running_loop()
-        self._items: asyncio.Queue[tuple[int, Item] | _End] = asyncio.Queue()
+        self._items: deque[tuple[int, Item]] = deque()
+        self._end: _End | None = None  # Set in the event loop, after all items of its thread are there.
+        self._arrived = asyncio.Event()
+        self._is_awaited = False
         for number, make in enumerate(makes):
             threading.Thread(target=self._run, args=(number, make), name="reply", daemon=True).start()
 
@@ -78,24 +83,22 @@ class Relay(Generic[Item]):
         Raises:
             Whatever a generator raised.
         """
-        item = await self._items.get()
-        if isinstance(item, _End):
-            self._items.put_nowait(item)  # For whoever asks again.
-            if item.error is not None:
-                raise item.error
-            return None
-        return item
+        # The loop is woken only while somebody waits: each waking takes the processor from who writes.
+        self._is_awaited = True
+        while not self._items and self._end is None:
+            await self._arrived.wait()
+            self._arrived.clear()
+        self._is_awaited = False
+        if self._items:
+            return self._items.popleft()
+        assert self._end is not None, "or there were items"
+        if self._end.error is not None:
+            raise self._end.error
+        return None
 
     def ready(self) -> list[tuple[int, Item]]:
         """What can be had without waiting."""
-        items: list[tuple[int, Item]] = []
-        while not self._items.empty():
-            item = self._items.get_nowait()
-            if isinstance(item, _End):
-                self._items.put_nowait(item)
-                break
-            items.append(item)
-        return items
+        return [self._items.popleft() for _ in range(len(self._items))]
 
     def _run(self, number: int, make: Make[Item]) -> None:
         end = _End(None)
@@ -104,22 +107,25 @@ class Relay(Generic[Item]):
                 for item in items:
                     if self.stopped.is_set():
                         break
-                    self._tell(self._items.put_nowait, (number, item))
+                    self._items.append((number, item))
+                    if self._is_awaited:
+                        self._tell(self._arrived.set)
         except Exception as error:  # The thread's edge: who waits for the items raises it again.
             end = _End(error)
             self.stopped.set()
-        self._tell(self._ended, end)
+        self._tell(partial(self._ended, end))
 
     def _ended(self, end: _End) -> None:
         self._left -= 1
-        if end.error is not None or not self._left:
-            self._items.put_nowait(end)
+        if self._end is None and (end.error is not None or not self._left):
+            self._end = end
+            self._arrived.set()
         if not self._left:
             self._when_done(self)
 
-    def _tell(self, what: Callable[..., None], about: object) -> None:
+    def _tell(self, what: Callable[[], None]) -> None:
         with contextlib.suppress(RuntimeError):  # The server is gone.
-            self._loop.call_soon_threadsafe(what, about)
+            self._loop.call_soon_threadsafe(what)
 
 
 @contextlib.asynccontextmanager
