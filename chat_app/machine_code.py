@@ -144,8 +144,9 @@ def _machine(processor: Processor) -> Any:
     from llvmlite import binding
 
     target = binding.Target.from_triple(binding.get_process_triple())
+    places = "static" if target.name.startswith("x86") else "default"  # As numba chooses them.
     return target.create_target_machine(
-        cpu=processor.name, features=processor.flags, opt=3, reloc="default", codemodel="jitdefault", jit=True
+        cpu=processor.name, features=processor.flags, opt=3, reloc=places, codemodel="jitdefault", jit=True
     )
 
 
