@@ -8,10 +8,12 @@ model.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from statistics import median
+from dataclasses import dataclass, field
+from statistics import median_low
 
 _REMEMBERED = 5
-_TRY_EVERY = 48  # Steps; one with a bad number may take as long as several good ones.
+_TRIES = 2  # At the beginning, of each number. The first finds cold memory and does not count.
+_TRY_AFTER, _TRY_EVERY = 6, 48  # Steps; one with a bad number may take as long as several good ones.
 
 
 class Pace:
@@ -23,28 +25,58 @@ class Pace:
 
     def __init__(self, numbers: Sequence[int]):
         self._numbers = tuple(dict.fromkeys(numbers))
-        self._times: dict[tuple[int, int], list[float]] = {}
-        self._since: dict[int, int] = {}
+        self._sizes: dict[int, _Size] = {}
 
     def choose(self, tokens: int) -> int:
         """The number for a step of so many tokens: mostly the fastest; now and then another, to see if it is still
         slower."""
-        size = tokens.bit_length()
-        untried = [number for number in self._numbers if (size, number) not in self._times]
-        if untried:
-            return untried[0]
-        best = self._best(size)
-        others = [number for number in self._numbers if number != best]
-        since = self._since.get(size, 0)
-        return others[since % len(others)] if others and since >= _TRY_EVERY else best
+        return self._sizes.setdefault(tokens.bit_length(), _Size(self._numbers)).choose()
 
     def took(self, number: int, tokens: int, seconds: float) -> None:
         """Tell how long a step took."""
-        size = tokens.bit_length()
-        times = self._times.setdefault((size, number), [])
-        times.append(seconds / tokens)
-        del times[:-_REMEMBERED]
-        self._since[size] = self._since.get(size, 0) + 1 if number == self._best(size) else 0
+        self._sizes.setdefault(tokens.bit_length(), _Size(self._numbers)).took(number, seconds / tokens)
 
-    def _best(self, size: int) -> int:
-        return min(self._numbers, key=lambda number: median(self._times.get((size, number), [0.0])))
+
+@dataclass
+class _Size:
+    """What is known of steps of about one size.
+
+    Attributes:
+        tries: how often each number was used. times: the last seconds a token of each.
+        since: steps since another than the best was tried. patience: after so many the next is. turn: whose turn it is.
+    """
+
+    numbers: tuple[int, ...]
+    tries: dict[int, int] = field(default_factory=dict)
+    times: dict[int, list[float]] = field(default_factory=dict)
+    since: int = 0
+    patience: int = _TRY_AFTER
+    turn: int = 0
+
+    def choose(self) -> int:
+        """The number for the next step."""
+        fewest = min(self.numbers, key=lambda number: self.tries.get(number, 0))
+        if len(self.numbers) > 1 and self.tries.get(fewest, 0) < _TRIES:
+            return fewest
+        others = [number for number in self.numbers if number != self.best]
+        return others[self.turn % len(others)] if others and self.since >= self.patience else self.best
+
+    def took(self, number: int, seconds: float) -> None:
+        """Tell how long a token took."""
+        best = self.best
+        self.tries[number] = self.tries.get(number, 0) + 1
+        if self.tries[number] >= _TRIES:
+            times = self.times.setdefault(number, [])
+            times.append(seconds)
+            del times[:-_REMEMBERED]
+        if self.best != best:  # The machine has changed: what was good before may soon be good again.
+            self.since, self.patience = 0, _TRY_AFTER
+        elif number != best:
+            self.since, self.patience, self.turn = 0, min(2 * self.patience, _TRY_EVERY), self.turn + 1
+        else:
+            self.since += 1
+
+    @property
+    def best(self) -> int:
+        """The fastest number. Of two times the lower counts: a step is easily held up by something else."""
+        return min(self.numbers, key=lambda number: median_low(self.times.get(number, [0.0])))
