@@ -170,7 +170,7 @@ _LOADING = """
 import sys, time
 kind, folder = sys.argv[1:]
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2LMHeadModel, GPT2Tokenizer
 from chat_app.config import LoadConfig, Paths, SamplingConfig
 from chat_app.models import load
 from chat_app.request import Request
