@@ -26,18 +26,18 @@ _PRECISIONS = (torch.float32, torch.bfloat16, torch.float16)
 _CLASSES = (None, "GPT2Tokenizer", "GPT2TokenizerFast")
 
 
-def read_weights(empty: Any, folder: Path, precision: torch.dtype, *, keep: bool) -> Any | None:
+def read_weights(empty: Any, folder: Path, precision: torch.dtype, device: str, *, keep: bool) -> Any | None:
     """Fill a model that has no numbers yet with those of its folder.
 
     Args:
         empty: what `model_files.check_weights` gives.
-        precision: of all tensors, unless `keep` is False.
+        precision, device: of all tensors, unless `keep` is False.
         keep: whether the large matrices will stay what they are, and so need memory of their own. Else somebody will
             move them into another form at once. They are as precise as in the file then, and left there, mapped into
             memory: should the file be cut short before they are moved, reading them would end the process.
 
     Returns:
-        The model, which is `empty`, on the processor; None where the files are not quite what is usual.
+        The model, which is `empty`; None where the files are not quite what is usual.
 
     Raises:
         OSError, SafetensorError: a file cannot be read.
@@ -55,7 +55,7 @@ def read_weights(empty: Any, folder: Path, precision: torch.dtype, *, keep: bool
         return None
     for name, one in numbers.items():
         if keep or not _is_moved(name, one):
-            numbers[name] = one.to(precision, copy=True)
+            numbers[name] = one.to(device, precision, copy=True)
     missing = {_HEAD} - set(numbers)
     empty.load_state_dict(numbers, strict=False, assign=True)
     empty.tie_weights(missing_keys=missing, recompute_mapping=False)

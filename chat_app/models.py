@@ -243,7 +243,7 @@ def _load_model(
     number = torch.float32 if precision == AUTOMATIC else getattr(torch, precision)
     model = None
     if empty is not None and files.folder is not None:
-        model = _explained(read_weights, empty, files.folder, number, keep=keep and device == "cpu")
+        model = _explained(read_weights, empty, files.folder, number, device, keep=keep)
     if model is None:
         model = _from_pretrained(files, {"dtype": number})
     return _explained(model.to, device).eval().requires_grad_(True)

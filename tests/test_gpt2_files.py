@@ -45,7 +45,7 @@ def saved(folder: Path, change: Change | None = None, number: torch.dtype = torc
 
 
 def read(folder: Path, number: torch.dtype = torch.float32, keep: bool = True) -> Any:
-    return read_weights(check_weights(inspect("it", folder, "folder")), folder, number, keep=keep)
+    return read_weights(check_weights(inspect("it", folder, "folder")), folder, number, "cpu", keep=keep)
 
 
 def without_prefix(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -149,10 +149,10 @@ class TestWeights:
         empty = check_weights(inspect("it", folder, "folder"))
         file = folder / "model.safetensors"
         save_file(change(load_file(file)), file, metadata={"format": "pt"})
-        assert read_weights(empty, folder, torch.float32, keep=True) is None
+        assert read_weights(empty, folder, torch.float32, "cpu", keep=True) is None
 
     def test_another_kind_of_model_is_left_to_transformers(self) -> None:
-        assert read_weights(torch.nn.Linear(2, 2), Path(), torch.float32, keep=True) is None
+        assert read_weights(torch.nn.Linear(2, 2), Path(), torch.float32, "cpu", keep=True) is None
 
     def test_learning_leaves_the_file_alone(self, tmp_path: Path) -> None:
         folder = saved(tmp_path / "model")
@@ -178,6 +178,19 @@ class TestWeights:
         assert loaded.precision == ("bfloat16" if number == "automatic" else number)
         assert str(folder) not in Path("/proc/self/maps").read_text()
         loaded.engine.close()
+
+    @pytest.mark.parametrize("stored", [torch.float32, torch.bfloat16])
+    @pytest.mark.parametrize("number", [torch.float32, torch.bfloat16])
+    def test_on_every_device_all_numbers_are_of_the_precision_asked_for(
+        self, tmp_path: Path, monkeypatch: Any, make_folder: Any, stored: torch.dtype, number: torch.dtype
+    ) -> None:
+        folder = make_folder()
+        GPT2LMHeadModel.from_pretrained(folder).to(stored).save_pretrained(folder)
+        monkeypatch.setattr(models, "choose_device", lambda device: "meta")  # It stands in for a GPU.
+        monkeypatch.setattr(models, "_from_pretrained", None)
+        config = LoadConfig(precision=str(number).removeprefix("torch."))
+        model, *_ = load_parts(str(folder), config, Paths(tmp_path / "home"))
+        assert {(one.dtype, one.device.type) for one in model.parameters()} == {(number, "meta")}
 
     def test_a_usual_model_takes_no_other_way(self, tmp_path: Path, monkeypatch: Any, make_folder: Any) -> None:
         monkeypatch.setattr(models, "_from_pretrained", None)
