@@ -89,6 +89,11 @@ def can_be_tiled(config: Mapping[str, Any]) -> bool:
     return even and width % (heads * HEAD_STEP) == 0 and config.get("activation_function", "gelu_new") in COMPILED
 
 
+def fits_tiles(model: Any) -> bool:
+    """Whether a model's weights can be moved into tiles."""
+    return is_plain_gpt2(model) and can_be_tiled(model.config.to_dict())
+
+
 @dataclass(frozen=True)
 class Weights:
     """A whole GPT-2.

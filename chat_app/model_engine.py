@@ -14,7 +14,7 @@ from chat_app.config import AUTOMATIC
 from chat_app.engine import Engine
 from chat_app.forward import Forward, Piece, TransformersForward
 from chat_app.gpt2_forward import GPT2Forward
-from chat_app.gpt2_weights import Form, can_be_tiled, is_plain_gpt2
+from chat_app.gpt2_weights import Form, can_be_tiled, fits_tiles, is_plain_gpt2
 from chat_app.memory import free_memory
 from chat_app.model_files import ModelFiles, kept_tokens
 
@@ -69,7 +69,7 @@ def _forward(model: Any, files: ModelFiles, precision: str) -> tuple[Forward, st
     if not is_plain_gpt2(model):
         return TransformersForward(model), precision_of(model)
     form = form_of(files, precision, model.device.type)
-    if form == "shared" or not can_be_tiled(model.config.to_dict()):
+    if form == "shared" or not fits_tiles(model):
         return GPT2Forward(model, files.window), precision_of(model)
     return GPT2Forward(model, files.window, form), "8-bit" if form == "8-bit" else "bfloat16"
 

@@ -27,7 +27,7 @@ from chat_app.engine import Engine
 from chat_app.errors import ChatAppError, FormatError, ModelError, SettingError
 from chat_app.formats import get_format
 from chat_app.gpt2_files import read_tokenizer, read_weights
-from chat_app.gpt2_weights import can_be_tiled
+from chat_app.gpt2_weights import fits_tiles
 from chat_app.machine_code import kernel
 from chat_app.memory import release_memory
 from chat_app.model_checks import read_config, size_of
@@ -135,7 +135,7 @@ def _parts(
     """`keep`: whether the weights will stay what they are, and are not moved into tiles."""
     files = download(files)
     empty = check_weights(files)
-    keep = keep or files.adapter is not None or empty is None or not can_be_tiled(empty.config.to_dict())
+    keep = keep or files.adapter is not None or not fits_tiles(empty)
     tokenizer = _tokenizer(files.words_folder, files.gguf)
     model = _load_model(files, empty, precision, device, compute_in, keep)
     if files.adapter is not None:

@@ -192,6 +192,20 @@ class TestWeights:
         model, *_ = load_parts(str(folder), config, Paths(tmp_path / "home"))
         assert {(one.dtype, one.device.type) for one in model.parameters()} == {(number, "meta")}
 
+    @pytest.mark.parametrize("stored", [torch.float32, torch.bfloat16])
+    @pytest.mark.parametrize("precision", ["automatic", "bfloat16"])
+    def test_a_model_that_looks_at_another_one_too_is_of_one_precision(
+        self, tmp_path: Path, tiny_tokenizer: Any, stored: torch.dtype, precision: str
+    ) -> None:
+        folder = tmp_path / "model"
+        Encoder(tiny_tokenizer, get_format("roles"), 32)
+        size = {"vocab_size": len(tiny_tokenizer), "n_embd": 64, "n_layer": 1, "n_head": 1, "n_positions": 32}
+        GPT2LMHeadModel(GPT2Config(**size, add_cross_attention=True)).to(stored).save_pretrained(folder)
+        tiny_tokenizer.save_pretrained(folder)
+        loaded = load(str(folder), LoadConfig(precision=precision, device="cpu"), Paths(tmp_path / "home"))
+        assert {str(one.dtype) for one in loaded.model.parameters()} == {f"torch.{loaded.precision}"}
+        loaded.engine.close()
+
     def test_a_usual_model_takes_no_other_way(self, tmp_path: Path, monkeypatch: Any, make_folder: Any) -> None:
         monkeypatch.setattr(models, "_from_pretrained", None)
         model, *_ = load_parts(str(make_folder()), FLOAT, Paths(tmp_path / "home"))
