@@ -84,9 +84,10 @@ def is_plain_gpt2(model: Any) -> bool:
 
 def can_be_tiled(config: Mapping[str, Any]) -> bool:
     """Whether a GPT-2 can have its weights in tiles; `config` is what stands in its config.json."""
-    width, heads = int(config.get("n_embd", 768)), int(config.get("n_head", 12))
-    even = not int(config.get("n_inner") or 0) % 2
-    return even and width % (heads * HEAD_STEP) == 0 and config.get("activation_function", "gelu_new") in COMPILED
+    width, heads, inner = config.get("n_embd", 768), config.get("n_head", 12), config.get("n_inner") or 0
+    if not width or not heads or inner % 2 or width % (heads * HEAD_STEP):
+        return False
+    return str(config.get("activation_function", "gelu_new")) in COMPILED
 
 
 def fits_tiles(model: Any) -> bool:

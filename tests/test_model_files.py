@@ -198,8 +198,11 @@ class TestJudging:
         (tiny_folder / "config.json").write_text(content)
         self.refused(tiny_folder, paths, r"config\.json")
 
-    def test_a_width_that_heads_do_not_divide(self, tiny_folder, paths):
-        change_config(tiny_folder, n_head=5)
+    @pytest.mark.parametrize(
+        "change", [{"n_head": 5}, {"n_head": 0}, {"n_embd": None}, {"activation_function": ["gelu_new"]}]
+    )
+    def test_settings_that_make_no_model(self, tiny_folder, paths, change):
+        change_config(tiny_folder, **change)
         self.refused(tiny_folder, paths, "describes no model")
 
     def test_no_tokenizer(self, tiny_folder, paths):
