@@ -14,7 +14,8 @@ from chat_app.config import AUTOMATIC
 from chat_app.engine import Engine
 from chat_app.forward import Forward, Piece, TransformersForward
 from chat_app.gpt2_forward import GPT2Forward
-from chat_app.gpt2_weights import Form, can_be_tiled, fits_tiles, is_plain_gpt2
+from chat_app.gpt2_weights import Form, fits_tiles, is_plain_gpt2
+from chat_app.loaded_size import is_tiled
 from chat_app.memory import free_memory
 from chat_app.model_files import ModelFiles, kept_tokens
 
@@ -29,11 +30,9 @@ def form_of(files: ModelFiles, precision: str, device: str) -> Form:
     Tiles of 8 bits are made here, from ordinary weights, and not by bitsandbytes. In "automatic" tiles are of
     bfloat16: half the bytes a token.
     """
-    config = files.config
-    plain = config.get("model_type") == "gpt2" and "quantization_config" not in config and not files.gguf
-    if not plain or device != "cpu" or not can_be_tiled(config):
+    if files.gguf or not is_tiled(files.config, "bfloat16" if precision == AUTOMATIC else precision, device):
         return "shared"
-    return "8-bit" if precision == "8-bit" else "packed" if precision in (AUTOMATIC, "bfloat16") else "shared"
+    return "8-bit" if precision == "8-bit" else "packed"
 
 
 def start_engine(model: Any, files: ModelFiles, precision: str) -> tuple[Engine, str]:
