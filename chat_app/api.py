@@ -150,8 +150,8 @@ class Api:
         relay: Relay[str | ReplyEnd] = self.relays.start(_sharing(makes))
         written = [Written([] if with_tokens else None) for _ in makes]
         async with stopping_when_gone(request, relay):
-            while (item := await relay.next()) is not None:
-                written[item[0]].add(item[1])
+            for number, item in await relay.all():
+                written[number].add(item)
         if any(one.end is None for one in written):
             # Nobody reads this but a log: the caller left, or the server ends.
             raise BusyError("The reply was stopped.")

@@ -91,10 +91,23 @@ class Relay(Generic[Item]):
         self._is_awaited = False
         if self._items:
             return self._items.popleft()
-        assert self._end is not None, "or there were items"
+        self._check_end()
+        return None
+
+    async def all(self) -> list[tuple[int, Item]]:
+        """All items, once the last is there; for who has awaited none before.
+
+        Raises:
+            Whatever a generator raised.
+        """
+        await self._arrived.wait()  # While no item is awaited, only the end sets it.
+        self._check_end()
+        return self.ready()
+
+    def _check_end(self) -> None:
+        assert self._end is not None, "awaited before"
         if self._end.error is not None:
             raise self._end.error
-        return None
 
     def ready(self) -> list[tuple[int, Item]]:
         """What can be had without waiting."""
