@@ -77,11 +77,12 @@ def differences(runs: Sequence[Run], told: Callable[[str], str] = str) -> list[D
     Args:
         told: what to call a model.
     """
+    metrics = [run.metrics() for run in runs]
     rows = [
-        Difference("Best validation loss", tuple(best_in_words(run.metrics()) or "-" for run in runs)),
+        Difference("Best validation loss", tuple(best_in_words(one) or "-" for one in metrics)),
         Difference("Steps done", tuple(f"{run.state().step:,}" for run in runs)),
+        Difference("Validation loss before", tuple(_loss(loss_before(one)) for one in metrics)),
     ]
-    rows.append(Difference("Validation loss before", tuple(_before(run) for run in runs)))
     abouts = [_about(run) for run in runs]
     data = (("Files", "files"), ("Conversations to learn", "train_conversations"), ("Format", "format"))
     rows += [Difference(label, tuple(_written(about.get(name)) for about in abouts)) for label, name in data]
@@ -96,8 +97,7 @@ def differences(runs: Sequence[Run], told: Callable[[str], str] = str) -> list[D
     return rows[:always] + [row for row in rows[always:] if len(set(row.values)) > 1]
 
 
-def _before(run: Run) -> str:
-    loss = loss_before(run.metrics())
+def _loss(loss: float | None) -> str:
     return "-" if loss is None else f"{loss:.4f}"
 
 
