@@ -37,10 +37,10 @@ from chat_app.config import SamplingConfig
 from chat_app.conversation import Conversation
 from chat_app.encoding import Encoder
 from chat_app.formats import get_format
+from chat_app.machine_code import kernel
 from chat_app.model_folder import save_model_folder
 from chat_app.models import fit_embeddings
 from chat_app.request import Request
-from chat_app.tiles import kernel
 
 ROOT = Path(__file__).resolve().parent.parent
 NEW, WINDOW = 256, 1024

@@ -21,7 +21,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,15 +106,16 @@ def when_said(said: list[tuple[float, str]], text: str) -> float | None:
     return next((seconds for seconds, line in said if text in line), None)
 
 
-def wait_until(found: object, process: subprocess.Popen[str], said: list[tuple[float, str]]) -> float:
+def wait_until(
+    found: Callable[[], float | None], process: subprocess.Popen[str], said: list[tuple[float, str]]
+) -> float:
     """Ask again and again until there is an answer; end the benchmark where none can come any more."""
-    assert callable(found)
     end = time.perf_counter() + MOST_SECONDS
     while not (answer := found()):
         if process.poll() is not None or time.perf_counter() > end:
             sys.exit("".join(line for _, line in said) or "Nothing happened.")
         time.sleep(LOOK_EVERY)
-    return float(answer)
+    return answer
 
 
 def has_page(port: int) -> bool:
@@ -134,7 +135,7 @@ def first_page(home: Path) -> Page:
     port = free_port()
     started = time.perf_counter()
     with a_process(["app.py", "--port", str(port)], home) as (process, said):
-        page = wait_until(lambda: has_page(port) and time.perf_counter() - started, process, said)
+        page = wait_until(lambda: time.perf_counter() - started if has_page(port) else None, process, said)
         model = wait_until(lambda: when_said(said, "ready"), process, said)
     return Page(page, model, imports)
 
@@ -148,7 +149,7 @@ def first_step(home: Path) -> Training:
 
     started = time.perf_counter()
     with a_process(["-m", "chat_app", "train", "--data", "sample_data/shop.tsv"], home) as (process, said):
-        step = wait_until(lambda: has_step() and time.perf_counter() - started, process, said)
+        step = wait_until(lambda: time.perf_counter() - started if has_step() else None, process, said)
         named, laid_out = (when_said(said, text) or step for text in ("Run ", "rows to learn"))
     return Training(named, laid_out, step)
 

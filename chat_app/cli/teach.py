@@ -165,7 +165,7 @@ def _run_to_end(run: Run, paths: Paths, options: argparse.Namespace) -> None:
         presses = iter((run.request_stop,))
         signal.signal(signal.SIGINT, lambda *_: next(presses, _give_up)())
     say(f"Run {run.id} in {run.folder}")
-    from chat_app import training  # noqa: F401 - all that is heavy is here before the next line but one.
+    from chat_app import training  # noqa: F401 - brings all that is heavy, before it is frozen.
     from chat_app.cli.training_progress import Progress
 
     callbacks = [Progress(run)] if ranks.is_first() else []
