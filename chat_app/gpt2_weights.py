@@ -79,7 +79,7 @@ def is_plain_gpt2(model: Any) -> bool:
         return False
     layers: Any = model.transformer.h
     kinds = {type(layer.attn.c_attn).__name__ for layer in layers}
-    return kinds <= {"Conv1D"}
+    return kinds == {"Conv1D"}
 
 
 def can_be_tiled(config: Mapping[str, Any]) -> bool:

@@ -194,13 +194,14 @@ class TestWeights:
 
     @pytest.mark.parametrize("stored", [torch.float32, torch.bfloat16])
     @pytest.mark.parametrize("precision", ["automatic", "bfloat16"])
-    def test_a_model_that_looks_at_another_one_too_is_of_one_precision(
-        self, tmp_path: Path, tiny_tokenizer: Any, stored: torch.dtype, precision: str
+    @pytest.mark.parametrize("changes", [{"add_cross_attention": True}, {"n_layer": 0}])
+    def test_a_gpt2_that_is_never_in_tiles_is_of_one_precision(
+        self, tmp_path: Path, tiny_tokenizer: Any, stored: torch.dtype, precision: str, changes: dict[str, Any]
     ) -> None:
         folder = tmp_path / "model"
         Encoder(tiny_tokenizer, get_format("roles"), 32)
         size = {"vocab_size": len(tiny_tokenizer), "n_embd": 64, "n_layer": 1, "n_head": 1, "n_positions": 32}
-        GPT2LMHeadModel(GPT2Config(**size, add_cross_attention=True)).to(stored).save_pretrained(folder)
+        GPT2LMHeadModel(GPT2Config(**size | changes)).to(stored).save_pretrained(folder)
         tiny_tokenizer.save_pretrained(folder)
         loaded = load(str(folder), LoadConfig(precision=precision, device="cpu"), Paths(tmp_path / "home"))
         assert {str(one.dtype) for one in loaded.model.parameters()} == {f"torch.{loaded.precision}"}
