@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import os
 import time
 from functools import cache
+from pathlib import Path
 
+import psutil
 import torch
 
 from chat_app.config import AUTOMATIC
 from chat_app.errors import SettingError
+
+_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
 def resolve_device(device: str) -> str:
@@ -36,6 +42,21 @@ def resolve_precision(precision: str, device: str) -> str:
     if device == "cuda":
         return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
     return "bfloat16" if device == "cpu" and bfloat16_is_fast() else "float32"
+
+
+def processors(quota: Path = _QUOTA) -> int:
+    """How many processors this process may use: those it is bound to, as far as its container may use them.
+
+    Args:
+        quota: where Linux tells a container's share, in microseconds of so many. Source: Linux,
+            Documentation/admin-guide/cgroup-v2.rst, cpu.max.
+    """
+    bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    here = min(bound, psutil.cpu_count(logical=False) or 1)
+    with contextlib.suppress(OSError, ValueError, ZeroDivisionError):
+        microseconds, period = quota.read_text(encoding="ascii").split()
+        return max(min(here, math.ceil(int(microseconds) / int(period))), 1)
+    return here
 
 
 @cache

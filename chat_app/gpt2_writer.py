@@ -36,7 +36,6 @@ class Writer:
         self._norms = np.array(places, np.int64)
         self._scales = np.array([block.scale for block in weights.blocks], np.float32)
         self._epsilon = weights.last_norm.epsilon
-        self._is_fast_for_many = few_rows() > MOST_TOKENS
         self._layers = len(weights.blocks)
         self._head_width = self._width // config.n_head
         self._widest = max(max(size) for size in tiles.sizes[:-1])
@@ -52,16 +51,13 @@ class Writer:
         if not self.is_ready:
             return []
         taken = [piece for piece in pieces if len(piece.ids) == 1]
+        if not taken and few_rows() <= MOST_TOKENS:
+            return []
         tokens = len(taken)
         for piece in pieces:
             count = len(piece.ids)
             looks = count * (piece.memory.length + count)
-            if (
-                (taken or self._is_fast_for_many)
-                and count > 1
-                and tokens + count <= MOST_TOKENS
-                and looks <= MOST_LOOKS
-            ):
+            if count > 1 and tokens + count <= MOST_TOKENS and looks <= MOST_LOOKS:
                 taken.append(piece)
                 tokens += count
         return taken
@@ -76,7 +72,7 @@ class Writer:
         compiled = self._tiles.compiled
         assert compiled is not None, "asked for by is_ready"
         memories = np.array([row for piece in pieces for row in piece.memory.places(len(piece.ids))], np.int64)
-        ends = np.cumsum([len(piece.ids) for piece in pieces]) - 1
+        ends = np.cumsum([len(piece.ids) for piece in pieces], dtype=np.int64) - 1
         wanted = ends[[piece.is_last for piece in pieces]]
         scores = torch.empty(len(wanted), self._vocabulary)
         call = self._tiles.call(STEP, rows=len(memories), width=self._width, results=len(wanted))

@@ -176,11 +176,17 @@ def _compiled(eight_bits: bool, processor: Processor) -> bytes:
 
 
 def main(eight_bits: bool, file: Path) -> None:
-    """Compile, and put the code into a file."""
+    """Compile, see that the code can be loaded, and put it into a file."""
     code = _compiled(eight_bits, compiled_for())
     part = file.with_name(f"{file.name}.{os.getpid()}")
     part.write_bytes(hashlib.sha256(code).digest() + code)
-    os.replace(part, file)
+    load(part)  # Whatever is wrong ends this process, and not the one that would have used it.
+    try:
+        os.replace(part, file)
+    except PermissionError:  # On Windows, while another process reads one that is there already.
+        part.unlink()
+        if not file.exists():
+            raise
 
 
 if __name__ == "__main__":

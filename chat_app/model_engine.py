@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import copy
-import os
 import time
 from typing import Any
 
-import psutil
 import torch
 
 from chat_app.config import AUTOMATIC
+from chat_app.devices import processors
 from chat_app.engine import Engine
 from chat_app.forward import Forward, Piece, TransformersForward
 from chat_app.gpt2_forward import GPT2Forward
@@ -106,6 +105,5 @@ def _threads(files: ModelFiles) -> tuple[int, ...]:
     """
     if files.parameters < SMALL_MODEL:
         return (1,)
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    most = min(psutil.cpu_count(logical=False) or 1, allowed)
+    most = processors()
     return (most, max(most // 2, 1), 1)

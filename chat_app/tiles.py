@@ -7,7 +7,7 @@ faster, unless the processor has a unit for products of matrices. Knows no model
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,8 @@ from chat_app.tile_shape import AHEAD, CALL, DEPTH, LANES, LINE, MOST_ROWS, MULT
 
 _FEW_ROWS, _FEW_ROWS_OF_A_UNIT = 96, 4096
 _LEAST_ROOM = 8192
+_MOST_THREADS = 256
+_ALL_HAVE_MET = 2**62
 _PUT_AT_ONCE = 16 * LANES
 
 
@@ -31,11 +33,11 @@ class Crew:
     def __init__(self) -> None:
         self._counter = np.zeros(1, np.int64)
         self._work = _room(2 * _LEAST_ROOM, np.float32).reshape(2, -1)
-        self._pool = ThreadPoolExecutor(256, thread_name_prefix="crew")  # Starts as many as there is work for.
+        self._pool = ThreadPoolExecutor(_MOST_THREADS, thread_name_prefix="crew")  # Starts those that have work.
 
     def run(self, code: Code, call: Any, room: int = _LEAST_ROOM) -> None:
         """Do it in as many threads as torch may use now, with room for so many float32 for each."""
-        threads = torch.get_num_threads()
+        threads = min(torch.get_num_threads(), _MOST_THREADS)
         rows, words = self._work.shape
         if rows <= threads or words < room:
             rows, words = max(threads + 1, rows), _up(max(room, words), LINE // 4)
@@ -44,10 +46,15 @@ class Crew:
         call["threads"], call["counter"] = threads, self._counter.ctypes.data
         call["work"], call["words"] = self._work.ctypes.data, self._work.shape[1]
         address = call.ctypes.data
-        others = [self._pool.submit(code, me, address) for me in range(1, threads)]
-        code(0, address)
-        for one in others:
-            one.result()
+        others: list[Future[object]] = []
+        try:
+            others += (self._pool.submit(code, me, address) for me in range(1, threads))
+            code(0, address)
+        finally:
+            if len(others) < threads - 1:  # A thread could not be had: nobody must wait for it.
+                self._counter[0] = _ALL_HAVE_MET
+            for one in others:
+                one.result()
 
 
 class Tiles:
@@ -63,7 +70,7 @@ class Tiles:
         self._kernel = compiled or kernel(eight_bits)
         self.sizes, self._eight_bits = tuple(sizes), eight_bits
         counts = [_up(outputs, LANES) * _up(inputs, DEPTH) for outputs, inputs in sizes]
-        self._starts = np.cumsum([0, *counts])
+        self._starts = np.cumsum([0, *counts], dtype=np.int64)
         self._numbers = _room(int(self._starts[-1]) + 2 * AHEAD, np.int8 if eight_bits else np.uint16)
         self._word = 4 if eight_bits else 2  # Weights in 32 bits.
         self._floats: list[Tensor] = []

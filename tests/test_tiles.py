@@ -145,6 +145,25 @@ def test_code_for_other_processors_computes_the_same(name, eight_bits, tmp_path)
             assert (one - other).norm() <= (2e-6 if eight_bits else 2e-5) * one.norm()
 
 
+def test_a_thread_that_cannot_be_had_keeps_nobody_waiting(monkeypatch):
+    tiles, before = filled(True, True), torch.get_num_threads()
+    submit, left = tiles.crew._pool.submit, [1]
+
+    def refusing(*work: Any) -> Future[Any]:
+        if not left:
+            raise RuntimeError("can't start new thread")
+        left.pop()
+        return submit(*work)
+
+    monkeypatch.setattr(tiles.crew._pool, "submit", refusing)
+    try:
+        torch.set_num_threads(3)
+        with pytest.raises(RuntimeError, match="new thread"):
+            tiles.multiplied(0, numbers(1, 20, 160))
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_a_damaged_file_is_refused(tmp_path):
     file = tmp_path / "kernel.o"
     file.write_bytes(bytes(100))
