@@ -28,7 +28,18 @@ from chat_app.tile_kernel import (
     share_of,
     unpack,
 )
-from chat_app.tile_products import SPAN, dot, mix_1, mix_4, pointer, root
+from chat_app.tile_products import (
+    SPAN,
+    TOGETHER,
+    dots_alone,
+    dots_together,
+    mix_alone,
+    mix_together,
+    mix_wide_alone,
+    mix_wide_together,
+    pointer,
+    root,
+)
 from chat_app.tile_shape import ADD, CALL, LANES, MOST_ROWS, MULTIPLY, PACK, SET, STEP, UNPACK
 
 PRODUCTS = 4  # Of a layer: queries, keys and values; what joins the heads; up; down.
@@ -86,46 +97,86 @@ def _keep(new, target):
 
 
 @compiled
-def _attend(query, keys, values, scale, shares, out):
-    """What a query makes of the tokens it sees: keys and values are bfloat16 [tokens, width]."""
-    tokens, width = keys.shape
+def _shares(products, scale):
+    """What share of a query's look each token gets, in the place of its product with the token's key."""
     highest = np.float32(-np.inf)
-    for token in range(tokens):
-        shares[token] = dot(query.ctypes.data, keys.ctypes.data + token * keys.strides[0], width) * scale
-        highest = max(highest, shares[token])
+    for token in range(len(products)):
+        products[token] *= scale
+        highest = max(highest, products[token])
     whole = np.float32(0)
-    for token in range(tokens):
-        shares[token] = exp(shares[token] - highest)
-        whole += shares[token]
-    for token in range(tokens):
-        shares[token] /= whole
-    left = 0
-    while left < width:
-        first, target = values.ctypes.data + 2 * left, out.ctypes.data + 4 * left
-        if left + 4 * SPAN <= width:
-            mix_4(shares.ctypes.data, first, values.strides[0], tokens, target)
-            left += 4 * SPAN
-        else:
-            mix_1(shares.ctypes.data, first, values.strides[0], tokens, target)
-            left += SPAN
+    for token in range(len(products)):
+        products[token] = exp(products[token] - highest)
+        whole += products[token]
+    for token in range(len(products)):
+        products[token] /= whole
 
 
 @compiled
-def _attention(me, crew, model, layer, mixed, memories, out):
+def _mixed(rows, shares, share_bytes, value, value_bytes, tokens, width, out, out_bytes):
+    """Add what one query or TOGETHER make of the values of some tokens."""
+    left = 0
+    while left < width:
+        first, target, wide = value + 2 * left, out + 4 * left, 4 * SPAN
+        if left + 4 * SPAN > width:
+            wide = SPAN
+        if rows == 1 and wide == SPAN:
+            mix_alone(shares, share_bytes, first, value_bytes, tokens, target, out_bytes)
+        elif rows == 1:
+            mix_wide_alone(shares, share_bytes, first, value_bytes, tokens, target, out_bytes)
+        elif wide == SPAN:
+            mix_together(shares, share_bytes, first, value_bytes, tokens, target, out_bytes)
+        else:
+            mix_wide_together(shares, share_bytes, first, value_bytes, tokens, target, out_bytes)
+        left += wide
+
+
+@compiled
+def _attend(rows, query, query_bytes, key, value, seen, width, scale, room, out, out_bytes):
+    """What one query, or TOGETHER of tokens that follow one another, make of the tokens they see: the first sees `seen`
+    of them, each other one more. Keys and values are bfloat16 [tokens, width]; all is given by its address."""
+    most, step = seen + rows - 1, 2 * width
+    if rows == 1:
+        dots_alone(query, query_bytes, key, step, seen, width, room, 4 * most)
+    else:
+        dots_together(query, query_bytes, key, step, seen, width, room, 4 * most)
+    for row in range(rows):
+        shares, target = room + 4 * row * most, out + row * out_bytes
+        here = query + row * query_bytes
+        dots_alone(here, query_bytes, key + seen * step, step, row, width, shares + 4 * seen, 4 * most)
+        _shares(floats_at(shares, seen + row), scale)
+        sums = floats_at(target, width)
+        for at in range(width):
+            sums[at] = np.float32(0)
+    _mixed(rows, room, 4 * most, value, step, seen, width, out, out_bytes)
+    for row in range(1, rows):
+        shares, target = room + 4 * row * most, out + row * out_bytes
+        _mixed(1, shares + 4 * seen, 4 * most, value + seen * step, step, row, width, target, out_bytes)
+
+
+@compiled
+def _attention(me, crew, model, layer, mixed, places, out):
     """This thread's heads of all rows: their keys and values are kept, and their queries look at what is there."""
     wide, width = mixed.shape[1] // 3, model.head_width
-    heads, room = wide // width, crew.work[me]
+    heads, rows, room = wide // width, len(mixed), crew.work[me].ctypes.data
     for head in range(heads * me // crew.threads, heads * (me + 1) // crew.threads):
         left = head * width
-        for row in range(len(mixed)):
-            address, space, length = memories[row]
-            across = 2 * heads * space * width
-            kept = carray(pointer(address + 2 * layer * across), (2, heads, space, width), np.uint16)
+        for row in range(rows):
+            address, space, length = places[row]
+            kept = carray(pointer(address + 4 * layer * heads * space * width), (2, heads, space, width), np.uint16)
             _keep(mixed[row, wide + left : wide + left + width], kept[0, head, length])
             _keep(mixed[row, 2 * wide + left : 2 * wide + left + width], kept[1, head, length])
-            seen = kept[:, head, : length + 1]
-            query, target = mixed[row, left : left + width], out[row, left : left + width]
-            _attend(query, seen[0], seen[1], model.scales[layer], room, target)
+        row = 0
+        while row < rows:
+            address, space, length = places[row]
+            some = 1
+            if row + TOGETHER <= rows and places[row + TOGETHER - 1, 0] == address:
+                some = TOGETHER
+            key = address + 4 * layer * heads * space * width + 2 * head * space * width
+            value = key + 2 * heads * space * width
+            query, target = mixed[row].ctypes.data + 4 * left, out[row].ctypes.data + 4 * left
+            scale = model.scales[layer]
+            _attend(some, query, 12 * wide, key, value, length + 1, width, scale, room, target, 4 * wide)
+            row += some
 
 
 @compiled

@@ -15,7 +15,7 @@ from chat_app.tile_shape import MOST_ROWS, STEP
 from chat_app.tiles import Tiles, few_rows, room_for
 
 MOST_TOKENS = 112  # A piece of a prompt, and the replies that are written meanwhile.
-MOST_LOOKS = 8192  # Of a prompt's tokens at those before them: with more, torch's attention is faster.
+MOST_LOOKS = 65536  # Of a prompt's tokens at those before them: with more, torch's attention is faster.
 
 
 class Writer:
@@ -84,6 +84,6 @@ class Writer:
         # Besides what a product needs: for one thread the rows normed, for all the rows between products. The attention
         # of a row to the whole window stands where a product's needs do.
         most = rows * (4 * self._width + self._widest)
-        room = max(room_for(rows, self._widest), self._window) + most
+        room = max(room_for(rows, self._widest), 4 * self._window) + most
         self._tiles.crew.run(compiled, call, room=room)
         return scores

@@ -217,55 +217,107 @@ def _upper(builder: Any, address: Any) -> Any:
     return builder.bitcast(wide, FLOATS)
 
 
-@intrinsic
-def dot(_context: Any, query: Any, key: Any, width: Any) -> Any:
-    """The sum of products of two rows of `width` numbers, a multiple of SPAN: float32 and bfloat16, by address."""
-
-    def write(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        query, key, width = arguments
-        total = cgutils.alloca_once_value(builder, ir.Constant(FLOATS, None))
-        with cgutils.for_range(builder, builder.udiv(width, LONG(SPAN))) as loop:
-            place = builder.inttoptr(builder.add(query, builder.mul(loop.index, LONG(4 * SPAN))), FLOATS.as_pointer())
-            one = builder.load(place)
-            one.align = 4
-            other = _upper(builder, builder.add(key, builder.mul(loop.index, LONG(2 * SPAN))))
-            builder.store(_fused(builder, one, other, builder.load(total)), total)
-        signature = ir.FunctionType(FLOAT, [FLOAT, FLOATS])
-        summed = cgutils.get_or_insert_function(builder.module, signature, f"llvm.vector.reduce.fadd.v{SPAN}f32")
-        return builder.call(summed, [FLOAT(0), builder.load(total)], fastmath=["reassoc"])
-
-    return types.float32(types.int64, types.int64, types.int64), write
+TOGETHER = 4 if SPAN == 16 else 2  # Queries that look at a token together.
 
 
-def _mix_of(vectors: int) -> Any:
-    """An intrinsic that sums up so many times SPAN numbers of some rows, bfloat16, each row times its share, float32.
+def _dots_of(rows: int) -> Any:
+    """An intrinsic that multiplies queries with the keys of some tokens and sums the products up.
 
-    Its arguments: the addresses of the shares and of the first row, the bytes from row to row, how many rows there are,
-    and the address of the sums, float32.
+    Its arguments: the address of the first query, float32, and the bytes from one to the next; the address of the first
+    key, bfloat16, and the bytes to the next; how many tokens there are, and the width, a multiple of SPAN; the address
+    of the sums, float32, and the bytes from a query's to the next one's.
     """
 
     @intrinsic
-    def mix(_context, shares, values, row_bytes, count, out):
+    def dots(_context, query, query_bytes, key, key_bytes, tokens, width, out, out_bytes):
         def write(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-            shares, values, row_bytes, count, out = arguments
+            query, query_bytes, key, key_bytes, tokens, width, out, out_bytes = arguments
             code = Code(builder)
-            totals = [cgutils.alloca_once_value(builder, ir.Constant(FLOATS, None)) for _ in range(vectors)]
-            with cgutils.for_range(builder, count) as loop:
-                share = code.spread(code.load(builder.add(shares, builder.mul(loop.index, LONG(4))), FLOAT))
-                row = builder.add(values, builder.mul(loop.index, row_bytes))
-                for vector, total in enumerate(totals):
-                    value = _upper(builder, builder.add(row, LONG(2 * SPAN * vector)))
-                    builder.store(_fused(builder, share, value, builder.load(total)), total)
-            for vector, total in enumerate(totals):
-                code.store(builder.load(total), builder.add(out, LONG(4 * SPAN * vector)))
+            queries = [builder.add(query, builder.mul(query_bytes, LONG(row))) for row in range(rows)]
+            targets = [builder.add(out, builder.mul(out_bytes, LONG(row))) for row in range(rows)]
+            totals = [cgutils.alloca_once(builder, FLOATS) for _ in range(rows)]
+            with cgutils.for_range(builder, tokens) as token:
+                for total in totals:
+                    builder.store(ir.Constant(FLOATS, None), total)
+                here = builder.add(key, builder.mul(token.index, key_bytes))
+                with cgutils.for_range(builder, builder.udiv(width, LONG(SPAN))) as part:
+                    other = _upper(builder, builder.add(here, builder.mul(part.index, LONG(2 * SPAN))))
+                    for one, total in zip(queries, totals, strict=True):
+                        place = builder.add(one, builder.mul(part.index, LONG(4 * SPAN)))
+                        builder.store(_fused(builder, code.load(place, FLOATS), other, builder.load(total)), total)
+                sums = _folded(builder, [builder.load(total) for total in totals])
+                for one, target in zip(sums, targets, strict=True):
+                    code.store(one, builder.add(target, builder.mul(token.index, LONG(4))))
             return context.get_dummy_value()
 
-        return types.void(*[types.int64] * 5), write
+        return types.void(*[types.int64] * 8), write
 
-    return mix
+    return dots
 
 
-mix_1, mix_4 = _mix_of(1), _mix_of(4)
+def _folded(builder: Any, vectors: list[Any]) -> list[Any]:
+    """The sum of each vector's numbers: halves are added up again and again, those of several vectors at once."""
+    count, lanes = len(vectors), SPAN
+    while len(vectors) > 1:
+        lanes //= 2
+        starts = [2 * lanes * group for group in range(SPAN // lanes)]  # Of what is left of each, in two vectors.
+        masks = [[start + half + at for start in starts for at in range(lanes)] for half in (0, lanes)]
+        pairs = zip(vectors[::2], vectors[1::2], strict=True)
+        vectors = [
+            builder.fadd(*(builder.shuffle_vector(*two, ir.Constant(INTS, one)) for one in masks)) for two in pairs
+        ]
+    vector = vectors[0]
+    while lanes > 1:
+        lanes //= 2
+        other = ir.Constant(INTS, [at ^ lanes for at in range(SPAN)])
+        vector = builder.fadd(vector, builder.shuffle_vector(vector, ir.Constant(FLOATS, ir.Undefined), other))
+    return [builder.extract_element(vector, INT(SPAN // count * at)) for at in range(count)]
+
+
+def _mixes_of(rows: int, vectors: int) -> Any:
+    """An intrinsic that adds up `vectors` times SPAN numbers of some tokens' values, each times its share.
+
+    Its arguments: the address of the first query's shares, float32, and the bytes to the next one's; the address of the
+    first value, bfloat16, and the bytes to the next; how many tokens there are; the address of the sums, float32, to
+    which is added, and the bytes from a query's to the next one's.
+    """
+
+    @intrinsic
+    def mixes(_context, shares, share_bytes, value, value_bytes, tokens, out, out_bytes):
+        def write(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+            shares, share_bytes, value, value_bytes, tokens, out, out_bytes = arguments
+            code = Code(builder)
+            places = [
+                [
+                    builder.add(builder.add(out, builder.mul(out_bytes, LONG(row))), LONG(4 * SPAN * at))
+                    for at in range(vectors)
+                ]
+                for row in range(rows)
+            ]
+            totals = [[cgutils.alloca_once(builder, FLOATS) for _ in range(vectors)] for _ in range(rows)]
+            cells = [cell for pair in zip(places, totals, strict=True) for cell in zip(*pair, strict=True)]
+            for place, total in cells:
+                builder.store(code.load(place, FLOATS), total)
+            with cgutils.for_range(builder, tokens) as token:
+                here = builder.add(value, builder.mul(token.index, value_bytes))
+                values = [_upper(builder, builder.add(here, LONG(2 * SPAN * at))) for at in range(vectors)]
+                for row, sums in enumerate(totals):
+                    place = builder.add(shares, builder.mul(share_bytes, LONG(row)))
+                    share = code.spread(code.load(builder.add(place, builder.mul(token.index, LONG(4))), FLOAT))
+                    for one, total in zip(values, sums, strict=True):
+                        builder.store(_fused(builder, share, one, builder.load(total)), total)
+            for place, total in cells:
+                code.store(builder.load(total), place)
+            return context.get_dummy_value()
+
+        return types.void(*[types.int64] * 7), write
+
+    return mixes
+
+
+dots_alone, dots_together = _dots_of(1), _dots_of(TOGETHER)
+mix_alone, mix_together = _mixes_of(1, 1), _mixes_of(TOGETHER, 1)
+mix_wide_alone, mix_wide_together = _mixes_of(1, 4), _mixes_of(TOGETHER, 4)
 
 
 def _fused(builder: Any, one: Any, other: Any, total: Any) -> Any:
