@@ -31,6 +31,7 @@ from chat_app.models import LoadedModel, load
 from chat_app.request import Request
 
 PROMPT, NEW, TOGETHER, HISTORY = 64, 64, 8, 900
+PAUSE = 0.5  # Seconds: threads of libraries go on waiting busily for up to 0.2 s after their last work.
 DRAWING = SamplingConfig(temperature=1, top_k=50, top_p=1, repetition_penalty=1, seed=1)
 TRAINING = """
 import os, sys, torch
@@ -234,12 +235,11 @@ def rounds_of(count: int, ours: Callable[[int], float], peer: Callable[[int], fl
     """Pairs of measurements; which of the two comes first changes."""
     pairs = []
     for number in range(count):
-        if number % 2:
-            late = peer(number)
-            pairs.append((ours(number), late))
-        else:
-            early = ours(number)
-            pairs.append((early, peer(number)))
+        both: dict[int, float] = {}
+        for which in (0, 1) if number % 2 else (1, 0):
+            time.sleep(PAUSE)
+            both[which] = (peer, ours)[which](number)
+        pairs.append((both[1], both[0]))
     return pairs
 
 

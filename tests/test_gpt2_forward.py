@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import platform
 from concurrent.futures import Future
 from typing import Any
 
@@ -16,9 +17,10 @@ from chat_app.errors import ModelError
 from chat_app.forward import Piece, TransformersForward, tensor_bytes
 from chat_app.gpt2_forward import GPT2Forward
 from chat_app.gpt2_weights import COMPILED, can_be_tiled, is_plain_gpt2
-from chat_app.machine_code import kernel
+from chat_app.machine_code import compile_apart, kernel, load
 from chat_app.tiles import Tiles
 from tests.test_engine import expected, ids_of, request
+from tests.test_tiles import OTHERS
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -83,6 +85,31 @@ def test_other_forms_are_near(variant, form, most, compiled, monkeypatch):
     for at in range(40, 50):
         scores = forward.step([Piece(ids[at : at + 1], types[at : at + 1], memory, True)])
     assert float((scores[0] - expected_scores).norm() / expected_scores.norm()) < most
+
+
+@pytest.mark.long
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="it stands in for processors of this kind only")
+@pytest.mark.parametrize("form", ["packed", "8-bit"])
+@pytest.mark.parametrize("name", sorted(OTHERS))
+def test_the_step_for_other_processors_gives_the_same_scores(name, form, tmp_path, monkeypatch):
+    def scores() -> list[torch.Tensor]:
+        forward = GPT2Forward(model.to(torch.bfloat16) if form == "packed" else copy.deepcopy(model), 128, form)
+        memories = [forward.new_memory() for _ in range(3)]
+        first = forward.step([Piece(ids_of(seed, 9 + seed), None, one, True) for seed, one in enumerate(memories)])
+        pieces = [Piece([seed], None, one, True) for seed, one in enumerate(memories)]
+        return [*first, *forward.step([*pieces[:2], Piece(ids_of(7, 21), None, memories[2], True)])]
+
+    model = model_of()
+    kernel(form == "8-bit").result()
+    here = scores()
+    compile_apart(form == "8-bit", tmp_path / "other.o", OTHERS[name])
+    there: Future[Any] = Future()
+    there.set_result(load(tmp_path / "other.o"))
+    model = model_of()
+    monkeypatch.setattr("chat_app.tiles.kernel", lambda eight_bits: there)
+    monkeypatch.setattr("chat_app.tiles.this_processor", lambda: OTHERS[name])
+    for one, other in zip(here, scores(), strict=True):
+        assert (one - other).norm() <= 5e-3 * one.norm()  # Rounding of keys and values, and of prompts.
 
 
 @pytest.mark.parametrize("form", ["packed", "8-bit"])
