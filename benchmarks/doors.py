@@ -14,15 +14,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import re
 import shutil
-import signal
 import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,7 +29,8 @@ from typing import Any
 
 from transformers import GPT2LMHeadModel, GPT2Tokenizer
 
-from benchmarks.engine import Ours, make_model
+from benchmarks.engine import Ours, make_model, row
+from benchmarks.start import a_process, wait_until, when_said
 from chat_app.config import SamplingConfig
 from chat_app.conversation import Conversation
 from chat_app.encoding import Encoder
@@ -42,7 +40,6 @@ from chat_app.model_folder import save_model_folder
 from chat_app.models import fit_embeddings
 from chat_app.request import Request
 
-ROOT = Path(__file__).resolve().parent.parent
 NEW, WINDOW = 256, 1024
 QUESTION = "Tell me about the shop in the old town, please."
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -160,22 +157,11 @@ class Alone:
 @contextmanager
 def a_server(model: Path, home: Path) -> Iterator[str]:
     """The server in a process of its own; its address."""
-    environment = {**os.environ, "CHAT_APP_HOME": str(home), "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
-    command = [sys.executable, "-c", SERVER, "--port", "0", "--model", str(model)]
-    with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as server:
-        assert server.stdout is not None
-        found = None
-        for line in server.stdout:
-            if found := re.search(r"ready: (http://\S+)", line):
-                break
-        if found is None:
-            sys.exit("The server did not start.")
-        threading.Thread(target=server.stdout.read, daemon=True).start()
-        try:
-            yield found[1]
-        finally:
-            server.send_signal(signal.SIGINT)
-            server.wait()
+    with a_process(["-c", SERVER, "--port", "0", "--model", str(model)], home) as (process, said):
+        wait_until(lambda: when_said(said, "is ready: "), process, said)
+        found = re.search(r"is ready: (http://\S+)", "".join(line for _, line in said))
+        assert found is not None
+        yield found[1]
 
 
 class Program:
@@ -238,16 +224,6 @@ class Page:
         self._page.context.close()
 
 
-def row(name: str, goal: str, ours: list[float], other: list[float], unit: str) -> None:
-    """Print a line of the table."""
-    ratio = statistics.median(one / beside for one, beside in zip(ours, other, strict=True))
-    print(
-        f"| {name} | {statistics.median(ours):.4g} {unit} | {statistics.median(other):.4g} {unit} "
-        f"| {ratio:.2f} | {goal} |",
-        flush=True,
-    )
-
-
 def measure(readers: dict[str, Any], rounds: int) -> dict[str, list[Seen]]:
     """A reply for each reader in every round; who comes first changes. The first round does not count."""
     found: dict[str, list[Seen]] = {name: [] for name in readers}
@@ -265,16 +241,13 @@ def speeds(found: list[Seen]) -> list[float]:
     return [one.speed for one in found]
 
 
-def milliseconds(found: list[Seen]) -> list[float]:
-    """To the first token of each reply."""
-    return [1000 * one.first for one in found]
-
-
 def print_rows(reader: str, found: dict[str, list[Seen]]) -> None:
     """The lines of one reader, beside the engine alone in the same rounds."""
-    alone = found["alone"]
-    row(f"tokens that reach {reader}, engine alone", ">= 0.9", speeds(found["reader"]), speeds(alone), "tokens/s")
-    row(f"first token at {reader}, engine alone", "", milliseconds(found["reader"]), milliseconds(alone), "ms")
+    seen, alone = found["reader"], found["alone"]
+    beside = list(zip(speeds(seen), speeds(alone), strict=True))
+    row(f"tokens that reach {reader}, engine alone", ">= 0.9", beside, "tokens/s")
+    firsts = [(one.first, other.first) for one, other in zip(seen, alone, strict=True)]
+    row(f"first token at {reader}, engine alone", "", firsts, "ms", 1000)
 
 
 def main() -> None:
@@ -312,8 +285,10 @@ def print_page_rows(address: str, alone: Alone, model: Path, rounds: int) -> Non
         found = measure({"alone": alone, "reader": page}, rounds)
         print_rows("the page", found)
         engine = [one.engine for one in found["reader"]]
-        row("the server's engine while the page draws, engine alone", "", engine, speeds(found["alone"]), "tokens/s")
-        row("tokens that reach the page, the server's engine", ">= 0.9", speeds(found["reader"]), engine, "tokens/s")
+        held_up = list(zip(engine, speeds(found["alone"]), strict=True))
+        row("the server's engine while the page draws, engine alone", "", held_up, "tokens/s")
+        whole = list(zip(speeds(found["reader"]), engine, strict=True))
+        row("tokens that reach the page, the server's engine", ">= 0.9", whole, "tokens/s")
         print(f"\nThe page was drawn {statistics.median(one.updates for one in found['reader']):.0f} times a reply.")
         page.close()
         browser.close()
