@@ -23,6 +23,9 @@ from chat_app.relay import Relay
 from chat_app.replies import ReplyEnd, Scored, TokenLogprob
 
 LOGGER = logging.getLogger(__name__)
+_PAUSE = 0.02
+"""Seconds between two sendings. What is written meanwhile is sent together: nobody reads so fast, and to wake the
+server and the caller for every token takes a tenth of the processor from who writes."""
 
 
 @dataclass
@@ -92,11 +95,6 @@ class Events:
     def _event(self, choices: list[dict[str, Any]], **more: Any) -> str:
         usage = {"usage": None} if self._wants_usage and not more else more
         return _data({**self._head, "choices": choices, **usage})
-
-
-_PAUSE = 0.02
-"""Seconds between two sendings. What is written meanwhile is sent together: nobody reads so fast, and to wake the
-server and the caller for every token takes a tenth of the processor from who writes."""
 
 
 class EventStream(StreamingResponse):

@@ -27,6 +27,7 @@ from chat_app.tile_kernel import (
     pack,
     share_of,
     unpack,
+    up,
 )
 from chat_app.tile_products import (
     SPAN,
@@ -183,7 +184,7 @@ def _attention(me, crew, model, layer, mixed, places, out):
 def _step(me, crew, matrices, model, hidden, places, wanted, scores):
     """What thread `me` of the crew does of a step, as `tile_shape.CALL` says."""
     rows, width = hidden.shape
-    padded = (rows + MOST_ROWS - 1) // MOST_ROWS * MOST_ROWS
+    padded = up(rows, MOST_ROWS)
     layers, widest = len(model.scales), matrices.shape[2, 2]
     shared, own = crew.work[crew.threads].ctypes.data, crew.work[me].ctypes.data
     end, size = 4 * crew.work.shape[1], 4 * padded * width
@@ -243,12 +244,12 @@ def entry(eight_bits: bool) -> Any:
             scores = _table(call.target, call.results, shape[call.matrices - 1, 2])
             _step(me, crew, matrices, model, hidden, places, wanted, scores)
         elif call.task == MULTIPLY:
-            padded = (call.rows + MOST_ROWS - 1) // MOST_ROWS * MOST_ROWS
+            padded = up(call.rows, MOST_ROWS)
             source = _table(call.source, padded, shape[call.number, 1])
             target = _table(call.target, call.rows, shape[call.number, 2])
             multiply(me, crew, 0, matrices, call.number, source, SET, target)
         elif call.task == UNPACK:
-            columns = (shape[call.number, 2] + LANES - 1) // LANES * LANES
+            columns = up(shape[call.number, 2], LANES)
             target = carray(pointer(call.target), (shape[call.number, 1], columns), np.uint16)
             unpack(me, crew, matrices, call.number, target)
         elif call.task == PACK:

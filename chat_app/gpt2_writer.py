@@ -11,7 +11,7 @@ from torch import Tensor
 
 from chat_app.forward import Piece
 from chat_app.gpt2_weights import COMPILED, Weights
-from chat_app.tile_shape import MOST_ROWS, STEP
+from chat_app.tile_shape import MOST_ROWS, STEP, up
 from chat_app.tiles import Tiles, few_rows, room_for
 
 MOST_TOKENS = 112  # A piece of a prompt, and the replies that are written meanwhile.
@@ -80,7 +80,7 @@ class Writer:
         call["places"], call["wanted"] = memories.ctypes.data, wanted.ctypes.data
         call["norms"], call["scales"], call["layers"] = self._norms.ctypes.data, self._scales.ctypes.data, self._layers
         call["epsilon"], call["head_width"], call["activation"] = self._epsilon, self._head_width, self._activation
-        rows = -(-len(memories) // MOST_ROWS) * MOST_ROWS
+        rows = up(len(memories), MOST_ROWS)
         # Besides what a product needs: for one thread the rows normed, for all the rows between products. The attention
         # of a row to the whole window stands where a product's needs do.
         most = rows * (4 * self._width + self._widest)

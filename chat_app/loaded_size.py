@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from chat_app.model_checks import size_of
-from chat_app.tile_shape import AHEAD, DEPTH, LANES
+from chat_app.tile_shape import AHEAD, DEPTH, LANES, up
 
 
 def loaded_bytes(config: Mapping[str, Any], parameters: int, precision: str, device: str) -> int:
@@ -66,4 +66,4 @@ def _products(config: Mapping[str, Any]) -> list[tuple[int, int]]:
 
 
 def _tiles(outputs: int, inputs: int, eight_bits: bool) -> int:
-    return -(-outputs // LANES) * LANES * -(-inputs // DEPTH) * DEPTH * (1 if eight_bits else 2)
+    return up(outputs, LANES) * up(inputs, DEPTH) * (1 if eight_bits else 2)

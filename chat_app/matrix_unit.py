@@ -36,7 +36,7 @@ def _product_of(groups: int) -> Any:
     @intrinsic
     def product(_context, kind, tile, first, group_bytes, blocks, out):
         is_whole = kind.dtype.bitwidth == 8
-        multiply = "llvm.x86.tdpbssd" if is_whole else "llvm.x86.tdpbf16ps"
+        multiply = "tdpbssd" if is_whole else "tdpbf16ps"
         at_once = _PARTS // groups  # The sums are in the first four registers.
 
         def write(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
@@ -80,8 +80,7 @@ class _UnitCode(Code):
 
     def unit(self, name: str, *arguments: Any) -> None:
         """One of them; registers are numbers."""
-        name = name if name.startswith("llvm") else f"llvm.x86.{name}"
-        self.call(name, ir.VoidType(), *(BYTE(one) if isinstance(one, int) else one for one in arguments))
+        self.call(f"llvm.x86.{name}", ir.VoidType(), *(BYTE(one) if isinstance(one, int) else one for one in arguments))
 
     def join(self, upper: Any, is_whole: bool) -> None:
         """Add up what the two halves of numbers gave, as float32."""

@@ -7,6 +7,7 @@ model.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from statistics import median_low
@@ -24,17 +25,17 @@ class Pace:
     """
 
     def __init__(self, numbers: Sequence[int]):
-        self._numbers = tuple(dict.fromkeys(numbers))
-        self._sizes: dict[int, _Size] = {}
+        different = tuple(dict.fromkeys(numbers))
+        self._sizes: defaultdict[int, _Size] = defaultdict(lambda: _Size(different))
 
     def choose(self, tokens: int) -> int:
         """The number for a step of so many tokens: mostly the fastest; now and then another, to see if it is still
         slower."""
-        return self._sizes.setdefault(tokens.bit_length(), _Size(self._numbers)).choose()
+        return self._sizes[tokens.bit_length()].choose()
 
     def took(self, number: int, tokens: int, seconds: float) -> None:
         """Tell how long a step took."""
-        self._sizes.setdefault(tokens.bit_length(), _Size(self._numbers)).took(number, seconds / tokens)
+        self._sizes[tokens.bit_length()].took(number, seconds / tokens)
 
 
 @dataclass

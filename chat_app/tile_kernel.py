@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import carray, njit
 
+from chat_app import tile_shape
 from chat_app.matrix_unit import HAS_MATRIX_UNIT, product_in_blocks, product_in_blocks_twice, split
 from chat_app.tile_products import (
     SPAN,
@@ -25,9 +26,9 @@ from chat_app.tile_products import (
 )
 from chat_app.tile_shape import ADD, DEPTH, GELU_TANH, LANES, LINE, MOST_ROWS, QUICK_GELU, RELU, SET, SMALLEST
 
-_RESULTS = (
-    4 * MOST_ROWS * LANES
-)  # Numbers: room for those of two groups of rows times a tile, each with as much for itself.
+_RESULTS = 4 * MOST_ROWS * LANES
+"""Numbers: room for the results of two groups of rows times a tile, each with as much for the unit to work in."""
+_LARGEST = 32639  # Of whole numbers: its upper half has 8 bits when the lower one is signed.
 _NEAR = 16  # Inputs that are laid out together, so that what is read of a transposed matrix stays near.
 _SETTINGS: Any = {
     "nogil": True,
@@ -37,6 +38,7 @@ _SETTINGS: Any = {
     "fastmath": {"reassoc", "contract", "arcp", "nsz"},
 }
 compiled = njit(**_SETTINGS)
+up = compiled(tile_shape.up)
 
 
 class Matrices(NamedTuple):
@@ -117,7 +119,7 @@ def bits_of(number):
 
 
 @njit(inline="always")
-def _scale_of(given, largest_whole):
+def _scale_of(given):
     """What makes a row whole numbers, as large as they can be without a sum leaving 32 bits."""
     largest, total = np.float32(1e-20), np.float32(1e-20)
     for at in range(len(given)):
@@ -125,7 +127,7 @@ def _scale_of(given, largest_whole):
         total += size
         largest = max(largest, size)
     # Whole numbers cannot carry a NaN on, but the scale can.
-    return min(np.float32(largest_whole) / largest, np.float32(2147000000.0 / 127) / total) + total * np.float32(0)
+    return min(np.float32(_LARGEST) / largest, np.float32(2147000000.0 / 127) / total) + total * np.float32(0)
 
 
 @compiled
@@ -137,7 +139,7 @@ def _rows_as_vectors(numbers, source, share, room, factors, spare):
     begin, end = share
     factors[begin:end] = np.float32(1)
     rows, width = source.shape
-    padded = (width + DEPTH - 1) // DEPTH * DEPTH
+    padded = up(width, DEPTH)
     if numbers.itemsize > 1:
         for row in range(begin, end):
             target = floats_at(room + 4 * row * padded, width)
@@ -147,7 +149,7 @@ def _rows_as_vectors(numbers, source, share, room, factors, spare):
     whole = carray(pointer(room), (rows, padded), np.int16)
     for row in range(begin, end):
         given, places = source[row], whole[row]
-        scale = _scale_of(given, 32639)
+        scale = _scale_of(given)
         factors[row] = np.float32(1) / scale
         for at in range(width):
             places[at] = np.int16(np.rint(given[at] * scale))
@@ -160,13 +162,13 @@ def _rows_as_blocks(numbers, source, share, room, factors, spare):
     """The same as the matrix unit takes them; the bytes from row to row are an average."""
     width = source.shape[1]
     inputs = LINE // numbers.itemsize  # Of a block.
-    blocks = (width + DEPTH - 1) // DEPTH * DEPTH // inputs
+    blocks = up(width, DEPTH) // inputs
     tail = floats_at(spare, DEPTH)
     tail[:] = np.float32(0)
     for row in range(share[0], share[1]):
         place, scale = source.ctypes.data + row * source.strides[0], np.float32(1)
         if numbers.itemsize == 1:
-            scale = _scale_of(source[row], 32639)
+            scale = _scale_of(source[row])
         factors[row] = np.float32(1) / scale
         upper = room + (row // MOST_ROWS * blocks * 2 * MOST_ROWS + row % MOST_ROWS) * LINE
         for block in range(blocks):
@@ -201,7 +203,7 @@ def _tile_by_vectors(numbers, tile, first, stride, rows, inputs, out):
 @compiled
 def _tile_by_blocks(numbers, tile, first, stride, rows, inputs, out):
     """`rows` rows times one tile, as `_RESULTS` says. Rows up to the next multiple of MOST_ROWS are computed too."""
-    blocks = (inputs + DEPTH - 1) // DEPTH * DEPTH * numbers.itemsize // LINE
+    blocks = up(inputs, DEPTH) * numbers.itemsize // LINE
     if rows > MOST_ROWS:
         product_in_blocks_twice(numbers, tile, first, MOST_ROWS * stride, blocks, out)
     else:
@@ -252,15 +254,13 @@ def multiply(me, crew, met, matrices, number, inputs, kind, out):
     numbers = matrices.numbers
     start, count, outputs, place = matrices.shape[number]
     tiles, rows, results = (outputs + LANES - 1) // LANES, len(out), crew.work[me].ctypes.data
-    deep = (count + DEPTH - 1) // DEPTH * DEPTH
+    deep = up(count, DEPTH)
     scales = floats_at(matrices.floats + 4 * place, outputs)
     biases = floats_at(matrices.floats + 4 * (place + outputs), outputs)
     spare = results + 4 * _RESULTS
     room = spare + 4 * DEPTH if rows <= MOST_ROWS else crew.work[crew.threads].ctypes.data
     factors = floats_at(room, rows)
-    first, stride = _rows_prepared(
-        numbers, inputs, share_of(me, crew, rows), room + (rows + 15) // 16 * 64, factors, spare
-    )
+    first, stride = _rows_prepared(numbers, inputs, share_of(me, crew, rows), room + 4 * up(rows, 16), factors, spare)
     if rows > MOST_ROWS:
         met = meet(crew, met)
     for tile in range(tiles * me // crew.threads, tiles * (me + 1) // crew.threads):
@@ -288,7 +288,7 @@ def unpack(me, crew, matrices, number, target):
     """
     numbers, start = matrices.numbers, matrices.shape[number, 0]
     count, wide = target.shape
-    deep, word = (count + DEPTH - 1) // DEPTH * DEPTH, 4 // numbers.itemsize
+    deep, word = up(count, DEPTH), 4 // numbers.itemsize
     for tile in range(wide // LANES * me // crew.threads, wide // LANES * (me + 1) // crew.threads):
         for at in range(count):
             begin = start + tile * LANES * deep + at // word * word * LANES
@@ -311,7 +311,7 @@ def pack(me, crew, matrices, number, source, row_step, column_step):
     """
     numbers = matrices.numbers
     start, count, outputs, place = matrices.shape[number]
-    tiles, deep = (outputs + LANES - 1) // LANES, (count + DEPTH - 1) // DEPTH * DEPTH
+    tiles, deep = (outputs + LANES - 1) // LANES, up(count, DEPTH)
     scales = floats_at(matrices.floats + 4 * place, outputs)
     factors = crew.work[me][:LANES]
     for tile in range(tiles * me // crew.threads, tiles * (me + 1) // crew.threads):
@@ -346,7 +346,7 @@ def _largest(source, count, wide, row_step, column_step, out):
         for lane in range(wide):
             largest = np.float32(0)
             for at in range(count):
-                largest = max(largest, abs(floats_at(source + 4 * (at * row_step + lane * column_step), 1)[0]))
+                largest = max(largest, abs(_float_at(source + 4 * (at * row_step + lane * column_step))))
             out[lane] = largest
 
 

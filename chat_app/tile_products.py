@@ -69,11 +69,12 @@ class Code:
         single = self._builder.insert_element(undefined, value, INT(0))
         return self._builder.shuffle_vector(single, undefined, ir.Constant(ir.VectorType(INT, count), [0] * count))
 
-    def halves(self, one: Any, other: Any) -> list[Any]:
-        """The numbers at even places of two vectors, and those at odd ones."""
-        places = [[2 * at + odd for at in range(one.type.count)] for odd in range(2)]
-        masks = [ir.Constant(ir.VectorType(INT, one.type.count), half) for half in places]
-        return [self._builder.shuffle_vector(one, other, mask) for mask in masks]
+    def halves(self, one: Any, other: Any = None) -> list[Any]:
+        """The numbers at even places of a vector or of two, and those at odd ones."""
+        count = one.type.count if other is not None else one.type.count // 2
+        second = ir.Constant(one.type, ir.Undefined) if other is None else other
+        masks = [ir.Constant(ir.VectorType(INT, count), [2 * at + odd for at in range(count)]) for odd in range(2)]
+        return [self._builder.shuffle_vector(one, second, mask) for mask in masks]
 
 
 class _WholeWord(Code):
@@ -97,16 +98,10 @@ class _WholeWord(Code):
         """The sums with the products."""
         if _PAIRS_INSTRUCTION:
             return self._builder.add(total, self.call(_PAIRS_INSTRUCTION, INTS, weights, inputs))
-        undefined = ir.Constant(self._shorts, ir.Undefined)
-        halves = zip(self._evens_and_odds(weights, undefined), self._evens_and_odds(inputs, undefined), strict=True)
-        for one, other in halves:
+        for one, other in zip(self.halves(weights), self.halves(inputs), strict=True):
             product = self._builder.mul(*(self._builder.sext(half, INTS) for half in (one, other)))
             total = self._builder.add(total, product)
         return total
-
-    def _evens_and_odds(self, vector: Any, undefined: Any) -> list[Any]:
-        places = [[2 * at + odd for at in range(SPAN)] for odd in range(2)]
-        return [self._builder.shuffle_vector(vector, undefined, ir.Constant(INTS, one)) for one in places]
 
     def results(self, sums: list[Any]) -> list[Any]:
         """The outputs as float32."""
@@ -263,9 +258,8 @@ def _folded(builder: Any, vectors: list[Any]) -> list[Any]:
         starts = [2 * lanes * group for group in range(SPAN // lanes)]  # Of what is left of each, in two vectors.
         masks = [[start + half + at for start in starts for at in range(lanes)] for half in (0, lanes)]
         pairs = zip(vectors[::2], vectors[1::2], strict=True)
-        vectors = [
-            builder.fadd(*(builder.shuffle_vector(*two, ir.Constant(INTS, one)) for one in masks)) for two in pairs
-        ]
+        parts = [[builder.shuffle_vector(*two, ir.Constant(INTS, mask)) for mask in masks] for two in pairs]
+        vectors = [builder.fadd(*two) for two in parts]
     vector = vectors[0]
     while lanes > 1:
         lanes //= 2
@@ -287,13 +281,8 @@ def _mixes_of(rows: int, vectors: int) -> Any:
         def write(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
             shares, share_bytes, value, value_bytes, tokens, out, out_bytes = arguments
             code = Code(builder)
-            places = [
-                [
-                    builder.add(builder.add(out, builder.mul(out_bytes, LONG(row))), LONG(4 * SPAN * at))
-                    for at in range(vectors)
-                ]
-                for row in range(rows)
-            ]
+            firsts = [builder.add(out, builder.mul(out_bytes, LONG(row))) for row in range(rows)]
+            places = [[builder.add(first, LONG(4 * SPAN * at)) for at in range(vectors)] for first in firsts]
             totals = [[cgutils.alloca_once(builder, FLOATS) for _ in range(vectors)] for _ in range(rows)]
             cells = [cell for pair in zip(places, totals, strict=True) for cell in zip(*pair, strict=True)]
             for place, total in cells:

@@ -59,3 +59,8 @@ CALL = np.dtype([*((name, np.int64) for name in (*_ADDRESSES, *_COUNTS)), ("epsi
         source: of float32 [inputs, outputs] with `row_step` and `column_step` numbers from one to the next; its tiles
             and scales are filled.
 """
+
+
+def up(number: int, step: int) -> int:
+    """The next multiple of a step."""
+    return (number + step - 1) // step * step

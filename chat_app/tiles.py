@@ -18,7 +18,7 @@ from torch.nn import functional
 from chat_app.devices import bfloat16_is_fast
 from chat_app.machine_code import Code, kernel
 from chat_app.processor import this_processor
-from chat_app.tile_shape import AHEAD, CALL, DEPTH, LANES, LINE, MOST_ROWS, MULTIPLY, PACK, SMALLEST, UNPACK
+from chat_app.tile_shape import AHEAD, CALL, DEPTH, LANES, LINE, MOST_ROWS, MULTIPLY, PACK, SMALLEST, UNPACK, up
 
 _FEW_ROWS, _FEW_ROWS_OF_A_UNIT = 96, 4096
 _LEAST_ROOM = 8192
@@ -40,7 +40,7 @@ class Crew:
         threads = min(torch.get_num_threads(), _MOST_THREADS)
         rows, words = self._work.shape
         if rows <= threads or words < room:
-            rows, words = max(threads + 1, rows), _up(max(room, words), LINE // 4)
+            rows, words = max(threads + 1, rows), up(max(room, words), LINE // 4)
             self._work = _room(rows * words, np.float32).reshape(rows, words)
         self._counter[0] = 0
         call["threads"], call["counter"] = threads, self._counter.ctypes.data
@@ -69,7 +69,7 @@ class Tiles:
     def __init__(self, sizes: Sequence[tuple[int, int]], eight_bits: bool, compiled: Any = None):
         self._kernel = compiled or kernel(eight_bits)
         self.sizes, self._eight_bits = tuple(sizes), eight_bits
-        counts = [_up(outputs, LANES) * _up(inputs, DEPTH) for outputs, inputs in sizes]
+        counts = [up(outputs, LANES) * up(inputs, DEPTH) for outputs, inputs in sizes]
         self._starts = np.cumsum([0, *counts], dtype=np.int64)
         self._numbers = _room(int(self._starts[-1]) + 2 * AHEAD, np.int8 if eight_bits else np.uint16)
         self._word = 4 if eight_bits else 2  # Weights in 32 bits.
@@ -108,7 +108,7 @@ class Tiles:
         """Lay a matrix out, and fill its scales."""
         outputs, inputs = self.sizes[number]
         bits, word = 32 // self._word, self._word
-        target = self._of(number).view(torch.int32).view(-1, _up(inputs, DEPTH) // word, LANES)
+        target = self._of(number).view(torch.int32).view(-1, up(inputs, DEPTH) // word, LANES)
         for left in range(0, outputs, _PUT_AT_ONCE):  # What lies between fits the processor's cache.
             part = weight[:, left : left + _PUT_AT_ONCE]
             laid, scales[left : left + _PUT_AT_ONCE] = quantized(part) if self._eight_bits else sixteen_bits(part)
@@ -148,7 +148,7 @@ class Tiles:
         compiled = self.compiled
         outputs, inputs = self.sizes[number]
         if compiled is not None and len(rows) <= few_rows():
-            given = torch.zeros(_up(len(rows), MOST_ROWS), inputs)
+            given = torch.zeros(up(len(rows), MOST_ROWS), inputs)
             given[: len(rows)] = rows
             result = torch.empty(len(rows), outputs)
             call = self.call(MULTIPLY, number=number, rows=len(rows), source=given.data_ptr())
@@ -167,14 +167,14 @@ class Tiles:
             if (known := self._kept.get(number)) is not None:
                 return known
             numbers = numbers if self._eight_bits else numbers.view(torch.bfloat16)
-            tiles = numbers.view(-1, _up(inputs, DEPTH) // self._word, LANES, self._word)
-            plain = tiles.permute(1, 3, 0, 2).to(torch.bfloat16).reshape(_up(inputs, DEPTH), -1)[:inputs]
+            tiles = numbers.view(-1, up(inputs, DEPTH) // self._word, LANES, self._word)
+            plain = tiles.permute(1, 3, 0, 2).to(torch.bfloat16).reshape(up(inputs, DEPTH), -1)[:inputs]
             if self._kernel.done():  # It will never be there: memory is spent so that replies do not crawl.
                 self._kept[number] = plain
             return plain
         if len(self._plainly) < len(numbers):
             self._plainly = torch.empty(len(numbers), dtype=torch.bfloat16)
-        target = self._plainly[: inputs * (len(numbers) // _up(inputs, DEPTH))].view(inputs, -1)
+        target = self._plainly[: inputs * (len(numbers) // up(inputs, DEPTH))].view(inputs, -1)
         self.crew.run(compiled, self.call(UNPACK, number=number, target=target.data_ptr()))
         return target
 
@@ -192,7 +192,7 @@ def few_rows() -> int:
 def room_for(rows: int, inputs: int) -> int:
     """Float32 numbers: the most that is needed to multiply rows with a matrix of so many inputs, or fewer."""
     # The results of a tile, the end of a row, a factor for each row, and rows in the form that suits the processor.
-    return 4 * MOST_ROWS * LANES + DEPTH + _up(rows, 16) + _up(rows, MOST_ROWS) * _up(inputs, DEPTH)
+    return 4 * MOST_ROWS * LANES + DEPTH + up(rows, 16) + up(rows, MOST_ROWS) * up(inputs, DEPTH)
 
 
 def _room(count: int, kind: Any) -> Any:
@@ -204,11 +204,6 @@ def _room(count: int, kind: Any) -> Any:
     whole = np.empty(count * size + LINE, np.uint8)
     first = -whole.ctypes.data % LINE
     return whole[first : first + count * size].view(kind)
-
-
-def _up(number: int, step: int) -> int:
-    """The next multiple of a step."""
-    return -(-number // step) * step
 
 
 class TiledLinear:
