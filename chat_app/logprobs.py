@@ -10,6 +10,8 @@ from collections import deque
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from chat_app.replies import TokenLogprob
@@ -29,9 +31,9 @@ class Notes:
         self._most = most
         self._noted: deque[Noted] = deque()
 
-    def add(self, scores: torch.Tensor, token: int) -> None:
-        """A token was drawn. `scores` are the model's own, float32 [vocabulary]."""
-        logprobs = scores - scores.logsumexp(-1)
+    def add(self, scores: npt.NDArray[np.float32], token: int) -> None:
+        """A token was drawn. `scores` are the model's own, [vocabulary]."""
+        logprobs = torch.from_numpy(scores).log_softmax(-1)
         best = torch.topk(logprobs, min(self._most, len(logprobs)))
         top = zip(best.indices.tolist(), best.values.tolist(), strict=True)
         self._noted.append((float(logprobs[token]), list(top)))

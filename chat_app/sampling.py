@@ -1,32 +1,41 @@
 """From a model's scores to the next token: the one place that draws.
 
-The functions change scores as the logits processors of transformers do, in the same order; each takes and returns
-float32 scores of shape [rows, vocabulary], in which -inf means "never". Knows no model and no text.
+The functions change scores as the logits processors of transformers do, in the same order; each takes and returns the
+float32 scores of one place, [vocabulary], in which -inf means "never". They compute with numpy, which begins its work
+several times as fast as torch, and this is little work. Knows no model and no text.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from typing import TypeAlias
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from chat_app.config import SamplingConfig
 from chat_app.errors import ChatAppError
 from chat_app.logprobs import Notes
 
-NEVER = float("-inf")
-_BLOCK = 64
+Scores: TypeAlias = npt.NDArray[np.float32]
+Places: TypeAlias = npt.NDArray[np.int64]
+
+NEVER = np.float32("-inf")
+_GROUP = 64
 _LIKELY = 128  # Where no top-k is set: so many of the likeliest tokens are looked at first.
 
 
-def repetition_penalty(logits: torch.Tensor, seen: torch.Tensor, penalty: float) -> torch.Tensor:
-    """The tokens of `seen` (int64 [n]) become less likely in every row: positive scores are divided, others multiplied.
+def repetition_penalty(scores: Scores, seen: Places, penalty: float) -> Scores:
+    """The tokens of `seen` (each once) become less likely: positive scores are divided, others multiplied.
 
     Source: Keskar et al. 2019, CTRL, section 4.1.
     """
-    scores = logits[..., seen]
-    return logits.index_copy(-1, seen, torch.where(scores < 0, scores * penalty, scores / penalty))
+    changed, factor = scores.copy(), np.float32(penalty)
+    those = scores[seen]
+    changed[seen] = np.where(those < 0, those * factor, those / factor)
+    return changed
 
 
 class ReplyPenalties:
@@ -37,100 +46,97 @@ class ReplyPenalties:
 
     def __init__(self, presence: float, frequency: float):
         self._presence, self._frequency = presence, frequency
-        self._losses = torch.empty(0)  # [vocabulary] from the first token on.
+        self._losses: Scores = np.empty(0, np.float32)  # [vocabulary] from the first token on.
         self._seen: set[int] = set()
         self._counted = 0
 
-    def taken_from(self, logits: torch.Tensor, written: Sequence[int]) -> torch.Tensor:
-        """The scores of one row, [vocabulary], less what the tokens of the reply so far lose.
+    def taken_from(self, scores: Scores, written: Sequence[int]) -> Scores:
+        """The scores less what the tokens of the reply so far lose.
 
         Args:
             written: all of them; from call to call they only become more, and only the new ones are looked at.
         """
         if not len(self._losses):
-            self._losses = torch.zeros_like(logits)
+            self._losses = np.zeros_like(scores)
         for token in written[self._counted :]:
             if token < len(self._losses):
                 self._losses[token] += self._frequency if token in self._seen else self._frequency + self._presence
                 self._seen.add(token)
         self._counted = len(written)
-        return logits - self._losses
+        return scores - self._losses
 
 
-def no_repeat_ngram(logits: torch.Tensor, ids: Sequence[Sequence[int]], size: int) -> torch.Tensor:
-    """Ban every token that would complete a run of `size` tokens that occurred already in its row of `ids`."""
-    changed = logits.clone()
-    for row, seen in enumerate(ids):
-        if len(seen) < size:
-            continue
-        begun = list(seen[len(seen) - size + 1 :])
-        last_start = len(seen) - size
-        banned = [seen[at + size - 1] for at in range(last_start + 1) if list(seen[at : at + size - 1]) == begun]
-        changed[row, [token for token in banned if token < logits.shape[-1]]] = NEVER
+def no_repeat_ngram(scores: Scores, ids: Sequence[int], size: int) -> Scores:
+    """Ban every token that would complete a run of `size` tokens that occurred already in `ids`."""
+    begun = list(ids[len(ids) - size + 1 :])
+    ends = range(size - 1, len(ids))
+    banned = [ids[end] for end in ends if list(ids[end - size + 1 : end]) == begun]
+    return ban(scores, np.array([token for token in banned if token < len(scores)], np.int64))
+
+
+def ban(scores: Scores, ids: Places) -> Scores:
+    """The tokens of `ids`, each below the vocabulary's size, never occur."""
+    changed = scores.copy()
+    changed[ids] = NEVER
     return changed
 
 
-def ban(logits: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
-    """The tokens of `ids` (int64 [n], each below the vocabulary's size) never occur."""
-    return logits.index_fill(-1, ids, NEVER)
-
-
-def temperature(logits: torch.Tensor, value: float) -> torch.Tensor:
+def temperature(scores: Scores, value: float) -> Scores:
     """Below 1 the likely becomes likelier, above 1 less so. `value` is above 0."""
-    return logits / value
+    return scores / np.float32(value)
 
 
-def top_p(logits: torch.Tensor, p: float) -> torch.Tensor:
-    """Keep the fewest best tokens of each row whose probabilities reach p; always one.
+def top_p(scores: Scores, p: float) -> Scores:
+    """Keep the fewest best tokens whose probabilities reach p; always one.
 
     Source: Holtzman et al. 2020, The Curious Case of Neural Text Degeneration, section 3.1.
     """
-    # After top_k few are left: sorting those instead of the whole vocabulary saves milliseconds a token.
-    left = max(int((logits > NEVER).sum(-1).max()), 1)
-    best, order = torch.topk(logits, left)
-    shares = best.softmax(-1)
-    before = shares.cumsum(-1) - shares
-    best = best.masked_fill((before >= p) & (torch.arange(left, device=logits.device) > 0), NEVER)
-    return torch.full_like(logits, NEVER).scatter(-1, order, best)
+    order = np.argsort(-scores, kind="stable")
+    shares = softmax(scores[order])
+    lost = order[1:][(shares.cumsum() - shares)[1:] >= p]
+    return ban(scores, lost)
 
 
-def peaks_of(scores: torch.Tensor) -> torch.Tensor:
-    """The best of each whole block of a row, [blocks]; a NaN in a block is its best."""
-    return scores[: len(scores) // _BLOCK * _BLOCK].view(-1, _BLOCK).amax(-1)
+def softmax(scores: Scores) -> Scores:
+    """The probabilities of tokens."""
+    powers = np.exp(scores - scores.max())
+    whole: Scores = powers / powers.sum()
+    return whole
 
 
-def best_of(scores: torch.Tensor, k: int, peaks: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
-    """The k best scores of one row, and what is as good as the k-th, in the order of the row; and where they stand.
+def best_of(scores: Scores, k: int) -> tuple[Scores, Places]:
+    """The k best scores, and what is as good as the k-th, in the order of the vocabulary; and where they stand.
 
-    Looks for the blocks of the row whose best is among the k best of all blocks: nothing else can be among the k best
-    scores, so most of the row is read only once.
-
-    Args:
-        scores: [vocabulary].
-        peaks: their `peaks_of`, where it is known already.
+    The scores are looked at in groups: what is worse than the k-th of the groups' best is none of the k best, so that
+    next to nothing is left to be sorted.
     """
-    if k * _BLOCK >= len(scores):
-        values, places = scores, torch.arange(len(scores))
+    whole = len(scores) // _GROUP * _GROUP
+    if k * _GROUP < whole:
+        peaks = scores[:whole].reshape(_GROUP, -1).max(0)  # A group is what stands below one another.
+        places = np.flatnonzero(scores >= _highest(peaks, k))
     else:
-        whole = len(scores) // _BLOCK * _BLOCK
-        best = peaks_of(scores) if peaks is None else peaks
-        chosen = (best >= torch.topk(best, k, sorted=False).values.min()).nonzero()  # [blocks, 1]
-        rest = torch.arange(whole, len(scores))
-        places = torch.cat([(chosen * _BLOCK + torch.arange(_BLOCK)).flatten(), rest])
-        values = scores[places]
-    if k >= len(values):
-        return values, places
-    kept = (values >= torch.topk(values, k, sorted=False).values.min()).nonzero()[:, 0]
-    return values[kept], places[kept]
+        places = np.arange(len(scores))
+    values = scores[places]
+    if k < len(values):
+        kept = values >= _highest(values, k)
+        values, places = values[kept], places[kept]
+    return values, places
 
 
-def min_p(logits: torch.Tensor, p: float) -> torch.Tensor:
-    """Keep the tokens whose probability is at least p times that of the row's best.
+def _highest(scores: Scores, k: int) -> np.float32:
+    """The k-th best."""
+    at = len(scores) - k
+    best: np.float32 = np.partition(scores, at)[at]
+    return best
+
+
+def min_p(scores: Scores, p: float) -> Scores:
+    """Keep the tokens whose probability is at least p times that of the best.
 
     Source: Nguyen et al. 2024, Turning Up the Heat: Min-p Sampling.
     """
-    shares = logits.softmax(-1)
-    return logits.masked_fill(shares < p * shares.amax(-1, keepdim=True), NEVER)
+    shares = softmax(scores)
+    return np.where(shares < np.float32(p) * shares.max(), NEVER, scores)
 
 
 class Sampler:
@@ -160,11 +166,11 @@ class Sampler:
         has_penalties = config.presence_penalty or config.frequency_penalty
         self._penalties = ReplyPenalties(config.presence_penalty, config.frequency_penalty) if has_penalties else None
         self._end_ids = end_ids
-        self._silent = torch.tensor(sorted(silent_ids - end_ids), dtype=torch.long)
+        self._silent: Places = np.array(sorted(silent_ids - end_ids), np.int64)
         self._prompt_length = prompt_length
         self._counted = 0  # Of the ids, those that _seen and _penalised have.
         self._seen: set[int] = set()
-        self._penalised = torch.empty(0, dtype=torch.long)
+        self._penalised: Places = np.empty(0, np.int64)
         self._generator = torch.Generator()
         seed = config.seed if config.seed >= 0 else int.from_bytes(os.urandom(8), "little") >> 1
         self._generator.manual_seed(seed)
@@ -179,31 +185,27 @@ class Sampler:
         Raises:
             ChatAppError: the scores are no numbers.
         """
-        scores = logits.detach().to("cpu", torch.float32)  # On the CPU a seed means the same everywhere.
-        peaks = peaks_of(scores)
-        rest = scores[len(peaks) * _BLOCK :]
-        if not all(bool(torch.isfinite(one.max())) for one in (peaks, rest) if len(one)):
+        scores: Scores = logits.detach().to("cpu", torch.float32).numpy()
+        if not np.isfinite(scores.max()):
             raise ChatAppError(
                 "The model's numbers are broken (NaN): it cannot write.",
                 advice="Load it with the precision float32; if that does not help, its weights are damaged.",
             )
-        allowed = self._restricted(scores, ids)
-        token = self._drawn(allowed, peaks if allowed is scores else None)
+        token = self._drawn(self._restricted(scores, ids))
         if self._notes is not None:
             self._notes.add(scores, token)
         return token
 
-    def _drawn(self, scores: torch.Tensor, peaks: torch.Tensor | None) -> int:
+    def _drawn(self, scores: Scores) -> int:
         if self.config.temperature == 0:
-            return int(best_of(scores, 1, peaks)[1][0])
-        values, places = self._possible(scores, peaks)
+            return int(scores.argmax())
+        values, places = self._possible(scores)
         # One number decides, and what is possible stands in the order of the vocabulary: rounding changes little.
-        borders = values.softmax(-1).cumsum(-1)
-        drawn = torch.rand(1, generator=self._generator) * borders[-1]
-        at = min(int(torch.searchsorted(borders, drawn, right=True)), len(places) - 1)
-        return int(places[at])
+        borders = softmax(values).cumsum()
+        drawn = np.float32(torch.rand(1, generator=self._generator).item()) * borders[-1]
+        return int(places[min(int(borders.searchsorted(drawn, side="right")), len(places) - 1)])
 
-    def _restricted(self, scores: torch.Tensor, ids: Sequence[int]) -> torch.Tensor:
+    def _restricted(self, scores: Scores, ids: Sequence[int]) -> Scores:
         """What holds for greedy replies too. Falls back to less where nothing would be allowed."""
         config = self.config
         silent = self._silent
@@ -216,50 +218,51 @@ class Sampler:
         if self._penalties is not None:
             allowed = self._penalties.taken_from(allowed, ids[self._prompt_length :])
         if config.no_repeat_ngram:
-            stricter = no_repeat_ngram(allowed[None], [ids[self._prompt_length :]], config.no_repeat_ngram)[0]
-            allowed = stricter if bool((stricter > NEVER).any()) else allowed
+            stricter = no_repeat_ngram(allowed, ids[self._prompt_length :], config.no_repeat_ngram)
+            allowed = stricter if stricter.max() > NEVER else allowed
         return allowed
 
-    def _seen_in(self, ids: Sequence[int], vocabulary: int) -> torch.Tensor:
+    def _seen_in(self, ids: Sequence[int], vocabulary: int) -> Places:
         """The tokens of ids that are penalised, [n]. Only what came since the last time is looked at."""
         new = set(ids[self._counted :]) - self._end_ids - self._seen
         self._counted = len(ids)
         if new:
             self._seen |= new
-            more = torch.tensor([one for one in sorted(new) if one < vocabulary], dtype=torch.long)
-            self._penalised = torch.cat([self._penalised, more])
+            more = np.array([one for one in sorted(new) if one < vocabulary], np.int64)
+            self._penalised = np.concatenate([self._penalised, more])
         return self._penalised
 
-    def _possible(self, scores: torch.Tensor, peaks: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+    def _possible(self, scores: Scores) -> tuple[Scores, Places]:
         """The scores of what temperature, top-k, top-p and min-p leave, and where they stand in the vocabulary, in its
         order."""
         config = self.config
         if config.top_k:
-            values, places = best_of(scores, config.top_k, peaks)
+            values, places = best_of(scores, config.top_k)
             values = temperature(values, config.temperature)  # Which are the best does not depend on it.
             values = top_p(values, config.top_p) if config.top_p < 1 else values
         elif config.top_p < 1:
-            values, places = _likeliest(temperature(scores, config.temperature), config.top_p)
+            values, places = likeliest(temperature(scores, config.temperature), config.top_p)
         else:
-            values, places = temperature(scores, config.temperature), torch.arange(len(scores))
+            values, places = temperature(scores, config.temperature), np.arange(len(scores))
         if config.min_p:
             values = min_p(values, config.min_p)
         kept = values > NEVER
         return values[kept], places[kept]
 
 
-def _likeliest(scores: torch.Tensor, p: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """What `top_p` leaves of a row, without sorting all of it where a few tokens reach p."""
-    total = scores.logsumexp(-1)
+def likeliest(scores: Scores, p: float) -> tuple[Scores, Places]:
+    """What `top_p` leaves and where it stands, without sorting all where a few tokens reach p."""
+    highest = scores.max()
+    total = np.exp(scores - highest).sum()
     count = _LIKELY
     while count < len(scores):
         values, places = best_of(scores, count)
-        order = torch.argsort(values, descending=True)
-        shares = (values[order] - total).exp()
-        reached = shares.cumsum(-1)
-        if float(reached[-1]) > p + 1e-4:
+        order = np.argsort(-values, kind="stable")
+        shares = np.exp(values[order] - highest) / total
+        reached = shares.cumsum()
+        if reached[-1] > p + 1e-4:
             kept = order[(reached - shares) < p]
-            kept = (kept if len(kept) else order[:1]).sort().values
+            kept = np.sort(kept if len(kept) else order[:1])
             return values[kept], places[kept]
         count *= 8
-    return top_p(scores, p), torch.arange(len(scores))
+    return top_p(scores, p), np.arange(len(scores))

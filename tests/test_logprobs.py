@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models
@@ -17,7 +18,7 @@ from chat_app.conversation import Conversation
 from chat_app.logprobs import Notes, TokenTexts
 from chat_app.models import load
 from chat_app.replies import ReplyEnd, Scored
-from chat_app.sampling import ReplyPenalties
+from chat_app.sampling import ReplyPenalties, Scores
 
 HELLO = Conversation.from_turns(["Hello"])
 
@@ -106,23 +107,23 @@ def test_tokens_of_sentencepiece_have_their_spaces() -> None:
 
 def test_more_are_asked_for_than_there_are() -> None:
     notes = Notes(20)
-    notes.add(torch.tensor([0.0, float("-inf")]), 0)
+    notes.add(np.array([0, -np.inf], np.float32), 0)
     assert notes.take() == (0.0, [(0, 0.0), (1, float("-inf"))])
 
 
 @pytest.mark.parametrize(("presence", "frequency"), [(0.5, 0), (0, 0.3), (1.5, -0.5), (1, -1), (-2, 2)])
-def test_penalties_are_openais(presence: float, frequency: float, make_scores: Callable[[], torch.Tensor]) -> None:
+def test_penalties_are_openais(presence: float, frequency: float, make_scores: Callable[[], Scores]) -> None:
     """score - count * frequency - (count > 0) * presence, for each token of the reply."""
     penalties, written = ReplyPenalties(presence, frequency), []
     for token in (3, 5, 3, 3, 7, 5):
         scores = make_scores()
-        counts = torch.bincount(torch.tensor(written, dtype=torch.long), minlength=len(scores))
+        counts = np.bincount(np.array(written, np.int64), minlength=len(scores))
         expected = scores - counts * frequency - (counts > 0) * presence
-        torch.testing.assert_close(penalties.taken_from(scores, written), expected)
+        assert penalties.taken_from(scores, written) == pytest.approx(expected, abs=1e-6)
         written.append(token)
 
 
 @pytest.fixture
-def make_scores() -> Callable[[], torch.Tensor]:
-    generator = torch.Generator().manual_seed(0)
-    return lambda: torch.randn(10, generator=generator)
+def make_scores() -> Callable[[], Scores]:
+    generator = np.random.default_rng(0)
+    return lambda: generator.standard_normal(10, np.float32)
