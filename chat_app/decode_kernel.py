@@ -14,33 +14,21 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import carray
 
+from chat_app.attention_kernel import attention
+from chat_app.laying_kernel import pack, unpack
 from chat_app.matrix_unit import close_matrix_unit, open_matrix_unit
 from chat_app.tile_kernel import (
     Crew,
     Matrices,
-    bits_of,
     compiled,
-    exp,
     floats_at,
     meet,
     multiply,
-    pack,
     share_of,
-    unpack,
+    table_at,
     up,
 )
-from chat_app.tile_products import (
-    SPAN,
-    TOGETHER,
-    dots_alone,
-    dots_together,
-    mix_alone,
-    mix_together,
-    mix_wide_alone,
-    mix_wide_together,
-    pointer,
-    root,
-)
+from chat_app.tile_products import pointer, root
 from chat_app.tile_shape import ADD, CALL, LANES, MOST_ROWS, MULTIPLY, PACK, SET, STEP, UNPACK
 
 PRODUCTS = 4  # Of a layer: queries, keys and values; what joins the heads; up; down.
@@ -91,96 +79,6 @@ def _all_normed(me, crew, matrices, model, number, hidden, out):
 
 
 @compiled
-def _keep(new, target):
-    """Numbers as bfloat16."""
-    for at in range(len(target)):
-        target[at] = np.uint16(bits_of(new[at]))
-
-
-@compiled
-def _shares(products, scale):
-    """What share of a query's look each token gets, in the place of its product with the token's key."""
-    highest = np.float32(-np.inf)
-    for token in range(len(products)):
-        products[token] *= scale
-        highest = max(highest, products[token])
-    whole = np.float32(0)
-    for token in range(len(products)):
-        products[token] = exp(products[token] - highest)
-        whole += products[token]
-    for token in range(len(products)):
-        products[token] /= whole
-
-
-@compiled
-def _mixed(rows, shares, share_bytes, value, value_bytes, tokens, width, out, out_bytes):
-    """Add what one query or TOGETHER make of the values of some tokens."""
-    left = 0
-    while left < width:
-        first, target, wide = value + 2 * left, out + 4 * left, 4 * SPAN
-        if left + 4 * SPAN > width:
-            wide = SPAN
-        if rows == 1 and wide == SPAN:
-            mix_alone(shares, share_bytes, first, value_bytes, tokens, target, out_bytes)
-        elif rows == 1:
-            mix_wide_alone(shares, share_bytes, first, value_bytes, tokens, target, out_bytes)
-        elif wide == SPAN:
-            mix_together(shares, share_bytes, first, value_bytes, tokens, target, out_bytes)
-        else:
-            mix_wide_together(shares, share_bytes, first, value_bytes, tokens, target, out_bytes)
-        left += wide
-
-
-@compiled
-def _attend(rows, query, query_bytes, key, value, seen, width, scale, room, out, out_bytes):
-    """What one query, or TOGETHER of tokens that follow one another, make of the tokens they see: the first sees `seen`
-    of them, each other one more. Keys and values are bfloat16 [tokens, width]; all is given by its address."""
-    most, step = seen + rows - 1, 2 * width
-    if rows == 1:
-        dots_alone(query, query_bytes, key, step, seen, width, room, 4 * most)
-    else:
-        dots_together(query, query_bytes, key, step, seen, width, room, 4 * most)
-    for row in range(rows):
-        shares, target = room + 4 * row * most, out + row * out_bytes
-        here = query + row * query_bytes
-        dots_alone(here, query_bytes, key + seen * step, step, row, width, shares + 4 * seen, 4 * most)
-        _shares(floats_at(shares, seen + row), scale)
-        sums = floats_at(target, width)
-        for at in range(width):
-            sums[at] = np.float32(0)
-    _mixed(rows, room, 4 * most, value, step, seen, width, out, out_bytes)
-    for row in range(1, rows):
-        shares, target = room + 4 * row * most, out + row * out_bytes
-        _mixed(1, shares + 4 * seen, 4 * most, value + seen * step, step, row, width, target, out_bytes)
-
-
-@compiled
-def _attention(me, crew, model, layer, mixed, places, out):
-    """This thread's heads of all rows: their keys and values are kept, and their queries look at what is there."""
-    wide, width = mixed.shape[1] // 3, model.head_width
-    heads, rows, room = wide // width, len(mixed), crew.work[me].ctypes.data
-    for head in range(heads * me // crew.threads, heads * (me + 1) // crew.threads):
-        left = head * width
-        for row in range(rows):
-            address, space, length = places[row]
-            kept = carray(pointer(address + 4 * layer * heads * space * width), (2, heads, space, width), np.uint16)
-            _keep(mixed[row, wide + left : wide + left + width], kept[0, head, length])
-            _keep(mixed[row, 2 * wide + left : 2 * wide + left + width], kept[1, head, length])
-        row = 0
-        while row < rows:
-            address, space, length = places[row]
-            some = 1
-            if row + TOGETHER <= rows and places[row + TOGETHER - 1, 0] == address:
-                some = TOGETHER
-            key = address + 4 * layer * heads * space * width + 2 * head * space * width
-            value = key + 2 * heads * space * width
-            query, target = mixed[row].ctypes.data + 4 * left, out[row].ctypes.data + 4 * left
-            scale = model.scales[layer]
-            _attend(some, query, 12 * wide, key, value, length + 1, width, scale, room, target, 4 * wide)
-            row += some
-
-
-@compiled
 def _step(me, crew, matrices, model, hidden, places, wanted, scores):
     """What thread `me` of the crew does of a step, as `tile_shape.CALL` says."""
     rows, width = hidden.shape
@@ -188,17 +86,17 @@ def _step(me, crew, matrices, model, hidden, places, wanted, scores):
     layers, widest = len(model.scales), matrices.shape[2, 2]
     shared, own = crew.work[crew.threads].ctypes.data, crew.work[me].ctypes.data
     end, size = 4 * crew.work.shape[1], 4 * padded * width
-    normed = _table(own + end - size, padded, width)  # Rooms begin with what products need.
-    mixed = _table(shared + end - 3 * size, rows, 3 * width)
-    attended = _table(shared + end - 4 * size, padded, width)
-    between = _table(shared + end - 4 * size - 4 * padded * widest, padded, widest)
+    normed = table_at(own + end - size, padded, width)  # Rooms begin with what products need.
+    mixed = table_at(shared + end - 3 * size, rows, 3 * width)
+    attended = table_at(shared + end - 4 * size, padded, width)
+    between = table_at(shared + end - 4 * size - 4 * padded * widest, padded, widest)
     met = 0
     for layer in range(layers):
         number = PRODUCTS * layer
         _all_normed(me, crew, matrices, model, 2 * layer, hidden, normed)
         met = multiply(me, crew, met, matrices, number, normed, SET, mixed)
         met = meet(crew, met)
-        _attention(me, crew, model, layer, mixed, places, attended)
+        attention(me, crew, model, layer, mixed, places, attended)
         met = meet(crew, met)
         met = multiply(me, crew, met, matrices, number + 1, attended, ADD, hidden)
         met = meet(crew, met)
@@ -213,12 +111,6 @@ def _step(me, crew, matrices, model, hidden, places, wanted, scores):
     meet(crew, met)
 
 
-@compiled
-def _table(address, rows, columns):
-    """Float32 numbers in memory."""
-    return carray(pointer(address), (rows, columns), np.float32)
-
-
 def entry(eight_bits: bool) -> Any:
     """The function that is compiled: what a thread of the crew does of a task.
 
@@ -229,7 +121,7 @@ def entry(eight_bits: bool) -> Any:
     @compiled
     def run(me, address):
         call = carray(pointer(address), (1,), CALL)[0]
-        crew = Crew(call.threads, call.counter, _table(call.work, call.threads + 1, call.words))
+        crew = Crew(call.threads, call.counter, table_at(call.work, call.threads + 1, call.words))
         shape = carray(pointer(call.shape), (call.matrices, 4), np.int64)
         numbers = carray(pointer(call.numbers), (call.size,), kind)
         matrices = Matrices(numbers, shape, call.floats)
@@ -238,15 +130,15 @@ def entry(eight_bits: bool) -> Any:
             norms = carray(pointer(call.norms), (2 * call.layers + 1,), np.int64)
             scales, epsilon = floats_at(call.scales, call.layers), np.float32(call.epsilon)
             model = Model(norms, scales, epsilon, call.head_width, call.activation)
-            hidden = _table(call.source, call.rows, call.width)
+            hidden = table_at(call.source, call.rows, call.width)
             places = carray(pointer(call.places), (call.rows, 3), np.int64)
             wanted = carray(pointer(call.wanted), (call.results,), np.int64)
-            scores = _table(call.target, call.results, shape[call.matrices - 1, 2])
+            scores = table_at(call.target, call.results, shape[call.matrices - 1, 2])
             _step(me, crew, matrices, model, hidden, places, wanted, scores)
         elif call.task == MULTIPLY:
             padded = up(call.rows, MOST_ROWS)
-            source = _table(call.source, padded, shape[call.number, 1])
-            target = _table(call.target, call.rows, shape[call.number, 2])
+            source = table_at(call.source, padded, shape[call.number, 1])
+            target = table_at(call.target, call.rows, shape[call.number, 2])
             multiply(me, crew, 0, matrices, call.number, source, SET, target)
         elif call.task == UNPACK:
             columns = up(shape[call.number, 2], LANES)

@@ -27,8 +27,7 @@ from chat_app.request import Request, Waiting, Work, begin
 from chat_app.thread_pace import Pace
 
 LOGGER = logging.getLogger(__name__)
-PROMPT_PIECE = 96  # Tokens of prompts read in one step beside running replies, which wait for it.
-ALONE_PIECE = 384  # The same while nobody waits for a reply's next token.
+PIECE_BESIDE = 96  # Tokens of prompts read in one step beside running replies, which wait for it.
 TIME_LIMIT = 600.0
 
 
@@ -55,7 +54,7 @@ def write(model: Any, request: Request, window: int) -> list[int]:
         work = begin(request, window, forward.vocabulary)
         work.memory = forward.new_memory()
         while not work.is_finished(window):
-            piece = work.piece(ALONE_PIECE)
+            piece = work.piece(forward.prompt_piece)
             scores = forward.step([piece])
             if piece.is_last:
                 work.add(work.sampler.draw(scores[0], work.ids))
@@ -248,9 +247,10 @@ class Engine:
 
     def _shares(self) -> list[tuple[Work, int]]:
         """How many tokens of each request the next step computes: one of each reply, and equal shares of prompts."""
+        assert self._forward is not None, "the thread is not closed yet"
         writing = [(work, 1) for work in self._active if work.missing == 1]
         reading = sorted((work for work in self._active if work.missing > 1), key=lambda work: work.missing)
-        left = PROMPT_PIECE if writing else ALONE_PIECE
+        left = PIECE_BESIDE if writing else self._forward.prompt_piece
         shares = []
         for position, work in enumerate(reading):
             share = min(work.missing, -(-left // (len(reading) - position)))

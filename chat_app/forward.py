@@ -17,6 +17,8 @@ from torch import Tensor
 from chat_app.errors import ModelError
 from chat_app.key_values import LayerCaches, Memory
 
+PROMPT_PIECE = 384  # Tokens: by then products of matrices are as fast as they get, and nobody has to wait for long.
+
 
 @dataclass(frozen=True)
 class Piece:
@@ -40,11 +42,13 @@ class Forward(Protocol):
 
     Attributes:
         is_joint: whether several pieces are faster in one step than one after the other.
+        prompt_piece: how many tokens of prompts it computes best in a step.
         vocabulary: how many tokens it knows.
         memory_bytes: what its numbers take.
     """
 
     is_joint: bool
+    prompt_piece: int
     vocabulary: int
     memory_bytes: int
 
@@ -68,6 +72,7 @@ class TransformersForward:
     """
 
     is_joint = False
+    prompt_piece = PROMPT_PIECE
 
     def __init__(self, model: Any):
         accepted = inspect.signature(model.forward).parameters

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from chat_app.forward import Piece
+from chat_app.forward import PROMPT_PIECE, Piece
 from chat_app.gpt2_weights import Form, gpt2_weights
 from chat_app.gpt2_writer import Writer
 from chat_app.key_values import KeyValues
@@ -42,6 +42,7 @@ class GPT2Forward:
         self.memory_bytes = self._weights.memory_bytes
         tiles = self._weights.tiles
         self._writer = Writer(self._weights, tiles, model.config, window) if tiles is not None else None
+        self.prompt_piece = self._writer.prompt_piece if self._writer is not None else PROMPT_PIECE
 
     def new_memory(self) -> KeyValues:
         """An empty one."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,13 +10,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from chat_app.forward import Piece
+from chat_app.forward import PROMPT_PIECE, Piece
 from chat_app.gpt2_weights import COMPILED, Weights
-from chat_app.tile_shape import MOST_ROWS, STEP, up
-from chat_app.tiles import Tiles, few_rows, room_for
+from chat_app.tile_shape import LANES, MOST_ROWS, STEP, up
+from chat_app.tiles import Tiles, few_rows, room_for, room_for_attention
 
 MOST_TOKENS = 112  # A piece of a prompt, and the replies that are written meanwhile.
 MOST_LOOKS = 65536  # Of a prompt's tokens at those before them: with more, torch's attention is faster.
+MOST_TOKENS_OF_A_UNIT = (
+    192  # Where products of many rows, and attention of many queries, are fast: more take more room.
+)
 
 
 class Writer:
@@ -39,6 +43,14 @@ class Writer:
         self._layers = len(weights.blocks)
         self._head_width = self._width // config.n_head
         self._widest = max(max(size) for size in tiles.sizes[:-1])
+        self._limits: tuple[int, float] = (MOST_TOKENS, MOST_LOOKS)
+        if few_rows() > MOST_TOKENS and self._head_width % LANES == 0:
+            self._limits = (MOST_TOKENS_OF_A_UNIT, math.inf)
+
+    @property
+    def prompt_piece(self) -> int:
+        """As Forward."""
+        return self._limits[0] if self._limits[1] == math.inf else PROMPT_PIECE
 
     @property
     def is_ready(self) -> bool:
@@ -53,11 +65,11 @@ class Writer:
         taken = [piece for piece in pieces if len(piece.ids) == 1]
         if not taken and few_rows() <= MOST_TOKENS:
             return []
-        tokens = len(taken)
+        tokens, (most_tokens, most_looks) = len(taken), self._limits
         for piece in pieces:
             count = len(piece.ids)
             looks = count * (piece.memory.length + count)
-            if count > 1 and tokens + count <= MOST_TOKENS and looks <= MOST_LOOKS:
+            if count > 1 and tokens + count <= most_tokens and looks <= most_looks:
                 taken.append(piece)
                 tokens += count
         return taken
@@ -81,9 +93,8 @@ class Writer:
         call["norms"], call["scales"], call["layers"] = self._norms.ctypes.data, self._scales.ctypes.data, self._layers
         call["epsilon"], call["head_width"], call["activation"] = self._epsilon, self._head_width, self._activation
         rows = up(len(memories), MOST_ROWS)
-        # Besides what a product needs: for one thread the rows normed, for all the rows between products. The attention
-        # of a row to the whole window stands where a product's needs do.
+        # Besides what a product or the attention needs: for one thread the rows normed, for all those between products.
         most = rows * (4 * self._width + self._widest)
-        room = max(room_for(rows, self._widest), 4 * self._window) + most
+        room = max(room_for(rows, self._widest), room_for_attention(self._window, self._head_width)) + most
         self._tiles.crew.run(compiled, call, room=room)
         return scores

@@ -24,7 +24,17 @@ from typing import Any
 from chat_app.processor import Processor, compiled_for, this_processor
 
 LOGGER = logging.getLogger(__name__)
-_SOURCES = ("machine_code", "processor", "tile_shape", "tile_products", "matrix_unit", "tile_kernel", "decode_kernel")
+_SOURCES = (
+    "machine_code",
+    "processor",
+    "tile_shape",
+    "tile_products",
+    "matrix_unit",
+    "tile_kernel",
+    "laying_kernel",
+    "attention_kernel",
+    "decode_kernel",
+)
 _DIGEST = 32  # Bytes that stand before the code: its checksum.
 _LONGEST = 600  # Seconds that compiling may take.
 _NEVER_CALLED = "define void @NRT_MemInfo_call_dtor(i8* %0) { ret void }"  # No array here owns its memory.

@@ -17,7 +17,7 @@ from numba.extending import intrinsic
 
 from chat_app.processor import compiled_for
 from chat_app.tile_products import BYTE, FLOATS, INTS, LONG, ROW, SHORT, SPAN, Code
-from chat_app.tile_shape import AHEAD, LANES, LINE, MOST_ROWS
+from chat_app.tile_shape import LANES, LINE, MOST_ROWS
 
 HAS_MATRIX_UNIT = compiled_for().has_matrix_unit
 _LINES = 2 * MOST_ROWS  # Of a register.
@@ -28,28 +28,30 @@ def _product_of(groups: int) -> Any:
     """An intrinsic that multiplies one or two groups of MOST_ROWS rows with a tile. The unit must be open.
 
     Its arguments: an array of the weights' type, the addresses of the tile and of the first group, the bytes from group
-    to group, how many blocks a group has, and the address of the results, float32 [2 * MOST_ROWS, LANES] for each
-    group, of which the first MOST_ROWS rows are filled. A block is a line for each row's upper halves, and then one for
+    to group, how many blocks a group has, how many bytes after a tile's line is what the memory shall bring meanwhile,
+    and the address of the results, float32 [2 * MOST_ROWS, LANES] for each group, of which the first MOST_ROWS rows are
+    filled. A block is a line for each row's upper halves, and then one for
     each row's lower halves.
     """
 
     @intrinsic
-    def product(_context, kind, tile, first, group_bytes, blocks, out):
+    def product(_context, kind, tile, first, group_bytes, blocks, ahead, out):
         is_whole = kind.dtype.bitwidth == 8
         multiply = "tdpbssd" if is_whole else "tdpbf16ps"
         at_once = _PARTS // groups  # The sums are in the first four registers.
 
         def write(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-            _, tile, first, group_bytes, blocks, out = arguments
+            _, tile, first, group_bytes, blocks, ahead, out = arguments
             code = _UnitCode(builder)
             for begin in range(0, _PARTS, at_once):
                 for register in range(_PARTS):
                     code.unit("tilezero", register)
                 with cgutils.for_range(builder, blocks) as block:
                     here = builder.add(tile, builder.mul(block.index, LONG(_LINES * ROW)))
+                    later = builder.add(here, ahead)
                     for line in range(begin, _LINES * _PARTS, _PARTS):
                         for part in range(at_once):
-                            code.ask(builder.add(here, LONG(AHEAD + LINE * (line + part))))
+                            code.ask(builder.add(later, LONG(LINE * (line + part))))
                     rows = builder.add(first, builder.mul(block.index, LONG(_LINES * LINE)))
                     for group in range(groups):
                         place = builder.add(rows, builder.mul(group_bytes, LONG(group)))
@@ -70,7 +72,7 @@ def _product_of(groups: int) -> Any:
                     code.join(builder.add(place, LONG(group * _LINES * ROW)), is_whole)
             return context.get_dummy_value()
 
-        return types.void(kind, *[types.int64] * 5), write
+        return types.void(kind, *[types.int64] * 6), write
 
     return product
 
@@ -132,6 +134,30 @@ def split(_context, kind, source, factor, upper, lower):
         return context.get_dummy_value()
 
     return types.void(kind, types.int64, types.float32, types.int64, types.int64), write
+
+
+@intrinsic
+def turn(_context, source, source_bytes, target, target_bytes):
+    """SPAN rows of SPAN words of 32 bits become columns: the addresses of both, and the bytes from row to row."""
+
+    def write(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        source, source_bytes, target, target_bytes = arguments
+        code = _UnitCode(builder)
+        rows = [code.load(builder.add(source, builder.mul(source_bytes, LONG(at))), INTS) for at in range(SPAN)]
+        size = 1
+        while size < SPAN:  # In squares of twice the size, the upper right corner and the lower left one change places.
+            upper = [SPAN + at - size if at & size else at for at in range(SPAN)]
+            lower = [SPAN + at if at & size else at + size for at in range(SPAN)]
+            for first in (at for at in range(SPAN) if not at & size):
+                pair = rows[first], rows[first + size]
+                for place, mask in ((first, upper), (first + size, lower)):
+                    rows[place] = builder.shuffle_vector(*pair, ir.Constant(INTS, mask))
+            size *= 2
+        for at, row in enumerate(rows):
+            code.store(row, builder.add(target, builder.mul(target_bytes, LONG(at))))
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 4), write
 
 
 def _all(kind: Any, number: int) -> Any:

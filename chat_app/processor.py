@@ -6,7 +6,7 @@ import ctypes
 import os
 import platform
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 _NAME, _FEATURES = "NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES"  # Where the compiler is told so.
@@ -56,7 +56,10 @@ def this_processor() -> Processor:
     features = frozenset(name for name, has in known.items() if has)
     if not _may_use_matrix_unit():
         features -= {one for one in features if one.startswith("amx-")}
-    return Processor(binding.get_host_cpu_name(), features, frozenset(known) - features)
+    processor = Processor(binding.get_host_cpu_name(), features, frozenset(known) - features)
+    if processor.has_matrix_unit:  # Whatever has one does not slow down for the longest vectors, as LLVM fears.
+        processor = replace(processor, lacks=processor.lacks | {"prefer-256-bit"})
+    return processor
 
 
 def compiled_for() -> Processor:

@@ -1,4 +1,4 @@
-"""Products with weights that lie in tiles, and laying weights out so: compiled, and run by several threads together.
+"""Products with weights that lie in tiles: compiled, and run by several threads together.
 
 A row's sums are added up in the same order whatever rows stand beside it. Knows matrices, no model.
 """
@@ -24,12 +24,11 @@ from chat_app.tile_products import (
     product_4,
     product_8,
 )
-from chat_app.tile_shape import ADD, DEPTH, GELU_TANH, LANES, LINE, MOST_ROWS, QUICK_GELU, RELU, SET, SMALLEST
+from chat_app.tile_shape import ADD, AHEAD, DEPTH, GELU_TANH, LANES, LINE, MOST_ROWS, QUICK_GELU, RELU, SET
 
-_RESULTS = 4 * MOST_ROWS * LANES
+RESULTS = 4 * MOST_ROWS * LANES
 """Numbers: room for the results of two groups of rows times a tile, each with as much for the unit to work in."""
 _LARGEST = 32639  # Of whole numbers: its upper half has 8 bits when the lower one is signed.
-_NEAR = 16  # Inputs that are laid out together, so that what is read of a transposed matrix stays near.
 _SETTINGS: Any = {
     "nogil": True,
     "no_cpython_wrapper": True,
@@ -95,6 +94,12 @@ def floats_at(address, count):
     return carray(pointer(address), (count,), np.float32)
 
 
+@compiled
+def table_at(address, rows, columns):
+    """Float32 numbers in memory."""
+    return carray(pointer(address), (rows, columns), np.float32)
+
+
 @njit(inline="always")
 def exp(number):
     """e^number to the precision of float32, for -87 to 88. Source: Cephes, expf."""
@@ -121,11 +126,13 @@ def bits_of(number):
 @njit(inline="always")
 def _scale_of(given):
     """What makes a row whole numbers, as large as they can be without a sum leaving 32 bits."""
-    largest, total = np.float32(1e-20), np.float32(1e-20)
+    # As whole numbers, of which vectors are compared: the bits of what is not below 0 are in its order.
+    bits, total = as_bits(np.float32(1e-20)), np.float32(1e-20)
     for at in range(len(given)):
         size = abs(given[at])
         total += size
-        largest = max(largest, size)
+        bits = max(bits, as_bits(size))
+    largest = as_float(bits)
     # Whole numbers cannot carry a NaN on, but the scale can.
     return min(np.float32(_LARGEST) / largest, np.float32(2147000000.0 / 127) / total) + total * np.float32(0)
 
@@ -158,7 +165,7 @@ def _rows_as_vectors(numbers, source, share, room, factors, spare):
 
 
 @compiled
-def _rows_as_blocks(numbers, source, share, room, factors, spare):
+def rows_as_blocks(numbers, source, share, room, factors, spare):
     """The same as the matrix unit takes them; the bytes from row to row are an average."""
     width = source.shape[1]
     inputs = LINE // numbers.itemsize  # Of a block.
@@ -184,44 +191,58 @@ def _rows_as_blocks(numbers, source, share, room, factors, spare):
 
 
 @compiled
-def _tile_by_vectors(numbers, tile, first, stride, rows, inputs, out):
-    """`rows` rows times one tile: out[row, lane]. Rows up to the next 1, 2, 4 or 8 are computed too."""
+def _tile_by_vectors(numbers, tile, first, stride, rows, inputs, ahead, out):
+    """`rows` rows times one tile: out[row, lane]. Rows up to the next 1, 2, 4 or 8 are computed too.
+
+    Meanwhile the memory is asked for what stands `ahead` bytes after the tile.
+    """
     words = (inputs * numbers.itemsize + 3) // 4
     if rows == 1:
-        product_1(numbers, tile, first, stride, words, out)
+        product_1(numbers, tile, first, stride, words, ahead, out)
     elif rows == 2:
-        product_2(numbers, tile, first, stride, words, out)
+        product_2(numbers, tile, first, stride, words, ahead, out)
     elif rows <= 4:
-        product_4(numbers, tile, first, stride, words, out)
+        product_4(numbers, tile, first, stride, words, ahead, out)
     elif SPAN == 16:
-        product_8(numbers, tile, first, stride, words, out)
+        product_8(numbers, tile, first, stride, words, ahead, out)
     else:  # More sums than there are registers.
-        product_4(numbers, tile, first, stride, words, out)
-        product_4(numbers, tile, first + 4 * stride, stride, words, out + 16 * LANES)
+        product_4(numbers, tile, first, stride, words, ahead, out)
+        product_4(numbers, tile, first + 4 * stride, stride, words, ahead, out + 16 * LANES)
 
 
 @compiled
-def _tile_by_blocks(numbers, tile, first, stride, rows, inputs, out):
-    """`rows` rows times one tile, as `_RESULTS` says. Rows up to the next multiple of MOST_ROWS are computed too."""
+def tile_by_blocks(numbers, tile, first, stride, rows, inputs, ahead, out):
+    """`rows` rows times one tile, as `RESULTS` says. Rows up to the next multiple of MOST_ROWS are computed too."""
     blocks = up(inputs, DEPTH) * numbers.itemsize // LINE
     if rows > MOST_ROWS:
-        product_in_blocks_twice(numbers, tile, first, MOST_ROWS * stride, blocks, out)
+        product_in_blocks_twice(numbers, tile, first, MOST_ROWS * stride, blocks, ahead, out)
     else:
-        product_in_blocks(numbers, tile, first, 0, blocks, out)
+        product_in_blocks(numbers, tile, first, 0, blocks, ahead, out)
 
 
-_rows_prepared = _rows_as_blocks if HAS_MATRIX_UNIT else _rows_as_vectors
-_tile_product = _tile_by_blocks if HAS_MATRIX_UNIT else _tile_by_vectors
+@compiled
+def result_of(row, results):
+    """Where one of the rows is that were multiplied with a tile."""
+    return results + 4 * LANES * (row // MOST_ROWS * 2 * MOST_ROWS + row % MOST_ROWS)
+
+
+_rows_prepared = rows_as_blocks if HAS_MATRIX_UNIT else _rows_as_vectors
+_tile_product = tile_by_blocks if HAS_MATRIX_UNIT else _tile_by_vectors
 _AT_ONCE = 2 * MOST_ROWS if HAS_MATRIX_UNIT else MOST_ROWS  # Rows.
 
 
-@compiled
-def _give(source, wide, kind, target):
-    """Set or add numbers, or set what an activation makes of them.
+@njit(inline="always")
+def _give(place, factor, scales, biases, wide, kind, out):
+    """Set or add results, each times its scale and plus its bias, or set what an activation makes of them. All is given
+    by its address.
 
     Source of GELU_TANH: Hendrycks and Gimpel 2016, section 2, written with the logistic function; SILU and QUICK_GELU
     are number * logistic(factor * number).
     """
+    source, target = floats_at(place, wide), floats_at(out, wide)
+    scale, bias = floats_at(scales, wide), floats_at(biases, wide)
+    for at in range(wide):
+        source[at] = source[at] * factor * scale[at] + bias[at]
     if kind == SET:
         for at in range(wide):
             target[at] = source[at]
@@ -237,9 +258,9 @@ def _give(source, wide, kind, target):
             inner = np.float32(-1.5957691216057308) * (number + np.float32(0.044715) * number * number * number)
             target[at] = number / (np.float32(1) + exp(inner))
     else:
-        factor = np.float32(-1.702) if kind == QUICK_GELU else np.float32(-1)
+        steep = np.float32(-1.702) if kind == QUICK_GELU else np.float32(-1)
         for at in range(wide):
-            target[at] = source[at] / (np.float32(1) + exp(factor * source[at]))
+            target[at] = source[at] / (np.float32(1) + exp(steep * source[at]))
 
 
 @compiled
@@ -255,9 +276,7 @@ def multiply(me, crew, met, matrices, number, inputs, kind, out):
     start, count, outputs, place = matrices.shape[number]
     tiles, rows, results = (outputs + LANES - 1) // LANES, len(out), crew.work[me].ctypes.data
     deep = up(count, DEPTH)
-    scales = floats_at(matrices.floats + 4 * place, outputs)
-    biases = floats_at(matrices.floats + 4 * (place + outputs), outputs)
-    spare = results + 4 * _RESULTS
+    spare = results + 4 * RESULTS
     room = spare + 4 * DEPTH if rows <= MOST_ROWS else crew.work[crew.threads].ctypes.data
     factors = floats_at(room, rows)
     first, stride = _rows_prepared(numbers, inputs, share_of(me, crew, rows), room + 4 * up(rows, 16), factors, spare)
@@ -266,125 +285,17 @@ def multiply(me, crew, met, matrices, number, inputs, kind, out):
     for tile in range(tiles * me // crew.threads, tiles * (me + 1) // crew.threads):
         left = tile * LANES
         wide = min(LANES, outputs - left)
+        scales = matrices.floats + 4 * (place + left)
+        biases = scales + 4 * outputs
         here = numbers.ctypes.data + (start + left * deep) * numbers.itemsize
         for begin in range(0, rows, _AT_ONCE):
             some = min(rows - begin, _AT_ONCE)
-            _tile_product(numbers, here, first + begin * stride, stride, some, count, results)
+            _tile_product(numbers, here, first + begin * stride, stride, some, count, AHEAD, results)
             for row in range(some):
-                place = results + 4 * LANES * (row // MOST_ROWS * 2 * MOST_ROWS + row % MOST_ROWS)
-                source, factor = floats_at(place, wide), factors[begin + row]
-                for at in range(wide):
-                    source[at] = source[at] * factor * scales[left + at] + biases[left + at]
-                _give(source, wide, kind, out[begin + row, left : left + wide])
-    return met
-
-
-@compiled
-def unpack(me, crew, matrices, number, target):
-    """This thread's share of laying a matrix out as others read it.
-
-    Args:
-        target: uint16 (bfloat16) [inputs, outputs up to a multiple of LANES], filled; whole numbers stay what they are.
-    """
-    numbers, start = matrices.numbers, matrices.shape[number, 0]
-    count, wide = target.shape
-    deep, word = up(count, DEPTH), 4 // numbers.itemsize
-    for tile in range(wide // LANES * me // crew.threads, wide // LANES * (me + 1) // crew.threads):
-        for at in range(count):
-            begin = start + tile * LANES * deep + at // word * word * LANES
-            source, row = numbers[begin : begin + word * LANES], target[at, tile * LANES : (tile + 1) * LANES]
-            which = at % word
-            for lane in range(LANES):
-                value = source[word * lane + which]
-                if numbers.itemsize > 1:
-                    row[lane] = value
+                source, factor = result_of(row, results), factors[begin + row]
+                target = out.ctypes.data + (begin + row) * out.strides[0] + 4 * left
+                if wide == LANES:  # What is so long for certain needs no loops.
+                    _give(source, factor, scales, biases, LANES, kind, target)
                 else:
-                    row[lane] = np.uint16(np.uint32(as_bits(np.float32(value))) >> np.uint32(16))
-
-
-@compiled
-def pack(me, crew, matrices, number, source, row_step, column_step):
-    """This thread's share of laying a matrix out in tiles; its scales are filled too.
-
-    Args:
-        source: the address of float32 [inputs, outputs], with so many numbers from a row and from a column to the next.
-    """
-    numbers = matrices.numbers
-    start, count, outputs, place = matrices.shape[number]
-    tiles, deep = (outputs + LANES - 1) // LANES, up(count, DEPTH)
-    scales = floats_at(matrices.floats + 4 * place, outputs)
-    factors = crew.work[me][:LANES]
-    for tile in range(tiles * me // crew.threads, tiles * (me + 1) // crew.threads):
-        left = tile * LANES
-        wide = min(LANES, outputs - left)
-        begin = start + left * deep
-        laid = numbers[begin : begin + deep * LANES]
-        if wide < LANES or count < deep:
-            laid[:] = 0
-        here = source + 4 * left * column_step
-        if numbers.itemsize == 1:
-            _largest(here, count, wide, row_step, column_step, factors)
-            for lane in range(wide):
-                scale = max(factors[lane], np.float32(SMALLEST)) * np.float32(1 / 127)
-                scales[left + lane] = scale
-                factors[lane] = np.float32(1) / scale
-        else:
-            scales[left : left + wide] = np.float32(1)
-        _lay(here, count, wide, row_step, column_step, factors, laid)
-
-
-@compiled
-def _largest(source, count, wide, row_step, column_step, out):
-    """The largest size of a number in each of some columns."""
-    out[:wide] = np.float32(0)
-    if column_step == 1:
-        for at in range(count):
-            row = floats_at(source + 4 * at * row_step, wide)
-            for lane in range(wide):
-                out[lane] = max(out[lane], abs(row[lane]))
-    else:
-        for lane in range(wide):
-            largest = np.float32(0)
-            for at in range(count):
-                largest = max(largest, abs(_float_at(source + 4 * (at * row_step + lane * column_step))))
-            out[lane] = largest
-
-
-@compiled
-def _lay(source, count, wide, row_step, column_step, factors, laid):
-    """Put some columns, each times its factor, into a tile."""
-    word = 4 // laid.itemsize
-    full = count // word
-    words = carray(pointer(laid.ctypes.data), (len(laid) // LANES // word, LANES), np.uint32)
-    down, across = 4 * row_step, 4 * column_step
-    if column_step == 1:
-        for at in range(full):
-            here, target = source + at * word * down, words[at]
-            for lane in range(wide):
-                target[lane] = _word(laid, here + 4 * lane, down, factors[lane])
-    else:
-        for first in range(0, full, _NEAR):
-            for lane in range(wide):
-                for at in range(first, min(first + _NEAR, full)):
-                    words[at, lane] = _word(laid, source + at * word * down + lane * across, down, factors[lane])
-    for at in range(full * word, count):  # Whole numbers only: others come in pairs.
-        for lane in range(wide):
-            value = _float_at(source + at * down + lane * across)
-            laid[full * LANES * word + lane * word + at % word] = np.int8(np.rint(value * factors[lane]))
-
-
-@njit(inline="always")
-def _float_at(address):
-    return carray(pointer(address), (1,), np.float32)[0]
-
-
-@njit(inline="always")
-def _word(numbers, first, step, factor):
-    """Numbers of an output that lie together as one."""
-    if numbers.itemsize > 1:
-        return bits_of(_float_at(first)) | (bits_of(_float_at(first + step)) << np.uint32(16))
-    word = np.uint32(0)
-    for at in range(4):
-        whole = np.int32(np.rint(_float_at(first + at * step) * factor))
-        word |= np.uint32(whole & np.int32(255)) << np.uint32(8 * at)
-    return word
+                    _give(source, factor, scales, biases, wide, kind, target)
+    return met

@@ -3,7 +3,7 @@ compiler's own language so that their sums stay in registers, and how threads lo
 
 A tile is a table of words of 32 bits with a column for each of LANES outputs. A word has an output's weights of a few
 inputs that follow one another: four of 8 bits, or two of bfloat16. Everything here is pasted into the functions of
-`tile_kernel` and `decode_kernel`.
+`tile_kernel`, `laying_kernel`, `attention_kernel` and `decode_kernel`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from chat_app.processor import compiled_for
-from chat_app.tile_shape import AHEAD, LANES, LINE
+from chat_app.tile_shape import LANES, LINE
 
 _FEATURES = compiled_for().features
 SPAN = 16 if "avx512bw" in _FEATURES else 8  # Numbers in a vector.
@@ -143,23 +143,23 @@ def _product_of(rows: int) -> Any:
     """An intrinsic that multiplies rows with a tile.
 
     Its arguments: an array of the weights' type (int8, or uint16 for bfloat16), the addresses of the tile and of the
-    first row, the bytes from row to row, how many words an output has, and the address of the results, float32
-    [rows, LANES].
+    first row, the bytes from row to row, how many words an output has, how many bytes after a weight is what the memory
+    shall bring meanwhile, and the address of the results, float32 [rows, LANES].
     """
 
     @intrinsic
-    def product(_context, kind, tile, first, row_bytes, words, out):
+    def product(_context, kind, tile, first, row_bytes, words, ahead, out):
         word = _WholeWord if kind.dtype.bitwidth == 8 else _FloatWord
-        signature = types.void(kind, *[types.int64] * 5)
+        signature = types.void(kind, *[types.int64] * 6)
 
         def write(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-            _, tile, first, row_bytes, words, out = arguments
+            _, tile, first, row_bytes, words, ahead, out = arguments
             code = word(builder)
             vectors = max(min(_SUMS // rows, LANES // code.lanes), code.fewest)
             wide = vectors * code.lanes * 4
             with cgutils.for_range(builder, LONG(ROW // wide)) as part:
                 left = builder.mul(part.index, LONG(wide))
-                sums = _summed(builder, code, (rows, vectors), builder.add(tile, left), first, row_bytes, words)
+                sums = _summed(builder, code, (rows, vectors), builder.add(tile, left), first, row_bytes, words, ahead)
                 for row, done in enumerate(sums):
                     for at, one in enumerate(code.results(done)):
                         code.store(one, builder.add(builder.add(out, left), LONG(row * ROW + at * SPAN * 4)))
@@ -170,7 +170,9 @@ def _product_of(rows: int) -> Any:
     return product
 
 
-def _summed(builder: Any, code: Any, shape: tuple[int, int], tile: Any, first: Any, row_bytes: Any, words: Any) -> Any:
+def _summed(
+    builder: Any, code: Any, shape: tuple[int, int], tile: Any, first: Any, row_bytes: Any, words: Any, ahead: Any
+) -> Any:
     """The sums of some rows times some vectors of a tile, in registers."""
     rows, vectors = shape
     begin, loop, body = builder.block, builder.append_basic_block(), builder.append_basic_block()
@@ -188,7 +190,7 @@ def _summed(builder: Any, code: Any, shape: tuple[int, int], tile: Any, first: A
     here = builder.add(tile, builder.mul(at, LONG(ROW)))
     wide = code.lanes * 4
     for line in range(max(vectors * wide // LINE, 1)):
-        code.ask(builder.add(here, LONG(AHEAD + LINE * line)))
+        code.ask(builder.add(builder.add(here, ahead), LONG(LINE * line)))
     factors = [code.weights(builder.add(here, LONG(vector * wide))) for vector in range(vectors)]
     for row, old in enumerate(sums):
         offset = builder.add(builder.mul(row_bytes, LONG(row)), builder.mul(at, LONG(8)))

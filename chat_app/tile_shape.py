@@ -11,6 +11,7 @@ LINE = 64  # Bytes that the memory hands over at once. Tiles and rooms begin wit
 LANES = 64  # Outputs in a tile.
 DEPTH = 64  # The inputs of a tile are a multiple of it; those that a matrix lacks weigh nothing.
 MOST_ROWS = 8  # Rows that one pass over a tile multiplies; rooms for rows are a multiple of it.
+MOST_LOOKING = 2 * MOST_ROWS  # Queries that look at tokens together.
 HEAD_STEP = 16  # The width of an attention head is a multiple of it.
 AHEAD = 4096  # Bytes: how far before its use a weight is asked for, so many more may be asked for at the end.
 SMALLEST = 1e-30  # The largest number of an output's weights is taken to be at least so large.

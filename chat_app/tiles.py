@@ -18,7 +18,20 @@ from torch.nn import functional
 from chat_app.devices import bfloat16_is_fast
 from chat_app.machine_code import Code, kernel
 from chat_app.processor import this_processor
-from chat_app.tile_shape import AHEAD, CALL, DEPTH, LANES, LINE, MOST_ROWS, MULTIPLY, PACK, SMALLEST, UNPACK, up
+from chat_app.tile_shape import (
+    AHEAD,
+    CALL,
+    DEPTH,
+    LANES,
+    LINE,
+    MOST_LOOKING,
+    MOST_ROWS,
+    MULTIPLY,
+    PACK,
+    SMALLEST,
+    UNPACK,
+    up,
+)
 
 _FEW_ROWS, _FEW_ROWS_OF_A_UNIT = 96, 4096
 _LEAST_ROOM = 8192
@@ -193,6 +206,13 @@ def room_for(rows: int, inputs: int) -> int:
     """Float32 numbers: the most that is needed to multiply rows with a matrix of so many inputs, or fewer."""
     # The results of a tile, the end of a row, a factor for each row, and rows in the form that suits the processor.
     return 4 * MOST_ROWS * LANES + DEPTH + up(rows, 16) + up(rows, MOST_ROWS) * up(inputs, DEPTH)
+
+
+def room_for_attention(window: int, width: int) -> int:
+    """Float32 numbers: the most that is needed for the attention to a whole window; `width` is that of a head."""
+    tokens = up(window + MOST_LOOKING, LANES)
+    # Keys and values in tiles, and shares; then what it takes to multiply shares with values, or queries with keys.
+    return tokens * (width + MOST_LOOKING) + room_for(MOST_LOOKING, max(tokens, width))
 
 
 def _room(count: int, kind: Any) -> Any:

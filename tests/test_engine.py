@@ -102,7 +102,7 @@ def test_greedy_with_types_equals_whole_passes(engine, tiny_model, first, then):
 
 
 def test_a_long_prompt_is_read_in_pieces(engine, tiny_model, monkeypatch):
-    monkeypatch.setattr(engine_module, "ALONE_PIECE", 7)
+    monkeypatch.setattr(engine._forward, "prompt_piece", 7)
     ids, types = ids_of(4, 50), [5] * 50
     assert list(engine.stream(request(ids, types, 6))) == expected(tiny_model, ids, types=types, next_type=6)
 
@@ -287,7 +287,7 @@ class TestTogether:
         engine.close()
 
     def test_a_long_prompt_does_not_halt_running_replies(self, engine, monkeypatch):
-        monkeypatch.setattr(engine_module, "PROMPT_PIECE", 8)
+        monkeypatch.setattr(engine_module, "PIECE_BESIDE", 8)
         gate = Gate(engine, free=1)
         with ThreadPoolExecutor(3) as pool:
             first = pool.submit(lambda: list(engine.stream(request(ids_of(1), new=60))))

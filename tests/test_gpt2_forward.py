@@ -138,6 +138,25 @@ def test_prompts_beside_replies_are_read_in_the_same_step(form, monkeypatch):
         assert float((row - expected_scores[index]).norm() / expected_scores[index].norm()) < 0.03
 
 
+@pytest.mark.parametrize("form", ["packed", "8-bit"])
+def test_the_many_tokens_of_a_prompt_see_what_one_by_one_they_see(form):
+    """Heads are wide enough to be looked at by a matrix unit, where there is one, and tiles of them full and not."""
+    kernel(form == "8-bit").result()
+    forward = GPT2Forward(model_of(n_embd=128, n_head=2, n_positions=512), 512, form)
+    ids = ids_of(4, 290)
+
+    def after(*lengths: int) -> torch.Tensor:
+        memory = forward.new_memory()
+        for length in lengths:
+            piece = Piece(ids[memory.length : length], None, memory, length == len(ids))
+            scores = forward.step([piece])
+        return scores[0]
+
+    expected_scores = after(*range(1, 291))
+    for lengths in ((100, 200, 290), (64, 128, 141, 290), (150, 158, 290), (63, 250, 289, 290)):
+        assert (after(*lengths) - expected_scores).norm() < 1e-3 * expected_scores.norm()
+
+
 @pytest.mark.parametrize("activation", sorted(COMPILED))
 def test_the_compiled_step_knows_the_activations(activation):
     kernel(True).result()

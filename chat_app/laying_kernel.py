@@ -1,0 +1,123 @@
+"""Laying weights out in tiles, and back: compiled, and run by several threads together. Knows matrices, no model."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import carray, njit
+
+from chat_app.tile_kernel import bits_of, compiled, floats_at, up
+from chat_app.tile_products import as_bits, pointer
+from chat_app.tile_shape import DEPTH, LANES, SMALLEST
+
+_NEAR = 16  # Inputs that are laid out together, so that what is read of a transposed matrix stays near.
+
+
+@compiled
+def unpack(me, crew, matrices, number, target):
+    """This thread's share of laying a matrix out as others read it.
+
+    Args:
+        target: uint16 (bfloat16) [inputs, outputs up to a multiple of LANES], filled; whole numbers stay what they are.
+    """
+    numbers, start = matrices.numbers, matrices.shape[number, 0]
+    count, wide = target.shape
+    deep, word = up(count, DEPTH), 4 // numbers.itemsize
+    for tile in range(wide // LANES * me // crew.threads, wide // LANES * (me + 1) // crew.threads):
+        for at in range(count):
+            begin = start + tile * LANES * deep + at // word * word * LANES
+            source, row = numbers[begin : begin + word * LANES], target[at, tile * LANES : (tile + 1) * LANES]
+            which = at % word
+            for lane in range(LANES):
+                value = source[word * lane + which]
+                if numbers.itemsize > 1:
+                    row[lane] = value
+                else:
+                    row[lane] = np.uint16(np.uint32(as_bits(np.float32(value))) >> np.uint32(16))
+
+
+@compiled
+def pack(me, crew, matrices, number, source, row_step, column_step):
+    """This thread's share of laying a matrix out in tiles; its scales are filled too.
+
+    Args:
+        source: the address of float32 [inputs, outputs], with so many numbers from a row and from a column to the next.
+    """
+    numbers = matrices.numbers
+    start, count, outputs, place = matrices.shape[number]
+    tiles, deep = (outputs + LANES - 1) // LANES, up(count, DEPTH)
+    scales = floats_at(matrices.floats + 4 * place, outputs)
+    factors = crew.work[me][:LANES]
+    for tile in range(tiles * me // crew.threads, tiles * (me + 1) // crew.threads):
+        left = tile * LANES
+        wide = min(LANES, outputs - left)
+        begin = start + left * deep
+        laid = numbers[begin : begin + deep * LANES]
+        if wide < LANES or count < deep:
+            laid[:] = 0
+        here = source + 4 * left * column_step
+        if numbers.itemsize == 1:
+            _largest(here, count, wide, row_step, column_step, factors)
+            for lane in range(wide):
+                scale = max(factors[lane], np.float32(SMALLEST)) * np.float32(1 / 127)
+                scales[left + lane] = scale
+                factors[lane] = np.float32(1) / scale
+        else:
+            scales[left : left + wide] = np.float32(1)
+        _lay(here, count, wide, row_step, column_step, factors, laid)
+
+
+@compiled
+def _largest(source, count, wide, row_step, column_step, out):
+    """The largest size of a number in each of some columns."""
+    out[:wide] = np.float32(0)
+    if column_step == 1:
+        for at in range(count):
+            row = floats_at(source + 4 * at * row_step, wide)
+            for lane in range(wide):
+                out[lane] = max(out[lane], abs(row[lane]))
+    else:
+        for lane in range(wide):
+            largest = np.float32(0)
+            for at in range(count):
+                largest = max(largest, abs(_float_at(source + 4 * (at * row_step + lane * column_step))))
+            out[lane] = largest
+
+
+@compiled
+def _lay(source, count, wide, row_step, column_step, factors, laid):
+    """Put some columns, each times its factor, into a tile."""
+    word = 4 // laid.itemsize
+    full = count // word
+    words = carray(pointer(laid.ctypes.data), (len(laid) // LANES // word, LANES), np.uint32)
+    down, across = 4 * row_step, 4 * column_step
+    if column_step == 1:
+        for at in range(full):
+            here, target = source + at * word * down, words[at]
+            for lane in range(wide):
+                target[lane] = _word(laid, here + 4 * lane, down, factors[lane])
+    else:
+        for first in range(0, full, _NEAR):
+            for lane in range(wide):
+                for at in range(first, min(first + _NEAR, full)):
+                    words[at, lane] = _word(laid, source + at * word * down + lane * across, down, factors[lane])
+    for at in range(full * word, count):  # Whole numbers only: others come in pairs.
+        for lane in range(wide):
+            value = _float_at(source + at * down + lane * across)
+            laid[full * LANES * word + lane * word + at % word] = np.int8(np.rint(value * factors[lane]))
+
+
+@njit(inline="always")
+def _float_at(address):
+    return carray(pointer(address), (1,), np.float32)[0]
+
+
+@njit(inline="always")
+def _word(numbers, first, step, factor):
+    """Numbers of an output that lie together as one."""
+    if numbers.itemsize > 1:
+        return bits_of(_float_at(first)) | (bits_of(_float_at(first + step)) << np.uint32(16))
+    word = np.uint32(0)
+    for at in range(4):
+        whole = np.int32(np.rint(_float_at(first + at * step) * factor))
+        word |= np.uint32(whole & np.int32(255)) << np.uint32(8 * at)
+    return word
