@@ -1,7 +1,8 @@
 """GPT-2's forward pass, written out for an engine: pieces of several sequences pass through the layers together, so
 that the weights are read once for all of them; only the attention looks at each sequence by itself.
 
-What is added up from layer to layer is kept in float32, whatever the weights are. Knows no requests and no text.
+What is added up from layer to layer is kept in float32, whatever the weights are. On a GPU what is remembered lies in
+pages, and steps of replies are recorded. Knows no requests and no text.
 """
 
 from __future__ import annotations
@@ -13,10 +14,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from chat_app.attention import Attend, Attention, PagedAttention, RowAttention
 from chat_app.forward import PROMPT_PIECE, Piece
-from chat_app.gpt2_weights import Form, gpt2_weights
+from chat_app.gpt2_weights import Form, Weights, gpt2_weights
 from chat_app.gpt2_writer import Writer
-from chat_app.key_values import KeyValues
+from chat_app.graph_step import COLUMNS, NO_TYPE, CudaRecorder, GraphStep
+from chat_app.key_values import KeyValues, Memory
+from chat_app.pages import PagedKeyValues, Pages
 
 
 class GPT2Forward:
@@ -26,6 +30,8 @@ class GPT2Forward:
         model: for which `is_plain_gpt2` holds.
         window: the most tokens of a sequence.
         form: of the weights, as `gpt2_weights` explains.
+        paged: whether what is remembered lies in pages, for the form "shared" only; default: on a GPU of CUDA.
+        recorded: whether steps of replies are recorded there; default: on a GPU of CUDA.
 
     Raises:
         ModelError: the weights are no numbers.
@@ -33,57 +39,83 @@ class GPT2Forward:
 
     is_joint = True
 
-    def __init__(self, model: Any, window: int, form: Form = "shared"):
+    def __init__(
+        self,
+        model: Any,
+        window: int,
+        form: Form = "shared",
+        paged: bool | None = None,
+        recorded: bool | None = None,
+    ):
         self._attention = model.dtype if form == "shared" else torch.bfloat16
-        self._weights = gpt2_weights(model, form)
+        self._weights = weights = gpt2_weights(model, form)
         self._heads, self._width = model.config.n_head, model.config.n_embd // model.config.n_head
         self._window = window
-        self.vocabulary = int(self._weights.embedding.shape[0])
-        self.memory_bytes = self._weights.memory_bytes
-        tiles = self._weights.tiles
-        self._writer = Writer(self._weights, tiles, model.config, window) if tiles is not None else None
+        self.vocabulary = int(weights.embedding.shape[0])
+        self.memory_bytes = weights.memory_bytes
+        self._writer = Writer(weights, weights.tiles, model.config, window) if weights.tiles is not None else None
         self.prompt_piece = self._writer.prompt_piece if self._writer is not None else PROMPT_PIECE
+        device = weights.embedding.device
+        on_cuda = device.type == "cuda"
+        self._pool: Pages | None = None
+        self._rows: GraphStep | None = None
+        if on_cuda if paged is None else paged:
+            assert form == "shared", "tiles are for the processor"
+            self._pool = Pages(len(weights.blocks), self._heads, self._width, window, self._attention, device)
+            record = CudaRecorder(device) if (on_cuda if recorded is None else recorded) else None
+            rows = _Rows(weights, self._pool, self._attention)
+            self._rows = GraphStep(rows, self._pool, window, self.vocabulary, record)
 
-    def new_memory(self) -> KeyValues:
+    def new_memory(self) -> Memory:
         """An empty one."""
+        if self._pool is not None:
+            return PagedKeyValues(self._pool)
         device = self._weights.embedding.device
         return KeyValues(len(self._weights.blocks), self._heads, self._width, self._window, self._attention, device)
 
     @torch.inference_mode()
     def step(self, pieces: Sequence[Piece]) -> list[Tensor]:
         """As Forward."""
+        rows = self._step(pieces) if self._rows is None else self._paged_step(pieces, self._rows)
+        for piece in pieces:
+            piece.memory.length += len(piece.ids)
+        return [rows[id(piece)] for piece in pieces if piece.is_last]
+
+    def _step(self, pieces: Sequence[Piece]) -> dict[int, Tensor]:
+        """The scores after the pieces that are last, by their ids."""
         writing = self._writer.takes(pieces) if self._writer is not None else []
         taken = {id(piece) for piece in writing}
         others = [piece for piece in pieces if id(piece) not in taken]
         rows: dict[int, Tensor] = {}
         if self._writer is not None and writing:
-            rows |= self._by_piece(writing, self._writer.step(writing, self._embedded(writing)))
+            rows |= _by_piece(_last(writing), self._writer.step(writing, self._embedded(writing)))
         if others:
-            rows |= self._by_piece(others, self._through_layers(others))
-        for piece in pieces:
-            piece.memory.length += len(piece.ids)
-        return [rows[id(piece)] for piece in pieces if piece.is_last]
+            rows |= _by_piece(_last(others), self._through_layers(others))
+        return rows
 
-    @staticmethod
-    def _by_piece(pieces: Sequence[Piece], scores: Tensor) -> dict[int, Tensor]:
-        return dict(zip([id(piece) for piece in pieces if piece.is_last], scores, strict=True))
+    def _paged_step(self, pieces: Sequence[Piece], rows: GraphStep) -> dict[int, Tensor]:
+        """As `_step`. All scores come to the processor at once."""
+        for piece in pieces:
+            piece.memory.make_room(len(piece.ids))
+        writing = [piece for piece in pieces if len(piece.ids) == 1]
+        reading = [piece for piece in pieces if len(piece.ids) > 1]
+        parts = [rows(writing)] if writing else []
+        if reading:
+            parts.append(self._through_layers(reading).float())
+        scores = _on_processor(torch.cat(parts) if len(parts) > 1 else parts[0])
+        return _by_piece([*writing, *_last(reading)], scores)
 
     def _through_layers(self, pieces: Sequence[Piece]) -> Tensor:
         """The scores of the pieces that are last, in their order."""
         ordered = sorted(pieces, key=lambda piece: len(piece.ids) > 1)  # Those of one token first.
         hidden = self._embedded(ordered)  # [tokens of all pieces, width]
-        attend = _Attention(ordered, self._heads, self._width)
+        attend: Attend
+        if self._pool is None:
+            attend = Attention(ordered, self._heads, self._width)
+        else:
+            attend = PagedAttention(ordered, self._pool)
         last = self._last_rows(pieces, ordered).to(hidden.device)
-        for index, block in enumerate(self._weights.blocks):
-            mixed = block.queries_keys_values(block.before_attention(hidden)).to(self._attention)
-            attended = attend(mixed, index, block.scale)
-            if index == len(self._weights.blocks) - 1:  # From here on only the rows count whose scores are wanted.
-                if not len(last):
-                    return torch.empty(0, self.vocabulary)
-                hidden, attended = hidden[last], attended[last]
-            hidden.add_(block.joined(attended.float()))
-            hidden.add_(block.down(self._weights.activation(block.up(block.before_mlp(hidden)))))
-        return self._weights.head(self._weights.last_norm(hidden))
+        return _scores(self._weights, hidden, attend, self._attention, last)
 
     def _embedded(self, pieces: Sequence[Piece]) -> Tensor:
         device = self._weights.embedding.device
@@ -116,48 +148,67 @@ class GPT2Forward:
         return torch.tensor([ends[id(piece)] for piece in pieces if piece.is_last], dtype=torch.long)
 
 
-class _Attention:
-    """The attention of one step.
+class _Rows:
+    """One token of each of several sequences, computed in place and without a look at any number: can be recorded.
 
     Args:
-        pieces: those of one token first.
-        heads, width: of the model; width is a head's.
+        weights: of the model. pool: where the pages are.
+        attention: the type of what its attention computes with.
     """
 
-    def __init__(self, pieces: Sequence[Piece], heads: int, width: int):
-        self._heads, self._width = heads, width
-        self._lengths = [len(piece.ids) for piece in pieces]
-        self._singles = sum(length == 1 for length in self._lengths)
-        self._views = [piece.memory.views(len(piece.ids)) for piece in pieces]
-        self._masks = [_mask(piece) for piece in pieces]
+    def __init__(self, weights: Weights, pool: Pages, attention: torch.dtype):
+        self._weights, self._pool, self._attention = weights, pool, attention
 
-    def __call__(self, mixed: Tensor, layer: int, scale: float) -> Tensor:
-        """Queries, keys and values of all rows, [rows, 3 * heads * width] -> [rows, heads * width]."""
-        single = self._singles
-        results = []
-        if single:
-            parts = mixed[:single].view(single, 3, 1, self._heads, self._width).transpose(2, 3)
-            queries, news = parts[:, :1].unbind(0), parts[:, 1:].unbind(0)  # Each [1 or 2, heads, 1, width].
-            for query, new, (places, keys, values) in zip(queries, news, self._views, strict=False):
-                places[layer].copy_(new)
-                seen = functional.scaled_dot_product_attention(query, keys[layer], values[layer], scale=scale)
-                results.append(seen.view(1, -1))
-        start = single
-        for length, view, mask in zip(self._lengths[single:], self._views[single:], self._masks[single:], strict=True):
-            parts = mixed[start : start + length].view(length, 3, self._heads, self._width).permute(1, 2, 0, 3)
-            places, keys, values = view
-            places[layer].copy_(parts[1:])
-            seen = functional.scaled_dot_product_attention(
-                parts[:1], keys[layer], values[layer], attn_mask=mask, is_causal=mask is None, scale=scale
-            )
-            results.append(seen.transpose(1, 2).reshape(length, -1))
-            start += length
-        return torch.cat(results) if len(results) > 1 else results[0]
+    def __call__(self, inputs: Tensor, scores: Tensor) -> None:
+        """As Rows of `graph_step`."""
+        ids, types, places, slots = inputs[:, :COLUMNS].unbind(1)
+        embedding = self._weights.embedding
+        hidden = functional.embedding(ids, embedding).float()
+        hidden = hidden + functional.embedding(places, self._weights.positions)
+        typed = functional.embedding(types.clamp_min(0), embedding).float()
+        hidden.add_(typed.masked_fill_((types == NO_TYPE)[:, None], 0.0))
+        attend = RowAttention(self._pool.numbers, places, slots, inputs[:, COLUMNS:])
+        scores.copy_(_scores(self._weights, hidden, attend, self._attention))
 
 
-def _mask(piece: Piece) -> Tensor | None:
-    """Which tokens those of a piece may see, [piece, all so far]; None: itself only, up to each."""
-    length, before = len(piece.ids), piece.memory.length
-    if length == 1 or not before:
-        return None
-    return torch.ones(length, before + length, dtype=torch.bool, device=piece.memory.device).tril_(before)
+def _scores(
+    weights: Weights, hidden: Tensor, attend: Attend, attention: torch.dtype, last: Tensor | None = None
+) -> Tensor:
+    """Through the layers.
+
+    Args:
+        hidden: float32 [rows, width]: what goes into the first layer; changed.
+        attention: the type of what `attend` computes with.
+        last: the rows whose scores are wanted; default: all.
+
+    Returns:
+        Scores of the next token after each wanted row, [wanted, vocabulary].
+    """
+    for index, block in enumerate(weights.blocks):
+        mixed = block.queries_keys_values(block.before_attention(hidden)).to(attention)
+        attended = attend(mixed, index, block.scale)
+        if last is not None and index == len(weights.blocks) - 1:  # From here on only the wanted rows count.
+            if not len(last):
+                return hidden.new_empty(0, len(weights.embedding))
+            hidden, attended = hidden[last], attended[last]
+        hidden.add_(block.joined(attended.float()))
+        hidden.add_(block.down(weights.activation(block.up(block.before_mlp(hidden)))))
+    return weights.head(weights.last_norm(hidden))
+
+
+def _last(pieces: Sequence[Piece]) -> list[Piece]:
+    """Those whose scores are wanted."""
+    return [piece for piece in pieces if piece.is_last]
+
+
+def _by_piece(pieces: Sequence[Piece], scores: Tensor) -> dict[int, Tensor]:
+    return dict(zip(map(id, pieces), scores, strict=True))
+
+
+def _on_processor(scores: Tensor) -> Tensor:
+    """A copy of scores, which the next step leaves alone. A GPU writes into pinned memory by itself."""
+    copy = torch.empty(scores.shape, dtype=scores.dtype, pin_memory=scores.is_cuda)
+    copy.copy_(scores, non_blocking=True)
+    if scores.is_cuda:
+        torch.cuda.current_stream(scores.device).synchronize()
+    return copy
