@@ -1,10 +1,13 @@
-"""The engine beside its peers, all in one run: GPT-2 with 124 million random weights on the processor.
+"""The engine beside its peers, all in one run: GPT-2 with 124 million random weights, on the processor or a GPU.
 
     pip install ctranslate2
     python -m benchmarks.engine [--quick] [--threads N]
+    pip install vllm
+    python -m benchmarks.engine --device cuda [--quick]
 
-Every measurement is a pair, ours and the peer's, one right after the other, in several rounds; what is printed is the
-median of the rounds' ratios and the medians of both. Run it on a machine that does nothing else.
+"fast" is 8-bit, by bitsandbytes on a GPU; "exact" is what "automatic" chooses. Peers that are not installed are left
+out. Every measurement is a pair, ours and the peer's, one right after the other, in several rounds; what is printed is
+the median of the rounds' ratios and the medians of both. Run it on a machine that does nothing else.
 """
 
 from __future__ import annotations
@@ -20,26 +23,30 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, GPT2Tokenizer
 
+from benchmarks.engine_peers import NEW, TOP, Peer, ids_of, peers_of
 from benchmarks.engine_quality import quality_rows
 from chat_app.config import LoadConfig, Paths, SamplingConfig
 from chat_app.models import LoadedModel, load
 from chat_app.request import Request
 
-PROMPT, NEW, TOGETHER, HISTORY = 64, 64, 8, 900
+TOGETHER, HISTORY = 8, 900
 PAUSE = 0.5  # Seconds: threads of libraries go on waiting busily for up to 0.2 s after their last work.
-DRAWING = SamplingConfig(temperature=1, top_k=50, top_p=1, repetition_penalty=1, seed=1)
+GOALS = {  # Of ours beside a peer: one chat, several.
+    ("exact", "transformers float32"): (">= 3", ""),
+    ("fast", "CTranslate2 int8"): (">= 1.2", ">= 1.1"),
+}
+DRAWING = SamplingConfig(temperature=1, top_k=TOP, top_p=1, repetition_penalty=1, seed=1)
 TRAINING = """
 import os, sys, torch
 from transformers import GPT2Config, GPT2LMHeadModel
 os.nice(10)
-model = GPT2LMHeadModel(GPT2Config(n_embd=384, n_layer=6, n_head=6, vocab_size=8192))
+model = GPT2LMHeadModel(GPT2Config(n_embd=384, n_layer=6, n_head=6, vocab_size=8192)).to(sys.argv[1])
 optimizer = torch.optim.AdamW(model.parameters())
-ids = torch.randint(0, 8192, (8, 128))
+ids = torch.randint(0, 8192, (8, 128), device=model.device)
 while True:
     model(ids, labels=ids).loss.backward()
     optimizer.step()
@@ -48,11 +55,6 @@ while True:
 """
 
 Pair = tuple[float, float]
-
-
-def ids_of(seed: int, length: int = PROMPT) -> list[int]:
-    """A prompt of random tokens."""
-    return torch.randint(0, 50000, (length,), generator=torch.Generator().manual_seed(seed)).tolist()
 
 
 def make_model(folder: Path) -> None:
@@ -69,8 +71,8 @@ def make_model(folder: Path) -> None:
 class Ours:
     """A model of the product with its engine."""
 
-    def __init__(self, folder: Path, precision: str):
-        self.loaded: LoadedModel = load(str(folder), LoadConfig(precision=precision, device="cpu"), Paths.default())
+    def __init__(self, folder: Path, precision: str, device: str = "cpu"):
+        self.loaded: LoadedModel = load(str(folder), LoadConfig(precision=precision, device=device), Paths.default())
         self.engine = self.loaded.engine
 
     def request(self, ids: list[int], new: int = NEW) -> Request:
@@ -134,42 +136,9 @@ class Ours:
         return self.first_token([*history, *reply, *turn]), first
 
 
-def transformers_speed(model: Any, seed: int) -> float:
-    """Tokens a second of one chat."""
-    ids = torch.tensor([ids_of(seed)])
-    settings = {"max_new_tokens": NEW, "min_new_tokens": NEW, "do_sample": True, "top_k": 50, "pad_token_id": 0}
-    started = time.perf_counter()
-    with torch.inference_mode():
-        model.generate(ids, attention_mask=torch.ones_like(ids), **settings)
-    return NEW / (time.perf_counter() - started)
-
-
-class CTranslate2:
-    """The fastest peer on a processor."""
-
-    def __init__(self, folder: Path, threads: int):
-        import ctranslate2
-        from ctranslate2.converters import TransformersConverter
-
-        converted = folder / "ctranslate2"
-        TransformersConverter(str(folder)).convert(str(converted), force=True)
-        self._generator = ctranslate2.Generator(
-            str(converted), device="cpu", compute_type="int8", inter_threads=1, intra_threads=threads
-        )
-        self._words = GPT2Tokenizer.from_pretrained(folder).convert_ids_to_tokens(range(50257))
-
-    def speed(self, seed: int, chats: int = 1) -> float:
-        """Tokens a second in all, of chats that start at once as one batch."""
-        prompts = [[self._words[one] for one in ids_of(seed * 100 + number)] for number in range(chats)]
-        started = time.perf_counter()
-        settings = {"max_length": NEW, "min_length": NEW, "sampling_topk": 50, "end_token": []}
-        self._generator.generate_batch(prompts, include_prompt_in_result=False, **settings)
-        return chats * NEW / (time.perf_counter() - started)
-
-
 _LOADING = """
 import sys, time
-kind, folder = sys.argv[1:]
+kind, folder, device = sys.argv[1:]
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2LMHeadModel, GPT2Tokenizer
 from chat_app.config import LoadConfig, Paths, SamplingConfig
@@ -178,29 +147,30 @@ from chat_app.request import Request
 started = time.perf_counter()
 if kind == "peer":
     AutoTokenizer.from_pretrained(folder)
-    model = AutoModelForCausalLM.from_pretrained(folder).eval()
+    model = AutoModelForCausalLM.from_pretrained(folder).eval().to(device)
+    ids = torch.ones(1, 64, dtype=torch.long, device=device)
     with torch.inference_mode():
-        model.generate(torch.ones(1, 64, dtype=torch.long), max_new_tokens=1, do_sample=False, pad_token_id=0)
+        model.generate(ids, max_new_tokens=1, do_sample=False, pad_token_id=0).tolist()
 else:
-    loaded = load(folder, LoadConfig(precision=kind, device="cpu"), Paths.default())
+    loaded = load(folder, LoadConfig(precision=kind, device=device), Paths.default())
     ids = [1] * 64
     next(loaded.engine.stream(Request(ids, None, None, SamplingConfig(), frozenset(), frozenset(), 1)))
 print(time.perf_counter() - started)
 """
 
 
-def loading(folder: Path, kind: str) -> float:
+def loading(folder: Path, kind: str, device: str) -> float:
     """Seconds from the disk to the first token, in a process of its own, imports not counted."""
-    done = subprocess.run([sys.executable, "-c", _LOADING, kind, str(folder)], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", _LOADING, kind, str(folder), device], capture_output=True, text=True)
     if done.returncode:
         sys.exit(done.stderr)
     return float(done.stdout.split()[-1])
 
 
 @contextmanager
-def a_training() -> Iterator[None]:
+def a_training(device: str) -> Iterator[None]:
     """A training in a process of its own, at the lower priority that the product gives it."""
-    process = subprocess.Popen([sys.executable, "-c", TRAINING], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen([sys.executable, "-c", TRAINING, device], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     process.stdout.readline()
     drain = threading.Thread(target=process.stdout.read, daemon=True)
@@ -217,7 +187,7 @@ def beside_training(ours: Ours, rounds: int) -> list[Pair]:
     pairs = []
     for number in range(rounds):
         quiet = ours.one(500 + number)
-        with a_training():
+        with a_training(ours.loaded.device):
             ours.one(600 + number)  # The engine notices.
             busy = statistics.median(ours.one(700 + number * 10 + one) for one in range(3))
         pairs.append((busy, quiet))
@@ -243,55 +213,59 @@ def rounds_of(count: int, ours: Callable[[int], float], peer: Callable[[int], fl
     return pairs
 
 
+def beside(mode: str, ours: Ours, peer: Peer, rounds: int) -> None:
+    """The rows of a peer."""
+    one, several = GOALS.get((mode, peer.name), ("", ""))
+    pairs = rounds_of(rounds, ours.one, peer.speed)
+    row(f"one chat, {mode}, beside {peer.name}", one, pairs, "tokens/s")
+    pairs = rounds_of(rounds, ours.several, lambda seed: peer.speed(seed, TOGETHER))
+    row(f"{TOGETHER} chats, {mode}, beside {peer.name}", several, pairs, "tokens/s")
+
+
+def by_itself(mode: str, ours: Ours, rounds: int) -> None:
+    """The rows in which ours stands beside itself under another load."""
+    pairs = [ours.newcomer(seed) for seed in range(rounds)]
+    row(f"first token beside 7 chats, {mode}, alone", "<= 3", pairs, "ms", 1000)
+    pairs = [ours.late_turn(seed) for seed in range(rounds)]
+    row(f"first token at 900 tokens, {mode}, at the first turn", "<= 1.5", pairs, "ms", 1000)
+    row(f"one chat during a training, {mode}, without", ">= 0.5", beside_training(ours, 2), "tokens/s")
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="fewer rounds")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     options = parser.parse_args()
+    device: str = options.device
+    if device == "cuda" and not torch.cuda.is_available():
+        parser.error("There is no GPU here that PyTorch can use.")
     torch.set_num_threads(options.threads)
     rounds = 3 if options.quick else 9
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         make_model(folder)
-        fast, exact = Ours(folder, "8-bit"), Ours(folder, "automatic")
-        peers = {
-            dtype: GPT2LMHeadModel.from_pretrained(folder, dtype=dtype).eval() for dtype in ("float32", "bfloat16")
-        }
-        for ours in (fast, exact):
+        modes = {"fast": Ours(folder, "8-bit", device), "exact": Ours(folder, "automatic", device)}
+        for ours in modes.values():
             ours.one(0)
             ours.several(0)
-        print(f"exact mode is {exact.loaded.precision}; {options.threads} threads; medians of {rounds} rounds\n")
+        exact = modes["exact"].loaded.precision
+        where = f"{options.threads} threads" if device == "cpu" else torch.cuda.get_device_name()
+        print(f"exact mode is {exact}; {where}; medians of {rounds} rounds\n")
         print("| | ours | peer | ratio | goal |\n|---|---|---|---|---|")
-        for dtype, peer in peers.items():
-            pairs = rounds_of(rounds, exact.one, lambda seed, peer=peer: transformers_speed(peer, seed))
-            goal = ">= 3" if dtype == "float32" else ""
-            row(f"one chat, exact, beside transformers {dtype}", goal, pairs, "tokens/s")
-        if find_spec("ctranslate2") is not None:
-            other = CTranslate2(folder, options.threads)
-            other.speed(0)
-            row(
-                "one chat, fast, beside CTranslate2 int8",
-                ">= 1.2",
-                rounds_of(rounds, fast.one, other.speed),
-                "tokens/s",
-            )
-            pairs = rounds_of(rounds, fast.several, lambda seed: other.speed(seed, TOGETHER))
-            row("8 chats, fast, beside CTranslate2 int8", ">= 1.1", pairs, "tokens/s")
-            pairs = rounds_of(rounds, exact.several, lambda seed: other.speed(seed, TOGETHER))
-            row("8 chats, exact, beside CTranslate2 int8", "", pairs, "tokens/s")
-        for name, ours in (("fast", fast), ("exact", exact)):
-            pairs = [ours.newcomer(seed) for seed in range(rounds)]
-            row(f"first token beside 7 chats, {name}, alone", "<= 3", pairs, "ms", 1000)
-            pairs = [ours.late_turn(seed) for seed in range(rounds)]
-            row(f"first token at 900 tokens, {name}, at the first turn", "<= 1.5", pairs, "ms", 1000)
-            row(f"one chat during a training, {name}, without", ">= 0.5", beside_training(ours, 2), "tokens/s")
+        for mode, peer in peers_of(folder, device, exact, options.threads):
+            beside(mode, modes[mode], peer, rounds)
+        for mode, ours in modes.items():
+            by_itself(mode, ours, rounds)
         for kind in ("automatic", "8-bit"):
-            pairs = rounds_of(3, lambda _, kind=kind: loading(folder, kind), lambda _: loading(folder, "peer"))
+            pairs = rounds_of(
+                3, lambda _, kind=kind: loading(folder, kind, device), lambda _: loading(folder, "peer", device)
+            )
             row(f"load to first token, {kind}, transformers", "<= 1", pairs, "s")
-        for ours in (fast, exact):
+        for ours in modes.values():
             ours.engine.close()
-    for line in quality_rows(100 if not options.quick else 30):
+    for line in quality_rows(100 if not options.quick else 30, device):
         print(line, flush=True)
 
 

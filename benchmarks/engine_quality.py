@@ -20,14 +20,14 @@ from chat_app.reading import read_file
 TOGETHER = 8
 
 
-def quality_rows(replies: int) -> Iterator[str]:
+def quality_rows(replies: int, device: str = "cpu") -> Iterator[str]:
     """Lines of a table: perplexity of each precision against float32, and equal replies alone and in company."""
     paths = Paths.default()
     conversations = read_file(paths.samples / "shop.jsonl").conversations
     base = 0.0
     yield "\n| starter | perplexity | against float32 | equal replies alone and among 8 |\n|---|---|---|---|"
-    for precision in ("float32", "bfloat16", "8-bit"):
-        loaded = load(STARTER, LoadConfig(precision=precision, device="cpu"), paths)
+    for precision in ("float32", "bfloat16", "8-bit", "4-bit"):
+        loaded = load(STARTER, LoadConfig(precision=precision, device=device), paths)
         rows = [row for one in conversations[:60] for row in loaded.encoder.examples(one, "all")]
         found = perplexity(loaded, rows)
         base = base or found

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from chat_app.errors import ModelError
-from chat_app.linear import Linear, PlainLinear
+from chat_app.linear import Linear, linear_of
 from chat_app.tile_shape import GELU_TANH, HEAD_STEP, QUICK_GELU, RELU, SILU
 from chat_app.tiles import TiledLinear, Tiles
 
@@ -72,14 +72,16 @@ class Block:
 
 
 def is_plain_gpt2(model: Any) -> bool:
-    """Whether a model is a GPT-2 of transformers that nothing was built into, such as adapters or quantized layers."""
+    """Whether a model is a GPT-2 of transformers that nothing was built into, such as adapters. Its products may be
+    those of bitsandbytes."""
     if type(model) is not transformers.GPT2LMHeadModel or model.config.add_cross_attention:
         return False
-    if getattr(model.config, "quantization_config", None) is not None or getattr(model, "peft_config", None):
+    if getattr(model, "peft_config", None):
         return False
-    layers: Any = model.transformer.h
-    kinds = {type(layer.attn.c_attn).__name__ for layer in layers}
-    return kinds == {"Conv1D"}
+    if _is_quantized(model) and getattr(model, "quantization_method", None) != "bitsandbytes":
+        return False
+    products = [one for layer in model.transformer.h for one in _products(layer)]
+    return bool(products) and all(linear_of(one) is not None for one in (*products, model.lm_head))
 
 
 def can_be_tiled(config: Mapping[str, Any]) -> bool:
@@ -92,7 +94,7 @@ def can_be_tiled(config: Mapping[str, Any]) -> bool:
 
 def fits_tiles(model: Any) -> bool:
     """Whether a model's weights can be moved into tiles."""
-    return is_plain_gpt2(model) and can_be_tiled(model.config.to_dict())
+    return is_plain_gpt2(model) and not _is_quantized(model) and can_be_tiled(model.config.to_dict())
 
 
 @dataclass(frozen=True)
@@ -119,8 +121,9 @@ def gpt2_weights(model: Any, form: Form) -> Weights:
     """The weights of a model.
 
     Args:
-        form: "shared": the model's own, which stay what they are. "packed" (bfloat16) and "8-bit", on the processor
-            and for what `can_be_tiled` only: in tiles; they are moved over, and the model is empty afterwards.
+        form: "shared": the model's own, which stay what they are, be it in 8 or 4 bits of bitsandbytes. "packed"
+            (bfloat16) and "8-bit", on the processor and for what `fits_tiles` only: in tiles; they are moved over, and
+            the model is empty afterwards.
 
     Raises:
         ModelError: the weights are no numbers.
@@ -131,7 +134,7 @@ def gpt2_weights(model: Any, form: Form) -> Weights:
     tiles: Tiles | None = None
     layers: Sequence[Linear]
     if form == "shared":
-        layers = _plain(model)
+        layers = _shared(model)
     else:
         if form == "8-bit":
             _check_numbers(model)
@@ -149,11 +152,12 @@ def gpt2_weights(model: Any, form: Form) -> Weights:
     return Weights(embedding, positions, blocks, last_norm, head, activation, memory, tiles)
 
 
-def _plain(model: Any) -> list[Linear]:
+def _shared(model: Any) -> list[Linear]:
     """The products of a model where they are: those of the layers, and the head."""
-    products = [one for layer in model.transformer.h for one in _products(layer)]
-    layers: list[Linear] = [PlainLinear(one.weight.detach(), one.bias.detach()) for one in products]
-    return [*layers, PlainLinear(model.lm_head.weight.detach().T, None)]
+    modules = [*(one for layer in model.transformer.h for one in _products(layer)), model.lm_head]
+    layers = [layer for one in modules if (layer := linear_of(one)) is not None]
+    assert len(layers) == len(modules), "a plain GPT-2"
+    return layers
 
 
 def _block(layer: Any, products: Sequence[Linear], scale: float) -> Block:
@@ -180,6 +184,10 @@ def _check_numbers(model: Any) -> None:
     """Whole numbers cannot carry a NaN on to where it would be noticed."""
     if not all(math.isfinite(end) for one in model.parameters() if one.numel() for end in torch.aminmax(one.detach())):
         raise ModelError("The model's weights are damaged: some are no numbers.", advice="Take another model.")
+
+
+def _is_quantized(model: Any) -> bool:
+    return getattr(model.config, "quantization_config", None) is not None
 
 
 def _attention_scale(config: Any, index: int) -> float:
