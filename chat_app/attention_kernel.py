@@ -11,15 +11,16 @@ from numba import carray
 
 from chat_app.matrix_unit import HAS_MATRIX_UNIT, turn
 from chat_app.tile_kernel import (
+    AT_ONCE,
     RESULTS,
     bits_of,
     compiled,
     exp,
     floats_at,
     result_of,
-    rows_as_blocks,
+    rows_prepared,
     table_at,
-    tile_by_blocks,
+    tile_product,
     up,
 )
 from chat_app.tile_products import (
@@ -122,9 +123,9 @@ def _taken(rows, value, begin, seen, width, shares, share_bytes, out, out_bytes)
 @compiled
 def _keys_as_tiles(key, tokens, width, tiles):
     """A tile for every LANES tokens: an output is a token, its inputs are its key."""
-    for token in range(0, tokens, _WORDS):
+    for token in range(0, tokens, SPAN):
         tile = tiles + token // LANES * (width // 2 * ROW) + token % LANES * 4
-        for word in range(0, width // 2, _WORDS):
+        for word in range(0, width // 2, SPAN):
             turn(key + token * 2 * width + 4 * word, 2 * width, tile + word * ROW, ROW)
 
 
@@ -148,10 +149,10 @@ def _times_tiles(kept, rows, tiles, coming, results, out):
     count, inputs = rows.shape
     spare = results + 4 * RESULTS
     factors = floats_at(spare + 4 * DEPTH, MOST_LOOKING)
-    first, stride = rows_as_blocks(kept, rows, (0, count), spare + 4 * (DEPTH + MOST_LOOKING), factors, spare)
+    first, stride = rows_prepared(kept, rows, (0, count), spare + 4 * (DEPTH + MOST_LOOKING), factors, spare)
     for left in range(0, out.shape[1], LANES):
         tile = tiles + left * 2 * inputs
-        tile_by_blocks(kept, tile, first, stride, count, inputs, coming - tiles, results)
+        tile_product(kept, tile, first, stride, count, inputs, coming - tiles, results)
         for row in range(count):
             source = floats_at(result_of(row, results), LANES)
             target = floats_at(out.ctypes.data + row * out.strides[0] + 4 * left, LANES)
@@ -224,8 +225,8 @@ def attention(me, crew, model, layer, mixed, places, out):
                 tiled = seen // LANES * LANES
                 _keys_as_tiles(key, tiled, width, room)
             work = room + 4 * tiled * width
-            for first in range(row, end, MOST_LOOKING):
-                last = min(first + MOST_LOOKING, end)
+            for first in range(row, end, AT_ONCE):
+                last = min(first + AT_ONCE, end)
                 queries, target = mixed[first:last, left : left + width], out[first:last, left : left + width]
                 scale, length = model.scales[layer], seen + first - row
                 _attend(first == row, kept[0], queries, key, value, length, tiled, room, scale, work, target)

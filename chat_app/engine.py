@@ -50,7 +50,7 @@ def write(model: Any, request: Request, window: int) -> list[int]:
     was_training = model.training
     model.eval()
     try:
-        forward = forward_of(model, window)
+        forward = GPT2Forward(model, window, paged=False) if is_plain_gpt2(model) else TransformersForward(model)
         work = begin(request, window, forward.vocabulary)
         work.memory = forward.new_memory()
         while not work.is_finished(window):

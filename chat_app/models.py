@@ -241,6 +241,8 @@ def _load_model(
     if precision in ("8-bit", "4-bit"):
         return _from_pretrained(files, _quantized(files, precision, device, compute_in)).eval().requires_grad_(False)
     number = torch.float32 if precision == AUTOMATIC else getattr(torch, precision)
+    if "quantization_config" in files.config:  # Its weights are no numbers to learn, and know one way to a device.
+        return _from_pretrained(files, {"dtype": number, "device_map": {"": device}}).eval().requires_grad_(False)
     model = None
     if empty is not None and files.folder is not None:
         model = _explained(read_weights, empty, files.folder, number, device, keep=keep)

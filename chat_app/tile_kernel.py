@@ -165,7 +165,7 @@ def _rows_as_vectors(numbers, source, share, room, factors, spare):
 
 
 @compiled
-def rows_as_blocks(numbers, source, share, room, factors, spare):
+def _rows_as_blocks(numbers, source, share, room, factors, spare):
     """The same as the matrix unit takes them; the bytes from row to row are an average."""
     width = source.shape[1]
     inputs = LINE // numbers.itemsize  # Of a block.
@@ -211,7 +211,7 @@ def _tile_by_vectors(numbers, tile, first, stride, rows, inputs, ahead, out):
 
 
 @compiled
-def tile_by_blocks(numbers, tile, first, stride, rows, inputs, ahead, out):
+def _tile_by_blocks(numbers, tile, first, stride, rows, inputs, ahead, out):
     """`rows` rows times one tile, as `RESULTS` says. Rows up to the next multiple of MOST_ROWS are computed too."""
     blocks = up(inputs, DEPTH) * numbers.itemsize // LINE
     if rows > MOST_ROWS:
@@ -226,9 +226,9 @@ def result_of(row, results):
     return results + 4 * LANES * (row // MOST_ROWS * 2 * MOST_ROWS + row % MOST_ROWS)
 
 
-_rows_prepared = rows_as_blocks if HAS_MATRIX_UNIT else _rows_as_vectors
-_tile_product = tile_by_blocks if HAS_MATRIX_UNIT else _tile_by_vectors
-_AT_ONCE = 2 * MOST_ROWS if HAS_MATRIX_UNIT else MOST_ROWS  # Rows.
+rows_prepared = _rows_as_blocks if HAS_MATRIX_UNIT else _rows_as_vectors
+tile_product = _tile_by_blocks if HAS_MATRIX_UNIT else _tile_by_vectors
+AT_ONCE = 2 * MOST_ROWS if HAS_MATRIX_UNIT else MOST_ROWS  # Rows.
 
 
 @njit(inline="always")
@@ -279,7 +279,7 @@ def multiply(me, crew, met, matrices, number, inputs, kind, out):
     spare = results + 4 * RESULTS
     room = spare + 4 * DEPTH if rows <= MOST_ROWS else crew.work[crew.threads].ctypes.data
     factors = floats_at(room, rows)
-    first, stride = _rows_prepared(numbers, inputs, share_of(me, crew, rows), room + 4 * up(rows, 16), factors, spare)
+    first, stride = rows_prepared(numbers, inputs, share_of(me, crew, rows), room + 4 * up(rows, 16), factors, spare)
     if rows > MOST_ROWS:
         met = meet(crew, met)
     for tile in range(tiles * me // crew.threads, tiles * (me + 1) // crew.threads):
@@ -288,9 +288,9 @@ def multiply(me, crew, met, matrices, number, inputs, kind, out):
         scales = matrices.floats + 4 * (place + left)
         biases = scales + 4 * outputs
         here = numbers.ctypes.data + (start + left * deep) * numbers.itemsize
-        for begin in range(0, rows, _AT_ONCE):
-            some = min(rows - begin, _AT_ONCE)
-            _tile_product(numbers, here, first + begin * stride, stride, some, count, AHEAD, results)
+        for begin in range(0, rows, AT_ONCE):
+            some = min(rows - begin, AT_ONCE)
+            tile_product(numbers, here, first + begin * stride, stride, some, count, AHEAD, results)
             for row in range(some):
                 source, factor = result_of(row, results), factors[begin + row]
                 target = out.ctypes.data + (begin + row) * out.strides[0] + 4 * left

@@ -348,7 +348,8 @@ class TestEngine:
         engine.close()
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU of CUDA")
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no NVIDIA GPU")
 @pytest.mark.parametrize(("dtype", "most"), [(torch.float32, 1e-4), (torch.float16, 0.03)])
 def test_on_a_gpu_steps_are_those_of_the_processor_recorded_or_not(dtype, most):
     def scores_by(forward: GPT2Forward) -> torch.Tensor:

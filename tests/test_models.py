@@ -61,6 +61,19 @@ class TestLoading:
         assert reply(loaded, HELLO, SHORT).reply_tokens > 0
         loaded.engine.close()
 
+    @pytest.mark.parametrize("bits", [4, 8])
+    def test_a_checkpoint_that_is_quantized_already(self, make_folder, paths, tmp_path, bits):
+        pytest.importorskip("bitsandbytes", reason="quantization needs bitsandbytes")
+        folder = make_folder(width=64)
+        config = LoadConfig(precision=f"{bits}-bit", device="cpu")
+        model, tokenizer, _, _ = load_parts(str(folder), config, paths)
+        for one in (model, tokenizer):
+            one.save_pretrained(tmp_path / "quantized")
+        loaded = load(str(tmp_path / "quantized"), LoadConfig(device="cpu"), paths)
+        assert loaded.precision == f"{bits}-bit"
+        assert reply(loaded, HELLO, SHORT).reply_tokens > 0
+        loaded.engine.close()
+
     def test_quantized_with_new_marks(self, make_folder, paths):
         pytest.importorskip("bitsandbytes", reason="quantization needs bitsandbytes")
         folder = make_folder(width=64, format_name="eos", note=False)
