@@ -6,6 +6,8 @@ every GPT-2 is left to that way, and so are all complaints. Judging the files is
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,11 @@ _PREFIX = "transformer."
 _HEAD = "lm_head.weight"
 _MATRICES = ("c_attn.weight", "c_proj.weight", "c_fc.weight", "wte.weight", _HEAD)
 _PRECISIONS = (torch.float32, torch.bfloat16, torch.float16)
+_BEGINNING = 1 << 16  # Letters.
+_BEFORE_ADDED = re.compile(
+    r'\s*\{\s*"version"\s*:\s*"[\d.]+"\s*,\s*"truncation"\s*:\s*null\s*,\s*"padding"\s*:\s*null\s*,\s*"added_tokens"\s*:\s*(?=\[)'
+)
+_OTHERS = ("special_tokens_map.json", "added_tokens.json")  # Where tokens stood in older folders.
 _CLASSES = (None, "GPT2Tokenizer", "GPT2TokenizerFast")
 
 
@@ -121,7 +128,8 @@ def read_tokenizer(folder: Path) -> transformers.GPT2Tokenizer | None:
         return None
     # A class that makes nothing of the file for itself has it read by the library that wrote it, and not by Python.
     reader: Any = type(transformers.GPT2Tokenizer.__name__, (transformers.GPT2Tokenizer,), {})
-    tokenizer = reader.from_pretrained(folder, local_files_only=True)
+    known = {} if "added_tokens_decoder" in settings[1] else _added_tokens(folder)
+    tokenizer = reader.from_pretrained(folder, local_files_only=True, **known)
     if not _is_gpt2s(tokenizer.backend_tokenizer, tokenizer.add_prefix_space):
         return None
     tokenizer.__class__ = transformers.GPT2Tokenizer
@@ -133,6 +141,23 @@ def _object(file: Path) -> dict[str, Any]:
     try:
         return read_object(file)
     except ModelError:
+        return {}
+
+
+def _added_tokens(folder: Path) -> dict[str, Any]:
+    """The tokens that tokenizer.json adds to the vocabulary, which stand at its beginning: transformers reads all of
+    the file for them where nothing else tells them. Nothing if they are not found so easily, or something else does."""
+    if any((folder / name).exists() for name in _OTHERS):
+        return {}
+    with (folder / "tokenizer.json").open(encoding="utf-8") as file:
+        begun = file.read(_BEGINNING)
+    before = _BEFORE_ADDED.match(begun)
+    if before is None:
+        return {}
+    try:
+        added, _ = json.JSONDecoder().raw_decode(begun, before.end())
+        return {"added_tokens_decoder": {str(one.pop("id")): one for one in added}}
+    except (ValueError, AttributeError, KeyError):
         return {}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -136,9 +136,9 @@ def gpt2_weights(model: Any, form: Form) -> Weights:
     if form == "shared":
         layers = _shared(model)
     else:
-        if form == "8-bit":
-            _check_numbers(model)
         tiles = _moved(model, form == "8-bit")
+        if form == "8-bit":
+            _check_numbers(tiles, [one for one in inner.parameters() if not (tied and one is inner.wte.weight)])
         inner.wte.weight.data = inner.wte.weight.data.to(torch.bfloat16)
         layers = [TiledLinear(tiles, number) for number in range(len(tiles.sizes))]
     fours = (layers[at : at + 4] for at in range(0, len(layers) - 1, 4))
@@ -180,9 +180,10 @@ def _moved(model: Any, eight_bits: bool) -> Tiles:
     return tiles
 
 
-def _check_numbers(model: Any) -> None:
-    """Whole numbers cannot carry a NaN on to where it would be noticed."""
-    if not all(math.isfinite(end) for one in model.parameters() if one.numel() for end in torch.aminmax(one.detach())):
+def _check_numbers(tiles: Tiles, others: Iterable[Tensor]) -> None:
+    """Whole numbers cannot carry a NaN on to where it would be noticed, but their scales tell."""
+    ends = (end for one in others if one.numel() for end in torch.aminmax(one.detach()))
+    if not tiles.are_numbers or not all(math.isfinite(end) for end in ends):
         raise ModelError("The model's weights are damaged: some are no numbers.", advice="Take another model.")
 
 

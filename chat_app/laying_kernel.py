@@ -68,19 +68,21 @@ def pack(me, crew, matrices, number, source, row_step, column_step):
 
 @compiled
 def _largest(source, count, wide, row_step, column_step, out):
-    """The largest size of a number in each of some columns."""
-    out[:wide] = np.float32(0)
+    """The largest size of a number in each of some columns; what is no number is larger than all."""
+    # As whole numbers, of which vectors are compared: the bits of what is not below 0 are in its order.
+    bits = carray(pointer(out.ctypes.data), (wide,), np.int32)
+    bits[:] = 0
     if column_step == 1:
         for at in range(count):
             row = floats_at(source + 4 * at * row_step, wide)
             for lane in range(wide):
-                out[lane] = max(out[lane], abs(row[lane]))
+                bits[lane] = max(bits[lane], as_bits(abs(row[lane])))
     else:
         for lane in range(wide):
-            largest = np.float32(0)
+            largest = np.int32(0)
             for at in range(count):
-                largest = max(largest, abs(_float_at(source + 4 * (at * row_step + lane * column_step))))
-            out[lane] = largest
+                largest = max(largest, as_bits(abs(_float_at(source + 4 * (at * row_step + lane * column_step)))))
+            bits[lane] = largest
 
 
 @compiled

@@ -212,15 +212,11 @@ def check_weights(files: ModelFiles) -> Any | None:
     """
     if files.folder is None or files.gguf or "quantization_config" in files.config:
         return None
-    import torch
-    from transformers import AutoModelForCausalLM
-    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+    from chat_app.empty_model import empty_model
 
     where = str(files.folder)
     try:
-        config = CONFIG_MAPPING[files.config["model_type"]].from_dict(dict(files.config))
-        with torch.device("meta"):  # Shapes only: no memory is taken.
-            empty = AutoModelForCausalLM.from_config(config)
+        empty = empty_model(files.config)
         needed = sum(one.numel() for one in empty.parameters())
     except Exception as error:  # A config is somebody's file, and its class may raise anything.
         raise ModelError(f"config.json describes no model ({error}).", where=where) from error

@@ -103,6 +103,11 @@ class Tiles:
         """What its numbers take."""
         return int(self._numbers.nbytes) + 4 * self._count
 
+    @property
+    def are_numbers(self) -> bool:
+        """Whether whole numbers stand for numbers; bfloat16 ones are not looked at."""
+        return bool(torch.isfinite(self._all_floats).all())
+
     def put(self, number: int, weight: Tensor, bias: Tensor | None) -> None:
         """Lay a matrix, [in, out], out in its place."""
         (outputs, inputs), compiled = self.sizes[number], self.compiled

@@ -21,8 +21,8 @@ adapters merged_weights optimizers lesson rows hub_data run_writer shares traini
 linear processor tile_shape tile_products matrix_unit tile_kernel laying_kernel attention_kernel decode_kernel
 machine_code tiles key_values pages prefixes forward attention graph_step gpt2_weights gpt2_writer gpt2_forward
 request thread_pace engine
-loaded_size model_files model_engine recommended models merging methods memory_plan pace rehearsal fitting chat
-evaluation measuring convmodel export_card exporting gathering teaching correcting pretraining from_nothing jobs
+loaded_size empty_model model_files model_engine recommended models merging methods memory_plan pace rehearsal fitting
+chat evaluation measuring convmodel export_card exporting gathering teaching correcting pretraining from_nothing jobs
 services
 """.split()  # noqa: SIM905 - a list of so many would be a line each.
 DOORS = ["cli", "api", "ui"]
