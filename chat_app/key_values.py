@@ -5,11 +5,14 @@ Two kinds: one tensor for our own forward pass, and the cache of transformers fo
 
 from __future__ import annotations
 
+import math
 from typing import Any, Protocol
 
 import torch
 import transformers
 from torch import Tensor
+
+from chat_app.large_memory import numbers_in_large_pages
 
 SMALLEST_ROOM = 128
 
@@ -95,9 +98,14 @@ class KeyValues:
             self._numbers = self._moved(_room_for(length, self._window), self.length)
 
     def _moved(self, room: int, length: int) -> Tensor:
-        """The first `length` tokens in a new tensor. What is not written of it takes no memory yet on most systems."""
+        """The first `length` tokens in a new tensor."""
         layers, _, heads, _, width = self._numbers.shape
-        numbers = self._numbers.new_empty(layers, 2, heads, room, width)
+        shape = (layers, 2, heads, room, width)
+        if room > SMALLEST_ROOM and self._numbers.device.type == "cpu":  # The few first tokens fill no large page.
+            numbers = torch.from_numpy(numbers_in_large_pages(math.prod(shape) * self._numbers.itemsize, "u1"))
+            numbers = numbers.view(self._numbers.dtype).view(shape)
+        else:
+            numbers = self._numbers.new_empty(shape)
         numbers[:, :, :, :length] = self._numbers[:, :, :, :length]
         return numbers
 

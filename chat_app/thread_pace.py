@@ -7,7 +7,6 @@ model.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from statistics import median_low
@@ -25,17 +24,30 @@ class Pace:
     """
 
     def __init__(self, numbers: Sequence[int]):
-        different = tuple(dict.fromkeys(numbers))
-        self._sizes: defaultdict[int, _Size] = defaultdict(lambda: _Size(different))
+        self._numbers = tuple(dict.fromkeys(numbers))
+        self._sizes: dict[int, _Size] = {}
 
     def choose(self, tokens: int) -> int:
         """The number for a step of so many tokens: mostly the fastest; now and then another, to see if it is still
         slower."""
-        return self._sizes[tokens.bit_length()].choose()
+        return self._size(tokens).choose()
 
     def took(self, number: int, tokens: int, seconds: float) -> None:
         """Tell how long a step took."""
-        self._sizes[tokens.bit_length()].took(number, seconds / tokens)
+        self._size(tokens).took(number, seconds / tokens)
+
+    def _size(self, tokens: int) -> _Size:
+        """What is known of steps of this size. The first ones go by what is known of the next size: trying bad numbers
+        would make somebody wait."""
+        size = tokens.bit_length()
+        if size not in self._sizes:
+            known = [one for one, other in self._sizes.items() if other.is_tried]
+            numbers = self._numbers
+            if known:
+                best = self._sizes[min(known, key=lambda one: abs(one - size))].best
+                numbers = (best, *(number for number in numbers if number != best))
+            self._sizes[size] = _Size(numbers, dict.fromkeys(numbers, _TRIES) if known else {})
+        return self._sizes[size]
 
 
 @dataclass
@@ -43,6 +55,7 @@ class _Size:
     """What is known of steps of about one size.
 
     Attributes:
+        numbers: to choose from, the most promising first.
         tries: how often each number was used. times: the last seconds a token of each.
         since: steps since another than the best was tried. patience: after so many the next is. turn: whose turn it is.
     """
@@ -78,6 +91,12 @@ class _Size:
             self.since += 1
 
     @property
+    def is_tried(self) -> bool:
+        """Whether each number was timed."""
+        return len(self.times) == len(self.numbers)
+
+    @property
     def best(self) -> int:
         """The fastest number. Of two times the lower counts: a step is easily held up by something else."""
-        return min(self.numbers, key=lambda number: median_low(self.times.get(number, [0.0])))
+        timed = [number for number in self.numbers if number in self.times]
+        return min(timed, key=lambda number: median_low(self.times[number]), default=self.numbers[0])

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from chat_app.devices import bfloat16_is_fast
+from chat_app.large_memory import numbers_in_large_pages
 from chat_app.machine_code import Code, kernel
 from chat_app.processor import this_processor
 from chat_app.tile_shape import (
@@ -45,7 +46,7 @@ class Crew:
 
     def __init__(self) -> None:
         self._counter = np.zeros(1, np.int64)
-        self._work = _room(2 * _LEAST_ROOM, np.float32).reshape(2, -1)
+        self._work = numbers_in_large_pages(2 * _LEAST_ROOM, np.float32).reshape(2, -1)
         self._pool = ThreadPoolExecutor(_MOST_THREADS, thread_name_prefix="crew")  # Starts those that have work.
 
     def run(self, code: Code, call: Any, room: int = _LEAST_ROOM) -> None:
@@ -54,7 +55,7 @@ class Crew:
         rows, words = self._work.shape
         if rows <= threads or words < room:
             rows, words = max(threads + 1, rows), up(max(room, words), LINE // 4)
-            self._work = _room(rows * words, np.float32).reshape(rows, words)
+            self._work = numbers_in_large_pages(rows * words, np.float32).reshape(rows, words)
         self._counter[0] = 0
         call["threads"], call["counter"] = threads, self._counter.ctypes.data
         call["work"], call["words"] = self._work.ctypes.data, self._work.shape[1]
@@ -84,7 +85,7 @@ class Tiles:
         self.sizes, self._eight_bits = tuple(sizes), eight_bits
         counts = [up(outputs, LANES) * up(inputs, DEPTH) for outputs, inputs in sizes]
         self._starts = np.cumsum([0, *counts], dtype=np.int64)
-        self._numbers = _room(int(self._starts[-1]) + 2 * AHEAD, np.int8 if eight_bits else np.uint16)
+        self._numbers = numbers_in_large_pages(int(self._starts[-1]) + 2 * AHEAD, np.int8 if eight_bits else np.uint16)
         self._word = 4 if eight_bits else 2  # Weights in 32 bits.
         self._floats: list[Tensor] = []
         self._count = 0  # Of the floats.
@@ -218,17 +219,6 @@ def room_for_attention(window: int, width: int) -> int:
     tokens = up(window + MOST_LOOKING, LANES)
     # Keys and values in tiles, and shares; then what it takes to multiply shares with values, or queries with keys.
     return tokens * (width + MOST_LOOKING) + room_for(MOST_LOOKING, max(tokens, width))
-
-
-def _room(count: int, kind: Any) -> Any:
-    """So many numbers of a kind, uninitialized, where a line of the memory begins.
-
-    numpy asks for large pages, with which reading all of it takes half the time.
-    """
-    size = np.dtype(kind).itemsize
-    whole = np.empty(count * size + LINE, np.uint8)
-    first = -whole.ctypes.data % LINE
-    return whole[first : first + count * size].view(kind)
 
 
 class TiledLinear:

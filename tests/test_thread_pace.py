@@ -62,5 +62,13 @@ def test_steps_of_other_sizes_have_their_own_choice():
     assert played(pace, {2: 50.0, 1: 99.0}, 8, tokens=64)[-1] == 2
 
 
+def test_steps_of_a_new_size_begin_with_what_is_best_for_the_next_one():
+    pace = Pace([4, 2, 1])
+    played(pace, {4: 2.0, 2: 1.0, 1: 3.0}, 8)
+    played(pace, {4: 9.0, 2: 8.0, 1: 7.0}, 40, tokens=1000)
+    assert played(pace, {4: 2.0, 2: 1.0, 1: 3.0}, 6, tokens=3) == [2] * 6
+    assert played(pace, {4: 9.0, 2: 8.0, 1: 7.0}, 6, tokens=200) == [1] * 6
+
+
 def test_one_number_is_no_choice():
     assert set(played(Pace([0]), {0: 1.0}, 200)) == {0}
