@@ -21,7 +21,7 @@ Attend = Callable[[Tensor, int, float], Tensor]
 
 
 class Attention:
-    """Of pieces whose memories are KeyValues.
+    """Of pieces whose memories are KeyValues or TiledKeyValues.
 
     Args:
         pieces: those of one token first.
@@ -32,7 +32,9 @@ class Attention:
         self._heads, self._width = heads, width
         self._lengths = [len(piece.ids) for piece in pieces]
         self._singles = sum(length == 1 for length in self._lengths)
-        self._views = [piece.memory.views(len(piece.ids)) for piece in pieces]
+        self._memories = [piece.memory for piece in pieces]
+        for piece in pieces:
+            piece.memory.make_room(len(piece.ids))
         self._masks = [_mask(piece, piece.memory.device) for piece in pieces]
 
     def __call__(self, mixed: Tensor, layer: int, scale: float) -> Tensor:
@@ -42,17 +44,17 @@ class Attention:
         if single:
             parts = mixed[:single].view(single, 3, 1, self._heads, self._width).transpose(2, 3)
             queries, news = parts[:, :1].unbind(0), parts[:, 1:].unbind(0)  # Each [1 or 2, heads, 1, width].
-            for query, new, (places, keys, values) in zip(queries, news, self._views, strict=False):
-                places[layer].copy_(new)
-                seen = functional.scaled_dot_product_attention(query, keys[layer], values[layer], scale=scale)
+            for query, new, memory in zip(queries, news, self._memories, strict=False):
+                keys, values = memory.extended(layer, new)
+                seen = functional.scaled_dot_product_attention(query, keys, values, scale=scale)
                 results.append(seen.view(1, -1))
         start = single
-        for length, view, mask in zip(self._lengths[single:], self._views[single:], self._masks[single:], strict=True):
+        several = zip(self._lengths[single:], self._memories[single:], self._masks[single:], strict=True)
+        for length, memory, mask in several:
             parts = mixed[start : start + length].view(length, 3, self._heads, self._width).permute(1, 2, 0, 3)
-            places, keys, values = view
-            places[layer].copy_(parts[1:])
+            keys, values = memory.extended(layer, parts[1:])
             seen = functional.scaled_dot_product_attention(
-                parts[:1], keys[layer], values[layer], attn_mask=mask, is_causal=mask is None, scale=scale
+                parts[:1], keys, values, attn_mask=mask, is_causal=mask is None, scale=scale
             )
             results.append(seen.transpose(1, 2).reshape(length, -1))
             start += length

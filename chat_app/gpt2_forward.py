@@ -21,6 +21,7 @@ from chat_app.gpt2_writer import Writer
 from chat_app.graph_step import COLUMNS, NO_TYPE, CudaRecorder, GraphStep
 from chat_app.key_values import KeyValues, Memory
 from chat_app.pages import PagedKeyValues, Pages
+from chat_app.tiled_key_values import TiledKeyValues
 
 
 class GPT2Forward:
@@ -70,8 +71,11 @@ class GPT2Forward:
         """An empty one."""
         if self._pool is not None:
             return PagedKeyValues(self._pool)
+        layers = len(self._weights.blocks)
+        if self._writer is not None:
+            return TiledKeyValues(layers, self._heads, self._width, self._window)
         device = self._weights.embedding.device
-        return KeyValues(len(self._weights.blocks), self._heads, self._width, self._window, self._attention, device)
+        return KeyValues(layers, self._heads, self._width, self._window, self._attention, device)
 
     @torch.inference_mode()
     def step(self, pieces: Sequence[Piece]) -> list[Tensor]:

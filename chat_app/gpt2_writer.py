@@ -12,7 +12,7 @@ from torch import Tensor
 
 from chat_app.forward import PROMPT_PIECE, Piece
 from chat_app.gpt2_weights import COMPILED, Weights
-from chat_app.tile_shape import LANES, MOST_ROWS, STEP, up
+from chat_app.tile_shape import MOST_ROWS, STEP, up
 from chat_app.tiles import Tiles, few_rows, room_for, room_for_attention
 
 MOST_TOKENS = 112  # A piece of a prompt, and the replies that are written meanwhile.
@@ -44,7 +44,7 @@ class Writer:
         self._head_width = self._width // config.n_head
         self._widest = max(max(size) for size in tiles.sizes[:-1])
         self._limits: tuple[int, float] = (MOST_TOKENS, MOST_LOOKS)
-        if few_rows() > MOST_TOKENS and self._head_width % LANES == 0:
+        if few_rows() > MOST_TOKENS:
             self._limits = (MOST_TOKENS_OF_A_UNIT, math.inf)
 
     @property

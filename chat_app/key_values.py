@@ -5,14 +5,11 @@ Two kinds: one tensor for our own forward pass, and the cache of transformers fo
 
 from __future__ import annotations
 
-import math
 from typing import Any, Protocol
 
 import torch
 import transformers
 from torch import Tensor
-
-from chat_app.large_memory import numbers_in_large_pages
 
 SMALLEST_ROOM = 128
 
@@ -74,38 +71,26 @@ class KeyValues:
         other.length = length
         return other
 
-    def views(self, more: int) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-        """Where the next `more` tokens go, and what they see.
+    def make_room(self, more: int) -> None:
+        """Have room for `more` tokens after those that are there."""
+        if self.length + more > self.room:
+            self._numbers = self._moved(_room_for(self.length + more, self._window), self.length)
+
+    def extended(self, layer: int, new: Tensor) -> tuple[Tensor, Tensor]:
+        """Keep the keys and values of the next tokens, [2, heads, tokens, width], for which there is room.
 
         Returns:
-            Three lists with an entry a layer: places for the new keys and values, [2, heads, more, width]; all keys,
-            the new ones included, [1, heads, length + more, width]; all values, likewise.
+            All keys, the new ones included, and all values: each [1, heads, length + tokens, width].
         """
-        end = self.length + more
-        self._make_room(end)
-        places = self._numbers[:, :, :, self.length : end]
-        seen = self._numbers[:, :, None, :, :end]  # [layers, 2, 1, heads, end, width]
-        return list(places.unbind(0)), list(seen[:, 0].unbind(0)), list(seen[:, 1].unbind(0))
-
-    def places(self, more: int) -> list[tuple[int, int, int]]:
-        """For what writes the next `more` tokens by itself, for each of them: the address of the numbers, for how many
-        tokens there is room, and how many come before."""
-        self._make_room(self.length + more)
-        return [(self._numbers.data_ptr(), self.room, self.length + at) for at in range(more)]
-
-    def _make_room(self, length: int) -> None:
-        if length > self.room:
-            self._numbers = self._moved(_room_for(length, self._window), self.length)
+        numbers, end = self._numbers[layer], self.length + new.shape[2]
+        numbers[:, :, self.length : end] = new
+        keys, values = numbers[:, None, :, :end].unbind(0)
+        return keys, values
 
     def _moved(self, room: int, length: int) -> Tensor:
-        """The first `length` tokens in a new tensor."""
+        """The first `length` tokens in a new tensor. What is not written of it takes no memory yet on most systems."""
         layers, _, heads, _, width = self._numbers.shape
-        shape = (layers, 2, heads, room, width)
-        if room > SMALLEST_ROOM and self._numbers.device.type == "cpu":  # The few first tokens fill no large page.
-            numbers = torch.from_numpy(numbers_in_large_pages(math.prod(shape) * self._numbers.itemsize, "u1"))
-            numbers = numbers.view(self._numbers.dtype).view(shape)
-        else:
-            numbers = self._numbers.new_empty(shape)
+        numbers = self._numbers.new_empty(layers, 2, heads, room, width)
         numbers[:, :, :, :length] = self._numbers[:, :, :, :length]
         return numbers
 

@@ -136,30 +136,6 @@ def split(_context, kind, source, factor, upper, lower):
     return types.void(kind, types.int64, types.float32, types.int64, types.int64), write
 
 
-@intrinsic
-def turn(_context, source, source_bytes, target, target_bytes):
-    """SPAN rows of SPAN words of 32 bits become columns: the addresses of both, and the bytes from row to row."""
-
-    def write(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        source, source_bytes, target, target_bytes = arguments
-        code = _UnitCode(builder)
-        rows = [code.load(builder.add(source, builder.mul(source_bytes, LONG(at))), INTS) for at in range(SPAN)]
-        size = 1
-        while size < SPAN:  # In squares of twice the size, the upper right corner and the lower left one change places.
-            upper = [SPAN + at - size if at & size else at for at in range(SPAN)]
-            lower = [SPAN + at if at & size else at + size for at in range(SPAN)]
-            for first in (at for at in range(SPAN) if not at & size):
-                pair = rows[first], rows[first + size]
-                for place, mask in ((first, upper), (first + size, lower)):
-                    rows[place] = builder.shuffle_vector(*pair, ir.Constant(INTS, mask))
-            size *= 2
-        for at, row in enumerate(rows):
-            code.store(row, builder.add(target, builder.mul(target_bytes, LONG(at))))
-        return context.get_dummy_value()
-
-    return types.void(*[types.int64] * 4), write
-
-
 def _all(kind: Any, number: int) -> Any:
     return ir.Constant(kind, [number] * SPAN)
 

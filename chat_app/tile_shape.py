@@ -47,8 +47,11 @@ CALL = np.dtype([*((name, np.int64) for name in (*_ADDRESSES, *_COUNTS)), ("epsi
         scales: of float32 [layers]: what products of queries and keys are multiplied by.
         source: of float32 [rows, width]: what goes into the first layer; changed. Tokens of one sequence stand in
             their order.
-        places: of int64 [rows, 3]: the address of each row's keys and values, bfloat16 [layers, 2, heads, room, head
-            width]; their room; and how many tokens come before the row's.
+        places: of int64 [rows, 3]: the address of what is kept of each row's sequence; for how many tokens it has room,
+            a multiple of LANES; and how many tokens come before the row's. It is of bfloat16 [layers, heads, 2, room *
+            head width up to a multiple of LANES]: first a tile for every LANES tokens, whose outputs are tokens and
+            whose inputs are their keys, then a tile for every LANES numbers of values, whose inputs are tokens. What no
+            token has filled must be numbers, and 0 where a width is filled up.
         wanted: of int64 [results]: the rows after which the next token is asked for.
         target: of float32 [results, vocabulary], filled.
     MULTIPLY, with the matrix `number`

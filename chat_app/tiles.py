@@ -216,9 +216,9 @@ def room_for(rows: int, inputs: int) -> int:
 
 def room_for_attention(window: int, width: int) -> int:
     """Float32 numbers: the most that is needed for the attention to a whole window; `width` is that of a head."""
-    tokens = up(window + MOST_LOOKING, LANES)
-    # Keys and values in tiles, and shares; then what it takes to multiply shares with values, or queries with keys.
-    return tokens * (width + MOST_LOOKING) + room_for(MOST_LOOKING, max(tokens, width))
+    tokens = up(window, LANES)
+    # Shares, and what it takes to multiply them with values, or queries with keys.
+    return MOST_LOOKING * tokens + room_for(MOST_LOOKING, max(tokens, width))
 
 
 class TiledLinear:

@@ -8,22 +8,40 @@ from transformers import GPT2Config
 
 from chat_app.key_values import SMALLEST_ROOM, KeyValues, LayerCaches, Memory
 from chat_app.prefixes import Computed, Prefixes
+from chat_app.tile_shape import LANES
+from chat_app.tiled_key_values import TiledKeyValues
 
 WINDOW = 1000
 
 
+LAYERS, HEADS = 2, 3
+
+
+def kept(kind: type, width: int) -> KeyValues | TiledKeyValues:
+    if kind is KeyValues:
+        return KeyValues(LAYERS, HEADS, width, WINDOW, torch.bfloat16)
+    return TiledKeyValues(LAYERS, HEADS, width, WINDOW)
+
+
+def extend(memory: KeyValues | TiledKeyValues, length: int, width: int = 4, seed: int = 0) -> None:
+    """Add tokens, of which every number is another one."""
+    memory.make_room(length)
+    for layer in range(LAYERS):
+        generator = torch.Generator().manual_seed(100 * seed + layer)
+        memory.extended(layer, torch.randn(2, HEADS, length, width, generator=generator).bfloat16())
+    memory.length += length
+
+
 def memory_of(length: int, seed: int = 0) -> KeyValues:
-    memory = KeyValues(2, 3, 4, WINDOW, torch.float32)
-    places, _, _ = memory.views(length)
-    for place in places:
-        place.copy_(torch.randn(place.shape, generator=torch.Generator().manual_seed(seed)))
-    memory.length = length
+    memory = kept(KeyValues, 4)
+    extend(memory, length, seed=seed)
     return memory
 
 
-def numbers(memory: KeyValues) -> torch.Tensor:
-    _, keys, values = memory.views(0)
-    return torch.stack([torch.cat(keys), torch.cat(values)])
+def numbers(memory: KeyValues | TiledKeyValues, width: int = 4) -> torch.Tensor:
+    """[layers, keys or values, heads, tokens, width]."""
+    nothing = torch.empty(2, HEADS, 0, width, dtype=torch.bfloat16)
+    return torch.stack([torch.cat(memory.extended(layer, nothing)) for layer in range(LAYERS)])
 
 
 @pytest.fixture
@@ -31,27 +49,43 @@ def prefixes() -> Prefixes:
     return Prefixes(500)
 
 
+@pytest.mark.parametrize(("kind", "width"), [(KeyValues, 4), (TiledKeyValues, 4), (TiledKeyValues, 160)])
 class TestMemory:
-    def test_it_grows_without_losing_anything(self):
-        memory = memory_of(10)
-        before = numbers(memory).clone()
+    def test_what_is_added_is_kept(self, kind, width):
+        memory = kept(kind, width)
+        given = []
+        for seed, length in enumerate((1, 1, 30, 33, 64, 71, 1, 200)):  # In tiles, over and at their ends.
+            extend(memory, length, width, seed)
+            one = kept(kind, width)
+            extend(one, length, width, seed)
+            given.append(numbers(one, width))
+        assert memory.length == 401
+        assert torch.equal(numbers(memory, width), torch.cat(given, 3))
+
+    def test_it_grows_without_losing_anything(self, kind, width):
+        memory = kept(kind, width)
+        extend(memory, 10, width)
+        before = numbers(memory, width).clone()
         for length in (SMALLEST_ROOM, 700, WINDOW):
-            memory.views(length - memory.length)
+            memory.make_room(length - memory.length)
             assert memory.room >= length
-            assert torch.equal(numbers(memory), before)
-        assert memory.room == WINDOW
+            assert torch.equal(numbers(memory, width), before)
+        assert memory.room < WINDOW + LANES
 
-    def test_a_copy_is_independent(self):
-        memory = memory_of(50)
-        before = numbers(memory).clone()
-        copy = memory.copy(20)
-        assert copy.length == 20
-        assert torch.equal(numbers(copy), before[:, :, :, :20])
-        for place in copy.views(30)[0]:
-            place.zero_()
-        assert torch.equal(numbers(memory), before)
+    def test_a_copy_is_independent(self, kind, width):
+        memory = kept(kind, width)
+        extend(memory, 50, width)
+        before = numbers(memory, width).clone()
+        copy = memory.copy(21)
+        assert copy.length == 21
+        assert torch.equal(numbers(copy, width), before[:, :, :, :21])
+        extend(copy, 30, width, seed=1)
+        assert torch.equal(numbers(memory, width), before)
+        assert torch.equal(numbers(copy, width)[:, :, :, :21], before[:, :, :, :21])
 
-    def test_transformers_caches_are_cut_and_copied(self):
+
+class TestCachesOfTransformers:
+    def test_they_are_cut_and_copied(self):
         memory = LayerCaches(GPT2Config(n_layer=2))
         keys = torch.randn(1, 3, 50, 4)
         for layer in range(2):
