@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,10 +15,7 @@ from chat_app.tile_shape import MOST_ROWS, STEP, up
 from chat_app.tiles import Tiles, few_rows, room_for, room_for_attention
 
 MOST_TOKENS = 112  # A piece of a prompt, and the replies that are written meanwhile.
-MOST_LOOKS = 65536  # Of a prompt's tokens at those before them: with more, torch's attention is faster.
-MOST_TOKENS_OF_A_UNIT = (
-    192  # Where products of many rows, and attention of many queries, are fast: more take more room.
-)
+MOST_TOKENS_OF_A_UNIT = 192  # Where products of many rows are fast; more would take more room.
 
 
 class Writer:
@@ -29,6 +25,9 @@ class Writer:
         weights: of the model. tiles: those of its products.
         config: the model's.
         window: the most tokens of a sequence.
+
+    Attributes:
+        prompt_piece: as Forward.
     """
 
     def __init__(self, weights: Weights, tiles: Tiles, config: Any, window: int):
@@ -43,14 +42,9 @@ class Writer:
         self._layers = len(weights.blocks)
         self._head_width = self._width // config.n_head
         self._widest = max(max(size) for size in tiles.sizes[:-1])
-        self._limits: tuple[int, float] = (MOST_TOKENS, MOST_LOOKS)
-        if few_rows() > MOST_TOKENS:
-            self._limits = (MOST_TOKENS_OF_A_UNIT, math.inf)
-
-    @property
-    def prompt_piece(self) -> int:
-        """As Forward."""
-        return self._limits[0] if self._limits[1] == math.inf else PROMPT_PIECE
+        has_unit = few_rows() > MOST_TOKENS
+        self._most_tokens = MOST_TOKENS_OF_A_UNIT if has_unit else MOST_TOKENS
+        self.prompt_piece = MOST_TOKENS_OF_A_UNIT if has_unit else PROMPT_PIECE
 
     @property
     def is_ready(self) -> bool:
@@ -59,17 +53,15 @@ class Writer:
 
     def takes(self, pieces: Sequence[Piece]) -> list[Piece]:
         """Those of these pieces that are best computed together here: what replies are written with, and pieces of
-        prompts as far as there is room, if weights are read anyway for replies or products of many rows are fast."""
+        prompts as far as there is room; without replies only as many rows as are multiplied fast here."""
         if not self.is_ready:
             return []
         taken = [piece for piece in pieces if len(piece.ids) == 1]
-        if not taken and few_rows() <= MOST_TOKENS:
-            return []
-        tokens, (most_tokens, most_looks) = len(taken), self._limits
+        tokens = len(taken)
+        most = self._most_tokens if taken else min(self._most_tokens, few_rows())
         for piece in pieces:
             count = len(piece.ids)
-            looks = count * (piece.memory.length + count)
-            if count > 1 and tokens + count <= most_tokens and looks <= most_looks:
+            if count > 1 and tokens + count <= most:
                 taken.append(piece)
                 tokens += count
         return taken

@@ -75,9 +75,18 @@ class TiledKeyValues:
         by_token = filled.transpose(1, 2)  # [2, tokens, heads, width]
         keys[:, at // LANES, :, at % LANES] = by_token[0].unflatten(2, (-1, 2))
         values[:, :, at // 2, :, at % 2] = by_token[1].unflatten(2, (-1, LANES))
-        all_keys = keys[:, : up(end, LANES) // LANES].permute(0, 1, 3, 2, 4).reshape(self._heads, -1, filled.shape[3])
-        all_values = values[:, :, : up(end, 2) // 2].permute(0, 2, 4, 1, 3).reshape(self._heads, -1, filled.shape[3])
-        return all_keys[None, :, :end, : self._width], all_values[None, :, :end, : self._width]
+        return self._plain_keys(keys, end), self._plain_values(values, end)
+
+    def _plain_keys(self, tiles: Tensor, end: int) -> Tensor:
+        words = tiles.view(torch.int32)[:, : up(end, LANES) // LANES, ..., 0]  # Moved as they are: half as many.
+        rows = words.transpose(2, 3).contiguous().view(torch.bfloat16)  # [heads, tiles, LANES, width]
+        return rows.flatten(1, 2)[None, :, :end, : self._width]
+
+    def _plain_values(self, tiles: Tensor, end: int) -> Tensor:
+        words = tiles.view(torch.int32)[:, :, : up(end, 2) // 2, :, 0]
+        rows = words.transpose(1, 2).flatten(2)  # [heads, pairs, width]
+        pairs = torch.stack((rows.to(torch.int16), (rows >> 16).to(torch.int16)), 2)  # The lower half is the first.
+        return pairs.flatten(1, 2).view(torch.bfloat16)[None, :, :end, : self._width]
 
     @property
     def _keys(self) -> Tensor:
