@@ -5,7 +5,6 @@ Knows how answers look; what is asked, and who writes the replies, stands in `ap
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 import time
@@ -118,7 +117,7 @@ class EventStream(StreamingResponse):
         try:
             while item is not None:
                 yield "".join(self._events.of(*one) for one in (item, *self._relay.ready()))
-                await asyncio.sleep(_PAUSE)
+                await self._relay.pause(_PAUSE)
                 item = await self._relay.next()
         except ChatAppError as error:
             yield self._events.error(error)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Generic, TypeVar
 
+import anyio
 from starlette.requests import Request
 
 from chat_app.errors import BusyError
@@ -72,7 +73,7 @@ class Relay(Generic[Item]):
         self._loop = asyncio.get_running_loop()
         self._items: deque[tuple[int, Item]] = deque()
         self._end: _End | None = None  # Set in the event loop, after all items of its thread are there.
-        self._arrived = asyncio.Event()
+        self._arrived, self._over = asyncio.Event(), asyncio.Event()
         self._is_awaited = False
         for number, make in enumerate(makes):
             threading.Thread(target=self._run, args=(number, make), name="reply", daemon=True).start()
@@ -94,13 +95,18 @@ class Relay(Generic[Item]):
         self._check_end()
         return None
 
+    async def pause(self, seconds: float) -> None:
+        """Let items gather for so long, or until the last is there."""
+        with anyio.move_on_after(seconds):
+            await self._over.wait()
+
     async def all(self) -> list[tuple[int, Item]]:
         """All items, once the last is there; for who has awaited none before.
 
         Raises:
             Whatever a generator raised.
         """
-        await self._arrived.wait()  # While no item is awaited, only the end sets it.
+        await self._over.wait()
         self._check_end()
         return self.ready()
 
@@ -133,6 +139,7 @@ class Relay(Generic[Item]):
         if self._end is None and (end.error is not None or not self._left):
             self._end = end
             self._arrived.set()
+            self._over.set()
         if not self._left:
             self._when_done(self)
 

@@ -7,15 +7,18 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import anyio.to_thread
 import gradio as gr
 from fastapi import FastAPI, HTTPException
 from gradio.routes import App
-from starlette.datastructures import Headers
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import cookie_parser
 from starlette.routing import Mount
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from chat_app import __version__
 from chat_app.accounts import Accounts, Throttle, TooManyTries
@@ -29,6 +32,7 @@ from chat_app.ui.theme import TITLE, page_arguments
 WORKER_THREADS = 120  # For what Gradio runs: replies under way must leave some for Stop.
 SESSIONS_KEPT = 1000
 UPLOAD_HOURS = 6
+FRAMES = Path(__file__).parent / "ui" / "frames.js"
 _LOG_IN = "After five wrong tries you have to wait before the next one is looked at."
 
 
@@ -71,7 +75,10 @@ def build_app(
         max_file_size=rules.upload_limit,
         **page_arguments(),
     )
-    is_logged_in = _log_in_check(app) if needs_log_in else None
+    mounted = _mounted(app)
+    # As the innermost, so that what it is given is not compressed yet.
+    mounted.user_middleware.append(Middleware(FirstScript, script=FRAMES.read_text(encoding="utf-8")))
+    is_logged_in = _log_in_check(mounted) if needs_log_in else None
     quota = Quota(3 * rules.upload_limit, 20 * rules.upload_limit, UPLOAD_HOURS * 3600) if rules.is_shared else None
     app.add_middleware(
         Guard, rules=rules, callers=callers, throttle=throttle, quota=quota, is_logged_in=is_logged_in
@@ -98,9 +105,48 @@ def _log_in_with(accounts: Accounts) -> Callable[[str, str], bool]:
     return log_in
 
 
-def _log_in_check(app: FastAPI) -> Callable[[Headers], bool]:
+class FirstScript:
+    """Puts a script before all others into the page; what Gradio calls the head of a page comes after its own scripts.
+
+    Args:
+        app: what answers.
+        script: classic JavaScript.
+    """
+
+    def __init__(self, app: ASGIApp, script: str):
+        self._app = app
+        self._mark, self._head = b"<head>", f"<head>\n<script>\n{script}</script>".encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer; what is no page stays as it is."""
+        start: Message | None = None
+
+        async def changed(message: Message) -> None:
+            nonlocal start
+            if message["type"] == "http.response.start":
+                if Headers(raw=message["headers"]).get("content-type", "").startswith("text/html"):
+                    start = message
+                    return
+            elif start is not None:  # Gradio gives a page in one piece.
+                body = message.get("body", b"")
+                message["body"] = body.replace(self._mark, self._head, 1)
+                headers = MutableHeaders(raw=start["headers"])
+                if "content-length" in headers:
+                    longer = len(message["body"]) - len(body)
+                    headers["content-length"] = str(int(headers["content-length"]) + longer)
+                await send(start)
+                start = None
+            await send(message)
+
+        await self._app(scope, receive, changed)
+
+
+def _mounted(app: FastAPI) -> App:
+    return next(route.app for route in app.routes if isinstance(route, Mount) and isinstance(route.app, App))
+
+
+def _log_in_check(mounted: App) -> Callable[[Headers], bool]:
     """Whether a request comes from a page that is logged in, told by Gradio's cookie; some of its routes do not ask."""
-    mounted = next(route.app for route in app.routes if isinstance(route, Mount) and isinstance(route.app, App))
 
     def is_logged_in(headers: Headers) -> bool:
         cookies = cookie_parser(headers.get("cookie", ""))

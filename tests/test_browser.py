@@ -42,6 +42,13 @@ STOPPING = """() => {
     if (said && said.innerText && stop) { clearInterval(timer); stop.click(); }
   }, 5);
 }"""
+# Before any script of the page, so whatever asks the browser for a frame is counted.
+COUNTING_FRAMES = """
+const request = window.requestAnimationFrame.bind(window);
+let asked = 0, before = -1;
+window.requestAnimationFrame = (draw) => { asked += 1; return request(draw); };
+window.framesOfLastSecond = () => { const more = asked - before; before = asked; return more; };
+"""
 WRONG = "When do you open?\tAt nine.\nonly one column\nDo you have cups?\tYes, we do.\n<i>x</i>\n"
 
 pytestmark = [
@@ -185,6 +192,14 @@ def test_a_reply_comes_with_a_quiet_line_and_retry_undo_and_clear_work(open_page
     expect(page.locator("#message textarea")).to_have_value("And again?")
     page.click("#clear")
     expect(page.locator("#conversation .turn")).to_have_count(0)
+
+
+def test_a_page_at_rest_asks_for_no_frames(open_page: Callable[[], Any]) -> None:
+    page = open_page()
+    page.add_init_script(COUNTING_FRAMES)
+    page.reload()
+    expect(page.locator(".hints button").first).to_be_visible()
+    page.wait_for_function("() => window.framesOfLastSecond() === 0", polling=1000, timeout=SLOW)
 
 
 def test_an_edited_message_is_answered_anew_and_what_came_after_it_goes(open_page: Callable[[], Any]) -> None:

@@ -90,3 +90,23 @@ def test_who_awaits_all_is_woken_once(make: Any, monkeypatch: pytest.MonkeyPatch
         assert len(woken) == 1
 
     asyncio.run(run())
+
+
+def test_a_pause_is_over_as_soon_as_the_last_item_is_there() -> None:
+    async def run() -> None:
+        relay = Relays(1).start([partial(counting, 3)])
+        await asyncio.wait_for(relay.pause(3600), 60)
+        assert relay.ready() == [(0, 0), (0, 1), (0, 2)]
+        assert await relay.next() is None
+
+    asyncio.run(run())
+
+
+def test_a_pause_does_not_wait_for_who_goes_on_writing() -> None:
+    async def run() -> None:
+        relay = Relays(1).start([endless])
+        await asyncio.wait_for(relay.pause(0.001), 60)
+        assert not relay.stopped.is_set()
+        relay.stopped.set()
+
+    asyncio.run(run())

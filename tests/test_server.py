@@ -28,7 +28,7 @@ from chat_app.runs import Run
 from chat_app.server import add_flags, rules_of
 from chat_app.services import ServerRules, Services
 from chat_app.teaching import prepare_run_from
-from chat_app.web import build_app
+from chat_app.web import FRAMES, build_app
 
 APP = Path(__file__).resolve().parent.parent / "app.py"
 SECONDS = 300.0
@@ -339,6 +339,16 @@ def test_pages_that_are_allowed_may_call(make_client: Callable[..., TestClient])
             assert (answer.status_code != 403) is is_allowed
         shown = client.get("/config", headers={"origin": origin})
         assert shown.headers.get("access-control-allow-origin") == (origin if is_allowed else None)
+
+
+def test_our_script_comes_before_gradios_in_the_page_and_nowhere_else(make_client: Callable[..., TestClient]) -> None:
+    client, script = make_client(), FRAMES.read_text(encoding="utf-8")
+    page = client.get("/", headers={"accept-encoding": "identity"})
+    assert page.text.partition("<script>")[2].strip().startswith(script)
+    assert page.text.count(script) == 1
+    assert int(page.headers["content-length"]) == len(page.content)
+    assert client.get("/").text == page.text  # Compressed on its way.
+    assert script not in client.get("/config").text
 
 
 def test_the_page_keeps_nothing_in_the_browser_and_links_nowhere(make_client: Callable[..., TestClient]) -> None:
