@@ -31,13 +31,16 @@ PIECE_BESIDE = 96  # Tokens of prompts read in one step beside running replies, 
 TIME_LIMIT = 600.0
 
 
-def forward_of(model: Any, window: int) -> Forward:
+def forward_of(model: Any, window: int, paged: bool | None = None) -> Forward:
     """The forward pass of a model on its own weights, which stay as they are.
+
+    Args:
+        paged: as GPT2Forward; it prepares for many replies.
 
     Raises:
         ModelError: the model has no key/value cache.
     """
-    return GPT2Forward(model, window) if is_plain_gpt2(model) else TransformersForward(model)
+    return GPT2Forward(model, window, paged=paged) if is_plain_gpt2(model) else TransformersForward(model)
 
 
 def write(model: Any, request: Request, window: int) -> list[int]:
@@ -50,7 +53,7 @@ def write(model: Any, request: Request, window: int) -> list[int]:
     was_training = model.training
     model.eval()
     try:
-        forward = GPT2Forward(model, window, paged=False) if is_plain_gpt2(model) else TransformersForward(model)
+        forward = forward_of(model, window, paged=False)
         work = begin(request, window, forward.vocabulary)
         work.memory = forward.new_memory()
         while not work.is_finished(window):

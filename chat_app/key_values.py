@@ -5,13 +5,15 @@ Two kinds: one tensor for our own forward pass, and the cache of transformers fo
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+import copy
+from typing import Any, Protocol, TypeVar
 
 import torch
 import transformers
 from torch import Tensor
 
 SMALLEST_ROOM = 128
+Kept = TypeVar("Kept", bound="KeyValues")
 
 
 class Memory(Protocol):
@@ -63,10 +65,9 @@ class KeyValues:
         """Forget all but the first `length` tokens."""
         self.length = min(self.length, length)
 
-    def copy(self, length: int) -> KeyValues:
+    def copy(self: Kept, length: int) -> Kept:
         """Another one with the first `length` tokens of this one."""
-        layers, _, heads, _, width = self._numbers.shape
-        other = KeyValues(layers, heads, width, self._window, self._numbers.dtype, self._numbers.device)
+        other = copy.copy(self)
         other._numbers = self._moved(_room_for(length, self._window), length)
         other.length = length
         return other

@@ -4,17 +4,18 @@ and values as with those. Torch can read and write it too. Knows no requests and
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from chat_app.key_values import KeyValues
 from chat_app.large_memory import zeros_in_large_pages
 from chat_app.tile_shape import LANES, up
 
-SMALLEST_ROOM = 2 * LANES
 
-
-class TiledKeyValues:
+class TiledKeyValues(KeyValues):
     """Keys and values of bfloat16 on the processor, laid out as `tile_shape.CALL` says.
 
     Args:
@@ -23,38 +24,9 @@ class TiledKeyValues:
     """
 
     def __init__(self, layers: int, heads: int, width: int, window: int):
-        self.length = 0
-        self.room = 0  # Tokens.
-        self._layers, self._heads, self._width = layers, heads, width
-        self._window = up(window, LANES)
-        self._numbers = torch.empty(0, dtype=torch.bfloat16)
-
-    @property
-    def can_be_cut(self) -> bool:
-        """Always."""
-        return True
-
-    @property
-    def device(self) -> torch.device:
-        """Where its numbers are."""
-        return self._numbers.device
-
-    def cut(self, length: int) -> None:
-        """Forget all but the first `length` tokens."""
-        self.length = min(self.length, length)
-
-    def copy(self, length: int) -> TiledKeyValues:
-        """Another one with the first `length` tokens of this one."""
-        other = TiledKeyValues(self._layers, self._heads, self._width, self._window)
-        other._take(self, length)
-        return other
-
-    def make_room(self, more: int) -> None:
-        """Have room for `more` tokens after those that are there."""
-        if self.length + more > self.room:
-            bigger = TiledKeyValues(self._layers, self._heads, self._width, self._window)
-            bigger._take(self, self.length, more)
-            self.room, self._numbers = bigger.room, bigger._numbers
+        super().__init__(layers, heads, width, up(window, LANES), torch.bfloat16)
+        self._width = width
+        self._numbers = torch.empty(layers, heads, 2, 0, up(width, LANES), dtype=torch.bfloat16)
 
     def places(self, more: int) -> list[tuple[int, int, int]]:
         """For what writes the next `more` tokens by itself, for each of them: the address of the numbers, for how many
@@ -90,27 +62,30 @@ class TiledKeyValues:
 
     @property
     def _keys(self) -> Tensor:
-        """[layers, heads, tiles, pairs of inputs, outputs (tokens), 2]."""
-        parts = self._numbers.view(self._layers, self._heads, 2, -1)[:, :, 0]
-        return parts.unflatten(2, (self.room // LANES, -1, LANES, 2))
+        return _keys_in(self._numbers)
 
     @property
     def _values(self) -> Tensor:
-        """[layers, heads, tiles, pairs of inputs (tokens), outputs, 2]."""
-        parts = self._numbers.view(self._layers, self._heads, 2, -1)[:, :, 1]
-        return parts.unflatten(2, (-1, self.room // 2, LANES, 2))
+        return _values_in(self._numbers)
 
-    def _take(self, other: TiledKeyValues, length: int, more: int = 0) -> None:
-        """The first tokens of another one, with room for more: twice as much each time, so that a growing sequence is
-        moved seldom."""
-        room = SMALLEST_ROOM
-        while room < length + more:
-            room *= 2
-        self.room = max(min(room, self._window), up(length + more, LANES))
-        count = self._layers * self._heads * 2 * self.room * up(self._width, LANES)
-        self._numbers = torch.from_numpy(zeros_in_large_pages(count, "i2")).view(torch.bfloat16)
-        self.length = length
+    def _moved(self, room: int, length: int) -> Tensor:
+        """The first `length` tokens in a new tensor."""
+        shape = (*self._numbers.shape[:3], up(room, LANES), self._numbers.shape[4])
+        numbers = torch.from_numpy(zeros_in_large_pages(math.prod(shape), "i2")).view(torch.bfloat16).view(shape)
         if length:
             tiles, pairs = up(length, LANES) // LANES, up(length, 2) // 2
-            self._keys[:, :, :tiles] = other._keys[:, :, :tiles]
-            self._values[:, :, :, :pairs] = other._values[:, :, :, :pairs]
+            _keys_in(numbers)[:, :, :tiles] = self._keys[:, :, :tiles]
+            _values_in(numbers)[:, :, :, :pairs] = self._values[:, :, :, :pairs]
+        return numbers
+
+
+def _keys_in(numbers: Tensor) -> Tensor:
+    """[layers, heads, tiles, pairs of inputs, outputs (tokens), 2]."""
+    room = numbers.shape[3]
+    return numbers[:, :, 0].flatten(2).unflatten(2, (room // LANES, -1, LANES, 2))
+
+
+def _values_in(numbers: Tensor) -> Tensor:
+    """[layers, heads, tiles, pairs of inputs (tokens), outputs, 2]."""
+    room = numbers.shape[3]
+    return numbers[:, :, 1].flatten(2).unflatten(2, (-1, room // 2, LANES, 2))
