@@ -15,7 +15,7 @@ import numpy as np
 from numba import carray
 
 from chat_app.attention_kernel import attention
-from chat_app.laying_kernel import pack, unpack
+from chat_app.laying_kernel import Strays, pack, unpack
 from chat_app.matrix_unit import close_matrix_unit, open_matrix_unit
 from chat_app.tile_kernel import (
     Crew,
@@ -122,7 +122,7 @@ def entry(eight_bits: bool) -> Any:
     def run(me, address):
         call = carray(pointer(address), (1,), CALL)[0]
         crew = Crew(call.threads, call.counter, table_at(call.work, call.threads + 1, call.words))
-        shape = carray(pointer(call.shape), (call.matrices, 4), np.int64)
+        shape = carray(pointer(call.shape), (call.matrices, 5), np.int64)
         numbers = carray(pointer(call.numbers), (call.size,), kind)
         matrices = Matrices(numbers, shape, call.floats)
         open_matrix_unit()
@@ -145,7 +145,8 @@ def entry(eight_bits: bool) -> Any:
             target = carray(pointer(call.target), (shape[call.number, 1], columns), np.uint16)
             unpack(me, crew, matrices, call.number, target)
         elif call.task == PACK:
-            pack(me, crew, matrices, call.number, call.source, call.row_step, call.column_step)
+            strays = Strays(call.places, call.target, call.results)
+            pack(me, crew, matrices, call.number, call.source, call.row_step, call.column_step, strays)
         close_matrix_unit()
 
     return run

@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import numpy as np
 from numba import carray, njit
 
-from chat_app.tile_kernel import bits_of, compiled, floats_at, up
+from chat_app.short_weights import close_row
+from chat_app.tile_kernel import bits_of, compiled, floats_at, opened, short_tile, up
 from chat_app.tile_products import as_bits, pointer
-from chat_app.tile_shape import DEPTH, LANES, SMALLEST
+from chat_app.tile_shape import BLOCK, DEPTH, LANES, LINE, SMALLEST, UPPERS, WORDS
 
+_ROW = 2 * LANES  # Weights of 16 bits in a row of a tile.
 _NEAR = 16  # Inputs that are laid out together, so that what is read of a transposed matrix stays near.
+
+
+class Strays(NamedTuple):
+    """Where the strays of a matrix go, as `tile_shape.CALL` says.
+
+    Attributes:
+        counts, named: addresses.
+        most: of a tile.
+    """
+
+    counts: Any
+    named: Any
+    most: Any
 
 
 @compiled
@@ -19,13 +36,17 @@ def unpack(me, crew, matrices, number, target):
     Args:
         target: uint16 (bfloat16) [inputs, outputs up to a multiple of LANES], filled; whole numbers stay what they are.
     """
-    numbers, start = matrices.numbers, matrices.shape[number, 0]
+    numbers, start, key = matrices.numbers, matrices.shape[number, 0], matrices.shape[number, 4]
     count, wide = target.shape
     deep, word = up(count, DEPTH), 4 // numbers.itemsize
     for tile in range(wide // LANES * me // crew.threads, wide // LANES * (me + 1) // crew.threads):
+        laid = numbers[start + tile * LANES * deep :]
+        if key:
+            room = opened(short_tile(matrices, number, tile), count, crew.work[me].ctypes.data)
+            laid = carray(pointer(room), (LANES * deep,), numbers.dtype)
         for at in range(count):
-            begin = start + tile * LANES * deep + at // word * word * LANES
-            source, row = numbers[begin : begin + word * LANES], target[at, tile * LANES : (tile + 1) * LANES]
+            begin = at // word * word * LANES
+            source, row = laid[begin : begin + word * LANES], target[at, tile * LANES : (tile + 1) * LANES]
             which = at % word
             for lane in range(LANES):
                 value = source[word * lane + which]
@@ -36,24 +57,28 @@ def unpack(me, crew, matrices, number, target):
 
 
 @compiled
-def pack(me, crew, matrices, number, source, row_step, column_step):
+def pack(me, crew, matrices, number, source, row_step, column_step, strays):
     """This thread's share of laying a matrix out in tiles; its scales are filled too.
 
     Args:
         source: the address of float32 [inputs, outputs], with so many numbers from a row and from a column to the next.
+        strays: of a matrix with a key.
     """
     numbers = matrices.numbers
-    start, count, outputs, place = matrices.shape[number]
+    start, count, outputs, place, key = matrices.shape[number]
     tiles, deep = (outputs + LANES - 1) // LANES, up(count, DEPTH)
     scales = floats_at(matrices.floats + 4 * place, outputs)
     factors = crew.work[me][:LANES]
+    room = crew.work[me][LANES:].ctypes.data
+    least = np.int64(carray(pointer(key), (1,), np.uint8)[0]) if key else np.int64(0)
     for tile in range(tiles * me // crew.threads, tiles * (me + 1) // crew.threads):
         left = tile * LANES
         wide = min(LANES, outputs - left)
         begin = start + left * deep
-        laid = numbers[begin : begin + deep * LANES]
+        laid = carray(pointer(room), (deep * LANES,), numbers.dtype) if key else numbers[begin : begin + deep * LANES]
         if wide < LANES or count < deep:
-            laid[:] = 0
+            # With a key no strays: nobody looks at outputs that do not exist, and inputs that do not are 0.
+            laid[:] = least << 8
         here = source + 4 * left * column_step
         if numbers.itemsize == 1:
             _largest(here, count, wide, row_step, column_step, factors)
@@ -64,6 +89,33 @@ def pack(me, crew, matrices, number, source, row_step, column_step):
         else:
             scales[left : left + wide] = np.float32(1)
         _lay(here, count, wide, row_step, column_step, factors, laid)
+        if key:
+            short, blocks = short_tile(matrices, number, tile), len(laid) // BLOCK
+            counts = carray(pointer(strays.counts + 4 * blocks * tile), (blocks,), np.int32)
+            named = carray(pointer(strays.named + 4 * strays.most * tile), (strays.most,), np.uint32)
+            _shorten(laid, least, short.tile, counts, named)
+
+
+@compiled
+def _shorten(laid, least, target, counts, named):
+    """Keep a tile of bfloat16 in 12 bits, as `short_weights` says.
+
+    Args:
+        laid: uint16. least: as `close_row` takes it. target: the address of the tile in 12 bits.
+        counts: int32 [blocks], filled: how many strays each has. named: uint32, where they go, as far as there is room.
+    """
+    counts[:] = 0
+    found = 0
+    for row in range(len(laid) // _ROW):
+        source = laid[row * _ROW : (row + 1) * _ROW]
+        if close_row(source.ctypes.data, target + 3 * LINE * row, least):
+            for at in range(_ROW):
+                number = np.int64((source[at] >> 8) & 127) - least
+                if number < 0 or number >= UPPERS // 2:
+                    if found < len(named):
+                        named[found] = np.uint32((row % WORDS * _ROW + at) << 16 | source[at])
+                    found += 1
+                    counts[row // WORDS] += 1
 
 
 @compiled

@@ -38,9 +38,9 @@ def is_tiled(config: Mapping[str, Any], precision: str, device: str) -> bool:
 def tiled_bytes(config: Mapping[str, Any], eight_bits: bool) -> int:
     """Of a GPT-2 in tiles, on the processor.
 
-    Its products take 1 byte a number, or 2 in bfloat16, with a scale and a bias of 4 for each output. The head is one
-    of them, whether or not it is the embedding, which is kept beside it in 2 bytes. Positions are as they were read:
-    for 8 bits in 4 bytes, else in 2; norms take 4.
+    Its products take 1 byte a number, or in bfloat16 at most 2, with a scale and a bias of 4 for each output. The head
+    is one of them, whether or not it is the embedding, which is kept beside it in 2 bytes. Positions are as they were
+    read: for 8 bits in 4 bytes, else in 2; norms take 4.
     """
     vocabulary, layers = size_of(config, "vocab_size"), size_of(config, "n_layer")
     tiles, outputs = head_bytes(config, eight_bits), vocabulary

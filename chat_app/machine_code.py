@@ -29,6 +29,7 @@ _SOURCES = (
     "processor",
     "tile_shape",
     "tile_products",
+    "short_weights",
     "matrix_unit",
     "tile_kernel",
     "laying_kernel",

@@ -8,7 +8,7 @@ bfloat16. So nothing is lost that counts.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from llvmlite import ir
 from numba import types
@@ -16,8 +16,9 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from chat_app.processor import compiled_for
+from chat_app.short_weights import LINES_OF_A_PAIR, Key
 from chat_app.tile_products import BYTE, FLOATS, INTS, LONG, ROW, SHORT, SPAN, Code
-from chat_app.tile_shape import LANES, LINE, MOST_ROWS
+from chat_app.tile_shape import BLOCK, LANES, LINE, MOST_ROWS
 
 HAS_MATRIX_UNIT = compiled_for().has_matrix_unit
 _LINES = 2 * MOST_ROWS  # Of a register.
@@ -30,51 +31,92 @@ def _product_of(groups: int) -> Any:
     Its arguments: an array of the weights' type, the addresses of the tile and of the first group, the bytes from group
     to group, how many blocks a group has, how many bytes after a tile's line is what the memory shall bring meanwhile,
     and the address of the results, float32 [2 * MOST_ROWS, LANES] for each group, of which the first MOST_ROWS rows are
-    filled. A block is a line for each row's upper halves, and then one for
-    each row's lower halves.
+    filled. A block is a line for each row's upper halves, and then one for each row's lower halves.
     """
 
     @intrinsic
     def product(_context, kind, tile, first, group_bytes, blocks, ahead, out):
         is_whole = kind.dtype.bitwidth == 8
-        multiply = "tdpbssd" if is_whole else "tdpbf16ps"
-        at_once = _PARTS // groups  # The sums are in the first four registers.
 
         def write(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
             _, tile, first, group_bytes, blocks, ahead, out = arguments
             code = _UnitCode(builder)
-            for begin in range(0, _PARTS, at_once):
-                for register in range(_PARTS):
-                    code.unit("tilezero", register)
+            rows = _Rows(groups, first, group_bytes, is_whole)
+            for parts in rows.turns:
+                code.clear()
                 with cgutils.for_range(builder, blocks) as block:
                     here = builder.add(tile, builder.mul(block.index, LONG(_LINES * ROW)))
                     later = builder.add(here, ahead)
-                    for line in range(begin, _LINES * _PARTS, _PARTS):
-                        for part in range(at_once):
+                    for line in range(0, _LINES * _PARTS, _PARTS):
+                        for part in parts:
                             code.ask(builder.add(later, LONG(LINE * (line + part))))
-                    rows = builder.add(first, builder.mul(block.index, LONG(_LINES * LINE)))
-                    for group in range(groups):
-                        place = builder.add(rows, builder.mul(group_bytes, LONG(group)))
-                        code.unit("tileloadd64", 7 - group, code.place(place), LONG(LINE))
-                    for part in range(at_once):
-                        weights = _PARTS + part % (4 - groups)
-                        place = code.place(builder.add(here, LONG((begin + part) * LINE)))
-                        code.unit("tileloadd64", weights, place, LONG(ROW))
-                        for group in range(groups):
-                            code.unit(multiply, group * at_once + part, 7 - group, weights)
-                for register in range(_PARTS):
-                    group, part = divmod(register, at_once)
-                    place = builder.add(out, LONG(group * _LINES * ROW + (begin + part) * LINE))
-                    code.unit("tilestored64", register, code.place(place), LONG(ROW))
-            for group in range(groups):
-                with cgutils.for_range(builder, LONG(MOST_ROWS * LANES // SPAN)) as vector:
-                    place = builder.add(out, builder.mul(vector.index, LONG(4 * SPAN)))
-                    code.join(builder.add(place, LONG(group * _LINES * ROW)), is_whole)
+                    code.multiply(rows, block.index, here, parts)
+                code.give(rows, parts, out)
+            code.join_all(rows, out)
             return context.get_dummy_value()
 
         return types.void(kind, *[types.int64] * 6), write
 
     return product
+
+
+def _short_product_of(groups: int) -> Any:
+    """The same for weights of 16 bits in 12.
+
+    Its arguments: the addresses of the tile and of the first group, the bytes from group to group, how many blocks a
+    group has, how many bytes after a tile's line is what the memory shall bring meanwhile, the address of the results,
+    addresses as `short_weights.Key` takes them, and that of room for two blocks of 16 bits.
+    """
+
+    @intrinsic
+    def product(_context, tile, first, group_bytes, blocks, ahead, out, table, before, strays, room):
+        def write(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+            tile, first, group_bytes, blocks, ahead, out, table, before, strays, room = arguments
+            code = _UnitCode(builder)
+            key = Key(code, builder, table, before, strays)
+            rows = _Rows(groups, first, group_bytes, False)
+
+            def room_of(block: Any) -> Any:
+                return builder.add(room, builder.mul(builder.and_(block, LONG(1)), LONG(2 * BLOCK)))
+
+            for parts in rows.turns:
+                pairs = range(parts.start // LINES_OF_A_PAIR, parts.stop // LINES_OF_A_PAIR)
+                code.clear()
+                key.open(tile, LONG(0), ahead, room_of(LONG(0)), pairs)
+                with cgutils.for_range(builder, blocks) as block:
+                    # One block ahead: the unit does not wait until what was written can be read.
+                    following = builder.add(block.index, LONG(1))
+                    with builder.if_then(builder.icmp_signed("<", following, blocks), likely=True):
+                        key.open(tile, following, ahead, room_of(following), pairs)
+                    code.multiply(rows, block.index, room_of(block.index), parts)
+                code.give(rows, parts, out)
+            code.join_all(rows, out)
+            return context.get_dummy_value()
+
+        return types.void(*[types.int64] * 10), write
+
+    return product
+
+
+class _Rows(NamedTuple):
+    """What is multiplied with a tile.
+
+    Attributes:
+        groups: one or two of MOST_ROWS rows.
+        first: the address of the first. step: bytes from one to the next.
+        is_whole: whether they are whole numbers.
+    """
+
+    groups: int
+    first: Any
+    step: Any
+    is_whole: bool
+
+    @property
+    def turns(self) -> list[range]:
+        """The parts of a tile that are multiplied at once: their sums are in the first four registers."""
+        at_once = _PARTS // self.groups
+        return [range(begin, begin + at_once) for begin in range(0, _PARTS, at_once)]
 
 
 class _UnitCode(Code):
@@ -83,6 +125,39 @@ class _UnitCode(Code):
     def unit(self, name: str, *arguments: Any) -> None:
         """One of them; registers are numbers."""
         self.call(f"llvm.x86.{name}", ir.VoidType(), *(BYTE(one) if isinstance(one, int) else one for one in arguments))
+
+    def clear(self) -> None:
+        """All sums are 0."""
+        for register in range(_PARTS):
+            self.unit("tilezero", register)
+
+    def multiply(self, rows: _Rows, block: Any, weights: Any, parts: range) -> None:
+        """Add what rows and parts of a block of weights give."""
+        builder = self._builder
+        first = builder.add(rows.first, builder.mul(block, LONG(_LINES * LINE)))
+        for group in range(rows.groups):
+            place = builder.add(first, builder.mul(rows.step, LONG(group)))
+            self.unit("tileloadd64", 7 - group, self.place(place), LONG(LINE))
+        for at, part in enumerate(parts):
+            register = _PARTS + at % (4 - rows.groups)
+            self.unit("tileloadd64", register, self.place(builder.add(weights, LONG(part * LINE))), LONG(ROW))
+            for group in range(rows.groups):
+                name = "tdpbssd" if rows.is_whole else "tdpbf16ps"
+                self.unit(name, group * len(parts) + at, 7 - group, register)
+
+    def give(self, rows: _Rows, parts: range, out: Any) -> None:
+        """Put the sums where the results go."""
+        for register in range(_PARTS):
+            group, at = divmod(register, len(parts))
+            place = self._builder.add(out, LONG(group * _LINES * ROW + parts[at] * LINE))
+            self.unit("tilestored64", register, self.place(place), LONG(ROW))
+
+    def join_all(self, rows: _Rows, out: Any) -> None:
+        """Add up the halves of all results."""
+        for group in range(rows.groups):
+            with cgutils.for_range(self._builder, LONG(MOST_ROWS * LANES // SPAN)) as vector:
+                place = self._builder.add(out, self._builder.mul(vector.index, LONG(4 * SPAN)))
+                self.join(self._builder.add(place, LONG(group * _LINES * ROW)), rows.is_whole)
 
     def join(self, upper: Any, is_whole: bool) -> None:
         """Add up what the two halves of numbers gave, as float32."""
@@ -104,6 +179,7 @@ class _UnitCode(Code):
 
 
 product_in_blocks, product_in_blocks_twice = _product_of(1), _product_of(2)
+short_product_in_blocks, short_product_in_blocks_twice = _short_product_of(1), _short_product_of(2)
 
 
 @intrinsic

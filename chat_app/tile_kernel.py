@@ -11,7 +11,15 @@ import numpy as np
 from numba import carray, njit
 
 from chat_app import tile_shape
-from chat_app.matrix_unit import HAS_MATRIX_UNIT, product_in_blocks, product_in_blocks_twice, split
+from chat_app.matrix_unit import (
+    HAS_MATRIX_UNIT,
+    product_in_blocks,
+    product_in_blocks_twice,
+    short_product_in_blocks,
+    short_product_in_blocks_twice,
+    split,
+)
+from chat_app.short_weights import open_tile
 from chat_app.tile_products import (
     SPAN,
     arrive,
@@ -24,7 +32,21 @@ from chat_app.tile_products import (
     product_4,
     product_8,
 )
-from chat_app.tile_shape import ADD, AHEAD, DEPTH, GELU_TANH, LANES, LINE, MOST_ROWS, QUICK_GELU, RELU, SET
+from chat_app.tile_shape import (
+    ADD,
+    AHEAD,
+    BLOCK,
+    DEPTH,
+    GELU_TANH,
+    LANES,
+    LINE,
+    MOST_ROWS,
+    QUICK_GELU,
+    RELU,
+    SET,
+    SHORT_BLOCK,
+    TABLE,
+)
 
 RESULTS = 4 * MOST_ROWS * LANES
 """Numbers: room for the results of two groups of rows times a tile, each with as much for the unit to work in."""
@@ -45,14 +67,28 @@ class Matrices(NamedTuple):
 
     Attributes:
         numbers: all tiles, int8 or uint16 (bfloat16), one after the other; AHEAD bytes more may be asked for.
-        shape: int64 [matrices, 4], of each: where its tiles start, its inputs, its outputs, and where its scales and
-            after them its biases stand among the floats.
+        shape: int64 [matrices, 5], of each, as `tile_shape.CALL` says: where its tiles start, its inputs, its outputs,
+            where its scales and after them its biases stand among the floats, and the address of its key or 0.
         floats: the address of float32 numbers.
     """
 
     numbers: Any
     shape: Any
     floats: int
+
+
+class Short(NamedTuple):
+    """A tile whose weights of 16 bits are kept in 12. All are addresses.
+
+    Attributes:
+        tile: where it is.
+        table, before, strays: what turns it back, as `short_weights.Key` takes it.
+    """
+
+    tile: Any
+    table: Any
+    before: Any
+    strays: Any
 
 
 class Crew(NamedTuple):
@@ -221,6 +257,46 @@ def _tile_by_blocks(numbers, tile, first, stride, rows, inputs, ahead, out):
 
 
 @compiled
+def short_tile(matrices, number, tile):
+    """A tile of a matrix that has a key."""
+    start, count, outputs, _, key = matrices.shape[number]
+    blocks = up(count, DEPTH) * LANES // BLOCK
+    first = tile * blocks
+    before = key + TABLE
+    strays = before + 4 * ((outputs + LANES - 1) // LANES * blocks + 1)
+    return Short(matrices.numbers.ctypes.data + 2 * start + first * SHORT_BLOCK, key, before + 4 * first, strays)
+
+
+@compiled
+def _opened(short, inputs, room):
+    """A tile with so many inputs in 16 bits: its address, which is that of the room."""
+    open_tile(short.tile, up(inputs, DEPTH) * LANES // BLOCK, short.table, short.before, short.strays, AHEAD, room)
+    return room
+
+
+@compiled
+def _short_by_blocks(short, first, stride, rows, inputs, room, out):
+    """As _tile_by_blocks, with a tile that is kept in 12 bits; `room` is for two blocks."""
+    key, blocks = (short.table, short.before, short.strays), up(inputs, DEPTH) * LANES // BLOCK
+    if rows > MOST_ROWS:
+        step = MOST_ROWS * stride
+        short_product_in_blocks_twice(short.tile, first, step, blocks, AHEAD, out, key[0], key[1], key[2], room)
+    else:
+        short_product_in_blocks(short.tile, first, 0, blocks, AHEAD, out, key[0], key[1], key[2], room)
+
+
+@compiled
+def _none_opened(short, inputs, room):
+    """Without the unit nothing is kept in 12 bits."""
+    return room
+
+
+@compiled
+def _no_short(short, first, stride, rows, inputs, room, out):
+    """The same."""
+
+
+@compiled
 def result_of(row, results):
     """Where one of the rows is that were multiplied with a tile."""
     return results + 4 * LANES * (row // MOST_ROWS * 2 * MOST_ROWS + row % MOST_ROWS)
@@ -228,6 +304,8 @@ def result_of(row, results):
 
 rows_prepared = _rows_as_blocks if HAS_MATRIX_UNIT else _rows_as_vectors
 tile_product = _tile_by_blocks if HAS_MATRIX_UNIT else _tile_by_vectors
+opened = _opened if HAS_MATRIX_UNIT else _none_opened
+_short_product = _short_by_blocks if HAS_MATRIX_UNIT else _no_short
 AT_ONCE = 2 * MOST_ROWS if HAS_MATRIX_UNIT else MOST_ROWS  # Rows.
 
 
@@ -273,11 +351,12 @@ def multiply(me, crew, met, matrices, number, inputs, kind, out):
         out: float32 [rows, outputs].
     """
     numbers = matrices.numbers
-    start, count, outputs, place = matrices.shape[number]
+    start, count, outputs, place, key = matrices.shape[number]
     tiles, rows, results = (outputs + LANES - 1) // LANES, len(out), crew.work[me].ctypes.data
     deep = up(count, DEPTH)
     spare = results + 4 * RESULTS
-    room = spare + 4 * DEPTH if rows <= MOST_ROWS else crew.work[crew.threads].ctypes.data
+    blocks = spare + 4 * DEPTH  # Room for two, or for a tile where the rows are elsewhere.
+    room = blocks + 4 * BLOCK if rows <= MOST_ROWS else crew.work[crew.threads].ctypes.data
     factors = floats_at(room, rows)
     first, stride = rows_prepared(numbers, inputs, share_of(me, crew, rows), room + 4 * up(rows, 16), factors, spare)
     if rows > MOST_ROWS:
@@ -288,9 +367,14 @@ def multiply(me, crew, met, matrices, number, inputs, kind, out):
         scales = matrices.floats + 4 * (place + left)
         biases = scales + 4 * outputs
         here = numbers.ctypes.data + (start + left * deep) * numbers.itemsize
+        if key and rows > AT_ONCE:  # It is read more than once.
+            here = opened(short_tile(matrices, number, tile), count, blocks)
         for begin in range(0, rows, AT_ONCE):
             some = min(rows - begin, AT_ONCE)
-            tile_product(numbers, here, first + begin * stride, stride, some, count, AHEAD, results)
+            if key and rows <= AT_ONCE:
+                _short_product(short_tile(matrices, number, tile), first, stride, some, count, blocks, results)
+            else:
+                tile_product(numbers, here, first + begin * stride, stride, some, count, AHEAD, results)
             for row in range(some):
                 source, factor = result_of(row, results), factors[begin + row]
                 target = out.ctypes.data + (begin + row) * out.strides[0] + 4 * left

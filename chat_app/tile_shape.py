@@ -12,6 +12,11 @@ LANES = 64  # Outputs in a tile.
 DEPTH = 64  # The inputs of a tile are a multiple of it; those that a matrix lacks weigh nothing.
 MOST_ROWS = 8  # Rows that one pass over a tile multiplies; rooms for rows are a multiple of it.
 MOST_LOOKING = 2 * MOST_ROWS  # Queries that look at tokens together.
+WORDS = 16  # Of an output: those that the matrix unit multiplies at once.
+BLOCK = 2 * WORDS * LANES  # Weights of 16 bits: so many of a tile lie together when they are kept in 12.
+SHORT_BLOCK = 3 * BLOCK // 2  # Bytes of them then.
+UPPERS = 16  # Different upper bytes that weights in 12 bits can have.
+TABLE = 64  # Bytes: the upper bytes by their numbers, again and again.
 HEAD_STEP = 16  # The width of an attention head is a multiple of it.
 AHEAD = 4096  # Bytes: how far before its use a weight is asked for, so many more may be asked for at the end.
 SMALLEST = 1e-30  # The largest number of an output's weights is taken to be at least so large.
@@ -39,8 +44,10 @@ CALL = np.dtype([*((name, np.int64) for name in (*_ADDRESSES, *_COUNTS)), ("epsi
 """A task. Addresses:
     counter: of an int64 that is 0. work: of float32 [threads + 1, words], room.
     numbers: of the weights, `size` of them, int8 or uint16 (bfloat16).
-    shape: of int64 [matrices, 4], of each where its tiles start, its inputs, its outputs, and where its scales and
-        after them its biases stand among the floats.
+    shape: of int64 [matrices, 5], of each where its tiles start, its inputs, its outputs, where its scales and after
+        them its biases stand among the floats, and 0, or where its weights are kept in 12 bits the address of their
+        key: their table, for each block how many strays come before it (int32, and how many there are in all), and the
+        strays, as `short_weights` says.
     floats: of float32.
     STEP
         norms: of int64 [2 * layers + 1]: where the factors and after them the biases of each norm stand.
@@ -62,6 +69,8 @@ CALL = np.dtype([*((name, np.int64) for name in (*_ADDRESSES, *_COUNTS)), ("epsi
     PACK, the matrix `number`
         source: of float32 [inputs, outputs] with `row_step` and `column_step` numbers from one to the next; its tiles
             and scales are filled.
+        With a key, only its table is looked at. places: of int32 [blocks], filled: how many strays each has. target: of
+            uint32 [tiles, results], of which each tile's first are filled with its strays, as far as there is room.
 """
 
 

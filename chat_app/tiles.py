@@ -21,6 +21,7 @@ from chat_app.machine_code import Code, kernel
 from chat_app.processor import this_processor
 from chat_app.tile_shape import (
     AHEAD,
+    BLOCK,
     CALL,
     DEPTH,
     LANES,
@@ -30,11 +31,16 @@ from chat_app.tile_shape import (
     MULTIPLY,
     PACK,
     SMALLEST,
+    TABLE,
     UNPACK,
+    UPPERS,
     up,
 )
 
 _FEW_ROWS, _FEW_ROWS_OF_A_UNIT = 96, 4096
+MOST_STRAYS = 1 / 128  # Of the weights: with more it takes too long to put them back.
+_ROOM_FOR_STRAYS = 16  # In a tile: of so many weights one.
+_SAMPLE = 2**16
 _LEAST_ROOM = 8192
 _MOST_THREADS = 256
 _ALL_HAVE_MET = 2**62
@@ -76,20 +82,22 @@ class Tiles:
 
     Args:
         sizes: outputs and inputs of each; inputs are even.
-        eight_bits: whole numbers from -127 to 127 with a scale for each output; else bfloat16.
+        eight_bits: whole numbers from -127 to 127 with a scale for each output; else bfloat16, kept in 12 bits where
+            the processor has a matrix unit and the weights allow it.
         compiled: where the compiled function will be; default `kernel`.
     """
 
     def __init__(self, sizes: Sequence[tuple[int, int]], eight_bits: bool, compiled: Any = None):
         self._kernel = compiled or kernel(eight_bits)
         self.sizes, self._eight_bits = tuple(sizes), eight_bits
-        counts = [up(outputs, LANES) * up(inputs, DEPTH) for outputs, inputs in sizes]
-        self._starts = np.cumsum([0, *counts], dtype=np.int64)
-        self._numbers = numbers_in_large_pages(int(self._starts[-1]) + 2 * AHEAD, np.int8 if eight_bits else np.uint16)
+        most = sum(map(_weights_in, sizes))
+        self._numbers = numbers_in_large_pages(most + 2 * AHEAD, np.int8 if eight_bits else np.uint16)
+        self._used = 0  # Of the numbers, from the first on; the others take no memory.
         self._word = 4 if eight_bits else 2  # Weights in 32 bits.
         self._floats: list[Tensor] = []
         self._count = 0  # Of the floats.
-        self._shape = np.zeros((len(sizes), 4), np.int64)
+        self._shape = np.zeros((len(sizes), 5), np.int64)
+        self._keys: dict[int, Any] = {}  # Of those in 12 bits.
         self._plainly = torch.empty(0, dtype=torch.bfloat16)
         self._kept: dict[int, Tensor] = {}
         self.crew = Crew()
@@ -102,7 +110,8 @@ class Tiles:
     @property
     def memory_bytes(self) -> int:
         """What its numbers take."""
-        return int(self._numbers.nbytes) + 4 * self._count
+        keys = sum(one.nbytes for one in self._keys.values())
+        return (self._used + 2 * AHEAD) * int(self._numbers.itemsize) + int(keys) + 4 * self._count
 
     @property
     def are_numbers(self) -> bool:
@@ -110,18 +119,43 @@ class Tiles:
         return bool(torch.isfinite(self._all_floats).all())
 
     def put(self, number: int, weight: Tensor, bias: Tensor | None) -> None:
-        """Lay a matrix, [in, out], out in its place."""
+        """Lay a matrix, [in, out], out in its place; each once."""
         (outputs, inputs), compiled = self.sizes[number], self.compiled
         scales = torch.empty(outputs)
-        self._shape[number] = (self._starts[number], inputs, outputs, 0)
+        self._shape[number] = (self._used, inputs, outputs, 0, 0)
         if compiled is not None:
             given = weight.detach().float()
             call = self.call(PACK, number=number, source=given.data_ptr())
             call["row_step"], call["column_step"], call["floats"] = *given.stride(), scales.data_ptr()
-            self.crew.run(compiled, call)
+            if self._eight_bits or not self._put_short(compiled, call, common_uppers(given)):
+                self.crew.run(compiled, call)
         else:
             self._put_by_torch(number, weight.detach(), scales)
+        count = _weights_in(self.sizes[number])
+        self._used += count * 3 // 4 if number in self._keys else count
         self._shape[number, 3] = self.put_floats(scales, torch.zeros(outputs) if bias is None else bias)
+
+    def _put_short(self, compiled: Code, call: Any, uppers: Any | None) -> bool:
+        """Lay a matrix out in 12 bits. Whether that could be done."""
+        if uppers is None or not this_processor().has_matrix_unit:
+            return False
+        number = int(call["number"][0])
+        outputs, inputs = self.sizes[number]
+        tiles, weights = up(outputs, LANES) // LANES, LANES * up(inputs, DEPTH)
+        table = np.tile(uppers, TABLE // UPPERS)
+        most = weights // _ROOM_FOR_STRAYS
+        counts, strays = np.empty((tiles, weights // BLOCK), np.int32), np.empty((tiles, most), np.uint32)
+        call["places"], call["target"], call["results"] = counts.ctypes.data, strays.ctypes.data, most
+        self._shape[number, 4] = table.ctypes.data
+        self.crew.run(compiled, call, room=room_for_laying(inputs))
+        self._shape[number, 4] = 0
+        if counts.sum() > MOST_STRAYS * counts.size * BLOCK or counts.sum(1).max() > most:
+            return False
+        before = np.concatenate([[0], counts.ravel().cumsum()]).astype(np.int32)
+        named = [strays[tile, :count] for tile, count in enumerate(counts.sum(1))]
+        self._keys[number] = key = np.concatenate([table, *(one.view(np.uint8) for one in (before, *named))])
+        self._shape[number, 4] = key.ctypes.data
+        return True
 
     def _put_by_torch(self, number: int, weight: Tensor, scales: Tensor) -> None:
         """Lay a matrix out, and fill its scales."""
@@ -194,12 +228,13 @@ class Tiles:
         if len(self._plainly) < len(numbers):
             self._plainly = torch.empty(len(numbers), dtype=torch.bfloat16)
         target = self._plainly[: inputs * (len(numbers) // up(inputs, DEPTH))].view(inputs, -1)
-        self.crew.run(compiled, self.call(UNPACK, number=number, target=target.data_ptr()))
+        call = self.call(UNPACK, number=number, target=target.data_ptr())
+        self.crew.run(compiled, call, room=room_for_laying(inputs))
         return target
 
     def _of(self, number: int) -> Tensor:
-        """The tiles of a matrix, as one row of whole numbers."""
-        span = self._numbers[self._starts[number] : self._starts[number + 1]]
+        """The tiles of a matrix, as one row of whole numbers; none for those in 12 bits."""
+        span = self._numbers[self._shape[number, 0] :][: _weights_in(self.sizes[number])]
         return torch.from_numpy(span.view(f"i{span.itemsize}"))
 
 
@@ -210,8 +245,15 @@ def few_rows() -> int:
 
 def room_for(rows: int, inputs: int) -> int:
     """Float32 numbers: the most that is needed to multiply rows with a matrix of so many inputs, or fewer."""
-    # The results of a tile, the end of a row, a factor for each row, and rows in the form that suits the processor.
-    return 4 * MOST_ROWS * LANES + DEPTH + up(rows, 16) + up(rows, MOST_ROWS) * up(inputs, DEPTH)
+    # The results of a tile, the end of a row, two blocks, a factor for each row, and rows in the form that suits the
+    # processor; or else a tile.
+    most = max(up(rows, MOST_ROWS), LANES // 2) if rows > MOST_ROWS else MOST_ROWS
+    return 4 * MOST_ROWS * LANES + DEPTH + BLOCK + up(rows, 16) + most * up(inputs, DEPTH)
+
+
+def room_for_laying(inputs: int) -> int:
+    """Float32 numbers: what it takes to lay out a matrix in 12 bits, or back."""
+    return LANES + LANES // 2 * up(inputs, DEPTH)
 
 
 def room_for_attention(window: int, width: int) -> int:
@@ -237,6 +279,27 @@ class TiledLinear:
     def __call__(self, rows: Tensor) -> Tensor:
         """[n, in] -> [n, out] in float32."""
         return self._tiles.multiplied(self._number, rows)
+
+
+def _weights_in(size: tuple[int, int]) -> int:
+    """Numbers of a matrix's tiles; `size`: outputs and inputs."""
+    outputs, inputs = size
+    return up(outputs, LANES) * up(inputs, DEPTH)
+
+
+def common_uppers(weight: Tensor) -> Any | None:
+    """The upper bytes that nearly all bfloat16 numbers of a matrix, float32 [in, out], have: uint8 [UPPERS], those
+    without a sign first; or None where they are too different. Only some numbers are looked at."""
+    step = max(weight.numel() // _SAMPLE, 1) | 1  # Odd: not the same few columns.
+    flat = weight.flatten() if weight.is_contiguous() else weight.T.flatten()
+    bits = flat[::step].numpy().view(np.uint32)  # By numpy: torch's threads would take longer to meet.
+    sizes = np.bincount(bits >> np.uint32(24) & np.uint32(127), minlength=128)
+    within = np.convolve(sizes, np.ones(UPPERS // 2, np.int64), "valid")
+    least = int(within.argmax())
+    if within[least] < (1 - MOST_STRAYS) * len(bits):
+        return None
+    positive = np.arange(least, least + UPPERS // 2, dtype=np.uint8)
+    return np.concatenate([positive, positive | 128])
 
 
 def quantized(weight: Tensor) -> tuple[Tensor, Tensor]:
