@@ -79,9 +79,14 @@ for question in sys.stdin:
 """
 # Notes when the reply's text was drawn: a change is seen before the frame that shows it.
 WATCH = """() => {
-  window.seen = [];
   const view = document.querySelector("#conversation");
+  window.begin = () => {
+    window.seen = [];
+    window.ended = new Promise((resolve) => { window.end = resolve; });
+  };
+  window.begin();
   new MutationObserver(() => {
+    if (view.querySelector(".turn.assistant .note")) requestAnimationFrame(() => window.end());
     const said = [...view.querySelectorAll(".turn.assistant .said:not(.waiting)")].pop();
     const text = said ? said.textContent : "";
     const last = window.seen.length ? window.seen[window.seen.length - 1].text : "";
@@ -204,14 +209,13 @@ class Page:
         """One reply in a new conversation."""
         self._page.click("#clear")
         self._page.locator(".hints button").first.wait_for()
-        self._page.evaluate("() => { window.seen = []; }")
+        self._page.evaluate("() => window.begin()")
         self._page.fill("#message textarea", question)
         self._page.press("#message textarea", "Enter")
-        # Asked for seldom: whoever waits with Playwright takes time from those who are measured.
-        note = self._page.locator("#conversation .turn.assistant .note")
-        while not note.count():
-            self._page.wait_for_timeout(250)
+        # The page tells when it is over: asking again and again would take time from those who are measured.
+        self._page.evaluate("() => window.ended")
         self._page.wait_for_timeout(250)
+        note = self._page.locator("#conversation .turn.assistant .note")
         told = re.match(r"([\d,]+) tokens?(?:, (\d+) a second)?", note.inner_text())
         assert told is not None
         asked, seen = self._page.evaluate("() => [window.asked, window.seen]")

@@ -22,7 +22,7 @@ from chat_app.relay import Relay
 from chat_app.replies import ReplyEnd, Scored, TokenLogprob
 
 LOGGER = logging.getLogger(__name__)
-_PAUSE = 0.02
+_PAUSE = 0.05
 """Seconds between two sendings. What is written meanwhile is sent together: nobody reads so fast, and to wake the
 server and the caller for every token takes a tenth of the processor from who writes."""
 

@@ -26,6 +26,7 @@ from chat_app.api import Api
 from chat_app.api_docs import add_docs
 from chat_app.guard import Callers, Guard, Quota
 from chat_app.services import Services
+from chat_app.ui.live import LiveReplies
 from chat_app.ui.page import build_page
 from chat_app.ui.theme import TITLE, page_arguments
 
@@ -61,7 +62,9 @@ def build_app(
     # Gradio leaves CORS to this one; without origins it lets nobody in.
     headers = ["Authorization", "Content-Type"]
     app.add_middleware(CORSMiddleware, allow_origins=rules.origins, allow_methods=["*"], allow_headers=headers)
-    blocks = page if page is not None else build_page(services)
+    live = LiveReplies()
+    live.add_to(app)
+    blocks = page if page is not None else build_page(services, live)
     blocks.state_session_capacity = SESSIONS_KEPT
     needs_log_in = not accounts.is_page_open
     gr.mount_gradio_app(

@@ -42,6 +42,18 @@ STOPPING = """() => {
     if (said && said.innerText && stop) { clearInterval(timer); stop.click(); }
   }, 5);
 }"""
+# Notes the pieces of a reply that come beside Gradio's events, and how long the reply is that is drawn.
+FOLLOWING = """() => {
+  window.came = [];
+  window.drawn = () => document.querySelector("#conversation .turn.assistant .said").textContent.length;
+  const Source = window.EventSource;
+  window.EventSource = class extends Source {
+    constructor(...given) {
+      super(...given);
+      this.addEventListener("message", (event) => window.came.push(JSON.parse(event.data)));
+    }
+  };
+}"""
 # Before any script of the page, so whatever asks the browser for a frame is counted.
 COUNTING_FRAMES = """
 const request = window.requestAnimationFrame.bind(window);
@@ -228,6 +240,20 @@ def test_stop_ends_a_reply_at_once_and_keeps_what_there_is(open_page: Callable[[
     expect(reply.locator(".note")).to_contain_text("You stopped it.")
     assert reply.locator(".said").inner_text()
     expect(page.get_by_role("button", name="Send")).to_be_visible()
+
+
+def test_a_page_follows_its_reply_by_itself(open_page: Callable[[], Any]) -> None:
+    page = open_page()
+    shorten_replies(page, 4096)
+    page.evaluate(FOLLOWING)
+    page.fill("#message textarea", "Tell me everything")
+    with page.expect_response(re.compile(r"/gradio_api/live/[\w-]{24}$")) as answer:
+        page.press("#message textarea", "Enter")
+    assert answer.value.status == 200
+    # What was drawn last came from there: more than Gradio has told of the reply, which goes on.
+    page.wait_for_function("() => window.came.length > 2 && window.drawn() === window.came.join('').length")
+    page.locator("#message [data-testid=stop-button]").click()
+    assert replied(page, 1).locator(".said").inner_text()
 
 
 def test_what_people_and_models_write_is_shown_as_it_stands(open_page: Callable[[], Any]) -> None:

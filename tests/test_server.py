@@ -311,11 +311,13 @@ def test_with_an_auth_file_everything_but_health_is_closed(
     assert client.get("/config").status_code == 401
     assert client.post("/gradio_api/cancel", json=cancel).status_code == 401
     assert client.get("/gradio_api/heartbeat/x").status_code == 401
+    assert client.get("/gradio_api/live/x").status_code == 401
     assert '"auth_required":true' in client.get("/").text
     assert client.post("/login", data={"username": "anna", "password": "guess"}).status_code == 400
     assert client.post("/login", data={"username": "anna", "password": "secret"}).status_code == 200
     assert client.get("/config").status_code == 200
     assert client.post("/gradio_api/cancel", json=cancel).status_code == 200
+    assert client.get("/gradio_api/live/x").status_code == 404
     assert client.get("/v1/models").status_code == 401  # The page's cookie is none for programs.
     assert client.get("/v1/models", auth=("anna", "secret")).status_code == 200
 

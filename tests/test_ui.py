@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from dataclasses import fields
-from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,9 +19,10 @@ from chat_app.runs import Run, State
 from chat_app.services import LOCAL_VISITOR, ServerRules, Services
 from chat_app.sizes import bytes_in_words
 from chat_app.ui import escape, model_choices, models_tab, run_report, words
-from chat_app.ui.chat_tab import SECONDS_BETWEEN_DRAWINGS, ChatTab, Drawings
+from chat_app.ui.chat_tab import ChatTab
 from chat_app.ui.controls import Controls
 from chat_app.ui.data_report import preview_of, report_of
+from chat_app.ui.live import LiveReplies
 from chat_app.ui.page import SECONDS_BETWEEN_LOOKS, build_page
 from chat_app.ui.talk import LONGEST_MESSAGE, Talk, Turn
 from chat_app.ui.teach_tab import GROUPS
@@ -336,7 +336,7 @@ def test_on_a_shared_server_nobody_changes_the_model_for_all(shared: Any, monkey
     with pytest.warns(UserWarning, match="owner"):
         tab.free()
     assert "owner" in tab.measure(request, "/etc", token, *tab.settings.defaults())
-    chat: Any = ChatTab(shared, visitors, None)
+    chat: Any = ChatTab(shared, visitors, None, LiveReplies())
     with pytest.warns(UserWarning, match="no run"):
         chat.pick("gpt2", Talk(), token, request)
 
@@ -350,7 +350,7 @@ def test_on_a_shared_server_everybody_talks_to_their_own_model(shared: Any) -> N
     loaded = SimpleNamespace(name=run.id, files=SimpleNamespace(kind="run", name=run.id, parameters=1, window=8))
     here = {None: shared.models.current, run.id: loaded}
     shared.models.guest = shared.models.here = here.get
-    chat: Any = ChatTab(shared, visitors, None)
+    chat: Any = ChatTab(shared, visitors, None, LiveReplies())
     talk = Talk()
     assert "Your model" in str(chat.pick(run.id, talk, ann, None))
     assert talk.model == run.id
@@ -371,23 +371,8 @@ def test_a_shared_server_does_not_tell_where_its_model_lies(shared: Any) -> None
             model_choices.check_allowed(shared, "ann", name)
 
 
-def test_a_reply_is_drawn_at_once_and_then_ever_more_seldom() -> None:
-    now, drawn = 100.0, []
-    drawings = Drawings(lambda: now)
-    for token in range(1000):
-        now = 100 + token / 200
-        if drawings.is_due():
-            drawings.drawn()
-            drawn.append(now - 100)
-    gaps = [later - earlier for earlier, later in pairwise(drawn)]
-    assert drawn[0] == 0
-    assert gaps[0] == pytest.approx(SECONDS_BETWEEN_DRAWINGS[0], abs=0.006)
-    assert gaps[-1] == pytest.approx(SECONDS_BETWEEN_DRAWINGS[1], abs=0.006)
-    assert gaps == pytest.approx(sorted(gaps), abs=0.006)
-
-
 def test_the_page_looks_for_work_seldom_and_marks_nothing_while_it_is_done(tmp_path: Path) -> None:
-    page = build_page(Services(Paths(tmp_path), ServerRules(training=False)))
+    page = build_page(Services(Paths(tmp_path), ServerRules(training=False)), LiveReplies())
     with gr.Blocks() as plain:
         plain.queue()
     names = ("sleep_when_free", "progress_update_sleep_when_free")

@@ -6,10 +6,8 @@ The conversation is each visitor's own and stays on the server as it was typed; 
 from __future__ import annotations
 
 import logging
-import math
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import gradio as gr
@@ -23,13 +21,12 @@ from chat_app.ui.copied import CopiedMarks
 from chat_app.ui.corrections_panel import CorrectionsPanel
 from chat_app.ui.escape import clean, shown, warn
 from chat_app.ui.events import QUICK, given, slow
+from chat_app.ui.live import Drawings, LiveReplies, LiveReply
 from chat_app.ui.talk import Talk, Turn, check_length
 from chat_app.ui.turns_view import rows_of, turns_value, turns_view
 from chat_app.ui.visitor import Visitors
 
 LOGGER = logging.getLogger(__name__)
-# A drawing takes the browser and the server so long that the engine, on the same processor, would be held up by more.
-SECONDS_BETWEEN_DRAWINGS = (0.05, 0.2)  # After the first tokens, and later: nobody reads so fast.
 CHATS_AT_ONCE = 24
 IN_SIGHT = ("temperature", "top_p", "max_new_tokens")
 ENDS = {
@@ -48,10 +45,11 @@ class ChatTab:
         services: the model in use.
         visitors: tells who calls.
         token: the component that keeps the visitor's token.
+        live: where pages follow their replies.
     """
 
-    def __init__(self, services: Services, visitors: Visitors, token: Any):
-        self.services, self.visitors, self.token = services, visitors, token
+    def __init__(self, services: Services, visitors: Visitors, token: Any, live: LiveReplies):
+        self.services, self.visitors, self.token, self.live = services, visitors, token, live
         self.sampling = Controls(SamplingConfig)
         self.copied = CopiedMarks(services, visitors, token)
         self.corrections = CorrectionsPanel(services, visitors, token)
@@ -140,8 +138,8 @@ class ChatTab:
         view = gr.skip() if talk.writing is not None else self.show(talk)
         return *self._head(talk, token, request), view
 
-    def show(self, talk: Talk, writing: Turn | None = None) -> dict[str, Any]:
-        """The value of the view: the conversation, and the reply that is being written."""
+    def show(self, talk: Talk, writing: Turn | None = None, live: LiveReply | None = None) -> dict[str, Any]:
+        """The value of the view: the conversation, and the reply that is being written and where to follow it."""
         talk.shown += 1
         loaded = self.services.answering(talk.model)
         greeting = "Say hello, or try one of these:" if loaded else "No model is loaded. Choose one to begin."
@@ -152,6 +150,7 @@ class ChatTab:
             greeting=greeting,
             hints=[] if talk.turns else model_choices.hints(self.services, loaded),
             version=talk.shown,
+            live=live.name if live is not None else "",
         )
 
     def send(self, text: str, talk: Talk, system: str, *values: Any) -> Parts:
@@ -218,11 +217,12 @@ class ChatTab:
         box = gr.update(submit_btn=False, stop_btn="Stop")
         if clear_box:
             box["value"] = ""
-        yield self.show(talk, turn), box
         is_current = False
         try:
-            for _ in self._write(turn, talk, ticket, system, values):
-                yield self.show(talk, turn), gr.skip()
+            with self.live.of(turn) as live:
+                yield self.show(talk, turn, live), box
+                for _ in self._write(turn, talk, ticket, live, system, values):
+                    yield self.show(talk, turn, live), gr.skip()
         except ChatAppError as error:
             warn(error)
         except Exception:  # The page's edge: one visitor's error must not look like a frozen page.
@@ -234,9 +234,16 @@ class ChatTab:
             yield self.show(talk), _box_ready()
 
     def _write(
-        self, turn: Turn, talk: Talk, ticket: threading.Event, system: str, values: tuple[Any, ...]
+        self,
+        turn: Turn,
+        talk: Talk,
+        ticket: threading.Event,
+        live: LiveReply,
+        system: str,
+        values: tuple[Any, ...],
     ) -> Iterator[None]:
-        """Fill `turn` with the reply; each yield is a moment to draw it, not more often than a page can."""
+        """Fill `turn` with the reply; each yield is a moment to draw it: the first text, and later ones while the page
+        does not follow it by itself."""
         from chat_app.chat import ReplyEnd, follow_reply
         from chat_app.request import Waiting
 
@@ -261,7 +268,7 @@ class ChatTab:
                     yield
                     continue
                 turn.text, turn.note = turn.text + part, ""
-                if drawings.is_due():
+                if drawings.is_due() and not (drawings.has_begun and live.is_read):
                     yield
                     drawings.drawn()
         finally:
@@ -302,25 +309,6 @@ class ChatTab:
         rows = model_choices.talkers(self.services, visitor, talk.model)
         picker = gr.Dropdown(choices=rows, value=model_choices.talker(self.services, talk.model))
         return picker, line, timer, self.copied.visible(here, visitor)
-
-
-class Drawings:
-    """When a reply that grows is drawn again: its first tokens at once, then ever more seldom."""
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic):
-        self._clock = clock
-        self._last = -math.inf
-        self._wait = SECONDS_BETWEEN_DRAWINGS[0]
-
-    def is_due(self) -> bool:
-        """Whether to draw now."""
-        return self._clock() - self._last >= self._wait
-
-    def drawn(self) -> None:
-        """It was drawn now."""
-        if self._last > -math.inf:
-            self._wait = min(1.5 * self._wait, SECONDS_BETWEEN_DRAWINGS[1])
-        self._last = self._clock()
 
 
 def note_of(end: Any) -> str:

@@ -13,6 +13,7 @@ from chat_app.ui.chat_tab import ChatTab
 from chat_app.ui.escape import shown, warn
 from chat_app.ui.evaluate_tab import EvaluateTab
 from chat_app.ui.events import QUICK
+from chat_app.ui.live import LiveReplies
 from chat_app.ui.models_tab import ModelsTab, card
 from chat_app.ui.talk import Talk
 from chat_app.ui.teach_tab import TeachTab
@@ -24,14 +25,15 @@ SECONDS_BETWEEN_LOOKS = 0.01  # So late a click is answered at most.
 CHAT, TEACH, EVALUATE, MODELS = "chat", "teach", "evaluate", "models"
 
 
-def build_page(services: Services) -> gr.Blocks:
+def build_page(services: Services, live: LiveReplies) -> gr.Blocks:
     """The page of a server, to be launched or mounted with `theme.page_arguments()`.
 
     Args:
         services: the product behind it; the page is given nothing else.
+        live: where the page follows replies that are being written; the server has its route.
     """
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=CACHE_SECONDS, fill_width=True) as page:
-        _Page(services).draw(page)
+        _Page(services, live).draw(page)
     page.queue(api_open=False, max_size=256)
     # Gradio looks for work a thousand times a second, which takes a tenth of a processor from the engine all the time.
     page._queue.sleep_when_free = SECONDS_BETWEEN_LOOKS
@@ -40,14 +42,14 @@ def build_page(services: Services) -> gr.Blocks:
 
 
 class _Page:
-    def __init__(self, services: Services):
-        self.services = services
+    def __init__(self, services: Services, live: LiveReplies):
+        self.services, self.live = services, live
         self.visitors = Visitors(services)
 
     def draw(self, page: gr.Blocks) -> None:
         # The key below only hides the token from a glance; that it is one of ours is told by its signature.
         self.token = gr.BrowserState("", storage_key=STORAGE_KEY, secret=TITLE)
-        self.chat = ChatTab(self.services, self.visitors, self.token)
+        self.chat = ChatTab(self.services, self.visitors, self.token, self.live)
         self.teach = TeachTab(self.services, self.visitors, self.token)
         self.evaluate = EvaluateTab(self.services, self.visitors, self.token)
         self.models = ModelsTab(self.services, self.visitors, self.token)

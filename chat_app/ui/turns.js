@@ -11,6 +11,7 @@ empty.className = "turns-empty";
 frame.append(list, empty);
 
 let newest = 0;
+let live = { name: "", text: "", source: null };
 const drawn = [];  // For each row: what was drawn last, so that only what changed is drawn again.
 const ICONS = {
   copy: '<path d="M9 9h10v11H9zM5 15V4h10"/>',
@@ -160,6 +161,20 @@ function grow(item, row, options, before) {  // A reply that is being written an
   return true;
 }
 
+function follow(name) {  // A reply that is being written: its text comes by itself, and Gradio only begins and ends it.
+  if (name === live.name) return;
+  live.source?.close();
+  const mine = live = { name, text: "", source: null };
+  if (!name) return;
+  mine.source = new EventSource(`gradio_api/live/${name}`);
+  mine.source.onmessage = (event) => {
+    if (live !== mine) return;
+    mine.text += JSON.parse(event.data);
+    draw();
+  };
+  mine.source.onerror = () => mine.source.close();  // Also at the end: what comes after it, Gradio brings.
+}
+
 function drawEmpty(value) {
   empty.replaceChildren();
   empty.hidden = value.rows.length > 0;
@@ -182,6 +197,7 @@ function draw() {
   const value = props.value || { rows: [], hints: [] };
   if (value.version < newest) return;
   newest = value.version || 0;
+  follow(value.live || "");
   const nearEnd = list.scrollHeight - list.scrollTop - list.clientHeight < 80;
   const grew = value.rows.length > drawn.length;
   list.setAttribute("aria-busy", String(value.busy));
@@ -191,8 +207,9 @@ function draw() {
     drawn.pop();
     list.lastElementChild.remove();
   }
-  value.rows.forEach((row, index) => {
+  value.rows.forEach((given, index) => {
     const last = index === value.rows.length - 1;
+    const row = last && live.text.length > given.text.length ? { ...given, text: live.text } : given;
     const options = { live: last && value.busy, last, name: value.name, tools: !value.busy && !value.readonly };
     const wanted = JSON.stringify([row, options]);
     if (drawn[index] === wanted) return;

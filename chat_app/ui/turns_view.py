@@ -40,6 +40,7 @@ def turns_value(
     greeting: str = "",
     hints: Sequence[str] = (),
     version: int = 0,
+    live: str = "",
 ) -> dict[str, Any]:
     """What the component shows.
 
@@ -51,6 +52,7 @@ def turns_value(
         name: of the model.
         greeting, hints: shown while there are no turns; a hint can be clicked.
         version: a value with a lower one than what is drawn has come too late, and is not drawn.
+        live: the name under which the last turn can be followed while it is being written; see `live`.
     """
     return {
         "rows": list(rows),
@@ -60,6 +62,7 @@ def turns_value(
         "greeting": greeting,
         "hints": list(hints),
         "version": version,
+        "live": live,
     }
 
 

@@ -1,0 +1,126 @@
+"""A reply on its way to the page while it is being written: its text alone, beside Gradio's events.
+
+An event of Gradio's goes through the whole page, on the server and in the browser; that takes four times what a few
+words cost by themselves, and on the same processor it is taken from the engine. So an event tells the page the name
+under which it can follow the reply, as server-sent events of nothing but text, and Gradio only begins and ends it.
+Knows no components and no model.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+
+from fastapi import FastAPI, HTTPException
+from fastapi.responses import StreamingResponse
+
+from chat_app.ui.talk import Turn
+
+PATH = "/gradio_api/live/"  # Beside Gradio's own, so that the guard lets only those in who may see the page.
+# A drawing takes the browser and the server so long that the engine, on the same processor, would be held up by more.
+SECONDS_BETWEEN_DRAWINGS = (0.05, 0.2)  # After the first tokens, and later: nobody reads so fast.
+_NAME_BYTES = 18
+_HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no"}
+
+
+class Drawings:
+    """When a reply that grows is drawn again: its first tokens at once, then ever more seldom.
+
+    Attributes:
+        wait: seconds from the last drawing to the next.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic):
+        self.wait = SECONDS_BETWEEN_DRAWINGS[0]
+        self._clock = clock
+        self._last = -math.inf
+
+    def is_due(self) -> bool:
+        """Whether to draw now."""
+        return self._clock() - self._last >= self.wait
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether anything was drawn yet."""
+        return self._last > -math.inf
+
+    def drawn(self) -> None:
+        """It was drawn now."""
+        if self.has_begun:
+            self.wait = min(1.5 * self.wait, SECONDS_BETWEEN_DRAWINGS[1])
+        self._last = self._clock()
+
+
+class LiveReply:
+    """One reply that is being written.
+
+    Args:
+        turn: its text grows, in another thread.
+    """
+
+    def __init__(self, turn: Turn):
+        self.name = secrets.token_urlsafe(_NAME_BYTES)
+        self._turn = turn
+        self._readers = 0
+        self._is_over = False
+
+    @property
+    def is_read(self) -> bool:
+        """Whether a page follows it."""
+        return self._readers > 0
+
+    def end(self) -> None:
+        """Nothing more comes."""
+        self._is_over = True
+
+    async def pieces(self) -> AsyncIterator[str]:
+        """Its text from the beginning, in pieces, as often as it is to be drawn."""
+        drawings, sent = Drawings(), 0
+        self._readers += 1
+        try:
+            while True:
+                is_over, text = self._is_over, self._turn.text
+                if len(text) > sent:
+                    yield text[sent:]
+                    sent = len(text)
+                    drawings.drawn()
+                if is_over:
+                    return
+                await asyncio.sleep(drawings.wait)
+        finally:
+            self._readers -= 1
+
+
+class LiveReplies:
+    """The replies that are being written for pages, by names that nobody can guess."""
+
+    def __init__(self) -> None:
+        self._open: dict[str, LiveReply] = {}
+
+    def add_to(self, app: FastAPI) -> None:
+        """Put the route into an application, before Gradio's own."""
+        app.add_api_route(PATH + "{name}", self.follow, methods=["GET"], response_model=None, include_in_schema=False)
+
+    @contextmanager
+    def of(self, turn: Turn) -> Iterator[LiveReply]:
+        """A reply that can be followed while in here."""
+        reply = LiveReply(turn)
+        self._open[reply.name] = reply
+        try:
+            yield reply
+        finally:
+            reply.end()
+            del self._open[reply.name]
+
+    async def follow(self, name: str) -> StreamingResponse:
+        """The text of a reply as server-sent events."""
+        reply = self._open.get(name)
+        if reply is None:
+            raise HTTPException(404, "This reply is no longer being written.")
+        events = (f"data: {json.dumps(piece)}\n\n" async for piece in reply.pieces())
+        return StreamingResponse(events, media_type="text/event-stream", headers=_HEADERS)

@@ -1,0 +1,116 @@
+"""A reply that a page follows while it is written: its text in pieces, to nobody who does not know its name."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from itertools import pairwise
+from types import SimpleNamespace
+from typing import Any
+
+import gradio as gr
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+
+from chat_app.replies import ReplyEnd
+from chat_app.ui import live
+from chat_app.ui.chat_tab import ChatTab
+from chat_app.ui.live import PATH, SECONDS_BETWEEN_DRAWINGS, Drawings, LiveReplies, LiveReply
+from chat_app.ui.talk import Talk, Turn
+
+
+@pytest.fixture
+def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits between drawings."""
+    monkeypatch.setattr(live, "SECONDS_BETWEEN_DRAWINGS", (0.0, 0.0))
+
+
+def test_a_reply_is_drawn_at_once_and_then_ever_more_seldom() -> None:
+    now, drawn = 100.0, []
+    drawings = Drawings(lambda: now)
+    for token in range(1000):
+        now = 100 + token / 200
+        if drawings.is_due():
+            drawings.drawn()
+            drawn.append(now - 100)
+    gaps = [later - earlier for earlier, later in pairwise(drawn)]
+    assert drawn[0] == 0
+    assert gaps[0] == pytest.approx(SECONDS_BETWEEN_DRAWINGS[0], abs=0.006)
+    assert gaps[-1] == pytest.approx(SECONDS_BETWEEN_DRAWINGS[1], abs=0.006)
+    assert gaps == pytest.approx(sorted(gaps), abs=0.006)
+
+
+@pytest.mark.usefixtures("hurried")
+def test_the_pieces_are_the_text_from_its_beginning_to_its_end() -> None:
+    turn = Turn("assistant", "Good ")
+    reply = LiveReply(turn)
+
+    async def read() -> list[str]:
+        found = []
+        async for piece in reply.pieces():
+            assert reply.is_read
+            found.append(piece)
+            if turn.text == "Good ":
+                turn.text += "day"
+            else:
+                turn.text += " to 👋 you"
+                reply.end()
+        return found
+
+    assert asyncio.run(read()) == ["Good ", "day", " to 👋 you"]
+    assert not reply.is_read
+
+
+def test_a_reader_who_leaves_reads_no_more() -> None:
+    reply = LiveReply(Turn("assistant", "Good "))
+
+    async def leave() -> None:
+        pieces: Any = reply.pieces()
+        assert await anext(pieces) == "Good "
+        await pieces.aclose()
+
+    asyncio.run(leave())
+    assert not reply.is_read
+
+
+def test_a_reply_has_an_address_only_while_it_is_written() -> None:
+    app, replies = FastAPI(), LiveReplies()
+    replies.add_to(app)
+    client = TestClient(app)
+    turn = Turn("assistant", "One\n\ndata: two")
+    with replies.of(turn) as reply, replies.of(turn) as other:
+        assert len({reply.name, other.name}) == 2
+        reply.end()
+        answer = client.get(PATH + reply.name)
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        assert [json.loads(line[6:]) for line in answer.text.splitlines() if line] == [turn.text]
+        assert client.get(PATH + reply.name[:-1]).status_code == 404
+    for name in (reply.name, other.name):
+        assert client.get(PATH + name).status_code == 404
+
+
+@pytest.mark.usefixtures("hurried")
+@pytest.mark.parametrize(("is_followed", "drawn"), [(False, ["", "a", "ab", "abc", "abcd"]), (True, ["", "a", "abcd"])])
+def test_gradio_draws_the_beginning_and_the_end_and_the_rest_only_for_a_page_that_cannot_follow(
+    monkeypatch: pytest.MonkeyPatch, is_followed: bool, drawn: list[str]
+) -> None:
+    def written(*_: Any, **__: Any) -> Iterator[str | ReplyEnd]:
+        yield from "abc"
+        yield ReplyEnd("abcd", "end", 4, 3, 128, 1.0, 0.1)
+
+    services: Any = SimpleNamespace(jobs=None, answering=lambda model=None: SimpleNamespace(name="tiny"))
+    monkeypatch.setattr("chat_app.chat.follow_reply", written)
+    monkeypatch.setattr("chat_app.ui.model_choices.name_of", lambda *_: "Model")
+    monkeypatch.setattr(LiveReply, "is_read", is_followed)
+    visitors: Any = None
+    tab = ChatTab(services, visitors, None, LiveReplies())
+    with gr.Blocks():
+        tab.sampling.draw()
+    *writing, last = [view for view, _ in tab.send("Hello", Talk(), "", *tab.sampling.defaults())]
+    names = {view["live"] for view in writing}
+    assert len(names) == 1, "one name for the whole reply"
+    assert names != {""}
+    assert last["live"] == "", "what has ended is followed no more"
+    assert [view["rows"][-1]["text"] for view in (*writing, last)] == drawn
