@@ -20,6 +20,7 @@ It predicts the sum at the worst moment: during the loss, at the end of the way 
 from __future__ import annotations
 
 import heapq
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
@@ -270,13 +271,18 @@ def _ladder(config: TrainConfig, device: str, allowed: Sequence[str]) -> Iterato
 def methods_for(files: ModelFiles, device: str) -> list[str]:
     """The methods that a model can take here."""
     allowed = ["full"]
-    if files.gguf is None and find_spec("peft") is not None:
+    if files.gguf is None and _is_there("peft"):
         allowed.append("lora")
-        if device != "mps" and find_spec("bitsandbytes") is not None:
+        if device != "mps" and _is_there("bitsandbytes"):
             allowed.append("lora-8bit")
             if files.width % 64 == 0:
                 allowed.append("lora-4bit")
     return allowed
+
+
+def _is_there(library: str) -> bool:
+    """Whether it is installed. One that waits for its first use is not asked: that would be a use."""
+    return sys.modules.get(library) is not None or find_spec(library) is not None
 
 
 def facts(plan: Plan) -> dict[str, Any]:

@@ -42,7 +42,7 @@ from chat_app.training import ChatTrainer, arguments_of, evaluation_steps, savin
 STEPS = 20
 WARM_UP = 2
 FEWEST = WARM_UP + 3
-LONG_ENOUGH = 2.0  # Seconds of tried steps after which no more than the fewest are tried: somebody waits.
+LONG_ENOUGH = 1.0  # Seconds of tried steps after which no more than the fewest are tried: somebody waits.
 SHORT = 100  # Steps; a shorter training is over before its rehearsal would have said so.
 _TESTED_ROWS = 64
 _LOOK_EVERY = 0.02

@@ -117,9 +117,7 @@ class ChatTrainer(Trainer):
         return loss
 
     def get_train_dataloader(self) -> DataLoader[Any]:
-        """The Trainer's, or this process's share of it."""
-        if self.args.world_size == 1:
-            return super().get_train_dataloader()
+        """This process's share of the rows, in an order that the seed alone decides."""
         place, count = self.args.process_index, self.args.world_size
         return loader(
             _Rows(self.lesson.train_rows), self.packer, self.config.batch_size, self.config.seed, place, count

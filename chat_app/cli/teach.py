@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import gc
 import json
 import os
 import shutil
@@ -15,6 +14,7 @@ from typing import Any
 
 from chat_app import ranks
 from chat_app.cli.flags import add_reading, add_settings, read_paths, settings_of, wanted_of
+from chat_app.cli.training_start import bring_libraries
 from chat_app.config import Paths, TrainConfig, from_mapping, to_mapping
 from chat_app.errors import ChatAppError, RunError, SettingError
 from chat_app.questions import questions_of
@@ -165,11 +165,10 @@ def _run_to_end(run: Run, paths: Paths, options: argparse.Namespace) -> None:
         presses = iter((run.request_stop,))
         signal.signal(signal.SIGINT, lambda *_: next(presses, _give_up)())
     say(f"Run {run.id} in {run.folder}")
-    from chat_app import training  # noqa: F401 - brings all that is heavy, before it is frozen.
+    bring_libraries()
     from chat_app.cli.training_progress import Progress
 
     callbacks = [Progress(run)] if ranks.is_first() else []
-    gc.freeze()  # What the libraries are made of is never garbage; to look through it takes a quarter of a second.
     teach(run, paths, interrupted=gone.is_set, callbacks=callbacks, say=say)
     if not ranks.is_first():
         return
