@@ -139,7 +139,10 @@ class Engine:
             while (item := work.out.get()) is not None:
                 if isinstance(item, ChatAppError):
                     raise item
-                yield item
+                if isinstance(item, Waiting):
+                    yield item
+                else:
+                    yield from item
         finally:
             self._leave(work)
 
@@ -193,7 +196,7 @@ class Engine:
             self._changed.notify_all()
         for work in rest:
             work.memory = None
-            work.out.put(ChatAppError("The model was unloaded before the reply was finished.", advice="Ask again."))
+            work.tell(ChatAppError("The model was unloaded before the reply was finished.", advice="Ask again."))
 
     def _gather(self) -> bool:
         """Let those in who wait for longest, as far as there is memory; sleep while there is nothing to do.
@@ -206,7 +209,7 @@ class Engine:
             for work in [one for one in self._waiting if one.is_cancelled or now >= one.deadline]:
                 self._waiting.remove(work)
                 busy = BusyError("The wait for a reply was too long.", advice="Try again in a moment.")
-                work.out.put(None if work.is_cancelled else busy)
+                work.tell(None if work.is_cancelled else busy)
             used = sum(work.room(self.window) for work in self._active)
             while self._waiting and len(self._active) < self._most_active:
                 used += self._waiting[0].room(self.window)
@@ -216,7 +219,7 @@ class Engine:
             for place, work in enumerate(self._waiting, start=1):
                 if work.place != place:
                     work.place = place
-                    work.out.put(Waiting(place))
+                    work.tell(Waiting(place))
             self._changed.notify_all()
             return not self._closing
 
@@ -283,7 +286,6 @@ class Engine:
         """Draw the next token of one request."""
         token = work.sampler.draw(scores, work.ids)
         work.add(token)
-        work.out.put(token)
         if work.is_finished(self.window):
             self._retire(work, None)
 
@@ -303,7 +305,7 @@ class Engine:
         with self._changed:
             self._active.remove(work)
             self._changed.notify_all()
-        work.out.put(error)
+        work.tell(error)
 
 
 def _explained(error: Exception) -> ChatAppError:

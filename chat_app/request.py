@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import queue
 import threading
+import time
 from dataclasses import dataclass, field
 
 from chat_app.config import SamplingConfig
@@ -13,6 +14,8 @@ from chat_app.forward import Piece
 from chat_app.key_values import Memory
 from chat_app.logprobs import Notes
 from chat_app.sampling import Sampler
+
+SECONDS_TO_GATHER = 0.02
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,9 @@ class Work:
     left: bool = False
     place: int = 0
     memory: Memory | None = None
-    out: queue.SimpleQueue[int | Waiting | ChatAppError | None] = field(default_factory=queue.SimpleQueue)
+    out: queue.SimpleQueue[list[int] | Waiting | ChatAppError | None] = field(default_factory=queue.SimpleQueue)
+    _gathered: list[int] = field(default_factory=list)
+    _handed: float = -math.inf
 
     @property
     def is_cancelled(self) -> bool:
@@ -87,10 +92,24 @@ class Work:
         return Piece(self.ids[span], types, self.memory, span.stop >= len(self.ids))
 
     def add(self, token: int) -> None:
-        """The model wrote a token."""
+        """The model wrote a token. Who reads gets the first at once, and later ones together with those of the next
+        moments: to be woken for each would take the processor from the next step."""
         self.ids.append(token)
+        self._gathered.append(token)
+        if time.monotonic() - self._handed >= SECONDS_TO_GATHER:
+            self._hand()
         if self.types is not None:
             self.types.append(self.request.next_type or 0)
+
+    def tell(self, item: Waiting | ChatAppError | None) -> None:
+        """Let who reads know, after all that was written; None: it is over."""
+        if self._gathered:
+            self._hand()
+        self.out.put(item)
+
+    def _hand(self) -> None:
+        self.out.put(self._gathered)
+        self._gathered, self._handed = [], time.monotonic()
 
     def is_finished(self, window: int) -> bool:
         """Whether the reply has ended: by its end mark, its limit, or the window's."""

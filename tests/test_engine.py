@@ -12,10 +12,11 @@ import pytest
 import torch
 
 from chat_app import engine as engine_module
+from chat_app import request as request_module
 from chat_app.config import SamplingConfig
 from chat_app.engine import Engine, write
 from chat_app.errors import BusyError, ChatAppError, DataError
-from chat_app.request import Request, Waiting
+from chat_app.request import Request, Waiting, begin
 
 GREEDY = SamplingConfig(temperature=0, repetition_penalty=1)
 LONG = 60  # Seconds; only a fault lets a test wait so long.
@@ -307,13 +308,37 @@ class TestTogether:
         engine = Engine(tiny_model, 128, time_limit=10, clock=lambda: now[0])
         gate = Gate(engine, free=3)
         stream = engine.stream(request(ids_of(1), new=100))
-        written = [next(stream), next(stream), next(stream)]
+        written = [next(stream)]
         assert gate.reached.wait(LONG)
         now[0] = 10.0
         gate.open.set()
         assert [*written, *stream] == write(tiny_model, request(ids_of(1), new=4), 128)
         assert len(gate.steps) == 4
         engine.close()
+
+    def test_the_first_token_comes_at_once_and_those_of_a_moment_together(self, tiny_model, monkeypatch):
+        moments = iter([0.0, 0.0, 0.01, 0.019, 0.02, 0.02, 0.03, 0.04, 0.04, 0.05, 0.05, 0.06])
+        monkeypatch.setattr(request_module.time, "monotonic", lambda: next(moments))
+        work = begin(request(ids_of(1), new=20), 128, 300)
+        for token in range(1, 9):
+            work.add(token)
+        work.tell(None)
+        assert [work.out.get() for _ in range(4)] == [[1], [2, 3, 4], [5, 6], [7, 8]]
+        assert work.out.get() is None
+
+    def test_who_fails_gets_what_was_written_before(self, engine):
+        gate = Gate(engine, free=5)
+        gate.open.set()
+
+        def fail(step: list[list[int]]) -> None:
+            if len(gate.steps) == 5:
+                raise RuntimeError("broken")
+
+        gate.before = fail
+        stream = engine.stream(request(ids_of(1)))
+        assert len([next(stream) for _ in range(4)]) == 4
+        with pytest.raises(ChatAppError, match="broken"):
+            next(stream)
 
     def test_who_has_waited_for_too_long_is_told(self, tiny_model):
         now = [0.0]
