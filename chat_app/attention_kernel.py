@@ -11,21 +11,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import carray
 
-from chat_app.tile_kernel import (
-    AT_ONCE,
-    RESULTS,
-    bits_of,
-    compiled,
-    exp,
-    floats_at,
-    result_of,
-    rows_prepared,
-    table_at,
-    tile_product,
-    up,
-)
+from chat_app.matrix_unit import open_matrix_unit
+from chat_app.number_kernel import address_of, bits_of, compiled, floats_at, table_at, two_to, up
+from chat_app.row_kernel import rows_prepared, rows_rounded
+from chat_app.tile_kernel import AT_ONCE, RESULTS, result_of, rounded_product, tile_product
 from chat_app.tile_products import ROW, as_bits, as_float, pointer
-from chat_app.tile_shape import DEPTH, LANES, MOST_LOOKING
+from chat_app.tile_shape import DEPTH, LANES, MOST_LOOKING, MOST_ROWS, WORDS
 
 
 class Head(NamedTuple):
@@ -77,39 +68,18 @@ def _highest(products):
 @compiled
 def _in_order(bits):
     """A float32's bits as a whole number that is larger for a larger one; and back."""
-    return bits ^ ((bits >> np.int32(31)) & np.int32(0x7FFFFFFF))
+    return np.int32(bits ^ ((bits >> np.int32(31)) & np.int32(0x7FFFFFFF)))
 
 
 @compiled
-def _shares(products, scale):
-    """What share of a query's look each token gets, in the place of its product with the token's key."""
+def _powers(products, scale):
+    """What each token gets of a query's look, in the place of its product with the token's key; gives what all get."""
     highest, whole = _highest(products), np.float32(0)
+    steep = scale * np.float32(1.44269504088896341)
     for token in range(len(products)):
-        products[token] = exp((products[token] - highest) * scale)
+        products[token] = two_to((products[token] - highest) * steep)
         whole += products[token]
-    for token in range(len(products)):
-        products[token] /= whole
-
-
-@compiled
-def _times_tiles(rows, tiles, tile_bytes, ahead, results, out):
-    """Rows, float32 [rows, inputs], times tiles of bfloat16: out, float32 [rows, outputs].
-
-    Meanwhile the memory is asked for what stands `ahead` bytes after the tiles.
-    """
-    kind = carray(pointer(tiles), (1,), np.uint16)
-    (count, inputs), outputs = rows.shape, out.shape[1]
-    spare = results + 4 * RESULTS
-    factors = floats_at(spare + 4 * DEPTH, MOST_LOOKING)
-    first, stride = rows_prepared(kind, rows, (0, count), spare + 4 * (DEPTH + MOST_LOOKING), factors, spare)
-    for left in range(0, outputs, LANES):
-        tile_product(kind, tiles + left // LANES * tile_bytes, first, stride, count, inputs, ahead, results)
-        wide = min(outputs - left, LANES)
-        for row in range(count):
-            source = floats_at(result_of(row, results), wide)
-            target = floats_at(out.ctypes.data + row * out.strides[0] + 4 * left, wide)
-            for lane in range(wide):
-                target[lane] = source[lane]
+    return whole
 
 
 @compiled
@@ -118,13 +88,32 @@ def _attend(queries, kept, seen, scale, room, out):
     sees `seen` of them, each other one more."""
     rows, width = queries.shape
     tokens = up(seen + rows - 1, LANES)
-    shares, results = table_at(room, rows, tokens), room + 4 * rows * tokens
+    kind = carray(pointer(kept.keys), (1,), np.uint16)
     ahead = kept.values - kept.keys
-    _times_tiles(queries, kept.keys, up(width, LANES) // 2 * ROW, ahead, results, shares)
+    looks = table_at(room, up(rows, MOST_ROWS), tokens)
+    results = room + looks.nbytes
+    spare = results + 4 * RESULTS
+    factors = floats_at(spare + 4 * DEPTH, MOST_LOOKING)
+    wholes = floats_at(spare + 4 * (DEPTH + MOST_LOOKING), MOST_LOOKING)
+    prepared = spare + 4 * (DEPTH + 2 * MOST_LOOKING)
+    open_matrix_unit(rows)
+    first, stride = rows_prepared(kind, queries, (0, rows), prepared, factors, spare)
+    for left in range(0, tokens, LANES):
+        tile = kept.keys + left * up(width, LANES) * 2
+        tile_product(kind, tile, first, stride, rows, width, ahead, address_of(looks) + 4 * left, 4 * tokens)
     for row in range(rows):
-        _shares(shares[row, : seen + row], scale)
-        shares[row, seen + row :] = np.float32(0)
-    _times_tiles(shares, kept.values, kept.space // 2 * ROW, ahead, results, out)
+        wholes[row] = _powers(looks[row, : seen + row], scale)
+        looks[row, seen + row :] = np.float32(0)
+        first, stride = rows_rounded(kind, looks, (row, row + 1), prepared, factors, spare)
+    for left in range(0, width, LANES):
+        tile = kept.values + left * kept.space * 2
+        rounded_product(kind, tile, first, stride, rows, tokens, ahead, results, ROW)
+        wide = min(width - left, LANES)
+        for row in range(rows):
+            source, target = floats_at(result_of(kind, row, results), wide), out[row, left : left + wide]
+            factor = np.float32(1) / wholes[row]
+            for lane in range(wide):
+                target[lane] = source[lane] * factor
 
 
 @compiled
@@ -136,7 +125,7 @@ def attention(me, crew, model, layer, mixed, places, out):
         out: float32 [rows, heads * width].
     """
     wide, width = mixed.shape[1] // 3, model.head_width
-    heads, rows, room = wide // width, len(mixed), crew.work[me].ctypes.data
+    heads, rows, room = wide // width, len(mixed), address_of(crew.work[me])
     for head in range(heads * me // crew.threads, heads * (me + 1) // crew.threads):
         left = head * width
         for row in range(rows):
@@ -152,3 +141,4 @@ def attention(me, crew, model, layer, mixed, places, out):
             queries, target = mixed[row:end, left : left + width], out[row:end, left : left + width]
             _attend(queries, kept, places[row, 2] + 1, model.scales[layer], room, target)
             row = end
+    open_matrix_unit(WORDS)

@@ -17,19 +17,10 @@ from numba import carray
 from chat_app.attention_kernel import attention
 from chat_app.laying_kernel import Strays, pack, unpack
 from chat_app.matrix_unit import close_matrix_unit, open_matrix_unit
-from chat_app.tile_kernel import (
-    Crew,
-    Matrices,
-    compiled,
-    floats_at,
-    meet,
-    multiply,
-    share_of,
-    table_at,
-    up,
-)
+from chat_app.number_kernel import address_of, compiled, floats_at, table_at, up
+from chat_app.tile_kernel import Crew, Matrices, meet, multiply, share_of
 from chat_app.tile_products import pointer, root
-from chat_app.tile_shape import ADD, CALL, LANES, MOST_ROWS, MULTIPLY, PACK, SET, STEP, UNPACK
+from chat_app.tile_shape import ADD, CALL, LANES, MOST_ROWS, MULTIPLY, PACK, SET, STEP, UNPACK, WORDS
 
 PRODUCTS = 4  # Of a layer: queries, keys and values; what joins the heads; up; down.
 
@@ -84,7 +75,7 @@ def _step(me, crew, matrices, model, hidden, places, wanted, scores):
     rows, width = hidden.shape
     padded = up(rows, MOST_ROWS)
     layers, widest = len(model.scales), matrices.shape[2, 2]
-    shared, own = crew.work[crew.threads].ctypes.data, crew.work[me].ctypes.data
+    shared, own = address_of(crew.work[crew.threads]), address_of(crew.work[me])
     end, size = 4 * crew.work.shape[1], 4 * padded * width
     normed = table_at(own + end - size, padded, width)  # Rooms begin with what products need.
     mixed = table_at(shared + end - 3 * size, rows, 3 * width)
@@ -125,7 +116,7 @@ def entry(eight_bits: bool) -> Any:
         shape = carray(pointer(call.shape), (call.matrices, 5), np.int64)
         numbers = carray(pointer(call.numbers), (call.size,), kind)
         matrices = Matrices(numbers, shape, call.floats)
-        open_matrix_unit()
+        open_matrix_unit(WORDS)
         if call.task == STEP:
             norms = carray(pointer(call.norms), (2 * call.layers + 1,), np.int64)
             scales, epsilon = floats_at(call.scales, call.layers), np.float32(call.epsilon)

@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import carray, njit
 
+from chat_app.number_kernel import address_of, bits_of, compiled, floats_at, up
 from chat_app.short_weights import close_row
-from chat_app.tile_kernel import bits_of, compiled, floats_at, opened, short_tile, up
+from chat_app.tile_kernel import opened, short_tile
 from chat_app.tile_products import as_bits, pointer
 from chat_app.tile_shape import BLOCK, DEPTH, LANES, LINE, SMALLEST, UPPERS, WORDS
 
@@ -42,7 +43,7 @@ def unpack(me, crew, matrices, number, target):
     for tile in range(wide // LANES * me // crew.threads, wide // LANES * (me + 1) // crew.threads):
         laid = numbers[start + tile * LANES * deep :]
         if key:
-            room = opened(short_tile(matrices, number, tile), count, crew.work[me].ctypes.data)
+            room = opened(short_tile(matrices, number, tile), count, address_of(crew.work[me]))
             laid = carray(pointer(room), (LANES * deep,), numbers.dtype)
         for at in range(count):
             begin = at // word * word * LANES
@@ -108,7 +109,7 @@ def _shorten(laid, least, target, counts, named):
     found = 0
     for row in range(len(laid) // _ROW):
         source = laid[row * _ROW : (row + 1) * _ROW]
-        if close_row(source.ctypes.data, target + 3 * LINE * row, least):
+        if close_row(address_of(source), target + 3 * LINE * row, least):
             for at in range(_ROW):
                 number = np.int64((source[at] >> 8) & 127) - least
                 if number < 0 or number >= UPPERS // 2:
@@ -122,7 +123,7 @@ def _shorten(laid, least, target, counts, named):
 def _largest(source, count, wide, row_step, column_step, out):
     """The largest size of a number in each of some columns; what is no number is larger than all."""
     # As whole numbers, of which vectors are compared: the bits of what is not below 0 are in its order.
-    bits = carray(pointer(out.ctypes.data), (wide,), np.int32)
+    bits = carray(pointer(address_of(out)), (wide,), np.int32)
     bits[:] = 0
     if column_step == 1:
         for at in range(count):
@@ -142,7 +143,7 @@ def _lay(source, count, wide, row_step, column_step, factors, laid):
     """Put some columns, each times its factor, into a tile."""
     word = 4 // laid.itemsize
     full = count // word
-    words = carray(pointer(laid.ctypes.data), (len(laid) // LANES // word, LANES), np.uint32)
+    words = carray(pointer(address_of(laid)), (len(laid) // LANES // word, LANES), np.uint32)
     down, across = 4 * row_step, 4 * column_step
     if column_step == 1:
         for at in range(full):

@@ -31,6 +31,8 @@ _SOURCES = (
     "tile_products",
     "short_weights",
     "matrix_unit",
+    "number_kernel",
+    "row_kernel",
     "tile_kernel",
     "laying_kernel",
     "attention_kernel",

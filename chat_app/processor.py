@@ -30,7 +30,7 @@ class Processor:
     @property
     def has_matrix_unit(self) -> bool:
         """Whether it multiplies matrices of 8 bits and of bfloat16 at once (Intel's AMX)."""
-        return {"amx-tile", "amx-int8", "amx-bf16", "avx512bw"} <= self.features
+        return {"amx-tile", "amx-int8", "amx-bf16", "avx512bf16", "avx512bw"} <= self.features
 
     @property
     def environment(self) -> dict[str, str]:

@@ -47,20 +47,16 @@ class Key:
         self._table = code.load(table, _BYTES)
         self._before, self._strays = before, strays
 
-    def open(self, tile: Any, number: Any, ahead: Any, target: Any, pairs: range = range(PAIRS)) -> None:
-        """Write what turns block `number` of a tile back; the memory is asked for what stands `ahead` bytes later.
-
-        Only these pairs of each row's lines are right afterwards.
-        """
+    def open(self, tile: Any, number: Any, ahead: Any, target: Any) -> None:
+        """Write what turns block `number` of a tile back; the memory is asked for what stands `ahead` bytes later."""
         code, builder = self._code, self._builder
         here = builder.add(tile, builder.mul(number, LONG(SHORT_BLOCK)))
         for row in range(WORDS):
             line = builder.add(here, LONG(row * (PAIRS + 1) * LINE))
             numbers = builder.add(line, LONG(PAIRS * LINE))
-            if 0 in pairs:  # Whoever takes the others only comes later.
-                code.ask(builder.add(numbers, ahead))
+            code.ask(builder.add(numbers, ahead))
             both = code.load(numbers, _BYTES)
-            for pair in pairs:
+            for pair in range(PAIRS):
                 lower = builder.add(line, LONG(pair * LINE))
                 code.ask(builder.add(lower, ahead))
                 wholes = self._wholes(code.load(lower, _BYTES), self._uppers(both, pair))

@@ -8,25 +8,25 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import carray, njit
+from numba import njit
 
-from chat_app import tile_shape
 from chat_app.matrix_unit import (
     HAS_MATRIX_UNIT,
-    product_in_blocks,
-    product_in_blocks_twice,
-    short_product_in_blocks,
-    short_product_in_blocks_twice,
-    split,
+    open_matrix_unit,
+    product_of_halves,
+    product_of_rounded,
+    product_of_shorts,
+    product_of_wholes,
+    product_of_wholes_twice,
 )
+from chat_app.number_kernel import address_of, compiled, exp, floats_at, up
+from chat_app.row_kernel import BLOCK_INPUTS, rows_prepared
 from chat_app.short_weights import open_tile
 from chat_app.tile_products import (
+    ROW,
     SPAN,
     arrive,
-    as_bits,
-    as_float,
     look,
-    pointer,
     product_1,
     product_2,
     product_4,
@@ -46,20 +46,11 @@ from chat_app.tile_shape import (
     SET,
     SHORT_BLOCK,
     TABLE,
+    WORDS,
 )
 
 RESULTS = 4 * MOST_ROWS * LANES
 """Numbers: room for the results of two groups of rows times a tile, each with as much for the unit to work in."""
-_LARGEST = 32639  # Of whole numbers: its upper half has 8 bits when the lower one is signed.
-_SETTINGS: Any = {
-    "nogil": True,
-    "no_cpython_wrapper": True,
-    "no_cfunc_wrapper": True,
-    "error_model": "numpy",
-    "fastmath": {"reassoc", "contract", "arcp", "nsz"},
-}
-compiled = njit(**_SETTINGS)
-up = compiled(tile_shape.up)
 
 
 class Matrices(NamedTuple):
@@ -125,135 +116,43 @@ def share_of(me, crew, rows):
 
 
 @compiled
-def floats_at(address, count):
-    """Float32 numbers in memory."""
-    return carray(pointer(address), (count,), np.float32)
-
-
-@compiled
-def table_at(address, rows, columns):
-    """Float32 numbers in memory."""
-    return carray(pointer(address), (rows, columns), np.float32)
-
-
-@njit(inline="always")
-def exp(number):
-    """e^number to the precision of float32, for -87 to 88. Source: Cephes, expf."""
-    number = min(max(number, np.float32(-87)), np.float32(88))
-    whole = np.floor(number * np.float32(1.44269504088896341) + np.float32(0.5))
-    rest = number - whole * np.float32(0.693359375) + whole * np.float32(2.12194440e-4)
-    series = np.float32(1.9875691500e-4)
-    series = series * rest + np.float32(1.3981999507e-3)
-    series = series * rest + np.float32(8.3334519073e-3)
-    series = series * rest + np.float32(4.1665795894e-2)
-    series = series * rest + np.float32(1.6666665459e-1)
-    series = series * rest + np.float32(5.0000001201e-1)
-    series = series * rest * rest + rest + np.float32(1)
-    return series * as_float((np.int32(whole) + np.int32(127)) << np.int32(23))
-
-
-@njit(inline="always")
-def bits_of(number):
-    """A number as bfloat16, rounded to the nearest: uint32, in the lower 16 bits."""
-    bits = np.uint32(as_bits(number))
-    return (bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
-
-
-@njit(inline="always")
-def _scale_of(given):
-    """What makes a row whole numbers, as large as they can be without a sum leaving 32 bits."""
-    # As whole numbers, of which vectors are compared: the bits of what is not below 0 are in its order.
-    bits, total = as_bits(np.float32(1e-20)), np.float32(1e-20)
-    for at in range(len(given)):
-        size = abs(given[at])
-        total += size
-        bits = max(bits, as_bits(size))
-    largest = as_float(bits)
-    # Whole numbers cannot carry a NaN on, but the scale can.
-    return min(np.float32(_LARGEST) / largest, np.float32(2147000000.0 / 127) / total) + total * np.float32(0)
-
-
-@compiled
-def _rows_as_vectors(numbers, source, share, room, factors, spare):
-    """A share of rows as products in vectors take them: the address of the first of all, and the bytes from row to row.
-
-    For 8-bit weights they become whole numbers of 16 bits, and `factors` what a result is to be multiplied by.
-    """
-    begin, end = share
-    factors[begin:end] = np.float32(1)
-    rows, width = source.shape
-    padded = up(width, DEPTH)
-    if numbers.itemsize > 1:
-        for row in range(begin, end):
-            target = floats_at(room + 4 * row * padded, width)
-            for at in range(width):
-                target[at] = source[row, at]
-        return room, 4 * padded
-    whole = carray(pointer(room), (rows, padded), np.int16)
-    for row in range(begin, end):
-        given, places = source[row], whole[row]
-        scale = _scale_of(given)
-        factors[row] = np.float32(1) / scale
-        for at in range(width):
-            places[at] = np.int16(np.rint(given[at] * scale))
-        places[width:] = 0
-    return room, 2 * padded
-
-
-@compiled
-def _rows_as_blocks(numbers, source, share, room, factors, spare):
-    """The same as the matrix unit takes them; the bytes from row to row are an average."""
-    width = source.shape[1]
-    inputs = LINE // numbers.itemsize  # Of a block.
-    blocks = up(width, DEPTH) // inputs
-    tail = floats_at(spare, DEPTH)
-    tail[:] = np.float32(0)
-    for row in range(share[0], share[1]):
-        place, scale = source.ctypes.data + row * source.strides[0], np.float32(1)
-        if numbers.itemsize == 1:
-            scale = _scale_of(source[row])
-        factors[row] = np.float32(1) / scale
-        upper = room + (row // MOST_ROWS * blocks * 2 * MOST_ROWS + row % MOST_ROWS) * LINE
-        for block in range(blocks):
-            left = block * inputs
-            given = place + 4 * left
-            if left + inputs > width:  # What follows the row is none of its.
-                for at in range(width - left):
-                    tail[at] = source[row, left + at]
-                given = tail.ctypes.data
-            split(numbers, given, scale, upper, upper + MOST_ROWS * LINE)
-            upper += 2 * MOST_ROWS * LINE
-    return room, blocks * 2 * LINE
-
-
-@compiled
-def _tile_by_vectors(numbers, tile, first, stride, rows, inputs, ahead, out):
-    """`rows` rows times one tile: out[row, lane]. Rows up to the next 1, 2, 4 or 8 are computed too.
+def _tile_by_vectors(numbers, tile, first, stride, rows, inputs, ahead, out, step):
+    """`rows` rows times one tile: float32 [rows, LANES], `step` bytes from row to row. Rows up to the next 1, 2, 4 or 8
+    are computed too.
 
     Meanwhile the memory is asked for what stands `ahead` bytes after the tile.
     """
     words = (inputs * numbers.itemsize + 3) // 4
     if rows == 1:
-        product_1(numbers, tile, first, stride, words, ahead, out)
+        product_1(numbers, tile, first, stride, words, ahead, out, step)
     elif rows == 2:
-        product_2(numbers, tile, first, stride, words, ahead, out)
+        product_2(numbers, tile, first, stride, words, ahead, out, step)
     elif rows <= 4:
-        product_4(numbers, tile, first, stride, words, ahead, out)
+        product_4(numbers, tile, first, stride, words, ahead, out, step)
     elif SPAN == 16:
-        product_8(numbers, tile, first, stride, words, ahead, out)
+        product_8(numbers, tile, first, stride, words, ahead, out, step)
     else:  # More sums than there are registers.
-        product_4(numbers, tile, first, stride, words, ahead, out)
-        product_4(numbers, tile, first + 4 * stride, stride, words, ahead, out + 16 * LANES)
+        product_4(numbers, tile, first, stride, words, ahead, out, step)
+        product_4(numbers, tile, first + 4 * stride, stride, words, ahead, out + 4 * step, step)
 
 
 @compiled
-def _tile_by_blocks(numbers, tile, first, stride, rows, inputs, ahead, out):
-    """`rows` rows times one tile, as `RESULTS` says. Rows up to the next multiple of MOST_ROWS are computed too."""
+def _tile_by_blocks(numbers, tile, first, stride, rows, inputs, ahead, out, step):
+    """The same; the unit is open, for weights of floating point for so many rows. Of whole numbers rows up to the next
+    multiple of MOST_ROWS are computed too, and results are where `result_of` says."""
     blocks = up(inputs, DEPTH) * numbers.itemsize // LINE
-    if rows > MOST_ROWS:
-        product_in_blocks_twice(numbers, tile, first, MOST_ROWS * stride, blocks, ahead, out)
+    if numbers.itemsize > 1:
+        product_of_halves(tile, first, blocks, ahead, out, step)
+    elif rows > MOST_ROWS:
+        product_of_wholes_twice(tile, first, MOST_ROWS * stride, blocks, ahead, out)
     else:
-        product_in_blocks(numbers, tile, first, 0, blocks, ahead, out)
+        product_of_wholes(tile, first, 0, blocks, ahead, out)
+
+
+@compiled
+def _rounded_by_blocks(numbers, tile, first, stride, rows, inputs, ahead, out, step):
+    """The same for rows of `_rows_rounded`."""
+    product_of_rounded(tile, first, up(inputs, DEPTH) // BLOCK_INPUTS, ahead, out, step)
 
 
 @compiled
@@ -264,7 +163,7 @@ def short_tile(matrices, number, tile):
     first = tile * blocks
     before = key + TABLE
     strays = before + 4 * ((outputs + LANES - 1) // LANES * blocks + 1)
-    return Short(matrices.numbers.ctypes.data + 2 * start + first * SHORT_BLOCK, key, before + 4 * first, strays)
+    return Short(address_of(matrices.numbers) + 2 * start + first * SHORT_BLOCK, key, before + 4 * first, strays)
 
 
 @compiled
@@ -275,14 +174,10 @@ def _opened(short, inputs, room):
 
 
 @compiled
-def _short_by_blocks(short, first, stride, rows, inputs, room, out):
+def _short_by_blocks(short, first, rows, inputs, room, out):
     """As _tile_by_blocks, with a tile that is kept in 12 bits; `room` is for two blocks."""
-    key, blocks = (short.table, short.before, short.strays), up(inputs, DEPTH) * LANES // BLOCK
-    if rows > MOST_ROWS:
-        step = MOST_ROWS * stride
-        short_product_in_blocks_twice(short.tile, first, step, blocks, AHEAD, out, key[0], key[1], key[2], room)
-    else:
-        short_product_in_blocks(short.tile, first, 0, blocks, AHEAD, out, key[0], key[1], key[2], room)
+    blocks = up(inputs, DEPTH) * LANES // BLOCK
+    product_of_shorts(short.tile, first, blocks, AHEAD, out, short.table, short.before, short.strays, room)
 
 
 @compiled
@@ -292,18 +187,21 @@ def _none_opened(short, inputs, room):
 
 
 @compiled
-def _no_short(short, first, stride, rows, inputs, room, out):
+def _no_short(short, first, rows, inputs, room, out):
     """The same."""
 
 
 @compiled
-def result_of(row, results):
-    """Where one of the rows is that were multiplied with a tile."""
-    return results + 4 * LANES * (row // MOST_ROWS * 2 * MOST_ROWS + row % MOST_ROWS)
+def result_of(numbers, row, results):
+    """Where one of the rows is that were multiplied with a tile, ROW bytes from row to row."""
+    if numbers.itemsize == 1:
+        row += row // MOST_ROWS * MOST_ROWS
+    return results + 4 * LANES * row
 
 
-rows_prepared = _rows_as_blocks if HAS_MATRIX_UNIT else _rows_as_vectors
 tile_product = _tile_by_blocks if HAS_MATRIX_UNIT else _tile_by_vectors
+# Of rows_rounded.
+rounded_product = _rounded_by_blocks if HAS_MATRIX_UNIT else _tile_by_vectors
 opened = _opened if HAS_MATRIX_UNIT else _none_opened
 _short_product = _short_by_blocks if HAS_MATRIX_UNIT else _no_short
 AT_ONCE = 2 * MOST_ROWS if HAS_MATRIX_UNIT else MOST_ROWS  # Rows.
@@ -352,32 +250,34 @@ def multiply(me, crew, met, matrices, number, inputs, kind, out):
     """
     numbers = matrices.numbers
     start, count, outputs, place, key = matrices.shape[number]
-    tiles, rows, results = (outputs + LANES - 1) // LANES, len(out), crew.work[me].ctypes.data
+    tiles, rows, results = (outputs + LANES - 1) // LANES, len(out), address_of(crew.work[me])
     deep = up(count, DEPTH)
     spare = results + 4 * RESULTS
     blocks = spare + 4 * DEPTH  # Room for two, or for a tile where the rows are elsewhere.
-    room = blocks + 4 * BLOCK if rows <= MOST_ROWS else crew.work[crew.threads].ctypes.data
+    room = blocks + 4 * BLOCK if rows <= MOST_ROWS else address_of(crew.work[crew.threads])
     factors = floats_at(room, rows)
     first, stride = rows_prepared(numbers, inputs, share_of(me, crew, rows), room + 4 * up(rows, 16), factors, spare)
     if rows > MOST_ROWS:
         met = meet(crew, met)
+    if numbers.itemsize > 1 and rows:
+        open_matrix_unit(min(rows, WORDS))
     for tile in range(tiles * me // crew.threads, tiles * (me + 1) // crew.threads):
         left = tile * LANES
         wide = min(LANES, outputs - left)
         scales = matrices.floats + 4 * (place + left)
         biases = scales + 4 * outputs
-        here = numbers.ctypes.data + (start + left * deep) * numbers.itemsize
+        here = address_of(numbers) + (start + left * deep) * numbers.itemsize
         if key and rows > AT_ONCE:  # It is read more than once.
             here = opened(short_tile(matrices, number, tile), count, blocks)
         for begin in range(0, rows, AT_ONCE):
             some = min(rows - begin, AT_ONCE)
             if key and rows <= AT_ONCE:
-                _short_product(short_tile(matrices, number, tile), first, stride, some, count, blocks, results)
+                _short_product(short_tile(matrices, number, tile), first, some, count, blocks, results)
             else:
-                tile_product(numbers, here, first + begin * stride, stride, some, count, AHEAD, results)
+                tile_product(numbers, here, first + begin * stride, stride, some, count, AHEAD, results, ROW)
             for row in range(some):
-                source, factor = result_of(row, results), factors[begin + row]
-                target = out.ctypes.data + (begin + row) * out.strides[0] + 4 * left
+                source, factor = result_of(numbers, row, results), factors[begin + row]
+                target = address_of(out) + (begin + row) * out.strides[0] + 4 * left
                 if wide == LANES:  # What is so long for certain needs no loops.
                     _give(source, factor, scales, biases, LANES, kind, target)
                 else:

@@ -144,16 +144,16 @@ def _product_of(rows: int) -> Any:
 
     Its arguments: an array of the weights' type (int8, or uint16 for bfloat16), the addresses of the tile and of the
     first row, the bytes from row to row, how many words an output has, how many bytes after a weight is what the memory
-    shall bring meanwhile, and the address of the results, float32 [rows, LANES].
+    shall bring meanwhile, the address of the results, float32 [rows, LANES], and the bytes from row to row of those.
     """
 
     @intrinsic
-    def product(_context, kind, tile, first, row_bytes, words, ahead, out):
+    def product(_context, kind, tile, first, row_bytes, words, ahead, out, out_bytes):
         word = _WholeWord if kind.dtype.bitwidth == 8 else _FloatWord
-        signature = types.void(kind, *[types.int64] * 6)
+        signature = types.void(kind, *[types.int64] * 7)
 
         def write(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-            _, tile, first, row_bytes, words, ahead, out = arguments
+            _, tile, first, row_bytes, words, ahead, out, out_bytes = arguments
             code = word(builder)
             vectors = max(min(_SUMS // rows, LANES // code.lanes), code.fewest)
             wide = vectors * code.lanes * 4
@@ -161,8 +161,9 @@ def _product_of(rows: int) -> Any:
                 left = builder.mul(part.index, LONG(wide))
                 sums = _summed(builder, code, (rows, vectors), builder.add(tile, left), first, row_bytes, words, ahead)
                 for row, done in enumerate(sums):
+                    target = builder.add(builder.add(out, left), builder.mul(out_bytes, LONG(row)))
                     for at, one in enumerate(code.results(done)):
-                        code.store(one, builder.add(builder.add(out, left), LONG(row * ROW + at * SPAN * 4)))
+                        code.store(one, builder.add(target, LONG(at * SPAN * 4)))
             return context.get_dummy_value()
 
         return signature, write

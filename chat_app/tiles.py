@@ -34,6 +34,7 @@ from chat_app.tile_shape import (
     TABLE,
     UNPACK,
     UPPERS,
+    WORDS,
     up,
 )
 
@@ -247,7 +248,7 @@ def room_for(rows: int, inputs: int) -> int:
     """Float32 numbers: the most that is needed to multiply rows with a matrix of so many inputs, or fewer."""
     # The results of a tile, the end of a row, two blocks, a factor for each row, and rows in the form that suits the
     # processor; or else a tile.
-    most = max(up(rows, MOST_ROWS), LANES // 2) if rows > MOST_ROWS else MOST_ROWS
+    most = max(up(rows, WORDS), LANES // 2) if rows > MOST_ROWS else WORDS
     return 4 * MOST_ROWS * LANES + DEPTH + BLOCK + up(rows, 16) + most * up(inputs, DEPTH)
 
 
