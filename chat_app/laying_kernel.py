@@ -10,7 +10,7 @@ from numba import carray, njit
 from chat_app.number_kernel import address_of, bits_of, compiled, floats_at, up
 from chat_app.short_weights import close_row
 from chat_app.tile_kernel import opened, short_tile
-from chat_app.tile_products import as_bits, pointer
+from chat_app.tile_products import arrive, as_bits, pointer
 from chat_app.tile_shape import BLOCK, DEPTH, LANES, LINE, SMALLEST, UPPERS, WORDS
 
 _ROW = 2 * LANES  # Weights of 16 bits in a row of a tile.
@@ -59,7 +59,7 @@ def unpack(me, crew, matrices, number, target):
 
 @compiled
 def pack(me, crew, matrices, number, source, row_step, column_step, strays):
-    """This thread's share of laying a matrix out in tiles; its scales are filled too.
+    """Lay a matrix out in tiles, together with the other threads; its scales are filled too.
 
     Args:
         source: the address of float32 [inputs, outputs], with so many numbers from a row and from a column to the next.
@@ -72,7 +72,10 @@ def pack(me, crew, matrices, number, source, row_step, column_step, strays):
     factors = crew.work[me][:LANES]
     room = crew.work[me][LANES:].ctypes.data
     least = np.int64(carray(pointer(key), (1,), np.uint8)[0]) if key else np.int64(0)
-    for tile in range(tiles * me // crew.threads, tiles * (me + 1) // crew.threads):
+    while True:  # Who is faster, because another program wants the other's processor, lays out more of them.
+        tile = arrive(crew.counter)
+        if tile >= tiles:
+            return
         left = tile * LANES
         wide = min(LANES, outputs - left)
         begin = start + left * deep

@@ -244,6 +244,7 @@ as_bits = _of_one(types.int32, types.float32, lambda builder, number: builder.bi
 root = _of_one(types.float32, types.float32, _root)
 """The square root of a number above 0."""
 arrive = _of_one(types.int64, types.int64, _arrive)
-"""Add one to the number at an address, so that other threads see it and all that was written before."""
+"""Add one to the number at an address, so that other threads see it and all that was written before; gives the number
+as it was."""
 look = _of_one(types.int64, types.int64, _look)
 """The number at an address, as other threads left it."""

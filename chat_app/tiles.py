@@ -41,7 +41,7 @@ from chat_app.tile_shape import (
 _FEW_ROWS, _FEW_ROWS_OF_A_UNIT = 96, 4096
 MOST_STRAYS = 1 / 128  # Of the weights: with more it takes too long to put them back.
 _ROOM_FOR_STRAYS = 16  # In a tile: of so many weights one.
-_SAMPLE = 2**16
+_SAMPLES, _SAMPLE = 64, 1024  # Looked at of a matrix: so many runs of so many weights.
 _LEAST_ROOM = 8192
 _MOST_THREADS = 256
 _ALL_HAVE_MET = 2**62
@@ -291,9 +291,10 @@ def _weights_in(size: tuple[int, int]) -> int:
 def common_uppers(weight: Tensor) -> Any | None:
     """The upper bytes that nearly all bfloat16 numbers of a matrix, float32 [in, out], have: uint8 [UPPERS], those
     without a sign first; or None where they are too different. Only some numbers are looked at."""
-    step = max(weight.numel() // _SAMPLE, 1) | 1  # Odd: not the same few columns.
-    flat = weight.flatten() if weight.is_contiguous() else weight.T.flatten()
-    bits = flat[::step].numpy().view(np.uint32)  # By numpy: torch's threads would take longer to meet.
+    # Runs, so that few pages of a file are read for it; by numpy, since torch's threads would take longer to meet.
+    flat = (weight.flatten() if weight.is_contiguous() else weight.T.flatten()).numpy()
+    step = max(len(flat) // _SAMPLES, 1)
+    bits = np.concatenate([flat[start : start + _SAMPLE] for start in range(0, len(flat), step)]).view(np.uint32)
     sizes = np.bincount(bits >> np.uint32(24) & np.uint32(127), minlength=128)
     within = np.convolve(sizes, np.ones(UPPERS // 2, np.int64), "valid")
     least = int(within.argmax())
