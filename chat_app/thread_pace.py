@@ -13,6 +13,7 @@ from statistics import median_low
 
 _REMEMBERED = 5
 _TRIES = 2  # At the beginning, of each number. The first finds cold memory and does not count.
+_CLEARLY = 1.25  # So many times faster another number must be: a page that draws slows a few steps down, too.
 _TRY_AFTER, _TRY_EVERY = 6, 48  # Steps; one with a bad number may take as long as several good ones.
 
 
@@ -56,13 +57,14 @@ class _Size:
 
     Attributes:
         numbers: to choose from, the most promising first.
-        tries: how often each number was used. times: the last seconds a token of each.
+        tries: how often each number was used. times: the last seconds a token of each. chosen: the fastest, once known.
         since: steps since another than the best was tried. patience: after so many the next is. turn: whose turn it is.
     """
 
     numbers: tuple[int, ...]
     tries: dict[int, int] = field(default_factory=dict)
     times: dict[int, list[float]] = field(default_factory=dict)
+    chosen: int = 0
     since: int = 0
     patience: int = _TRY_AFTER
     turn: int = 0
@@ -80,9 +82,11 @@ class _Size:
         best = self.best
         self.tries[number] = self.tries.get(number, 0) + 1
         if self.tries[number] >= _TRIES:
+            clearly = _CLEARLY if self.is_tried else 1.0
             times = self.times.setdefault(number, [])
             times.append(seconds)
             del times[:-_REMEMBERED]
+            self._choose_again(clearly)
         if self.best != best:  # The machine has changed: what was good before may soon be good again.
             self.since, self.patience = 0, _TRY_AFTER
         elif number != best:
@@ -97,6 +101,13 @@ class _Size:
 
     @property
     def best(self) -> int:
-        """The fastest number. Of two times the lower counts: a step is easily held up by something else."""
-        timed = [number for number in self.numbers if number in self.times]
-        return min(timed, key=lambda number: median_low(self.times[number]), default=self.numbers[0])
+        """The fastest number."""
+        return self.chosen or self.numbers[0]
+
+    def _choose_again(self, clearly: float) -> None:
+        """Take another number if it is so many times faster. Of two times the lower counts: a step is easily held up
+        by something else."""
+        fastest = min(self.times, key=lambda number: median_low(self.times[number]))
+        known = self.times.get(self.best)
+        if known is None or median_low(known) > clearly * median_low(self.times[fastest]):
+            self.chosen = fastest

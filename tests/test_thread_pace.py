@@ -72,3 +72,11 @@ def test_steps_of_a_new_size_begin_with_what_is_best_for_the_next_one():
 
 def test_one_number_is_no_choice():
     assert set(played(Pace([0]), {0: 1.0}, 200)) == {0}
+
+
+def test_what_is_a_little_faster_for_a_while_changes_nothing():
+    pace = Pace([2, 1])
+    assert played(pace, {2: 3.0, 1: 5.0}, 20)[-10:].count(2) >= 9
+    held_up = played(pace, {2: 6.0, 1: 5.0}, 100)
+    assert held_up.count(1) < 10
+    assert played(pace, {2: 9.0, 1: 5.0}, 100)[-20:].count(1) >= 19
