@@ -12,7 +12,7 @@ import numpy as np
 from numba import carray
 
 from chat_app.matrix_unit import open_matrix_unit
-from chat_app.number_kernel import address_of, bits_of, compiled, floats_at, table_at, two_to, up
+from chat_app.number_kernel import LOG2_E, address_of, bits_of, compiled, floats_at, table_at, two_to, up
 from chat_app.row_kernel import rows_prepared, rows_rounded
 from chat_app.tile_kernel import AT_ONCE, RESULTS, result_of, rounded_product, tile_product
 from chat_app.tile_products import ROW, as_bits, as_float, pointer
@@ -75,7 +75,7 @@ def _in_order(bits):
 def _powers(products, scale):
     """What each token gets of a query's look, in the place of its product with the token's key; gives what all get."""
     highest, whole = _highest(products), np.float32(0)
-    steep = scale * np.float32(1.44269504088896341)
+    steep = scale * LOG2_E
     for token in range(len(products)):
         products[token] = two_to((products[token] - highest) * steep)
         whole += products[token]

@@ -286,6 +286,7 @@ class Engine:
         """Draw the next token of one request."""
         token = work.sampler.draw(scores, work.ids)
         work.add(token)
+        work.hand(token)
         if work.is_finished(self.window):
             self._retire(work, None)
 

@@ -70,7 +70,7 @@ def pack(me, crew, matrices, number, source, row_step, column_step, strays):
     tiles, deep = (outputs + LANES - 1) // LANES, up(count, DEPTH)
     scales = floats_at(matrices.floats + 4 * place, outputs)
     factors = crew.work[me][:LANES]
-    room = crew.work[me][LANES:].ctypes.data
+    room = address_of(crew.work[me]) + 4 * LANES
     least = np.int64(carray(pointer(key), (1,), np.uint8)[0]) if key else np.int64(0)
     while True:  # Who is faster, because another program wants the other's processor, lays out more of them.
         tile = arrive(crew.counter)

@@ -17,6 +17,7 @@ _SETTINGS: Any = {
     "error_model": "numpy",
     "fastmath": {"reassoc", "contract", "arcp", "nsz"},
 }
+LOG2_E = np.float32(1.44269504088896341)
 compiled = njit(**_SETTINGS)
 up = compiled(tile_shape.up)
 
@@ -42,7 +43,7 @@ def table_at(address, rows, columns):
 @njit(inline="always")
 def exp(number):
     """e^number to the precision of float32, for -87 to 88."""
-    return two_to(number * np.float32(1.44269504088896341))
+    return two_to(number * LOG2_E)
 
 
 @njit(inline="always")

@@ -92,22 +92,25 @@ class Work:
         return Piece(self.ids[span], types, self.memory, span.stop >= len(self.ids))
 
     def add(self, token: int) -> None:
-        """The model wrote a token. Who reads gets the first at once, and later ones together with those of the next
-        moments: to be woken for each would take the processor from the next step."""
+        """The model wrote a token."""
         self.ids.append(token)
-        self._gathered.append(token)
-        if time.monotonic() - self._handed >= SECONDS_TO_GATHER:
-            self._hand()
         if self.types is not None:
             self.types.append(self.request.next_type or 0)
+
+    def hand(self, token: int) -> None:
+        """Let who reads have a token: the first at once, later ones together with those of the next moments. To be
+        woken for each would take the processor from the next step."""
+        self._gathered.append(token)
+        if time.monotonic() - self._handed >= SECONDS_TO_GATHER:
+            self._hand_all()
 
     def tell(self, item: Waiting | ChatAppError | None) -> None:
         """Let who reads know, after all that was written; None: it is over."""
         if self._gathered:
-            self._hand()
+            self._hand_all()
         self.out.put(item)
 
-    def _hand(self) -> None:
+    def _hand_all(self) -> None:
         self.out.put(self._gathered)
         self._gathered, self._handed = [], time.monotonic()
 

@@ -91,7 +91,8 @@ class Rows(_Numbered):
 
     def lengths(self) -> list[int]:
         """Tokens of each row."""
-        return [] if self._data is None else list(self._data["length"].to_pylist())
+        found: list[int] = [] if self._data is None else self._data["length"].to_pylist()
+        return found
 
 
 def _mapped(file: Path) -> Table:

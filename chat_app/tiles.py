@@ -128,7 +128,7 @@ class Tiles:
             given = weight.detach().float()
             call = self.call(PACK, number=number, source=given.data_ptr())
             call["row_step"], call["column_step"], call["floats"] = *given.stride(), scales.data_ptr()
-            if self._eight_bits or not self._put_short(compiled, call, common_uppers(given)):
+            if self._eight_bits or not self._put_short(compiled, call, given):
                 self.crew.run(compiled, call)
         else:
             self._put_by_torch(number, weight.detach(), scales)
@@ -136,9 +136,9 @@ class Tiles:
         self._used += count * 3 // 4 if number in self._keys else count
         self._shape[number, 3] = self.put_floats(scales, torch.zeros(outputs) if bias is None else bias)
 
-    def _put_short(self, compiled: Code, call: Any, uppers: Any | None) -> bool:
+    def _put_short(self, compiled: Code, call: Any, given: Tensor) -> bool:
         """Lay a matrix out in 12 bits. Whether that could be done."""
-        if uppers is None or not this_processor().has_matrix_unit:
+        if not this_processor().has_matrix_unit or (uppers := common_uppers(given)) is None:
             return False
         number = int(call["number"][0])
         outputs, inputs = self.sizes[number]
@@ -216,19 +216,19 @@ class Tiles:
 
     def _plain(self, compiled: Code | None, number: int) -> Tensor:
         """A matrix as bfloat16 [in, out up to a multiple of LANES]. It holds until the next is asked for."""
-        numbers, inputs = self._of(number), self.sizes[number][1]
+        inputs, count = self.sizes[number][1], _weights_in(self.sizes[number])
         if compiled is None:
             if (known := self._kept.get(number)) is not None:
                 return known
-            numbers = numbers if self._eight_bits else numbers.view(torch.bfloat16)
+            numbers = self._of(number) if self._eight_bits else self._of(number).view(torch.bfloat16)
             tiles = numbers.view(-1, up(inputs, DEPTH) // self._word, LANES, self._word)
             plain = tiles.permute(1, 3, 0, 2).to(torch.bfloat16).reshape(up(inputs, DEPTH), -1)[:inputs]
             if self._kernel.done():  # It will never be there: memory is spent so that replies do not crawl.
                 self._kept[number] = plain
             return plain
-        if len(self._plainly) < len(numbers):
-            self._plainly = torch.empty(len(numbers), dtype=torch.bfloat16)
-        target = self._plainly[: inputs * (len(numbers) // up(inputs, DEPTH))].view(inputs, -1)
+        if len(self._plainly) < count:
+            self._plainly = torch.empty(count, dtype=torch.bfloat16)
+        target = self._plainly[: inputs * (count // up(inputs, DEPTH))].view(inputs, -1)
         call = self.call(UNPACK, number=number, target=target.data_ptr())
         self.crew.run(compiled, call, room=room_for_laying(inputs))
         return target

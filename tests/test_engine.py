@@ -321,7 +321,7 @@ class TestTogether:
         monkeypatch.setattr(request_module.time, "monotonic", lambda: next(moments))
         work = begin(request(ids_of(1), new=20), 128, 300)
         for token in range(1, 9):
-            work.add(token)
+            work.hand(token)
         work.tell(None)
         assert [work.out.get() for _ in range(4)] == [[1], [2, 3, 4], [5, 6], [7, 8]]
         assert work.out.get() is None
