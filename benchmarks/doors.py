@@ -200,6 +200,7 @@ class Page:
         self._page.goto(address)
         self._page.locator(".hints button").first.wait_for()
         self._page.click("#sampling-panel > button")
+        self._page.wait_for_timeout(500)  # What is typed as soon as a control is there, Gradio sets back.
         self._page.fill("#set-max_new_tokens input", str(NEW))
         self._page.press("#set-max_new_tokens input", "Tab")
         self._page.click("#sampling-panel > button")
@@ -218,6 +219,7 @@ class Page:
         note = self._page.locator("#conversation .turn.assistant .note")
         told = re.match(r"([\d,]+) tokens?(?:, (\d+) a second)?", note.inner_text())
         assert told is not None
+        assert told[1] == str(NEW), f"a reply of {told[1]} tokens instead of {NEW}"
         asked, seen = self._page.evaluate("() => [window.asked, window.seen]")
         begun = len(self._tokenizer.encode(seen[0]["text"]))
         first, last = ((one["time"] - asked) / 1000 for one in (seen[0], seen[-1]))
