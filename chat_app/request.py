@@ -15,7 +15,7 @@ from chat_app.key_values import Memory
 from chat_app.logprobs import Notes
 from chat_app.sampling import Sampler
 
-SECONDS_TO_GATHER = 0.02
+SECONDS_TO_GATHER = 0.05
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,12 @@ from statistics import median_low
 
 _REMEMBERED = 5
 _TRIES = 2  # At the beginning, of each number. The first finds cold memory and does not count.
-_CLEARLY = 1.25  # So many times faster another number must be: a page that draws slows a few steps down, too.
-_TRY_AFTER, _TRY_EVERY = 6, 48  # Steps; one with a bad number may take as long as several good ones.
+_CLEARLY = 1.25  # So many times faster another number must be.
+_LOST = 4  # So many of its steps must have been lost: a page that draws slows a few steps down, and no more.
+_LEAST_STEPS = 3  # In so many steps at least: now and then one takes very long whatever its number of threads.
+_STEPS_OF_A_TRY = 2  # The slower counts: while another program waits for something, one step may be lucky.
+_TRY_AFTER, _TRY_EVERY = 6, 192  # Steps, from one try of another number to the next: first, and later.
+_SHARE = 0.05  # A step with a bad number may take as long as many good ones. Tries may take so much of the time.
 
 
 class Pace:
@@ -57,17 +61,24 @@ class _Size:
 
     Attributes:
         numbers: to choose from, the most promising first.
-        tries: how often each number was used. times: the last seconds a token of each. chosen: the fastest, once known.
-        since: steps since another than the best was tried. patience: after so many the next is. turn: whose turn it is.
+        tries: how often each number was used. times: the last seconds a token of each. best: the number to use.
+        lost: seconds a token that the last steps took longer than with the best of the other numbers. trial: the times
+        of the number that is being tried.
+        since: steps since another was tried. patience: after so many the next is. turn: whose turn it is.
     """
 
     numbers: tuple[int, ...]
     tries: dict[int, int] = field(default_factory=dict)
     times: dict[int, list[float]] = field(default_factory=dict)
-    chosen: int = 0
+    best: int = -1
+    lost: float = 0.0
+    trial: list[float] = field(default_factory=list)
     since: int = 0
-    patience: int = _TRY_AFTER
+    patience: float = _TRY_AFTER
     turn: int = 0
+
+    def __post_init__(self) -> None:
+        self.best = self.numbers[0]
 
     def choose(self) -> int:
         """The number for the next step."""
@@ -79,35 +90,54 @@ class _Size:
 
     def took(self, number: int, seconds: float) -> None:
         """Tell how long a token took."""
-        best = self.best
+        was_tried = self.is_tried
         self.tries[number] = self.tries.get(number, 0) + 1
-        if self.tries[number] >= _TRIES:
-            clearly = _CLEARLY if self.is_tried else 1.0
-            times = self.times.setdefault(number, [])
-            times.append(seconds)
-            del times[:-_REMEMBERED]
-            self._choose_again(clearly)
-        if self.best != best:  # The machine has changed: what was good before may soon be good again.
-            self.since, self.patience = 0, _TRY_AFTER
-        elif number != best:
-            self.since, self.patience, self.turn = 0, min(2 * self.patience, _TRY_EVERY), self.turn + 1
+        if self.tries[number] < _TRIES:
+            return
+        if was_tried and number != self.best:
+            self._try(number, seconds)
+            return
+        times = self.times.setdefault(number, [])
+        times.append(seconds)
+        del times[:-_REMEMBERED]
+        self.since += number == self.best
+        if was_tried:
+            self._lose(seconds)
         else:
-            self.since += 1
+            self._begin(number)
 
     @property
     def is_tried(self) -> bool:
         """Whether each number was timed."""
         return len(self.times) == len(self.numbers)
 
-    @property
-    def best(self) -> int:
-        """The fastest number."""
-        return self.chosen or self.numbers[0]
+    def usual(self, number: int) -> float:
+        """Seconds a token. Of two times the lower counts: a step is easily held up by something else."""
+        return median_low(self.times[number])
 
-    def _choose_again(self, clearly: float) -> None:
-        """Take another number if it is so many times faster. Of two times the lower counts: a step is easily held up
-        by something else."""
-        fastest = min(self.times, key=lambda number: median_low(self.times[number]))
-        known = self.times.get(self.best)
-        if known is None or median_low(known) > clearly * median_low(self.times[fastest]):
-            self.chosen = fastest
+    def _begin(self, number: int) -> None:
+        """Not all were tried yet: the fastest of those that were is the best."""
+        if number != self.best and self.best in self.times:
+            self.since, self.turn = 0, self.turn + 1
+        self.best = min(self.times, key=self.usual)
+
+    def _lose(self, seconds: float) -> None:
+        """The best number was used: is it still the best?"""
+        if len(self.numbers) == 1:
+            return
+        rival = min((number for number in self.numbers if number != self.best), key=self.usual)
+        much = _LOST * self.usual(rival)
+        self.lost = max(self.lost + min(seconds - _CLEARLY * self.usual(rival), much / _LEAST_STEPS), 0.0)
+        if self.lost >= much:  # The number left is soon to be tried again: what was good before may come back.
+            self.best, self.lost, self.trial = rival, 0.0, []
+            self.since, self.patience = 0, _TRY_AFTER
+
+    def _try(self, number: int, seconds: float) -> None:
+        """Another number was used."""
+        self.trial.append(seconds)
+        if len(self.trial) < _STEPS_OF_A_TRY:
+            return
+        cost = _STEPS_OF_A_TRY * (min(self.trial) / self.usual(self.best) - 1)
+        self.times[number] = [max(self.trial)]
+        self.patience = max(min(2 * self.patience, _TRY_EVERY), cost / _SHARE)
+        self.since, self.trial, self.turn = 0, [], self.turn + 1

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -74,9 +75,14 @@ class TiledKeyValues(KeyValues):
         numbers = torch.from_numpy(zeros_in_large_pages(math.prod(shape), "i2")).view(torch.bfloat16).view(shape)
         if length:
             tiles, pairs = up(length, LANES) // LANES, up(length, 2) // 2
-            _keys_in(numbers)[:, :, :tiles] = self._keys[:, :, :tiles]
-            _values_in(numbers)[:, :, :, :pairs] = self._values[:, :, :, :pairs]
+            _copy(self._keys[:, :, :tiles], _keys_in(numbers)[:, :, :tiles])
+            _copy(self._values[:, :, :, :pairs], _values_in(numbers)[:, :, :, :pairs])
         return numbers
+
+
+def _copy(source: Tensor, target: Tensor) -> None:
+    """By numpy: torch would share it among threads, which then wait for more with all that their processors can do."""
+    np.copyto(target.view(torch.int16).numpy(), source.view(torch.int16).numpy())
 
 
 def _keys_in(numbers: Tensor) -> Tensor:

@@ -318,12 +318,13 @@ class TestTogether:
 
     def test_the_first_token_comes_at_once_and_those_of_a_moment_together(self, tiny_model, monkeypatch):
         moments = iter([0.0, 0.0, 0.01, 0.019, 0.02, 0.02, 0.03, 0.04, 0.04, 0.05, 0.05, 0.06])
+        monkeypatch.setattr(request_module, "SECONDS_TO_GATHER", 0.02)
         monkeypatch.setattr(request_module.time, "monotonic", lambda: next(moments))
         work = begin(request(ids_of(1), new=20), 128, 300)
         for token in range(1, 9):
             work.hand(token)
         work.tell(None)
-        assert [work.out.get() for _ in range(4)] == [[1], [2, 3, 4], [5, 6], [7, 8]]
+        assert [work.out.get(timeout=1) for _ in range(4)] == [[1], [2, 3, 4], [5, 6], [7, 8]]
         assert work.out.get() is None
 
     def test_who_fails_gets_what_was_written_before(self, engine):

@@ -15,7 +15,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from chat_app.replies import ReplyEnd
-from chat_app.ui import live
+from chat_app.ui import chat_tab, live
 from chat_app.ui.chat_tab import ChatTab
 from chat_app.ui.live import PATH, SECONDS_BETWEEN_DRAWINGS, Drawings, LiveReplies, LiveReply
 from chat_app.ui.talk import Talk, Turn
@@ -25,11 +25,12 @@ from chat_app.ui.talk import Talk, Turn
 def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody waits between drawings."""
     monkeypatch.setattr(live, "SECONDS_BETWEEN_DRAWINGS", (0.0, 0.0))
+    monkeypatch.setattr(chat_tab, "SECONDS_TO_FOLLOW", 0.0)
 
 
 def test_a_reply_is_drawn_at_once_and_then_ever_more_seldom() -> None:
     now, drawn = 100.0, []
-    drawings = Drawings(lambda: now)
+    drawings = Drawings(clock=lambda: now)
     for token in range(1000):
         now = 100 + token / 200
         if drawings.is_due():
@@ -92,7 +93,7 @@ def test_a_reply_has_an_address_only_while_it_is_written() -> None:
 
 
 @pytest.mark.usefixtures("hurried")
-@pytest.mark.parametrize(("is_followed", "drawn"), [(False, ["", "a", "ab", "abc", "abcd"]), (True, ["", "a", "abcd"])])
+@pytest.mark.parametrize(("is_followed", "drawn"), [(False, ["", "a", "ab", "abc", "abcd"]), (True, ["", "abcd"])])
 def test_gradio_draws_the_beginning_and_the_end_and_the_rest_only_for_a_page_that_cannot_follow(
     monkeypatch: pytest.MonkeyPatch, is_followed: bool, drawn: list[str]
 ) -> None:

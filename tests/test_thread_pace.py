@@ -20,7 +20,7 @@ def test_every_number_is_tried_and_the_fastest_kept():
 
 
 def test_each_of_the_others_has_its_turn():
-    chosen = played(Pace([4, 2, 1]), {4: 1.0, 2: 3.0, 1: 2.0}, 300)
+    chosen = played(Pace([4, 2, 1]), {4: 1.0, 2: 3.0, 1: 2.0}, 700)
     assert chosen[6:].count(2) >= 3
     assert chosen[6:].count(1) >= 3
 
@@ -38,7 +38,7 @@ def test_one_step_that_was_held_up_is_soon_forgotten():
     for number, seconds in ((2, 1.0), (1, 2.0), (2, 400.0), (1, 2.0)):
         assert pace.choose(1) == number
         pace.took(number, 1, seconds)
-    assert played(pace, {2: 1.0, 1: 2.0}, 20)[-10:].count(2) >= 9
+    assert played(pace, {2: 1.0, 1: 2.0}, 30)[-10:].count(2) >= 8
 
 
 def test_it_follows_when_another_program_takes_the_processor():
@@ -53,7 +53,7 @@ def test_it_follows_when_another_program_takes_the_processor():
 
 def test_the_others_are_tried_seldom():
     chosen = played(Pace([2, 1]), {2: 1.0, 1: 2.0}, 1000)
-    assert chosen.count(1) <= 1000 // _TRY_EVERY + 5
+    assert chosen.count(1) <= 2 * (1000 // _TRY_EVERY) + 10
 
 
 def test_steps_of_other_sizes_have_their_own_choice():
@@ -76,7 +76,57 @@ def test_one_number_is_no_choice():
 
 def test_what_is_a_little_faster_for_a_while_changes_nothing():
     pace = Pace([2, 1])
-    assert played(pace, {2: 3.0, 1: 5.0}, 20)[-10:].count(2) >= 9
+    assert played(pace, {2: 3.0, 1: 5.0}, 20)[-10:].count(2) >= 8
     held_up = played(pace, {2: 6.0, 1: 5.0}, 100)
     assert held_up.count(1) < 10
     assert played(pace, {2: 9.0, 1: 5.0}, 100)[-20:].count(1) >= 19
+
+
+def test_a_page_that_draws_changes_nothing():
+    pace, chosen = Pace([2, 1]), []
+    for step in range(400):
+        held_up = 5.0 if step % 50 < 5 else 0.0
+        number = pace.choose(1)
+        pace.took(number, 1, {2: 3.4, 1: 6.0}[number] + held_up)
+        chosen.append(number)
+    assert chosen[20:].count(1) <= 7
+
+
+def test_three_steps_that_take_very_long_are_enough_and_one_is_not():
+    pace = Pace([2, 1])
+    played(pace, {2: 1.0, 1: 2.0}, 12)
+    pace.took(2, 1, 30.0)
+    assert played(pace, {2: 1.0, 1: 2.0}, 6) == [2] * 6
+    for _ in range(3):
+        assert pace.choose(1) == 2
+        pace.took(2, 1, 30.0)
+    assert pace.choose(1) == 1
+
+
+def test_tries_take_a_small_share_of_the_time():
+    pace, seconds = Pace([2, 1]), {2: 20.0, 1: 1.0}
+    chosen = played(pace, seconds, 4000)
+    assert 2 in chosen[1000:]
+    assert sum(seconds[number] for number in chosen if number == 2) < 0.08 * 4000
+
+
+def test_another_number_is_taken_only_when_all_steps_of_a_try_were_faster():
+    pace = Pace([2, 1])
+    played(pace, {2: 9.0, 1: 3.0}, 30)
+    chosen = []
+    for _ in range(600):  # Of the other program's work, every second step of two threads sees nothing.
+        number = pace.choose(1)
+        chosen.append(number)
+        pace.took(number, 1, {2: 2.0 if chosen.count(2) % 2 else 9.0, 1: 3.0}[number])
+    assert chosen.count(2) <= 30
+    assert played(pace, {2: 2.0, 1: 3.0}, 200)[-20:].count(2) >= 18
+
+
+def test_a_try_that_is_held_up_is_not_the_last_word():
+    pace = Pace([2, 1])
+    played(pace, {2: 9.0, 1: 3.0}, 30)
+    tries = iter([60.0, 1.0, 1.0])
+    for _ in range(300):
+        number = pace.choose(1)
+        pace.took(number, 1, next(tries, 1.0) if number == 2 else 3.0)
+    assert pace.choose(1) == 2

@@ -21,7 +21,7 @@ from chat_app.ui.copied import CopiedMarks
 from chat_app.ui.corrections_panel import CorrectionsPanel
 from chat_app.ui.escape import clean, shown, warn
 from chat_app.ui.events import QUICK, given, slow
-from chat_app.ui.live import Drawings, LiveReplies, LiveReply
+from chat_app.ui.live import SECONDS_TO_FOLLOW, Drawings, LiveReplies, LiveReply
 from chat_app.ui.talk import Talk, Turn, check_length
 from chat_app.ui.turns_view import rows_of, turns_value, turns_view
 from chat_app.ui.visitor import Visitors
@@ -242,8 +242,7 @@ class ChatTab:
         system: str,
         values: tuple[Any, ...],
     ) -> Iterator[None]:
-        """Fill `turn` with the reply; each yield is a moment to draw it: the first text, and later ones while the page
-        does not follow it by itself."""
+        """Fill `turn` with the reply; each yield is a moment to draw it, where the page does not follow by itself."""
         from chat_app.chat import ReplyEnd, follow_reply
         from chat_app.request import Waiting
 
@@ -254,7 +253,7 @@ class ChatTab:
         if loaded is None:
             raise ModelError("No model is loaded.", advice="Choose one on the Models page.")
         turn.model = loaded.name
-        drawings = Drawings()
+        drawings = Drawings(first=SECONDS_TO_FOLLOW)
         parts = follow_reply(loaded, talk.conversation(system), sampling, stopped=ticket)
         try:
             for part in parts:
@@ -268,7 +267,7 @@ class ChatTab:
                     yield
                     continue
                 turn.text, turn.note = turn.text + part, ""
-                if drawings.is_due() and not (drawings.has_begun and live.is_read):
+                if drawings.is_due() and not live.is_read:
                     yield
                     drawings.drawn()
         finally:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import math
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -23,7 +22,10 @@ from chat_app.ui.talk import Turn
 
 PATH = "/gradio_api/live/"  # Beside Gradio's own, so that the guard lets only those in who may see the page.
 # A drawing takes the browser and the server so long that the engine, on the same processor, would be held up by more.
-SECONDS_BETWEEN_DRAWINGS = (0.05, 0.2)  # After the first tokens, and later: nobody reads so fast.
+SECONDS_BETWEEN_DRAWINGS = (0.1, 0.2)  # After the first tokens, and later: nobody reads so fast.
+SECONDS_TO_FOLLOW = 0.3  # A page that has not begun to by then cannot: a proxy may let nothing through.
+_SECONDS_TO_BEGIN = 0.02  # So often somebody looks whether there is any text yet.
+_LONGER = 1.5
 _NAME_BYTES = 18
 _HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no"}
 
@@ -31,29 +33,26 @@ _HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no"}
 class Drawings:
     """When a reply that grows is drawn again: its first tokens at once, then ever more seldom.
 
+    Args:
+        first: seconds until its first tokens may be drawn.
+
     Attributes:
-        wait: seconds from the last drawing to the next.
+        wait: seconds from one drawing to the next.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic):
-        self.wait = SECONDS_BETWEEN_DRAWINGS[0]
+    def __init__(self, first: float = 0.0, clock: Callable[[], float] = time.monotonic):
+        self.wait = SECONDS_BETWEEN_DRAWINGS[0] / _LONGER
         self._clock = clock
-        self._last = -math.inf
+        self._next = clock() + first
 
     def is_due(self) -> bool:
         """Whether to draw now."""
-        return self._clock() - self._last >= self.wait
-
-    @property
-    def has_begun(self) -> bool:
-        """Whether anything was drawn yet."""
-        return self._last > -math.inf
+        return self._clock() >= self._next
 
     def drawn(self) -> None:
         """It was drawn now."""
-        if self.has_begun:
-            self.wait = min(1.5 * self.wait, SECONDS_BETWEEN_DRAWINGS[1])
-        self._last = self._clock()
+        self.wait = min(_LONGER * self.wait, SECONDS_BETWEEN_DRAWINGS[1])
+        self._next = self._clock() + self.wait
 
 
 class LiveReply:
@@ -91,7 +90,7 @@ class LiveReply:
                     drawings.drawn()
                 if is_over:
                     return
-                await asyncio.sleep(drawings.wait)
+                await asyncio.sleep(drawings.wait if sent else _SECONDS_TO_BEGIN)
         finally:
             self._readers -= 1
 

@@ -21,7 +21,7 @@ from chat_app.ui.theme import ASSETS, TITLE
 from chat_app.ui.visitor import STORAGE_KEY, Visitors
 
 CACHE_SECONDS = (3600, 6 * 3600)  # How often the cache of uploads is looked through, and how old they may become.
-SECONDS_BETWEEN_LOOKS = 0.01  # So late a click is answered at most.
+SECONDS_BETWEEN_LOOKS = 0.02  # So late a click is answered at most.
 CHAT, TEACH, EVALUATE, MODELS = "chat", "teach", "evaluate", "models"
 
 
