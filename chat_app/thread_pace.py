@@ -18,7 +18,8 @@ _LOST = 4  # So many of its steps must have been lost: a page that draws slows a
 _LEAST_STEPS = 3  # In so many steps at least: now and then one takes very long whatever its number of threads.
 _STEPS_OF_A_TRY = 2  # The slower counts: while another program waits for something, one step may be lucky.
 _TRY_AFTER, _TRY_EVERY = 6, 192  # Steps, from one try of another number to the next: first, and later.
-_SHARE = 0.05  # A step with a bad number may take as long as many good ones. Tries may take so much of the time.
+_SHARE = 0.05  # A step with a bad number may take as long as many good ones: tries may take so much of the time,
+_TRY_AT_LAST = 400  # but after so many steps one is made.
 
 
 class Pace:
@@ -139,5 +140,5 @@ class _Size:
             return
         cost = _STEPS_OF_A_TRY * (min(self.trial) / self.usual(self.best) - 1)
         self.times[number] = [max(self.trial)]
-        self.patience = max(min(2 * self.patience, _TRY_EVERY), cost / _SHARE)
+        self.patience = min(max(min(2 * self.patience, _TRY_EVERY), cost / _SHARE), _TRY_AT_LAST)
         self.since, self.trial, self.turn = 0, [], self.turn + 1

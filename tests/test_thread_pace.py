@@ -104,7 +104,7 @@ def test_three_steps_that_take_very_long_are_enough_and_one_is_not():
 
 
 def test_tries_take_a_small_share_of_the_time():
-    pace, seconds = Pace([2, 1]), {2: 20.0, 1: 1.0}
+    pace, seconds = Pace([2, 1]), {2: 10.0, 1: 1.0}
     chosen = played(pace, seconds, 4000)
     assert 2 in chosen[1000:]
     assert sum(seconds[number] for number in chosen if number == 2) < 0.08 * 4000
@@ -130,3 +130,9 @@ def test_a_try_that_is_held_up_is_not_the_last_word():
         number = pace.choose(1)
         pace.took(number, 1, next(tries, 1.0) if number == 2 else 3.0)
     assert pace.choose(1) == 2
+
+
+def test_however_bad_a_try_was_there_is_another_one():
+    pace = Pace([2, 1])
+    played(pace, {2: 1000.0, 1: 3.0}, 100)
+    assert 2 in played(pace, {2: 1.0, 1: 3.0}, 420)

@@ -22,10 +22,10 @@ from chat_app.ui.talk import Turn
 
 PATH = "/gradio_api/live/"  # Beside Gradio's own, so that the guard lets only those in who may see the page.
 # A drawing takes the browser and the server so long that the engine, on the same processor, would be held up by more.
-SECONDS_BETWEEN_DRAWINGS = (0.1, 0.2)  # After the first tokens, and later: nobody reads so fast.
+SECONDS_BETWEEN_DRAWINGS = (0.1, 0.25)  # After the first tokens, and later: nobody reads so fast.
 SECONDS_TO_FOLLOW = 0.3  # A page that has not begun to by then cannot: a proxy may let nothing through.
 _SECONDS_TO_BEGIN = 0.02  # So often somebody looks whether there is any text yet.
-_LONGER = 1.5
+_LONGER = 2.0
 _NAME_BYTES = 18
 _HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no"}
 
