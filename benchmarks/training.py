@@ -20,7 +20,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks.engine import row
+from benchmarks.engine import rounds_of, row
 from benchmarks.start import ROOT
 from chat_app.config import LoadConfig, Paths, TrainConfig
 from chat_app.conversation import Conversation
@@ -95,7 +95,7 @@ def ours(model: str, data: Path, home: Path) -> float:
     )
     if done.returncode:
         sys.exit(done.stdout + done.stderr)
-    run = max(list_runs(Paths(home).runs), key=lambda one: one.folder.stat().st_mtime)
+    (run,) = list_runs(Paths(home).runs)
     speeds = [line["tokens_per_second"] for line in run.metrics() if line.get("tokens_per_second")]
     return statistics.harmonic_mean(speeds[WARM:])  # As many tokens in each.
 
@@ -122,14 +122,11 @@ def main() -> None:
         data = Path(name) / "full.tsv"
         pairs = conversations(options.model, STEPS * TrainConfig().batch_size)
         data.write_text("".join(f"{one}\t{other}\n" for one, other in pairs), encoding="utf-8")
-        found = []
-        for number in range(rounds):
-            home = Path(name) / f"home{number}"
-            if number % 2:
-                beside, speed = plain(options.model), ours(options.model, data, home)
-            else:
-                speed, beside = ours(options.model, data, home), plain(options.model)
-            found.append((speed, beside))
+        found = rounds_of(
+            rounds,
+            lambda number: ours(options.model, data, Path(name) / f"home{number}"),
+            lambda _: plain(options.model),
+        )
     print(f"{STEPS} steps of {TrainConfig().batch_size} x {LENGTH} tokens; medians of {rounds} rounds\n")
     print("| | ours | beside | ratio | goal |\n|---|---|---|---|---|")
     row("tokens learned, a plain torch loop", ">= 0.95", found, "tokens/s")

@@ -15,6 +15,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from chat_app.replies import ReplyEnd
+from chat_app.request import Waiting
 from chat_app.ui import chat_tab, live
 from chat_app.ui.chat_tab import ChatTab
 from chat_app.ui.live import PATH, SECONDS_BETWEEN_DRAWINGS, Drawings, LiveReplies, LiveReply
@@ -92,6 +93,19 @@ def test_a_reply_has_an_address_only_while_it_is_written() -> None:
         assert client.get(PATH + name).status_code == 404
 
 
+def views_of(written: Any, is_followed: bool, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What Gradio draws of a reply that comes in these parts."""
+    services: Any = SimpleNamespace(jobs=None, answering=lambda model=None: SimpleNamespace(name="tiny"))
+    monkeypatch.setattr("chat_app.chat.follow_reply", written)
+    monkeypatch.setattr("chat_app.ui.model_choices.name_of", lambda *_: "Model")
+    monkeypatch.setattr(LiveReply, "is_read", is_followed)
+    visitors: Any = None
+    tab = ChatTab(services, visitors, None, LiveReplies())
+    with gr.Blocks():
+        tab.sampling.draw()
+    return [view for view, _ in tab.send("Hello", Talk(), "", *tab.sampling.defaults())]
+
+
 @pytest.mark.usefixtures("hurried")
 @pytest.mark.parametrize(("is_followed", "drawn"), [(False, ["", "a", "ab", "abc", "abcd"]), (True, ["", "abcd"])])
 def test_gradio_draws_the_beginning_and_the_end_and_the_rest_only_for_a_page_that_cannot_follow(
@@ -101,17 +115,21 @@ def test_gradio_draws_the_beginning_and_the_end_and_the_rest_only_for_a_page_tha
         yield from "abc"
         yield ReplyEnd("abcd", "end", 4, 3, 128, 1.0, 0.1)
 
-    services: Any = SimpleNamespace(jobs=None, answering=lambda model=None: SimpleNamespace(name="tiny"))
-    monkeypatch.setattr("chat_app.chat.follow_reply", written)
-    monkeypatch.setattr("chat_app.ui.model_choices.name_of", lambda *_: "Model")
-    monkeypatch.setattr(LiveReply, "is_read", is_followed)
-    visitors: Any = None
-    tab = ChatTab(services, visitors, None, LiveReplies())
-    with gr.Blocks():
-        tab.sampling.draw()
-    *writing, last = [view for view, _ in tab.send("Hello", Talk(), "", *tab.sampling.defaults())]
+    *writing, last = views_of(written, is_followed, monkeypatch)
     names = {view["live"] for view in writing}
     assert len(names) == 1, "one name for the whole reply"
     assert names != {""}
     assert last["live"] == "", "what has ended is followed no more"
     assert [view["rows"][-1]["text"] for view in (*writing, last)] == drawn
+
+
+def test_what_was_said_of_the_queue_goes_with_the_first_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    def written(*_: Any, **__: Any) -> Iterator[str | Waiting | ReplyEnd]:
+        yield Waiting(2)
+        yield from "abc"
+        yield ReplyEnd("abc", "end", 3, 3, 128, 1.0, 0.1)
+
+    rows = [view["rows"][-1] for view in views_of(written, True, monkeypatch)]
+    assert "number 2 in the queue" in rows[1]["note"]
+    assert (rows[2]["text"], rows[2]["note"]) == ("a", "")
+    assert len(rows) == 4, "the rest comes to the page by itself"

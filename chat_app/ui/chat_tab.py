@@ -266,8 +266,9 @@ class ChatTab:
                     turn.note = f"Many people are chatting: number {part.place} in the queue."
                     yield
                     continue
+                has_waited = bool(turn.note)  # What was said of the queue, only Gradio takes away.
                 turn.text, turn.note = turn.text + part, ""
-                if drawings.is_due() and not live.is_read:
+                if has_waited or (drawings.is_due() and not live.is_read):
                     yield
                     drawings.drawn()
         finally:
