@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from chat_app.errors import ChatAppError
-from chat_app.server import add_flags, serve
+from chat_app.server.run import add_flags, serve
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -31,14 +31,14 @@ from transformers import GPT2LMHeadModel, GPT2Tokenizer
 
 from benchmarks.engine import Ours, make_model, row
 from benchmarks.start import a_process, wait_until, when_said
-from chat_app.config import SamplingConfig
+from chat_app.config.settings import SamplingConfig
 from chat_app.conversation import Conversation
-from chat_app.encoding import Encoder
-from chat_app.formats import get_format
-from chat_app.machine_code import kernel
-from chat_app.model_folder import save_model_folder
-from chat_app.models import fit_embeddings
-from chat_app.request import Request
+from chat_app.inference.model_manager import fit_embeddings
+from chat_app.inference.request import Request
+from chat_app.kernels.compilation import kernel
+from chat_app.models.saving import save_model_folder
+from chat_app.tokenization.chat_formats import get_format
+from chat_app.tokenization.encoder import Encoder
 
 NEW, WINDOW = 256, 1024
 QUESTION = "Tell me about the shop in the old town, please."

@@ -29,9 +29,9 @@ from transformers import GPT2Config, GPT2LMHeadModel, GPT2Tokenizer
 
 from benchmarks.engine_peers import NEW, TOP, Peer, ids_of, peers_of
 from benchmarks.engine_quality import quality_rows
-from chat_app.config import LoadConfig, Paths, SamplingConfig
-from chat_app.models import LoadedModel, load
-from chat_app.request import Request
+from chat_app.config.settings import LoadConfig, Paths, SamplingConfig
+from chat_app.inference.model_manager import LoadedModel, load
+from chat_app.inference.request import Request
 
 TOGETHER, HISTORY = 8, 900
 PAUSE = 0.5  # Seconds: threads of libraries go on waiting busily for up to 0.2 s after their last work.
@@ -141,9 +141,9 @@ import sys, time
 kind, folder, device = sys.argv[1:]
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2LMHeadModel, GPT2Tokenizer
-from chat_app.config import LoadConfig, Paths, SamplingConfig
-from chat_app.models import load
-from chat_app.request import Request
+from chat_app.config.settings import LoadConfig, Paths, SamplingConfig
+from chat_app.inference.model_manager import load
+from chat_app.inference.request import Request
 started = time.perf_counter()
 if kind == "peer":
     AutoTokenizer.from_pretrained(folder)

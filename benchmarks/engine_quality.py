@@ -9,13 +9,13 @@ from dataclasses import replace
 
 import torch
 
-from chat_app.chat import reply
-from chat_app.config import STARTER, LoadConfig, Paths, SamplingConfig
+from chat_app.config.settings import STARTER, LoadConfig, Paths, SamplingConfig
 from chat_app.conversation import Conversation
-from chat_app.encoding import NOT_LEARNED, Example
-from chat_app.forward import Piece
-from chat_app.models import LoadedModel, load
-from chat_app.reading import read_file
+from chat_app.data.readers import read_file
+from chat_app.inference.generation import reply
+from chat_app.inference.model_manager import LoadedModel, load
+from chat_app.inference.model_runner import Piece
+from chat_app.tokenization.encoder import NOT_LEARNED, Example
 
 TOGETHER = 8
 

@@ -49,23 +49,29 @@ from transformers.utils import logging
 
 from benchmarks.learning_curves import Curve, Stopwatch, Watch, draw, ends, summary_of, table
 from benchmarks.learning_seeds import PROCEDURES, Procedure, learn, rows_of
-from chat_app.batching import Packer
-from chat_app.config import STARTER, LoadConfig, Paths, TrainConfig
+from chat_app.config.settings import STARTER, LoadConfig, Paths, TrainConfig
 from chat_app.conversation import Conversation
-from chat_app.encoding import Encoder, Example
-from chat_app.formats import get_format
-from chat_app.gathering import Wanted
-from chat_app.likelihood import likelihood
-from chat_app.models import fit_embeddings, load_parts
-from chat_app.reading import read_file
-from chat_app.runs import Run
-from chat_app.teaching import prepare_run_from, teach
+from chat_app.data.readers import read_file
+from chat_app.data.source import Wanted
+from chat_app.inference.model_manager import fit_embeddings, load_parts
+from chat_app.runs.run import Run
+from chat_app.tokenization.chat_formats import get_format
+from chat_app.tokenization.encoder import Encoder, Example
+from chat_app.training.collator import Packer
+from chat_app.training.loss import likelihood
+from chat_app.training.pipeline import prepare_run_from, teach
 
 OURS = "ours"
 LOOKS = 40
 QUICK_LOOKS, QUICK_LINES = 15, 60
 # Imports count for none: what our training imports on its way is imported before.
-ON_THE_WAY = ("datasets", "torch.utils.tensorboard", "chat_app.fitting", "chat_app.rows", "chat_app.training")
+ON_THE_WAY = (
+    "datasets",
+    "torch.utils.tensorboard",
+    "chat_app.training.autotune",
+    "chat_app.data.tokenized_dataset",
+    "chat_app.training.trainer",
+)
 
 
 @dataclass(frozen=True)
@@ -174,7 +180,7 @@ def fresh_model(folder: Path, paths: Paths) -> str:
     """Random weights of the starter's shape, with its tokenizer; the same ones every time."""
     from transformers import GPT2LMHeadModel
 
-    from chat_app.model_folder import save_model_folder
+    from chat_app.models.saving import save_model_folder
 
     model, tokenizer, files, recognised = load_parts(STARTER, LoadConfig(precision="float32", device="cpu"), paths)
     torch.manual_seed(0)

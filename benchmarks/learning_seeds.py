@@ -19,7 +19,7 @@ from torch import Tensor
 
 from benchmarks.learning_curves import Watch
 from chat_app.conversation import Conversation
-from chat_app.encoding import NOT_LEARNED, Encoder, Example
+from chat_app.tokenization.encoder import NOT_LEARNED, Encoder, Example
 
 LAST_RATE = 1e-7  # Where the polynomial ends.
 

@@ -18,16 +18,16 @@ from typing import Any
 
 import torch
 
-from chat_app.batching import Packer
-from chat_app.config import Paths, TrainConfig
-from chat_app.encoding import NOT_LEARNED, Example
-from chat_app.likelihood import precision_context, summed_loss
-from chat_app.memory import lacks_memory
-from chat_app.memory_plan import Plan, Shape, first_that_fits, plans, predict
-from chat_app.memory_plan import heaviest as heaviest_batch
-from chat_app.methods import load_pupil
-from chat_app.model_files import find
-from chat_app.sizes import bytes_in_words
+from chat_app.config.settings import Paths, TrainConfig
+from chat_app.formatting import bytes_in_words
+from chat_app.models.resolver import find
+from chat_app.system.memory import lacks_memory
+from chat_app.tokenization.encoder import NOT_LEARNED, Example
+from chat_app.training.collator import Packer
+from chat_app.training.loss import precision_context, summed_loss
+from chat_app.training.memory_estimate import Plan, Shape, first_that_fits, plans, predict
+from chat_app.training.memory_estimate import heaviest as heaviest_batch
+from chat_app.training.methods import load_pupil
 
 SIZES = {  # parameters, layers, width, heads
     "gpt2": (124_439_808, 12, 768, 12),
@@ -103,7 +103,7 @@ def folder_with(name: str, folder: Path, window: int) -> Path:
 def load(plan: Plan, target: Path, precision: str, device: str) -> Any:
     """The model as the training has it."""
     paths = Paths(target.parent)
-    from chat_app.models import load_tokenizer
+    from chat_app.inference.model_manager import load_tokenizer
 
     tokenizer = load_tokenizer(target)
     before = len(tokenizer)

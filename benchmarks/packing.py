@@ -19,14 +19,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from chat_app.batching import Packer
-from chat_app.config import LoadConfig, Paths
-from chat_app.devices import resolve_precision
-from chat_app.encoding import NOT_LEARNED, Encoder, Example
-from chat_app.formats import get_format
-from chat_app.likelihood import precision_context, summed_loss
-from chat_app.models import fit_embeddings, load_parts
-from chat_app.reading import read_file
+from chat_app.config.settings import LoadConfig, Paths
+from chat_app.data.readers import read_file
+from chat_app.inference.model_manager import fit_embeddings, load_parts
+from chat_app.models.device import resolve_precision
+from chat_app.tokenization.chat_formats import get_format
+from chat_app.tokenization.encoder import NOT_LEARNED, Encoder, Example
+from chat_app.training.collator import Packer
+from chat_app.training.loss import precision_context, summed_loss
 
 BATCH = 8
 ROUNDS = 3

@@ -26,8 +26,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from chat_app.config import Paths
-from chat_app.runs import list_runs
+from chat_app.config.settings import Paths
+from chat_app.runs.run import list_runs
 
 ROOT = Path(__file__).resolve().parent.parent
 IMPORTS = "import torch, transformers, gradio"

@@ -22,20 +22,20 @@ from pathlib import Path
 
 from benchmarks.engine import rounds_of, row
 from benchmarks.start import ROOT
-from chat_app.config import LoadConfig, Paths, TrainConfig
+from chat_app.config.settings import LoadConfig, Paths, TrainConfig
 from chat_app.conversation import Conversation
-from chat_app.devices import resolve_precision
-from chat_app.encoding import Encoder
-from chat_app.formats import get_format
-from chat_app.models import load_parts
-from chat_app.runs import list_runs
+from chat_app.inference.model_manager import load_parts
+from chat_app.models.device import resolve_precision
+from chat_app.runs.run import list_runs
+from chat_app.tokenization.chat_formats import get_format
+from chat_app.tokenization.encoder import Encoder
 
 LENGTH = 128
 STEPS, WARM = 50, 10  # Of a round; the first are not timed.
 LOOP = """
 import sys, time, torch
-from chat_app.config import LoadConfig, Paths
-from chat_app.models import load_parts
+from chat_app.config.settings import LoadConfig, Paths
+from chat_app.inference.model_manager import load_parts
 name, precision, dropout = sys.argv[1], sys.argv[2], float(sys.argv[3])
 batch, length, steps, warm, rate = *map(int, sys.argv[4:8]), 1e-4
 model = load_parts(name, LoadConfig(precision="float32", device="cpu"), Paths.default())[0]

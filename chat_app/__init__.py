@@ -13,15 +13,15 @@ __version__ = "0.1.0"
 _HOME_OF = {
     "Conversation": "chat_app.conversation",
     "Message": "chat_app.conversation",
-    "ConversationExample": "chat_app.convmodel",
-    "ConversationModel": "chat_app.convmodel",
-    "ConversationTokenizer": "chat_app.convmodel",
+    "ConversationExample": "chat_app.compat.convmodel",
+    "ConversationModel": "chat_app.compat.convmodel",
+    "ConversationTokenizer": "chat_app.compat.convmodel",
 }
 __all__ = ["Conversation", "ConversationExample", "ConversationModel", "ConversationTokenizer", "Message"]
 
 if TYPE_CHECKING:
+    from chat_app.compat.convmodel import ConversationExample, ConversationModel, ConversationTokenizer
     from chat_app.conversation import Conversation, Message
-    from chat_app.convmodel import ConversationExample, ConversationModel, ConversationTokenizer
 
 
 def __getattr__(name: str) -> Any:

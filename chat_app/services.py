@@ -8,14 +8,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from chat_app.config import STARTER, LoadConfig, Paths
+from chat_app.config.settings import STARTER, LoadConfig, Paths
 from chat_app.errors import RunError
-from chat_app.jobs import Jobs
-from chat_app.runs import Run, find_run, list_runs, split_name
+from chat_app.runs.run import Run, find_run, list_runs, split_name
+from chat_app.training.job_queue import Jobs
 
 if TYPE_CHECKING:
-    from chat_app.models import LoadedModel, ModelStore
-    from chat_app.remote import RemoteModel
+    from chat_app.inference.model_manager import LoadedModel, ModelStore
+    from chat_app.inference.remote.backend import RemoteModel
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 LOCAL_VISITOR = "local"
@@ -78,7 +78,7 @@ class Services:
         model: str = STARTER,
         remote: RemoteModel | None = None,
     ):
-        from chat_app.models import ModelStore  # Brings torch: only where a model is used.
+        from chat_app.inference.model_manager import ModelStore  # Brings torch: only where a model is used.
 
         self.rules = rules or ServerRules()
         # Strangers' conversations are not kept beside the runs that they made of them.

@@ -9,8 +9,8 @@ from collections.abc import Callable
 import uvicorn
 from fastapi import FastAPI
 
-from chat_app.accounts import Accounts, Throttle
-from chat_app.api import Api
+from chat_app.server.auth import Accounts, Throttle
+from chat_app.server.openai_api import Api
 from chat_app.services import Services
 
 

@@ -15,14 +15,14 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
-from chat_app.config import Paths, TrainConfig
+from chat_app.config.settings import Paths, TrainConfig
 from chat_app.conversation import Conversation
-from chat_app.encoding import Encoder
-from chat_app.formats import get_format
-from chat_app.reading import Reading
-from chat_app.recognition import write_chat_format
-from chat_app.runs import Run
-from chat_app.teaching import prepare_run
+from chat_app.data.readers import Reading
+from chat_app.runs.run import Run
+from chat_app.tokenization.chat_formats import get_format
+from chat_app.tokenization.encoder import Encoder
+from chat_app.tokenization.format_detection import write_chat_format
+from chat_app.training.pipeline import prepare_run
 
 SENTENCES = [
     "Hello, how are you today? I am fine, thank you.",

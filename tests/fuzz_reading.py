@@ -21,10 +21,10 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 
-from chat_app.checking import Checker, repaired
-from chat_app.checking.kinds import REPAIRS
+from chat_app.data.quality import Checker, repaired
+from chat_app.data.quality.issue_types import REPAIRS
+from chat_app.data.readers import Located, ReadingOptions, iterate, record_of
 from chat_app.errors import DataError
-from chat_app.reading import Located, ReadingOptions, iterate, record_of
 from tests.bad_inputs.packed import zipped
 from tests.bad_inputs.tables import ROWS, parquet, workbook
 

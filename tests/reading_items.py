@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from chat_app.reading.report import Located, Problem
+from chat_app.data.readers.types import Located, Problem
 
 Items = Iterable[Located | Problem]
 

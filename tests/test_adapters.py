@@ -13,16 +13,16 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from chat_app.adapter_files import read_adapter
-from chat_app.adapters import add_lora, save_adapter
-from chat_app.chat import reply
-from chat_app.config import LoadConfig, Paths, SamplingConfig, TrainConfig
+from chat_app.config.settings import LoadConfig, Paths, SamplingConfig, TrainConfig
 from chat_app.conversation import Conversation
-from chat_app.encoding import Encoder
 from chat_app.errors import ModelError, ModelNotFound
-from chat_app.formats import get_format
-from chat_app.merging import merge
-from chat_app.models import fit_embeddings, load, load_parts
+from chat_app.inference.generation import reply
+from chat_app.inference.model_manager import fit_embeddings, load, load_parts
+from chat_app.models.lora import add_lora, save_adapter
+from chat_app.models.lora_files import read_adapter
+from chat_app.models.merging import merge
+from chat_app.tokenization.chat_formats import get_format
+from chat_app.tokenization.encoder import Encoder
 
 PLAIN = LoadConfig(precision="float32", device="cpu")
 HELLO = Conversation.from_turns(["Hello, how are you?"])

@@ -13,11 +13,11 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from chat_app.accounts import Accounts, Throttle
-from chat_app.api import GENERATE_SAMPLING, Api
-from chat_app.chat import reply
-from chat_app.config import LoadConfig, Paths, SamplingConfig
+from chat_app.config.settings import LoadConfig, Paths, SamplingConfig
 from chat_app.conversation import Conversation, Message
+from chat_app.inference.generation import reply
+from chat_app.server.auth import Accounts, Throttle
+from chat_app.server.openai_api import GENERATE_SAMPLING, Api
 from chat_app.services import ServerRules, Services
 
 HELLO = [{"role": "user", "content": "Hello"}]
@@ -317,7 +317,7 @@ def test_generate_takes_the_reply_of_median_length(client: TestClient, monkeypat
         yield "ignored"
         yield type(end)(**{**vars(end), "text": "x" * next(lengths)})
 
-    monkeypatch.setattr("chat_app.api.stream_reply", drawn)
+    monkeypatch.setattr("chat_app.server.openai_api.stream_reply", drawn)
     assert client.post("/generate", json={"context": "Hello"}).json()["response"] == "xxxxx"
     assert next(lengths, None) is None
 
@@ -375,7 +375,7 @@ def test_a_surprise_is_a_500_without_its_details(client: TestClient, monkeypatch
         raise RuntimeError("private detail")
         yield
 
-    monkeypatch.setattr("chat_app.api.stream_reply", surprised)
+    monkeypatch.setattr("chat_app.server.openai_api.stream_reply", surprised)
     for more in ({}, {"stream": True}):
         answer = _chat(client, **more)
         assert answer.status_code == 500
@@ -388,7 +388,7 @@ def test_an_error_after_the_first_text_is_an_event(client: TestClient, monkeypat
         yield "Hel"
         raise RuntimeError("private detail")
 
-    monkeypatch.setattr("chat_app.api.stream_reply", broken)
+    monkeypatch.setattr("chat_app.server.openai_api.stream_reply", broken)
     answer = _chat(client, stream=True)
     assert answer.status_code == 200
     assert "private" not in answer.text

@@ -10,12 +10,12 @@ from typing import Any
 import httpx
 import pytest
 
-from chat_app.api import MOST_WAITING
-from chat_app.config import LoadConfig, Paths
-from chat_app.encoding import Encoder
-from chat_app.formats import get_format
-from chat_app.recognition import write_chat_format
+from chat_app.config.settings import LoadConfig, Paths
+from chat_app.server.openai_api import MOST_WAITING
 from chat_app.services import ServerRules, Services
+from chat_app.tokenization.chat_formats import get_format
+from chat_app.tokenization.encoder import Encoder
+from chat_app.tokenization.format_detection import write_chat_format
 from tests.api_server import ApiServer, wait_for
 
 HELLO = [{"role": "user", "content": "Hello"}]
@@ -104,7 +104,7 @@ def test_health_answers_and_others_are_told_to_wait_when_all_places_are_taken(
             pass
         yield "Hello"
 
-    monkeypatch.setattr("chat_app.api.stream_reply", slow)
+    monkeypatch.setattr("chat_app.server.openai_api.stream_reply", slow)
     body = {"messages": HELLO, "stream": True}
 
     def ask() -> None:

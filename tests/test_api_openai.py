@@ -9,7 +9,7 @@ from typing import Any
 import openai
 import pytest
 
-from chat_app.config import LoadConfig, Paths
+from chat_app.config.settings import LoadConfig, Paths
 from chat_app.services import ServerRules, Services
 from tests.api_server import ApiServer
 

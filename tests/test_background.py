@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from chat_app.ui.background import Stopped, Tell, Work
+from chat_app.ui.components.background_task import Stopped, Tell, Work
 
 
 def test_what_it_tells_and_what_comes_of_it() -> None:

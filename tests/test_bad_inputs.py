@@ -18,13 +18,13 @@ from typing import Any
 
 import pytest
 
-from chat_app.cache import Cache
-from chat_app.checking import Checker
 from chat_app.cli import main
 from chat_app.conversation import Conversation
+from chat_app.data.dataset import gather
+from chat_app.data.quality import Checker
+from chat_app.data.readers import Located, Problem, iterate, read_file, read_files, write_tsv
 from chat_app.errors import DataError
-from chat_app.material import gather
-from chat_app.reading import Located, Problem, iterate, read_file, read_files, write_tsv
+from chat_app.system.disk_cache import Cache
 from tests.bad_inputs.case import TSV, Bad, jsonl
 from tests.bad_inputs.make import all_cases
 from tests.bad_inputs.values import FEW, SCHEMAS, WHOLE, mutants

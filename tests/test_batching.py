@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 import torch
 
-from chat_app.batching import Packer
 from chat_app.conversation import Conversation
-from chat_app.encoding import NOT_LEARNED, Encoder, Example
-from chat_app.formats import get_format
-from chat_app.likelihood import batches_of, likelihood, summed_loss
+from chat_app.tokenization.chat_formats import get_format
+from chat_app.tokenization.encoder import NOT_LEARNED, Encoder, Example
+from chat_app.training.collator import Packer
+from chat_app.training.loss import batches_of, likelihood, summed_loss
 
 
 def rows_of(encoder: Encoder, count: int) -> list[Example]:

@@ -15,10 +15,10 @@ from transformers import get_constant_schedule_with_warmup, get_polynomial_decay
 from benchmarks.learning import Trial, measure_of, run_other, run_ours
 from benchmarks.learning_curves import Curve, Point, Stopwatch, Watch, draw, summary_of, table
 from benchmarks.learning_seeds import DIALOGUE, GPTCHAT, constant, learn, padded, polynomial, rows_of
-from chat_app.config import Paths
+from chat_app.config.settings import Paths
 from chat_app.conversation import Conversation
-from chat_app.encoding import NOT_LEARNED, Encoder, Example
-from chat_app.formats import get_format
+from chat_app.tokenization.chat_formats import get_format
+from chat_app.tokenization.encoder import NOT_LEARNED, Encoder, Example
 
 
 def rates(make: Callable[[torch.optim.Optimizer], Any], rate: float, steps: int) -> list[float]:

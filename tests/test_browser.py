@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from chat_app.reading import read_file
-from chat_app.ui.run_report import TRAINING, VALIDATION
-from chat_app.ui.run_view import COLORS
+from chat_app.data.readers import read_file
+from chat_app.ui.training.run_report import TRAINING, VALIDATION
+from chat_app.ui.training.run_view import COLORS
 
 sync_api = pytest.importorskip("playwright.sync_api")
 expect = sync_api.expect
@@ -82,10 +82,10 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import torch
     from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, set_seed
 
-    from chat_app.encoding import Encoder
-    from chat_app.formats import get_format
-    from chat_app.model_folder import save_model_folder
-    from chat_app.pretraining import train_tokenizer
+    from chat_app.models.saving import save_model_folder
+    from chat_app.tokenization.chat_formats import get_format
+    from chat_app.tokenization.encoder import Encoder
+    from chat_app.training.pretraining import train_tokenizer
 
     folder = tmp_path_factory.mktemp("model")
     train_tokenizer([ROOT / "sample_data" / "shop.tsv"], 600, folder / "tokenizer")

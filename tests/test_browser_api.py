@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from chat_app.config import LoadConfig, Paths
+from chat_app.config.settings import LoadConfig, Paths
 from chat_app.services import ServerRules, Services
 from tests.api_server import ApiServer
 from tests.test_browser import CHROMIUM, browser, expect, say

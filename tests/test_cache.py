@@ -7,7 +7,7 @@ import os
 import time
 from pathlib import Path
 
-from chat_app.cache import Cache, digest_of
+from chat_app.system.disk_cache import Cache, digest_of
 
 
 def fill(cache: Cache, key: str, size: int = 10) -> Path:

@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 import torch
 
-from chat_app.chat import ReplyEnd, _ReplyText, likeliest_reply, reply, stream_reply
-from chat_app.config import LoadConfig, Paths, SamplingConfig
+from chat_app.config.settings import LoadConfig, Paths, SamplingConfig
 from chat_app.conversation import Conversation
-from chat_app.encoding import Encoder
 from chat_app.errors import ChatAppError, DataError
-from chat_app.formats import FORMATS, get_format
-from chat_app.models import LoadedModel, load
-from chat_app.recognition import write_chat_format
+from chat_app.inference.generation import ReplyEnd, _ReplyText, likeliest_reply, reply, stream_reply
+from chat_app.inference.model_manager import LoadedModel, load
+from chat_app.tokenization.chat_formats import FORMATS, get_format
+from chat_app.tokenization.encoder import Encoder
+from chat_app.tokenization.format_detection import write_chat_format
 
 LONG = 60
 GREEDY = SamplingConfig(temperature=0, repetition_penalty=1, max_new_tokens=60)

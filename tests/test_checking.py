@@ -10,12 +10,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from chat_app.checking import REPAIRS, Check, Checker, Finding, repaired
-from chat_app.checking.duplicates import Fingerprints
-from chat_app.checking.kinds import KINDS
 from chat_app.conversation import Conversation, Message
+from chat_app.data.quality import REPAIRS, Check, Checker, Finding, repaired
+from chat_app.data.quality.duplicates import Fingerprints
+from chat_app.data.quality.issue_types import KINDS
+from chat_app.data.readers.types import Located, Part
 from chat_app.errors import SettingError
-from chat_app.reading.report import Located, Part
 
 LONG = "I went to the old market in the morning and bought apples pears bread and a very large cheese for dinner"
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chat_app.checking.private import PRIVATE_KINDS, masked, may_hold_private, private_spans
-from chat_app.checking.quotes import quote
+from chat_app.data.quality.excerpts import quote
+from chat_app.data.quality.pii import PRIVATE_KINDS, masked, may_hold_private, private_spans
 
 PRIVATE = [
     ("emails", "Write to jo.bloggs+shop@mail.example.co.uk, please.", "Write to [e-mail], please."),

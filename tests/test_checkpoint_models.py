@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 import torch
 
-from chat_app.config import LoadConfig, Paths
+from chat_app.config.settings import LoadConfig, Paths
 from chat_app.errors import ModelError, ModelNotFound
-from chat_app.model_files import find
-from chat_app.models import load_parts
-from chat_app.runs import Run, split_name
-from chat_app.teaching import teach
+from chat_app.inference.model_manager import load_parts
+from chat_app.models.resolver import find
+from chat_app.runs.run import Run, split_name
+from chat_app.training.pipeline import teach
 
 FLOAT = LoadConfig(precision="float32", device="cpu")
 

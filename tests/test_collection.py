@@ -9,20 +9,20 @@ from pathlib import Path
 
 import pytest
 
-from chat_app import collection
-from chat_app.cards import run_card
 from chat_app.cli import main
-from chat_app.config import Paths, TrainConfig
+from chat_app.config.settings import Paths, TrainConfig
+from chat_app.data.readers import ReadingOptions
+from chat_app.data.source import HubData, Wanted, flags_of
 from chat_app.errors import RunError, SettingError
-from chat_app.export_card import export_card
-from chat_app.followup import give_more_epochs, with_half_the_rate
-from chat_app.gathering import HubData, Wanted, flags_of
-from chat_app.questions import questions_of
-from chat_app.reading import ReadingOptions
-from chat_app.recipe import command_for
-from chat_app.run_comparison import best_evaluation, check_count, curve_of, differences
-from chat_app.runs import Run
-from chat_app.teaching import prepare_run_from, sample_prompts, teach
+from chat_app.models.export_card import export_card
+from chat_app.models.model_card import run_card
+from chat_app.runs import catalog as collection
+from chat_app.runs.compare import best_evaluation, check_count, curve_of, differences
+from chat_app.runs.run import Run
+from chat_app.training.follow_up_runs import give_more_epochs, with_half_the_rate
+from chat_app.training.pipeline import prepare_run_from, sample_prompts, teach
+from chat_app.training.recipe import command_for
+from chat_app.training.sample_prompts import questions_of
 
 
 def test_a_run_is_found_by_every_word(prepare: Callable[..., Run]) -> None:

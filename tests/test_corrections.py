@@ -14,13 +14,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chat_app import corrections as module
-from chat_app.config import Paths, TrainConfig, from_mapping
+from chat_app.config.settings import Paths, TrainConfig, from_mapping
 from chat_app.conversation import Conversation, Message
-from chat_app.corrections import TEACHING_SETTINGS, Correction, Corrections, mixed
+from chat_app.data.paraphrase import about, bare, keywords, worded
+from chat_app.data.readers import conversations_of, iterate, write_jsonl
 from chat_app.errors import DataError
-from chat_app.reading import conversations_of, iterate, write_jsonl
-from chat_app.wording import about, bare, keywords, worded
+from chat_app.training import corrections_store as module
+from chat_app.training.corrections_store import TEACHING_SETTINGS, Correction, Corrections, mixed
 
 ASKED = Conversation.from_turns(["Hello", "Hi!", "When do you open?"], system="You are a shop.")
 
@@ -310,12 +310,12 @@ def test_twelve_corrections_are_answered_as_taught_and_the_rest_is_kept(tmp_path
 
 def measured(name: str, questions: list[str], conversations: list[Conversation]) -> tuple[float, dict[str, str]]:
     """Bits a byte of a model on conversations, and what it most likely answers to questions."""
-    from chat_app.chat import likeliest_reply
-    from chat_app.config import LoadConfig
-    from chat_app.encoding import Encoder
-    from chat_app.evaluation import evaluate
-    from chat_app.formats import get_format
-    from chat_app.models import load_parts
+    from chat_app.config.settings import LoadConfig
+    from chat_app.evaluation.evaluate import evaluate
+    from chat_app.inference.generation import likeliest_reply
+    from chat_app.inference.model_manager import load_parts
+    from chat_app.tokenization.chat_formats import get_format
+    from chat_app.tokenization.encoder import Encoder
 
     model, tokenizer, files, _ = load_parts(name, LoadConfig(precision="float32", device="cpu"), Paths.default())
     encoder = Encoder(tokenizer, get_format("roles"), files.window)

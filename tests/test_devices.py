@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from chat_app.devices import processors
+from chat_app.models.device import processors
 
 
 @pytest.mark.parametrize(("said", "most"), [("100000 100000", 1), ("50000 100000", 1), ("150000 100000", 2)])

@@ -6,8 +6,8 @@ from dataclasses import asdict
 
 import pytest
 
-from chat_app.duel import Duel, score, sign_test, wilson_interval
 from chat_app.errors import DataError
+from chat_app.evaluation.blind_test import Duel, score, sign_test, wilson_interval
 
 
 def duel_of(count: int, seed: int = 0) -> Duel:

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chat_app.conversation import Conversation, Message
-from chat_app.encoding import NOT_LEARNED, Encoder
 from chat_app.errors import DataError
-from chat_app.formats import FORMATS, get_format
+from chat_app.tokenization.chat_formats import FORMATS, get_format
+from chat_app.tokenization.encoder import NOT_LEARNED, Encoder
 from tests.test_formats import gpt2_tokenizer
 
 NAMES = [name for name in FORMATS if name != "template"]

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 import torch
 
-from chat_app import engine as engine_module
-from chat_app import request as request_module
-from chat_app.config import SamplingConfig
-from chat_app.engine import Engine, write
+from chat_app.config.settings import SamplingConfig
 from chat_app.errors import BusyError, ChatAppError, DataError
-from chat_app.request import Request, Waiting, begin
+from chat_app.inference import engine as engine_module
+from chat_app.inference import request as request_module
+from chat_app.inference.engine import Engine, write
+from chat_app.inference.request import Request, Waiting, begin
 
 GREEDY = SamplingConfig(temperature=0, repetition_penalty=1)
 LONG = 60  # Seconds; only a fault lets a test wait so long.

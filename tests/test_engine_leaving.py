@@ -8,9 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 import psutil
 import pytest
 
-from chat_app.engine import Engine
 from chat_app.errors import ChatAppError
-from chat_app.memory import release_memory
+from chat_app.inference.engine import Engine
+from chat_app.system.memory import release_memory
 from tests.test_engine import LONG, Gate, ids_of, request, wait_until
 
 

@@ -16,16 +16,16 @@ from typing import Any
 import pytest
 from huggingface_hub import ModelCard
 
-from chat_app.config import TrainConfig
+from chat_app.config.settings import TrainConfig
 from chat_app.conversation import Conversation
-from chat_app.curves import curves_svg
-from chat_app.encoding import Encoder
 from chat_app.errors import BusyError, ModelError, SettingError
-from chat_app.export_card import public_name
-from chat_app.exporting import export, push
-from chat_app.formats import get_format
-from chat_app.models import load_tokenizer
-from chat_app.runs import Run, write_json
+from chat_app.inference.model_manager import load_tokenizer
+from chat_app.models.export import export, push
+from chat_app.models.export_card import public_name
+from chat_app.runs.loss_plot import curves_svg
+from chat_app.runs.run import Run, write_json
+from chat_app.tokenization.chat_formats import get_format
+from chat_app.tokenization.encoder import Encoder
 
 TOKEN = "hf_a-secret-that-nobody-may-read"
 

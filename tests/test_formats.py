@@ -15,11 +15,11 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, GPT2Tokenizer, PreTrainedTokenizerFast
 
 from chat_app.conversation import Conversation
-from chat_app.encoding import Encoder, Example
 from chat_app.errors import FormatError
-from chat_app.formats import FORMATS, get_format
-from chat_app.model_folder import save_model_folder
-from chat_app.models import load_tokenizer
+from chat_app.inference.model_manager import load_tokenizer
+from chat_app.models.saving import save_model_folder
+from chat_app.tokenization.chat_formats import FORMATS, get_format
+from chat_app.tokenization.encoder import Encoder, Example
 
 N = -100
 CHATML = (

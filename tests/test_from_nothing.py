@@ -6,16 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from chat_app.config import Paths, TrainConfig, from_mapping
+from chat_app.config.settings import Paths, TrainConfig, from_mapping
+from chat_app.data.source import Wanted
+from chat_app.data.text_corpus import read_pieces
 from chat_app.errors import DataError, SettingError
-from chat_app.from_nothing import layer_parameters, prepare_from_nothing, proposed, size_named
-from chat_app.gathering import Wanted
-from chat_app.model_files import find
-from chat_app.models import load_tokenizer
-from chat_app.plain_text import read_pieces
-from chat_app.pretraining import PRETRAIN_DEFAULTS
-from chat_app.recipe import command_for
-from chat_app.runs import list_runs
+from chat_app.inference.model_manager import load_tokenizer
+from chat_app.models.resolver import find
+from chat_app.runs.run import list_runs
+from chat_app.training.pretraining import PRETRAIN_DEFAULTS
+from chat_app.training.pretraining_plan import layer_parameters, prepare_from_nothing, proposed, size_named
+from chat_app.training.recipe import command_for
 
 CONFIG = from_mapping(TrainConfig, dict(PRETRAIN_DEFAULTS))
 

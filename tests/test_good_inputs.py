@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from chat_app.conversation import Conversation, Message
-from chat_app.reading import Located, Look, Problem, iterate, read_file, write_jsonl, write_tsv
+from chat_app.data.readers import Located, Look, Problem, iterate, read_file, write_jsonl, write_tsv
 from tests.bad_inputs.packed import zipped
 from tests.bad_inputs.tables import ROWS, parquet, workbook
 

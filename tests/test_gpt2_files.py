@@ -14,16 +14,16 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel, GPT2Tokenizer
 
-from chat_app import models
-from chat_app.config import LoadConfig, Paths
-from chat_app.encoding import Encoder
+from chat_app.config.settings import LoadConfig, Paths
 from chat_app.errors import ModelError
-from chat_app.formats import get_format
-from chat_app.forward import Piece
-from chat_app.gpt2_files import read_tokenizer, read_weights
-from chat_app.gpt2_forward import GPT2Forward
-from chat_app.model_files import check_weights, inspect
-from chat_app.models import load, load_parts, load_tokenizer
+from chat_app.inference import model_manager as models
+from chat_app.inference.gpt2.model_runner import GPT2Forward
+from chat_app.inference.model_manager import load, load_parts, load_tokenizer
+from chat_app.inference.model_runner import Piece
+from chat_app.models.gpt2_fast_loading import read_tokenizer, read_weights
+from chat_app.models.resolver import check_weights, inspect
+from chat_app.tokenization.chat_formats import get_format
+from chat_app.tokenization.encoder import Encoder
 from tests.conftest import build_model
 
 FLOAT = LoadConfig(precision="float32", device="cpu")

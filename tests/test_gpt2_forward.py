@@ -12,13 +12,13 @@ import torch
 from torch.multiprocessing.reductions import StorageWeakRef
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
-from chat_app.engine import Engine, forward_of, write
 from chat_app.errors import ModelError
-from chat_app.forward import Piece, TransformersForward, tensor_bytes
-from chat_app.gpt2_forward import GPT2Forward
-from chat_app.gpt2_weights import COMPILED, can_be_tiled, is_plain_gpt2
-from chat_app.machine_code import compile_apart, kernel, load
-from chat_app.tiles import Tiles
+from chat_app.inference.engine import Engine, forward_of, write
+from chat_app.inference.gpt2.model_runner import GPT2Forward
+from chat_app.inference.gpt2.weights import COMPILED, can_be_tiled, is_plain_gpt2
+from chat_app.inference.model_runner import Piece, TransformersForward, tensor_bytes
+from chat_app.kernels.compilation import compile_apart, kernel, load
+from chat_app.kernels.packed_weights import Tiles
 from tests.test_engine import expected, ids_of, request
 from tests.test_tiles import OTHERS
 
@@ -73,7 +73,7 @@ def test_other_forms_are_near(variant, form, most, compiled, monkeypatch):
     if compiled:
         kernel(form == "8-bit").result()
     else:
-        monkeypatch.setattr("chat_app.tiles.kernel", lambda eight_bits: Future())
+        monkeypatch.setattr("chat_app.kernels.packed_weights.kernel", lambda eight_bits: Future())
     model = model_of(**VARIANTS[variant])
     ids, types = ids_of(2, 50), [3] * 50
     expected_scores = scores_of(model, ids, types)
@@ -106,8 +106,8 @@ def test_the_step_for_other_processors_gives_the_same_scores(name, form, tmp_pat
     there: Future[Any] = Future()
     there.set_result(load(tmp_path / "other.o"))
     model = model_of()
-    monkeypatch.setattr("chat_app.tiles.kernel", lambda eight_bits: there)
-    monkeypatch.setattr("chat_app.tiles.this_processor", lambda: OTHERS[name])
+    monkeypatch.setattr("chat_app.kernels.packed_weights.kernel", lambda eight_bits: there)
+    monkeypatch.setattr("chat_app.kernels.packed_weights.this_processor", lambda: OTHERS[name])
     for one, other in zip(here, scores(), strict=True):
         assert (one - other).norm() <= 5e-3 * one.norm()  # Rounding of keys and values, and of prompts.
 
@@ -115,7 +115,7 @@ def test_the_step_for_other_processors_gives_the_same_scores(name, form, tmp_pat
 @pytest.mark.parametrize("form", ["packed", "8-bit"])
 def test_prompts_beside_replies_are_read_in_the_same_step(form, monkeypatch):
     for limit in ("MOST_TOKENS", "MOST_TOKENS_OF_A_UNIT"):
-        monkeypatch.setattr(f"chat_app.gpt2_writer.{limit}", 60)
+        monkeypatch.setattr(f"chat_app.inference.gpt2.compiled_decoder.{limit}", 60)
     kernel(form == "8-bit").result()
     model = model_of()
     prompts = [ids_of(seed, 30 + 7 * seed) for seed in range(4)]

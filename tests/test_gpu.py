@@ -12,15 +12,15 @@ import torch
 from transformers import GPT2LMHeadModel
 
 from benchmarks.engine_quality import equal_replies
-from chat_app.chat import reply
-from chat_app.config import STARTER, LoadConfig, Paths, SamplingConfig
+from chat_app.config.settings import STARTER, LoadConfig, Paths, SamplingConfig
 from chat_app.conversation import Conversation
-from chat_app.engine import Engine
-from chat_app.gpt2_forward import GPT2Forward
-from chat_app.linear import linear_of
-from chat_app.memory import release_memory
-from chat_app.models import ModelStore, load, load_parts
-from chat_app.reading import read_file
+from chat_app.data.readers import read_file
+from chat_app.inference.engine import Engine
+from chat_app.inference.generation import reply
+from chat_app.inference.gpt2.linear import linear_of
+from chat_app.inference.gpt2.model_runner import GPT2Forward
+from chat_app.inference.model_manager import ModelStore, load, load_parts
+from chat_app.system.memory import release_memory
 from tests.test_engine import ids_of, request
 
 DEVICE = "cuda"

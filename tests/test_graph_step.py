@@ -14,10 +14,10 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
-from chat_app.engine import Engine, write
-from chat_app.forward import Piece
-from chat_app.gpt2_forward import GPT2Forward
-from chat_app.key_values import Memory
+from chat_app.inference.engine import Engine, write
+from chat_app.inference.gpt2.model_runner import GPT2Forward
+from chat_app.inference.kv_cache import Memory
+from chat_app.inference.model_runner import Piece
 from tests.test_engine import LONG, Gate, expected, ids_of, request, wait_until
 from tests.test_gpt2_forward import VARIANTS, model_of, scores_of
 
@@ -80,20 +80,20 @@ class TapeRecorder:
 
 @pytest.fixture(autouse=True)
 def _small_pages(monkeypatch):
-    monkeypatch.setattr("chat_app.pages.PAGE", 16)
+    monkeypatch.setattr("chat_app.inference.kv_cache_paged.PAGE", 16)
 
 
 @pytest.fixture(params=["recorded", "unrecorded"])
 def paged(request, monkeypatch) -> Callable[..., GPT2Forward]:
     """Makes forward passes over pages, whose steps are recorded on a tape or not at all."""
-    monkeypatch.setattr("chat_app.gpt2_forward.CudaRecorder", TapeRecorder)
+    monkeypatch.setattr("chat_app.inference.gpt2.model_runner.CudaRecorder", TapeRecorder)
     return lambda model: GPT2Forward(model, WINDOW, paged=True, recorded=request.param == "recorded")
 
 
 @pytest.fixture
 def taped(monkeypatch) -> Callable[..., GPT2Forward]:
     """As `paged`, always recorded."""
-    monkeypatch.setattr("chat_app.gpt2_forward.CudaRecorder", TapeRecorder)
+    monkeypatch.setattr("chat_app.inference.gpt2.model_runner.CudaRecorder", TapeRecorder)
     return lambda model, window=WINDOW: GPT2Forward(model, window, paged=True, recorded=True)
 
 
@@ -239,9 +239,9 @@ class TestRecording:
                 (scores,) = forward.step([Piece([(ids + written)[-1]], None, memory, True)])
                 written.append(int(scores.argmax()))
         assert written == expected(model, ids, 30)
-        assert [record.getMessage() for record in caplog.records if record.name == "chat_app.graph_step"] == [
-            "steps cannot be recorded on this device; replies take longer"
-        ]
+        assert [
+            record.getMessage() for record in caplog.records if record.name == "chat_app.inference.gpt2.cuda_graphs"
+        ] == ["steps cannot be recorded on this device; replies take longer"]
         assert forward._rows._recorded == {}
 
     def test_rows_and_pages_that_only_fill_up_do_nothing(self, taped):

@@ -14,9 +14,9 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
-from chat_app.accounts import Accounts, NotLoggedIn, Throttle, TooManyTries, read_passwords
 from chat_app.errors import DataError
-from chat_app.guard import BODY_BYTES, FILES_A_REQUEST, Callers, Guard, Quota
+from chat_app.server.auth import Accounts, NotLoggedIn, Throttle, TooManyTries, read_passwords
+from chat_app.server.guard import BODY_BYTES, FILES_A_REQUEST, Callers, Guard, Quota
 from chat_app.services import ServerRules
 
 MEGABYTE = 2**20

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from chat_app import hub_data
-from chat_app.config import Paths
+from chat_app.config.settings import Paths
+from chat_app.data import hub as hub_data
+from chat_app.data.readers.options import ReadingOptions
+from chat_app.data.readers.types import Located, Problem
+from chat_app.data.source import HubData, Wanted, gathered
 from chat_app.errors import DataError
-from chat_app.gathering import HubData, Wanted, gathered
-from chat_app.reading.options import ReadingOptions
-from chat_app.reading.report import Located, Problem
 
 CARD = """---
 configs:

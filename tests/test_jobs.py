@@ -15,11 +15,11 @@ import psutil
 import pytest
 import torch
 
-from chat_app.config import Paths
+from chat_app.config.settings import Paths
 from chat_app.errors import RunError
-from chat_app.jobs import Jobs
-from chat_app.runs import Run
-from chat_app.teaching import teach
+from chat_app.runs.run import Run
+from chat_app.training.job_queue import Jobs
+from chat_app.training.pipeline import teach
 from tests.test_training import same, weights
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -110,7 +110,7 @@ def test_a_killed_child_is_interrupted_and_resumes_and_closing_the_app_saves(
 def start_program(paths: Paths) -> subprocess.Popen[bytes]:
     """A program of its own that trains the queue of a home, as the app does."""
     code = "import sys, time\nfrom pathlib import Path\n"
-    code += "from chat_app.config import Paths\nfrom chat_app.jobs import Jobs\n"
+    code += "from chat_app.config.settings import Paths\nfrom chat_app.training.job_queue import Jobs\n"
     code += "jobs = Jobs(Paths(Path(sys.argv[1])))\ntime.sleep(600)"
     return subprocess.Popen([sys.executable, "-c", code, str(paths.home)], cwd=ROOT)
 

@@ -11,14 +11,14 @@ import pytest
 import torch
 from transformers.pytorch_utils import Conv1D
 
-from chat_app.config import LoadConfig, Paths, SamplingConfig
-from chat_app.engine import Engine, forward_of
-from chat_app.forward import Piece, TransformersForward
-from chat_app.gpt2_forward import GPT2Forward
-from chat_app.gpt2_weights import fits_tiles, is_plain_gpt2
-from chat_app.linear import EightBitLinear, FourBitLinear, PlainLinear, linear_of
-from chat_app.models import load, load_parts
-from chat_app.request import Request
+from chat_app.config.settings import LoadConfig, Paths, SamplingConfig
+from chat_app.inference.engine import Engine, forward_of
+from chat_app.inference.gpt2.linear import EightBitLinear, FourBitLinear, PlainLinear, linear_of
+from chat_app.inference.gpt2.model_runner import GPT2Forward
+from chat_app.inference.gpt2.weights import fits_tiles, is_plain_gpt2
+from chat_app.inference.model_manager import load, load_parts
+from chat_app.inference.model_runner import Piece, TransformersForward
+from chat_app.inference.request import Request
 from tests.test_engine import expected, ids_of, request
 
 WINDOW = 128

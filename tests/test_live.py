@@ -14,12 +14,13 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from chat_app.replies import ReplyEnd
-from chat_app.request import Waiting
-from chat_app.ui import chat_tab, live
-from chat_app.ui.chat_tab import ChatTab
-from chat_app.ui.live import PATH, SECONDS_BETWEEN_DRAWINGS, Drawings, LiveReplies, LiveReply
-from chat_app.ui.talk import Talk, Turn
+from chat_app.inference.outputs import ReplyEnd
+from chat_app.inference.request import Waiting
+from chat_app.ui.chat import streaming as live
+from chat_app.ui.chat import tab as chat_tab
+from chat_app.ui.chat.session import Talk, Turn
+from chat_app.ui.chat.streaming import PATH, SECONDS_BETWEEN_DRAWINGS, Drawings, LiveReplies, LiveReply
+from chat_app.ui.chat.tab import ChatTab
 
 
 @pytest.fixture
@@ -96,8 +97,8 @@ def test_a_reply_has_an_address_only_while_it_is_written() -> None:
 def views_of(written: Any, is_followed: bool, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """What Gradio draws of a reply that comes in these parts."""
     services: Any = SimpleNamespace(jobs=None, answering=lambda model=None: SimpleNamespace(name="tiny"))
-    monkeypatch.setattr("chat_app.chat.follow_reply", written)
-    monkeypatch.setattr("chat_app.ui.model_choices.name_of", lambda *_: "Model")
+    monkeypatch.setattr("chat_app.inference.generation.follow_reply", written)
+    monkeypatch.setattr("chat_app.ui.models.choices.name_of", lambda *_: "Model")
     monkeypatch.setattr(LiveReply, "is_read", is_followed)
     visitors: Any = None
     tab = ChatTab(services, visitors, None, LiveReplies())

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from chat_app.config import LoadConfig, Paths
-from chat_app.loaded_size import loaded_bytes
-from chat_app.model_files import ModelFiles, estimate_memory, find
-from chat_app.models import load
+from chat_app.config.settings import LoadConfig, Paths
+from chat_app.inference.model_manager import load
+from chat_app.models.resolver import ModelFiles, estimate_memory, find
+from chat_app.models.weight_size import loaded_bytes
 
 
 def bytes_of(files: ModelFiles, precision: str, device: str = "cpu") -> int:

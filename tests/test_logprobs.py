@@ -12,13 +12,13 @@ import torch
 from tokenizers import Tokenizer, decoders, models
 from transformers import PreTrainedTokenizerFast
 
-from chat_app.chat import stream_reply
-from chat_app.config import LoadConfig, Paths, SamplingConfig
+from chat_app.config.settings import LoadConfig, Paths, SamplingConfig
 from chat_app.conversation import Conversation
-from chat_app.logprobs import Notes, TokenTexts
-from chat_app.models import load
-from chat_app.replies import ReplyEnd, Scored
-from chat_app.sampling import ReplyPenalties, Scores
+from chat_app.inference.generation import stream_reply
+from chat_app.inference.logprobs import Notes, TokenTexts
+from chat_app.inference.model_manager import load
+from chat_app.inference.outputs import ReplyEnd, Scored
+from chat_app.inference.sampling import ReplyPenalties, Scores
 
 HELLO = Conversation.from_turns(["Hello"])
 
@@ -50,7 +50,7 @@ def test_each_token_has_the_logprob_of_a_plain_forward_pass(tmp_path: Path, tiny
 
 def _with_rows(model: Any, rows: int) -> Any:
     """The model as loading makes it: a row for each mark, the mean of the rows that were there."""
-    from chat_app.models import fit_embeddings
+    from chat_app.inference.model_manager import fit_embeddings
 
     class Sized:
         def __len__(self) -> int:

@@ -11,16 +11,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chat_app.config import Paths
+from chat_app.config.settings import Paths
 from chat_app.conversation import Conversation, Message
-from chat_app.encoding import Encoder
+from chat_app.data.dataset import gather
+from chat_app.data.readers import Located, Reading, ReadingOptions, read_file
+from chat_app.data.readers.chat_exports import threading as chats
+from chat_app.data.readers.json import document as whole
+from chat_app.data.splitting import last_kept_aside, mark, split_conversations, write_split
+from chat_app.data.text_corpus import is_plain_text, pieces, read_pieces, write_pieces
+from chat_app.data.tokenized_dataset import Joined, RowRules, rows_of, text_rows_of
 from chat_app.errors import DataError
-from chat_app.formats import get_format
-from chat_app.material import gather
-from chat_app.plain_text import is_plain_text, pieces, read_pieces, write_pieces
-from chat_app.reading import Located, Reading, ReadingOptions, chats, read_file, whole
-from chat_app.rows import Joined, RowRules, rows_of, text_rows_of
-from chat_app.split import last_kept_aside, mark, split_conversations, write_split
+from chat_app.tokenization.chat_formats import get_format
+from chat_app.tokenization.encoder import Encoder
 from tests.conftest import reading_of
 
 
@@ -55,7 +57,7 @@ def test_what_was_gathered_is_what_was_read_with_its_lines(file: Path, paths: Pa
 
 def test_the_second_time_nothing_is_read(file: Path, paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
     first = gather([file], paths.cache_of("material"))
-    monkeypatch.setattr("chat_app.material.iterate", lambda *_, **__: pytest.fail("it was read again"))
+    monkeypatch.setattr("chat_app.data.dataset.iterate", lambda *_, **__: pytest.fail("it was read again"))
     assert gather([file], paths.cache_of("material")) == first
 
 
@@ -218,8 +220,10 @@ def test_rows_are_made_once_and_anew_when_anything_changes(
     file, cache = tmp_path / "train.jsonl", paths.cache_of("rows")
     encoder = Encoder(tiny_tokenizer, get_format("roles"), 64)
     made: list[Path] = []
-    original: Callable[..., Any] = __import__("chat_app.rows", fromlist=["_make"])._make
-    monkeypatch.setattr("chat_app.rows._make", lambda folder, *rest: (made.append(folder), original(folder, *rest)))
+    original: Callable[..., Any] = __import__("chat_app.data.tokenized_dataset", fromlist=["_make"])._make
+    monkeypatch.setattr(
+        "chat_app.data.tokenized_dataset._make", lambda folder, *rest: (made.append(folder), original(folder, *rest))
+    )
     for _ in range(2):
         rows_of(file, encoder, RowRules(), cache)
     assert len(made) == 1

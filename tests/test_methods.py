@@ -11,12 +11,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from chat_app.adapter_files import read_adapter
-from chat_app.config import LoadConfig, Paths
+from chat_app.config.settings import LoadConfig, Paths
 from chat_app.errors import SettingError
-from chat_app.models import load_parts
-from chat_app.runs import Run
-from chat_app.teaching import prepare_run, teach
+from chat_app.inference.model_manager import load_parts
+from chat_app.models.lora_files import read_adapter
+from chat_app.runs.run import Run
+from chat_app.training.pipeline import prepare_run, teach
 from tests.conftest import CONFIG, reading_of
 from tests.test_training import StopAfter, same, weights
 

@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from chat_app.config import LoadConfig, Paths
+from chat_app.config.settings import LoadConfig, Paths
 from chat_app.errors import ModelError, ModelNotFound
-from chat_app.memory import free_memory
-from chat_app.model_checks import learned_numbers
-from chat_app.model_files import ModelFiles, available, check_weights, estimate_memory, find
-from chat_app.models import load
-from chat_app.recommended import RECOMMENDED
+from chat_app.inference.model_manager import load
+from chat_app.models.recommended import RECOMMENDED
+from chat_app.models.resolver import ModelFiles, available, check_weights, estimate_memory, find
+from chat_app.models.validation import learned_numbers
+from chat_app.system.memory import free_memory
 
 PLAIN = LoadConfig(precision="float32", device="cpu")
 LONG = 60
@@ -87,7 +87,7 @@ class TestFinding:
     @pytest.mark.parametrize("offline", ["0", "1"])
     def test_a_hub_name_without_network_is_a_quick_sentence(self, tmp_path, offline):
         script = (
-            "import sys; from chat_app.model_files import find; from chat_app.config import Paths\n"
+            "import sys; from chat_app.models.resolver import find; from chat_app.config.settings import Paths\n"
             "from chat_app.errors import ModelNotFound; from pathlib import Path\n"
             "try: find('gpt2', Paths(Path(sys.argv[1])))\n"
             "except ModelNotFound as error: print(error.sentence())"

@@ -15,13 +15,14 @@ import psutil
 import pytest
 import torch
 
-from chat_app import memory, models
-from chat_app.chat import reply
-from chat_app.config import LoadConfig, Paths, SamplingConfig
+from chat_app.config.settings import LoadConfig, Paths, SamplingConfig
 from chat_app.conversation import Conversation
 from chat_app.errors import ChatAppError, FormatError, ModelError, SettingError
-from chat_app.model_files import available
-from chat_app.models import ModelStore, load, load_parts, load_tokenizer, window_of
+from chat_app.inference import model_manager as models
+from chat_app.inference.generation import reply
+from chat_app.inference.model_manager import ModelStore, load, load_parts, load_tokenizer, window_of
+from chat_app.models.resolver import available
+from chat_app.system import memory
 
 PLAIN = LoadConfig(precision="float32", device="cpu")
 HELLO = Conversation.from_turns(["Hello, how are you?"])

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from chat_app import originality
 from chat_app.conversation import Conversation
+from chat_app.data.readers import write_jsonl
 from chat_app.errors import DataError
-from chat_app.originality import GRAM, Match, Sources, badge, leak_report, words
-from chat_app.reading import write_jsonl
+from chat_app.evaluation import memorization_index as originality
+from chat_app.evaluation.memorization_index import GRAM, Match, Sources, badge, leak_report, words
 
 Make = Callable[[list[list[str]]], Sources]
 

@@ -7,15 +7,15 @@ import threading
 import pytest
 import torch
 
-from chat_app.pages import PagedKeyValues, Pages
-from chat_app.prefixes import Computed, Prefixes
+from chat_app.inference.kv_cache_paged import PagedKeyValues, Pages
+from chat_app.inference.prefix_cache import Computed, Prefixes
 
 LAYERS, HEADS, WIDTH, WINDOW = 2, 3, 4, 40
 
 
 @pytest.fixture
 def pool(monkeypatch) -> Pages:
-    monkeypatch.setattr("chat_app.pages.PAGE", 8)
+    monkeypatch.setattr("chat_app.inference.kv_cache_paged.PAGE", 8)
     return Pages(LAYERS, HEADS, WIDTH, WINDOW, torch.float32)
 
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 from transformers import GPT2Config
 
-from chat_app.key_values import SMALLEST_ROOM, KeyValues, LayerCaches, Memory
-from chat_app.prefixes import Computed, Prefixes
-from chat_app.tile_shape import LANES
-from chat_app.tiled_key_values import TiledKeyValues
+from chat_app.inference.kv_cache import SMALLEST_ROOM, KeyValues, LayerCaches, Memory
+from chat_app.inference.kv_cache_packed import TiledKeyValues
+from chat_app.inference.prefix_cache import Computed, Prefixes
+from chat_app.kernels.layout import LANES
 
 WINDOW = 1000
 

@@ -12,18 +12,18 @@ from typing import Any
 
 import pytest
 
-from chat_app import scoring
-from chat_app.comparison import MEASURES, as_csv, compare, figure, summary
-from chat_app.config import LoadConfig, Paths, SamplingConfig, TrainConfig
+from chat_app.config.settings import LoadConfig, Paths, SamplingConfig, TrainConfig
 from chat_app.conversation import Conversation
-from chat_app.copies import RunSources
-from chat_app.correcting import corrections_of, prepare_correcting
+from chat_app.data.readers import Located, Problem, iterate
 from chat_app.errors import DataError
-from chat_app.evaluation import Evaluation
-from chat_app.measuring import evaluate_models, prompts_of, replies_of, spread
-from chat_app.reading import Located, Problem, iterate
-from chat_app.runs import Run
-from chat_app.teaching import prepare_run
+from chat_app.evaluation import metrics as scoring
+from chat_app.evaluation.comparison import MEASURES, as_csv, compare, figure, summary
+from chat_app.evaluation.evaluate import Evaluation
+from chat_app.evaluation.memorization import RunSources
+from chat_app.evaluation.runner import evaluate_models, prompts_of, replies_of, spread
+from chat_app.runs.run import Run
+from chat_app.training.corrections_run import corrections_of, prepare_correcting
+from chat_app.training.pipeline import prepare_run
 
 BEFORE = Evaluation(200.0, 2.0, 1.0, 0.5, 0.8, 0.1, 0.02, 8.0, 10, 100, 5)
 AFTER = Evaluation(50.0, 1.5, 20.0, 0.5, 0.9, 0.4, 0.05, 12.0, 10, 100, 5)

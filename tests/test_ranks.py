@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 from torch.utils.data import Dataset
 
-from chat_app.config import Paths
-from chat_app.encoding import Example
-from chat_app.reading import write_jsonl
-from chat_app.runs import Run
-from chat_app.shares import Shares
-from chat_app.teaching import teach
+from chat_app.config.settings import Paths
+from chat_app.data.readers import write_jsonl
+from chat_app.runs.run import Run
+from chat_app.tokenization.encoder import Example
+from chat_app.training.distributed_sampler import Shares
+from chat_app.training.pipeline import teach
 from tests.conftest import reading_of
 from tests.test_training import weights
 

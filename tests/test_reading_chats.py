@@ -6,13 +6,13 @@ from collections.abc import Iterator
 
 import pytest
 
+from chat_app.data.readers.chat_exports import threading as chats
+from chat_app.data.readers.chat_exports.threading import ChatMessage, Survey, conversations, guess_bot, survey
+from chat_app.data.readers.options import ReadingOptions
+from chat_app.data.readers.pseudonyms import Pseudonyms
+from chat_app.data.readers.turn_text import MAX_TURNS
+from chat_app.data.readers.types import Located, Problem, Speaker
 from chat_app.errors import DataError
-from chat_app.reading import chats
-from chat_app.reading.chats import ChatMessage, Survey, conversations, guess_bot, survey
-from chat_app.reading.options import ReadingOptions
-from chat_app.reading.pseudonyms import Pseudonyms
-from chat_app.reading.report import Located, Problem, Speaker
-from chat_app.reading.texts import MAX_TURNS
 
 
 def chat(script: str, step: float = 60) -> list[ChatMessage | Problem]:

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
+from chat_app.data.readers import archives as containers
+from chat_app.data.readers.archives import Member, opened
+from chat_app.data.readers.types import Problem
 from chat_app.errors import DataError
-from chat_app.reading import containers
-from chat_app.reading.containers import Member, opened
-from chat_app.reading.report import Problem
 
 
 def contents(path: Path, **settings: Any) -> list[tuple[str, bytes | str]]:

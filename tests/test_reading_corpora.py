@@ -10,12 +10,15 @@ from typing import Any
 import pytest
 
 from chat_app.conversation import Conversation
-from chat_app.reading import corpora, json_stream, jsonl, whole
-from chat_app.reading.corpora import empathetic
-from chat_app.reading.official import part_named, part_of_file
-from chat_app.reading.options import ReadingOptions
-from chat_app.reading.report import Located, Problem
-from chat_app.reading.source import Source, open_source
+from chat_app.data.readers import corpora
+from chat_app.data.readers.corpora import empathetic_dialogues as empathetic
+from chat_app.data.readers.json import document as whole
+from chat_app.data.readers.json import jsonl
+from chat_app.data.readers.json import streaming as json_stream
+from chat_app.data.readers.options import ReadingOptions
+from chat_app.data.readers.split_names import part_named, part_of_file
+from chat_app.data.readers.text_source import Source, open_source
+from chat_app.data.readers.types import Located, Problem
 
 OPTIONS = ReadingOptions()
 

@@ -13,12 +13,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from chat_app.data.readers.options import ReadingOptions
+from chat_app.data.readers.tables import columns, tsv
+from chat_app.data.readers.tables import csv as delimited
+from chat_app.data.readers.tables.csv import Dialect, dialect_of
+from chat_app.data.readers.text_source import open_source
+from chat_app.data.readers.types import Column, Located, Problem
 from chat_app.errors import DataError
-from chat_app.reading import columns, delimited, tsv
-from chat_app.reading.delimited import Dialect, dialect_of
-from chat_app.reading.options import ReadingOptions
-from chat_app.reading.report import Column, Located, Problem
-from chat_app.reading.source import open_source
 from tests.reading_items import shown, spoken
 
 FIXTURE_REUSED = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -11,11 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from chat_app.data.readers.chat_exports import detect as exports
+from chat_app.data.readers.chat_exports import slack
+from chat_app.data.readers.chat_exports.threading import ChatMessage, conversations, survey
+from chat_app.data.readers.options import ReadingOptions
+from chat_app.data.readers.types import Problem
 from chat_app.errors import DataError
-from chat_app.reading import exports, slack
-from chat_app.reading.chats import ChatMessage, conversations, survey
-from chat_app.reading.options import ReadingOptions
-from chat_app.reading.report import Problem
 
 TELEGRAM: dict[str, Any] = {
     "name": "Anna",

@@ -12,9 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from chat_app.conversation import Conversation, Message
+from chat_app.data.readers import Located, Problem, iterate, read_file, read_files, write_jsonl
+from chat_app.data.readers.text_source import numbered_lines
 from chat_app.errors import DataError
-from chat_app.reading import Located, Problem, iterate, read_file, read_files, write_jsonl
-from chat_app.reading.source import numbered_lines
 
 SAMPLES = Path(__file__).parent.parent / "sample_data"
 FIXTURE_REUSED = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -112,7 +112,7 @@ def test_long_lines_do_not_depend_on_how_a_file_is_cut(text: str, size: int) -> 
     data = text.encode()
     chunks = [data[start : start + size] for start in range(0, len(data), size)]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("chat_app.reading.source.MAX_LINE_BYTES", 4)
+        patch.setattr("chat_app.data.readers.text_source.MAX_LINE_BYTES", 4)
         expected = [
             (number, line if len(line) <= 4 else None) for number, line in enumerate(data.splitlines(), start=1)
         ]

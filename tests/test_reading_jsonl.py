@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from chat_app.conversation import Conversation, Message
+from chat_app.data.readers import Problem, Reading, iterate, read_file
+from chat_app.data.readers.json.records import conversation
+from chat_app.data.readers.turn_text import MAX_TURNS
+from chat_app.data.readers.types import Located, Rejected
 from chat_app.errors import DataError
-from chat_app.reading import Problem, Reading, iterate, read_file
-from chat_app.reading.records import conversation
-from chat_app.reading.report import Located, Rejected
-from chat_app.reading.texts import MAX_TURNS
 
 GOOD = '["hi", "hello"]'
 
@@ -233,7 +233,7 @@ def test_a_broken_array_tells_the_line(tmp_path: Path) -> None:
 def test_an_array_that_is_too_large_to_be_parsed_at_once_is_read_all_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("chat_app.reading.whole.MAX_WHOLE_BYTES", 0)
+    monkeypatch.setattr("chat_app.data.readers.json.document.MAX_WHOLE_BYTES", 0)
     reading = read(tmp_path, '[\n["a", "b"],\n["alone"],\n["c", "d"]\n]\n', "data.json")
     assert [found.texts for found in reading.conversations] == [["a", "b"], ["c", "d"]]
     assert (reading.lines, [problem.line for problem in reading.problems]) == ([1, 3], [2])
@@ -268,7 +268,7 @@ def test_nothing_usable_names_the_items(tmp_path: Path) -> None:
 
 
 def test_problems_are_counted_beyond_those_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("chat_app.reading.reader.MAX_PROBLEMS", 2)
+    monkeypatch.setattr("chat_app.data.readers.reader.MAX_PROBLEMS", 2)
     reading = read(tmp_path, GOOD + "\n[]" * 5)
     assert (len(reading.problems), reading.problems_total) == (2, 5)
     assert all(isinstance(problem, Problem) for problem in reading.problems)

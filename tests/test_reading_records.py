@@ -13,12 +13,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from chat_app.conversation import Conversation
+from chat_app.data.readers.corpora import dialogpt
+from chat_app.data.readers.json import document as whole
+from chat_app.data.readers.json import jsonl
+from chat_app.data.readers.json.records import conversation
+from chat_app.data.readers.options import ReadingOptions
+from chat_app.data.readers.text import transcript as marked
+from chat_app.data.readers.text_source import Source, open_source
+from chat_app.data.readers.types import Located, Problem, Rejected
 from chat_app.errors import DataError
-from chat_app.reading import dialogpt, jsonl, marked, whole
-from chat_app.reading.options import ReadingOptions
-from chat_app.reading.records import conversation
-from chat_app.reading.report import Located, Problem, Rejected
-from chat_app.reading.source import Source, open_source
 
 OPTIONS = ReadingOptions()
 

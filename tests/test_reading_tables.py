@@ -14,10 +14,10 @@ import pyarrow.feather
 import pyarrow.parquet
 import pytest
 
+from chat_app.data.readers.options import ReadingOptions
+from chat_app.data.readers.tables import columns, message_rows, parquet, xlsx
+from chat_app.data.readers.types import Column, Located
 from chat_app.errors import DataError
-from chat_app.reading import columns, message_rows, parquet, xlsx
-from chat_app.reading.options import ReadingOptions
-from chat_app.reading.report import Column, Located
 from tests.reading_items import shown, spoken
 
 

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from chat_app.conversation import Conversation, Message
+from chat_app.data.readers import Problem, Reading, iterate, read_file
+from chat_app.data.readers.tables.tsv import MAX_COLUMNS
+from chat_app.data.readers.text_source import MAX_LINE_BYTES
+from chat_app.data.readers.turn_text import MAX_TURNS
 from chat_app.errors import DataError
-from chat_app.reading import Problem, Reading, iterate, read_file
-from chat_app.reading.source import MAX_LINE_BYTES
-from chat_app.reading.texts import MAX_TURNS
-from chat_app.reading.tsv import MAX_COLUMNS
 
 
 def read(tmp_path: Path, text: str, name: str = "data.tsv") -> Reading:

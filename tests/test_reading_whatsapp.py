@@ -9,11 +9,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from chat_app.reading import whatsapp, whatsapp_marks
-from chat_app.reading.chats import ChatMessage
-from chat_app.reading.report import Problem
-from chat_app.reading.source import open_source
-from chat_app.reading.whatsapp_stamps import date_order
+from chat_app.data.readers.chat_exports import whatsapp
+from chat_app.data.readers.chat_exports import whatsapp_system_messages as whatsapp_marks
+from chat_app.data.readers.chat_exports.threading import ChatMessage
+from chat_app.data.readers.chat_exports.whatsapp_timestamps import date_order
+from chat_app.data.readers.text_source import open_source
+from chat_app.data.readers.types import Problem
 
 
 def read(tmp_path: Path, text: str | bytes) -> list[ChatMessage | Problem]:

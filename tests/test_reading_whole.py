@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
+from chat_app.data.readers.json import document as whole
+from chat_app.data.readers.json import streaming as json_stream
+from chat_app.data.readers.options import ReadingOptions
+from chat_app.data.readers.types import Located
 from chat_app.errors import DataError
-from chat_app.reading import json_stream, whole
-from chat_app.reading.options import ReadingOptions
-from chat_app.reading.report import Located
 from tests.test_reading_records import TOLD, role, short, stored
 
 OPTIONS = ReadingOptions()

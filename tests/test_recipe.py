@@ -10,13 +10,13 @@ import pytest
 import yaml
 
 from chat_app.cli import main
-from chat_app.config import Paths, TrainConfig, from_mapping
+from chat_app.config.settings import Paths, TrainConfig, from_mapping
+from chat_app.data.readers import ReadingOptions, write_jsonl
+from chat_app.data.source import HubData, Wanted, reading_settings_of
 from chat_app.errors import DataError, SettingError
-from chat_app.followup import with_half_the_rate
-from chat_app.gathering import HubData, Wanted, reading_settings_of
-from chat_app.reading import ReadingOptions, write_jsonl
-from chat_app.recipe import FILE, command_of, read_besides, read_recipe, recipe_of, write_recipe
-from chat_app.runs import Run, list_runs
+from chat_app.runs.run import Run, list_runs
+from chat_app.training.follow_up_runs import with_half_the_rate
+from chat_app.training.recipe import FILE, command_of, read_besides, read_recipe, recipe_of, write_recipe
 from tests.conftest import reading_of
 
 CONFIG = TrainConfig(model="my model", epochs=3, learning_rate=0.000125, method="lora", patience=0)
@@ -135,7 +135,7 @@ def test_a_table_with_named_columns_is_learned_again_from_its_recipe(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CHAT_APP_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr("chat_app.cli.teach._run_to_end", lambda *_: None)
+    monkeypatch.setattr("chat_app.cli.train._run_to_end", lambda *_: None)
     (tmp_path / "a.csv").write_text("number,we say,they say\n1,b,a\n2,d,c\n3,f,e\n")
     command = ["train", "--data", str(tmp_path / "a.csv"), "--columns", "they say=context", "--columns", "we say=reply"]
     assert main([*command, "--question", "a?", "--run", str(tmp_path / "first"), "--no-rehearse"]) == 0

@@ -7,10 +7,10 @@ import json
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from chat_app.encoding import Encoder
 from chat_app.errors import ModelError
-from chat_app.formats import FORMATS, get_format
-from chat_app.recognition import FILE, read_chat_format, recognise, write_chat_format
+from chat_app.tokenization.chat_formats import FORMATS, get_format
+from chat_app.tokenization.encoder import Encoder
+from chat_app.tokenization.format_detection import FILE, read_chat_format, recognise, write_chat_format
 
 DIALOGPT_TEMPLATE = "{% for message in messages %}{{ message.content }}{{ eos_token }}{% endfor %}"
 OTHER_TEMPLATE = "{% for message in messages %}<|{{ message.role }}|>{{ message.content }}{% endfor %}"

@@ -11,16 +11,17 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from chat_app import fitting, rehearsal
-from chat_app.batching import Packer
-from chat_app.config import Paths, TrainConfig
-from chat_app.encoding import Example
+from chat_app.config.settings import Paths, TrainConfig
 from chat_app.errors import TrainingFailed
-from chat_app.likelihood import precision_context, summed_loss
-from chat_app.memory_plan import Load, Shape, first_that_fits, heaviest, plans, predict
-from chat_app.pace import duration, fitted, usual_steps
-from chat_app.runs import Run
-from chat_app.teaching import teach
+from chat_app.runs.run import Run
+from chat_app.tokenization.encoder import Example
+from chat_app.training import autotune as fitting
+from chat_app.training import dry_run as rehearsal
+from chat_app.training.collator import Packer
+from chat_app.training.loss import precision_context, summed_loss
+from chat_app.training.memory_estimate import Load, Shape, first_that_fits, heaviest, plans, predict
+from chat_app.training.pipeline import teach
+from chat_app.training.step_time import duration, fitted, usual_steps
 from tests.test_training import same, weights
 
 GB = 10**9

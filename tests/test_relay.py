@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from chat_app.errors import BusyError, ModelError
-from chat_app.relay import Relay, Relays
+from chat_app.server.streaming import Relay, Relays
 
 
 def counting(count: int, stopped: threading.Event) -> Generator[int, None, None]:

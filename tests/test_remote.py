@@ -14,17 +14,17 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from chat_app.accounts import Accounts, Throttle
-from chat_app.api import Api
-from chat_app.chat import follow_reply, stream_reply
-from chat_app.config import LoadConfig, Paths, SamplingConfig
+from chat_app.config.settings import LoadConfig, Paths, SamplingConfig
 from chat_app.conversation import Conversation
 from chat_app.errors import BusyError, ChatAppError, DataError, ModelNotFound, SettingError
-from chat_app.remote import Patience, RemoteModel, check_address
-from chat_app.remote_stream import EngineError
-from chat_app.replies import ReplyEnd, Scored
+from chat_app.inference.generation import follow_reply, stream_reply
+from chat_app.inference.outputs import ReplyEnd, Scored
+from chat_app.inference.remote.backend import Patience, RemoteModel, check_address
+from chat_app.inference.remote.protocol import EngineError
+from chat_app.server.auth import Accounts, Throttle
+from chat_app.server.openai_api import Api
 from chat_app.services import ServerRules, Services
-from chat_app.ui import model_choices
+from chat_app.ui.models import choices as model_choices
 from tests.api_server import ApiServer, wait_for
 
 HELLO = Conversation.from_turns(["Hello"])

@@ -10,11 +10,22 @@ from pathlib import Path
 
 import pytest
 
-from chat_app.config import TrainConfig
+from chat_app.config.settings import TrainConfig
 from chat_app.conversation import Conversation
+from chat_app.data.splitting import split_conversations
 from chat_app.errors import RunError, SettingError
-from chat_app.runs import STATUSES, Run, find_run, list_runs, new_id, read_json, seal, verify, write_json, write_text
-from chat_app.split import split_conversations
+from chat_app.runs.run import (
+    STATUSES,
+    Run,
+    find_run,
+    list_runs,
+    new_id,
+    read_json,
+    seal,
+    verify,
+    write_json,
+    write_text,
+)
 
 
 @pytest.fixture
@@ -66,7 +77,7 @@ def test_running_without_a_process_is_interrupted(run: Run) -> None:
 
 def test_a_killed_process_lets_go_of_its_run(run: Run) -> None:
     code = (
-        f"from pathlib import Path\nfrom chat_app.runs import Run\nimport time\nrun = Run(Path({str(run.folder)!r}))\n"
+        f"from pathlib import Path\nfrom chat_app.runs.run import Run\nimport time\nrun = Run(Path({str(run.folder)!r}))\n"
         "with run.lock():\n    run.set_state('running')\n    print('locked', flush=True)\n    time.sleep(600)"
     )
     root = Path(__file__).resolve().parent.parent

@@ -15,10 +15,10 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from chat_app import sampling
-from chat_app.config import SamplingConfig
+from chat_app.config.settings import SamplingConfig
 from chat_app.errors import ChatAppError
-from chat_app.sampling import NEVER, Sampler
+from chat_app.inference import sampling
+from chat_app.inference.sampling import NEVER, Sampler
 
 NONE: frozenset[int] = frozenset()
 PLAIN = SamplingConfig(temperature=1, top_p=1, top_k=0, repetition_penalty=1, seed=5)

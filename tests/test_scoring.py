@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from chat_app.scoring import bleu, distinct, penalty, reward, words
+from chat_app.evaluation.metrics import bleu, distinct, penalty, reward, words
 
 
 def test_words() -> None:

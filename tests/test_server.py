@@ -19,16 +19,16 @@ import httpx
 import pytest
 from fastapi.testclient import TestClient
 
-from chat_app.accounts import Accounts, Throttle
-from chat_app.config import LoadConfig, Paths, TrainConfig
+from chat_app.config.settings import LoadConfig, Paths, TrainConfig
+from chat_app.data.source import Wanted
 from chat_app.errors import SettingError
-from chat_app.gathering import Wanted
-from chat_app.guard import Callers
-from chat_app.runs import Run
-from chat_app.server import add_flags, rules_of
+from chat_app.runs.run import Run
+from chat_app.server.app import FRAMES, build_app
+from chat_app.server.auth import Accounts, Throttle
+from chat_app.server.guard import Callers
+from chat_app.server.run import add_flags, rules_of
 from chat_app.services import ServerRules, Services
-from chat_app.teaching import prepare_run_from
-from chat_app.web import FRAMES, build_app
+from chat_app.training.pipeline import prepare_run_from
 
 APP = Path(__file__).resolve().parent.parent / "app.py"
 SECONDS = 300.0
@@ -218,7 +218,7 @@ def test_a_model_that_was_asked_for_and_is_not_there_ends_the_app(home: Path) ->
 def test_without_the_starter_the_page_is_served_all_the_same(
     home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from chat_app import server
+    from chat_app.server import run as server
 
     monkeypatch.setattr(Paths, "starter", home / "nothing")
     services = Services(Paths(home), ServerRules(training=False))

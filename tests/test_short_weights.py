@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import torch
 
-from chat_app import tiles as module
-from chat_app.machine_code import kernel
-from chat_app.processor import this_processor
-from chat_app.tile_shape import DEPTH
-from chat_app.tiles import Tiles, common_uppers
+from chat_app.kernels import packed_weights as module
+from chat_app.kernels.compilation import kernel
+from chat_app.kernels.layout import DEPTH
+from chat_app.kernels.packed_weights import Tiles, common_uppers
+from chat_app.system.cpu import this_processor
 
 OUTPUTS, INPUTS = 200, 160  # The last tile is not full, and the inputs are no multiple of DEPTH.
 

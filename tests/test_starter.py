@@ -10,15 +10,15 @@ import pytest
 from safetensors import safe_open
 
 from assets.starter_data import chitchat, is_held_out
-from chat_app.chat import reply
-from chat_app.config import LoadConfig, Paths, SamplingConfig
+from chat_app.config.settings import LoadConfig, Paths, SamplingConfig
 from chat_app.conversation import Conversation
-from chat_app.devices import resolve_precision
-from chat_app.encoding import Encoder
-from chat_app.evaluation import evaluate
-from chat_app.formats import get_format
-from chat_app.models import LoadedModel, load, load_parts
-from chat_app.scoring import penalty, words
+from chat_app.evaluation.evaluate import evaluate
+from chat_app.evaluation.metrics import penalty, words
+from chat_app.inference.generation import reply
+from chat_app.inference.model_manager import LoadedModel, load, load_parts
+from chat_app.models.device import resolve_precision
+from chat_app.tokenization.chat_formats import get_format
+from chat_app.tokenization.encoder import Encoder
 
 PATHS = Paths.default()
 NAMED = ["Hello", "How are you?", "What do you like to do?"]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chat_app.reading.text_repair import looks_tokenised, repaired, tidied
+from chat_app.data.readers.detokenize import looks_tokenised, repaired, tidied
 
 # What the preprocessing of gpt2-dialogue-generation gives.
 LEGACY = [

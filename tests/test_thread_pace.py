@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from chat_app.thread_pace import _TRY_EVERY, Pace
+from chat_app.inference.thread_tuner import _TRY_EVERY, Pace
 
 
 def played(pace: Pace, seconds: dict[int, float], steps: int, tokens: int = 1) -> list[int]:

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from chat_app.machine_code import Code, compile_apart, kernel, load
-from chat_app.processor import Processor, this_processor
-from chat_app.tiles import TiledLinear, Tiles, few_rows, quantized
+from chat_app.kernels.compilation import Code, compile_apart, kernel, load
+from chat_app.kernels.packed_weights import TiledLinear, Tiles, few_rows, quantized
+from chat_app.system.cpu import Processor, this_processor
 
 SIZES = [(200, 160), (64, 96), (130, 160)]  # The last tile of two of them is not full.
 FEW_ROWS = 96
@@ -138,7 +138,7 @@ def test_code_for_other_processors_computes_the_same(name, eight_bits, tmp_path,
     file = tmp_path / "other.o"
     compile_apart(eight_bits, file, OTHERS[name])
     here, code = filled(eight_bits, True), load(file)
-    monkeypatch.setattr("chat_app.tiles.this_processor", lambda: OTHERS[name])
+    monkeypatch.setattr("chat_app.kernels.packed_weights.this_processor", lambda: OTHERS[name])
     there = filled(eight_bits, True, code)
     assert not there._keys
     for number, (_, inputs) in enumerate(SIZES):
@@ -175,8 +175,8 @@ def test_a_damaged_file_is_refused(tmp_path):
 
 
 def test_a_processor_that_cannot_compile_leaves_the_work_to_torch(caplog, monkeypatch, tmp_path):
-    monkeypatch.setattr("chat_app.machine_code._file", lambda *_: tmp_path / "missing" / "kernel.o")
-    monkeypatch.setattr("chat_app.machine_code.sys.executable", "/no/such/python")
+    monkeypatch.setattr("chat_app.kernels.compilation._file", lambda *_: tmp_path / "missing" / "kernel.o")
+    monkeypatch.setattr("chat_app.kernels.compilation.sys.executable", "/no/such/python")
     failed = kernel.__wrapped__(True)
     assert isinstance(failed.exception(), OSError)
     tiles = Tiles(SIZES, True, failed)

@@ -13,11 +13,11 @@ import torch
 from safetensors.torch import load_file
 from transformers import TrainerCallback
 
-from chat_app.config import Paths, TrainConfig
+from chat_app.config.settings import Paths, TrainConfig
 from chat_app.errors import RunError, TrainingFailed
-from chat_app.fitting import learning_rate
-from chat_app.runs import Run, verify
-from chat_app.teaching import prepare_run, teach
+from chat_app.runs.run import Run, verify
+from chat_app.training.autotune import learning_rate
+from chat_app.training.pipeline import prepare_run, teach
 from tests.conftest import CONFIG, reading_of
 
 
@@ -186,7 +186,7 @@ def test_a_full_disk_is_told_in_a_sentence(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("chat_app.run_writer.save_model_folder", full)
+        patch.setattr("chat_app.training.callbacks.save_model_folder", full)
         with pytest.raises(TrainingFailed, match="disk is full"):
             teach(run, paths)
     assert run.state().status == "failed"
@@ -199,7 +199,7 @@ def test_too_little_space_is_known_beforehand(
     prepare: Callable[..., Run], paths: Paths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = prepare("a")
-    monkeypatch.setattr("chat_app.training.shutil.disk_usage", lambda path: type("Usage", (), {"free": 1000})())
+    monkeypatch.setattr("chat_app.training.trainer.shutil.disk_usage", lambda path: type("Usage", (), {"free": 1000})())
     with pytest.raises(RunError, match="disk is too full"):
         teach(run, paths)
     assert run.state().status == "failed"
@@ -213,7 +213,7 @@ def test_too_little_memory_is_told_in_a_sentence(
     def too_much(*arguments: Any, **named: Any) -> None:
         raise RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory")
 
-    monkeypatch.setattr("chat_app.training.summed_loss", too_much)
+    monkeypatch.setattr("chat_app.training.trainer.summed_loss", too_much)
     with pytest.raises(TrainingFailed, match="memory is not enough"):
         teach(run, paths)
     assert "batch size" in run.state().reason

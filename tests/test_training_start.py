@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from chat_app.cli.training_start import when_used
+from chat_app.cli.lazy_imports import when_used
 
 ROOT = Path(__file__).resolve().parent.parent
 TRAINING = """

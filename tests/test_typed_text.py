@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from chat_app.encoding import Encoder
-from chat_app.formats import get_format
+from chat_app.tokenization.chat_formats import get_format
+from chat_app.tokenization.encoder import Encoder
 from tests.test_formats import gpt2_tokenizer
 
 WORDS = ["the", "cat", "sat", "on", "a", "mat", "a note", "x"]

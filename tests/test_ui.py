@@ -11,21 +11,25 @@ from typing import Any
 import gradio as gr
 import pytest
 
-from chat_app.config import CAREFULNESS, LoadConfig, Paths, SamplingConfig, TrainConfig
+from chat_app.config.settings import CAREFULNESS, LoadConfig, Paths, SamplingConfig, TrainConfig
 from chat_app.conversation import Conversation
+from chat_app.data.dataset import gather
 from chat_app.errors import ModelError, SettingError, UserError
-from chat_app.material import gather
-from chat_app.runs import Run, State
+from chat_app.formatting import bytes_in_words
+from chat_app.runs.run import Run, State
 from chat_app.services import LOCAL_VISITOR, ServerRules, Services
-from chat_app.sizes import bytes_in_words
-from chat_app.ui import escape, model_choices, models_tab, run_report, words
-from chat_app.ui.chat_tab import ChatTab
-from chat_app.ui.controls import Controls
-from chat_app.ui.data_report import preview_of, report_of
-from chat_app.ui.live import LiveReplies
+from chat_app.ui.chat.session import LONGEST_MESSAGE, Talk, Turn
+from chat_app.ui.chat.streaming import LiveReplies
+from chat_app.ui.chat.tab import ChatTab
+from chat_app.ui.components import escape
+from chat_app.ui.components import formatting as words
+from chat_app.ui.components.settings_form import Controls
+from chat_app.ui.models import choices as model_choices
+from chat_app.ui.models import tab as models_tab
 from chat_app.ui.page import SECONDS_BETWEEN_LOOKS, build_page
-from chat_app.ui.talk import LONGEST_MESSAGE, Talk, Turn
-from chat_app.ui.teach_tab import GROUPS
+from chat_app.ui.training import run_report
+from chat_app.ui.training.data_report import preview_of, report_of
+from chat_app.ui.training.tab import GROUPS
 from chat_app.ui.visitor import Visitors
 
 HOSTILE = "<img src=x onerror=alert(1)> \"quoted\" 'single' & $$x$$"

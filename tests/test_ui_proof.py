@@ -10,24 +10,26 @@ from typing import Any
 
 import pytest
 
-from chat_app.comparison import MEASURES
-from chat_app.config import Paths, TrainConfig
+from chat_app.config.settings import Paths, TrainConfig
 from chat_app.conversation import Conversation
-from chat_app.copies import Copy
-from chat_app.correcting import corrections_of
-from chat_app.duel import Duel
 from chat_app.errors import DataError, ModelError, RunError, UserError
-from chat_app.evaluation import Evaluation
-from chat_app.runs import Run
+from chat_app.evaluation.blind_test import Duel
+from chat_app.evaluation.comparison import MEASURES
+from chat_app.evaluation.evaluate import Evaluation
+from chat_app.evaluation.memorization import Copy
+from chat_app.runs.run import Run
 from chat_app.services import ServerRules, Services
-from chat_app.ui import copies_panel, duel_panel, numbers_panel
-from chat_app.ui.bench import KEPT_ASIDE, NOTHING, OWN_FILE, START, Bench, Subject, reason_of
-from chat_app.ui.copied import CopiedMarks
-from chat_app.ui.corrections_panel import CorrectionsPanel, listed
-from chat_app.ui.evaluate_tab import EvaluateTab
-from chat_app.ui.model_choices import IN_USE
-from chat_app.ui.talk import Talk, Turn
-from chat_app.ui.turns_view import rows_of
+from chat_app.training.corrections_run import corrections_of
+from chat_app.ui.chat.corrections_panel import CorrectionsPanel, listed
+from chat_app.ui.chat.memorization_marks import CopiedMarks
+from chat_app.ui.chat.session import Talk, Turn
+from chat_app.ui.components.conversation_view import rows_of
+from chat_app.ui.evaluation import blind_test_panel as duel_panel
+from chat_app.ui.evaluation import memorization_panel as copies_panel
+from chat_app.ui.evaluation import metrics_panel as numbers_panel
+from chat_app.ui.evaluation.subjects import KEPT_ASIDE, NOTHING, OWN_FILE, START, Bench, Subject, reason_of
+from chat_app.ui.evaluation.tab import EvaluateTab
+from chat_app.ui.models.choices import IN_USE
 from chat_app.ui.visitor import Visitors
 
 HOSTILE = "<img src=x onerror=alert(1)>"

@@ -9,16 +9,19 @@ from typing import Any
 import gradio as gr
 import pytest
 
-from chat_app.config import TrainConfig, from_mapping
+from chat_app.config.settings import TrainConfig, from_mapping
+from chat_app.data.readers import ReadingOptions
+from chat_app.data.source import Wanted, gathered
 from chat_app.errors import RunError
-from chat_app.gathering import Wanted, gathered
-from chat_app.reading import ReadingOptions
-from chat_app.recipe import FILE, read_besides, read_recipe
-from chat_app.run_comparison import differences
-from chat_app.runs import Run, State
-from chat_app.ui import escape, run_export, run_queue, run_report, runs_panel
-from chat_app.ui.data_panel import Brought
-from chat_app.ui.teach_tab import TeachTab
+from chat_app.runs.compare import differences
+from chat_app.runs.run import Run, State
+from chat_app.training.recipe import FILE, read_besides, read_recipe
+from chat_app.ui.components import escape
+from chat_app.ui.training import all_runs_panel as runs_panel
+from chat_app.ui.training import export_panel as run_export
+from chat_app.ui.training import run_queue, run_report
+from chat_app.ui.training.data_panel import Brought
+from chat_app.ui.training.tab import TeachTab
 from chat_app.ui.visitor import Visitors
 from tests.test_ui import HOSTILE, fake_services
 

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chat_app.runs import read_lines
-from chat_app.verdict import Verdict, verdict
+from chat_app.runs.diagnosis import Verdict, verdict
+from chat_app.runs.run import read_lines
 
 CURVES = Path(__file__).with_name("curves")
 RECORDED = sorted(CURVES.glob("*.jsonl"))

@@ -9,11 +9,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from chat_app.conversation import Conversation, Message
-from chat_app.reading import tsv
-from chat_app.reading.dialects import dialect_of
-from chat_app.reading.report import Located
-from chat_app.reading.source import open_source
-from chat_app.reading.writer import write_tsv
+from chat_app.data.readers.detect_csv import dialect_of
+from chat_app.data.readers.tables import tsv
+from chat_app.data.readers.text_source import open_source
+from chat_app.data.readers.types import Located
+from chat_app.data.writers import write_tsv
 
 FIXTURE_REUSED = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 

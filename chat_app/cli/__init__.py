@@ -12,7 +12,10 @@ import os
 import sys
 from collections.abc import Sequence
 
-from chat_app.cli import data, export, measure, models, talk, teach
+from chat_app.cli import chat as talk
+from chat_app.cli import data, export, models
+from chat_app.cli import evaluate as measure
+from chat_app.cli import train as teach
 from chat_app.errors import ChatAppError, Elsewhere
 
 

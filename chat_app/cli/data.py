@@ -10,14 +10,14 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from chat_app.cli.flags import add_reading, wanted_of
-from chat_app.config import STARTER
+from chat_app.cli.arguments import add_reading, wanted_of
+from chat_app.config.settings import STARTER
 from chat_app.errors import DataError
-from chat_app.formats import FORMAT_NAMES
+from chat_app.tokenization.chat_formats import FORMAT_NAMES
 
 if TYPE_CHECKING:
-    from chat_app.checking import Check
-    from chat_app.material import Material
+    from chat_app.data.dataset import Material
+    from chat_app.data.quality import Check
 
 
 def add_commands(commands: Any) -> None:
@@ -46,8 +46,8 @@ def add_commands(commands: Any) -> None:
 
 def _inspect(options: argparse.Namespace) -> None:
     from chat_app.cli.progress import Counting
-    from chat_app.config import Paths
-    from chat_app.gathering import checked, gathered, write_mended
+    from chat_app.config.settings import Paths
+    from chat_app.data.source import checked, gathered, write_mended
 
     paths, wanted = Paths.default(), wanted_of(options, options.file)
     with Counting("reading") as reading:
@@ -125,9 +125,9 @@ def _print_check(check: Check) -> None:
 
 def _encode(options: argparse.Namespace) -> None:
     from chat_app.conversation import Conversation
-    from chat_app.encoding import Encoder
-    from chat_app.formats import get_format
-    from chat_app.models import load_tokenizer, window_of
+    from chat_app.inference.model_manager import load_tokenizer, window_of
+    from chat_app.tokenization.chat_formats import get_format
+    from chat_app.tokenization.encoder import Encoder
 
     turns = _turns(options.turns)
     tokenizer = load_tokenizer(options.tokenizer)

@@ -12,12 +12,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from chat_app.config import Paths
+from chat_app.config.settings import Paths
 from chat_app.errors import SettingError
 
 if TYPE_CHECKING:
-    from chat_app.exporting import As
-    from chat_app.runs import Run
+    from chat_app.models.export import As
+    from chat_app.runs.run import Run
 
 VARIABLE = "HF_TOKEN"
 
@@ -43,14 +43,14 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
 
 
 def _export(options: argparse.Namespace) -> None:
-    from chat_app.exporting import export
+    from chat_app.models.export import export
 
     with _source(options) as (source, run, form):
         print(export(source, Path(options.out), run=run, licence=options.licence, as_=form))
 
 
 def _push(options: argparse.Namespace) -> None:
-    from chat_app.exporting import push
+    from chat_app.models.export import push
 
     with _source(options) as (source, run, form):
         token = _token()
@@ -60,9 +60,9 @@ def _push(options: argparse.Namespace) -> None:
 @contextmanager
 def _source(options: argparse.Namespace) -> Iterator[tuple[Path, Run | None, As]]:
     """The folder to take away, its run and its form. An adapter that is wanted whole is merged for the while."""
-    from chat_app.adapter_files import is_adapter
-    from chat_app.exporting import source_of
-    from chat_app.merging import merge
+    from chat_app.models.export import source_of
+    from chat_app.models.lora_files import is_adapter
+    from chat_app.models.merging import merge
 
     paths = Paths.default()
     form: As = "adapter" if options.adapter else "merged"

@@ -6,7 +6,7 @@ import argparse
 import json
 from typing import Any
 
-from chat_app.config import Paths
+from chat_app.config.settings import Paths
 
 
 def add_commands(commands: Any) -> None:
@@ -17,8 +17,8 @@ def add_commands(commands: Any) -> None:
 
 
 def _models(options: argparse.Namespace) -> None:
-    from chat_app.model_files import available
-    from chat_app.recommended import RECOMMENDED
+    from chat_app.models.recommended import RECOMMENDED
+    from chat_app.models.resolver import available
 
     here = available(Paths.default())
     if options.json:

@@ -8,7 +8,7 @@ from typing import Any
 from tqdm import tqdm
 from transformers import TrainerCallback
 
-from chat_app.runs import Run
+from chat_app.runs.run import Run
 
 
 class Progress(TrainerCallback):

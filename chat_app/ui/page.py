@@ -7,17 +7,17 @@ from typing import Any
 import gradio as gr
 
 from chat_app.errors import ChatAppError
-from chat_app.runs import Run
+from chat_app.runs.run import Run
 from chat_app.services import Services
-from chat_app.ui.chat_tab import ChatTab
-from chat_app.ui.escape import shown, warn
-from chat_app.ui.evaluate_tab import EvaluateTab
-from chat_app.ui.events import QUICK
-from chat_app.ui.live import LiveReplies
-from chat_app.ui.models_tab import ModelsTab, card
-from chat_app.ui.talk import Talk
-from chat_app.ui.teach_tab import TeachTab
-from chat_app.ui.theme import ASSETS, TITLE
+from chat_app.ui.chat.session import Talk
+from chat_app.ui.chat.streaming import LiveReplies
+from chat_app.ui.chat.tab import ChatTab
+from chat_app.ui.components.escape import shown, warn
+from chat_app.ui.components.events import QUICK
+from chat_app.ui.components.theme import ASSETS, TITLE
+from chat_app.ui.evaluation.tab import EvaluateTab
+from chat_app.ui.models.tab import ModelsTab, card
+from chat_app.ui.training.tab import TeachTab
 from chat_app.ui.visitor import STORAGE_KEY, Visitors
 
 CACHE_SECONDS = (3600, 6 * 3600)  # How often the cache of uploads is looked through, and how old they may become.

@@ -10,8 +10,8 @@ import resource
 import sys
 from pathlib import Path
 
+from chat_app.data.readers import Located, iterate
 from chat_app.errors import DataError
-from chat_app.reading import Located, iterate
 
 NUMBERS = 1_000
 

@@ -1,0 +1,163 @@
+"""The commands that use a model: serve, chat, generate."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from chat_app.cli.arguments import add_settings, read_paths, settings_of
+from chat_app.config.settings import STARTER, LoadConfig, Paths, SamplingConfig
+from chat_app.conversation import Conversation
+from chat_app.errors import DataError
+
+LEAVE = ("abort!", "q")
+
+
+def add_commands(commands: Any) -> None:
+    """Tell the parser about this file's commands."""
+    from chat_app.server.run import add_flags
+
+    serve = commands.add_parser("serve", help="open the chat in the browser")
+    add_flags(serve)
+    serve.set_defaults(command=_serve)
+
+    chat = commands.add_parser("chat", help="talk in the terminal; Abort!, q or the end of the input leaves")
+    _add_model(chat)
+    chat.add_argument("--system", metavar="TEXT", help="a system text")
+    add_settings(chat, SamplingConfig)
+    chat.set_defaults(command=_chat)
+
+    generate = commands.add_parser("generate", help="answer every conversation of a file")
+    _add_model(generate)
+    generate.add_argument("--input", required=True, metavar="F", help="conversations as JSON lines")
+    generate.add_argument("--output", required=True, metavar="F", help="the same lines, with `reply`")
+    add_settings(generate, SamplingConfig)
+    generate.set_defaults(command=_generate)
+
+
+def _add_model(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--model",
+        default=STARTER,
+        metavar="M",
+        help="starter, a run, its checkpoint (RUN@STEP), a folder, or a name on the Hub",
+    )
+    add_settings(parser, LoadConfig)
+
+
+def _serve(options: argparse.Namespace) -> int:
+    from chat_app.server.run import serve
+
+    return serve(options)
+
+
+def _chat(options: argparse.Namespace) -> None:
+    from chat_app.inference.generation import ReplyEnd, stream_reply
+    from chat_app.inference.model_manager import load
+
+    sampling = settings_of(options, SamplingConfig)
+    loaded = load(options.model, settings_of(options, LoadConfig), Paths.default())
+    turns: list[str] = []
+    try:
+        for line in _typed():
+            turns.append(line)
+            conversation = Conversation.from_turns(turns, system=options.system)
+            for part in stream_reply(loaded, conversation, sampling):
+                if isinstance(part, ReplyEnd):
+                    turns.append(part.text)
+                    _tell_end(part)
+                else:
+                    print(part, end="", flush=True)
+    finally:
+        loaded.engine.close()
+
+
+def _typed() -> Iterator[str]:
+    """What the person says, until they leave."""
+    is_person = sys.stdin.isatty()
+    if is_person:
+        print("Say something. Abort!, q or Ctrl-D leaves.", file=sys.stderr)
+    while True:
+        if is_person:
+            print("> ", end="", file=sys.stderr, flush=True)
+        line = sys.stdin.readline()
+        if not line or line.strip().lower() in LEAVE:
+            return
+        if line.strip():
+            yield line.strip()
+
+
+def _tell_end(end: Any) -> None:
+    print(flush=True)
+    if end.dropped_turns:
+        print(f"(the oldest {end.dropped_turns} turns no longer fit into the window)", file=sys.stderr)
+    if end.cut_tokens:
+        print(f"(the beginning of a turn was left out: {end.cut_tokens} tokens too long)", file=sys.stderr)
+
+
+def _generate(options: argparse.Namespace) -> None:
+    from chat_app.inference.generation import reply
+    from chat_app.inference.model_manager import load
+
+    source, target = read_paths([options.input])[0], Path(options.output)
+    sampling = settings_of(options, SamplingConfig)
+    loaded = load(options.model, settings_of(options, LoadConfig), Paths.default())
+    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    answered = skipped = 0
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as output:
+            for record, conversation in _prompts(source):
+                if conversation is None:
+                    skipped += 1
+                    continue
+                end = reply(loaded, conversation, sampling)
+                output.write(json.dumps({**record, "reply": end.text}, ensure_ascii=False) + "\n")
+                answered += 1
+        if not answered:
+            raise DataError(f"There is nothing to answer in {source}.", advice="Each line needs a turn of the user.")
+        os.replace(temporary, target)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    finally:
+        loaded.engine.close()
+    print(f"{answered} replies in {target}, {skipped} lines could not be answered.", file=sys.stderr)
+
+
+def _prompts(source: Path) -> Iterator[tuple[dict[str, Any], Conversation | None]]:
+    """Each line as an object, and the conversation up to the user's last turn (None: there is none)."""
+    from chat_app.data.readers import Located, iterate
+
+    lines = source.read_bytes().split(b"\n")
+    for item in iterate(source, need_reply=False):
+        if not isinstance(item, Located):
+            print(f"chat_app: {item.sentence()}", file=sys.stderr)
+            yield {}, None
+            continue
+        yield _record(lines, item), prompt_of(item.conversation)
+
+
+def _record(lines: list[bytes], item: Any) -> dict[str, Any]:
+    try:
+        value = json.loads(lines[item.line - 1].decode("utf-8-sig"))
+    except (ValueError, IndexError):
+        value = None
+    if isinstance(value, dict):
+        return value
+    return {"turns": value if isinstance(value, list) else item.conversation.texts}
+
+
+def prompt_of(conversation: Conversation) -> Conversation | None:
+    """The conversation up to the last turn of the user, which is what a model is asked to answer."""
+    messages = conversation.messages
+    if conversation.turns[-1].role == "assistant":
+        messages = messages[:-1]
+    if not messages or messages[-1].role != "user":
+        return None
+    return Conversation(messages)

@@ -1,0 +1,35 @@
+"""A few words of a text as they may be shown: short, on one line, nothing private in them."""
+
+from __future__ import annotations
+
+from chat_app.data.quality.pii import PLACEHOLDERS, PrivateSpan, may_hold_private, private_spans
+
+BEFORE, AFTER = 24, 64  # characters shown on either side of where something begins
+LOOKED_AT = 10_000  # characters on either side in which private data is looked for
+
+
+def quote(text: str, start: int = 0) -> str:
+    """What stands around character `start`, with placeholders for private data."""
+    offset = max(start - LOOKED_AT, 0)
+    near = text[offset : start + LOOKED_AT]
+    spans = private_spans(near) if may_hold_private(near) else []
+    first, end = max(start - offset - BEFORE, 0), min(start - offset + AFTER, len(near))
+    for span in spans:  # none is cut in two
+        if span.start < first < span.end:
+            first = span.start
+        if span.start < end < span.end:
+            end = span.end
+    shown = _one_line(_masked(near, [span for span in spans if first <= span.start and span.end <= end], first, end))
+    return f"{'…' if first + offset else ''}{shown}{'…' if end + offset < len(text) else ''}"
+
+
+def _masked(text: str, spans: list[PrivateSpan], first: int, end: int) -> str:
+    pieces = []
+    for span in spans:
+        pieces += [text[first : span.start], PLACEHOLDERS[span.kind]]
+        first = span.end
+    return "".join([*pieces, text[first:end]])
+
+
+def _one_line(text: str) -> str:
+    return "".join(sign if sign.isprintable() else "?" for sign in " ".join(text.split()))

@@ -1,0 +1,310 @@
+"""A file, a compressed file, an archive or a folder -> the files in it, one at a time. Knows nothing of conversations.
+
+What is packed is unpacked as it is asked for into a private folder, never under a name that the archive chose, and is
+gone when the next one is asked for.
+"""
+
+from __future__ import annotations
+
+import gzip
+import os
+import stat
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from chat_app.data.readers.detect_binary import ZIP_HEADS, media, office, unreadable
+from chat_app.data.readers.text_source import NO_FILE
+from chat_app.data.readers.types import Problem, Rejected, not_opened, printable
+from chat_app.errors import DataError
+from chat_app.formatting import bytes_in_words
+
+MAX_ENTRIES = 10_000
+FREE_BYTES, MAX_RATIO = 50_000_000, 200
+PIECE_BYTES = 1 << 20
+HEAD_BYTES = 512
+LONGEST_NAME = 200
+SHOWN_EXTENSIONS = 4
+BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, gzip.BadGzipFile, NotImplementedError, RuntimeError, ValueError)
+DOWNLOAD = "Get it once more, or pack it again."
+UNPACK = "Unpack it and give what is inside."
+PASSED = "Nothing has to be done."
+
+
+@dataclass(frozen=True)
+class Member:
+    """A file to read: where it lies now, and what the person calls it ("archive.zip/inside.csv")."""
+
+    path: Path
+    name: str
+
+
+@contextmanager
+def opened(
+    path: str | os.PathLike[str], name: str | None = None, *, most_bytes: int = 5 * 10**9
+) -> Iterator[Iterator[Member | Problem]]:
+    """The files that a path holds, in order. A member that was unpacked lies there until the next one is asked for.
+
+    Args:
+        path: a file, a gzip file, a zip archive or a folder.
+        name: what to call it, if not by the name it has on disk.
+        most_bytes: of all that is unpacked.
+
+    Raises:
+        DataError: a kind of archive or document that is not opened (at once), or nothing in it can be (later).
+    """
+    place = Path(path)
+    with tempfile.TemporaryDirectory(prefix="chat_app-", ignore_cleanup_errors=True) as folder:
+        yield _Opening(Path(folder), most_bytes).members(place, name or place.name or str(path))
+
+
+@dataclass
+class _Opening:
+    """What has been unpacked so far, and what was passed over."""
+
+    folder: Path
+    budget: int
+    unpacked: int = 0
+    kept: int = 0
+    count: int = 0
+    passed: list[str] = field(default_factory=list)
+
+    def members(self, path: Path, name: str) -> Iterator[Member | Problem]:
+        try:
+            if path.is_dir():
+                return self._or_error(self._of_folder(path, name), name, "This folder")
+            # Opening a pipe would wait for somebody to write into it.
+            head = _head(path) if path.is_file() else b""
+        except (OSError, ValueError):
+            head = b""  # whoever reads it says what is wrong
+        if head.startswith(ZIP_HEADS) and not office(path):
+            return self._or_error(self._of_zip(path, name), name, "This archive")
+        try:
+            return self._of_file(path, name, head)
+        except Rejected as rejected:
+            raise DataError(rejected.reason, where=name, advice=rejected.advice) from rejected
+
+    def _of_file(self, path: Path, name: str, head: bytes) -> Iterator[Member | Problem]:
+        if head.startswith(b"\x1f\x8b"):
+            return self._or_error(self._of_gzip(path, name), name, "This file")
+        _check(path, head)
+        return iter([Member(path, name)])
+
+    def _or_error(self, items: Iterator[Member | Problem], name: str, what: str) -> Iterator[Member | Problem]:
+        """The same, but an error instead of nothing but problems."""
+        early: list[Problem] = []
+        found = False
+        for item in items:
+            if isinstance(item, Problem) and not found:
+                early.append(item)
+                continue
+            if not found:
+                found = True
+                yield from early
+            yield item
+        if found:
+            return
+        if not early:
+            raise DataError(f"{what} holds no files to read.", where=name, advice="Give a file of conversations.")
+        first, more = early[0], f" And {len(early) - 1:,} more." if len(early) > 1 else ""
+        if first.advice == PASSED:
+            raise DataError(first.reason, where=name, advice=f"Give a file of conversations.{more}")
+        inside = first.file.removeprefix(name).lstrip("/")
+        where = f"{name}/{inside}" if inside and first.file != name else name
+        raise DataError(first.reason, where=where, advice=f"{first.advice}{more}")
+
+    def _of_folder(self, folder: Path, name: str) -> Iterator[Member | Problem]:
+        failures: list[str] = []
+        for parent, folders, files in os.walk(folder, onerror=lambda error: failures.append(str(error.filename))):
+            folders[:] = sorted(one for one in folders if not _hidden(one))
+            for file in sorted(files):
+                path = Path(parent, file)
+                shown = f"{name}/{_shown(path.relative_to(folder).as_posix())}"
+                if _hidden(file):
+                    continue
+                if path.is_symlink():
+                    yield Problem(shown, None, "This is a link to another place.", "Put the file itself there.")
+                elif path.is_file():
+                    if media(file):
+                        self.passed.append(file)
+                        continue
+                    if self._too_many():
+                        yield self._rest(name)
+                        return
+                    yield from self._inside(path, shown)
+                elif path.exists():
+                    yield Problem(shown, None, *NO_FILE)
+                else:
+                    gone = not_opened(FileNotFoundError())
+                    yield Problem(shown, None, gone.reason, gone.advice)
+        for failure in failures:
+            yield Problem(
+                f"{name}/{_shown(Path(failure).name)}",
+                None,
+                "Looking into this folder is not allowed.",
+                "Allow it, or copy it.",
+            )
+        yield from self._passed_over(name)
+
+    def _of_zip(self, path: Path, name: str) -> Iterator[Member | Problem]:
+        try:
+            archive = zipfile.ZipFile(path)
+        except (OSError, *BROKEN):
+            yield Problem(name, None, "This archive is damaged.", DOWNLOAD)
+            return
+        packed = path.stat().st_size
+        with archive:
+            for entry in archive.infolist():
+                if entry.is_dir() or _hidden(*entry.filename.replace("\\", "/").split("/")):
+                    continue
+                shown = f"{name}/{_shown(entry.filename)}"
+                try:
+                    _check_entry(entry)
+                    if media(entry.filename):
+                        self.passed.append(entry.filename)
+                        continue
+                    if self._too_many():
+                        yield self._rest(name)
+                        break
+                    with _mended(), archive.open(entry) as source:
+                        inside = self._unpacked(source.read, min(entry.compress_size, packed), packed)
+                except Rejected as rejected:
+                    yield Problem(shown, None, rejected.reason, rejected.advice)
+                    continue
+                yield from self._inside(inside, shown)
+                inside.unlink(missing_ok=True)
+        yield from self._passed_over(name)
+
+    def _of_gzip(self, path: Path, name: str) -> Iterator[Member | Problem]:
+        shown = name[:-3] if name.lower().endswith(".gz") and len(name) > 3 else name
+        try:
+            with _mended(), gzip.open(path) as source:
+                size = path.stat().st_size
+                inside = self._unpacked(source.read, size, size)
+            head = _head(inside)
+            if head.startswith((b"\x1f\x8b", *ZIP_HEADS)) and not office(inside):
+                raise Rejected("This is an archive inside a compressed file.", UNPACK)
+            _check(inside, head)
+        except Rejected as rejected:
+            yield Problem(name, None, rejected.reason, rejected.advice)
+            return
+        yield Member(inside, shown)
+        inside.unlink(missing_ok=True)
+
+    def _inside(self, path: Path, name: str) -> Iterator[Member | Problem]:
+        """A file of a folder or an archive: itself, or what it holds."""
+        try:
+            head = _head(path)
+            if head.startswith(ZIP_HEADS) and not office(path):
+                raise Rejected("This is an archive inside another place.", "Unpack it, and give it by itself.")
+            if head.startswith(b"\x1f\x8b"):
+                yield from self._of_gzip(path, name)
+            elif media("", head):
+                self.passed.append(name)
+            else:
+                _check(path, head)
+                yield Member(path, name)
+        except OSError as error:
+            closed = not_opened(error)
+            yield Problem(name, None, closed.reason, closed.advice)
+        except Rejected as rejected:
+            yield Problem(name, None, rejected.reason, rejected.advice)
+
+    def _unpacked(self, read: Callable[[int], bytes], packed: int, whole: int) -> Path:
+        """Writes what `read` gives to a new file, as long as neither it nor the sum grows out of all measure."""
+        target = self.folder / f"{self.count}-{self.unpacked}"
+        size = 0
+        try:
+            with target.open("xb") as file:
+                while piece := read(PIECE_BYTES):
+                    size += len(piece)
+                    self.unpacked += len(piece)
+                    if self.unpacked > self.budget:
+                        limit = bytes_in_words(self.budget)
+                        raise Rejected(f"All that is in it has more than {limit}.", "Give it in parts.")
+                    if (size > FREE_BYTES and size > MAX_RATIO * packed) or (
+                        self.kept + size > 2 * FREE_BYTES and self.kept + size > MAX_RATIO * whole
+                    ):
+                        raise Rejected(f"It unpacks to more than {MAX_RATIO} times its size.", UNPACK)
+                    file.write(piece)
+        except BaseException:
+            target.unlink(missing_ok=True)
+            raise
+        self.kept += size
+        return target
+
+    def _too_many(self) -> bool:
+        self.count += 1
+        return self.count > MAX_ENTRIES
+
+    def _rest(self, name: str) -> Problem:
+        return Problem(name, None, f"It holds more than {MAX_ENTRIES:,} files; the rest was left out.", "Give fewer.")
+
+    def _passed_over(self, name: str) -> Iterator[Problem]:
+        if not self.passed:
+            return
+        kinds = list(
+            dict.fromkeys(Path(one).suffix.lower().lstrip(".") or "without a name's end" for one in self.passed)
+        )
+        listed = ", ".join(kinds[:SHOWN_EXTENSIONS]) + (" and others" if len(kinds) > SHOWN_EXTENSIONS else "")
+        count = len(self.passed)
+        said = (
+            f"{count:,} files are no text ({listed}); they were"
+            if count > 1
+            else f"1 file is no text ({listed}); it was"
+        )
+        yield Problem(name, None, f"{said} passed over.", PASSED)
+        self.passed.clear()
+
+
+def _check(path: Path, head: bytes) -> None:
+    found = unreadable(path, head)
+    if found:
+        raise Rejected(*found)
+
+
+def _check_entry(entry: zipfile.ZipInfo) -> None:
+    parts = entry.filename.replace("\\", "/").split("/")
+    if ".." in parts or not parts[0] or (len(parts[0]) > 1 and parts[0][1] == ":"):
+        raise Rejected("Its name leads out of the archive.", "Pack the file again, without a path.")
+    if stat.S_ISLNK(entry.external_attr >> 16):
+        raise Rejected("This is a link to another place.", "Pack the file itself.")
+    if entry.flag_bits & 0x1:
+        raise Rejected("It is locked with a password.", "Unpack the archive, and give what is inside.")
+
+
+@contextmanager
+def _mended() -> Iterator[None]:
+    """What the libraries raise on broken archives, in words."""
+    try:
+        yield
+    except EOFError as error:
+        raise Rejected("It ends too early: a part of it is missing.", DOWNLOAD) from error
+    except NotImplementedError as error:
+        raise Rejected("It is packed in a way that is not known here.", UNPACK) from error
+    except BROKEN as error:
+        raise Rejected("It is damaged: what is packed is not what was put in.", DOWNLOAD) from error
+    except OSError as error:
+        advice = "It may be damaged: get it once more. If not, free some space on the disk."
+        raise Rejected("It cannot be unpacked.", advice) from error
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(HEAD_BYTES)
+
+
+def _hidden(*parts: str) -> bool:
+    """Whether a file is none that a person made: what systems put beside them."""
+    return any(
+        part == "__MACOSX" or (part.startswith(".") and part not in (".", "..")) or part in ("Thumbs.db", "desktop.ini")
+        for part in parts
+    )
+
+
+def _shown(name: str) -> str:
+    return printable(name[-LONGEST_NAME:]).replace("\\", "/")

@@ -1,0 +1,74 @@
+"""A channel that DiscordChatExporter wrote as JSON -> messages. Knows that layout only.
+
+Taken are ordinary messages and replies. Passed over are notices (joined, pinned, called) and messages without words.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from chat_app.data.readers.chat_exports.fields import (
+    ADVICE,
+    each_message,
+    list_field,
+    name_field,
+    record_field,
+    text_field,
+    time_field,
+)
+from chat_app.data.readers.chat_exports.threading import ChatMessage
+from chat_app.data.readers.types import Problem, Rejected
+
+SPOKEN = ("Default", "Reply")
+# <@123>, <@!123>, <@&123> (a role), <#123> (a channel), <:smile:123>, <a:dance:123>, </command:123>, <t:123:R>.
+MARKUP = re.compile(r"<(?:(@[!&]?|#)(\d{1,20})|a?(:\w{1,40}:)\d{1,20}|(/[\w -]{1,100}):\d{1,20}|t:-?\d{1,15}(?::\w)?)>")
+UNKNOWN = {"@": "@somebody", "@!": "@somebody", "@&": "@role", "#": "#channel"}
+
+
+def recognises(value: Any) -> bool:
+    """Whether a JSON value is a channel as DiscordChatExporter writes it."""
+    if not isinstance(value, dict) or not isinstance(value.get("messages"), list):
+        return False
+    return isinstance(value.get("channel"), dict) and ("guild" in value or "exportedAt" in value)
+
+
+def messages(value: Any, file: str) -> Iterator[ChatMessage | Problem]:
+    """The messages of the channel; a message's line is its number in the export."""
+    yield from each_message(value["messages"], file, _message)
+
+
+def _message(item: dict[str, Any], number: int) -> ChatMessage | None:
+    if item.get("type") not in SPOKEN:
+        return None
+    text = text_field(item, "content")
+    if "<" in text:
+        text = _readable(text, _names(item))
+    text = text.strip()
+    if not text:
+        return None
+    author = record_field(item, "author")
+    name = name_field(author, "nickname", "name")
+    if not name:
+        raise Rejected("It has no author.", ADVICE)
+    return ChatMessage(time_field(item, "timestamp"), name, text, number, by_bot=author.get("isBot") is True)
+
+
+def _names(item: dict[str, Any]) -> dict[str, str]:
+    """Whom the message mentions: account -> name."""
+    people = [person for person in list_field(item, "mentions") if isinstance(person, dict)]
+    return {name_field(person, "id"): name_field(person, "nickname", "name") for person in people}
+
+
+def _readable(text: str, names: dict[str, str]) -> str:
+    """The text with its mentions and emoji as people see them. A point in time, which each sees in his own, goes."""
+
+    def shown(match: re.Match[str]) -> str:
+        kind, account, emoji, command = match.groups()
+        if kind is None:
+            return emoji or command or ""
+        name = names.get(account) if kind in ("@", "@!") else None
+        return f"@{name}" if name else UNKNOWN[kind]
+
+    return MARKUP.sub(shown, text)

@@ -1,0 +1,202 @@
+"""An export of Slack (a folder of channels, a file a day) -> messages. Knows that layout only.
+
+Taken is what people and apps wrote, threads among the rest in the order of time. Passed over are notices (joined,
+left, topic changed) and messages without words.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from chat_app.data.readers.chat_exports.fields import (
+    ADVICE,
+    each_message,
+    name_field,
+    record_field,
+    text_field,
+    time_field,
+)
+from chat_app.data.readers.chat_exports.threading import ChatMessage
+from chat_app.data.readers.types import Problem, Rejected, not_opened
+from chat_app.formatting import bytes_in_words
+
+DAY_FILE = re.compile(r"(?:.*/)?[^/]+/\d{4}-\d{2}-\d{2}\.json")
+PEOPLE_FILE = "users.json"
+CHANNEL_FILES = ("channels.json", "groups.json")
+MAX_FILE_MEGABYTES = 200
+SPOKEN = frozenset((None, "", "bot_message", "me_message", "thread_broadcast", "file_share"))
+# <@U1>, <@U1|anna>, <#C1>, <#C1|general>, <!here>, <!subteam^S1|@team>, <http://x>, <http://x|label>.
+MARKUP = re.compile(r"<([@#!]?)([^<>|\n]{1,4000})(?:\|([^<>\n]{0,4000}))?>")
+FIRST_ITEMS = 20
+
+
+@dataclass(frozen=True)
+class Directory:
+    """The names behind the ids of an export."""
+
+    people: Mapping[str, str] = field(default_factory=dict)
+    channels: Mapping[str, str] = field(default_factory=dict)
+
+
+def is_export(names: Sequence[str]) -> bool:
+    """Whether the files of a folder or an archive are an export: days inside channels, beside lists of who is who."""
+    paths = [name.replace("\\", "/") for name in names]
+    lists = {path.rpartition("/")[0] for path in paths if _base(path) in (PEOPLE_FILE, "channels.json")}
+    return any(DAY_FILE.fullmatch(path) and path.rpartition("/")[0].rpartition("/")[0] in lists for path in paths)
+
+
+def messages_of_files(files: Sequence[tuple[Path, str]]) -> Iterator[ChatMessage | Problem]:
+    """The messages of a whole export, channel after channel, day after day. One file is in memory at a time.
+
+    Args:
+        files: where each file is, and its name inside the export as the person knows it ("general/2024-01-01.json").
+    """
+    directory = yield from _directory(files)
+    days = sorted(
+        (name.replace("\\", "/").rpartition("/"), path, name)
+        for path, name in files
+        if DAY_FILE.fullmatch(name.replace("\\", "/"))
+    )
+    for (channel, _, _), path, name in days:
+        value = yield from _loaded(path, name)
+        if isinstance(value, list):
+            yield from messages(value, name, directory, channel)
+        elif value is not None:
+            yield Problem(name, None, "This file is not a list of messages.", "Export the workspace again.")
+
+
+def recognises(value: Any) -> bool:
+    """Whether a JSON value is the file of a day: a list of messages with Slack's times."""
+    if not isinstance(value, list):
+        return False
+    items = [item for item in value[:FIRST_ITEMS] if isinstance(item, dict)]
+    return any(item.get("type") == "message" and isinstance(item.get("ts"), str) for item in items)
+
+
+def messages(
+    value: list[Any], file: str, directory: Directory | None = None, channel: str = ""
+) -> Iterator[ChatMessage | Problem]:
+    """The messages of a day in the order of time; a message's line is its number in the file."""
+    known = directory or Directory()
+
+    def read(item: dict[str, Any], number: int) -> ChatMessage | None:
+        return _message(item, number, known, channel, file)
+
+    found = list(each_message(value, file, read))
+    yield from (one for one in found if isinstance(one, Problem))
+    said = [one for one in found if isinstance(one, ChatMessage)]
+    yield from sorted(said, key=lambda message: message.time or 0.0)
+
+
+def _message(item: dict[str, Any], number: int, known: Directory, channel: str, file: str) -> ChatMessage | None:
+    subtype = item.get("subtype")
+    if item.get("type") != "message" or item.get("hidden") is True:
+        return None
+    if not (subtype is None or isinstance(subtype, str)):
+        raise Rejected('"subtype" is not text.', ADVICE)
+    if subtype not in SPOKEN:
+        return None
+    text = readable(text_field(item, "text"), known).strip()
+    if not text:
+        return None
+    time = time_field(item, "ts")
+    if time is None:
+        raise Rejected('It has no time ("ts").', ADVICE)
+    by_bot = subtype == "bot_message" or bool(item.get("bot_id"))
+    return ChatMessage(time, _author(item, known), text, number, channel, by_bot, file)
+
+
+def _author(item: dict[str, Any], known: Directory) -> str:
+    account = name_field(item, "user")
+    if account in known.people:
+        return known.people[account]
+    profile, bot = record_field(item, "user_profile"), record_field(item, "bot_profile")
+    name = (
+        name_field(profile, "display_name", "real_name", "name")
+        or name_field(bot, "name")
+        or name_field(item, "username")
+        or account
+        or name_field(item, "bot_id")
+    )
+    if not name:
+        raise Rejected("It has no author.", ADVICE)
+    return name
+
+
+def readable(text: str, known: Directory) -> str:
+    """A text with its mentions, channels and links as people see them."""
+
+    def shown(match: re.Match[str]) -> str:
+        kind, target, label = match.groups()
+        if kind == "@":
+            return "@" + (known.people.get(target) or label or target)
+        if kind == "#":
+            return "#" + (label or known.channels.get(target) or target)
+        if kind == "!":
+            return label or "@" + target.partition("^")[0]
+        return label or target
+
+    if "<" in text:
+        text = MARKUP.sub(shown, text)
+    return text.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&") if "&" in text else text
+
+
+def _directory(files: Sequence[tuple[Path, str]]) -> Generator[Problem, None, Directory]:
+    """Reads who is who; yields what cannot be read."""
+    people: dict[str, str] = {}
+    channels: dict[str, str] = {}
+    for path, name in files:
+        base = _base(name.replace("\\", "/"))
+        if base != PEOPLE_FILE and base not in CHANNEL_FILES:
+            continue
+        value = yield from _loaded(path, name)
+        for record in value if isinstance(value, list) else []:
+            if not isinstance(record, dict) or not (account := name_field(record, "id")):
+                continue
+            if base == PEOPLE_FILE:
+                people[account] = _person(record, account)
+            else:
+                channels[account] = name_field(record, "name") or account
+    return Directory(_told_apart(people), channels)
+
+
+def _person(record: dict[str, Any], account: str) -> str:
+    profile = record.get("profile")
+    shown = name_field(profile, "display_name", "real_name") if isinstance(profile, dict) else ""
+    return shown or name_field(record, "real_name", "name") or account
+
+
+def _told_apart(people: dict[str, str]) -> dict[str, str]:
+    """People of the same name get their account behind it: they must not become one speaker."""
+    owners: dict[str, str] = {}
+    for account, name in people.items():
+        owners.setdefault(name, account)
+    return {account: name if owners[name] == account else f"{name} ({account})" for account, name in people.items()}
+
+
+def _loaded(path: Path, name: str) -> Generator[Problem, None, Any]:
+    """The JSON value of a file; yields the problem and returns None if there is none."""
+    try:
+        size = path.stat().st_size
+        if size > MAX_FILE_MEGABYTES * 1_000_000:
+            yield Problem(
+                name, None, f"This file has {bytes_in_words(size)}.", f"At most {MAX_FILE_MEGABYTES} MB are read."
+            )
+            return None
+        return orjson.loads(path.read_bytes())
+    except OSError as error:
+        closed = not_opened(error)
+        yield Problem(name, None, closed.reason, closed.advice)
+    except orjson.JSONDecodeError as error:
+        yield Problem(name, error.lineno, "This file is not JSON.", "Export the workspace again.")
+    return None
+
+
+def _base(path: str) -> str:
+    return path.rpartition("/")[2]

@@ -1,0 +1,108 @@
+"""A chat, or all chats, that Telegram exported as JSON -> messages. Knows that layout only.
+
+Taken is what people wrote. Passed over are service messages (joined, called, pinned), media without words, and what
+was forwarded, which are not the words of whoever sent it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from chat_app.data.readers.chat_exports.fields import ADVICE, each_message, list_field, name_field, time_field
+from chat_app.data.readers.chat_exports.threading import ChatMessage
+from chat_app.data.readers.types import Problem, Rejected, quoted
+
+CHAT_TYPES = frozenset((
+    "saved_messages", "replies", "personal_chat", "bot_chat", "private_group", "private_supergroup",
+    "public_supergroup", "private_channel", "public_channel", "verification_codes",
+))  # fmt: skip
+MESSAGE_TYPES = ("message", "service", "unsupported")
+FORWARDED = ("forwarded_from", "forwarded_from_id", "saved_from")
+DELETED = "Deleted account"
+
+
+def recognises(value: Any) -> bool:
+    """Whether a JSON value is an export of one chat or of several."""
+    if not isinstance(value, dict):
+        return False
+    chats = value.get("chats")
+    if isinstance(chats, dict) and isinstance(chats.get("list"), list):
+        return not chats["list"] or any(_is_chat(chat) for chat in chats["list"])
+    return _is_chat(value)
+
+
+def messages(value: Any, file: str) -> Iterator[ChatMessage | Problem]:
+    """The messages of all the chats, one chat after the other.
+
+    A message's line is its number in the export, counted through all chats.
+    """
+    several = value.get("chats")
+    if not isinstance(several, dict):
+        yield from _of_chat(value, file, 0, "")
+        return
+    before = 0
+    for number, chat in enumerate(several.get("list") or [], start=1):
+        if not isinstance(chat, dict) or not isinstance(chat.get("messages"), list):
+            yield Problem(file, None, f"Chat {number:,} has no list of messages.", "Export it again.")
+            continue
+        name = name_field(chat, "name")
+        of = f" of the chat {quoted(name)}" if name else f" of chat {number:,}"
+        yield from _of_chat(chat, file, before, f"{number}", of)
+        before += len(chat["messages"])
+
+
+def _of_chat(chat: dict[str, Any], file: str, before: int, key: str, of: str = "") -> Iterator[ChatMessage | Problem]:
+    partner = chat.get("id")
+    bot = f"user{partner}" if chat.get("type") == "bot_chat" and isinstance(partner, int) else None
+
+    def read(item: dict[str, Any], number: int) -> ChatMessage | None:
+        return _message(item, number, key, bot)
+
+    yield from each_message(chat["messages"], file, read, before=before, of=of)
+
+
+def _message(item: dict[str, Any], number: int, chat: str, bot: str | None) -> ChatMessage | None:
+    if item.get("type") != "message" or any(item.get(key) is not None for key in FORWARDED):
+        return None
+    text = _text(item).strip()
+    if not text:
+        return None
+    by_bot = bot is not None and item.get("from_id") == bot
+    return ChatMessage(time_field(item, "date_unixtime", "date"), _author(item), text, number, chat, by_bot)
+
+
+def _text(item: dict[str, Any]) -> str:
+    """A text, or a list of texts and of entities (links, mentions, bold words), which have their text inside."""
+    text = item.get("text")
+    if text is None:
+        return ""
+    if isinstance(text, str):
+        return text
+    pieces = []
+    for piece in list_field(item, "text"):
+        inner = piece.get("text") if isinstance(piece, dict) else piece
+        if not isinstance(inner, str):
+            raise Rejected("A part of its text is not text.", ADVICE)
+        pieces.append(inner)
+    return "".join(pieces)
+
+
+def _author(item: dict[str, Any]) -> str:
+    """The name; a deleted account has none, but still its number, by which two of them are told apart."""
+    name = name_field(item, "from")
+    if name:
+        return name
+    if item.get("from") is not None and not isinstance(item["from"], str):
+        raise Rejected('"from" is not a name.', ADVICE)
+    account = name_field(item, "from_id").removeprefix("user")
+    return f"{DELETED} {account}" if account else DELETED
+
+
+def _is_chat(value: Any) -> bool:
+    if not isinstance(value, dict) or not isinstance(value.get("messages"), list):
+        return False
+    if isinstance(value.get("type"), str) and value["type"] in CHAT_TYPES:
+        return True
+    first = next((item for item in value["messages"] if isinstance(item, dict)), {})
+    return first.get("type") in MESSAGE_TYPES and ("from" in first or "actor" in first or "date_unixtime" in first)

@@ -1,0 +1,99 @@
+"""BlendedSkillTalk: two utterances that were there before, then what the free and the guided worker said in turn.
+
+The guided worker, who was shown what trained models would say, is the assistant, as in the publishers' own task. So the
+system text is the guided worker's persona: the second of two, or the only one, as in the rows on the Hub.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import zip_longest
+from typing import Any
+
+from chat_app.conversation import Conversation, Message, Role
+from chat_app.data.readers.detokenize import tidied
+from chat_app.data.readers.json.messages import as_text, named
+from chat_app.data.readers.options import ReadingOptions
+from chat_app.data.readers.turn_text import check_count, cleaned
+from chat_app.data.readers.types import Rejected
+
+Said = list[tuple[Role, str]]
+
+
+def is_record(record: Mapping[str, Any]) -> bool:
+    """Whether a record is of this corpus: a row of the Hub, or an item of the original file."""
+    of_hub = "free_messages" in record and "guided_messages" in record
+    return of_hub or ("free_turker_utterance" in record and "dialog" in record)
+
+
+def of_record(record: Mapping[str, Any], options: ReadingOptions, need_reply: bool = True) -> Conversation:
+    """The conversation of a record.
+
+    Raises:
+        Rejected: it cannot be used.
+    """
+    said = _of_hub(record) if "free_messages" in record else _of_original(record)
+    check_count(len(said))
+    persona = _persona(record.get("personas"))
+    messages = [Message("system", persona)] if persona else []
+    for number, (role, text) in enumerate(said, start=1):
+        text = tidied(cleaned(text, f"turn {number}"), options.tidy, tokenised=False)
+        messages.append(Message(role, text))
+    roles = {role for role, _ in said}
+    if not roles or (need_reply and "assistant" not in roles):
+        raise Rejected("Nobody answers in this conversation.", "Add a reply, or delete it.")
+    return Conversation.from_messages(messages)
+
+
+def _of_hub(record: Mapping[str, Any]) -> Said:
+    free = _texts(record, "free_messages")
+    guided = _texts(record, "guided_messages")
+    said = _before(_texts(record, "previous_utterance"))
+    for one, other in zip_longest(free, guided, fillvalue=""):
+        said += [("user", one)] if one else []
+        said += [("assistant", other)] if other else []
+    return said
+
+
+def _of_original(record: Mapping[str, Any]) -> Said:
+    """An item of train.json: "dialog" holds pairs of a speaker, 0 the free and 1 the guided worker, and a text."""
+    earlier = [record.get("free_turker_utterance"), record.get("guided_turker_utterance")]
+    said = _before([as_text(text, "the earlier utterance") for text in earlier if text])
+    dialog = record.get("dialog")
+    if not isinstance(dialog, list):
+        raise Rejected(f'"dialog" is {named(dialog)}, not a list of turns.', "Get the file again.")
+    for number, item in enumerate(dialog, start=1):
+        if not isinstance(item, list) or len(item) != 2 or item[0] not in (0, 1):
+            raise Rejected(f"Turn {number} is not a pair of a speaker, 0 or 1, and a text.", "Get the file again.")
+        text = as_text(item[1], f"turn {number}")
+        if text.strip():
+            said.append(("assistant" if item[0] else "user", text))
+    return said
+
+
+def _before(texts: list[str]) -> Said:
+    """The utterances that the workers were shown; the last of them is the guided one's."""
+    roles: tuple[Role, Role] = ("assistant", "user")
+    last = len(texts) - 1
+    return [(roles[(last - number) % 2], text) for number, text in enumerate(texts)]
+
+
+def _texts(record: Mapping[str, Any], key: str) -> list[str]:
+    items = record.get(key)
+    if items is None:
+        return []
+    if not isinstance(items, list):
+        raise Rejected(f'"{key}" is {named(items)}, not a list of texts.', "Get the file again.")
+    texts = [as_text(item, f'item {number} of "{key}"') for number, item in enumerate(items, start=1)]
+    return [text for text in texts if text.strip()]
+
+
+def _persona(personas: Any) -> str | None:
+    if personas is None:
+        return None
+    if not isinstance(personas, list):
+        personas = [personas]
+    if personas and all(isinstance(persona, list) for persona in personas):
+        personas = personas[-1]
+    lines = [line for sentence in personas if (line := as_text(sentence, "the persona").strip())]
+    return cleaned("\n".join(lines), "the persona") if lines else None

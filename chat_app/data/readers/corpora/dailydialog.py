@@ -1,0 +1,79 @@
+"""DailyDialog: a line a conversation, with __eou__ after each turn; on the Hub a list "dialog" with acts and emotions.
+
+Its text is tokenised, so it is repaired.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from chat_app.conversation import Conversation
+from chat_app.data.readers.detokenize import looks_tokenised, tidied
+from chat_app.data.readers.head import first_lines
+from chat_app.data.readers.json.messages import as_text, named
+from chat_app.data.readers.options import ReadingOptions
+from chat_app.data.readers.split_names import part_of_file
+from chat_app.data.readers.text_source import Source
+from chat_app.data.readers.turn_text import check_count, cleaned, decoded
+from chat_app.data.readers.types import Located, Problem, Rejected
+
+END_OF_TURN = "__eou__"
+LABELS = ("act", "emotion")
+
+
+def recognises(source: Source) -> bool:
+    """Whether most of the first lines have the mark at the end of a turn, and no line is JSON."""
+    lines = first_lines(source)
+    marked = sum(END_OF_TURN.encode() in line and not line.startswith((b"{", b"[")) for line in lines)
+    return bool(lines) and 2 * marked > len(lines)
+
+
+def conversations(source: Source, options: ReadingOptions, need_reply: bool = True) -> Iterator[Located | Problem]:
+    """Every line of a file (dialogues_text.txt, dialogues_train.txt) as a conversation or a problem."""
+    part = part_of_file(source.name)
+    for number, raw in source.lines():
+        if raw is not None and not raw.strip():
+            continue
+        try:
+            turns = _turns(raw)
+            yield Located(_conversation(turns, options, need_reply), number, source.name, part)
+        except Rejected as rejected:
+            yield Problem(source.name, number, rejected.reason, rejected.advice)
+
+
+def is_row(record: dict[str, Any]) -> bool:
+    """Whether a record is a row as the Hub has them."""
+    return isinstance(record.get("dialog"), list) and any(key in record for key in LABELS)
+
+
+def of_row(record: dict[str, Any], options: ReadingOptions, need_reply: bool = True) -> Conversation:
+    """The conversation of one row.
+
+    Raises:
+        Rejected: it cannot be used.
+    """
+    dialog = record.get("dialog")
+    if not isinstance(dialog, list):
+        raise Rejected(f'"dialog" is {named(dialog)}, not a list of turns.', "Write the turns there.")
+    turns = [as_text(turn, f"turn {number}") for number, turn in enumerate(dialog, start=1)]
+    if options.tidy == "automatic" and not any(map(looks_tokenised, turns)):
+        return _conversation(turns, ReadingOptions(tidy="off"), need_reply)
+    return _conversation(turns, options, need_reply)
+
+
+def _turns(raw: bytes | None) -> list[str]:
+    turns = decoded(raw).split(END_OF_TURN)
+    if not turns[-1].strip():
+        turns.pop()
+    return turns
+
+
+def _conversation(turns: list[str], options: ReadingOptions, need_reply: bool) -> Conversation:
+    check_count(len(turns))
+    texts = [tidied(cleaned(turn, f"turn {number}"), options.tidy) for number, turn in enumerate(turns, start=1)]
+    if not texts:
+        raise Rejected("The conversation has no turns.", "Write at least two, or delete the line.")
+    if need_reply and len(texts) < 2:
+        raise Rejected("The conversation has 1 turn; it needs at least two turns.", "Add the reply.")
+    return Conversation.from_turns(texts)

@@ -1,0 +1,72 @@
+"""DialoGPT's lines: a weight before each turn, 1.0 for what is learned, and a tab before the reply."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from chat_app.conversation import Conversation, Message
+from chat_app.data.readers.head import first_lines
+from chat_app.data.readers.options import ReadingOptions
+from chat_app.data.readers.text_source import Source
+from chat_app.data.readers.turn_text import check_count, cleaned, decoded, split_context
+from chat_app.data.readers.types import Located, Problem, Rejected
+
+WEIGHT = re.compile(r"\s*([01](?:\.\d{1,6})?)(?:\s+|$)")
+WEIGHTED_LINE = re.compile(rb"\s*[01]\.\d{1,6} [^\t]*\t\s*[01]\.\d{1,6} ")
+
+
+def recognises(source: Source) -> bool:
+    """Whether most of the first lines have a weight before the context and before the reply."""
+    lines = first_lines(source)
+    return bool(lines) and 2 * sum(WEIGHTED_LINE.match(line) is not None for line in lines) > len(lines)
+
+
+def conversations(
+    source: Source, options: ReadingOptions | None = None, need_reply: bool = True
+) -> Iterator[Located | Problem]:
+    """Every line as a conversation or a problem; empty lines are passed over. No option changes how it is read."""
+    for number, raw in source.lines():
+        if raw is not None and not raw.strip():
+            continue
+        try:
+            yield Located(_conversation(raw, need_reply), number, source.name)
+        except Rejected as rejected:
+            yield Problem(source.name, number, rejected.reason, rejected.advice)
+
+
+def _conversation(raw: bytes | None, need_reply: bool) -> Conversation:
+    cells = decoded(raw).split("\t")
+    if len(cells) != 2:
+        raise Rejected(
+            f"This line has {len(cells):,} column{'s' if len(cells) > 1 else ''}; two are needed.",
+            "Write what was said, press the Tab key, then write the reply.",
+        )
+    turns = [*split_context(cells[0]), cells[1]]
+    check_count(len(turns))
+    said = [
+        _weighed(turn, "the reply" if number == len(turns) else f"turn {number}")
+        for number, turn in enumerate(turns, 1)
+    ]
+    messages = [
+        Message("assistant" if (len(said) - number) % 2 else "user", text, learned)
+        for number, (text, learned) in enumerate(said)
+    ]
+    if need_reply and not any(message.learned for message in messages if message.role == "assistant"):
+        raise Rejected(
+            "Every reply has the weight 0.0: there is nothing to learn in this line.",
+            "Write 1.0 before the reply that is to be learned, or delete the line.",
+        )
+    return Conversation(tuple(messages))
+
+
+def _weighed(turn: str, what: str) -> tuple[str, bool]:
+    """A turn without its weight, and whether it is learned."""
+    weight = WEIGHT.match(turn)
+    name = f"{what[0].upper()}{what[1:]}"
+    if weight is None:
+        raise Rejected(f"{name} does not begin with a weight.", "Write 1.0 before it if it is to be learned, else 0.0.")
+    value = float(weight.group(1))
+    if value not in (0.0, 1.0):
+        raise Rejected(f"{name} has the weight {weight.group(1)}.", "Write 1.0 for what is to be learned, or 0.0.")
+    return cleaned(turn[weight.end() :], what), value == 1.0

@@ -1,0 +1,162 @@
+"""EmpatheticDialogues: a row an utterance, `_comma_` for a comma, and rows that belong together by conv_id.
+
+Who begins tells what happened to them and is the user; who listens is the assistant. Several rows of one speaker in a
+row are one turn. `context` (an emotion) and `prompt` (the situation) are no turns and are left out.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from chat_app.conversation import Conversation, Message, Role
+from chat_app.data.readers.detokenize import tidied
+from chat_app.data.readers.head import first_lines
+from chat_app.data.readers.json.messages import as_text, named
+from chat_app.data.readers.options import ReadingOptions
+from chat_app.data.readers.split_names import part_of_file
+from chat_app.data.readers.text_source import Source
+from chat_app.data.readers.turn_text import check_count, cleaned, decoded
+from chat_app.data.readers.types import Located, Part, Problem, Rejected, printable
+
+NEEDED = ("conv_id", "speaker_idx", "utterance")
+COMMA = "_comma_"
+# Rows of one conversation stand together; where a table was shuffled, so many are held until the others have come.
+HELD_ROWS = 100_000
+
+Row = tuple[int, Mapping[str, Any]]
+
+
+def recognises(source: Source) -> bool:
+    """Whether the first line names the columns of this corpus, with commas or tabs between them."""
+    lines = first_lines(source, 1)
+    return bool(lines) and _separator(lines[0]) is not None
+
+
+def is_row(record: Mapping[str, Any]) -> bool:
+    """Whether a record is a row of this corpus."""
+    return all(key in record for key in NEEDED)
+
+
+def conversations(source: Source, options: ReadingOptions, need_reply: bool = True) -> Iterator[Located | Problem]:
+    """The conversations of train.csv, valid.csv or test.csv; a conversation's line is that of its first row."""
+    problems: list[Problem] = []
+    rows = _rows(source, problems)
+    for item in of_rows(rows, source.name, options, need_reply, part_of_file(source.name)):
+        yield from problems
+        problems.clear()
+        yield item
+    yield from problems
+
+
+def of_rows(
+    rows: Iterable[Row], file: str, options: ReadingOptions, need_reply: bool = True, part: Part = "train"
+) -> Iterator[Located | Problem]:
+    """The conversations of rows with their numbers, in the order in which they begin."""
+    for group in _grouped(rows):
+        try:
+            yield Located(_conversation(group, options, need_reply), group[0][0], file, part)
+        except Rejected as rejected:
+            yield Problem(file, group[0][0], rejected.reason, rejected.advice)
+
+
+def _grouped(rows: Iterable[Row]) -> Iterator[list[Row]]:
+    """The rows of each conversation in the order of their utterances, in bounded memory."""
+    groups: dict[str, list[Row]] = {}
+    held = 0
+    for number, row in rows:
+        groups.setdefault(str(row.get("conv_id")), []).append((number, row))
+        held += 1
+        while held > HELD_ROWS:
+            oldest = groups.pop(next(iter(groups)))
+            held -= len(oldest)
+            yield _in_order(oldest)
+    yield from map(_in_order, groups.values())
+
+
+def _in_order(group: list[Row]) -> list[Row]:
+    def index(row: Row) -> int:
+        value = str(row[1].get("utterance_idx", ""))
+        return int(value) if value.isascii() and value.isdigit() and len(value) < 10 else 0
+
+    return sorted(group, key=index)
+
+
+def _conversation(group: list[Row], options: ReadingOptions, need_reply: bool) -> Conversation:
+    first = group[0][1].get("speaker_idx")
+    turns: list[tuple[Role, list[str]]] = []
+    for number, row in group:
+        role: Role = "user" if row.get("speaker_idx") == first else "assistant"
+        said = row.get("utterance")
+        if not isinstance(said, str):
+            raise Rejected(f"The utterance in line {number} is {named(said)}, not text.", "Write what was said there.")
+        said = cleaned(as_text(said, "the utterance").replace(COMMA, ","), f"the utterance in line {number}")
+        if turns and turns[-1][0] == role:
+            turns[-1][1].append(said)
+        else:
+            turns.append((role, [said]))
+    check_count(len(turns))
+    if need_reply and len(turns) < 2:
+        raise Rejected(
+            f"Nobody answers in the conversation {printable(str(group[0][1].get('conv_id'))[:40])}.",
+            "Add a reply, or delete it.",
+        )
+    return Conversation(
+        tuple(Message(role, tidied(" ".join(said), options.tidy, tokenised=False)) for role, said in turns)
+    )
+
+
+def _rows(source: Source, problems: list[Problem]) -> Iterator[Row]:
+    columns: list[str] = []
+    separator = ","
+    for number, raw in source.lines():
+        if raw is not None and not raw.strip():
+            continue
+        try:
+            if not columns:
+                separator = _separator(raw or b"") or ","
+                columns = [name.strip().strip('"') for name in (raw or b"").decode("utf-8", "replace").split(separator)]
+            else:
+                yield number, dict(zip(columns, _cells(raw, separator, columns), strict=False))
+        except Rejected as rejected:
+            problems.append(Problem(source.name, number, rejected.reason, rejected.advice))
+
+
+def _cells(raw: bytes | None, separator: str, columns: list[str]) -> list[str]:
+    """The cells of a line. The original has no quoting, so a quotation mark is a sign like any other.
+
+    A copy that a spreadsheet wrote quotes what has a comma or a quotation mark in it.
+    """
+    line = decoded(raw, "Split it into several lines.")
+    cells = line.split(separator)
+    needed = columns.index("utterance") + 1
+    if len(cells) > len(columns) and '"' in line:
+        try:
+            cells = next(csv.reader([line], delimiter=separator, strict=True))
+        except csv.Error:
+            cells = line.split(separator)
+    else:
+        cells = [_unquoted(cell) for cell in cells]
+    if not needed <= len(cells) <= len(columns):
+        raise Rejected(
+            f"This row has {len(cells)} columns; {len(columns)} are named in the first line.",
+            f"Write {COMMA} for a comma inside a text.",
+        )
+    return cells
+
+
+def _unquoted(cell: str) -> str:
+    """A cell without the quotes around it, where those inside are doubled or there are none."""
+    inner = cell[1:-1]
+    if len(cell) > 1 and cell[0] == cell[-1] == '"' and '"' not in inner.replace('""', ""):
+        return inner.replace('""', '"')
+    return cell
+
+
+def _separator(header: bytes) -> str | None:
+    for separator in (",", "\t", ";"):
+        names = {name.strip().strip('"') for name in header.decode("utf-8", "replace").split(separator)}
+        if set(NEEDED) <= names:
+            return separator
+    return None

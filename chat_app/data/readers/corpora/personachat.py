@@ -1,0 +1,112 @@
+"""Persona-Chat: a personality, and utterances with the history before them and candidates, of which the last is right.
+
+The last history and its right candidate are the whole conversation. The right candidate is said by whoever has the
+personality: that is the assistant, and the personality is the system text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from chat_app.conversation import Conversation
+from chat_app.data.readers.detokenize import tidied
+from chat_app.data.readers.json.messages import as_text, named
+from chat_app.data.readers.options import ReadingOptions
+from chat_app.data.readers.turn_text import check_count, cleaned
+from chat_app.data.readers.types import Located, Part, Problem, Rejected
+
+SILENCE = "__ SILENCE __"
+SILENCES = frozenset((SILENCE, "__SILENCE__"))
+
+
+def is_record(record: Mapping[str, Any]) -> bool:
+    """Whether a record is a whole conversation of this corpus."""
+    utterances = record.get("utterances")
+    return (
+        isinstance(utterances, list)
+        and bool(utterances)
+        and isinstance(utterances[0], dict)
+        and "history" in utterances[0]
+        and "candidates" in utterances[0]
+    )
+
+
+def is_row(record: Mapping[str, Any]) -> bool:
+    """Whether a record is one utterance of this corpus, as some copies on the Hub have them."""
+    return all(isinstance(record.get(key), list) for key in ("personality", "history", "candidates"))
+
+
+def of_record(record: Mapping[str, Any], options: ReadingOptions, need_reply: bool = True) -> Conversation:
+    """The conversation of a record.
+
+    Raises:
+        Rejected: it cannot be used.
+    """
+    utterances = record.get("utterances")
+    if not isinstance(utterances, list) or not utterances:
+        raise Rejected("The conversation has no utterances.", "Delete it, or get the file again.")
+    last = utterances[-1]
+    if not isinstance(last, dict):
+        raise Rejected(f"The last utterance is {named(last)}, not an object in braces.", "Get the file again.")
+    return _conversation(record.get("personality"), last, options)
+
+
+def of_rows(
+    rows: Iterable[tuple[int, Mapping[str, Any]]],
+    file: str,
+    options: ReadingOptions,
+    need_reply: bool = True,
+    part: Part = "train",
+) -> Iterator[Located | Problem]:
+    """The conversations of rows that are an utterance each: the last row of a conversation has it all."""
+    first, before = 0, None
+    for number, row in rows:
+        if before is not None and not _goes_on(before, row):
+            yield _located(before, first, file, options, part)
+            before = None
+        if before is None:
+            first = number
+        before = row
+    if before is not None:
+        yield _located(before, first, file, options, part)
+
+
+def _goes_on(before: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
+    if "conv_id" in row or "conv_id" in before:
+        return before.get("conv_id") == row.get("conv_id")
+    history, earlier = row.get("history"), before.get("history")
+    return (
+        isinstance(history, list) and isinstance(earlier, list) and bool(earlier) and history[: len(earlier)] == earlier
+    )
+
+
+def _located(row: Mapping[str, Any], number: int, file: str, options: ReadingOptions, part: Part) -> Located | Problem:
+    try:
+        return Located(_conversation(row.get("personality"), row, options), number, file, part)
+    except Rejected as rejected:
+        return Problem(file, number, rejected.reason, rejected.advice)
+
+
+def _conversation(personality: Any, last: Mapping[str, Any], options: ReadingOptions) -> Conversation:
+    history, candidates = last.get("history"), last.get("candidates")
+    if not isinstance(history, list):
+        raise Rejected(f"The history is {named(history)}, not a list of turns.", "Get the file again.")
+    if not isinstance(candidates, list) or not candidates:
+        raise Rejected("The last utterance has no candidates, so its reply is missing.", "Get the file again.")
+    said = [as_text(turn, f"turn {number}") for number, turn in enumerate([*history, candidates[-1]], start=1)]
+    turns = [turn for turn in said if turn.strip() not in SILENCES]
+    check_count(len(turns))
+    texts = [tidied(cleaned(turn, f"turn {number}"), options.tidy) for number, turn in enumerate(turns, start=1)]
+    if not texts:
+        raise Rejected("The conversation has no turns.", "Delete it, or get the file again.")
+    return Conversation.from_turns(texts, system=_persona(personality, options), last="assistant")
+
+
+def _persona(personality: Any, options: ReadingOptions) -> str | None:
+    if personality is None:
+        return None
+    sentences = personality if isinstance(personality, list) else [personality]
+    lines = [as_text(sentence, "the personality").strip() for sentence in sentences]
+    lines = [tidied(line, options.tidy) for line in lines if line]
+    return cleaned("\n".join(lines), "the personality") if lines else None

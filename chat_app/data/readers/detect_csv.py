@@ -1,0 +1,187 @@
+"""Whether a text is a delimited table, and how its cells are separated: by its first lines. Knows no roles.
+
+Prose has commas too. A text is taken for a table only if its rows agree, or if its first row names columns.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import orjson
+
+from chat_app.data.readers.head import beginning
+from chat_app.data.readers.tables import columns
+from chat_app.data.readers.tables import header_words as headings
+from chat_app.data.readers.tables.csv_lenient import Dialect, Scan, scanned
+from chat_app.data.readers.text_source import Source, numbered_lines
+
+DELIMITERS = ("\x1f", ",", ";", "|")
+SAMPLE_LINES = 100
+AGREED, MOSTLY = 0.9, 0.6
+# Where a comma separates cells hardly any has a space behind it; in a sentence nearly every one has.
+SPACED = 0.1
+SURE_QUOTED = 3
+# How sure a table is: its rows agree; it is called a table; nobody types its delimiter; its first row names columns.
+BY_NAME, BY_DELIMITER, BY_HEADER = 1, 2, 3
+TABLE_EXTENSIONS = (".csv", ".tsv", ".tab", ".psv")
+
+
+def dialect_of(source: Source) -> Dialect | None:
+    """How the cells of a table are separated; None for a text that is none, or that is read better in another way.
+
+    Lines with tabs are left to the reader of tab-separated lines, where a quote is an ordinary character, unless their
+    quotes are unmistakably a spreadsheet's.
+    """
+    lines = _sample(source)
+    if not any(line.strip() for line in lines):
+        return None
+    named = _separator_line(lines[0])
+    if named:
+        return _fitted(Dialect(named, 0, skip=1), lines[1:])
+    first = next(line for line in lines if line.strip())
+    if _is_json(first):
+        return None
+    tabs = _has_tabs(lines, first)
+    if tabs and "\t" in first:
+        return _spreadsheet(lines)
+    best: tuple[float, Dialect] | None = None
+    for delimiter in DELIMITERS:
+        if any(delimiter in line for line in lines):
+            dialect = _fitted(Dialect(delimiter, 0), lines)
+            rank = _rank(dialect, lines, source.extension)
+            if rank and (best is None or rank > best[0]):
+                best = rank, dialect
+    if tabs and (best is None or best[0] < BY_HEADER):
+        return _spreadsheet(lines)
+    return best[1] if best else None
+
+
+def _sample(source: Source) -> list[str]:
+    head, more = beginning(source)
+    found = [line or b"" for _, line in itertools.islice(numbered_lines([head]), SAMPLE_LINES + 1)]
+    if len(found) > SAMPLE_LINES or (more and not head.endswith((b"\n", b"\r"))):
+        found = found[:-1] or found  # its end may be missing
+    return [line.decode("utf-8", "replace") + "\n" for line in found]
+
+
+def _separator_line(line: str) -> str | None:
+    """The first line that Excel writes or wants: sep=;"""
+    text = line.strip("\n").strip('"')
+    return text[4] if len(text) == 5 and text.lower().startswith("sep=") else None
+
+
+def _is_json(line: str) -> bool:
+    text = line.strip()
+    if text[:1] not in ("[", "{"):
+        return False
+    if text[1:].lstrip()[:1] in ("", '"', "[", "{", "]", "}"):
+        return True
+    try:
+        orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return False
+    return True
+
+
+def _has_tabs(lines: Sequence[str], first: str) -> bool:
+    full = [line for line in lines if line.strip()]
+    tabs = sum("\t" in line for line in full)
+    return tabs > 0 and ("\t" in first or 2 * tabs >= len(full))
+
+
+def _spreadsheet(lines: Sequence[str]) -> Dialect | None:
+    """Tab-separated lines as a spreadsheet writes them: quotes exactly around the cells that need them, doubled inside.
+
+    Somebody who types quotes puts them elsewhere too.
+    """
+    if not any('"' in line for line in lines):
+        return None
+    dialect = Dialect("\t", 0)
+    scans = _scans(lines, dialect)
+    wide = Counter(len(scan.cells) for scan in scans if scan.outcome == "row" and scan.cells != [""])
+    if not scans or len(wide) != 1 or any(scan.odd or scan.outcome != "row" for scan in scans[:-1]):
+        return None
+    if scans[-1].odd or scans[-1].outcome == "unclosed":
+        return None
+    quoted = plainly = 0
+    position = 0
+    for scan in scans:
+        if scan.outcome != "row":
+            break
+        raw = "".join(lines[position : position + scan.lines]).removesuffix("\n")
+        position += scan.lines
+        written = (
+            '"' + cell.replace('"', '""') + '"' if any(sign in cell for sign in ',"\t\n') else cell
+            for cell in scan.cells
+        )
+        bare = ('"' + cell.replace('"', '""') + '"' if any(s in cell for s in '"\t\n') else cell for cell in scan.cells)
+        if raw not in ("\t".join(written), "\t".join(bare)):
+            return None
+        quoted += raw.count('"') > 0
+        plainly += scan.lines > 1 or '""' in raw
+    (width,) = wide
+    sure = width > 1 and (plainly or quoted >= SURE_QUOTED)
+    return replace(dialect, width=width) if sure else None
+
+
+def _scans(lines: Sequence[str], dialect: Dialect) -> list[Scan]:
+    """The rows of the sample. After a quote that is not closed the next line begins a new row."""
+    scans: list[Scan] = []
+    position = 0
+    while position < len(lines):
+        scan = scanned(itertools.islice(lines, position, None), dialect)
+        scans.append(scan)
+        position += scan.lines or 1
+    return scans
+
+
+def _fitted(dialect: Dialect, lines: Sequence[str]) -> Dialect:
+    """The same with its usual width, and with backslashes if that leaves fewer odd quotes."""
+    if any('\\"' in line for line in lines):
+        slashed = replace(dialect, backslash=True)
+        dialect = min(dialect, slashed, key=lambda one: sum(_is_odd(scan) for scan in _scans(lines, one)))
+    widths = _widths(_scans(lines, dialect))
+    return replace(dialect, width=max(widths, key=lambda width: (widths[width], width)) if widths else 1)
+
+
+def _is_odd(scan: Scan) -> bool:
+    return scan.odd or scan.outcome != "row"
+
+
+def _widths(scans: Sequence[Scan]) -> Counter[int]:
+    return Counter(len(scan.cells) for scan in scans if scan.outcome == "row" and any(map(str.strip, scan.cells)))
+
+
+def _rank(dialect: Dialect, lines: Sequence[str], extension: str) -> float:
+    """How surely the text is a table of this dialect; 0 if it is none."""
+    if dialect.width < 2:
+        return 0
+    scans = [scan for scan in _scans(lines, dialect) if scan.outcome == "row" and any(map(str.strip, scan.cells))]
+    widths = _widths(scans)
+    agreed = widths[dialect.width] / widths.total()
+    first = scans[0].cells
+    known = sum(headings.meaning(cell) is not None for cell in first)
+    if len(first) > 1 and known > 1 and columns.is_header(first, [scan.cells for scan in scans[1:]]):
+        return BY_HEADER + agreed + len(first) / 1_000_000
+    if dialect.delimiter == "\x1f":
+        return BY_DELIMITER + agreed
+    by_name = extension in TABLE_EXTENSIONS
+    if agreed < (MOSTLY if by_name else AGREED):
+        return 0
+    if by_name:
+        return BY_NAME + agreed + dialect.width / 1_000_000
+    quoted = sum(_edges(lines, dialect.delimiter)) > 0
+    spaced = sum(line.count(dialect.delimiter + " ") for line in lines)
+    total = sum(line.count(dialect.delimiter) for line in lines)
+    if not quoted and (widths.total() < 2 or (dialect.delimiter in ",;" and spaced > SPACED * total)):
+        return 0
+    return agreed + dialect.width / 1_000_000
+
+
+def _edges(lines: Sequence[str], delimiter: str) -> Iterator[bool]:
+    """For every line, whether a quoted cell stands beside a delimiter in it."""
+    for line in lines:
+        yield f'"{delimiter}"' in line or (line.startswith('"') and f'"{delimiter}' in line)

@@ -1,0 +1,77 @@
+"""Whether a file of text is tab-separated, lines of JSON, or one JSON value: by what stands in it, then by its name."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import orjson
+
+from chat_app.data.readers.detect_csv import dialect_of
+from chat_app.data.readers.head import SAMPLE_LINES, beginning, lines_of
+from chat_app.data.readers.text_source import Source
+
+Layout = Literal["tsv", "jsonl", "json"]
+
+JSON_EXTENSIONS = (".json", ".jsonl", ".ndjson")
+# No conversation begins like this, so these mean JSON over several lines whatever the name says, if all goes on so.
+OPENINGS = (b"[", b"{", b"[{", b"[[")
+INSIDE = b'[]{}",'
+
+
+def layout(source: Source) -> Layout:
+    """How the conversations stand in the file."""
+    lines, cut = _sample(source)
+    if not lines:
+        return "jsonl" if source.extension in JSON_EXTENSIONS else "tsv"
+    parsed = [_is_json(line) for line in lines]
+    if _is_one_value(lines, parsed, cut, source.extension):
+        return "json"
+    if cut and _looks_like_json(lines[-1]):
+        parsed[-1] = True  # its end is missing only here
+    tabs = sum(b"\t" in line and not _looks_like_json(line) for line in lines)
+    if sum(parsed) >= max(tabs, 1):
+        return "jsonl"
+    if tabs:
+        return "tsv"
+    if any(_looks_like_json(line) for line in lines):
+        return "jsonl"
+    return "jsonl" if source.extension in JSON_EXTENSIONS and dialect_of(source) is None else "tsv"
+
+
+def _sample(source: Source) -> tuple[list[bytes], bool]:
+    """The first lines that say something, without the spaces around them, and whether the last of them is cut off."""
+    head, more = beginning(source)
+    lines = lines_of(head, SAMPLE_LINES + 1)
+    cut = more and not head.endswith((b"\n", b"\r")) and len(lines) <= SAMPLE_LINES
+    return lines[:SAMPLE_LINES], cut
+
+
+def _is_one_value(lines: list[bytes], parsed: list[bool], cut: bool, extension: str) -> bool:
+    first = lines[0]
+    if parsed[0] or not _looks_like_json(first):
+        # A whole array on one line is read as that line, which may hold several conversations.
+        return False
+    if 2 * sum(parsed) > len(lines):
+        return False
+    if first in OPENINGS and all(line[:1] in INSIDE for line in lines[1:]):
+        return True
+    if extension != ".json":
+        return False
+    if cut and len(lines) == 1:
+        return first.startswith(b"[")
+    return first.endswith((b"[", b"{", b",", b":")) or not any(parsed)
+
+
+def _looks_like_json(line: bytes) -> bool:
+    """Whether a line begins as a list or an object does, right or wrong: ["a", {'a', [ - but not [laughs]."""
+    return line[:1] in b"[{" and line[1:].lstrip()[:1] in b"\"'[]{}"
+
+
+def _is_json(line: bytes) -> bool:
+    if line[:1] not in b"[{":
+        return False
+    try:
+        orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return False
+    return True

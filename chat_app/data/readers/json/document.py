@@ -1,0 +1,182 @@
+"""A file that is one JSON value -> conversations. Knows in which shapes people save a whole data set."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import orjson
+
+from chat_app.data.readers.json import records, values
+from chat_app.data.readers.json import streaming as json_stream
+from chat_app.data.readers.json.errors import explained
+from chat_app.data.readers.json.messages import SURE_ROLE_KEYS
+from chat_app.data.readers.options import ReadingOptions
+from chat_app.data.readers.split_names import part_named
+from chat_app.data.readers.text_source import Source
+from chat_app.data.readers.types import Located, Part, Problem, Rejected
+from chat_app.errors import DataError
+from chat_app.formatting import bytes_in_words
+
+MAX_WHOLE_BYTES = 200_000_000
+
+NUMBER = re.compile(r"\d{1,9}")
+
+Section = tuple[Part, Iterator[tuple[int, Any]]]
+
+
+def conversations(
+    source: Source, options: ReadingOptions | None = None, need_reply: bool = True
+) -> Iterator[Located | Problem]:
+    """The conversations of a file, an item's number as its line.
+
+    Up to 200 MB are parsed at once; what is larger, and Persona-Chat, which has twenty candidates for each utterance,
+    is read item by item in bounded memory.
+
+    Raises:
+        DataError: it is not JSON, is cut off, or holds no list of conversations.
+    """
+    options = options or ReadingOptions()
+    if is_streamed(source):
+        yield from _streamed(source, options, need_reply)
+    else:
+        yield from conversations_of_value(parsed(source), source.name, options, need_reply)
+
+
+def is_streamed(source: Source) -> bool:
+    """Whether a file is too much to be parsed at once."""
+    return source.path.stat().st_size > MAX_WHOLE_BYTES or json_stream.is_personachat(source)
+
+
+def parsed(source: Source) -> Any:
+    """The value of a whole file.
+
+    Raises:
+        DataError: it is not JSON; with the line and the character.
+    """
+    size = source.path.stat().st_size
+    if size > MAX_WHOLE_BYTES:
+        raise DataError(
+            f"This file is one JSON value of {bytes_in_words(size)}; "
+            f"at most {bytes_in_words(MAX_WHOLE_BYTES)} are read at once.",
+            where=source.name,
+            advice="Save it as JSON Lines: one conversation a line.",
+        )
+    text = b"".join(source.chunks())
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        rejected = explained(text, error, "file")
+        raise DataError(rejected.reason, where=f"{source.name}, line {error.lineno}", advice=rejected.advice) from error
+
+
+def conversations_of_value(
+    value: Any, file: str, options: ReadingOptions | None = None, need_reply: bool = True
+) -> Iterator[Located | Problem]:
+    """The conversations of a parsed file, an item's number as its line.
+
+    Raises:
+        DataError: a table no column of which is known to hold a conversation.
+    """
+    options = options or ReadingOptions()
+    sections = _sections(value)
+    if sections is None:
+        yield from _single(value, file, options, need_reply)
+        return
+    for part, items in sections:
+        sample, found = values.peeked(items)
+        way = values.way_of(sample, options, need_reply=need_reply)
+        yield from values.conversations(found, way, file, options, need_reply=need_reply, part=part)
+
+
+def has_sections(value: Any) -> bool:
+    """Whether a parsed file holds lists of records, and not one conversation."""
+    return _sections(value) is not None
+
+
+def _single(value: Any, file: str, options: ReadingOptions, need_reply: bool) -> Iterator[Located | Problem]:
+    """A value that is one conversation."""
+    way = values.way_of([value], options, need_reply=need_reply)
+    try:
+        if way in ("records", "table"):
+            yield Located(records.conversation(value, need_reply=need_reply), 1, file)
+        else:
+            yield from values.conversations([(1, value)], way, file, options, need_reply=need_reply, items=False)
+    except Rejected as rejected:
+        yield Problem(file, 1, rejected.reason, rejected.advice)
+
+
+def _sections(value: Any) -> list[Section] | None:
+    """The lists of records in a value, each with its part; None if the value is one conversation itself."""
+    if isinstance(value, list):
+        return [("train", _unwrapped(value))] if value and records.is_record(value[0]) else None
+    if not isinstance(value, dict) or not value:
+        return None
+    parts = {name: part for name in value if (part := part_named(name)) and isinstance(value[name], list | dict)}
+    if parts and not any(isinstance(value.get(key), list) for key in ("messages", "turns", "dialog")):
+        return [(part, items) for name, part in parts.items() for _, items in _sections(value[name]) or []]
+    if isinstance(value.get("columns"), list) and isinstance(value.get("data"), list):
+        return [("train", _split_table(value["columns"], value["data"]))]
+    for key in json_stream.CONTAINERS:
+        items = value.get(key)
+        if isinstance(items, list) and items and _holds_records(key, items[0]):
+            return [("train", _unwrapped(items))]
+        if isinstance(items, dict) and key == "data" and (inner := _sections(items)):
+            return inner
+    return _of_object(value)
+
+
+def _holds_records(key: str, first: Any) -> bool:
+    """Whether a list under this name has conversations as its items, and not the turns of one."""
+    if isinstance(first, list):
+        return True
+    if not isinstance(first, dict) or any(name in first for name in SURE_ROLE_KEYS):
+        return False
+    return key in ("data", "rows", "records", "examples", "instances", "samples") or records.is_known(first)
+
+
+def _unwrapped(items: list[Any]) -> Iterator[tuple[int, Any]]:
+    """Numbered items; of the rows as the Hub's viewer gives them what is inside."""
+    for number, item in enumerate(items, start=1):
+        inner = item.get("row") if isinstance(item, dict) else None
+        yield number, inner if isinstance(inner, dict) else item
+
+
+def _split_table(columns: list[Any], rows: list[Any]) -> Iterator[tuple[int, Any]]:
+    """A table as pandas writes it with orient="split"."""
+    names = [str(name) for name in columns]
+    for number, row in enumerate(rows, start=1):
+        yield number, dict(zip(names, row, strict=False)) if isinstance(row, list) else row
+
+
+def _of_object(value: dict[str, Any]) -> list[Section] | None:
+    """Objects inside an object: columns by name or rows by number, as pandas writes them, or conversations by name."""
+    inner = list(value.values())
+    if records.is_known(value) and not all(isinstance(item, dict) for item in inner):
+        return None
+    if all(isinstance(item, dict) and item for item in inner):
+        rows = list(inner[0])
+        if all(NUMBER.fullmatch(row) for row in rows) and not all(NUMBER.fullmatch(name) for name in value):
+            return [("train", _columns_table(value, rows))]
+        return [("train", iter(enumerate(inner, start=1)))]
+    if len(inner) > 1 and all(isinstance(item, list) and len(item) > 1 for item in inner):
+        return [("train", iter(enumerate(inner, start=1)))]
+    return None
+
+
+def _columns_table(columns: dict[str, Any], rows: list[str]) -> Iterator[tuple[int, Any]]:
+    for number, row in enumerate(rows, start=1):
+        yield number, {name: column.get(row) for name, column in columns.items()}
+
+
+def _streamed(source: Source, options: ReadingOptions, need_reply: bool) -> Iterator[Located | Problem]:
+    """The items of a large file. A new part may be a new way of reading."""
+    found = False
+    for part, items in json_stream.sections(source):
+        sample, rest = values.peeked(items)
+        found = found or bool(sample)
+        way = values.way_of(sample, options, need_reply=need_reply)
+        yield from values.conversations(rest, way, source.name, options, need_reply=need_reply, part=part)
+    if not found:
+        raise values.nothing_known(source.name)

@@ -1,0 +1,61 @@
+"""Lines of JSON as conversations, each line by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import orjson
+
+from chat_app.data.readers.json import records, values
+from chat_app.data.readers.json.errors import explained
+from chat_app.data.readers.options import ReadingOptions
+from chat_app.data.readers.text_source import MAX_LINE_MEGABYTES, NumberedLine
+from chat_app.data.readers.types import Located, Problem, Rejected
+
+
+def conversations(
+    lines: Iterable[NumberedLine], file: str, *, options: ReadingOptions | None = None, need_reply: bool = True
+) -> Iterator[Located | Problem]:
+    """Every line as a conversation or a problem; blank lines are passed over.
+
+    Lines of a well-known corpus or of a table are read as that: there a conversation may take several lines.
+
+    Raises:
+        DataError: rows of a table no column of which is known to hold a conversation.
+    """
+    options = options or ReadingOptions()
+    sample, found = values.peeked(_values(lines, file))
+    way = values.way_of(sample, options, need_reply=need_reply)
+    if way != "records":
+        yield from values.conversations(found, way, file, options, need_reply=need_reply, items=False)
+        return
+    for item in found:
+        if isinstance(item, Problem):
+            yield item
+        else:
+            yield from _of_line(item[1], file, item[0], need_reply)
+
+
+def _values(lines: Iterable[NumberedLine], file: str) -> Iterator[tuple[int, Any] | Problem]:
+    for number, raw in lines:
+        if raw is None:
+            reason = f"This line is longer than {MAX_LINE_MEGABYTES} MB."
+            yield Problem(file, number, reason, "Put each conversation on its own line.")
+            continue
+        if not raw or raw.isspace():
+            continue
+        try:
+            yield number, orjson.loads(raw)
+        except orjson.JSONDecodeError as error:
+            rejected = explained(raw, error)
+            yield Problem(file, number, rejected.reason, rejected.advice)
+
+
+def _of_line(value: Any, file: str, line: int, need_reply: bool) -> Iterator[Located | Problem]:
+    for item, record in records.parts(value):
+        try:
+            yield Located(records.conversation(record, need_reply=need_reply), line, file)
+        except Rejected as rejected:
+            reason = rejected.reason if item is None else f"In item {item}: {rejected.reason}"
+            yield Problem(file, line, reason, rejected.advice)

@@ -1,0 +1,189 @@
+"""Messages with a role, as chat data sets write them -> ours. Knows one conversation; knows no lines, no files."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from chat_app.conversation import Conversation, Message, Role
+from chat_app.data.readers.turn_text import cleaned
+from chat_app.data.readers.types import Rejected, quoted
+
+ROLE_KEYS = ("role", "from", "speaker", "author", "sender")
+TEXT_KEYS = ("content", "value", "text", "utterance", "message")
+# Whose items have one of these are the messages of one conversation; "speaker" may also be a column of a table.
+SURE_ROLE_KEYS = ("role", "from")
+
+ROLE_NAMES: dict[str, Role] = {
+    "system": "system",
+    "developer": "system",
+    "user": "user",
+    "human": "user",
+    "prompter": "user",
+    "customer": "user",
+    "assistant": "assistant",
+    "gpt": "assistant",
+    "bot": "assistant",
+    "model": "assistant",
+    "chatgpt": "assistant",
+    "chatbot": "assistant",
+    "bing": "assistant",
+    "bard": "assistant",
+    "claude": "assistant",
+    "ai": "assistant",
+    "agent": "assistant",
+}
+TOOL_ROLES = frozenset(
+    ("tool", "function", "function_call", "function_response", "observation", "tool_call", "ipython")
+)
+TOOL_CALLS = ("tool_calls", "function_call")
+
+SHAPES = (
+    'Use a list of texts, or {"messages": [{"role": "user", "content": "..."}, '
+    '{"role": "assistant", "content": "..."}]}.'
+)
+AS_TEXT = "Write it as text, in double quotes."
+NO_TOOLS = "Tools cannot be learned here: delete these messages, or the whole conversation."
+
+
+def from_messages(items: list[Any], system: str | None, need_reply: bool) -> Conversation:
+    """A conversation of objects with a role and a text.
+
+    Raises:
+        Rejected: one of them cannot be used, or nobody answers.
+    """
+    messages = [] if system is None else [Message("system", system)]
+    names = _speakers(items)
+    roles: set[Role] = set()
+    for number, item in enumerate(items, start=1):
+        message = _message(item, number, names)
+        if message is not None:
+            messages.append(message)
+            roles.add(message.role)
+    return together(messages, roles, need_reply)
+
+
+def together(messages: list[Message], roles: set[Role], need_reply: bool) -> Conversation:
+    """The messages as a conversation, if there is something to learn in it. `roles` are those that occur."""
+    if need_reply and "assistant" not in roles:
+        raise Rejected(
+            "No message is the assistant's: there is nothing to learn in it.",
+            'Add a reply with the role "assistant", or delete the line.',
+        )
+    if not roles - {"system"}:
+        raise Rejected("The conversation has no turns.", 'Add a message with the role "user".')
+    return Conversation.from_messages(messages)
+
+
+def role_named(name: str) -> Role | None:
+    """The role that a data set calls so, in any case: human, GPT, chatbot; None if it is not known."""
+    return ROLE_NAMES.get(name) or ROLE_NAMES.get(name.strip().lower())
+
+
+def first_key(record: dict[str, Any], keys: tuple[str, ...]) -> str | None:
+    """The first of the keys that has a value. A key with null counts as left out."""
+    for key in keys:
+        if record.get(key) is not None:
+            return key
+    return None
+
+
+def as_text(value: Any, what: str) -> str:
+    """The value, if it is text. `what` names it in a complaint ("turn 2").
+
+    Raises:
+        Rejected: it is something else.
+    """
+    if isinstance(value, str):
+        return value
+    raise Rejected(f"{what[0].upper()}{what[1:]} is {named(value)}, not text.", AS_TEXT)
+
+
+def named(value: Any) -> str:
+    """What a JSON value is, in words."""
+    if value is None:
+        return "nothing (null)"
+    if isinstance(value, bool):
+        return "true or false"
+    if isinstance(value, int | float):
+        return "a number"
+    if isinstance(value, str):
+        return "a text"
+    return "a list" if isinstance(value, list) else "an object in braces"
+
+
+def _message(item: Any, number: int, names: dict[str, Role]) -> Message | None:
+    """One message; None for an empty system text, which many data sets have and which says nothing."""
+    if not isinstance(item, dict):
+        raise Rejected(f"Message {number} is {named(item)}, but the first one has a role.", SHAPES)
+    role = _role(item, number, names)
+    what = f"message {number}"
+    key = "content" if "content" in item else first_key(item, TEXT_KEYS)
+    if key is None:
+        raise Rejected(f"Message {number} has no text.", 'Write the text under "content".')
+    text = item[key]
+    if type(text) is not str:
+        if text is None and first_key(item, TOOL_CALLS) is not None:
+            raise Rejected(f"Message {number} calls a tool instead of saying something.", NO_TOOLS)
+        text = _joined_parts(text, what) if isinstance(text, list) else as_text(text, what)
+    if role == "system" and not text.strip():
+        return None
+    weight = item.get("weight")
+    if weight is not None and weight not in (0, 1):
+        raise Rejected(
+            f"Message {number} has a weight that is neither 0 nor 1.",
+            "Use 0 for a reply that is not to be learned, or 1.",
+        )
+    return Message(role, cleaned(text, what), weight is None or weight == 1)
+
+
+def _role(item: dict[str, Any], number: int, names: dict[str, Role]) -> Role:
+    key = "role" if item.get("role") is not None else first_key(item, ROLE_KEYS)
+    if key is None:
+        raise Rejected(f"Message {number} does not say whose it is.", 'Add "role": "user" or "role": "assistant".')
+    name = item[key]
+    if not isinstance(name, str):
+        raise Rejected(f"The role of message {number} is {named(name)}.", "Use system, user or assistant.")
+    role = names.get(name) or role_named(name)
+    if role is not None:
+        return role
+    if name.strip().lower() in TOOL_ROLES:
+        raise Rejected(f"Message {number} has the unknown role {quoted(name)}.", NO_TOOLS)
+    raise Rejected(f"Message {number} has the unknown role {quoted(name)}.", "Use system, user or assistant.")
+
+
+def _speakers(items: list[Any]) -> dict[str, Role]:
+    """Who is who where messages name speakers and not roles: who begins is the user, the other the assistant.
+
+    Where a user talks with a "SYSTEM", as in task-oriented data, that is the assistant. Empty if roles are given.
+    """
+    first = items[0]
+    if "role" in first or "from" in first:
+        return {}
+    names: dict[str, None] = {}
+    for item in items:
+        if isinstance(item, dict) and (key := first_key(item, ROLE_KEYS)) is not None:
+            names.setdefault(str(item[key]), None)
+            if len(names) > 2:
+                return {}
+    known = {name: role_named(name) for name in names}
+    if set(known.values()) == {"user", "system"}:
+        return {name: "assistant" for name, role in known.items() if role == "system"}
+    if None not in known.values() or len(known) != 2 or any(name.lower() in TOOL_ROLES for name in names):
+        return {}
+    first_name, second_name = known
+    if known[first_name] == "assistant" or known[second_name] == "user":
+        return {first_name: "assistant", second_name: "user"}
+    return {first_name: "user", second_name: "assistant"}
+
+
+def _joined_parts(content: list[Any], what: str) -> str:
+    """A content that comes in parts; only parts of text can be learned from. Each part begins a line."""
+    texts = []
+    for part in content:
+        if not isinstance(part, dict) or part.get("type") != "text":
+            raise Rejected(
+                f"{what.capitalize()} has a part that is not text.",
+                'Leave only parts like {"type": "text", "text": "..."}.',
+            )
+        texts.append(as_text(part.get("text"), what))
+    return "\n".join(texts)

@@ -1,0 +1,294 @@
+"""One JSON value -> one conversation, in any of the shapes in which people keep them. Knows no lines, no files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from chat_app.conversation import Conversation, Message, Role
+from chat_app.data.readers.json.messages import (
+    ROLE_KEYS,
+    SHAPES,
+    SURE_ROLE_KEYS,
+    as_text,
+    first_key,
+    from_messages,
+    named,
+    together,
+)  # fmt: skip
+from chat_app.data.readers.text import role_markers as marks
+from chat_app.data.readers.turn_text import answered, check_count, cleaned, split_context, unanswered
+from chat_app.data.readers.types import Rejected, quoted
+
+LIST_KEYS = (
+    "messages", "conversations", "conversation", "turns", "dialog", "dialogue", "items", "utterances", "data", "chat",
+)  # fmt: skip
+# Before the context comes what it is asked about, a question after it.
+CONTEXT_KEYS = (
+    "context", "prompt", "instruction", "question", "input", "questions", "query", "user", "human", "source",
+)  # fmt: skip
+REPLY_KEYS = (
+    "response", "reply", "completion", "output", "answer", "answers", "chosen", "assistant", "bot", "gpt", "target",
+)  # fmt: skip
+SYSTEM_KEYS = ("system", "system_prompt", "persona", "personas", "personality")
+# A text of several turns with marks ("### Human: ... ### Assistant: ...").
+MARKED_KEYS = ("text", "chosen", "content", "sample")
+# Where the answers of a reading-comprehension set stand.
+ANSWER_KEYS = ("text", "input_text")
+
+SHOWN_FIELDS = 10
+
+
+def parts(value: Any) -> Iterator[tuple[int | None, Any]]:
+    """The records in a value: itself, without a number, or the items of a list of records, numbered from 1."""
+    if isinstance(value, list) and value and is_record(value[0]):
+        yield from enumerate(value, start=1)
+    else:
+        yield None, value
+
+
+def is_record(item: Any) -> bool:
+    """Whether an item of a list is a conversation by itself, and not one of the turns of a conversation."""
+    if isinstance(item, dict):
+        return not any(key in item for key in SURE_ROLE_KEYS)
+    return isinstance(item, list)
+
+
+def is_known(record: dict[str, Any], *, need_reply: bool = True) -> bool:
+    """Whether a record holds a conversation by the names of its fields; if not, it may be a row of a table."""
+    if any(isinstance(record.get(key), list) for key in LIST_KEYS):
+        return True
+    if any(isinstance(record.get(key), str) and marks.has_marks(record[key]) for key in (*LIST_KEYS, *MARKED_KEYS)):
+        return True
+    context, reply = first_key(record, CONTEXT_KEYS), first_key(record, REPLY_KEYS)
+    if context is not None and reply is not None:
+        return True
+    texts = sum(isinstance(value, str) for value in record.values())
+    if context is None and reply is None:
+        return False
+    return not need_reply or texts <= 1
+
+
+def conversation(value: Any, *, need_reply: bool = True) -> Conversation:
+    """The conversation that a JSON value holds. Without `need_reply` it may be a prompt that nobody has answered yet.
+
+    Raises:
+        Rejected: it holds none that can be used.
+    """
+    if isinstance(value, list):
+        return _from_list(value, None, need_reply)
+    if not isinstance(value, dict):
+        raise Rejected(f"Here is {named(value)} instead of a conversation.", SHAPES)
+    key = first_key(value, LIST_KEYS)
+    system = _system(value)
+    if key is None:
+        return _from_fields(value, system, need_reply)
+    if isinstance(value[key], list):
+        return _from_list(value[key], system, need_reply)
+    if isinstance(value[key], str) and (found := marks.conversation(value[key], system, need_reply)):
+        return found
+    raise Rejected(f"{quoted(key)} is {named(value[key])}, not a list of turns.", SHAPES)
+
+
+def _from_list(items: list[Any], system: str | None, need_reply: bool) -> Conversation:
+    if not items:
+        raise Rejected("The conversation has no turns.", "Write at least two, or delete the line.")
+    check_count(len(items))
+    first = items[0]
+    if isinstance(first, dict):
+        if first_key(first, ROLE_KEYS) is None and _is_pair(first):
+            return _from_pairs(items, system, need_reply)
+        return from_messages(items, system, need_reply)
+    turns = [cleaned(as_text(item, f"turn {number}"), f"turn {number}") for number, item in enumerate(items, start=1)]
+    if need_reply and len(turns) < 2:
+        raise Rejected("The conversation has 1 turn; it needs at least two turns.", "Add the reply.")
+    return Conversation.from_turns(turns, system=system)
+
+
+def _is_pair(item: dict[str, Any]) -> bool:
+    return first_key(item, CONTEXT_KEYS) is not None and first_key(item, REPLY_KEYS) is not None
+
+
+def _from_pairs(items: list[Any], system: str | None, need_reply: bool) -> Conversation:
+    """Turns that come two at a time: [{"human": "...", "assistant": "..."}, ...]; the first may have a system text."""
+    messages = [] if system is None else [Message("system", system)]
+    roles: set[Role] = set()
+    for number, item in enumerate(items, start=1):
+        what = f"item {number} of the conversation"
+        if not isinstance(item, dict):
+            raise Rejected(f"{what.capitalize()} is {named(item)}, not a question with its answer.", SHAPES)
+        own = _system(item)
+        pair: list[tuple[Role, str | None]] = [("system", own)] if own is not None else []
+        context, reply = first_key(item, CONTEXT_KEYS), first_key(item, REPLY_KEYS)
+        if context is None and reply is None:
+            raise Rejected(f"{what.capitalize()} has neither a question nor an answer.", SHAPES)
+        pair += [("user", as_text(item[context], what))] if context else []
+        pair += [("assistant", as_text(item[reply], what))] if reply else []
+        messages += [Message(role, cleaned(text, what)) for role, text in pair if text and text.strip()]
+        roles.update(message.role for message in messages[-2:])
+    return together(messages, roles, need_reply)
+
+
+def _from_fields(record: dict[str, Any], system: str | None, need_reply: bool) -> Conversation:
+    context_key, reply_key = first_key(record, CONTEXT_KEYS), first_key(record, REPLY_KEYS)
+    if reply_key == "chosen":
+        return _preferred(record, context_key, system, need_reply)
+    if (context_key is None or reply_key is None) and (found := _from_marked(record, system, need_reply)):
+        return found
+    if context_key is None and reply_key is None:
+        raise Rejected(f"No field here is known to hold a conversation (found: {_fields(record)}).", SHAPES)
+    if context_key is None:
+        raise Rejected("The context is missing.", f'Write it under "context". The fields here: {_fields(record)}.')
+    if isinstance(record[context_key], list) and reply_key is not None:
+        if _has_messages(record[context_key]):
+            return _from_list(_with_reply(record[context_key], record[reply_key]), system, need_reply)
+        if context_key == "questions":
+            return answered(*_questions(record["questions"], record[reply_key]), system)
+    if reply_key is not None and (found := _from_open_prompt(record[context_key], record[reply_key], system)):
+        return found
+    turns = _history(record) + _context(record, context_key)
+    if reply_key is None:
+        if need_reply:
+            raise Rejected("The reply is missing.", f'Write it under "reply". The fields here: {_fields(record)}.')
+        return unanswered(turns, system)
+    reply = record[reply_key]
+    return answered(turns, _best_answer(reply) if reply_key == "answers" else as_text(reply, "the reply"), system)
+
+
+def _from_marked(record: dict[str, Any], system: str | None, need_reply: bool) -> Conversation | None:
+    for key in (*MARKED_KEYS, "prompt"):
+        if isinstance(record.get(key), str) and (found := marks.conversation(record[key], system, need_reply)):
+            return found
+    return None
+
+
+def _from_open_prompt(prompt: Any, reply: Any, system: str | None) -> Conversation | None:
+    """A prompt that is marked as far as the reply: "Human: Hello\\n\\nAssistant:"."""
+    if not isinstance(prompt, str) or not isinstance(reply, str) or marks.style_of(prompt) is None:
+        return None
+    return marks.conversation(f"{prompt}{reply}", system, need_reply=True)
+
+
+def _preferred(record: dict[str, Any], context_key: str | None, system: str | None, need_reply: bool) -> Conversation:
+    """Preference data: what was chosen is learned. It may be a reply, or the whole conversation."""
+    chosen = record["chosen"]
+    context = record[context_key] if context_key else None
+    if isinstance(chosen, list):
+        whole = _has_messages(chosen) and any(item.get("role", item.get("from")) == "user" for item in chosen[:2])
+        before = context if isinstance(context, list) and not whole else []
+        if isinstance(context, str) and not whole:
+            before = [{"role": "user", "content": context}]
+        return _from_list([*before, *chosen], system, need_reply)
+    text = as_text(chosen, "the chosen reply")
+    if found := marks.conversation(text, system, need_reply):
+        return found
+    if context_key is None:
+        raise Rejected("The context is missing.", 'Write it under "prompt".')
+    if isinstance(context, list) and _has_messages(context):
+        return _from_list([*context, {"role": "assistant", "content": text}], system, need_reply)
+    if found := _from_open_prompt(context, text, system):
+        return found
+    return answered(_history(record) + _context(record, context_key), text, system)
+
+
+def _has_messages(items: list[Any]) -> bool:
+    return bool(items) and isinstance(items[0], dict) and first_key(items[0], SURE_ROLE_KEYS) is not None
+
+
+def _with_reply(prompt: list[Any], reply: Any) -> list[Any]:
+    """A prompt of messages and its completion, which is messages too, or a text."""
+    return [*prompt, *reply] if isinstance(reply, list) else [*prompt, {"role": "assistant", "content": reply}]
+
+
+def _questions(questions: list[Any], answers: Any) -> tuple[list[str], str]:
+    """Several questions about one thing, each with its answer: (all turns but the last, the last answer)."""
+    if isinstance(answers, dict) and (key := first_key(answers, ANSWER_KEYS)):
+        answers = answers[key]
+    if not isinstance(answers, list):
+        raise Rejected(f"There are several questions, but the answers are {named(answers)}.", "Write a list of texts.")
+    if not questions or len(questions) != len(answers):
+        raise Rejected(
+            f"There are {len(questions):,} questions and {len(answers):,} answers.", "Give each question one answer."
+        )
+    turns = []
+    for number, pair in enumerate(zip(questions, answers, strict=True), start=1):
+        turns += [as_text(pair[0], f"question {number}"), as_text(pair[1], f"answer {number}")]
+    return turns[:-1], turns[-1]
+
+
+def _best_answer(answers: Any) -> str:
+    """The first of several answers to one question."""
+    if isinstance(answers, dict) and (key := first_key(answers, ANSWER_KEYS)):
+        answers = answers[key]
+    if isinstance(answers, list):
+        if not answers:
+            raise Rejected("The list of answers is empty.", "Write the answer there, or delete the whole conversation.")
+        answers = answers[0]
+        if isinstance(answers, dict) and (key := first_key(answers, ANSWER_KEYS)):
+            answers = answers[key]
+    return as_text(answers, "the answer")
+
+
+def _context(record: dict[str, Any], key: str) -> list[str]:
+    """The turns before the reply. The text that an instruction is about may stand in a field of its own, "input"."""
+    context = record[key]
+    if isinstance(context, list):
+        turns = [as_text(item, f"turn {number}") for number, item in enumerate(context, start=1)]
+        if not turns and not isinstance(record.get("question"), str):
+            raise Rejected("The context is empty.", "Write something there, or delete the whole conversation.")
+    else:
+        turns = split_context(as_text(context, "the context"))
+    if key == "context" and isinstance(record.get("question"), str):
+        question = record["question"]
+        # A list of turns is what was said before the question; a text is what it is asked about.
+        joined = isinstance(context, str) and context.strip()
+        turns = [*turns[:-1], f"{turns[-1]}\n{question}"] if joined else [*_said(turns), question]
+    more = record.get("input")
+    if key != "input" and more is not None:
+        more = as_text(more, "the input").strip()
+        if more:
+            turns[-1] = f"{turns[-1]}\n{more}" if turns[-1].strip() else more
+    return turns
+
+
+def _said(turns: list[str]) -> list[str]:
+    return [turn for turn in turns if turn.strip()]
+
+
+def _history(record: dict[str, Any]) -> list[str]:
+    """What was said before an instruction: pairs of a question and its answer, or turns."""
+    history = record.get("history")
+    if history is None:
+        return []
+    if not isinstance(history, list):
+        raise Rejected(f"The history is {named(history)}, not a list of turns.", 'Write [["question", "answer"], ...].')
+    turns: list[str] = []
+    for number, item in enumerate(history, start=1):
+        said = item if isinstance(item, list) else [item]
+        if isinstance(item, list) and len(item) != 2:
+            raise Rejected(
+                f"Item {number} of the history has {len(item)} texts.", "Write a question and its answer in each."
+            )
+        turns += [as_text(text, f"item {number} of the history") for text in said]
+    return turns
+
+
+def _system(record: dict[str, Any]) -> str | None:
+    """What stands beside the turns about the assistant: a text, or a list of sentences, a line each."""
+    texts: list[str] = []
+    for key in SYSTEM_KEYS:
+        value = record.get(key)
+        if value is None:
+            continue
+        sentences = value if isinstance(value, list) else [value]
+        if key == "personas" and sentences and all(isinstance(sentence, list) for sentence in sentences):
+            sentences = sentences[-1]  # of two speakers, the second one is who answers
+        texts += [text for sentence in sentences if (text := as_text(sentence, f"the {key} text").strip())]
+    return cleaned("\n".join(texts), "the system text") if texts else None
+
+
+def _fields(record: dict[str, Any]) -> str:
+    """The names of the fields, as they may stand in a sentence."""
+    names = [quoted(name) for name in list(record)[:SHOWN_FIELDS]]
+    more = len(record) - len(names)
+    return (", ".join(names) + (f" and {more} more" if more else "")) or "nothing"

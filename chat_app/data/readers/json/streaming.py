@@ -1,0 +1,145 @@
+"""One JSON value that is too large to hold -> its items, one by one, in bounded memory. Knows no conversations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from chat_app.data.readers.head import beginning
+from chat_app.data.readers.json.errors import BRACKETS, CUT_OFF
+from chat_app.data.readers.split_names import part_named
+from chat_app.data.readers.text_source import Source
+from chat_app.data.readers.types import Part
+from chat_app.errors import DataError
+
+# Where a whole data set stands inside an object, if not under the names of its parts.
+CONTAINERS = (
+    "data", "rows", "records", "conversations", "dialogues", "dialogs", "examples", "instances", "items", "samples",
+)  # fmt: skip
+MAX_DEPTH = 100
+# Strings, numbers and brackets of one item; a conversation of Persona-Chat has a few hundred.
+MAX_ITEM_EVENTS = 1_000_000
+TOO_LARGE = "Save it as JSON Lines: one conversation a line."
+OPENING, CLOSING = ("start_map", "start_array"), ("end_map", "end_array")
+
+Events = Iterator[tuple[str, Any]]
+
+
+def is_personachat(source: Source) -> bool:
+    """Whether a file begins as Persona-Chat's does: {"train": [{"personality": [..."""
+    head = beginning(source)[0][:4_096].lstrip()
+    return head.startswith(b"{") and b'"personality"' in head
+
+
+def sections(source: Source) -> Iterator[tuple[Part, Iterator[tuple[int, Any]]]]:
+    """The lists of items with their parts, each to be used up before the next is asked for.
+
+    Either the value is a list, or an object with lists under names like train, validation, data or rows.
+
+    Raises:
+        DataError: it is not JSON, is cut off, or an item is larger than any conversation.
+    """
+    events = _events(source)
+    event, _ = next(events)
+    if event == "start_array":
+        yield "train", _items(events, source.name, None)
+    elif event == "start_map":
+        yield from _of_object(events, source.name)
+    for _ in events:  # to its end, so that a file that is cut off or goes on says so
+        pass
+
+
+def _of_object(events: Events, file: str) -> Iterator[tuple[Part, Iterator[tuple[int, Any]]]]:
+    columns = None
+    for event, key in events:
+        if event != "map_key":
+            return
+        part = part_named(key)
+        event, value = next(events)
+        if event == "start_array" and (part or key in CONTAINERS):
+            items = _items(events, file, columns if key == "data" else None)
+            yield part or "train", items
+            for _ in items:  # whatever was left
+                pass
+            continue
+        if event == "start_map" and key == "data":
+            yield from _of_object(events, file)
+            continue
+        inner = _value(event, value, events, file)
+        columns = inner if key == "columns" and isinstance(inner, list) else columns
+
+
+def _items(events: Events, file: str, columns: list[Any] | None) -> Iterator[tuple[int, Any]]:
+    """The items up to the end of the list that is open. `columns` names the cells of rows that are lists."""
+    for number, (event, value) in enumerate(events, start=1):
+        if event == "end_array":
+            return
+        item = _value(event, value, events, file, number)
+        if isinstance(item, dict) and isinstance(item.get("row"), dict):
+            item = item["row"]
+        if columns is not None and isinstance(item, list):
+            item = dict(zip(map(str, columns), item, strict=False))
+        yield number, item
+
+
+def _value(event: str, value: Any, events: Events, file: str, number: int | None = None) -> Any:
+    """The value that begins with an event."""
+    if event not in OPENING:
+        return value
+    root: Any = {} if event == "start_map" else []
+    stack: list[Any] = [root]
+    keys: list[str] = [""]
+    count = 0
+    for event, value in events:
+        count += 1
+        if count > MAX_ITEM_EVENTS or len(stack) > MAX_DEPTH:
+            where = file if number is None else f"{file}, item {number}"
+            what = "too many brackets inside each other" if len(stack) > MAX_DEPTH else "too much in one item"
+            raise DataError(f"This file has {what}.", where=where, advice=TOO_LARGE)
+        if event == "map_key":
+            keys[-1] = value
+            continue
+        if event in CLOSING:
+            stack.pop()
+            keys.pop()
+            if not stack:
+                return root
+            continue
+        inner: Any = {} if event == "start_map" else [] if event == "start_array" else value
+        if type(stack[-1]) is dict:
+            stack[-1][keys[-1]] = inner
+        else:
+            stack[-1].append(inner)
+        if event in OPENING:
+            stack.append(inner)
+            keys.append("")
+    return root
+
+
+class _Chunks:
+    """The pieces of a text as a file to read from."""
+
+    def __init__(self, source: Source):
+        self._chunks = source.chunks()
+
+    def read(self, size: int = -1) -> bytes:
+        """The next piece, of whatever size; nothing at the end."""
+        return b"" if size == 0 else next((chunk for chunk in self._chunks if chunk), b"")
+
+
+def _events(source: Source) -> Events:
+    import ijson  # only for what is too large to parse at once
+
+    try:
+        yield from ijson.basic_parse(_Chunks(source), use_float=True)
+    except ijson.IncompleteJSONError as error:
+        reason = str(error)
+        if "premature" in reason or "Incomplete" in reason or "EOF" in reason:
+            what, advice = "This file ends too early: something that was opened is not closed.", CUT_OFF
+        elif "UTF8" in reason or "UTF-8" in reason:
+            what, advice = "This file has bytes that are not UTF-8 text.", "Save the file as UTF-8."
+        else:
+            what, advice = f"This file is not JSON ({reason.splitlines()[0].strip()}).", BRACKETS
+        raise DataError(what, where=source.name, advice=advice) from error
+    except ijson.JSONError as error:
+        raise DataError("This file is not JSON.", where=source.name, advice=BRACKETS) from error

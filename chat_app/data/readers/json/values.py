@@ -1,0 +1,145 @@
+"""Numbered JSON values -> conversations: records of chat data, the well-known corpora, or rows of a table.
+
+The first values decide how all are read. Knows neither lines of JSON nor whole files of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from itertools import chain, islice
+from typing import Any, Literal
+
+from chat_app.conversation import Conversation
+from chat_app.data.readers.corpora import blended_skill_talk as blended
+from chat_app.data.readers.corpora import dailydialog, personachat
+from chat_app.data.readers.corpora import empathetic_dialogues as empathetic
+from chat_app.data.readers.json import records
+from chat_app.data.readers.json.messages import SHAPES, named
+from chat_app.data.readers.options import ReadingOptions
+from chat_app.data.readers.types import Located, Part, Problem, Rejected
+from chat_app.errors import DataError
+
+Way = Literal["records", "table", "dailydialog", "personachat", "blended", "empathetic rows", "personachat rows"]
+Numbered = tuple[int, Any]
+
+SAMPLE_VALUES = 8
+
+
+def peeked(values: Iterable[Numbered | Problem]) -> tuple[list[Any], Iterator[Numbered | Problem]]:
+    """The first values, to choose a way by, and all of them."""
+    values = iter(values)
+    first = list(islice(values, SAMPLE_VALUES))
+    return [item[1] for item in first if not isinstance(item, Problem)], chain(first, values)
+
+
+def way_of(sample: list[Any], options: ReadingOptions, *, need_reply: bool = True) -> Way:
+    """How values that begin so are read."""
+    found = [value for value in sample if isinstance(value, dict) and value]
+    if not found or 2 * len(found) <= len([value for value in sample if value != {}]):
+        return "records"
+    if options.columns:
+        return "table"
+    first = found[0]
+    if empathetic.is_row(first):
+        return "empathetic rows"
+    if personachat.is_record(first):
+        return "personachat"
+    if personachat.is_row(first):
+        return "personachat rows"
+    if blended.is_record(first):
+        return "blended"
+    if dailydialog.is_row(first):
+        return "dailydialog"
+    if any(records.is_known(value, need_reply=need_reply) for value in found):
+        return "records"
+    flat = [not any(isinstance(cell, list | dict) for cell in value.values()) for value in found]
+    # A single field is no table: the message about one record says more.
+    return "table" if all(flat) and max(map(len, found)) > 1 else "records"
+
+
+def conversations(
+    values: Iterable[Numbered | Problem],
+    way: Way,
+    file: str,
+    options: ReadingOptions,
+    *,
+    need_reply: bool = True,
+    part: Part = "train",
+    items: bool = True,
+) -> Iterator[Located | Problem]:
+    """The conversations of values that are read one way; problems among them are handed on.
+
+    Args:
+        way: from `way_of`.
+        part: what the publisher meant them for.
+        items: the numbers are those of items and not of lines, which a reason then says.
+
+    Raises:
+        DataError: a table no column of which is known to hold a conversation.
+    """
+    if way == "table":
+        yield from _of_table(values, file, options, need_reply, part)
+        return
+    if way in ("empathetic rows", "personachat rows"):
+        grouped = empathetic.of_rows if way == "empathetic rows" else personachat.of_rows
+        problems: list[Problem] = []
+        for found in grouped(_objects(values, file, problems), file, options, need_reply, part):
+            yield from problems
+            problems.clear()
+            yield found
+        yield from problems
+        return
+    convert = _converter(way, options, need_reply)
+    for item in values:
+        if isinstance(item, Problem):
+            yield item
+            continue
+        number, value = item
+        try:
+            yield Located(convert(value), number, file, part)
+        except Rejected as rejected:
+            reason = f"In item {number}: {rejected.reason}" if items else rejected.reason
+            yield Problem(file, number, reason, rejected.advice)
+
+
+def _converter(way: Way, options: ReadingOptions, need_reply: bool) -> Callable[[Any], Conversation]:
+    known = {"dailydialog": dailydialog.of_row, "personachat": personachat.of_record, "blended": blended.of_record}
+    special = known.get(way)
+
+    def convert(value: Any) -> Conversation:
+        if special is not None and isinstance(value, dict):
+            return special(value, options, need_reply)
+        return records.conversation(value, need_reply=need_reply)
+
+    return convert
+
+
+def _of_table(
+    values: Iterable[Numbered | Problem], file: str, options: ReadingOptions, need_reply: bool, part: Part
+) -> Iterator[Located | Problem]:
+    from chat_app.data.readers.tables import columns  # only for tables
+
+    rows = (item if isinstance(item, Problem) or isinstance(item[1], dict) else _no_row(item, file) for item in values)
+    for found in columns.conversations_of_records(rows, file, options, need_reply=need_reply):
+        yield found if part == "train" or isinstance(found, Problem) else replace(found, part=part)
+
+
+def _objects(values: Iterable[Numbered | Problem], file: str, problems: list[Problem]) -> Iterator[Numbered]:
+    """The rows; what is none goes to the problems."""
+    for item in values:
+        if isinstance(item, Problem):
+            problems.append(item)
+        elif isinstance(item[1], dict):
+            yield item
+        else:
+            problems.append(_no_row(item, file))
+
+
+def _no_row(item: Numbered, file: str) -> Problem:
+    return Problem(file, item[0], f"Here is {named(item[1])} instead of a row with named fields.", SHAPES)
+
+
+def nothing_known(file: str) -> DataError:
+    """The complaint about a file of JSON in which no list of conversations is found."""
+    return DataError("No list of conversations is found in this file.", where=file, advice=SHAPES)

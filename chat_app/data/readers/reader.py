@@ -1,0 +1,194 @@
+"""Reads whatever a person brings: as a stream, as a whole, or several as one. Knows which part reads which kind."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from itertools import chain
+from pathlib import Path
+
+from chat_app.conversation import Conversation
+from chat_app.data.readers import archives as containers
+from chat_app.data.readers.archives import Member
+from chat_app.data.readers.chat_exports.slack_export import is_slack_export, slack_export
+from chat_app.data.readers.detect import readable
+from chat_app.data.readers.options import ReadingOptions
+from chat_app.data.readers.split_names import part_of_file
+from chat_app.data.readers.types import Located, Look, Part, Problem, Reading, printable
+from chat_app.errors import DataError
+
+MAX_PROBLEMS = 100_000
+SHOWN_PROBLEMS = 3
+MOST_LOOKS = 50
+
+AnyPath = str | os.PathLike[str]
+
+
+def iterate(
+    path: AnyPath,
+    *,
+    name: str | None = None,
+    options: ReadingOptions | None = None,
+    need_reply: bool = True,
+    seen: Callable[[Look], object] | None = None,
+) -> Iterator[Located | Problem]:
+    """The conversations and the problems of a file, an archive or a folder in their order, in bounded memory.
+
+    Args:
+        path: what to read.
+        name: what to call it in problems, if not by the name it has on disk.
+        options: how to understand it, where that cannot be seen.
+        need_reply: without it, conversations that nobody has answered are taken too (prompts for `generate`).
+        seen: is told at once what a file turns out to be; of an archive or a folder, what each of the first files in
+            it does, when its turn comes.
+
+    Raises:
+        DataError: at once for a file that is missing, empty or of no kind that is read; later for one that is broken
+            in the middle.
+    """
+    place, options = Path(path), options or ReadingOptions()
+    name = printable(name or place.name or str(path))
+    if is_slack_export(place):
+        if seen:
+            seen(Look(name, "slack"))
+        return slack_export(place, name, options)
+    with ExitStack() as stack:
+        members = stack.enter_context(containers.opened(place, name))
+        first = next(members)
+        if isinstance(first, Member) and first.path == place:
+            file = readable(first, options, need_reply)
+            if seen:
+                seen(file.look())
+            return _with_part(file.items(), part_of_file(name))
+        return _of_members(stack.pop_all(), first, members, options, need_reply, seen)
+
+
+def conversations_of(path: AnyPath, *, need_reply: bool = False) -> Iterator[Conversation]:
+    """Only what is said in a file, without the problems.
+
+    Raises:
+        DataError: as `iterate`, when the first is asked for.
+    """
+    for item in iterate(path, need_reply=need_reply):
+        if not isinstance(item, Problem):
+            yield item.conversation
+
+
+def has_text(path: Path) -> bool:
+    """Whether a file is there and not empty."""
+    return path.is_file() and path.stat().st_size > 0
+
+
+def read_file(
+    path: AnyPath, *, name: str | None = None, options: ReadingOptions | None = None, need_reply: bool = True
+) -> Reading:
+    """A whole file in memory.
+
+    Raises:
+        DataError: it cannot be read, or holds no conversation that can be used.
+    """
+    looks: list[Look] = []
+    name = name or Path(path).name
+    conversations: list[Conversation] = []
+    lines: list[int] = []
+    problems: list[Problem] = []
+    total = 0
+    for item in iterate(path, name=name, options=options, need_reply=need_reply, seen=looks.append):
+        if isinstance(item, Located):
+            conversations.append(item.conversation)
+            lines.append(item.line)
+        else:
+            total += 1
+            if len(problems) < MAX_PROBLEMS:
+                problems.append(item)
+    if not conversations:
+        raise nothing_usable(name, problems, total)
+    encodings = ", ".join(dict.fromkeys(look.encoding for look in looks if look.encoding))
+    return Reading(conversations, problems, lines, looks[0].kind if looks else "text", encodings, total)
+
+
+def read_files(paths: Sequence[AnyPath], *, options: ReadingOptions | None = None, need_reply: bool = True) -> Reading:
+    """Several files as one in memory, in their order. The kind is the first one's.
+
+    Raises:
+        DataError: there is no file, or one of them is of no use: better no training than one on half of the data.
+    """
+    if not paths:
+        raise DataError("No file was given.", advice="Give at least one file of conversations.")
+    readings = [read_file(path, options=options, need_reply=need_reply) for path in paths]
+    return Reading(
+        conversations=[conversation for reading in readings for conversation in reading.conversations],
+        problems=[problem for reading in readings for problem in reading.problems][:MAX_PROBLEMS],
+        lines=[line for reading in readings for line in reading.lines],
+        kind=readings[0].kind,
+        encoding=", ".join(dict.fromkeys(reading.encoding for reading in readings)),
+        problems_total=sum(reading.problems_total for reading in readings),
+    )
+
+
+def nothing_usable(name: str, problems: Sequence[Problem], total: int) -> DataError:
+    """The error for a file that holds only problems, or nothing at all."""
+    name = printable(name)
+    if not problems:
+        return DataError("The file holds no conversation.", where=name, advice="Write one conversation a line.")
+    # One of each kind: a file with one mistake has it in every line.
+    kinds: dict[tuple[str, str], Problem] = {}
+    for problem in problems:
+        kinds.setdefault((problem.reason, problem.advice), problem)
+    shown = list(kinds.values())[:SHOWN_PROBLEMS]
+    listed = " ".join(f"{_place(problem, name)}{problem.reason} {problem.advice}" for problem in shown)
+    more = f" And {total - len(shown):,} more." if total > len(shown) else ""
+    return DataError(f"Nothing in this file can be used. {listed}{more}", where=name)
+
+
+def _place(problem: Problem, name: str) -> str:
+    inside = problem.file.removeprefix(name).lstrip("/")
+    if problem.line is None:
+        return f"{inside}: " if inside else ""
+    return f"{inside}, line {problem.line}: " if inside else f"Line {problem.line}: "
+
+
+def _of_members(
+    stack: ExitStack,
+    first: Member | Problem,
+    rest: Iterator[Member | Problem],
+    options: ReadingOptions,
+    need_reply: bool,
+    seen: Callable[[Look], object] | None,
+) -> Iterator[Located | Problem]:
+    """The conversations of the files of an archive or a folder, each file with what it is meant for."""
+    with stack:
+        for number, member in enumerate(chain([first], rest)):
+            if isinstance(member, Problem):
+                yield member
+                continue
+            try:
+                file = readable(member, options, need_reply)
+            except DataError as error:
+                yield _as_problem(member, error)
+                continue
+            if seen and number < MOST_LOOKS:
+                seen(file.look())
+            try:
+                yield from _named(file.items(), member.name, part_of_file(member.name))
+            except DataError as error:
+                yield _as_problem(member, error)
+
+
+def _as_problem(member: Member, error: DataError) -> Problem:
+    return Problem(member.name, None, error.what, error.advice or "")
+
+
+def _with_part(items: Iterator[Located | Problem], part: Part) -> Iterator[Located | Problem]:
+    return items if part == "train" else _named(items, "", part)
+
+
+def _named(items: Iterator[Located | Problem], file: str, part: Part) -> Iterator[Located | Problem]:
+    """The same, with the file's name and its part where they do not say another."""
+    for item in items:
+        if isinstance(item, Located):
+            own = part if item.part == "train" else item.part
+            yield Located(item.conversation, item.line, item.file or file, own)
+        else:
+            yield item

@@ -1,0 +1,220 @@
+"""Which column of a table holds what: a guess from names and cells, and what a person says instead."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from chat_app.data.readers.options import ColumnRole, ReadingOptions
+from chat_app.data.readers.tables import header_words as headings
+from chat_app.data.readers.tables.cells import PARTS, Kind, kind_of, list_of, text_of
+from chat_app.data.readers.tables.header_words import Meaning
+from chat_app.data.readers.types import quoted
+from chat_app.errors import DataError
+
+LISTED_COLUMNS = 30
+NO_TURNS: tuple[Kind, ...] = ("running", "link", "date", "number", "label", "list", "split", "empty")
+BESIDE: tuple[ColumnRole, ...] = ("system", "split")
+# Which roles go together: what a person says decides for one of these, and the guess may only complete it.
+LAYOUTS: tuple[tuple[ColumnRole, ...], ...] = (
+    ("record",),
+    ("turn",),
+    ("text", "speaker", "conversation", "time"),
+    ("context", "reply", "conversation", "time"),
+)
+
+
+def labels(names: Sequence[str]) -> list[str]:
+    """What each column is called: its name, or its number from 1 if it has none of its own."""
+    clean = [" ".join(name.replace("\ufeff", "").split()) for name in names]
+    counts = Counter(clean)
+    return [name if name and counts[name] == 1 else str(number) for number, name in enumerate(clean, start=1)]
+
+
+def shown_labels(names: Sequence[str]) -> str:
+    """The columns, or the first of them, as they may stand in a sentence."""
+    return ", ".join(quoted(label) for label in labels(names)[:LISTED_COLUMNS]) or "none"
+
+
+def guessed(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[ColumnRole]:
+    """The role of every column, from its name and the cells of the first rows."""
+    columns = [[row[position] for row in rows if position < len(row)] for position in range(len(names))]
+    return _Guess([headings.meaning(name) for name in names], columns, any(name.strip() for name in names)).roles()
+
+
+def with_wishes(names: Sequence[str], guess: list[ColumnRole], options: ReadingOptions, file: str) -> list[ColumnRole]:
+    """The guess, where the person has said nothing else.
+
+    Raises:
+        DataError: a column was named that the table does not have.
+    """
+    wishes = {_position(names, key, file): role for key, role in options.roles().items()}
+    if not wishes:
+        return guess
+    said = set(wishes.values()) - {"ignore", *BESIDE}
+    layout = next((one for one in LAYOUTS if said and said <= set(one)), ())
+    roles: list[ColumnRole] = []
+    for position, role in enumerate(guess):
+        if position in wishes:
+            role = wishes[position]
+        elif said and role not in BESIDE and (role not in layout or role in said or layout == ("turn",)):
+            role = "ignore"
+        roles.append(role)
+    return roles
+
+
+def _position(names: Sequence[str], key: str, file: str) -> int:
+    wanted = " ".join(key.replace("\ufeff", "").split()).casefold()
+    known = [" ".join(name.replace("\ufeff", "").split()).casefold() for name in names]
+    if wanted in known:
+        return known.index(wanted)
+    if wanted.isascii() and wanted.isdecimal() and len(wanted) < 9 and 1 <= int(wanted) <= len(names):
+        return int(wanted) - 1
+    raise DataError(
+        f"This table has no column {quoted(key)}.",
+        where=file or None,
+        advice=f"Its columns are {shown_labels(names)}.",
+    )
+
+
+class _Guess:
+    """The columns of one table while their roles are found."""
+
+    def __init__(self, meanings: list[Meaning | None], columns: list[list[Any]], named: bool):
+        self.meanings, self.columns, self.named = meanings, columns, named
+        self.kinds = [kind_of(cells) for cells in columns]
+        self.found: list[ColumnRole] = ["ignore"] * len(columns)
+
+    def roles(self) -> list[ColumnRole]:
+        for position, (meaning, kind) in enumerate(zip(self.meanings, self.kinds, strict=True)):
+            if meaning == "system" and kind not in ("list", "running", "number"):
+                self.found[position] = "system"
+            elif kind == "split" and (meaning == "split" or (not self.named and len(self.columns) > 2)):
+                self.found[position] = "split"
+        done = self._record() or self._pairs() or self._numbered() or self._messages() or self._half_a_pair()
+        if not done:
+            self._by_cells()
+        return self.found
+
+    def _all(self, *meanings: Meaning) -> list[int]:
+        return [
+            position
+            for position, meaning in enumerate(self.meanings)
+            if meaning in meanings and self.found[position] == "ignore"
+        ]
+
+    def _set(self, positions: list[int], role: ColumnRole) -> bool:
+        for position in positions:
+            self.found[position] = role
+        return bool(positions)
+
+    def _record(self) -> bool:
+        lists = [position for position, kind in enumerate(self.kinds) if kind == "list"]
+        named = [position for position in lists if self.meanings[position] == "dialog"]
+        if not named:
+            pair = self._all("context") and self._all("reply")
+            named = [position for position in lists if self._of_messages(position) or not (self.named or pair)]
+        if not named and len(lists) == 1 and not (self._all("context") and self._all("reply")):
+            named = lists
+        return self._set(named[:1], "record")
+
+    def _of_messages(self, position: int) -> bool:
+        """Whether the lists of a column are messages with a role. Answers that were turned down are none to learn."""
+        cells = (list_of(cell) for cell in self.columns[position])
+        first = next((cell for cell in cells if isinstance(cell, list) and cell), None)
+        return first is not None and isinstance(first[0], dict) and any(key in first[0] for key in ("role", "from"))
+
+    def _pairs(self) -> bool:
+        contexts, replies = self._all("context"), self._all("reply")
+        users, assistants = self._all("user"), self._all("assistant")
+        if not (contexts and replies) and users and assistants:
+            if len(users) + len(assistants) > 2:
+                return self._set(users + assistants, "turn")
+            contexts, replies = users, assistants
+        if not contexts or not replies:
+            return False
+        if len(contexts) > 1 and len(replies) > 1:  # question 1, answer 1, question 2, answer 2
+            return self._set(contexts + replies, "turn")
+        self._set(contexts, "context")
+        self._set(replies[:1], "reply")
+        dialogs = [position for position in self._all("dialog") if self._repeats(position)]
+        if dialogs and not any(self.kinds[position] == "list" for position in contexts):
+            self._set(dialogs[:1], "conversation")
+            self._set(self._all("time")[:1], "time")
+        return True
+
+    def _numbered(self) -> bool:
+        turns = [position for position in self._all("turn") if self.kinds[position] not in ("running", "number")]
+        return len(turns) > 1 and self._set(turns, "turn")
+
+    def _messages(self) -> bool:
+        speakers = self._all("speaker") or self._all("user", "assistant")
+        telling = [position for position, kind in enumerate(self.kinds) if kind == "speaker"]
+        speakers = [position for position in telling if position in speakers] or speakers or telling
+        texts = [position for position in self._all("text", "turn") if self.kinds[position] == "text"]
+        texts = texts or [position for position in self._all("text") if self.kinds[position] != "list"]
+        texts = [position for position in texts if position not in speakers]
+        if not texts and telling:
+            texts = [position for position in self._texts() if position not in speakers]
+        dialogs = self._all("dialog")
+        if not dialogs:
+            ids = self._all("id") if self.named else list(range(len(self.kinds)))
+            ids = [position for position in ids if position not in (*speakers, *texts)]
+            dialogs = [position for position in ids if self.kinds[position] != "empty" and self._repeats(position)]
+        if not texts or not (speakers or (dialogs and self.named)):
+            return False
+        self._set([max(texts, key=self._length)], "text")
+        self._set(speakers[:1], "speaker")
+        self._set(dialogs[:1], "conversation")
+        self._set([*self._all("time"), *self._counting("turn")][:1], "time")
+        return True
+
+    def _counting(self, *meanings: Meaning) -> list[int]:
+        return [position for position in self._all(*meanings) if self.kinds[position] in ("running", "number")]
+
+    def _half_a_pair(self) -> bool:
+        """A reply without a context by name, or the other way round, beside one column of text that can be it."""
+        contexts, replies = self._all("context", "user"), self._all("reply", "assistant")
+        others = [position for position in self._texts() if position not in (*contexts, *replies)]
+        if replies and not contexts and others:
+            return self._set(others[:1], "context") and self._set(replies[:1], "reply")
+        if contexts and not replies and others:
+            return self._set(contexts, "context") and self._set(others[:1], "reply")
+        return False
+
+    def _by_cells(self) -> None:
+        free = [position for position, role in enumerate(self.found) if role == "ignore"]
+        texts = [position for position in self._texts() if position in free]
+        if len(texts) < 2:
+            unlike: tuple[Kind, ...] = ("running", "link", "date", "split", "list", "empty")
+            against = ("id", "time", "split", "speaker")
+            texts = [
+                position
+                for position in free
+                if self.kinds[position] not in unlike and self.meanings[position] not in against
+            ]
+        if len(texts) < 2 and len(free) == 2:
+            texts = free
+        if len(texts) == 2:
+            self._set(texts[:1], "context")
+            self._set(texts[1:], "reply")
+        elif len(texts) > 2:
+            self._set(texts, "turn")
+
+    def _texts(self) -> list[int]:
+        """Columns with something that was said, whose name says nothing against it."""
+        against = ("id", "time", "split", "system", "speaker")
+        return [
+            position
+            for position, kind in enumerate(self.kinds)
+            if kind not in NO_TURNS and self.meanings[position] not in against and self.found[position] == "ignore"
+        ]
+
+    def _repeats(self, position: int) -> bool:
+        texts = [text_of(cell) for cell in self.columns[position]]
+        return len(set(texts)) < len(texts) and not set(texts) <= PARTS.keys()
+
+    def _length(self, position: int) -> float:
+        texts = [len(text_of(cell)) for cell in self.columns[position]]
+        return sum(texts) / len(texts) if texts else 0.0

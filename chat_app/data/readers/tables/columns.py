@@ -1,0 +1,322 @@
+"""Rows under column names -> conversations, whatever kind of table they come from. Knows columns and what they hold.
+
+A table holds a context and a reply a row, a turn a column, a message a row, or a list of messages in a cell. Which of
+them is guessed from the names and the first rows; what a person says about a column goes before every guess.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from chat_app.conversation import Conversation
+from chat_app.data.readers.json import records
+from chat_app.data.readers.options import ColumnRole, ReadingOptions
+from chat_app.data.readers.tables import header_words as headings
+from chat_app.data.readers.tables import message_rows
+from chat_app.data.readers.tables.cells import PARTS, kind_of, list_of, text_of
+from chat_app.data.readers.tables.column_guess import guessed, labels, shown_labels, with_wishes
+from chat_app.data.readers.tables.message_rows import MessageRow
+from chat_app.data.readers.turn_text import answered, check_count, cleaned, split_context, unanswered
+from chat_app.data.readers.types import Column, Located, Part, Problem, Rejected
+from chat_app.errors import DataError
+
+Row = tuple[int, Sequence[Any]]
+
+SAMPLE_ROWS = 50
+SAMPLE_CELLS = 3
+LONGEST_SAMPLE = 200
+MAX_COLUMNS = 1_000
+WIDER = "Put a text that holds the separator in double quotes, or delete what is too much."
+
+
+def guess(names: Sequence[str], sample_rows: Sequence[Sequence[Any]]) -> dict[str, ColumnRole]:
+    """Column -> role. A column is called by its name, or by its number from 1 if it has none of its own."""
+    return dict(zip(labels(names), guessed(names, sample_rows), strict=True))
+
+
+def look(names: Sequence[str], sample_rows: Sequence[Sequence[Any]], options: ReadingOptions) -> tuple[Column, ...]:
+    """The columns with their roles and the first of their cells.
+
+    Raises:
+        DataError: the options name a column that is not there.
+    """
+    roles = with_wishes(names, guessed(names, sample_rows), options, "")
+    return tuple(
+        Column(label, role, _sample(sample_rows, position))
+        for position, (label, role) in enumerate(zip(labels(names), roles, strict=True))
+    )
+
+
+def _sample(rows: Sequence[Sequence[Any]], position: int) -> tuple[str, ...]:
+    texts = (text_of(row[position]).strip() for row in rows if position < len(row))
+    return tuple(text[:LONGEST_SAMPLE] for text in itertools.islice(filter(None, texts), SAMPLE_CELLS))
+
+
+def is_header(cells: Sequence[Any], rows: Sequence[Sequence[Any]]) -> bool:
+    """Whether the first row of a table names its columns, judged beside the rows after it."""
+    names = [text_of(cell).strip().removeprefix("\ufeff") for cell in cells]
+    said = [name for name in names if name]
+    if not said or any(len(name) > headings.LONGEST_NAME or "\n" in name for name in said):
+        return False
+    if any(cell is not None and not isinstance(cell, str) for cell in cells):
+        return False
+    known = [headings.meaning(name) for name in said if not name.endswith(("?", "!", "."))]
+    known = [meaning for meaning in known if meaning]
+    if len(known) == len(said) or (len(known) >= 2 and 2 * len(known) >= len(said)):
+        return len(said) > 1 or len(names) == 1
+    if any(headings.is_identifier(name) for name in said):
+        return True
+    below = [kind_of([row[position] for row in rows if position < len(row)]) for position in range(len(names))]
+    own = [kind_of([name]) for name in names]
+    telling = ("number", "running", "link", "date", "list")
+    return len(rows) > 1 and any(kind in telling and here == "text" for kind, here in zip(below, own, strict=True))
+
+
+def conversations(
+    rows: Iterable[Row | Problem],
+    names: Sequence[str],
+    file: str,
+    options: ReadingOptions | None = None,
+    *,
+    need_reply: bool = True,
+) -> Iterator[Located | Problem]:
+    """The conversations of a table. `rows` are numbered; problems among them are handed on.
+
+    A column without a name has the name "". Cells may be texts, numbers, dates, lists or None.
+
+    Raises:
+        DataError: no column is known to hold a conversation, or the options name one that is not there.
+    """
+    rows = iter(rows)
+    first = list(itertools.islice(rows, SAMPLE_ROWS))
+    sample = [item[1] for item in first if not isinstance(item, Problem)]
+    table = plan(names, sample, file, options or ReadingOptions())
+    return table.conversations(itertools.chain(first, rows), file, need_reply)
+
+
+def conversations_of_records(
+    items: Iterable[tuple[int, Mapping[str, Any]] | Problem],
+    file: str,
+    options: ReadingOptions | None = None,
+    *,
+    need_reply: bool = True,
+) -> Iterator[Located | Problem]:
+    """The conversations of flat objects, such as lines of JSON or rows of a data set; a field is a column.
+
+    The names are those of the first 50. Raises as `conversations` does.
+    """
+    items = (item if isinstance(item, Problem) else _not_too_wide(item, file) for item in items)
+    first = list(itertools.islice(items, SAMPLE_ROWS))
+    names = list(dict.fromkeys(name for item in first if not isinstance(item, Problem) for name in item[1]))
+    if len(names) > MAX_COLUMNS:
+        raise DataError(
+            f"The first rows name {len(names):,} different columns; at most {MAX_COLUMNS:,} are read.",
+            where=file,
+            advice="Give each row the same names.",
+        )
+    rows = (
+        item if isinstance(item, Problem) else (item[0], [item[1].get(name) for name in names])
+        for item in itertools.chain(first, items)
+    )
+    return conversations(rows, names, file, options, need_reply=need_reply)
+
+
+def _not_too_wide(item: tuple[int, Mapping[str, Any]], file: str) -> tuple[int, Mapping[str, Any]] | Problem:
+    if len(item[1]) <= MAX_COLUMNS:
+        return item
+    reason = f"This row has {len(item[1]):,} columns; at most {MAX_COLUMNS:,} are read."
+    return Problem(file, item[0], reason, "Leave only those with the conversations.")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which column is what. `any_width`: rows may have more columns than the table; those are further turns."""
+
+    roles: tuple[ColumnRole, ...]
+    contexts: tuple[int, ...]
+    turns: tuple[int, ...]
+    any_width: bool
+    options: ReadingOptions
+
+    def place(self, role: ColumnRole) -> int:
+        """The first column of that role, -1 if there is none."""
+        return self.roles.index(role) if role in self.roles else -1
+
+    def conversations(self, rows: Iterable[Row | Problem], file: str, need_reply: bool) -> Iterator[Located | Problem]:
+        """See `conversations` of this module."""
+        by_message = self.place("conversation") >= 0 or self.place("speaker") >= 0
+        if self.place("record") < 0 and by_message and (self.contexts or self.place("text") >= 0):
+            messages = self._messages(rows, file)
+            options = self.options
+            return message_rows.conversations(messages, file, options.bot, pause=options.pause, need_reply=need_reply)
+        return self._rows(rows, file, need_reply)
+
+    def _rows(self, rows: Iterable[Row | Problem], file: str, need_reply: bool) -> Iterator[Located | Problem]:
+        """A conversation a row."""
+        width = len(self.roles)
+        split, system = self.place("split"), self.place("system")
+        context, reply = self.contexts[0] if len(self.contexts) == 1 else -1, self.place("reply")
+        simple = context >= 0 and reply >= 0 and self.place("record") < 0
+        for row in rows:
+            if isinstance(row, Problem):
+                yield row
+                continue
+            line, cells = row
+            try:
+                if len(cells) != width:
+                    cells = self._fitted(cells)
+                    if not cells:
+                        continue
+                head = text_of(cells[system]).strip() or None if system >= 0 else None
+                if simple and type(cells[context]) is str and type(cells[reply]) is str and cells[reply]:
+                    found = answered(split_context(cells[context]), cells[reply], head)
+                elif not any(text_of(cell).strip() for cell in cells):
+                    continue
+                else:
+                    found = self._conversation(cells, head, need_reply)
+                part: Part = PARTS.get(text_of(cells[split]).strip().casefold(), "train") if split >= 0 else "train"
+                yield Located(found, line, file, part)
+            except Rejected as rejected:
+                yield Problem(file, line, rejected.reason, rejected.advice)
+
+    def _fitted(self, cells: Sequence[Any]) -> list[Any]:
+        """A row as wide as the table: empty cells at its end mean nothing. Empty if all of the row is."""
+        fitted = list(cells)
+        while fitted and not text_of(fitted[-1]).strip():
+            fitted.pop()
+        width = len(self.roles)
+        if len(fitted) > width and not self.any_width:
+            raise Rejected(f"This row has {len(fitted):,} columns, but the table has {width:,}.", WIDER)
+        if len(fitted) == 1 and width > 1:
+            raise Rejected(
+                f"This row has 1 column, but the table has {width:,}.", "Separate its columns as in the other rows."
+            )
+        return fitted + [None] * (width - len(fitted)) if fitted else []
+
+    def _conversation(self, cells: Sequence[Any], system: str | None, need_reply: bool) -> Conversation:
+        record = self.place("record")
+        if record >= 0:
+            return _of_list(cells[record], system, need_reply)
+        if self.turns:
+            chosen = [*self.turns, *range(len(self.roles), len(cells))]
+            return of_turns([text_of(cells[position]) for position in chosen], chosen, system, need_reply)
+        context = self._context(cells)
+        return of_pair(context, text_of(cells[self.place("reply")]), system, need_reply)
+
+    def _context(self, cells: Sequence[Any]) -> list[str]:
+        """The turns before the reply. Texts of several columns become one turn, a line each; a list is turns."""
+        turns: list[str] = []
+        open_turn = False
+        for position in self.contexts:
+            listed = cells[position] if isinstance(cells[position], list | tuple) else None
+            if listed is None:
+                text = text_of(cells[position])
+                listed = list_of(text) if text.startswith("[") and text.endswith("]") else None
+            if isinstance(listed, list | tuple):
+                turns += [text_of(turn) for turn in listed]
+                open_turn = False
+                continue
+            pieces = split_context(text)
+            if open_turn and text.strip():
+                turns[-1] = f"{turns[-1].rstrip()}\n{pieces.pop(0).lstrip()}" if turns[-1].strip() else pieces.pop(0)
+            elif open_turn or (not text.strip() and len(self.contexts) > 1 and turns):
+                continue
+            turns += pieces
+            open_turn = True
+        return turns or [""]
+
+    def _messages(self, rows: Iterable[Row | Problem], file: str) -> Iterator[MessageRow | Problem]:
+        """Rows as messages. A row with a question and its answer is two."""
+        key_at, speaker_at, text_at = self.place("conversation"), self.place("speaker"), self.place("text")
+        order_at, split_at, system_at, reply_at = (self.place(role) for role in ("time", "split", "system", "reply"))
+        for row in rows:
+            if isinstance(row, Problem):
+                yield row
+                continue
+            line, cells = row
+            try:
+                cells = self._fitted(cells) if len(cells) != len(self.roles) else cells
+            except Rejected as rejected:
+                yield Problem(file, line, rejected.reason, rejected.advice)
+                continue
+            if not cells:
+                cells = [None] * len(self.roles)
+            key = text_of(cells[key_at]).strip() if key_at >= 0 else None
+            order = message_rows.order_of(cells[order_at]) if order_at >= 0 else None
+            part: Part = PARTS.get(text_of(cells[split_at]).strip().casefold(), "train") if split_at >= 0 else "train"
+            system = text_of(cells[system_at]).strip() if system_at >= 0 else ""
+            if text_at >= 0:
+                speaker = text_of(cells[speaker_at]).strip() if speaker_at >= 0 else None
+                yield MessageRow(line, key, speaker, text_of(cells[text_at]), order, part, system)
+                continue
+            for side, text in (("user", "\n".join(self._context(cells))), ("assistant", text_of(cells[reply_at]))):
+                yield MessageRow(line, key, side, text, order, part, system)
+
+
+def plan(names: Sequence[str], sample: Sequence[Sequence[Any]], file: str, options: ReadingOptions) -> Plan:
+    """What is read from which column.
+
+    Raises:
+        DataError: no column is known to hold a conversation, or the options name one that is not there.
+    """
+    roles = tuple(with_wishes(names, guessed(names, sample), options, file))
+    contexts = [position for position, role in enumerate(roles) if role == "context"]
+    # The text that an instruction is about comes after it, in whatever order the columns stand.
+    contexts.sort(key=lambda position: headings.plain(names[position]) == "input")
+    turns = [position for position, role in enumerate(roles) if role == "turn"]
+    numbers = [headings.numbered(headings.plain(names[position]))[1] for position in turns]
+    if None not in numbers and len(set(numbers)) == len(turns):
+        turns.sort(key=lambda position: headings.numbered(headings.plain(names[position]))[1] or 0)
+    complete = (
+        "record" in roles
+        or (contexts and "reply" in roles)
+        or (turns and not contexts)
+        or ("text" in roles and ("speaker" in roles or "conversation" in roles))
+    )
+    if not complete and sample:
+        wanted = "Say what the columns hold, as in question=context and answer=reply."
+        raise DataError(
+            "No column of this table is known to hold a conversation.",
+            where=file or None,
+            advice=f"{wanted} Its columns are {shown_labels(names)}.",
+        )
+    any_width = bool(turns) and not any(names)
+    return Plan(roles, tuple(contexts), tuple(turns), any_width, options)
+
+
+def of_pair(context: list[str], reply: str, system: str | None = None, need_reply: bool = True) -> Conversation:
+    """A context and its reply; without `need_reply` the reply may be empty."""
+    if need_reply or reply.strip():
+        return answered(context, reply, system)
+    return unanswered(context, system)
+
+
+def of_turns(
+    cells: list[str], places: Sequence[int] = (), system: str | None = None, need_reply: bool = True
+) -> Conversation:
+    """A turn a cell: the last is the assistant's reply. With two columns the first may hold several turns.
+
+    Raises:
+        Rejected: fewer than two turns, or an empty one between others.
+    """
+    # Spreadsheets fill short rows with empty cells up to the longest row.
+    while len(cells) > 2 and not cells[-1].strip():
+        cells = cells[:-1]
+    if len(cells) == 2:
+        return of_pair(split_context(cells[0]), cells[1], system, need_reply)
+    places = places or range(len(cells))
+    turns = [cleaned(cell, f"column {place + 1}") for cell, place in zip(cells, places, strict=False)]
+    check_count(len(turns))
+    return Conversation.from_turns(turns, system=system, last="assistant")
+
+
+def _of_list(cell: Any, system: str | None, need_reply: bool) -> Conversation:
+    value = list_of(cell)
+    if value is None:
+        raise Rejected("There is no list of messages in this row.", "Write a list of turns there, or delete the row.")
+    if system is not None and isinstance(value, list):
+        value = {"system": system, "messages": value}
+    return records.conversation(value, need_reply=need_reply)

@@ -1,0 +1,103 @@
+"""Parquet tables -> rows under column names, some at a time, and only of the columns that are needed."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from chat_app.data.readers.options import ReadingOptions
+from chat_app.data.readers.tables import columns
+from chat_app.data.readers.tables.columns import Row
+from chat_app.data.readers.types import Column, Located, Problem
+from chat_app.errors import DataError
+
+SIGNATURE = b"PAR1"
+# Arrow's other files: a Feather file, an Arrow file, and the older Feather.
+RELATIVES = (b"ARROW1", b"FEA1")
+BATCH_ROWS = 1_024
+MAX_BATCH_BYTES = 1 << 30
+AGAIN = "Save or download it again."
+CONVERT = "Save it as Parquet: pyarrow.feather.read_table(name) and pyarrow.parquet.write_table(table, name)."
+
+
+def conversations(
+    path: Path, name: str, options: ReadingOptions | None = None, *, need_reply: bool = True
+) -> Iterator[Located | Problem]:
+    """The conversations of a Parquet table; a row's number counts from 1.
+
+    Raises:
+        DataError: it is damaged or too wide, or no column is known to hold a conversation.
+    """
+    options = options or ReadingOptions()
+    names, sample = _first(path, name)
+    table = columns.plan(names, sample, name, options)
+    needed = [place for place, role in enumerate(table.roles) if role != "ignore"]
+    return table.conversations(_rows(path, name, names, needed), name, need_reply)
+
+
+def look(path: Path, name: str, options: ReadingOptions | None = None) -> tuple[Column, ...]:
+    """The columns of a Parquet table."""
+    names, sample = _first(path, name)
+    return columns.look(names, sample, options or ReadingOptions())
+
+
+def is_parquet(head: bytes) -> bool:
+    """Whether a file that begins so is read here: Parquet, or a relative about which something can be said."""
+    return head.startswith((SIGNATURE, *RELATIVES))
+
+
+def _first(path: Path, name: str) -> tuple[list[str], list[list[Any]]]:
+    with path.open("rb") as file:
+        if file.read(len(RELATIVES[0])).startswith(RELATIVES):
+            raise DataError("This is an Arrow (Feather) table.", where=name, advice=CONVERT)
+    with _read(path, name) as file:
+        names = list(file.schema_arrow.names)
+        if len(names) > columns.MAX_COLUMNS:
+            raise DataError(
+                f"This table has {len(names):,} columns; at most {columns.MAX_COLUMNS:,} are read.",
+                where=name,
+                advice="Leave only those with the conversations.",
+            )
+        batch = next(file.iter_batches(batch_size=columns.SAMPLE_ROWS, use_threads=False), None)
+        if batch is None:
+            return names, []
+        return names, [list(row) for row in zip(*(column.to_pylist() for column in batch.columns), strict=True)]
+
+
+def _rows(path: Path, name: str, names: list[str], needed: list[int]) -> Iterator[Row]:
+    """Every row, as wide as the table; what is not needed is None."""
+    chosen = [names[place] for place in needed]
+    if len(set(names)) < len(names):
+        needed, chosen = list(range(len(names))), []
+    number = 0
+    with _read(path, name) as file:
+        for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=chosen or None, use_threads=False):
+            if batch.nbytes > MAX_BATCH_BYTES:
+                raise DataError("The cells of this table are too large.", where=name, advice="Shorten them.")
+            cells: list[Any] = [itertools.repeat(None)] * len(names)
+            for place, column in zip(needed, batch.columns, strict=True):
+                cells[place] = column.to_pylist()
+            yield from zip(itertools.count(number + 1), zip(*cells, strict=False), strict=False)
+            number += batch.num_rows
+
+
+@contextmanager
+def _read(path: Path, name: str) -> Iterator[Any]:
+    import pyarrow as arrow  # slow to import
+    import pyarrow.parquet as tables
+
+    try:
+        with tables.ParquetFile(path, memory_map=False, pre_buffer=False) as file:
+            yield file
+    except (arrow.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise DataError("This Parquet table is damaged or cut off.", where=name, advice=AGAIN) from error
+    except (ArithmeticError, ValueError) as error:
+        if isinstance(error, DataError):
+            raise
+        advice = "Check the dates and numbers in it, or save it as CSV."
+        raise DataError(
+            "A cell of this Parquet table holds a value that none can be.", where=name, advice=advice
+        ) from error

@@ -1,0 +1,176 @@
+"""Tab-separated lines: a context and a reply, or one turn a column. Knows no files; quotes are ordinary characters.
+
+A table whose header names other things, or about whose columns the person has said something, is read by its columns.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterable, Iterator, Sequence
+
+from chat_app.conversation import Conversation
+from chat_app.data.readers.options import ReadingOptions
+from chat_app.data.readers.tables import columns
+from chat_app.data.readers.tables import header_words as headings
+from chat_app.data.readers.tables.cells import kind_of
+from chat_app.data.readers.tables.columns import MAX_COLUMNS, Row
+from chat_app.data.readers.text_source import MAX_LINE_MEGABYTES, NumberedLine
+from chat_app.data.readers.turn_text import not_utf8
+from chat_app.data.readers.types import Column, Located, Problem, Rejected
+
+TWO_COLUMNS = "Write what is said, press the Tab key, then write the reply."
+TYPED_TAB = "Press the Tab key instead of writing the signs \\t."
+NAMED = (
+    "If this is a name before what is said, write User: and Assistant: instead, or press the Tab key before the reply."
+)
+NAME = re.compile(r"[^\W\d][\w.-]{0,20}(?: [^\W\d][\w.-]{0,20}){0,2}: ")
+
+# A line is a header only if all its cells are such words, so that a conversation is never lost to this list.
+CONTEXT_WORDS = frozenset(("context", "question", "prompt", "input", "instruction", "source", "query", "request"))
+REPLY_WORDS = frozenset(("reply", "response", "answer", "completion", "output", "target"))
+SPEAKER_WORDS = frozenset(("user", "human", "assistant", "bot", "chatbot", "gpt", "model"))
+NUMBERED_WORDS = frozenset(("turn", "utterance", "message", "speaker"))  # "turn 1", "turn_2"
+
+# How a cell begins in which a spreadsheet would see a formula, behind the apostrophe that keeps it from doing so.
+DEFUSED = re.compile(r"'+[=+\-@\x00-\x1f]")
+
+
+def conversations(
+    lines: Iterable[NumberedLine], file: str, options: ReadingOptions | None = None, *, need_reply: bool = True
+) -> Iterator[Located | Problem]:
+    """Every line as a conversation or a problem; empty lines and a header are passed over.
+
+    Raises:
+        DataError: the options name a column that is not there.
+    """
+    options = options or ReadingOptions()
+    rows, names, header = _table(lines, file, options)
+    if names is not None:
+        return columns.conversations(rows, names, file, options, need_reply=need_reply)
+    return _plain(rows, file, header, need_reply)
+
+
+def look(lines: Iterable[NumberedLine], file: str, options: ReadingOptions | None = None) -> tuple[Column, ...]:
+    """The columns, also of lines without a header; `file` is what to call them in an error."""
+    options = options or ReadingOptions()
+    rows, names, header = _table(lines, file, options)
+    sample = [row[1] for row in itertools.islice(rows, columns.SAMPLE_ROWS) if not isinstance(row, Problem)]
+    if names is None and header:
+        names = [cell.strip() for cell in header]
+    elif names is None:
+        names = [""] * max((len(cells) for cells in sample), default=0)
+    return columns.look(names, sample, options)
+
+
+def _table(
+    lines: Iterable[NumberedLine], file: str, options: ReadingOptions
+) -> tuple[Iterator[Row | Problem], list[str] | None, list[str]]:
+    """The rows below a header; the names of a table that is read by its columns, else None; and the plain header."""
+    rows = _rows(lines, file)
+    first = list(itertools.islice(rows, columns.SAMPLE_ROWS))
+    places = [place for place, row in enumerate(first) if not isinstance(row, Problem)]
+    cells: list[list[str]] = [list(row[1]) for row in first if not isinstance(row, Problem)]
+    top, below = (cells[0], cells[1:]) if places and places[0] == 0 else ([], [])
+    plain = is_header(top)
+    named = plain or _names_columns(top, below, bool(options.columns))
+    if named:
+        del first[0]
+    names: list[str] | None = None
+    if named and (options.columns or not plain or "text" in columns.guess(top, below).values()):
+        names = [cell.strip() for cell in top]
+    elif cells and not plain and (options.columns or _is_counted(cells)):
+        names = [""] * max(len(row) for row in cells)
+    return itertools.chain(first, rows), names, top if plain else []
+
+
+def _names_columns(top: list[str], below: list[list[str]], said: bool) -> bool:
+    """Whether a first line names columns of another kind than those that plain lines have."""
+    if said:
+        return columns.is_header(top, below)
+    known = [meaning for cell in top if (meaning := headings.meaning(cell))]
+    if len(known) < 2 or not columns.is_header(top, below):
+        return False
+    return len(top) > 2 or not {"context", "reply", "turn", "user", "assistant"}.issuperset(known)
+
+
+def _is_counted(cells: list[list[str]]) -> bool:
+    """Whether the first column only counts the lines: nobody says 1, 2, 3 at the beginning of every conversation."""
+    return min(map(len, cells)) > 2 and kind_of([row[0] for row in cells]) == "running"
+
+
+def _plain(
+    rows: Iterable[Row | Problem], file: str, header: list[str], need_reply: bool
+) -> Iterator[Located | Problem]:
+    swapped = _reply_comes_first(header)
+    for row in rows:
+        if isinstance(row, Problem):
+            yield row
+            continue
+        number, cells = row[0], list(row[1])
+        if header:
+            cells = [cell[1:] if cell[:1] == "'" and DEFUSED.match(cell) else cell for cell in cells]
+        try:
+            found = conversation(cells[::-1] if swapped and len(cells) == 2 else cells, need_reply=need_reply)
+            yield Located(found, number, file)
+        except Rejected as rejected:
+            yield Problem(file, number, rejected.reason, rejected.advice)
+
+
+def is_header(cells: Sequence[str]) -> bool:
+    """Whether the cells name columns ("context", "Reply", "turn 1") instead of saying something."""
+    return len(cells) > 1 and all(_header_word(cell) for cell in cells)
+
+
+def conversation(cells: list[str], *, need_reply: bool = True) -> Conversation:
+    """The last column is the assistant's reply; with two columns the first may hold several turns.
+
+    Raises:
+        Rejected: fewer than two columns, or an empty one.
+    """
+    if not any(cell.strip() for cell in cells):
+        raise Rejected("This line has only spaces.", "Delete the line, or write a context and a reply.")
+    if len(cells) < 2:
+        advice = TYPED_TAB if "\\t" in cells[0] else NAMED if NAME.match(cells[0]) else TWO_COLUMNS
+        raise Rejected("This line has 1 column; at least 2 are needed.", advice)
+    return columns.of_turns(cells, need_reply=need_reply)
+
+
+def _rows(lines: Iterable[NumberedLine], file: str) -> Iterator[Row | Problem]:
+    for number, raw in lines:
+        if raw == b"":
+            continue
+        try:
+            yield number, _cells(raw)
+        except Rejected as rejected:
+            yield Problem(file, number, rejected.reason, rejected.advice)
+
+
+def _cells(raw: bytes | None) -> list[str]:
+    if raw is None:
+        raise Rejected(f"This line is longer than {MAX_LINE_MEGABYTES} MB.", "Split it into several lines.")
+    count = raw.count(b"\t") + 1
+    if count > MAX_COLUMNS:
+        raise Rejected(f"This line has {count:,} columns; at most {MAX_COLUMNS:,} are read.", "Split it into several.")
+    try:
+        return raw.decode("utf-8").split("\t")
+    except UnicodeDecodeError as error:
+        raise not_utf8(error.start) from error
+
+
+def _header_word(cell: str) -> str | None:
+    """The known word in a cell, without an s at its end or a turn's number; None if the cell is something else."""
+    word = cell.strip().casefold()
+    if word in SPEAKER_WORDS:
+        return word
+    numbered = word.rstrip("0123456789 _-")
+    if numbered in NUMBERED_WORDS:
+        return numbered
+    singular = "reply" if word == "replies" else word.removesuffix("s")
+    return singular if singular in CONTEXT_WORDS or singular in REPLY_WORDS else None
+
+
+def _reply_comes_first(cells: Sequence[str]) -> bool:
+    """A table with its columns named and the other way round would teach the model to ask instead of to answer."""
+    names = [_header_word(cell) for cell in cells]
+    return len(names) == 2 and names[0] in REPLY_WORDS and names[1] in CONTEXT_WORDS

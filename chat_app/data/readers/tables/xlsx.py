@@ -1,0 +1,234 @@
+"""Excel workbooks -> rows under column names, sheet by sheet. Knows cells and formulas; knows nothing of roles."""
+
+from __future__ import annotations
+
+import itertools
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+from chat_app.data.readers.detect_binary import OLE
+from chat_app.data.readers.options import ReadingOptions
+from chat_app.data.readers.tables import columns
+from chat_app.data.readers.tables.columns import Row
+from chat_app.data.readers.types import Column, Located, Problem
+from chat_app.errors import DataError
+from chat_app.formatting import bytes_in_words
+
+MAX_ROWS = 1_048_576  # what Excel allows
+# An empty cell costs as much as a full one, and one cell at the far right makes 16,384 of them.
+MAX_CELLS = 200_000_000
+FREE_BYTES, MAX_RATIO, MAX_BYTES = 50_000_000, 200, 2_000_000_000
+MAX_TEXT_BYTES = 500_000_000
+ENCRYPTED = "EncryptedPackage".encode("utf-16-le")
+ERRORS = frozenset(("#N/A", "#REF!", "#VALUE!", "#NAME?", "#DIV/0!", "#NULL!", "#NUM!", "#SPILL!", "#CALC!"))
+DAMAGED = (
+    zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError, SyntaxError,
+    RuntimeError, ArithmeticError, AssertionError,
+)  # fmt: skip
+HEAD_BYTES = 4_096
+WORKBOOK = {"read_only": True, "keep_links": False}
+AS_CSV = "Open it, and save it as .xlsx or as CSV UTF-8."
+
+
+def conversations(
+    path: Path, name: str, options: ReadingOptions | None = None, *, need_reply: bool = True
+) -> Iterator[Located | Problem]:
+    """The conversations of all sheets in their order; sheets that hold none are reported.
+
+    Raises:
+        DataError: at once if it is no workbook of today, is locked or far too large; later if no sheet can be used.
+    """
+    _check(path, name)
+    return _of_book(path, name, options or ReadingOptions(), need_reply)
+
+
+def look(path: Path, name: str, options: ReadingOptions | None = None) -> tuple[Column, ...]:
+    """The columns of the first sheet that holds conversations, or of the first one that holds anything."""
+    _check(path, name)
+    found: tuple[Column, ...] = ()
+    options = options or ReadingOptions()
+    with _book(path, name) as sheets:
+        for where, items in sheets:
+            names, rows = _named(items)
+            sample = [row[1] for row in itertools.islice(rows, columns.SAMPLE_ROWS) if not isinstance(row, Problem)]
+            try:
+                found = found or columns.look(names, sample, options if sample else ReadingOptions())
+                if sample:
+                    columns.plan(names, sample, where, options)
+                    return columns.look(names, sample, options)
+            except DataError:
+                continue
+    return found
+
+
+def is_workbook(head: bytes) -> bool:
+    """Whether a file that begins so may be an old or a locked workbook, about which something can be said here."""
+    return head.startswith(OLE)
+
+
+def _of_book(path: Path, name: str, options: ReadingOptions, need_reply: bool) -> Iterator[Located | Problem]:
+    failures: list[DataError] = []
+    used = False
+    with _book(path, name) as sheets:
+        for where, items in sheets:
+            names, rows = _named(items)
+            first = list(itertools.islice(rows, columns.SAMPLE_ROWS))
+            if not first:
+                continue
+            sample = [row[1] for row in first if not isinstance(row, Problem)]
+            try:
+                table = columns.plan(names, sample, where, options)
+            except DataError as error:
+                failures.append(error)
+                continue
+            used = True
+            yield from table.conversations(itertools.chain(first, rows), where, need_reply)
+    if failures and not used:
+        raise failures[0]
+    for failure in failures:
+        yield Problem(failure.where or name, None, failure.what, failure.advice or "")
+
+
+def _named(items: Iterator[Row | Problem]) -> tuple[list[str], Iterator[Row | Problem]]:
+    first = list(itertools.islice(items, columns.SAMPLE_ROWS))
+    places = [place for place, item in enumerate(first) if not isinstance(item, Problem)]
+    cells = [item[1] for item in first if not isinstance(item, Problem)]
+    width = max(map(len, cells), default=0)
+    names = [""] * width
+    if cells and columns.is_header(cells[0], cells[1:]):
+        names = [str(cell or "").strip() for cell in cells[0]] + names[len(cells[0]) :]
+        del first[places[0]]
+    return names, itertools.chain(first, items)
+
+
+@contextmanager
+def _book(path: Path, name: str) -> Iterator[Iterator[tuple[str, Iterator[Row | Problem]]]]:
+    """The sheets: what each is called in a report, and its rows."""
+    import openpyxl  # slow to import
+
+    # From open files: of a path the library asks for the right ending.
+    with ExitStack() as stack:
+        formulas = None
+        with _damage(name):
+            book = stack.enter_context(
+                closing(openpyxl.load_workbook(stack.enter_context(path.open("rb")), data_only=True, **WORKBOOK))
+            )
+            if _has_formulas(path):
+                formulas = stack.enter_context(
+                    closing(openpyxl.load_workbook(stack.enter_context(path.open("rb")), **WORKBOOK))
+                )
+        yield _sheets(book, formulas, name)
+
+
+def _sheets(book: Any, formulas: Any, name: str) -> Iterator[tuple[str, Iterator[Row | Problem]]]:
+    several = len(book.worksheets) > 1
+    for position, sheet in enumerate(book.worksheets):
+        where = f"{name}, sheet {sheet.title}" if several else name
+        yield where, _rows(sheet, formulas.worksheets[position] if formulas else None, where)
+
+
+def _rows(sheet: Any, formulas: Any, where: str) -> Iterator[Row | Problem]:
+    """The rows that are not empty, with their numbers, without the empty cells at their ends."""
+    written = _values(formulas) if formulas else itertools.repeat(())
+    count = 0
+    with _damage(where):
+        for number, (row, source) in enumerate(zip(_values(sheet), written, strict=False), start=1):
+            count += len(row) + 1
+            if count > MAX_CELLS:
+                yield Problem(where, number, "The sheet is far too wide; the rest was left out.", AS_CSV)
+                return
+            if not row:
+                continue
+            cells = [None if isinstance(cell, str) and cell in ERRORS else cell for cell in row]
+            empty = _without_value(cells, source)
+            if empty:
+                reason = f"The cell {empty}{number} holds a formula whose result is not stored."
+                yield Problem(
+                    where, number, reason, "Open the file in Excel or LibreOffice, save it, and give it again."
+                )
+                continue
+            while cells and cells[-1] is None:
+                cells.pop()
+            if len(cells) > columns.MAX_COLUMNS:
+                reason = f"This row has {len(cells):,} columns; at most {columns.MAX_COLUMNS:,} are read."
+                yield Problem(where, number, reason, "Leave only those with the conversations.")
+            elif cells:
+                yield number, cells
+
+
+def _values(sheet: Any) -> Iterator[tuple[Any, ...]]:
+    sheet.reset_dimensions()  # what a file says about its size may be far too much
+    rows: Iterator[tuple[Any, ...]] = sheet.iter_rows(max_row=MAX_ROWS, values_only=True)
+    return rows
+
+
+def _without_value(cells: Sequence[Any], source: Sequence[Any]) -> str:
+    """The letters of the first column with a formula and no value; empty if there is none."""
+    from openpyxl.utils import get_column_letter
+
+    for position, (cell, formula) in enumerate(zip(cells, source, strict=False), start=1):
+        if cell is None and formula is not None:
+            text = formula if isinstance(formula, str) else "="  # an array formula is an object
+            if text.startswith("="):
+                return str(get_column_letter(position))
+    return ""
+
+
+def _has_formulas(path: Path) -> bool:
+    with zipfile.ZipFile(path) as archive:
+        for entry in archive.namelist():
+            if entry.startswith("xl/worksheets/") and entry.endswith(".xml"):
+                with archive.open(entry) as file:
+                    before = b""
+                    while piece := file.read(1 << 20):
+                        if b"<f>" in before + piece or b"<f " in before + piece:
+                            return True
+                        before = piece[-2:]
+    return False
+
+
+def _check(path: Path, name: str) -> None:
+    with path.open("rb") as file:
+        if file.read(len(OLE)) == OLE:
+            locked = any(ENCRYPTED in piece for piece in iter(lambda: file.read(1 << 20), b""))
+            if locked:
+                advice = "Open it in Excel, take the password away (File, Info, Protect Workbook), and save it."
+                raise DataError("This workbook is locked with a password.", where=name, advice=advice)
+            raise DataError("This is a workbook or document of an old Office (.xls, .doc).", where=name, advice=AS_CSV)
+    with _damage(name), zipfile.ZipFile(path) as archive:
+        sizes = {entry.filename: entry.file_size for entry in archive.infolist()}
+        defines = any(_defines_entities(archive, entry) for entry in sizes if entry.endswith((".xml", ".rels")))
+    if defines:
+        what = "This workbook holds definitions (a DOCTYPE) that no spreadsheet program writes, and that can do harm."
+        raise DataError(what, where=name, advice=AS_CSV)
+    total = sum(sizes.values())
+    if (
+        total > MAX_BYTES
+        or (total > FREE_BYTES and total > MAX_RATIO * path.stat().st_size)
+        or sizes.get("xl/sharedStrings.xml", 0) > MAX_TEXT_BYTES
+    ):
+        raise DataError(
+            f"This workbook unpacks to {bytes_in_words(total)}.", where=name, advice="Save it as CSV UTF-8."
+        )
+
+
+def _defines_entities(archive: zipfile.ZipFile, entry: str) -> bool:
+    """Whether a part of a workbook begins with definitions, by which a few bytes become many, or files are read."""
+    with archive.open(entry) as file:
+        return b"<!DOCTYPE" in file.read(HEAD_BYTES)
+
+
+@contextmanager
+def _damage(where: str) -> Iterator[None]:
+    """What the library raises on broken workbooks, in words."""
+    try:
+        yield
+    except DataError:
+        raise
+    except DAMAGED as error:
+        advice = "Open it in Excel or LibreOffice and save it again, or save it as CSV UTF-8."
+        raise DataError("This workbook is damaged or cut off.", where=where, advice=advice) from error

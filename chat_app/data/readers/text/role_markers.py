@@ -1,0 +1,177 @@
+"""Conversations inside one text, told apart by marks ("### Human:", <|im_start|>, [INST], "User:"). Knows no files."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from chat_app.conversation import Conversation, Message, Role
+from chat_app.data.readers.json.messages import NO_TOOLS, TOOL_ROLES, role_named, together
+from chat_app.data.readers.turn_text import check_count, cleaned
+from chat_app.data.readers.types import Rejected, quoted
+
+MARK_ROLES: dict[str, Role] = {
+    "instruction": "user", "input": "user", "question": "user", "prompt": "user", "q": "user", "context": "user",
+    "response": "assistant", "output": "assistant", "answer": "assistant", "a": "assistant", "completion": "assistant",
+}  # fmt: skip
+BEGINNINGS = ("<s>", "<bos>", "<|begin_of_text|>", "<|startoftext|>")
+ENDINGS = (
+    "<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|endoftext|>", "<|end_of_text|>", "<|end|>", "<|End|>", "</s>",
+    "<eos>", "<bot_end>", "<|eos|>",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Style:
+    """A way to mark speakers. `end` closes a turn; `lines` means that the text has to begin with a mark."""
+
+    name: str
+    mark: re.Pattern[str]
+    end: str = ""
+    lines: bool = False
+
+
+CHATML = Style("ChatML", re.compile(r"<\|im_start\|>[ \t]*(\w{1,30})"), "<|im_end|>")
+LLAMA = Style("Llama", re.compile(r"\[(/?INST)\]"))
+HASHES = Style(
+    "###",
+    re.compile(
+        r"#{2,4} ?(Human|User|Assistant|Bot|GPT|AI|System|Instruction|Input|Response|Output|Question|Answer|Prompt"
+        r"|Completion|Context)[ \t]*(?::|(?=\r?\n)|$)",
+        re.IGNORECASE,
+    ),
+)
+LINES = Style(
+    "lines",
+    re.compile(
+        r"^[ \t]*(Human|User|Customer|Prompt|Question|Q|Assistant|Bot|Chatbot|GPT|ChatGPT|AI|Agent|Model|Answer|A"
+        r"|System)[ \t]?:",
+        re.IGNORECASE | re.MULTILINE,
+    ),
+    lines=True,
+)
+STYLES = (
+    CHATML,
+    Style("Llama 3", re.compile(r"<\|start_header_id\|>\s{0,2}(\w{1,30})\s{0,2}<\|end_header_id\|>"), "<|eot_id|>"),
+    Style("Gemma", re.compile(r"<start_of_turn>[ \t]*(\w{1,30})"), "<end_of_turn>"),
+    LLAMA,
+    Style("tags", re.compile(r"<\|(system|user|assistant|prompter|human|bot|model)\|>", re.IGNORECASE)),
+    HASHES,
+    LINES,
+)
+SYSTEM_TEXT = re.compile(r"<<SYS>>(.*?)<</SYS>>", re.DOTALL)
+
+
+def style_of(text: str, *, need_reply: bool = True) -> Style | None:
+    """The style whose marks the text has, of a user and an assistant both; None if it has none.
+
+    Args:
+        need_reply: without it, marks of a user alone are enough.
+    """
+    needed: set[Role | None] = {"user", "assistant"} if need_reply else {"user"}
+    for style in STYLES:
+        if style.lines and not style.mark.match(text.lstrip()):
+            continue
+        if needed <= {role for _, role in _first_marks(style, text)}:
+            return style
+    return None
+
+
+def has_marks(text: str) -> bool:
+    """Whether a text holds marks of speakers."""
+    return style_of(text, need_reply=False) is not None
+
+
+def conversation(text: str, system: str | None = None, need_reply: bool = True) -> Conversation | None:
+    """The conversation in a marked text; None if it has no marks.
+
+    Raises:
+        Rejected: it has marks, but cannot be used.
+    """
+    style = style_of(text, need_reply=False)
+    if style is None:
+        return None
+    messages = [] if system is None else [Message("system", system)]
+    messages += _llama(text) if style is LLAMA else _marked(style, text)
+    check_count(len(messages))
+    return together(messages, {message.role for message in messages}, need_reply)
+
+
+def roles_in(style: Style, text: str) -> list[Role | None]:
+    """The roles whose marks stand in a piece of text, in order; None for an unknown one."""
+    return [_role(match.group(1)) for match in style.mark.finditer(text)]
+
+
+def _first_marks(style: Style, text: str) -> Iterator[tuple[int, Role | None]]:
+    for match in style.mark.finditer(text):
+        yield match.start(), _role(match.group(1))
+
+
+def _role(name: str) -> Role | None:
+    if name == "INST":
+        return "user"
+    if name == "/INST":
+        return "assistant"
+    return role_named(name) or MARK_ROLES.get(name.lower())
+
+
+def _marked(style: Style, text: str) -> list[Message]:
+    """The messages after each mark. What stands before the first one says what the assistant is."""
+    found = list(style.mark.finditer(text))
+    messages = []
+    before = _bare(text[: found[0].start()])
+    if before:
+        messages.append(Message("system", cleaned(before, "the text before the first mark")))
+    for number, match in enumerate(found, start=1):
+        end = found[number].start() if number < len(found) else len(text)
+        said = text[match.end() : end]
+        if style.end:
+            said = said.partition(style.end)[0]
+        said = _bare(said)
+        name = match.group(1)
+        role = _role(name)
+        if role is None:
+            advice = NO_TOOLS if name.lower() in TOOL_ROLES else "Use system, user or assistant."
+            raise Rejected(f"Message {number} has the unknown role {quoted(name)}.", advice)
+        open_end = number == len(found) and role == "assistant"
+        if not said and (open_end or role == "system" or name.lower() == "input"):
+            continue
+        messages.append(Message(role, cleaned(said, f"message {number}")))
+    return messages
+
+
+def _llama(text: str) -> list[Message]:
+    """[INST] a question [/INST] its answer </s>, again and again; <<SYS>> inside the first question."""
+    before, *pieces = text.split("[INST]")
+    messages = []
+    if before := _bare(before):
+        messages.append(Message("system", cleaned(before, "the text before the first mark")))
+    for number, piece in enumerate(pieces):
+        question, _, reply = piece.partition("[/INST]")
+        system = SYSTEM_TEXT.search(question)
+        if system:
+            question = question[: system.start()] + question[system.end() :]
+            if told := system.group(1).strip():
+                messages.append(Message("system", cleaned(told, "the system text")))
+        messages.append(Message("user", cleaned(_bare(question), f"message {2 * number + 1}")))
+        reply = _bare(reply)
+        if reply or number < len(pieces) - 1:
+            messages.append(Message("assistant", cleaned(reply, f"message {2 * number + 2}")))
+    return messages
+
+
+def _bare(text: str) -> str:
+    """The text without the spaces and the signs that begin and end a turn, however many there are."""
+    start, end = 0, len(text)
+    while start < end:
+        sign = next((sign for sign in BEGINNINGS if text.startswith(sign, start, end)), None)
+        if sign is None and not text[start].isspace():
+            break
+        start += len(sign) if sign else 1
+    while start < end:
+        sign = next((sign for sign in (*ENDINGS, *BEGINNINGS) if text.endswith(sign, start, end)), None)
+        if sign is None and not text[end - 1].isspace():
+            break
+        end -= len(sign) if sign else 1
+    return text[start:end]

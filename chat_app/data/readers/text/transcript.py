@@ -1,0 +1,163 @@
+"""Files of plain text whose lines name the speakers ("User: Hello"), or that hold prompts as models are given them.
+
+A conversation ends at a line of its own (---, <|endoftext|>), at an empty line where none stands inside the
+conversations, at the next system text, or, where each stands on one line, with its line. Knows lines; what a mark is
+says `marks`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from chat_app.conversation import Role
+from chat_app.data.readers.head import beginning
+from chat_app.data.readers.options import ReadingOptions
+from chat_app.data.readers.text import role_markers as marks
+from chat_app.data.readers.text.role_markers import HASHES, LINES, LLAMA, Style
+from chat_app.data.readers.text_source import MAX_LINE_BYTES, MAX_LINE_MEGABYTES, Source, numbered_lines
+from chat_app.data.readers.turn_text import not_utf8
+from chat_app.data.readers.types import Located, Problem, Rejected
+
+SEPARATORS = frozenset(
+    ("---", "***", "===", "<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "EOS", "[END OF DIALOGUE]")
+)
+END_OF_DOCUMENT = ("<|endoftext|>", "<|end_of_text|>", "[END OF DIALOGUE]")
+BEGINNINGS = ("<s>", "<|begin_of_text|>", "<bos>")
+SINGLE_TURN = "### instruction"
+TOO_LONG = f"This conversation is longer than {MAX_LINE_MEGABYTES} MB."
+SPLIT = "Separate the conversations by a line with --- between them."
+
+
+@dataclass(frozen=True, slots=True)
+class _Manner:
+    """How a file is written: its marks, whether an empty line ends a conversation, whether each is one line."""
+
+    style: Style
+    blank_ends: bool
+    one_line: bool
+
+
+def recognises(source: Source) -> bool:
+    """Whether the lines of a text name a user and an assistant."""
+    return _manner(source) is not None
+
+
+def conversations(
+    source: Source, options: ReadingOptions | None = None, need_reply: bool = True
+) -> Iterator[Located | Problem]:
+    """The conversations, each with its first line. No option changes how they are read."""
+    manner = _manner(source)
+    if manner is None:
+        return
+    problems: list[Problem] = []
+    for number, text in _blocks(source, manner, problems):
+        yield from problems
+        problems.clear()
+        try:
+            if text is None:
+                raise Rejected(TOO_LONG, SPLIT)
+            found = marks.conversation(text, None, need_reply)
+            if found is None:
+                raise Rejected(
+                    "Nobody is named in these lines.",
+                    "Write User: and Assistant: before what they say, or delete them.",
+                )
+            yield Located(found, number, source.name)
+        except Rejected as rejected:
+            yield Problem(source.name, number, rejected.reason, rejected.advice)
+    yield from problems
+
+
+def _manner(source: Source) -> _Manner | None:
+    head, more = beginning(source)
+    text = head.decode("utf-8", "replace")
+    if text.lstrip().startswith(("{", '["', "[[", "[{", "[\n")):
+        return None
+    style = marks.style_of(text)
+    if style is None:
+        return None
+    lines = [line.decode("utf-8", "replace") for _, line in numbered_lines([head]) if line is not None]
+    if more and len(lines) > 1:
+        lines.pop()
+    if not _mostly_marked(style, lines):
+        return None
+    return _Manner(style, _blank_ends(style, lines), _one_line(style, lines))
+
+
+def _mostly_marked(style: Style, lines: list[str]) -> bool:
+    """Not a table whose cells begin with a name, and, where a mark is but a word and a colon, not prose with a few."""
+    marked = [line for line in lines if style.mark.search(line)]
+    if 2 * sum("\t" in line for line in marked) > len(marked):
+        return False
+    said = sum(bool(line.strip()) for line in lines)
+    return style is not LINES or 4 * len(marked) >= said
+
+
+def _blank_ends(style: Style, lines: list[str]) -> bool:
+    """Whether empty lines stand only between conversations: none between a question and its answer."""
+    blank, before = False, None
+    for line in lines:
+        roles = marks.roles_in(style, line)
+        if roles:
+            if blank and roles[0] == "assistant" and before == "user":
+                return False
+            before = roles[-1]
+        blank = not line.strip() or (blank and not roles)
+    return True
+
+
+def _one_line(style: Style, lines: list[str]) -> bool:
+    """Whether the first line that says something has a question and its answer."""
+    first = next((line for line in lines if line.strip()), "")
+    return {"user", "assistant"} <= set(marks.roles_in(style, first))
+
+
+def _blocks(source: Source, manner: _Manner, problems: list[Problem]) -> Iterator[tuple[int, str | None]]:
+    """The text of each conversation with its first line; None for one that is too long."""
+    lines: list[str] = []
+    start, size, blank, answered = 0, 0, False, False
+    for number, raw in source.lines():
+        line = _decoded(raw, number, source.name, problems)
+        bare = line.strip()
+        roles = marks.roles_in(manner.style, line)
+        if lines and (bare in SEPARATORS or (answered and _begins(line, roles, manner, blank))):
+            yield start, None if size > MAX_LINE_BYTES else "\n".join(lines)
+            lines, size, answered = [], 0, False
+        if bare in SEPARATORS or (not lines and not bare):
+            continue
+        start = start if lines else number
+        size += len(line) + 1
+        if size <= MAX_LINE_BYTES or not lines:
+            lines.append(line)
+        blank = not bare
+        answered = answered or "assistant" in roles
+        if answered and bare.endswith(END_OF_DOCUMENT) and (not roles or roles[-1] == "assistant"):
+            yield start, None if size > MAX_LINE_BYTES else "\n".join(lines)
+            lines, size, answered = [], 0, False
+    if lines:
+        yield start, None if size > MAX_LINE_BYTES else "\n".join(lines)
+
+
+def _begins(line: str, roles: list[Role | None], manner: _Manner, blank: bool) -> bool:
+    """Whether a line begins another conversation, after one in which there is an answer already."""
+    bare = line.lstrip()
+    if manner.style is HASHES and bare.lower().startswith(SINGLE_TURN):
+        return True
+    if manner.one_line or (manner.style is LLAMA and bare.startswith(BEGINNINGS)):
+        return bool(roles) and roles[0] != "assistant"
+    if roles and roles[0] == "system":
+        return True
+    return manner.blank_ends and blank and bool(bare)
+
+
+def _decoded(raw: bytes | None, number: int, file: str, problems: list[Problem]) -> str:
+    if raw is None:
+        problems.append(Problem(file, number, f"This line is longer than {MAX_LINE_MEGABYTES} MB.", SPLIT))
+        return ""
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        rejected = not_utf8(error.start)
+        problems.append(Problem(file, number, rejected.reason, rejected.advice))
+        return ""

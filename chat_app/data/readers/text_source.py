@@ -1,0 +1,201 @@
+"""A file on disk -> lines of UTF-8, with their numbers, in bounded memory. Knows bytes, not conversations."""
+
+from __future__ import annotations
+
+import codecs
+import os
+from collections.abc import Generator, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from chat_app.data.readers.charset import foreign_encoding
+from chat_app.data.readers.types import not_opened
+from chat_app.errors import DataError
+
+MAX_LINE_MEGABYTES = 10
+MAX_LINE_BYTES = MAX_LINE_MEGABYTES * 1_000_000
+CHUNK_BYTES = 1 << 18
+# A text can have a stray NUL, which costs its line; with more than one, and more than one in so many bytes, it is none.
+BYTES_PER_NUL = 1_000
+# UTF-16 without its mark: Latin text has a NUL in nearly every second byte and none in the others.
+UTF16_NULS, UTF16_OTHERS = 0.3, 0.02
+SAVE_AS = "Save it as plain text: tab-separated (.tsv) or JSON Lines (.jsonl), in UTF-8."
+
+NO_FILE = ("This is a device or a pipe, and no file.", "Give a file on the disk.")
+
+NumberedLine = tuple[int, bytes | None]
+
+MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32-le"),  # before UTF-16, whose mark it begins with
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
+# Archives and tables are told by `signatures` and `files` before a file comes here.
+SIGNATURES = (
+    (b"%PDF-", "a PDF"),
+    (b"\xd0\xcf\x11\xe0", "an old Office document"),
+    (b"{\\rtf", "an RTF document"),
+    (b"SQLite format 3", "a database"),
+    (b"\x89PNG", "a picture"),
+    (b"\xff\xd8\xff", "a picture"),
+    (b"GIF8", "a picture"),
+    (b"\x7fELF", "a program"),
+    *((bytes((0x80, protocol)), "a Python pickle, which is never opened") for protocol in range(2, 6)),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A file of text whose encoding is known. `mark` is the number of bytes before the text."""
+
+    path: Path
+    name: str
+    encoding: str
+    mark: int
+
+    @property
+    def extension(self) -> str:
+        """The end of the name that the person knows, or of the path's, in small letters, with its dot."""
+        return (Path(self.name).suffix or self.path.suffix).lower()
+
+    def chunks(self) -> Generator[bytes, None, None]:
+        """The text in pieces, as UTF-8. Bytes that are not UTF-8 stay in a file that otherwise is."""
+        with _opened(self.path, self.name) as file:
+            file.seek(self.mark)
+            if self.encoding in ("utf-8", "utf-8-sig"):
+                yield from _pieces(file)
+                return
+            decoder = codecs.getincrementaldecoder(self.encoding)(errors="replace")
+            for piece in _pieces(file):
+                yield decoder.decode(piece).encode("utf-8", "replace")
+            yield decoder.decode(b"", final=True).encode("utf-8", "replace")
+
+    def lines(self) -> Iterator[NumberedLine]:
+        """The lines, numbered from 1, without their ends; None for one that is too long."""
+        return numbered_lines(self.chunks())
+
+
+def open_source(path: str | os.PathLike[str], name: str | None = None) -> Source:
+    """Looks at a file and finds its encoding. `name` is what to call it to the person.
+
+    Raises:
+        DataError: missing, empty, unreadable or no text.
+    """
+    place = Path(path)
+    name = name or place.name or str(path)
+    try:
+        usual, there = place.is_file(), place.exists()
+    except PermissionError as error:
+        closed = not_opened(error)
+        raise DataError(closed.reason, where=name, advice=closed.advice) from error
+    except (OSError, ValueError):  # a name that is too long, or with a NUL in it
+        usual = there = False
+    if not usual:
+        if there:
+            raise DataError(NO_FILE[0], where=name, advice=NO_FILE[1])
+        raise DataError("There is no such file.", where=name, advice="Check the name and the folder.")
+    with _opened(place, name) as file:
+        head = file.read(CHUNK_BYTES)
+    if not head:
+        raise DataError("The file is empty.", where=name, advice="Give a file with one conversation a line.")
+    for signature, what in SIGNATURES:
+        if head.startswith(signature):
+            raise DataError(f"This is {what}, not text.", where=name, advice=SAVE_AS)
+    _check_beginning(head, name)
+    for mark, encoding in MARKS:
+        if head.startswith(mark):
+            return Source(place, name, encoding, len(mark))
+    return Source(place, name, _unmarked_encoding(place, name, head), 0)
+
+
+def _check_beginning(head: bytes, name: str) -> None:
+    """Refuses text that was written for programs and holds no lines of conversations."""
+    start = head[:200].removeprefix(codecs.BOM_UTF8).lstrip().lower()
+    if start.startswith((b"<!doctype html", b"<html")):
+        raise DataError(
+            "This is a web page, not a file of conversations.",
+            where=name,
+            advice="Download the file itself; a chat is to be exported as JSON or as text, not as HTML.",
+        )
+    if start.startswith(b"<?xml"):
+        raise DataError("This is an XML file, not a file of conversations.", where=name, advice=SAVE_AS)
+    if start.startswith(b"version https://git-lfs"):
+        raise DataError(
+            "This is only a pointer to a large file, not the file.",
+            where=name,
+            advice="Download the file itself, for example with its download button on the web page.",
+        )
+
+
+def numbered_lines(chunks: Iterable[bytes]) -> Iterator[NumberedLine]:
+    """Lines end at LF, CR LF or CR and at nothing else: U+2028, U+0085, VT and FF are characters of a text."""
+    number, carry, too_long = 0, b"", False
+    for chunk in chunks:
+        data = carry + chunk
+        # A CR at the end of what is known may be the first half of a CR LF.
+        end = 1 + max(data.rfind(b"\n"), data.rfind(b"\r", 0, -1))
+        for line in data[:end].splitlines():  # of bytes: splits at LF, CR and CR LF only
+            number += 1
+            yield number, None if too_long or len(line) > MAX_LINE_BYTES else line
+            too_long = False
+        carry = data[end:]
+        if too_long or len(carry.rstrip(b"\r")) > MAX_LINE_BYTES:
+            too_long = True
+            carry = b"\r" if carry.endswith(b"\r") else b""
+    if carry or too_long:
+        line = carry.rstrip(b"\r")
+        yield number + 1, None if too_long or len(line) > MAX_LINE_BYTES else line
+
+
+def _unmarked_encoding(path: Path, name: str, head: bytes) -> str:
+    if b"\0" in head:
+        wide = _utf16_without_mark(head)
+        if wide:
+            return wide
+        if head.count(b"\0") > max(1, len(head) // BYTES_PER_NUL):
+            raise DataError("This is not a file of text.", where=name, advice=SAVE_AS)
+    if _is_utf8(path, name):
+        return "utf-8"
+    with _opened(path, name) as file:
+        encoding = foreign_encoding(line for _, line in numbered_lines(_pieces(file)))
+    if encoding is None:
+        raise DataError("The encoding of this file is unknown, or it is not text.", where=name, advice=SAVE_AS)
+    return encoding
+
+
+def _is_utf8(path: Path, name: str) -> bool:
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    try:
+        with _opened(path, name) as file:
+            for piece in _pieces(file):
+                decoder.decode(piece)
+            decoder.decode(b"", final=True)
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _utf16_without_mark(head: bytes) -> str | None:
+    half = len(head) / 2
+    even, odd = head[::2].count(0) / half, head[1::2].count(0) / half
+    if odd > UTF16_NULS and even < UTF16_OTHERS:
+        return "utf-16-le"
+    if even > UTF16_NULS and odd < UTF16_OTHERS:
+        return "utf-16-be"
+    return None
+
+
+def _opened(path: Path, name: str) -> BinaryIO:
+    try:
+        return path.open("rb")
+    except OSError as error:
+        closed = not_opened(error)
+        raise DataError(closed.reason, where=name, advice=closed.advice) from error
+
+
+def _pieces(file: BinaryIO) -> Iterator[bytes]:
+    while piece := file.read(CHUNK_BYTES):
+        yield piece

@@ -1,0 +1,169 @@
+"""What a person brings -> gathered conversations, their check, and the mended set as a file.
+
+Files and data sets of the Hub are the same from here on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import orjson
+
+from chat_app.config.settings import STARTER, Paths
+from chat_app.data.dataset import Material, Told, gather, gather_items
+from chat_app.data.quality import Check, Checker
+from chat_app.data.readers import ReadingOptions, write_jsonl, write_tsv
+from chat_app.data.tokenized_dataset import WINDOW_LIMIT
+from chat_app.errors import DataError
+from chat_app.system.disk_cache import digest_of
+from chat_app.training.recipe import reading_flags, reading_settings
+
+CHECK_VERSION = "1"
+TOLD_EVERY = 1_000
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class HubData:
+    """A data set on the Hub. `config` and `split` may be empty: the only or first one, and all of them. With `folders`
+    the name may also be that of a folder on this computer, which visitors of a server must not choose."""
+
+    name: str
+    config: str = ""
+    split: str = ""
+    folders: bool = True
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is to be learned from.
+
+    Attributes:
+        files: on this computer; `names` is what to call them, if not by their names on disk.
+        hub: instead of files, a data set.
+        options: how to understand it.
+        repairs: names of repairs to apply.
+    """
+
+    files: tuple[Path, ...] = ()
+    names: tuple[str, ...] = ()
+    hub: HubData | None = None
+    options: ReadingOptions = field(default_factory=ReadingOptions)
+    repairs: frozenset[str] = frozenset()
+
+    @property
+    def given(self) -> list[str]:
+        """What was given, by the names that a person would give again; of a folder only its end is told."""
+        if self.hub is None:
+            return list(self.names or (file.name for file in self.files))
+        folder = Path(self.hub.name)
+        return [folder.name if folder.is_absolute() or self.hub.name.startswith("~") else self.hub.name]
+
+
+def reading_settings_of(wanted: Wanted) -> dict[str, Any]:
+    """The same for a recipe, but for the files."""
+    hub = wanted.hub
+    return reading_settings(wanted.options, wanted.repairs, (hub.name, hub.config, hub.split) if hub else ())
+
+
+def flags_of(wanted: Wanted) -> list[str]:
+    """The flags of the command line that say the same, but for the files."""
+    return reading_flags(reading_settings_of(wanted))
+
+
+def gathered(
+    wanted: Wanted,
+    paths: Paths,
+    *,
+    need_reply: bool = True,
+    told: Told = lambda conversations, problems: None,
+) -> Material:
+    """Read what is wanted, or find what was read before.
+
+    Raises:
+        DataError: it cannot be read, or nothing of it can be used.
+    """
+    cache = paths.cache_of("material")
+    if wanted.hub is None:
+        names = wanted.names or None
+        found = gather(wanted.files, cache, wanted.options, need_reply=need_reply, names=names, told=told)
+    else:
+        from chat_app.data.hub import download_of, load
+
+        hub = wanted.hub
+        begin = partial(
+            load,
+            hub.name,
+            config=hub.config or None,
+            split=hub.split or None,
+            options=wanted.options,
+            need_reply=need_reply,
+            folders=hub.folders,
+        )
+        settings = orjson.dumps([asdict(hub), asdict(wanted.options), need_reply]).decode()
+        folder = download_of(hub.name) if hub.folders else None
+        found = gather_items(begin, [settings], hub.name, cache, told, [folder] if folder else [])
+    return found.with_repairs(wanted.repairs)
+
+
+def checked(
+    material: Material,
+    paths: Paths,
+    model: str = STARTER,
+    told: Callable[[int], None] = lambda count: None,
+) -> Check:
+    """The check of the conversations as they were read, with the tokens that a model makes of them.
+
+    Args:
+        told: is told how many conversations were looked at; it may raise to stop the work.
+    """
+    from chat_app.inference.model_manager import load_tokenizer, window_of
+
+    tokenizer = load_tokenizer(model, paths)
+    window = min(window_of(model, paths), WINDOW_LIMIT)
+    backend = tokenizer.backend_tokenizer
+    kept = material.folder / f"check-{digest_of([CHECK_VERSION, str(window), backend.to_str()])}.json"
+    try:
+        return Check.from_dict(orjson.loads(kept.read_bytes()))
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # It was not checked before.
+
+    def count_tokens(texts: Sequence[str]) -> list[int]:
+        return [len(one.ids) for one in backend.encode_batch_fast(list(texts), add_special_tokens=False)]
+
+    checker = Checker(count_tokens=count_tokens, window=window)
+    checker.add_all(_counted(material.as_read(), told))
+    check = checker.result()
+    kept.write_bytes(orjson.dumps(check.to_dict()))
+    return check
+
+
+def write_mended(material: Material, path: Path, told: Callable[[int], None] = lambda count: None) -> int:
+    """The conversations with their repairs as a file; its ending, .jsonl or .tsv, tells the kind.
+
+    Returns:
+        How many conversations lost something because the kind cannot hold it.
+
+    Raises:
+        DataError: another ending.
+    """
+    if path.suffix not in (".jsonl", ".tsv"):
+        raise DataError(f"Conversations are not written as '{path.suffix}'.", advice="Name it .jsonl or .tsv.")
+
+    counted = _counted(material.conversations(), told)
+    if path.suffix == ".tsv":
+        return write_tsv(counted, path)
+    write_jsonl(counted, path)
+    return 0
+
+
+def _counted(items: Iterable[T], told: Callable[[int], None]) -> Iterator[T]:
+    """The same, and how many have gone by is told now and then."""
+    for number, item in enumerate(items, start=1):
+        yield item
+        if number % TOLD_EVERY == 0:
+            told(number)

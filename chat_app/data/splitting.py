@@ -1,0 +1,136 @@
+"""Which conversations are kept aside for validation: whole ones, the same every time, and never one that is also
+learned."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from array import array
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import orjson
+
+from chat_app.conversation import Conversation
+from chat_app.data.readers import Located, record_of
+
+FEWEST = 5
+TOLD_EVERY = 2_000
+MOST_VALID = 5_000  # More would make an evaluation long, and a loss no truer.
+
+
+def split_conversations(
+    conversations: Sequence[Conversation], valid_share: float, seed: int
+) -> tuple[list[Conversation], list[Conversation]]:
+    """(training, validation), each in the given order.
+
+    What a conversation says and the seed decide where it goes, so its place in the file does not matter, and copies
+    of one conversation go the same way. With fewer than five different conversations all are learned.
+    """
+    marks = [mark(conversation, seed) for conversation in conversations]
+    last = last_kept_aside(marks, valid_share)
+    train = [one for one, own in zip(conversations, marks, strict=True) if own > last]
+    valid = [one for one, own in zip(conversations, marks, strict=True) if own <= last]
+    return train, valid
+
+
+def mark(conversation: Conversation, seed: int) -> int:
+    """A number of 63 bits that only what is said and the seed decide."""
+    said = json.dumps([seed, *[[message.role, message.text] for message in conversation.messages]])
+    return mark_of(said.encode("utf-8", "surrogatepass"))
+
+
+def mark_of(content: bytes) -> int:
+    """A number of 63 bits that only the content decides."""
+    return int.from_bytes(hashlib.sha256(content).digest()[:8], "big") >> 1
+
+
+def last_kept_aside(marks: Iterable[int], valid_share: float) -> int:
+    """Conversations with this mark or a lower one are for validation; -1 if none is."""
+    import numpy as np
+
+    different = np.unique(np.fromiter(marks, np.int64))
+    if valid_share <= 0 or len(different) < FEWEST:
+        return -1
+    count = min(max(round(len(different) * valid_share), 1), MOST_VALID)
+    return int(different[count - 1])
+
+
+class _Gathered(Protocol):
+    def located(self) -> Iterable[Located]: ...
+
+
+def write_split(
+    folder: Path,
+    valid_share: float,
+    seed: int,
+    train: _Gathered,
+    valid: _Gathered | None,
+    told: Callable[[int], None] = lambda count: None,
+) -> Counter[str]:
+    """Write train.jsonl, valid.jsonl and, where something is meant for it, test.jsonl; in bounded memory.
+
+    Args:
+        train: what to learn from; parts of it that are meant for validation or a test go there.
+        valid: more for validation, whatever it was meant for. Without any, a share of `train` is kept aside.
+        told: is told how many conversations are written so far.
+
+    Returns:
+        How many conversations each part has.
+    """
+    marks, counts = array("q"), Counter(train=0, valid=0)
+    files = {part: (folder / f".{part}.tmp").open("wb") for part in ("train", "valid", "test")}
+    try:
+        for item in train.located():
+            files[item.part].write(_line(item))
+            counts[item.part] += 1
+            if item.part == "train":
+                marks.append(mark(item.conversation, seed))
+            if counts.total() % TOLD_EVERY == 0:
+                told(counts.total())
+        for item in valid.located() if valid else ():
+            files["valid"].write(_line(item))
+            counts["valid"] += 1
+    finally:
+        for file in files.values():
+            file.close()
+    if not counts["valid"]:
+        kept = keep_aside(folder / ".train.tmp", folder / ".valid.tmp", marks, valid_share)
+        counts.update(train=-kept, valid=kept)
+    for part in files:
+        if part == "test" and not counts["test"]:
+            (folder / ".test.tmp").unlink()
+        else:
+            os.replace(folder / f".{part}.tmp", folder / f"{part}.jsonl")
+    return counts
+
+
+def keep_aside(source: Path, target: Path, marks: Sequence[int], valid_share: float) -> int:
+    """Move a share of the lines of a file to another one, which then holds nothing else.
+
+    Args:
+        marks: of the lines.
+
+    Returns:
+        How many were moved.
+    """
+    last = last_kept_aside(marks, valid_share)
+    if last < 0:
+        return 0
+    kept = 0
+    rest = source.with_name(f".{source.name}.rest")
+    with source.open("rb") as lines, rest.open("wb") as learned, target.open("wb") as aside:
+        for line, own in zip(lines, marks, strict=True):
+            (aside if own <= last else learned).write(line)
+            kept += own <= last
+    os.replace(rest, source)
+    return kept
+
+
+def _line(item: Located) -> bytes:
+    """A conversation as it is read back, and where it stood, for people who look for it."""
+    record = {**record_of(item.conversation), "file": item.file, "line": item.line}
+    return orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)

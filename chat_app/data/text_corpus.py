@@ -1,0 +1,109 @@
+"""Running text to learn a language from: files, archives and folders of it -> pieces, kept apart for validation.
+
+A piece is a few pages, cut between paragraphs. Knows nothing of conversations.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import orjson
+
+from chat_app.data.readers import archives as containers
+from chat_app.data.readers.archives import Member
+from chat_app.data.readers.detect import is_prose
+from chat_app.data.readers.text_source import open_source
+from chat_app.data.readers.turn_text import storable
+from chat_app.data.splitting import keep_aside, mark_of
+from chat_app.errors import DataError
+
+PIECE_CHARACTERS = 16_000
+LONGEST_PARAGRAPH = 4 * PIECE_CHARACTERS
+
+
+def is_plain_text(path: Path) -> bool:
+    """Whether a file, or the first file of an archive or a folder, is running text and no conversations."""
+    try:
+        with containers.opened(path) as members:
+            return any(is_prose(member) for member in members if isinstance(member, Member))
+    except DataError:
+        return False
+
+
+def pieces(path: Path) -> Iterator[str]:
+    """The text of a file, or of all the files of running text in an archive or a folder, in pieces.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    with containers.opened(path) as members:
+        for member in members:
+            if isinstance(member, Member) and is_prose(member):
+                yield from _pieces_of(member)
+
+
+def _pieces_of(member: Member) -> Iterator[str]:
+    lines: list[str] = []
+    size = 0
+    for _, raw in open_source(member.path, member.name).lines():
+        if raw is None:
+            continue  # A line of many megabytes is no text that anybody wrote.
+        line = storable(raw.decode("utf-8", "replace"))
+        lines.append(line)
+        size += len(line) + 1
+        if (size > PIECE_CHARACTERS and not line.strip()) or size > LONGEST_PARAGRAPH:
+            yield "\n".join(lines).strip()
+            lines, size = [], 0
+    rest = "\n".join(lines).strip()
+    if rest:
+        yield rest
+
+
+def write_pieces(
+    folder: Path,
+    texts: Iterable[str],
+    kept_aside: Iterable[str] | None,
+    valid_share: float,
+    seed: int,
+    told: Callable[[int], None] = lambda count: None,
+) -> Counter[str]:
+    """Write train_text.jsonl and valid_text.jsonl, an object {"text"} a line.
+
+    Args:
+        texts: pieces to learn from.
+        kept_aside: pieces for validation; None keeps a share of `texts` aside.
+        told: is told how many pieces are written; it may raise to stop the work.
+
+    Returns:
+        How many pieces each part has: "train_text", "valid_text".
+    """
+    learned, aside = folder / "train_text.jsonl", folder / "valid_text.jsonl"
+    marks = array("q")
+    with learned.open("wb") as file:
+        for text in texts:
+            file.write(_line(text))
+            marks.append(mark_of(f"{seed} {text}".encode("utf-8", "replace")))
+            told(len(marks))
+    given = moved = 0
+    with aside.open("wb") as file:
+        for text in kept_aside or ():
+            file.write(_line(text))
+            given += 1
+    if kept_aside is None:
+        moved = keep_aside(learned, aside, marks, valid_share)
+    return Counter(train_text=len(marks) - moved, valid_text=given + moved)
+
+
+def read_pieces(file: Path) -> Iterator[str]:
+    """What `write_pieces` wrote; nothing where there is no such file."""
+    if file.exists():
+        with file.open("rb") as lines:
+            for line in lines:
+                yield orjson.loads(line)["text"]
+
+
+def _line(text: str) -> bytes:
+    return orjson.dumps({"text": text}, option=orjson.OPT_APPEND_NEWLINE)

@@ -1,0 +1,114 @@
+"""Writes conversations: as JSON Lines, which reading gives back unchanged, or as a table for spreadsheets."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import orjson
+
+from chat_app.conversation import Conversation, Message
+from chat_app.data.readers.tables.columns import MAX_COLUMNS
+from chat_app.data.readers.turn_text import TURN_SEPARATOR, storable
+
+HEADER = b"context\treply\n"
+# What a spreadsheet takes for a formula; an apostrophe before it makes it text.
+FORMULA = re.compile(r"'*[=+\-@\x00-\x1f]")
+LONELY = re.compile(rf"(?<= ){TURN_SEPARATOR.strip()}(?= )")
+LINE_ENDS = re.compile(r"\r\n|[\t\r\n]")
+
+
+def write_jsonl(conversations: Iterable[Conversation], path: str | os.PathLike[str]) -> None:
+    """One conversation a line: {"messages": [{"role", "content"}]}, with "weight": 0 where a message is not learned.
+
+    What reading gives comes back the same. Of other texts the spaces around them do not, and NUL characters and halves
+    of surrogate pairs are replaced. The file appears whole or not at all.
+    """
+    with _whole(path) as file:
+        for conversation in conversations:
+            file.write(_line(conversation))
+
+
+def write_tsv(conversations: Iterable[Conversation], path: str | os.PathLike[str]) -> int:
+    """A header, then a conversation a line: its context, whose turns ` EOS ` separates, a tab and the reply.
+
+    A conversation that has ` EOS ` in a text is written a turn a column; if it has only two turns, with ` eos `. Tabs
+    and ends of lines become spaces. A cell that a spreadsheet would take for a formula begins with an apostrophe, which
+    reading takes away again; one that begins with a quote begins with a space. The file appears whole or not at all.
+
+    Returns:
+        How many conversations do not come back the same: because of such a text, of characters that no text has, of a
+        system text or a turn after the last reply, which are left out, of a reply that is not to be learned; or
+        because nothing is left of them, when they are not written at all.
+    """
+    lossy = 0
+    with _whole(path) as file:
+        file.write(HEADER)
+        for conversation in conversations:
+            turns = list(conversation.turns)
+            if turns[-1].role == "user":
+                turns.pop()
+            cells, same = _cells([_on_one_line(turn.text) for turn in turns])
+            same = same and conversation.head == () and all(turn.learned for turn in turns)
+            same = same and [turn.text for turn in conversation.turns] == [_on_one_line(turn.text) for turn in turns]
+            lossy += not same
+            if len(turns) > 1:
+                file.write("\t".join(map(_defused, cells)).encode() + b"\n")
+    return lossy
+
+
+def _cells(texts: list[str]) -> tuple[list[str], bool]:
+    """A context and a reply, or a turn a cell; and whether reading finds the same turns in them."""
+    context = TURN_SEPARATOR.join(texts[:-1])
+    if context.split(TURN_SEPARATOR) == texts[:-1]:
+        return [context, texts[-1]], True
+    if 2 < len(texts) <= MAX_COLUMNS:
+        return texts, True
+    # Two turns cannot be told from three by their columns: the word is made another one, and counted.
+    return [TURN_SEPARATOR.join(LONELY.sub("eos", text) for text in texts[:-1]), *texts[-1:]], False
+
+
+def _on_one_line(text: str) -> str:
+    return LINE_ENDS.sub(" ", storable(text)).strip()
+
+
+def _defused(cell: str) -> str:
+    if cell.startswith('"'):
+        return f" {cell}"
+    return f"'{cell}" if FORMULA.match(cell) else cell
+
+
+@contextmanager
+def _whole(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """A file that takes its name only when all of it is written."""
+    target = Path(path)
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with temporary.open("xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _line(conversation: Conversation) -> bytes:
+    return orjson.dumps(record_of(conversation), option=orjson.OPT_APPEND_NEWLINE)
+
+
+def record_of(conversation: Conversation) -> dict[str, Any]:
+    """The conversation as JSON: {"messages": [...]}."""
+    return {"messages": [_record(message) for message in conversation.messages]}
+
+
+def _record(message: Message) -> dict[str, Any]:
+    record: dict[str, Any] = {"role": message.role, "content": storable(message.text)}
+    if not message.learned:
+        record["weight"] = 0
+    return record

@@ -1,0 +1,131 @@
+"""How well a model does on conversations: what it finds likely, and what it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from chat_app.conversation import Conversation
+from chat_app.errors import DataError
+from chat_app.evaluation import metrics as scoring
+from chat_app.inference.generation import likeliest_reply
+from chat_app.tokenization.encoder import NOT_LEARNED, Encoder, Example, Learn
+from chat_app.training.collator import Packer
+from chat_app.training.loss import Likelihood, likelihood
+
+REPLY_TOKENS = 64
+ROWS_AT_ONCE = 512  # Measured between two calls of `progress`: enough to be packed well, few enough to stop soon.
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was measured.
+
+    Attributes:
+        perplexity: exp(negative log-likelihood / learned tokens).
+        bits_per_byte: negative log-likelihood in bits over the UTF-8 bytes of the learned turns.
+        bleu, distinct_1, distinct_2, reward, penalty: of the likeliest replies, as in `scoring`; None where none was
+            drawn.
+        reply_words: how many words a reply has on average; None where none was drawn.
+        conversations: how many were read.
+        learned_tokens: over how many tokens the likelihood is taken.
+        replies: how many replies were drawn.
+    """
+
+    perplexity: float
+    bits_per_byte: float
+    bleu: float | None
+    distinct_1: float | None
+    distinct_2: float | None
+    reward: float | None
+    penalty: float | None
+    reply_words: float | None
+    conversations: int
+    learned_tokens: int
+    replies: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+
+def evaluate(
+    model: Any,
+    encoder: Encoder,
+    conversations: Sequence[Conversation],
+    learn: Learn = "replies",
+    *,
+    precision: str = "float32",
+    most_replies: int = 100,
+    progress: Callable[[str], None] = lambda line: None,
+) -> Evaluation:
+    """Measure a model.
+
+    Every learned turn is measured once, with the newest turns before it that fit the window.
+
+    Args:
+        precision: in which the model computes.
+        most_replies: draw the likeliest reply to at most this many conversations, spread evenly; 0 draws none.
+        progress: told what is being done; it may raise to stop the work.
+
+    Raises:
+        DataError: nothing in the conversations is learned.
+    """
+    total, tokens, size = 0.0, 0, 0
+    marks = frozenset(encoder.mark_ids.values()) | encoder.end_ids
+    packer = Packer(pad_id=encoder.tokenizer.pad_token_id or 0)
+    rows: list[Example] = []
+    for number, conversation in enumerate(conversations, start=1):
+        own = encoder.examples(conversation, learn, new_share=0.0)
+        rows += own
+        size += sum(_bytes_of(encoder, row, marks) for row in own)
+        if rows and (len(rows) >= ROWS_AT_ONCE or number == len(conversations)):
+            part = likelihood(model, rows, packer, precision)
+            total, tokens = total + part.total, tokens + part.tokens
+            rows = []
+            progress(f"Read {number:,} of {len(conversations):,} conversations.")
+    if not tokens:
+        raise DataError("There is nothing to measure: no reply was found.", advice="Try --learn all.")
+    found = Likelihood(total, tokens)
+    replies, references = _replies(model, encoder, conversations, most_replies, progress)
+    return Evaluation(
+        perplexity=found.perplexity,
+        bits_per_byte=found.bits / size if size else float("nan"),
+        bleu=scoring.bleu(replies, references) if replies else None,
+        distinct_1=scoring.distinct(replies, 1) if replies else None,
+        distinct_2=scoring.distinct(replies, 2) if replies else None,
+        reward=scoring.reward(replies, references) if replies else None,
+        penalty=scoring.penalty(replies) if replies else None,
+        reply_words=scoring.mean_words(replies) if replies else None,
+        conversations=len(conversations),
+        learned_tokens=tokens,
+        replies=len(replies),
+    )
+
+
+def _bytes_of(encoder: Encoder, row: Example, marks: frozenset[int]) -> int:
+    """The UTF-8 bytes of the text that a row learns. What was cut off is not measured, so it is not counted either."""
+    learned = [label for label in row.labels if label != NOT_LEARNED and label not in marks]
+    return len(encoder.text_of(learned).encode("utf-8", "replace"))
+
+
+def _replies(
+    model: Any,
+    encoder: Encoder,
+    conversations: Sequence[Conversation],
+    most: int,
+    progress: Callable[[str], None],
+) -> tuple[list[str], list[str]]:
+    """The likeliest last replies, and what was really said there."""
+    answered = [one for one in conversations if one.replies and one.turns[0].role == "user"]
+    every = max(1, -(-len(answered) // most)) if most else len(answered) + 1
+    chosen = answered[::every] if most else []
+    replies, references = [], []
+    for number, conversation in enumerate(chosen):
+        progress(f"Wrote {number:,} of {len(chosen):,} replies.")
+        last = max(index for index, turn in enumerate(conversation.messages) if turn.role == "assistant")
+        prompt = Conversation(conversation.messages[:last])
+        replies.append(likeliest_reply(model, encoder, prompt, REPLY_TOKENS))
+        references.append(conversation.messages[last].text)
+    return replies, references

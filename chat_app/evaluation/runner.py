@@ -1,0 +1,156 @@
+"""Measuring models: one brought into memory without an engine, put to a test, and let go again.
+
+Nothing here touches the model that chats: what is measured is loaded beside it, in the numbers that are exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any, TypeVar
+
+from chat_app.config.settings import AUTOMATIC, LoadConfig, Paths, SamplingConfig
+from chat_app.conversation import Conversation
+from chat_app.evaluation.evaluate import REPLY_TOKENS, Evaluation, evaluate
+from chat_app.inference.generation import likeliest_reply, reply_without_engine
+from chat_app.inference.model_manager import fit_embeddings, load_parts
+from chat_app.models.device import resolve_precision
+from chat_app.system.memory import release_memory
+from chat_app.tokenization.chat_formats import get_format
+from chat_app.tokenization.encoder import Encoder, Learn
+
+T = TypeVar("T")
+Told = Callable[[str], None]
+"""Takes a sentence on how far the work is; it may raise to stop it."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A model that can be measured: the model, its encoder, and what to compute in."""
+
+    model: Any
+    encoder: Encoder
+    precision: str
+
+
+def load_for_measuring(name: str, asked: LoadConfig, paths: Paths) -> Measured:
+    """A model without an engine.
+
+    The weights are in float32 and, where that is fast, matrices are multiplied in bfloat16, as in training; another
+    precision that is asked for is that of the weights.
+
+    Raises:
+        ModelError, FormatError, SettingError: as `models.load`.
+    """
+    config = replace(asked, precision="float32") if asked.precision == AUTOMATIC else asked
+    model, tokenizer, files, recognised = load_parts(name, config, paths)
+    chosen = recognised.format if config.format == AUTOMATIC else config.format
+    encoder = Encoder(tokenizer, get_format(chosen), files.window)
+    fit_embeddings(model, tokenizer)
+    precision = resolve_precision(AUTOMATIC, model.device.type) if asked.precision == AUTOMATIC else "float32"
+    return Measured(model, encoder, precision)
+
+
+def with_model(name: str, paths: Paths, use: Callable[[Measured], T], asked: LoadConfig | None = None) -> T:
+    """Load a model, use it, and give its memory back; `use` must not keep it.
+
+    Raises:
+        As `load_for_measuring`, and what `use` raises.
+    """
+    try:
+        return use(load_for_measuring(name, asked or LoadConfig(), paths))
+    finally:
+        release_memory()
+
+
+def evaluate_models(
+    names: Sequence[str],
+    conversations: Sequence[Conversation],
+    paths: Paths,
+    *,
+    learn: Learn = "replies",
+    most_replies: int = 100,
+    asked: LoadConfig | None = None,
+    told: Told = lambda text: None,
+) -> list[Evaluation]:
+    """The same test for each model, one after the other: never two in memory.
+
+    Raises:
+        ModelError, FormatError, SettingError, DataError: a model cannot be loaded, or nothing can be measured.
+    """
+    found: dict[str, Evaluation] = {}
+    for number, name in enumerate(names, start=1):
+        if name in found:
+            continue
+        which = f"Model {number} of {len(names)}: " if len(names) > 1 else ""
+
+        def tell(text: str, which: str = which) -> None:
+            told(which + text)
+
+        def test(one: Measured, tell: Told = tell) -> Evaluation:
+            return evaluate(
+                one.model,
+                one.encoder,
+                conversations,
+                learn,
+                precision=one.precision,
+                most_replies=most_replies,
+                progress=tell,
+            )
+
+        tell("Loading it.")
+        found[name] = with_model(name, paths, test, asked)
+    return [found[name] for name in names]
+
+
+def replies_of(
+    name: str,
+    prompts: Sequence[Conversation],
+    paths: Paths,
+    sampling: SamplingConfig | None = None,
+    told: Told = lambda text: None,
+) -> list[str]:
+    """A model's reply to each prompt.
+
+    Args:
+        sampling: how to draw; with a seed in it the replies are always the same ones. None takes the likeliest words.
+
+    Raises:
+        ModelError, FormatError: it cannot be loaded.
+        DataError: a prompt does not end with the user.
+    """
+
+    def reply(one: Measured, prompt: Conversation) -> str:
+        if sampling is None:
+            return likeliest_reply(one.model, one.encoder, prompt, REPLY_TOKENS)
+        return reply_without_engine(one.model, one.encoder, prompt, sampling)
+
+    def answer(one: Measured) -> list[str]:
+        replies: list[str] = []
+        for prompt in prompts:
+            told(f"Wrote {len(replies):,} of {len(prompts):,} replies.")
+            replies.append(reply(one, prompt))
+        return replies
+
+    return with_model(name, paths, answer)
+
+
+def spread(conversations: Iterable[Conversation], total: int, most: int) -> list[Conversation]:
+    """At most `most` of `total` conversations, evenly from beginning to end."""
+    if total <= most:
+        return list(islice(conversations, most))
+    wanted = {number * total // most for number in range(most)}
+    return [one for number, one in enumerate(conversations) if number in wanted]
+
+
+def prompts_of(conversations: Iterable[Conversation], most: int) -> list[Conversation]:
+    """The first different openings: each conversation up to the first thing the user says."""
+    prompts: dict[str, Conversation] = {}
+    for conversation in conversations:
+        first = conversation.turns[0]
+        if first.role == "user" and first.text not in prompts:
+            prompts[first.text] = conversation.part(0, 1)
+        if len(prompts) == most:
+            break
+    return list(prompts.values())

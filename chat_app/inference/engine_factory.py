@@ -1,0 +1,109 @@
+"""From a loaded model to an engine that suits it and this machine: the form of its weights, threads, memory."""
+
+from __future__ import annotations
+
+import copy
+import time
+from typing import Any
+
+import torch
+
+from chat_app.config.settings import AUTOMATIC
+from chat_app.inference.engine import Engine
+from chat_app.inference.gpt2.model_runner import GPT2Forward
+from chat_app.inference.gpt2.weights import Form, fits_tiles, is_plain_gpt2
+from chat_app.inference.model_runner import Forward, Piece, TransformersForward
+from chat_app.models.device import processors
+from chat_app.models.resolver import ModelFiles, kept_tokens
+from chat_app.models.weight_size import is_tiled
+from chat_app.system.memory import free_memory
+
+SMALL_MODEL = 50_000_000
+MOST_ACTIVE = 16
+_STEPS = 12
+
+
+def form_of(files: ModelFiles, precision: str, device: str) -> Form:
+    """The form that the engine will give a model's weights: "shared", unless it is a GPT-2 on the processor.
+
+    Tiles of 8 bits are made here, from ordinary weights, and not by bitsandbytes. In "automatic" tiles are of
+    bfloat16: half the bytes a token.
+    """
+    if files.gguf or not is_tiled(files.config, "bfloat16" if precision == AUTOMATIC else precision, device):
+        return "shared"
+    return "8-bit" if precision == "8-bit" else "packed"
+
+
+def start_engine(model: Any, files: ModelFiles, precision: str) -> tuple[Engine, str]:
+    """An engine for a model, and the precision it computes in.
+
+    The weights of a GPT-2 on the processor are moved into the form that is read fastest; the model is empty then.
+
+    Args:
+        precision: what was asked for; "automatic": bfloat16 where this machine has a fast way to write with it.
+
+    Raises:
+        ModelError: the model cannot chat.
+    """
+    device = str(model.device)
+    forward, precision = _forward(model.eval(), files, precision)
+    number = 4 if precision == "float32" else 2
+    kept = kept_tokens(files, number)
+    free = free_memory(device) // max(2 * files.cache_numbers * number, 1)  # Half of what is free is for chats.
+    most = min(free, MOST_ACTIVE * files.window + kept)
+    threads = _threads(files) if device == "cpu" else ()
+    engine = Engine(
+        forward,
+        files.window,
+        most_active=MOST_ACTIVE,
+        memory_tokens=most,
+        kept_tokens=min(kept, most),
+        threads=threads,
+    )
+    return engine, precision
+
+
+def _forward(model: Any, files: ModelFiles, precision: str) -> tuple[Forward, str]:
+    if not is_plain_gpt2(model):
+        return TransformersForward(model), precision_of(model)
+    form = form_of(files, precision, model.device.type)
+    if form == "shared" or not fits_tiles(model):
+        return GPT2Forward(model, files.window), precision_of(model)
+    return GPT2Forward(model, files.window, form), "8-bit" if form == "8-bit" else "bfloat16"
+
+
+def faster(model: Any) -> Any:
+    """A small model in float32, as given, or in bfloat16 where that writes clearly faster."""
+    other = copy.deepcopy(model).to(torch.bfloat16)
+    return other if _seconds(TransformersForward(model)) > 1.15 * _seconds(TransformersForward(other)) else model
+
+
+def precision_of(model: Any) -> str:
+    """ "float32", "bfloat16", "float16", "8-bit" or "4-bit"."""
+    if getattr(model, "is_loaded_in_8bit", False):
+        return "8-bit"
+    if getattr(model, "is_loaded_in_4bit", False):
+        return "4-bit"
+    return str(model.dtype).removeprefix("torch.")
+
+
+def _seconds(forward: Forward) -> float:
+    """The best time of a step of one token."""
+    best = float("inf")
+    for _ in range(_STEPS):
+        piece = Piece([0], None, forward.new_memory(), True)
+        started = time.perf_counter()
+        forward.step([piece])
+        best = min(best, time.perf_counter() - started)
+    return best
+
+
+def _threads(files: ModelFiles) -> tuple[int, ...]:
+    """Numbers of processor threads to try for a step.
+
+    A step of a small model is over before several threads have met.
+    """
+    if files.parameters < SMALL_MODEL:
+        return (1,)
+    most = processors()
+    return (most, max(most // 2, 1), 1)

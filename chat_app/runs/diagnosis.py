@@ -1,0 +1,329 @@
+"""What the curves of a training say, in plain words, and what to do about it. Sees numbers only, no files and no page.
+
+Words: a *level* is the median of the newest training points (a sixth of them, 5 to 25), so that a single odd batch
+changes nothing. The *noise* is how far a training point lies from its neighbours by chance (from the median of the
+absolute differences), and a *margin* is four standard errors of the difference of two levels, at least a tenth of the
+loss at the start. The rules, the first that holds:
+
+1. diverging: a training loss is no number; or five points in a row lay a quarter of the start, and twice the noise,
+   above it, and the level has not come below three quarters of it since; or the level lies above the start and the
+   latest evaluation a twentieth above the first; or the level is a margin above the start; or it has lost half of what
+   it had gained. In the first points of all, two in a row that are half as high again as the first two.
+2. too early: fewer than twelve training points and, where they are written down rarely, fewer than five evaluations;
+   or the learning rate still rises and nothing has been learned yet.
+3. memorising: the best evaluation is two or more evaluations ago, the latest is worse by a hundredth (at least 0.02
+   nats), and the training loss has fallen, or stayed low, since.
+4. stuck: twenty points or eight evaluations after the warm-up, neither curve has fallen: the level lies within four
+   standard errors of the start, and no evaluation is better than the first by a hundredth.
+5. done learning: it has learned, and over the newest third of the evaluations (at least three) the best got better by
+   less than a hundredth, or by less than a two-hundredth of all that was learned. Without validation the same is asked
+   of the training levels, where the noise lets it be seen.
+6. learning: a curve has fallen. Otherwise it is too early.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice, pairwise
+from statistics import median
+from typing import Any, Literal
+
+from chat_app.runs.run import Status
+
+Kind = Literal["too early", "learning", "memorising", "stuck", "diverging", "done learning"]
+Action = Literal["", "keep-best-and-stop", "more-epochs", "lower-rate"]
+
+FEWEST_POINTS, FEWEST_EVALUATIONS = 12, 5
+STUCK_POINTS, STUCK_EVALUATIONS = 20, 8
+ROW = 5
+MOST_POINTS = 600
+RUNNING: tuple[Status, ...] = ("queued", "running", "stopping")
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the curves say.
+
+    Attributes:
+        kind: in a word or two.
+        sentence: what is happening.
+        advice: what to do; empty where there is nothing to do.
+        action: what a button beside it should offer.
+    """
+
+    kind: Kind
+    sentence: str
+    advice: str = ""
+    action: Action = ""
+
+
+def verdict(metrics: Sequence[Mapping[str, Any]], *, total_steps: int, has_validation: bool, status: Status) -> Verdict:
+    """Judge a training by its curves so far, by the rules above.
+
+    Args:
+        metrics: the lines of the run, oldest first ("step", "train_loss", "valid_loss", "learning_rate"), in nats.
+        total_steps: of the whole training; 0 where it is not known.
+        has_validation: whether conversations are kept aside; without them learning by heart cannot be seen.
+        status: of the run.
+    """
+    curves = _Curves.of(metrics)
+    is_running = status in RUNNING
+    if curves.diverges():
+        return Verdict(
+            "diverging",
+            "The training loss rises instead of falling: the steps are too big, and the model forgets what it knew.",
+            "Start again with a lower learning rate.",
+            "lower-rate",
+        )
+    if not curves.is_long_enough() or (curves.warms_up() and not curves.has_learned()):
+        return _too_early(is_running, status, total_steps)
+    if curves.memorises():
+        return _memorising(curves, is_running)
+    if curves.is_stuck(has_validation):
+        return Verdict(
+            "stuck",
+            "Neither curve falls: the model learns nothing from these conversations, or knows them already.",
+            "Try a higher learning rate (0 chooses one that suits the model), or other conversations.",
+        )
+    if not curves.has_learned():
+        return _too_early(is_running, status, total_steps)
+    if curves.is_flat(has_validation):
+        return _done_learning(is_running)
+    return _learning(curves, is_running, status, has_validation)
+
+
+def _too_early(is_running: bool, status: Status, total_steps: int) -> Verdict:
+    if status == "done":
+        steps = f"{total_steps:,} steps" if total_steps else "so few steps"
+        return Verdict("too early", f"After {steps} nothing can be told yet.", "Let it learn longer.", "more-epochs")
+    return Verdict("too early", "It is too early to tell.", "Wait a little." if is_running else "")
+
+
+def _memorising(curves: _Curves, is_running: bool) -> Verdict:
+    step, _ = curves.best
+    if step == 0:
+        return Verdict(
+            "memorising",
+            "It learns these conversations by heart: on others it does worse than before the training.",
+            "Use a lower learning rate, or more conversations.",
+            "lower-rate",
+        )
+    return Verdict(
+        "memorising",
+        f"It has begun to learn by heart: on conversations it did not read it was best at step {step:,}.",
+        "Stop now: the model of that step is kept." if is_running else "The model of that step is kept; all is well.",
+        "keep-best-and-stop" if is_running else "",
+    )
+
+
+def _done_learning(is_running: bool) -> Verdict:
+    return Verdict(
+        "done learning",
+        "It has learned what these conversations can teach: the curves are flat.",
+        "You can stop now and keep the best model." if is_running else "Chat with the model.",
+        "keep-best-and-stop" if is_running else "",
+    )
+
+
+def _learning(curves: _Curves, is_running: bool, status: Status, has_validation: bool) -> Verdict:
+    if not has_validation:
+        sentence = "It is learning: the training loss falls. Nothing was kept aside to see whether it learns by heart."
+    elif curves.generalises():
+        sentence = "It is learning, and gets better on conversations it did not read, too."
+    else:
+        sentence = "The training loss falls; on conversations it did not read nothing has changed so far."
+    if is_running:
+        return Verdict("learning", sentence, "Let it go on.")
+    if status == "done" and (curves.generalises() or not has_validation):
+        return Verdict(
+            "learning", sentence, "It was still getting better at the end: more epochs may help.", "more-epochs"
+        )
+    return Verdict("learning", sentence)
+
+
+@dataclass(frozen=True)
+class _Curves:
+    """The curves of a training.
+
+    Attributes:
+        train: training losses, oldest first, at most about MOST_POINTS; not a number where it was none.
+        train_steps, rates: their steps and learning rates.
+        first: the first five that are numbers.
+        valid: (step, loss) of the evaluations.
+    """
+
+    train: list[float]
+    train_steps: list[int]
+    rates: list[float]
+    first: list[float]
+    valid: list[tuple[int, float]]
+
+    @classmethod
+    def of(cls, metrics: Sequence[Mapping[str, Any]]) -> _Curves:
+        """The curves in the lines of a run. A line with a learning rate and no training loss had none that is a
+        number."""
+        points = [line for line in metrics if "learning_rate" in line or "train_loss" in line]
+        stride = max(-(-len(points) // MOST_POINTS), 1)
+        groups = [points[start : start + stride] for start in range(0, len(points), stride)]
+        losses = (_number(line.get("train_loss")) for line in points)
+        evaluations = ((_step(line), _number(line["valid_loss"])) for line in metrics if "valid_loss" in line)
+        return cls(
+            train=[median([_number(line.get("train_loss")) for line in group]) for group in groups],
+            train_steps=[_step(group[-1]) for group in groups],
+            rates=[_number(group[-1].get("learning_rate")) for group in groups],
+            first=list(islice(filter(math.isfinite, losses), 5)),
+            valid=[(step, loss) for step, loss in evaluations if math.isfinite(loss)],
+        )
+
+    @property
+    def points(self) -> int:
+        return len(self.train)
+
+    @property
+    def finite(self) -> list[float]:
+        return [loss for loss in self.train if math.isfinite(loss)]
+
+    @property
+    def width(self) -> int:
+        """How many points a level is taken from."""
+        return min(max(self.points // 6, 5), 25)
+
+    @property
+    def start(self) -> float:
+        """The loss of the first five points; not a number where there is none."""
+        return median(self.first) if self.first else math.nan
+
+    @property
+    def origin(self) -> float:
+        """The loss before anything was learned: of the first points, or of the first two where it rises at once."""
+        first = median(self.first[:2])
+        return min(self.start, max(first, self.valid[0][1]) if self.valid else first)
+
+    @property
+    def level(self) -> float:
+        newest = self.finite[-self.width :]
+        return median(newest) if newest else math.nan
+
+    @property
+    def best(self) -> tuple[int, float]:
+        """Step and loss of the best evaluation."""
+        return min(self.valid, key=lambda one: one[1])
+
+    @property
+    def noise(self) -> float:
+        """The standard deviation of a point by chance, as if neighbours differed by nothing else."""
+        losses = self.finite
+        differences = [abs(after - before) for before, after in pairwise(losses)]
+        return 1.4826 * median(differences) / math.sqrt(2) if differences else 0.0
+
+    def standard_error(self, points: int = 5) -> float:
+        """Of the difference between the level and a median of the first `points`. A median's is 1.25 times a mean's.
+
+        What is no noise but a fall or a rise is bounded by a seventh of the start; of few points the noise itself is
+        known badly, so it is taken to be greater.
+        """
+        losses = self.finite
+        if len(losses) < 2:
+            return 0.0
+        noise = min(self.noise * (1 + 10 / len(losses)), 0.15 * self.start)
+        return 1.25 * noise * math.sqrt(1 / min(points, len(losses)) + 1 / min(self.width, len(losses)))
+
+    def levels(self) -> list[float]:
+        """The level at each point, from the first that has enough points before it."""
+        losses = self.finite
+        return [median(losses[end - self.width : end]) for end in range(self.width, len(losses) + 1)]
+
+    def diverges(self) -> bool:
+        if any(not math.isfinite(loss) for loss in self.train[-self.width :]):
+            return True
+        losses = self.finite
+        if len(losses) < 4:
+            return False
+        rows = (losses[end - ROW : end] for end in range(ROW, len(losses) + 1))
+        high = self.start + max(0.25 * self.start, 2 * self.noise)
+        if any(min(row) > high for row in rows) and self.level > 0.75 * self.origin:
+            return True
+        if len(losses) < FEWEST_POINTS and min(losses[-2:]) > 1.5 * median(self.first[:2]):
+            return True
+        if not self.is_long_enough():
+            return False
+        if len(self.valid) > 1 and self.valid[-1][1] > 1.05 * self.valid[0][1] and self.level > self.start:
+            return True
+        if len(losses) < FEWEST_POINTS:
+            return False
+        margin = max(0.1 * self.origin, 4 * self.standard_error(2))
+        lowest = min(self.levels())
+        gained = self.origin - lowest
+        return self.level > self.origin + margin or (
+            gained > margin and self.level > lowest + max(margin, 0.5 * gained)
+        )
+
+    def is_long_enough(self) -> bool:
+        """Whether there are enough points, or evaluations, to tell anything."""
+        return self.points >= FEWEST_POINTS or len(self.valid) >= FEWEST_EVALUATIONS
+
+    def warms_up(self) -> bool:
+        """Whether the learning rate is still on its way up."""
+        rates = self.rates[-2:]
+        return len(rates) == 2 and rates[1] > rates[0]
+
+    def has_learned(self) -> bool:
+        """Whether either curve has fallen for certain."""
+        return self.generalises() or self.start - self.level > max(4 * self.standard_error(), 0.03 * self.start)
+
+    def generalises(self) -> bool:
+        """Whether some evaluation was better than the first by a hundredth."""
+        return len(self.valid) >= 2 and self.best[1] < 0.99 * self.valid[0][1]
+
+    def memorises(self) -> bool:
+        if not self.valid:
+            return False
+        step, best = self.best
+        later = [loss for at, loss in self.valid if at > step]
+        if len(later) < 2 or later[-1] < best + max(0.02, 0.01 * best):
+            return False
+        before = [loss for at, loss in zip(self.train_steps, self.train, strict=True) if at <= step]
+        then = median(before[-self.width :]) if before else self.start
+        return not self.level > then + self.standard_error()  # Without any training points the evaluations tell.
+
+    def is_stuck(self, has_validation: bool) -> bool:
+        if self.has_learned():
+            return False
+        points, evaluations = self.after_warm_up()
+        if points < STUCK_POINTS and evaluations < STUCK_EVALUATIONS:
+            return False
+        return not has_validation or len(self.valid) >= 3
+
+    def after_warm_up(self) -> tuple[int, int]:
+        """How many training points, and how many evaluations, there are since the learning rate was highest."""
+        highest = max((rate for rate in self.rates if math.isfinite(rate)), default=0.0)
+        begin = next((at for at, rate in enumerate(self.rates) if rate >= highest), 0)
+        rose_until = self.train_steps[begin - 1] if begin else 0
+        return self.points - begin, sum(step >= rose_until for step, _ in self.valid)
+
+    def is_flat(self, has_validation: bool) -> bool:
+        if has_validation:
+            if len(self.valid) < 4 or not self.generalises():
+                return False
+            newest = max(3, len(self.valid) // 3)
+            losses = [loss for _, loss in self.valid]
+            before, best = min(losses[:-newest]), min(losses)
+            return before - best < max(0.01 * best, 0.005 * (losses[0] - best))
+        third = len(self.finite) // 3
+        if third < FEWEST_POINTS:
+            return False
+        middle, newest_third = self.finite[third:-third], self.finite[-third:]
+        gained = self.start - self.level
+        is_clear = self.standard_error() < 0.05 * gained
+        return is_clear and median(middle) - median(newest_third) < 0.03 * gained
+
+
+def _number(value: Any) -> float:
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else math.nan
+
+
+def _step(line: Mapping[str, Any]) -> int:
+    value = line.get("step", 0)
+    return value if isinstance(value, int) else 0

@@ -1,0 +1,249 @@
+"""The HTTP API on the app's port: OpenAI's chat completions and list of models, GPTChat's /generate, and /health.
+
+Where the server has an auth file or a key (the environment's CHAT_APP_API_KEY), programs send one of
+`Authorization: Bearer KEY`, `Authorization: Bearer name:password`, or HTTP Basic with name and password. /health is
+open to everybody.
+
+Knows requests and answers; what makes a reply is `chat`, and who may call at all is `guard`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Generator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from fastapi import APIRouter, Depends, FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+from fastapi.security import HTTPBasic, HTTPBearer
+from starlette.exceptions import HTTPException
+
+from chat_app.config.settings import SamplingConfig
+from chat_app.conversation import Conversation
+from chat_app.errors import BusyError, ChatAppError, ModelNotFound, SettingError
+from chat_app.inference.generation import stream_reply
+from chat_app.inference.model_manager import LoadedModel
+from chat_app.inference.outputs import ReplyEnd
+from chat_app.inference.remote.backend import RemoteModel
+from chat_app.models.resolver import available
+from chat_app.server.auth import Accounts, NotLoggedIn, TooManyTries
+from chat_app.server.openai_responses import Events, EventStream, Written, completion
+from chat_app.server.openai_schema import ChatRequest, GenerateRequest, error_body, explain
+from chat_app.server.streaming import Relay, Relays, stopping_when_gone
+from chat_app.services import Services
+
+DEFAULT_MODEL = "default"
+SAMPLES = 5
+MOST_WAITING = 64
+_GLANCE_SECONDS = 0.05  # How often those that wait for another look whether the caller left.
+GENERATE_SAMPLING = SamplingConfig(temperature=1.0, top_k=50, top_p=0.9)
+_KINDS = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
+Make = Callable[[threading.Event], Generator[str | ReplyEnd, None, None]]
+_API_NAMES = {"max_new_tokens": "max_tokens"}
+
+
+class Api:
+    """The routes.
+
+    Args:
+        services: what answers.
+        accounts: which programs may ask.
+        is_loading: whether the first model is still on its way.
+    """
+
+    def __init__(self, services: Services, accounts: Accounts, is_loading: Callable[[], bool]):
+        self._services, self._accounts, self._is_loading = services, accounts, is_loading
+        self.relays = Relays(MOST_WAITING)
+
+    def add_to(self, app: FastAPI) -> None:
+        """Put the routes and the shape of their errors into an application."""
+        shown = [Depends(HTTPBasic(auto_error=False)), Depends(HTTPBearer(auto_error=False))]  # In /docs.
+        router = APIRouter(dependencies=[*shown, Depends(self._check)])
+        router.add_api_route("/v1/models", self.models, methods=["GET"], tags=["OpenAI"])
+        router.add_api_route("/v1/models/{name:path}", self.model, methods=["GET"], tags=["OpenAI"])
+        router.add_api_route("/v1/chat/completions", self.chat, methods=["POST"], response_model=None, tags=["OpenAI"])
+        router.add_api_route("/generate", self.generate, methods=["POST"], response_model=None, tags=["GPTChat"])
+        app.add_api_route("/health", self.health, methods=["GET"], tags=["Server"])
+        app.include_router(router)
+        methods = ["GET", "POST", "PUT", "PATCH", "DELETE"]
+        app.add_api_route("/v1/{rest:path}", _nothing_here, methods=methods, include_in_schema=False)
+        app.add_exception_handler(ChatAppError, _explained)
+        app.add_exception_handler(RequestValidationError, _invalid)
+        app.add_exception_handler(HTTPException, _http_error)
+        app.add_exception_handler(Exception, _unexpected)
+
+    async def _check(self, request: Request) -> None:
+        address = request.client.host if request.client else "unknown"
+        self._accounts.check_program(request.headers.get("authorization"), address)
+
+    async def health(self) -> dict[str, str | None]:
+        """Whether the server can answer: "loading" until the first model is there. Open to everybody."""
+        loaded = self._services.answering()
+        is_loading = loaded is None and self._is_loading()
+        return {"status": "loading" if is_loading else "ok", "model": public_name(loaded) if loaded else None}
+
+    def models(self) -> dict[str, Any]:
+        """The model in use; on one's own computer also those that could be."""
+        loaded = self._services.answering()
+        rows = [_row(public_name(loaded), _window(loaded))] if loaded else []
+        if not self._services.rules.is_shared:
+            known = {row["id"] for row in rows}
+            rows += [_row(one.name, one.window) for one in available(self._services.paths) if one.name not in known]
+        return {"object": "list", "data": rows}
+
+    def model(self, name: str) -> dict[str, Any]:
+        """One of the list."""
+        found = next((row for row in self.models()["data"] if row["id"] == name), None)
+        if found is None:
+            raise ModelNotFound(f"There is no model '{name[:200]}' here.", advice="GET /v1/models lists them.")
+        return found
+
+    async def chat(self, body: ChatRequest, request: Request) -> Response:
+        """The next reply of a conversation, in OpenAI's schema; with `stream`, as server-sent events."""
+        loaded = self._model(body.model)
+        conversation, logprobs = body.conversation(), body.told_logprobs()
+        makes = [
+            partial(_reply, loaded, conversation, body.sampling(number), "", logprobs) for number in range(body.n or 1)
+        ]
+        if not body.stream:
+            written = await self._written(request, makes, logprobs is not None)
+            return JSONResponse(completion(public_name(loaded), written))
+        relay = self.relays.start(_sharing(makes))
+        events = Events(public_name(loaded), len(makes), body.wants_usage)
+        async with stopping_when_gone(request, relay):
+            first = await relay.next()  # An error before the first text still has a status of its own.
+        return EventStream(relay, events, first)
+
+    async def generate(self, body: GenerateRequest, request: Request) -> Response:
+        """Of five replies the one of median length, in GPTChat's schema. `response` is how the reply begins."""
+        loaded = self._model(None)
+        conversation = Conversation.from_turns([body.context])
+        make = partial(_reply, loaded, conversation, GENERATE_SAMPLING, body.response or "", None)
+        texts = [one.end.text for one in await self._written(request, [make] * SAMPLES) if one.end is not None]
+        here = None if isinstance(loaded, RemoteModel) else loaded
+        about = {
+            "name": public_name(loaded),
+            "format": here.encoder.format.name if here else None,
+            "parameters": here.files.parameters if here else None,
+            "window": _window(loaded) or None,
+        }
+        chosen = sorted(texts, key=len)[len(texts) // 2]
+        return JSONResponse({"response": chosen, "request": body.model_dump(), "model_info": about})
+
+    def _model(self, name: str | None) -> LoadedModel | RemoteModel:
+        loaded = self._services.answering()
+        if loaded is None:
+            what = "The model is being loaded." if self._is_loading() else "No model is loaded."
+            raise BusyError(what, advice="Try again in a moment." if self._is_loading() else "Choose one on the page.")
+        if name not in (None, "", DEFAULT_MODEL, loaded.name, public_name(loaded)):
+            raise ModelNotFound(
+                f"The model '{str(name)[:200]}' is not in use here.", advice=f"Ask for '{public_name(loaded)}'."
+            )
+        return loaded
+
+    async def _written(self, request: Request, makes: Sequence[Make], with_tokens: bool = False) -> list[Written]:
+        """Finished replies, written at the same time. If the caller leaves, they end where they are."""
+        relay: Relay[str | ReplyEnd] = self.relays.start(_sharing(makes))
+        written = [Written([] if with_tokens else None) for _ in makes]
+        async with stopping_when_gone(request, relay):
+            for number, item in await relay.all():
+                written[number].add(item)
+        if any(one.end is None for one in written):
+            # Nobody reads this but a log: the caller left, or the server ends.
+            raise BusyError("The reply was stopped.")
+        return written
+
+
+def _reply(
+    loaded: LoadedModel | RemoteModel,
+    conversation: Conversation,
+    sampling: SamplingConfig,
+    prefix: str,
+    logprobs: int | None,
+    stopped: threading.Event,
+) -> Generator[str | ReplyEnd, None, None]:
+    return stream_reply(loaded, conversation, sampling, prefix, stopped=stopped, logprobs=logprobs)
+
+
+def _sharing(makes: Sequence[Make]) -> list[Make]:
+    """The same replies to one prompt; the others begin once the first has read it, and need not read it again."""
+    has_read = threading.Event()
+
+    def first(stopped: threading.Event) -> Generator[str | ReplyEnd, None, None]:
+        try:
+            with contextlib.closing(makes[0](stopped)) as items:
+                for item in items:
+                    has_read.set()
+                    yield item
+        finally:
+            has_read.set()
+
+    def later(make: Make, stopped: threading.Event) -> Generator[str | ReplyEnd, None, None]:
+        while not has_read.wait(_GLANCE_SECONDS):
+            if stopped.is_set():
+                return
+        yield from make(stopped)
+
+    return [first, *(partial(later, make) for make in makes[1:])]
+
+
+def _row(name: str, window: int) -> dict[str, Any]:
+    """A model of the list. The window stands where vLLM has it; OpenAI's schema has no place for it."""
+    return {"id": name, "object": "model", "created": 0, "owned_by": "chat_app", "max_model_len": window or None}
+
+
+def _window(loaded: LoadedModel | RemoteModel) -> int:
+    return loaded.window if isinstance(loaded, RemoteModel) else loaded.engine.window
+
+
+def public_name(loaded: LoadedModel | RemoteModel) -> str:
+    """The name of a model as programs see it: of a folder only its last part."""
+    if isinstance(loaded, RemoteModel):
+        return loaded.name or DEFAULT_MODEL
+    return Path(loaded.name).name or loaded.name if loaded.files.kind == "folder" else loaded.name
+
+
+def _answer(status: int, message: str, *, param: str | None = None, code: str | None = None) -> JSONResponse:
+    kind = _KINDS.get(status, "invalid_request_error" if status < 500 else "server_error")
+    return JSONResponse(error_body(message, kind, param=param, code=code), status)
+
+
+async def _nothing_here(request: Request) -> Response:
+    """What is not an address of the API is not one of the page either."""
+    return _answer(404, f"There is no {request.method} {request.url.path[:200]} here.", code="unknown_url")
+
+
+async def _explained(request: Request, error: Exception) -> Response:
+    assert isinstance(error, ChatAppError)
+    if isinstance(error, ModelNotFound):
+        return _answer(404, error.sentence(), param="model", code="model_not_found")
+    field = error.field if isinstance(error, SettingError) else None
+    field = _API_NAMES.get(field, field) if field else None
+    response = _answer(error.http_status, error.sentence(), param=field)
+    if isinstance(error, NotLoggedIn):
+        response.headers["www-authenticate"] = 'Basic realm="chat_app"'
+    if isinstance(error, TooManyTries):
+        response.headers["retry-after"] = str(int(error.seconds) + 1)
+    return response
+
+
+async def _invalid(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    message, field = explain(error.errors())
+    return _answer(400, message, param=field)
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    response = _answer(error.status_code, str(error.detail))
+    response.headers.update(error.headers or {})
+    return response
+
+
+async def _unexpected(request: Request, error: Exception) -> Response:
+    # It is raised again after this, and logged by who runs the server.
+    return _answer(500, "Something went wrong on the server.")

@@ -1,0 +1,150 @@
+"""A plan that the memory really allows: the first of several that can be loaded and rehearsed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, fields, replace
+
+from chat_app.config.settings import TrainConfig
+from chat_app.errors import TrainingFailed
+from chat_app.models.resolver import ModelFiles
+from chat_app.runs.run import Run
+from chat_app.system.memory import free_memory, lacks_memory, release_memory
+from chat_app.tokenization.encoder import Example
+from chat_app.training import distributed as ranks
+from chat_app.training.dry_run import Rehearsal, is_wanted, rehearse
+from chat_app.training.lesson import Lesson
+from chat_app.training.memory_estimate import Plan, Shape, facts, first_that_fits, methods_for, plans, shape_of
+from chat_app.training.methods import Pupil
+
+_LORA_FACTOR = 5.0
+_WORDS = {
+    "full": "Learning every weight",
+    "lora": "LoRA",
+    "lora-8bit": "LoRA on 8-bit weights",
+    "lora-4bit": "LoRA on 4-bit weights",
+}
+
+
+def settle(
+    run: Run,
+    config: TrainConfig,
+    files: ModelFiles,
+    rows: Sequence[Example],
+    new_tokens: int,
+    load: Callable[[TrainConfig], Pupil],
+    lesson_of: Callable[[TrainConfig, Pupil], Lesson],
+    stop: Callable[[], bool] = lambda: False,
+    say: Callable[[str], None] = lambda line: None,
+) -> tuple[TrainConfig, Pupil]:
+    """Everything that was left open in the settings, decided; and the model, ready to learn.
+
+    A run that goes on keeps the plan with which it began: any other would lead elsewhere.
+
+    Args:
+        files: of the model to start from. rows: what is learned. new_tokens: how many rows the vocabulary gains.
+        load, lesson_of, stop: as for `fit`.
+
+    Raises:
+        TrainingFailed: the memory is not enough.
+    """
+    about = run.about()
+    if "plan" in about and run.newest_checkpoint() is not None:
+        known = {one.name: about["plan"][one.name] for one in fields(Plan)}
+        settings = with_rate(Plan(**known).applied(config), files.width)
+        return settings, load(settings)
+    shape = shape_of(files, new_tokens, config.dropout)
+    made = plans(
+        shape,
+        rows,
+        config,
+        precision=about["precision"],
+        device=about["device"],
+        free=ranks.from_first(lambda: free_memory(about["device"])),
+        allowed=methods_for(files, about["device"]),
+        processes=ranks.processes(),
+    )
+    return fit(run, config, made[first_that_fits(made) :], shape, files.width, load, lesson_of, stop=stop, say=say)
+
+
+def learning_rate(config: TrainConfig, width: int) -> float:
+    """The rate that was asked for, or one that suits the model and the method.
+
+    Wide models forget sooner: 1e-3 at a width of 384 falls with the third power of the width, to 1.25e-4 for GPT-2
+    (768) and 5e-5 for GPT-2 medium (1024). Found by trial on the starter; at the other end it meets what is usual.
+    An addition (LoRA) takes five times as much: on the starter 3 and 10 times end equally well, once less does not.
+    """
+    suited = 1e-3 * (384 / max(width, 384)) ** 3 * (_LORA_FACTOR if config.method.startswith("lora") else 1.0)
+    return (config.learning_rate or suited) * config.rate_factor
+
+
+def with_rate(config: TrainConfig, width: int) -> TrainConfig:
+    """The settings with the rate decided."""
+    return replace(config, learning_rate=learning_rate(config, width), rate_factor=1.0)
+
+
+def fit(
+    run: Run,
+    config: TrainConfig,
+    made: Sequence[Plan],
+    shape: Shape,
+    width: int,
+    load: Callable[[TrainConfig], Pupil],
+    lesson_of: Callable[[TrainConfig, Pupil], Lesson],
+    *,
+    stop: Callable[[], bool] = lambda: False,
+    say: Callable[[str], None] = lambda line: None,
+) -> tuple[TrainConfig, Pupil]:
+    """The settings of the first plan that the memory allows, and its model. The plan is noted in the run.
+
+    Args:
+        made: plans, the best first. shape, width: of the model.
+        load: the model for settings. lesson_of: what that is to learn.
+        stop: True ends a rehearsal early.
+
+    Raises:
+        TrainingFailed: the memory is not enough for any of them.
+    """
+    least: int | None = None
+    for plan in made:
+        if least is not None and plan.predicted_bytes >= least:
+            continue
+        least = plan.predicted_bytes
+        settings = with_rate(plan.applied(config), width)
+        pupil: Pupil | None = None
+        try:
+            pupil = load(settings)
+            rehearsal = _rehearsed(run, settings, lesson_of(settings, pupil), pupil, shape, stop)
+        except (RuntimeError, MemoryError) as error:
+            if not lacks_memory(error) or ranks.processes() > 1:
+                raise
+            say(f"{described(plan)}: this needs more memory than there is. Trying what needs less.")
+        else:
+            note = {**facts(plan), "words": described(plan)}
+            if rehearsal is not None:
+                note |= {"rehearsal": asdict(rehearsal), "sentence": rehearsal.sentence()}
+                say(f"{described(plan)}: {rehearsal.sentence()}.")
+            if ranks.is_first():
+                run.note(plan=note)
+            return settings, pupil
+        pupil = None  # Outside of the handler, whose error holds on to everything in it.
+        release_memory()
+    raise TrainingFailed(
+        "The memory is not enough for this training.", advice="Shorten the window, or take a smaller model."
+    )
+
+
+def _rehearsed(
+    run: Run, config: TrainConfig, lesson: Lesson, pupil: Pupil, shape: Shape, stop: Callable[[], bool]
+) -> Rehearsal | None:
+    if not is_wanted(config, len(lesson.train_rows)):
+        return None
+    run.set_state("running", "Rehearsing a few steps.")
+    return rehearse(run, config, lesson, pupil.model, shape, lambda: run.stop_requested() or stop())
+
+
+def described(plan: Plan) -> str:
+    """A plan for a person."""
+    parts = f", {plan.accumulation} batches a step" if plan.accumulation > 1 else ""
+    again = ", with recomputing" if plan.checkpointing else ""
+    return f"{_WORDS[plan.method]}, {plan.batch_size} conversations at a time{parts}{again}"

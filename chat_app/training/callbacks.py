@@ -1,0 +1,204 @@
+"""What a training leaves in its run folder while it goes on: the state, the curves, the best model, whole checkpoints.
+
+It also says when to stop. It listens to the Trainer and never touches the weights.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from chat_app.config.settings import TrainConfig
+from chat_app.errors import TrainingFailed
+from chat_app.models.lora import save_adapter
+from chat_app.models.lora_files import read_adapter
+from chat_app.models.lora_merge import write_merged
+from chat_app.models.saving import save_model_folder
+from chat_app.runs.run import Run, seal
+from chat_app.training import distributed as ranks
+from chat_app.training.lesson import Lesson
+
+STATE_SECONDS = 1.0
+
+
+class RunWriter(TrainerCallback):
+    """Writes the run folder, keeps the best model, and stops when it is time."""
+
+    def __init__(self, run: Run, config: TrainConfig, lesson: Lesson, interrupted: Callable[[], bool]):
+        self.run, self.config, self.lesson, self.interrupted = run, config, lesson, interrupted
+        self.trainer: Any = None  # Set once the Trainer exists.
+        self.best = math.inf
+        self.since_best = 0
+        self.reason = ""
+        self.status: Literal["done", "stopped", "interrupted"] = "done"
+        self._written = 0.0
+        self._measured = (time.monotonic(), 0)
+        for line in run.metrics():  # What an earlier process of this run has seen.
+            if "valid_loss" in line and line.get("step", 0) > 0:
+                self._judge(line["valid_loss"])
+
+    def _judge(self, valid_loss: float) -> bool:
+        """Count an evaluation; whether it is the best so far."""
+        if valid_loss < self.best:
+            self.best, self.since_best = valid_loss, 0
+            return True
+        self.since_best += 1
+        return False
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **named: Any
+    ) -> None:
+        """A run that was stopped at a step of evaluation makes up for it."""
+        step = state.global_step
+        seen = {line.get("step") for line in self.run.metrics() if "valid_loss" in line}
+        if step and step % int(args.eval_steps or 1) == 0 and step not in seen and self.lesson.valid_rows:
+            self.trainer.evaluate()
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **named: Any
+    ) -> TrainerControl:
+        """Show the step; stop when somebody asked for it."""
+        now = time.monotonic()
+        if now - self._written >= STATE_SECONDS and ranks.is_first():
+            self._written = now
+            self.run.set_state("running", step=state.global_step, total_steps=state.max_steps)
+        stopped = self.run.stop_requested()
+        if ranks.any_of(stopped or self.interrupted()):
+            self.status = "stopped" if stopped else "interrupted"
+            self.reason = "Stopped by hand." if stopped else "The program that had started this run ended."
+            if ranks.is_first():
+                self.run.set_state("stopping", self.reason, state.global_step)
+            control.should_training_stop = True
+            control.should_save = True
+            control.should_evaluate = False  # A stop does not wait for it; it is made up for when the run goes on.
+        return control
+
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **named: Any
+    ) -> None:
+        """Gradients that are no numbers must not reach the weights. (In float16 the scaler skips such steps itself.)"""
+        if self.lesson.precision == "float16":
+            return
+        gradients = [one.grad for one in named["model"].parameters() if one.grad is not None]
+        if gradients and not math.isfinite(float(torch.nn.utils.get_total_norm(gradients))):
+            raise TrainingFailed(
+                f"The gradient is no longer a number (step {state.global_step + 1}).",
+                advice="Lower the learning rate and start again; the best model so far is kept.",
+            )
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **named: Any,
+    ) -> None:
+        """A point of the training curve."""
+        if not logs or "loss" not in logs:
+            return
+        now, tokens = time.monotonic(), self.trainer.tokens_seen
+        seconds = max(now - self._measured[0], 1e-9)
+        values = {
+            "train_loss": logs["loss"],
+            "learning_rate": logs.get("learning_rate"),
+            "grad_norm": logs.get("grad_norm"),
+            "tokens_per_second": (tokens - self._measured[1]) / seconds,
+        }
+        self._measured = (now, tokens)
+        self.record(state, values)
+
+    def on_evaluate(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        metrics: dict[str, float] | None = None,
+        **named: Any,
+    ) -> TrainerControl:
+        """A point of the validation curve: keep the model if it is the best, stop if it has not been for long."""
+
+        started = time.monotonic()
+        model = self.trainer.causal
+        if metrics:
+            loss = metrics["eval_loss"]
+            if not math.isfinite(loss):
+                raise TrainingFailed(
+                    "The validation loss is no longer a number.", advice="Lower the learning rate and start again."
+                )
+            self.record(state, {"valid_loss": loss, "valid_perplexity": metrics["eval_perplexity"]})
+            if self._judge(loss):
+                self.save_model(state)
+        else:
+            self.save_model(state)
+        self.record_samples(state, model)
+        if self.config.patience and self.since_best >= self.config.patience and not control.should_training_stop:
+            control.should_training_stop = True
+            self.reason = f"It stopped getting better: the best evaluation was {self.since_best} evaluations ago."
+        # Evaluating is not training: leave it out of the tokens a second.
+        self._measured = (self._measured[0] + time.monotonic() - started, self._measured[1])
+        return control
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **named: Any) -> None:
+        """A checkpoint counts once it is whole on the disk, and holds no pickled settings."""
+        ranks.wait()  # Each process has a file in it.
+        if not ranks.is_first():
+            return
+        folder = self.run.checkpoints / f"checkpoint-{state.global_step}"
+        (folder / "training_args.bin").unlink(missing_ok=True)
+        seal(folder)
+
+    def save_model(self, state: TrainerState) -> None:
+        """The model as it is now becomes the run's model."""
+        if not ranks.is_first():
+            return
+        facts = {"step": state.global_step, "epoch": state.epoch, "valid_loss": self.best}
+        self.write_model(self.run.folder, self.lesson.card(facts))
+
+    def write_model(self, folder: Path, card: str) -> None:
+        """The model as it is now, in `folder`/model; an addition also in `folder`/adapter."""
+        encoder, save_as = self.lesson.encoder, self.lesson.save_as
+        if self.lesson.base is None:
+            save_model_folder(folder / "model", self.trainer.causal, encoder, card, save_as)
+            return
+        save_adapter(folder / "adapter", self.trainer.model, encoder, card)
+        adapter = read_adapter(folder / "adapter")
+        write_merged(adapter, self.lesson.base, folder / "model", encoder, card, save_as)
+
+    def record(self, state: TrainerState, values: dict[str, float | None]) -> None:
+        """One line of metrics; only finite numbers."""
+        if not ranks.is_first():
+            return
+        line: dict[str, Any] = {"step": state.global_step, "epoch": round(state.epoch or 0.0, 4), "time": time.time()}
+        line.update(
+            {name: float(value) for name, value in values.items() if value is not None and math.isfinite(value)}
+        )
+        self.run.append("metrics.jsonl", line)
+        for name in values.keys() & line.keys():
+            self._board.add_scalar(name, line[name], state.global_step)
+
+    @cached_property
+    def _board(self) -> Any:
+        """The same curves for TensorBoard; its import is slow, so it waits for the first point."""
+        from torch.utils.tensorboard import SummaryWriter
+
+        return SummaryWriter(str(self.run.folder / "tensorboard"), purge_step=self.trainer.state.global_step)
+
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **named: Any) -> None:
+        """Write out what TensorBoard still holds."""
+        if ranks.is_first():
+            self._board.close()
+
+    def record_samples(self, state: TrainerState, model: Any) -> None:
+        """The replies to the fixed prompts, as the model is now."""
+        if not ranks.is_first():
+            return
+        for sample in self.lesson.samples(model):
+            self.run.append("samples.jsonl", {"step": state.global_step, "epoch": state.epoch or 0.0, **sample})

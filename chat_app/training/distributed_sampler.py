@@ -1,0 +1,58 @@
+"""Which rows a process learns, where several train one model: a share of each batch that one process would compute.
+
+The libraries' own way of sharing repeats rows until every process has equally many, which bends the loss curve at the
+end of an epoch. Here a process may have nothing to do in a batch; then it computes a row in which nothing is learned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+from accelerate.data_loader import SeedableRandomSampler
+from torch import Tensor
+from torch.utils.data import BatchSampler, DataLoader, Dataset
+
+from chat_app.tokenization.encoder import NOT_LEARNED, Example
+from chat_app.training.collator import Packer
+
+
+class Shares(BatchSampler):
+    """The row numbers of each batch that belong to one process.
+
+    Args:
+        rows: all of them. size: of a batch, for all processes together.
+        seed: of the order, which is that of a single process.
+        process, processes: which one, of how many.
+    """
+
+    def __init__(self, rows: Dataset[Example], size: int, seed: int, process: int, processes: int):
+        self.order = SeedableRandomSampler(rows, data_seed=seed)
+        super().__init__(self.order, size, drop_last=False)
+        self.process, self.processes = process, processes
+
+    @property
+    def batch_sampler(self) -> Shares:
+        """The Trainer looks for `set_epoch` here, also after it has skipped what a resumed run has learned."""
+        return self
+
+    def set_epoch(self, epoch: int) -> None:
+        """The order of an epoch is its own."""
+        self.order.set_epoch(epoch)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for batch in super().__iter__():
+            yield batch[self.process :: self.processes]
+
+
+def loader(
+    rows: Dataset[Example], packer: Packer, size: int, seed: int, process: int, processes: int
+) -> DataLoader[Any]:
+    """Batches of this process's share of the rows."""
+    blank = replace(rows[0], labels=[NOT_LEARNED] * len(rows[0].ids))
+
+    def collate(examples: Sequence[Example]) -> dict[str, Tensor]:
+        return packer(examples or [blank])
+
+    return DataLoader(rows, batch_sampler=Shares(rows, size, seed, process, processes), collate_fn=collate)

@@ -1,0 +1,258 @@
+"""A few real steps before a training: does it fit into the memory, and how long will it take?
+
+The steps are the Trainer's own, on the longest batches and on usual ones. Afterwards the weights are what they were, so
+that a training with a rehearsal ends with the same numbers as one without. One evaluation, one checkpoint and one model
+are measured too and counted as often as they will come.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+import shutil
+import statistics
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+from torch.utils.data import DataLoader
+from transformers import TrainerCallback
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
+
+from chat_app.config.settings import TrainConfig
+from chat_app.formatting import bytes_in_words
+from chat_app.runs.run import Run, seal
+from chat_app.system.memory import free_memory, release_memory
+from chat_app.tokenization.encoder import Example, lengths_of
+from chat_app.training import distributed as ranks
+from chat_app.training.callbacks import RunWriter
+from chat_app.training.collator import Packer
+from chat_app.training.lesson import Lesson
+from chat_app.training.loss import likelihood
+from chat_app.training.memory_estimate import Shape
+from chat_app.training.step_time import batches_in, duration, fitted, usual_steps, work_of
+from chat_app.training.trainer import ChatTrainer, arguments_of, evaluation_steps, saving_steps, total_steps
+
+STEPS = 20
+WARM_UP = 2
+FEWEST = WARM_UP + 3
+LONG_ENOUGH = 1.0  # Seconds of tried steps after which no more than the fewest are tried: somebody waits.
+SHORT = 100  # Steps; a shorter training is over before its rehearsal would have said so.
+_TESTED_ROWS = 64
+_LOOK_EVERY = 0.02
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """What was measured, and what follows from it.
+
+    Attributes:
+        steps: how many were tried. seconds_a_step: what a step will take on average.
+        seconds: to the end of the training, if it does not stop early.
+        peak_bytes: the most memory that was used. memory_bytes: how much there is.
+        evaluation_seconds: of one evaluation with its replies. model_seconds: of writing a model.
+        checkpoint_seconds: of writing a checkpoint.
+    """
+
+    steps: int
+    seconds_a_step: float
+    seconds: float
+    peak_bytes: int
+    memory_bytes: int
+    evaluation_seconds: float
+    model_seconds: float
+    checkpoint_seconds: float
+
+    def sentence(self) -> str:
+        """Time and memory for a person: "about 6 minutes, 1.9 GB of 4.0 GB"."""
+        return f"{duration(self.seconds)}, {bytes_in_words(self.peak_bytes)} of {bytes_in_words(self.memory_bytes)}"
+
+
+def is_wanted(config: TrainConfig, rows: int) -> bool:
+    """Whether to rehearse: as asked, or where the training is long enough to be worth it; alone only."""
+    if ranks.processes() > 1:
+        return False
+    return config.rehearse == "on" or (config.rehearse != "off" and total_steps(config, rows) >= SHORT)
+
+
+def rehearse(
+    run: Run, config: TrainConfig, lesson: Lesson, model: Any, shape: Shape, stop: Callable[[], bool] = lambda: False
+) -> Rehearsal | None:
+    """Try some steps; the weights are put back. None where it was stopped before it could say anything.
+
+    Args:
+        config: with the method, the batches and the rate decided.
+        model: as for `train`; it is on the lesson's device afterwards.
+        shape: of the model, for the work in a batch.
+
+    Raises:
+        RuntimeError, MemoryError: of the machine; `lacks_memory` tells if that is what it was.
+    """
+    folder = run.folder / "rehearsal"
+    all_steps = total_steps(config, len(lesson.train_rows))
+    usual = usual_steps(lesson.train_rows, config.batch_size * config.accumulation, config.seed)
+    tried = _steps_to_try(lesson.train_rows, usual, config, min(STEPS, max(all_steps // 10, FEWEST)))
+    clock = _Clock(stop)
+    weights = {name: one for name, one in model.named_parameters() if one.requires_grad}
+    before = {name: one.detach().to("cpu", copy=True) for name, one in weights.items()}
+    trainer = None
+    try:
+        with _watched(lesson.device) as memory:
+            trainer = _trainer(folder, config, lesson, model, tried)
+            trainer.add_callback(clock)
+            trainer.train()
+            if len(clock.seconds) < FEWEST:
+                return None
+            evaluation, saving = _evaluation(run, folder, config, lesson, trainer)
+    finally:
+        if trainer is not None:  # Takes away what the Trainer has put around the model's forward.
+            trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
+            trainer.accelerator.free_memory()
+            trainer = None
+        with torch.no_grad():
+            for name, one in model.named_parameters():
+                if name in before:
+                    one.copy_(before[name])
+                    one.grad = None
+        shutil.rmtree(folder, ignore_errors=True)
+        release_memory()
+    work = [work_of(shape, batches_in(step, config.batch_size)) for step in tried]
+    pace = fitted(work[WARM_UP : len(clock.seconds)], clock.seconds[WARM_UP:])
+    a_step = statistics.fmean(pace.seconds(work_of(shape, batches_in(step, config.batch_size))) for step in usual)
+    evaluations = math.ceil(all_steps / evaluation_steps(config, len(lesson.train_rows)))
+    saves = math.ceil(all_steps / saving_steps(config, len(lesson.train_rows)))
+    seconds = all_steps * a_step + (evaluations + 1) * evaluation + evaluations * saving + saves * clock.saving
+    return Rehearsal(len(clock.seconds), a_step, seconds, memory.peak, memory.total, evaluation, saving, clock.saving)
+
+
+def _steps_to_try(
+    rows: Sequence[Example], usual: Sequence[list[Example]], config: TrainConfig, count: int
+) -> list[list[Example]]:
+    """The longest rows first, for the memory and to warm up; then usual steps, short and long ones in turn."""
+    size = min(config.batch_size * config.accumulation, len(rows))
+    lengths = lengths_of(rows)
+    longest = [rows[index] for index in heapq.nlargest(size, range(len(rows)), key=lengths.__getitem__)]
+    by_length = sorted(usual, key=lambda step: sum(len(row.ids) for row in step))
+    by_length = [step for step in by_length if len(step) == size] or by_length
+    wanted = count - WARM_UP
+    spread = [by_length[place * (len(by_length) - 1) // max(wanted - 1, 1)] for place in range(wanted)]
+    spread = [step if place % 2 else spread[-1 - place] for place, step in enumerate(spread)]
+    return [longest] * WARM_UP + spread
+
+
+class _Trainer(ChatTrainer):
+    """The Trainer with the steps in a given order."""
+
+    steps: Sequence[list[Example]] = ()
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """Batches as they were chosen."""
+        batches = [batch for step in self.steps for batch in batches_in(step, self.config.batch_size)]
+        return DataLoader(batches, batch_size=None, collate_fn=self.packer)  # type: ignore[arg-type]
+
+
+def _trainer(folder: Path, config: TrainConfig, lesson: Lesson, model: Any, steps: Sequence[list[Example]]) -> _Trainer:
+    # A rate of next to nothing: what is measured does not depend on it, and the weights stay sound.
+    config = replace(config, learning_rate=1e-12, max_steps=len(steps), evaluate_every=0, save_every=len(steps))
+    arguments = arguments_of(folder, config, replace(lesson, train_rows=[row for step in steps for row in step]))
+    arguments.eval_strategy = "no"
+    trainer = _Trainer(config, lesson, model, arguments, Packer(pad_id=lesson.encoder.tokenizer.pad_token_id or 0))
+    trainer.steps = steps
+    for unwanted in (PrinterCallback, ProgressCallback):
+        trainer.remove_callback(unwanted)
+    return trainer
+
+
+class _Clock(TrainerCallback):
+    """Takes the time of each step, and of the checkpoint at the end."""
+
+    def __init__(self, stop: Callable[[], bool]):
+        self.stop = stop
+        self.seconds: list[float] = []
+        self.saving = 0.0
+        self._last = 0.0
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **named: Any) -> None:
+        """The first step begins."""
+        self._last = time.perf_counter()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **named: Any) -> Any:
+        """A step with everything around it."""
+        now = time.perf_counter()
+        self.seconds.append(now - self._last)
+        self._last = now
+        if self.stop():
+            control.should_training_stop = True
+        elif len(self.seconds) >= FEWEST and sum(self.seconds) > LONG_ENOUGH:
+            control.should_save = control.should_training_stop = True  # The checkpoint is measured too.
+        return control
+
+    def on_save(self, args: Any, state: Any, control: Any, **named: Any) -> None:
+        """As the run's writer does it."""
+        seal(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+        self.saving = time.perf_counter() - self._last
+
+
+def _evaluation(
+    run: Run, folder: Path, config: TrainConfig, lesson: Lesson, trainer: ChatTrainer
+) -> tuple[float, float]:
+    """Seconds of an evaluation with its replies, and of writing a model."""
+    started = time.perf_counter()
+    seconds = 0.0
+    rows = lesson.valid_rows
+    tested = [rows[index] for index in range(0, len(rows), max(len(rows) // _TESTED_ROWS, 1))]
+    if tested:
+        likelihood(trainer.causal, tested, trainer.packer, lesson.precision, trainer.evaluation_tokens())
+        share = sum(lengths_of(lesson.valid_rows)) / sum(len(row.ids) for row in tested)
+        seconds = (time.perf_counter() - started) * share
+    started = time.perf_counter()
+    lesson.samples(trainer.causal)
+    seconds += time.perf_counter() - started
+    writer = RunWriter(run, config, lesson, lambda: False)
+    writer.trainer = trainer
+    started = time.perf_counter()
+    writer.write_model(folder, "")
+    return seconds, time.perf_counter() - started
+
+
+@dataclass
+class _Memory:
+    """Bytes: the most that were in use, and how many there are."""
+
+    peak: int = 0
+    total: int = 0
+
+
+@contextmanager
+def _watched(device: str) -> Iterator[_Memory]:
+    """Watch the memory while a block runs: of the GPU by its own count, else of this process."""
+    memory = _Memory()
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        memory.total = free_memory(device) + torch.cuda.memory_reserved()
+        try:
+            yield memory
+        finally:
+            memory.peak = torch.cuda.max_memory_reserved()
+        return
+    process, ended = psutil.Process(), threading.Event()
+    memory.peak = process.memory_info().rss
+    memory.total = free_memory(device) + memory.peak
+
+    def look() -> None:
+        while not ended.wait(_LOOK_EVERY):
+            memory.peak = max(memory.peak, process.memory_info().rss)
+
+    watcher = threading.Thread(target=look, name="memory of the rehearsal", daemon=True)
+    watcher.start()
+    try:
+        yield memory
+    finally:
+        ended.set()
+        watcher.join()

@@ -1,0 +1,216 @@
+"""Training in the background: a thread that starts one child process after the other and follows it.
+
+The child writes the run folder; this file only starts it, asks it to stop, and puts into words what happened when it
+ended without a word. Nothing here is needed to know where a run stands: that is on the disk.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from chat_app.config.settings import Paths
+from chat_app.errors import RunError
+from chat_app.runs.run import ACTIVE, RESUMABLE, Run, list_runs, read_json, write_json
+
+log = logging.getLogger(__name__)
+
+LOOK_EVERY = 0.5
+SECONDS_TO_END = 20.0
+PLACE = "place.json"
+
+
+class Jobs:
+    """The queue of this program's training runs; one is trained at a time in a home folder.
+
+    Args:
+        paths: the home whose queued runs are trained. Runs wait on the disk, so a restart forgets none.
+    """
+
+    def __init__(self, paths: Paths):
+        self._paths = paths
+        self._wake = threading.Event()
+        self._closing = threading.Event()
+        self._child_lock = threading.Lock()
+        self._order_lock = threading.Lock()  # Of those who change the order.
+        self._child: subprocess.Popen[bytes] | None = None
+        self._child_run: Run | None = None
+        self._queued_at = 0.0  # When the child's run was put into the queue.
+        self._thread = threading.Thread(target=self._work, name="training queue", daemon=True)
+        self._thread.start()
+
+    def submit(self, run: Run) -> None:
+        """Put a prepared run, or one that stopped, at the end of the queue.
+
+        Raises:
+            RunError: it is being trained, or it is done.
+        """
+        state = run.state()
+        if state.status not in ("queued", *RESUMABLE):
+            raise RunError(f"The run {run.id} is {state.status}.", advice="Start a new one.")
+        run.clear_stop()
+        with self._order_lock:  # Without its place it would stand where it was made: before those that wait already.
+            _set_place(run, time.time())
+            run.set_state("queued", "Waiting for its turn.")
+            run.note(queued=True)
+        self._wake.set()
+
+    def stop(self, run: Run) -> None:
+        """Ask a run to stop: within one step if it is being trained, at once if it waits.
+
+        Raises:
+            RunError: there is nothing to stop.
+        """
+        state = run.state()
+        if state.status == "queued":
+            run.note(queued=False)
+            run.set_state("stopped", "Stopped before it began.")
+            run.request_stop()
+        elif state.status in ACTIVE:
+            run.request_stop()
+            run.set_state("stopping", "Finishing the step it is in.")
+        else:
+            raise RunError(f"The run {run.id} is {state.status} already.")
+
+    def waiting(self) -> list[Run]:
+        """The runs that wait for their turn, the next one first. Read from the disk."""
+        found = []
+        for run in list_runs(self._paths.runs):
+            try:
+                is_ours = run.state().status == "queued" and run.about().get("queued") is True
+            except RunError:
+                continue
+            if is_ours:
+                found.append((_place(run), run.id, run))
+        return [run for _, _, run in sorted(found, key=lambda one: one[:2])]
+
+    def move(self, run: Run, by: int, among: Sequence[Run] | None = None) -> None:
+        """Let a waiting run change places with the one before it (by=-1) or after it (by=1).
+
+        Args:
+            among: the runs whose places may change, such as those of one person; default all. The others keep theirs.
+
+        Raises:
+            RunError: it does not wait.
+        """
+        with self._order_lock:
+            allowed = None if among is None else {one.id for one in among}
+            waiting = [one for one in self.waiting() if allowed is None or one.id in allowed]
+            at = next((at for at, one in enumerate(waiting) if one.id == run.id), None)
+            if at is None:
+                raise RunError("This run does not wait any more.")
+            other = at + (1 if by > 0 else -1)
+            if not 0 <= other < len(waiting):
+                return
+            places = [_place(one) for one in (run, waiting[other])]
+            if places[0] == places[1]:
+                places[1] += math.copysign(1e-3, by)
+            _set_place(run, places[1])
+            _set_place(waiting[other], places[0])
+
+    def close(self) -> None:
+        """End the queue. A run that is being trained saves a checkpoint and shows as interrupted."""
+        self._closing.set()
+        self._wake.set()
+        self._thread.join(timeout=SECONDS_TO_END + 5)
+
+    def _work(self) -> None:
+        while not self._closing.is_set():
+            self._wake.wait(timeout=LOOK_EVERY * 10)
+            self._wake.clear()
+            try:
+                while not self._closing.is_set() and (run := self._next()) is not None:
+                    self._train(run)
+            except Exception:  # The queue must outlive a broken run folder.
+                log.exception("the training queue met an error")
+        self._end_child()
+
+    def _next(self) -> Run | None:
+        """The first that waits, unless another program trains in this home."""
+        if any(run.state().status in ACTIVE for run in list_runs(self._paths.runs)):
+            return None
+        with self._order_lock:
+            return next(iter(self.waiting()), None)
+
+    def _train(self, run: Run) -> None:
+        """Start the child and wait for its end, or for the program's."""
+        queued_at = run.state().time
+        child = _start(run, self._paths)
+        with self._child_lock:
+            self._child, self._child_run, self._queued_at = child, run, queued_at
+        while child.poll() is None and not self._closing.is_set():
+            try:
+                child.wait(timeout=LOOK_EVERY)
+            except subprocess.TimeoutExpired:
+                continue
+        if child.poll() is None:
+            return  # The program is closing: `_end_child` sees to it.
+        _close_pipe(child)
+        _explain_end(run, child.returncode, queued_at)
+        with self._child_lock:
+            self._child = self._child_run = None
+
+    def _end_child(self) -> None:
+        """Tell the child that nobody waits for it any more; it saves and goes. What takes too long is killed."""
+        with self._child_lock:
+            child, run, queued_at = self._child, self._child_run, self._queued_at
+        if child is None or run is None:
+            return
+        _close_pipe(child)
+        try:
+            child.wait(timeout=SECONDS_TO_END)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
+        _explain_end(run, child.returncode, queued_at)
+
+
+def _start(run: Run, paths: Paths) -> subprocess.Popen[bytes]:
+    """The child process of a run. It notices by the end of its standard input that this program is gone."""
+    code = str(Path(__file__).resolve().parents[2])
+    path = os.pathsep.join(part for part in (code, os.environ.get("PYTHONPATH")) if part)
+    environment = {**os.environ, "PYTHONPATH": path, "CHAT_APP_HOME": str(paths.home), "PYTHONUNBUFFERED": "1"}
+    command = [sys.executable, "-m", "chat_app", "train", "--run", str(run.folder), "--supervised"]
+    with open(run.log, "ab") as output:
+        return subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT, env=environment, cwd=run.folder
+        )
+
+
+def _place(run: Run) -> float:
+    """Where a run stands in the queue: the lower, the sooner. In a file of its own, which nobody else writes; without
+    one a run stands where its state was written."""
+    value = read_json(run.folder / PLACE)
+    return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else run.state().time
+
+
+def _set_place(run: Run, place: float) -> None:
+    write_json(run.folder / PLACE, place)
+
+
+def _close_pipe(child: subprocess.Popen[bytes]) -> None:
+    if child.stdin is not None:
+        child.stdin.close()
+
+
+def _explain_end(run: Run, code: int, queued_at: float) -> None:
+    """Where the child could not say how it ended, say it."""
+    state = run.state()
+    if state.status == "queued" and state.time == queued_at:  # It never took the run. (Later: it is queued again.)
+        run.note(queued=False)
+        run.set_state("failed", f"The training process ended at once. The reason is at the end of {run.log}.")
+    elif state.status == "interrupted" and code not in (0, 1, 2):
+        name = signal.Signals(-code).name if code < 0 and -code in set(signal.Signals) else f"code {code}"
+        run.set_state(
+            "interrupted",
+            f"The training process was ended from outside ({name}); often that is a lack of memory. "
+            "It can go on from its last checkpoint.",
+        )

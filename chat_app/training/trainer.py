@@ -1,0 +1,326 @@
+"""Teaching a model: transformers' Trainer around our examples, writing into a run folder.
+
+It is given a model, rows and a run, and knows nothing of files of conversations, of chat or of the page. It runs in a
+process of its own: in a thread beside a model that answers, the same seed would not give the same weights.
+"""
+
+from __future__ import annotations
+
+import errno
+import math
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
+
+from chat_app.config.settings import TrainConfig
+from chat_app.errors import RunError, SettingError, TrainingFailed
+from chat_app.formatting import bytes_in_words
+from chat_app.runs.run import MANIFEST, Run
+from chat_app.system.memory import lacks_memory
+from chat_app.tokenization.encoder import NOT_LEARNED, Example, lengths_of
+from chat_app.training import distributed as ranks
+from chat_app.training.callbacks import RunWriter
+from chat_app.training.collator import Packer
+from chat_app.training.distributed_sampler import loader
+from chat_app.training.lesson import Lesson
+from chat_app.training.loss import TOKENS_A_BATCH, Likelihood, likelihood, precision_context, summed_loss
+from chat_app.training.optimizers import MuonWithAdamW
+
+PLOT_POINTS = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a training ended."""
+
+    status: Literal["done", "stopped", "interrupted"]
+    reason: str
+    step: int
+
+
+class _Rows(Dataset[Example]):
+    """Examples as torch wants them."""
+
+    def __init__(self, rows: Sequence[Example]):
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Example:
+        return self.rows[index]
+
+
+class ChatTrainer(Trainer):
+    """The Trainer with our loss: summed over the learned tokens of a whole step and divided by their number, so that
+    the way a step is split into batches changes nothing."""
+
+    loss_is_scaled_for_ga = True
+
+    def __init__(self, config: TrainConfig, lesson: Lesson, model: Any, arguments: TrainingArguments, packer: Packer):
+        self.config, self.lesson, self.packer = config, lesson, packer
+        self.tokens_seen = 0
+        # The transformers model: peft's, where an addition is learned, stands around it.
+        self.causal = model.get_base_model() if hasattr(model, "get_base_model") else model
+        super().__init__(
+            model=model,
+            args=arguments,
+            train_dataset=_Rows(lesson.train_rows),
+            eval_dataset=_Rows(lesson.valid_rows),
+            data_collator=packer,
+        )
+        self.model_accepts_loss_kwargs = True  # Makes the Trainer count the learned tokens of a step.
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """Muon, or one of the Trainer's."""
+        if self.config.optimizer != "muon":
+            return super().create_optimizer(model)
+        assert self.model is not None
+        self.optimizer = MuonWithAdamW(self.model, self.config.learning_rate, self.config.weight_decay)
+        return self.optimizer
+
+    def compute_loss(
+        self,
+        model: Any,
+        inputs: dict[str, Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Tensor:
+        """Nats a learned token of the whole step, this batch's part of it."""
+        self.tokens_seen += int(inputs["tokens"])
+        with precision_context(self.lesson.device, self.lesson.precision):
+            if model is self.model:
+                loss = summed_loss(self.causal, inputs, sparing=self.config.gradient_checkpointing == "on")
+            else:
+                loss = summed_loss(model, inputs, direct=False)
+        items = num_items_in_batch if num_items_in_batch is not None else (inputs["labels"] != NOT_LEARNED).sum()
+        return loss / items * self.accelerator.num_processes
+
+    def training_step(
+        self, model: Any, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
+    ) -> Tensor:
+        """One batch. A loss that is no number ends the training before it can harm the weights."""
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        if not math.isfinite(float(loss)):
+            raise TrainingFailed(
+                f"The loss is no longer a number (step {self.state.global_step + 1}).",
+                advice="Lower the learning rate and start again; the best model so far is kept.",
+            )
+        return loss
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """This process's share of the rows, in an order that the seed alone decides."""
+        place, count = self.args.process_index, self.args.world_size
+        return loader(
+            _Rows(self.lesson.train_rows), self.packer, self.config.batch_size, self.config.seed, place, count
+        )
+
+    def likelihood(self) -> Likelihood | None:
+        """The likelihood of the validation rows, or None where there are none."""
+        if not self.lesson.valid_rows:
+            return None
+        rows = self.lesson.valid_rows
+        if self.args.world_size > 1:
+            rows = rows[self.args.process_index :: self.args.world_size]
+        mine = Likelihood(0.0, 0)
+        if rows:
+            mine = likelihood(self.causal, rows, self.packer, self.lesson.precision, self.evaluation_tokens())
+        total, tokens = ranks.summed([mine.total, mine.tokens])
+        return Likelihood(total, round(tokens))
+
+    def evaluation_tokens(self) -> int:
+        """How many tokens to evaluate at once: on a GPU an evaluation must not need more memory than a step."""
+        if self.lesson.device == "cpu":
+            return TOKENS_A_BATCH
+        return min(TOKENS_A_BATCH, self.config.batch_size * max(lengths_of(self.lesson.train_rows)))
+
+    def evaluate(self, *arguments: Any, **named: Any) -> dict[str, float]:
+        """Validation loss and perplexity, told to the callbacks as the Trainer does it."""
+        result = self.likelihood()
+        metrics = {"eval_loss": result.loss, "eval_perplexity": result.perplexity} if result else {}
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+
+def train(
+    run: Run,
+    config: TrainConfig,
+    lesson: Lesson,
+    model: Any,
+    *,
+    interrupted: Callable[[], bool] = lambda: False,
+    callbacks: Sequence[TrainerCallback] = (),
+) -> Outcome:
+    """Teach `model`, from the run's newest whole checkpoint if it has one.
+
+    Args:
+        run: locked by the caller.
+        model: in float32 on the CPU; it is changed.
+        interrupted: asked after each step; True ends the run as "interrupted".
+        callbacks: of transformers, for progress bars and the like.
+
+    Returns:
+        How it ended; the best model lies in the run's model folder.
+
+    Raises:
+        TrainingFailed, RunError: with a sentence that says why and what to do.
+    """
+    checkpoint = run.newest_checkpoint()
+    step = _step_of(checkpoint) if checkpoint else 0
+    if ranks.is_first():
+        _clear_broken(run, checkpoint)
+        _check_space(run, model)
+        run.forget_after(step if checkpoint else -1)
+    ranks.wait()
+    packer = Packer(pad_id=lesson.encoder.tokenizer.pad_token_id or 0)
+    arguments = arguments_of(run.checkpoints, config, lesson)
+    trainer = ChatTrainer(config, lesson, model, arguments, packer)
+    writer = RunWriter(run, config, lesson, interrupted)
+    writer.trainer = trainer
+    for unwanted in (PrinterCallback, ProgressCallback):
+        trainer.remove_callback(unwanted)
+    for callback in (writer, *callbacks):
+        trainer.add_callback(callback)
+    try:
+        if checkpoint is None:
+            _record_start(trainer, writer)
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        if not run.has_model:
+            writer.save_model(trainer.state)
+    except (OSError, RuntimeError, MemoryError) as error:
+        raise _explained(error) from error
+    return Outcome(writer.status, writer.reason or "All epochs are done.", trainer.state.global_step)
+
+
+def _record_start(trainer: ChatTrainer, writer: RunWriter) -> None:
+    """How the model does before it has learned anything: the first point of the plot, and the first replies."""
+    before = trainer.likelihood()
+    if before:
+        writer.record(trainer.state, {"valid_loss": before.loss, "valid_perplexity": before.perplexity})
+    writer.record_samples(trainer.state, trainer.causal)
+
+
+def steps_an_epoch(config: TrainConfig, rows: int) -> int:
+    """Steps in which all rows are read once."""
+    return math.ceil(rows / (config.batch_size * config.accumulation))
+
+
+def total_steps(config: TrainConfig, rows: int) -> int:
+    """Steps to the end, if nothing stops the training early."""
+    return config.max_steps or math.ceil(steps_an_epoch(config, rows) * config.epochs)
+
+
+def evaluation_steps(config: TrainConfig, rows: int) -> int:
+    """Steps between two evaluations."""
+    return min(config.evaluate_every or steps_an_epoch(config, rows), total_steps(config, rows))
+
+
+def saving_steps(config: TrainConfig, rows: int) -> int:
+    """Steps between two checkpoints."""
+    return min(config.save_every or evaluation_steps(config, rows), total_steps(config, rows))
+
+
+def arguments_of(folder: Path, config: TrainConfig, lesson: Lesson) -> TrainingArguments:
+    """TrainConfig in the Trainer's words; checkpoints go into `folder`."""
+    rows = len(lesson.train_rows)
+    steps = total_steps(config, rows)
+    if config.optimizer == "adamw-8bit" and lesson.device != "cuda":
+        raise SettingError("optimizer", "The 8-bit optimiser needs an NVIDIA GPU.", advice="Choose adamw.")
+    share, rest = divmod(config.batch_size, ranks.processes())
+    if rest:
+        raise SettingError(
+            "batch_size",
+            f"{config.batch_size} conversations cannot be shared by {ranks.processes()} processes.",
+            advice=f"Give a multiple of {ranks.processes()}.",
+        )
+    named: dict[str, Any] = {"lr_scheduler_kwargs": {"power": 2.0}} if config.schedule == "polynomial" else {}
+    constant = "constant_with_warmup"
+    arguments = TrainingArguments(
+        output_dir=str(folder),
+        per_device_train_batch_size=share,
+        ddp_find_unused_parameters=False,
+        gradient_accumulation_steps=config.accumulation,
+        num_train_epochs=config.epochs,
+        max_steps=config.max_steps or -1,
+        learning_rate=config.learning_rate,
+        weight_decay=config.weight_decay,
+        max_grad_norm=config.clip,
+        warmup_steps=math.ceil(steps * config.warmup),
+        lr_scheduler_type=constant if config.schedule == "constant" else config.schedule,
+        optim="adamw_bnb_8bit" if config.optimizer == "adamw-8bit" else _adamw(lesson.device),
+        bf16=lesson.precision == "bfloat16",
+        fp16=lesson.precision == "float16",
+        use_cpu=lesson.device == "cpu",
+        seed=config.seed,
+        eval_strategy="steps",
+        eval_steps=evaluation_steps(config, rows),
+        save_strategy="steps",
+        save_steps=saving_steps(config, rows),
+        save_total_limit=config.keep_checkpoints,
+        logging_strategy="steps",
+        logging_steps=config.log_every or max(1, steps // PLOT_POINTS),
+        logging_nan_inf_filter=False,
+        remove_unused_columns=False,
+        dataloader_num_workers=0,
+        dataloader_pin_memory=False,
+        disable_tqdm=True,
+        report_to="none",
+        **named,
+    )
+    if arguments.n_gpu > 1:  # Several GPUs are used by several processes; threads for them would be slower than one.
+        arguments._n_gpu = 1
+    return arguments
+
+
+def _adamw(device: str) -> str:
+    """In one piece, where PyTorch has that: it is faster and needs no memory for steps between."""
+    return "adamw_torch_fused" if device in ("cpu", "cuda") else "adamw_torch"
+
+
+def _clear_broken(run: Run, checkpoint: Path | None) -> None:
+    """Remove checkpoints that are not whole: the Trainer would count them, or go on from them."""
+    newest = _step_of(checkpoint) if checkpoint else -1
+    for folder in run.checkpoints.glob("checkpoint-*"):
+        if _step_of(folder) > newest or not (folder / MANIFEST).exists():
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _step_of(checkpoint: Path) -> int:
+    number = checkpoint.name.rpartition("-")[2]
+    return int(number) if number.isdigit() else -1
+
+
+def _check_space(run: Run, model: Any) -> None:
+    """Three checkpoints (what is learned and two moments in float32) and a model must fit on the disk."""
+    learned = sum(one.numel() for one in model.parameters() if one.requires_grad)
+    needed = 4 * (3 * 3 * learned + sum(one.numel() for one in model.parameters()))
+    free = shutil.disk_usage(run.folder).free
+    if free < needed:
+        raise RunError(
+            f"The disk is too full: this training needs {bytes_in_words(needed)} and {bytes_in_words(free)} are free.",
+            advice="Free some space, or set CHAT_APP_HOME to a folder on a larger disk.",
+        )
+
+
+def _explained(error: BaseException) -> TrainingFailed:
+    """The sentence for a fault of the machine."""
+    text = str(error).lower()
+    is_full = isinstance(error, OSError) and error.errno == errno.ENOSPC
+    if is_full or "no space left" in text or "pytorchstreamwriter" in text:
+        return TrainingFailed(
+            "The disk is full.", advice="Free some space and resume: the run goes on from its last whole checkpoint."
+        )
+    if lacks_memory(error):
+        return TrainingFailed(
+            "The memory is not enough for this training.",
+            advice="Halve the batch size and double the accumulation (the result is the same), or shorten the window.",
+        )
+    return TrainingFailed(f"The training broke off: {error}", advice="The log of the run has the details.")

@@ -1,0 +1,103 @@
+"""Copied or new, in the chat: under each reply of a taught model a quiet mark, once somebody has asked for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import gradio as gr
+
+from chat_app.errors import ChatAppError
+from chat_app.evaluation.memorization import RunSources
+from chat_app.runs.run import Run
+from chat_app.services import Services
+from chat_app.ui.chat.session import Talk, Turn
+from chat_app.ui.components.background_task import Tell, Work
+from chat_app.ui.components.escape import warn
+from chat_app.ui.components.events import slow
+from chat_app.ui.visitor import Visitors
+
+
+class CopiedMarks:
+    """The switch and what it does.
+
+    Args:
+        services, visitors, token: whose runs, and who calls.
+    """
+
+    def __init__(self, services: Services, visitors: Visitors, token: Any):
+        self.services, self.visitors, self.token = services, visitors, token
+
+    def draw(self) -> None:
+        """Put the switch where the page is being built."""
+        self.switch = gr.Checkbox(
+            False,
+            label="Copied?",
+            info="Shows under each reply whether it stands in what this model learned.",
+            visible=False,
+            elem_id="copied",
+        )
+
+    def visible(self, loaded: Any | None, visitor: str) -> Any:
+        """The switch, which is there only for a model that was taught here."""
+        return gr.Checkbox(visible=loaded is not None and self._run(loaded.name, visitor) is not None)
+
+    def connect(self, replies: list[Any], talk: Any, view: Any, show: Callable[[Talk], Any]) -> None:
+        """Join the events.
+
+        Args:
+            replies: the events after which there is a new reply.
+            talk, view: the components of the conversation.
+            show: the value of the view.
+        """
+        self._show = show
+        long: dict[str, Any] = {
+            "inputs": [self.switch, talk, self.token],
+            "outputs": [view],
+            **slow("copied", 4),
+        }
+        self.switch.input(self.mark, **long)
+        for reply in replies:
+            reply.then(self.mark, **long)
+
+    def mark(self, is_on: bool, talk: Talk, token: str, request: gr.Request) -> Iterator[Any]:
+        """Mark the replies that have no mark yet, or take all marks away."""
+        if not is_on:
+            is_marked = any(turn.mark for turn in talk.turns)
+            for turn in talk.turns:
+                turn.mark = None
+            # Something is always given: what ends without a word empties the view.
+            yield self._show(talk) if is_marked and talk.writing is None else gr.skip()
+            return
+        try:
+            visitor = self.visitors.name(token, request)
+            waiting = [turn for turn in talk.turns if turn.model and turn.mark is None and turn.role == "assistant"]
+            for name in dict.fromkeys(turn.model for turn in waiting):
+                run = self._run(name, visitor)
+                if run is not None:
+                    yield from self._marked(run, [turn for turn in waiting if turn.model == name])
+        except ChatAppError as error:
+            warn(error)
+        # While a reply is being written the page is kept up to date by it.
+        yield gr.skip() if talk.writing is not None else self._show(talk)
+
+    def _marked(self, run: Run, turns: list[Turn]) -> Iterator[Any]:
+        """Look for these replies in what a run learned; making its index may take a while."""
+
+        def look(tell: Tell) -> list[dict[str, str]]:
+            sources = RunSources.open(run, self.services.paths, tell)
+            copies = [sources.look(turn.text) for turn in turns]
+            return [{"kind": one.kind, "label": one.label, "why": one.sentence} for one in copies]
+
+        work = Work(look)
+        for _ in work:
+            yield gr.skip()
+        for turn, mark in zip(turns, work.result(), strict=True):
+            turn.mark = mark
+
+    def _run(self, name: str, visitor: str) -> Run | None:
+        try:
+            run = self.services.run_of(visitor, name)
+        except ChatAppError:
+            return None
+        return run if (run.data / "train.jsonl").is_file() else None

@@ -1,0 +1,117 @@
+"""Work that takes long, in a thread of its own: it tells how far it is, and stops when nobody waits for it any more.
+
+Here is also what every panel does with such work: the row that shows it, and the way to its end.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Generator, Iterator
+from typing import Any, Generic, TypeVar
+
+import gradio as gr
+
+from chat_app.errors import ChatAppError
+from chat_app.ui.components import formatting as words
+from chat_app.ui.components.escape import warn
+
+T = TypeVar("T")
+Outputs = TypeVar("Outputs")
+FIRST_LOOK, LOOK_EVERY = 0.15, 0.5
+
+Tell = Callable[[str], None]
+
+
+class Stopped(Exception):
+    """Nobody waits for this work any more. Raised inside the work, where it tells how far it is."""
+
+
+class Work(Generic[T]):
+    """A piece of work that begins at once.
+
+    Iterating gives what it tells, now and then, until it has ended; an iteration that is given up stops it.
+
+    Args:
+        do: does the work; it is given a function that takes a sentence for the person and raises Stopped.
+    """
+
+    def __init__(self, do: Callable[[Tell], T]):
+        self._do, self._stop, self._ended = do, threading.Event(), threading.Event()
+        self._told = ""
+        self._result: T | None = None
+        self._error: BaseException | None = None
+        threading.Thread(target=self._run, name="reading", daemon=True).start()
+
+    def __iter__(self) -> Iterator[str]:
+        try:
+            wait = FIRST_LOOK
+            while not self._ended.wait(wait):
+                yield self._told
+                wait = LOOK_EVERY
+        finally:
+            self._stop.set()
+
+    def result(self) -> T:
+        """What came of it, once the iteration has ended.
+
+        Raises:
+            Whatever the work has raised.
+        """
+        if self._error is not None:
+            raise self._error
+        assert self._ended.is_set()
+        return self._result  # type: ignore[return-value]
+
+    def _run(self) -> None:
+        try:
+            self._result = self._do(self._tell)
+        except BaseException as error:
+            self._error = error
+        finally:
+            self._ended.set()
+
+    def _tell(self, text: str) -> None:
+        if self._stop.is_set():
+            raise Stopped
+        self._told = text
+
+
+def followed(
+    do: Callable[[Tell], T], show: Callable[[str], Outputs], failed: str
+) -> Generator[Outputs, None, T | None]:
+    """Do a piece of work and show how far it is.
+
+    Args:
+        show: what to fill the page with, given what the work tells; empty until it tells something.
+        failed: what the person is told where the disk refuses, without the reason.
+
+    Returns:
+        What came of it. None: it failed, and the person was told why.
+    """
+    work = Work(do)
+    for text in work:
+        yield show(text)
+    try:
+        return work.result()
+    except ChatAppError as error:
+        warn(error)
+    except OSError as error:
+        warn(f"{failed}: {error.strerror or error}.")
+    return None
+
+
+def counting(tell: Tell, doing: str) -> Callable[..., None]:
+    """Takes how many conversations, and problems, are done, and tells it: "Reading: 3 conversations so far."."""
+
+    def told(conversations: int, problems: int = 0) -> None:
+        tell(f"{doing}: {words.count(conversations, 'conversation')} so far.")
+
+    return told
+
+
+def work_row(name: str) -> tuple[gr.Row, gr.HTML, gr.Button]:
+    """The hidden row for work under way: what it tells, and a button that stops it. `name` begins their ids."""
+    with gr.Row(visible=False, elem_classes=["work-row"]) as row:
+        progress = gr.HTML("", elem_id=f"{name}-progress", apply_default_css=False)
+        stop: Any = gr.Button("Stop", variant="stop", size="sm", min_width=80, scale=0, elem_id=f"{name}-stop")
+    return row, progress, stop

@@ -1,0 +1,79 @@
+"""A component that shows turns of a conversation as bubbles, with buttons to copy, edit, retry and undo.
+
+Texts travel as JSON and reach the page as text nodes only, so nothing that anybody writes becomes markup, and what is
+copied or edited is what was written. The drawing is in turns.js.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from chat_app.ui.chat.session import Turn
+
+SCRIPT = Path(__file__).with_name("conversation_view.js")
+
+
+def turns_view(value: dict[str, Any], *, label: str, elem_id: str, visible: bool = True) -> gr.HTML:
+    """The component. Its events are again, takeback, edited, teach and suggest."""
+    return gr.HTML(
+        value,
+        html_template='<div class="turns-frame"></div>',
+        js_on_load=SCRIPT.read_text(encoding="utf-8"),
+        apply_default_css=False,
+        elem_id=elem_id,
+        elem_classes=["turns-view"],
+        visible=visible,
+        caption=label,
+    )
+
+
+def turns_value(
+    rows: Sequence[dict[str, Any]],
+    *,
+    is_busy: bool = False,
+    is_readonly: bool = False,
+    name: str = "Model",
+    greeting: str = "",
+    hints: Sequence[str] = (),
+    version: int = 0,
+    live: str = "",
+) -> dict[str, Any]:
+    """What the component shows.
+
+    Args:
+        rows: role, text and note of each turn; "mark" tells whether it is copied, "teach" offers to teach it; a "group"
+            heads the turns of one of several conversations.
+        is_busy: whether the last turn is being written.
+        is_readonly: no buttons.
+        name: of the model.
+        greeting, hints: shown while there are no turns; a hint can be clicked.
+        version: a value with a lower one than what is drawn has come too late, and is not drawn.
+        live: the name under which the last turn can be followed while it is being written; see `live`.
+    """
+    return {
+        "rows": list(rows),
+        "busy": is_busy,
+        "readonly": is_readonly,
+        "name": name,
+        "greeting": greeting,
+        "hints": list(hints),
+        "version": version,
+        "live": live,
+    }
+
+
+def rows_of(turns: Iterable[Turn], can_teach: bool = False) -> list[dict[str, Any]]:
+    """The turns of a talk, to be shown. Those that a person has put right can be taught where that is possible."""
+    rows = []
+    for one in turns:
+        row: dict[str, Any] = {"role": one.role, "text": one.text, "note": one.note}
+        if one.mark is not None:
+            row["mark"] = one.mark
+        if can_teach and one.original is not None and not one.kept:
+            row["teach"] = True
+        rows.append(row)
+    return rows

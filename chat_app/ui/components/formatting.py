@@ -1,0 +1,94 @@
+"""Numbers as people say them. Pure: no files, no components."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+
+from chat_app.runs.run import Status
+
+STATUS_WORDS: Mapping[Status, str] = {
+    "queued": "Waiting",
+    "running": "Learning",
+    "stopping": "Stopping",
+    "stopped": "Stopped",
+    "interrupted": "Interrupted",
+    "failed": "Failed",
+    "done": "Finished",
+}
+LONG_PAUSE = 30.0  # Seconds without a point after which somebody must have stopped the run in between.
+
+
+def count(number: int, one: str, many: str | None = None) -> str:
+    """ "1 turn", "2,000 turns"."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def amount(number: int) -> str:
+    """How many parameters a model has: "14 million"."""
+    for word, factor in (("billion", 10**9), ("million", 10**6), ("thousand", 10**3)):
+        if number >= factor:
+            value = number / factor
+            return f"{value:.1f} {word}" if value < 10 else f"{value:.0f} {word}"
+    return str(number)
+
+
+def duration(seconds: float) -> str:
+    """ "40 seconds", "3 minutes", "2 hours 10 minutes"."""
+    if seconds < 55:
+        return count(max(round(seconds / 5) * 5, 5), "second")
+    minutes = max(round(seconds / 60), 1)
+    if minutes < 60:
+        return count(minutes, "minute")
+    hours, rest = divmod(minutes, 60)
+    return f"{count(hours, 'hour')} {count(rest, 'minute')}" if rest and hours < 10 else count(hours, "hour")
+
+
+def moment(seconds: float) -> str:
+    """A time since 1970 on this computer's clock: "21 Nov, 23:07"."""
+    return time.strftime("%d %b, %H:%M", time.localtime(seconds)).lstrip("0")
+
+
+def reply_note(
+    tokens: int, per_second: float, used: int, window: int, dropped_turns: int = 0, cut_tokens: int = 0, end: str = ""
+) -> str:
+    """The quiet line under a reply. `window` 0: that is not known."""
+    memory = f"{used:,} of {window:,} tokens of memory used" if window else f"{used:,} tokens in all"
+    speed = f", {per_second:.0f} a second" if per_second >= 0.5 else ""
+    parts = [f"{count(tokens, 'token')}{speed}, {memory}."]
+    if dropped_turns == 1:
+        parts.append("The oldest turn no longer fits and was not read.")
+    elif dropped_turns:
+        parts.append(f"The {dropped_turns} oldest turns no longer fit and were not read.")
+    if cut_tokens:
+        parts.append("A turn was too long: its beginning was not read.")
+    if end:
+        parts.append(end)
+    return " ".join(parts)
+
+
+def time_left(points: Sequence[tuple[float, int]], total_steps: int, now: float) -> float | None:
+    """Seconds until the last step, from when which step was reached.
+
+    Args:
+        points: (seconds since 1970, step), oldest first. Only the newest count; pauses of a run that was stopped do
+            not.
+
+    Returns:
+        None while there is too little to tell.
+    """
+    newest = list(points)[-80:]
+    seconds, steps = 0.0, 0
+    for (earlier, before), (later, after) in pairwise(newest):
+        pause = later - earlier
+        usual = seconds / steps if steps else pause
+        if after < before or pause < 0 or pause > max(LONG_PAUSE, 20 * usual * max(after - before, 1)):
+            seconds, steps = 0.0, 0
+            continue
+        seconds, steps = seconds + pause, steps + after - before
+    if not steps or total_steps <= 0:
+        return None
+    reached_at, reached = newest[-1]
+    left = (total_steps - reached) * seconds / steps - max(now - reached_at, 0.0)
+    return max(left, 0.0)

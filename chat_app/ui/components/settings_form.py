@@ -1,0 +1,118 @@
+"""Controls made from the fields of a settings class, and settings made from what the controls hold.
+
+A field's limits, choices, label and explanation stand with the field; nothing is repeated here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import Field, fields
+from typing import Any
+
+import gradio as gr
+
+from chat_app.config.settings import from_mapping
+from chat_app.ui.components.escape import clean, in_words
+
+DEVICES = ("automatic", "cpu", "cuda", "mps")
+MOST_SLIDER_STEPS = 200
+CHOICE_WORDS: Mapping[str, Mapping[str, str]] = {
+    "method": {
+        "automatic": "Automatic",
+        "full": "Everything (full)",
+        "lora": "Small additions (LoRA)",
+        "lora-8bit": "Small additions, half the memory (LoRA, 8-bit)",
+        "lora-4bit": "Small additions, least memory (LoRA, 4-bit)",
+    },
+}
+"""What the page calls the choices of a field, where their names say little."""
+HELP_WORDS: Mapping[str, str] = {
+    "method": "Everything learns best and needs most memory. Small additions leave the model as it is and learn a "
+    "little beside it. Automatic takes the best that fits into the memory.",
+}
+
+
+def control(one: Field[Any]) -> Any:
+    """The control that suits a field: a list, a tick, a slider where its steps are few, a number, a text."""
+    about, default = one.metadata, _default(one)
+    common: dict[str, Any] = {
+        "label": about.get("label") or in_words(one.name),
+        "info": HELP_WORDS.get(one.name) or about.get("help"),
+        "elem_id": f"set-{one.name}",
+    }
+    if about.get("choices"):
+        called = CHOICE_WORDS.get(one.name, {})
+        return gr.Dropdown([(called.get(name, name), name) for name in about["choices"]], value=default, **common)
+    if one.name == "device":
+        return gr.Dropdown(list(DEVICES), value=default, allow_custom_value=True, **common)
+    if isinstance(default, bool):
+        return gr.Checkbox(value=default, **common)
+    if isinstance(default, (int, float)):
+        return _number(one, common)
+    if isinstance(default, tuple):
+        return gr.Textbox(value="\n".join(default), lines=2, max_lines=6, **common)
+    return gr.Textbox(value=default, **common)
+
+
+def _number(one: Field[Any], common: Mapping[str, Any]) -> Any:
+    low, high, step = (one.metadata.get(name) for name in ("low", "high", "step"))
+    if step and low is not None and high is not None and (high - low) / step <= MOST_SLIDER_STEPS:
+        return gr.Slider(low, high, value=_default(one), step=step, **common)
+    whole = isinstance(_default(one), int)
+    return gr.Number(
+        value=_default(one), precision=0 if whole else None, step=step or (1 if whole else 0.0001), **common
+    )
+
+
+def _default(one: Field[Any]) -> Any:
+    return one.default
+
+
+class Controls:
+    """The controls of some fields of a settings class, by name.
+
+    Args:
+        kind: the settings class.
+        leave_out: names that the page asks for in another way.
+    """
+
+    def __init__(self, kind: Any, leave_out: Sequence[str] = ()):
+        self.kind = kind
+        self.fields = {one.name: one for one in fields(kind) if one.name not in leave_out}
+        self.controls: dict[str, Any] = {}
+
+    def draw(self, names: Iterable[str] | None = None) -> None:
+        """Put the controls of these fields, or of all that are not drawn yet, where the page is being built."""
+        for name in names if names is not None else [one for one in self.fields if one not in self.controls]:
+            if name in self.fields and name not in self.controls:
+                self.controls[name] = control(self.fields[name])
+
+    @property
+    def components(self) -> list[Any]:
+        """What to give an event as its inputs or outputs."""
+        return list(self.controls.values())
+
+    def defaults(self) -> list[Any]:
+        """A value for each control: its default."""
+        return [_to_control(self.fields[name].default) for name in self.controls]
+
+    def settings(self, values: Sequence[Any], **others: Any) -> Any:
+        """A settings object from the values of the controls and of what was left out.
+
+        Raises:
+            SettingError: a value outside its limits; the page's own limits are not relied on.
+        """
+        held = {
+            name: _from_control(self.fields[name], value) for name, value in zip(self.controls, values, strict=True)
+        }
+        return from_mapping(self.kind, {**held, **others})
+
+
+def _to_control(value: Any) -> Any:
+    return "\n".join(value) if isinstance(value, tuple) else value
+
+
+def _from_control(one: Field[Any], value: Any) -> Any:
+    if isinstance(one.default, tuple):
+        return tuple(line for line in clean(value).splitlines() if line)
+    return clean(value) if isinstance(one.default, str) else value

@@ -1,0 +1,224 @@
+"""The blind duel: two models answer the same questions, the person votes without knowing which is which.
+
+The duel stays on the server; the page is given one card at a time, without names, until the end.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+
+from chat_app.config.settings import SamplingConfig
+from chat_app.conversation import Conversation
+from chat_app.errors import DataError
+from chat_app.evaluation.blind_test import Duel, Score, Vote
+from chat_app.evaluation.runner import prompts_of, replies_of
+from chat_app.ui.chat.session import check_length
+from chat_app.ui.components import formatting as words
+from chat_app.ui.components.background_task import Tell
+from chat_app.ui.components.escape import clean, shown, warn
+from chat_app.ui.components.events import QUICK
+from chat_app.ui.evaluation.subjects import Bench, Subject, whole
+
+QUESTIONS, MOST_QUESTIONS = 10, 50
+SAMPLING = SamplingConfig(seed=1, max_new_tokens=64)
+ABOUT = """<p class="quiet">Numbers are not taste. Both models answer the same questions; you say which answer you like
+better, without knowing whose it is. At the end you see who won, and how sure that is.</p>"""
+LIKED = ' class="liked" title="You liked this one"'
+VOTES: tuple[tuple[str, Vote, str], ...] = (
+    ("A is better", "first", "duel-first"),
+    ("The same", "tie", "duel-tie"),
+    ("B is better", "second", "duel-second"),
+)
+
+
+@dataclass(frozen=True)
+class Contest:
+    """A duel under way, and who takes part in it: the model to judge, and the one before."""
+
+    duel: Duel
+    after: str
+    before: str
+
+    def score(self) -> Score:
+        """How it stands."""
+        return self.duel.score(f"“{self.after}”", f"“{self.before}”")
+
+
+class DuelPanel:
+    """The components and what they do.
+
+    Args:
+        bench: chooses and works.
+    """
+
+    title = "Blind duel"
+
+    def __init__(self, bench: Bench):
+        self.bench = bench
+
+    def draw(self) -> None:
+        """Put the components where the page is being built."""
+        self.contest = gr.State(None)
+        gr.HTML(ABOUT, apply_default_css=False)
+        self.typed = gr.Textbox(
+            label="Your own questions, one a line",
+            info="Without any, the openings of the chosen conversations are asked.",
+            lines=2,
+            max_lines=8,
+            elem_id="duel-typed",
+        )
+        self.count = gr.Slider(
+            2, MOST_QUESTIONS, value=QUESTIONS, step=1, label="Questions at most", elem_id="duel-count"
+        )
+        self.start = gr.Button("Begin the duel", variant="primary", size="md", elem_id="duel-start")
+        self.card = gr.HTML("", elem_id="duel-card", apply_default_css=False)
+        with gr.Row(visible=False, elem_classes=["vote-row"], elem_id="duel-votes") as self.voting:
+            self.buttons = [
+                (gr.Button(label, size="md", elem_id=name, min_width=100), vote) for label, vote, name in VOTES
+            ]
+        with gr.Row(visible=False, elem_classes=["vote-row"]) as self.leaving:
+            self.back = gr.Button("Take the last vote back", size="sm", elem_id="duel-back", min_width=150)
+            self.end = gr.Button("End here and show who won", size="sm", elem_id="duel-end", min_width=170)
+
+    def connect(self, choice: list[Any], busy: list[Any], long: dict[str, Any]) -> list[Any]:
+        """Join the events; those that Stop ends are returned."""
+        views = [self.card, self.voting, self.leaving]
+        for button, vote in self.buttons:
+            button.click(self.voter(vote), [self.contest], views, **QUICK)
+        self.back.click(self.take_back, [self.contest], views, **QUICK)
+        self.end.click(self.finish, [self.contest], views, **QUICK)
+        outputs = [*busy, self.contest, *views]
+        return [self.start.click(self.begin, [*choice, self.typed, self.count], outputs, **long)]
+
+    def begin(
+        self,
+        token: str,
+        after: str,
+        before: str,
+        source: str,
+        files: list[str] | None,
+        typed: str,
+        count: float,
+        request: gr.Request,
+    ) -> Iterator[tuple[Any, ...]]:
+        """Let both models answer, and show the first card."""
+
+        def begin() -> Callable[[Tell], tuple[Any, ...]]:
+            visitor = self.bench.visitors.name(token, request)
+            subject, earlier = self.bench.subject(after, visitor), self.bench.earlier(before, after, visitor)
+            if earlier is None or earlier.name == subject.name:
+                raise DataError("A duel needs two models.", advice="Choose another one under “Compared with”.")
+            most = whole(count, 2, MOST_QUESTIONS, "questions can be asked")
+            own = questions(typed, most)
+            read = None if own else self.bench.conversations(source, after, files, visitor)[0]
+
+            def do(tell: Tell) -> tuple[Any, ...]:
+                prompts = own if read is None else prompts_of(read(tell), most)
+                contest = self._contest(subject, earlier, prompts, tell)
+                return contest, *view_of(contest)
+
+            return do
+
+        yield from self.bench.follow(begin, lambda why: (None, why, gr.Row(visible=False), gr.Row(visible=False)))
+
+    def _contest(self, subject: Subject, earlier: Subject, prompts: list[Conversation], tell: Tell) -> Contest:
+        """Both models' replies to the same questions."""
+        if not prompts:
+            raise DataError("These conversations do not begin with a question.", advice="Write some yourself.")
+
+        def replies(number: int, one: Subject) -> list[str]:
+            paths = self.bench.services.paths
+            return replies_of(one.name, prompts, paths, SAMPLING, lambda text: tell(f"Model {number} of 2: {text}"))
+
+        asked = [prompt.turns[-1].text for prompt in prompts]
+        duel = Duel(asked, replies(1, subject), replies(2, earlier), secrets.randbits(32))
+        return Contest(duel, subject.title, earlier.title)
+
+    def voter(self, vote: Vote) -> Callable[[Any], tuple[Any, ...]]:
+        """What a button does."""
+
+        def cast(contest: Contest | None) -> tuple[Any, ...]:
+            card = contest.duel.next_card if isinstance(contest, Contest) else None
+            if contest is None or card is None:
+                return (gr.skip(),) * 3
+            contest.duel.vote(card.number, vote)
+            return view_of(contest)
+
+        return cast
+
+    @staticmethod
+    def take_back(contest: Contest | None) -> tuple[Any, ...]:
+        """The last vote was a mistake."""
+        if not isinstance(contest, Contest):
+            return (gr.skip(),) * 3
+        if contest.duel.votes:
+            contest.duel.take_back(max(contest.duel.votes))
+        return view_of(contest)
+
+    @staticmethod
+    def finish(contest: Contest | None) -> tuple[Any, ...]:
+        """Enough: show who won so far."""
+        if not isinstance(contest, Contest):
+            return (gr.skip(),) * 3
+        if not contest.duel.votes:
+            warn("Nobody has voted yet.")
+            return (gr.skip(),) * 3
+        return result_of(contest), gr.Row(visible=False), gr.Row(visible=False)
+
+
+def questions(typed: object, most: int) -> list[Conversation]:
+    """What a person typed, a question a line.
+
+    Raises:
+        UserError: it is too long.
+    """
+    text = clean(typed)
+    check_length(text)
+    lines = dict.fromkeys(line.strip() for line in text.splitlines() if line.strip())
+    return [Conversation.from_turns([line]) for line in list(lines)[:most]]
+
+
+def view_of(contest: Contest) -> tuple[Any, ...]:
+    """The card to vote on, or the result; and whether there is something to vote on."""
+    card, duel = contest.duel.next_card, contest.duel
+    if card is None:
+        return result_of(contest), gr.Row(visible=False), gr.Row(visible=False)
+    number = len(duel.votes) + 1
+    text = (
+        f'<div class="duel"><p class="quiet" role="status">Question {number} of {len(duel.cards)}</p>'
+        f'<p class="asked" dir="auto">{shown(card.prompt)}</p><div class="answers">'
+        + "".join(
+            f'<figure class="card"><figcaption>{name}</figcaption>'
+            f'<p dir="auto">{shown(said) or "(nothing was said)"}</p></figure>'
+            for name, said in (("A", card.first), ("B", card.second))
+        )
+        + "</div></div>"
+    )
+    return text, gr.Row(visible=True), gr.Row(visible=bool(duel.votes))
+
+
+def result_of(contest: Contest) -> str:
+    """Who won, how sure that is, and who said what."""
+    duel, score = contest.duel, contest.score()
+    same = f" To {words.count(duel.same, 'question')} both said the same, and nobody voted." if duel.same else ""
+    rows = ""
+    for card in duel.cards:
+        said, winner = duel.replies(card.number), duel.winner(card.number)
+        if said is None or winner is None:
+            continue
+        cells = "".join(
+            f'<td data-name="{shown(name)}"{LIKED if winner == side else ""}>{shown(text)}</td>'
+            for side, name, text in (("a", contest.after, said[0]), ("b", contest.before, said[1]))
+        )
+        rows += f'<tr><th scope="row">{shown(card.prompt)}</th>{cells}</tr>'
+    return (
+        f'<p class="verdict-line" role="status">{shown(score.sentence)}</p><p class="quiet">{shown(same)}</p>'
+        f'<table class="samples duel-result"><thead><tr><th scope="col">Question</th>'
+        f'<th scope="col">{shown(contest.after)}</th><th scope="col">{shown(contest.before)}</th></tr></thead>'
+        f"<tbody>{rows}</tbody></table>"
+    )

@@ -1,0 +1,111 @@
+"""Copied or new: what a taught model answers to questions, and how much of that stands in what it learned."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import gradio as gr
+
+from chat_app.conversation import Conversation
+from chat_app.data.readers import conversations_of, has_text
+from chat_app.errors import DataError
+from chat_app.evaluation.memorization import Copy, RunSources
+from chat_app.evaluation.runner import prompts_of, replies_of
+from chat_app.runs.run import Run
+from chat_app.training.pipeline import sample_prompts
+from chat_app.ui.components import formatting as words
+from chat_app.ui.components.background_task import Tell
+from chat_app.ui.components.escape import shown
+from chat_app.ui.evaluation.subjects import Bench, whole
+
+QUESTIONS, MOST_QUESTIONS = 12, 60
+ABOUT = """<p class="quiet">Does it answer in its own words, or has it learned yours by heart? It is asked the questions
+that were pinned when it learned, then others of your conversations. Nothing here leaves this program.</p>"""
+Row = tuple[str, str, Copy]
+
+
+class CopiesPanel:
+    """The components and what they do.
+
+    Args:
+        bench: chooses and works.
+    """
+
+    title = "Copied or new"
+
+    def __init__(self, bench: Bench):
+        self.bench = bench
+
+    def draw(self) -> None:
+        """Put the components where the page is being built."""
+        gr.HTML(ABOUT, apply_default_css=False)
+        self.count = gr.Slider(
+            1, MOST_QUESTIONS, value=QUESTIONS, step=1, label="Questions to ask", elem_id="copies-count"
+        )
+        self.start = gr.Button("Look for copies", variant="primary", size="md", elem_id="copies-start")
+        self.report = gr.HTML("", elem_id="copies-report", apply_default_css=False)
+
+    def connect(self, choice: list[Any], busy: list[Any], long: dict[str, Any]) -> list[Any]:
+        """Join the events; those that Stop ends are returned."""
+        return [self.start.click(self.look, [*choice[:2], self.count], [*busy, self.report], **long)]
+
+    def look(self, token: str, after: str, count: float, request: gr.Request) -> Iterator[tuple[Any, ...]]:
+        """Ask, and search for every reply in what was learned."""
+
+        def begin() -> Callable[[Tell], tuple[str]]:
+            visitor = self.bench.visitors.name(token, request)
+            run, subject = self.bench.run(after, visitor), self.bench.subject(after, visitor)
+            most, paths = whole(count, 1, MOST_QUESTIONS, "questions can be asked"), self.bench.services.paths
+
+            def do(tell: Tell) -> tuple[str]:
+                tell("Looking through what it learned.")
+                sources = RunSources.open(run, paths, tell)
+                prompts = questions_of(run, most)
+                replies = replies_of(subject.name, prompts, paths, told=tell)
+                asked = [prompt.turns[-1].text for prompt in prompts]
+                return (report_of([(*one, sources.look(one[1])) for one in zip(asked, replies, strict=True)]),)
+
+            return do
+
+        yield from self.bench.follow(begin, lambda why: (why,))
+
+
+def questions_of(run: Run, most: int) -> list[Conversation]:
+    """The run's pinned questions, then openings that it kept aside, then some that it learned.
+
+    Raises:
+        DataError: there is nothing to ask.
+    """
+    found = {one.turns[-1].text: one for one in sample_prompts(run)}
+    for name in ("valid.jsonl", "train.jsonl"):
+        path = run.data / name
+        if len(found) < most and has_text(path):
+            for one in prompts_of(conversations_of(path), most + len(found)):
+                found.setdefault(one.turns[-1].text, one)
+    if not found:
+        raise DataError("There is nothing to ask this model.")
+    return list(found.values())[:most]
+
+
+def report_of(rows: Sequence[Row]) -> str:
+    """The replies with their badges."""
+    kinds = Counter(copy.kind for *_, copy in rows)
+    counted = words.count(len(rows), "reply", "replies")
+    head = f"Of {counted}: {kinds['copied']} copied, {kinds['partly copied']} partly copied, {kinds['new']} new."
+    body = "".join(
+        f'<tr><th scope="row">{shown(prompt)}</th><td data-name="Reply">{shown(reply)}</td>'
+        f'<td data-name="Copied?">{badge_of(copy)}<span class="why">{shown(copy.sentence)}</span></td></tr>'
+        for prompt, reply, copy in rows
+    )
+    return (
+        f'<p class="verdict-line">{shown(head)}</p><table class="samples copies"><thead><tr>'
+        f'<th scope="col">Question</th><th scope="col">Reply</th><th scope="col">Copied?</th></tr></thead>'
+        f"<tbody>{body}</tbody></table>"
+    )
+
+
+def badge_of(copy: Copy) -> str:
+    """A small mark in the colour of its kind."""
+    return f'<span class="copy-badge {copy.kind.replace(" ", "-")}">{shown(copy.label)}</span>'

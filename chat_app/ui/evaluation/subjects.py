@@ -1,0 +1,211 @@
+"""What is judged on the Evaluate tab, and the work of judging it: which models, on which conversations, one at a time.
+
+Knows no components but those that choose and the row of the work. Rights are checked here, at every call.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import gradio as gr
+
+from chat_app.conversation import Conversation
+from chat_app.data.readers import conversations_of, has_text
+from chat_app.data.source import Wanted, gathered
+from chat_app.errors import ChatAppError, DataError, ModelError, RunError, TooLargeError
+from chat_app.formatting import bytes_in_words
+from chat_app.runs.run import Run
+from chat_app.services import Services
+from chat_app.ui.components.background_task import Tell, Work, counting
+from chat_app.ui.components.escape import sentence
+from chat_app.ui.models import choices as model_choices
+from chat_app.ui.training.data_report import refused, working
+from chat_app.ui.visitor import Visitors
+
+LOGGER = logging.getLogger(__name__)
+T = TypeVar("T")
+Shown = tuple[Any, ...]  # A value for each of a panel's own outputs.
+NOTHING, START = "", "the model it started from"
+KEPT_ASIDE, OWN_FILE = "kept aside", "own file"
+MOST_CONVERSATIONS = 2_000  # Measured on the page; the command line measures all.
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model that is judged: what to load, and what to call it."""
+
+    name: str
+    title: str
+
+
+class Bench:
+    """Chooses and works for the panels of the tab.
+
+    Args:
+        services, visitors: whose models, and who calls.
+    """
+
+    def __init__(self, services: Services, visitors: Visitors):
+        self.services, self.visitors = services, visitors
+        # Two tests at once would be slower than one after the other, and need more memory.
+        self._place = threading.Lock()
+
+    def choices(self, visitor: str) -> list[tuple[str, str]]:
+        """(title, name) of the models that this visitor may judge, taught ones first."""
+        if self.services.rules.is_shared:
+            rows = model_choices.own_choices(self.services, visitor)
+        else:
+            rows = model_choices.choices(self.services, visitor)
+        return sorted(rows, key=lambda row: self._run(row[1], visitor) is None)
+
+    def subject(self, name: object, visitor: str) -> Subject:
+        """A model by the name that the page sent.
+
+        Raises:
+            ModelError: it is not offered to this visitor.
+        """
+        for title, offered in self.choices(visitor):
+            if offered == name:
+                loaded = self.services.models.current
+                return Subject(loaded.name if name == model_choices.IN_USE and loaded else offered, title)
+        raise ModelError("This model is not here.", advice="Choose one from the list.")
+
+    def earlier(self, name: object, after: object, visitor: str) -> Subject | None:
+        """The model to compare with: none, one of the list, or the one that a run started from.
+
+        Raises:
+            ModelError, RunError: there is no such model.
+        """
+        if name in (NOTHING, None):
+            return None
+        if name != START:
+            return self.subject(name, visitor)
+        started = self.run(after, visitor).config().model
+        named = next((title for title, offered in self.choices(visitor) if offered == started), START)
+        return Subject(started, named)
+
+    def run(self, name: object, visitor: str) -> Run:
+        """The run whose model was chosen.
+
+        Raises:
+            RunError: it is none, or not this visitor's.
+        """
+        found = self._run(name, visitor)
+        if found is None:
+            raise RunError("This model was not taught here.", advice="Choose one that was: “Taught: …”.")
+        return found
+
+    def is_run(self, name: object, visitor: str) -> bool:
+        """Whether a model was taught here, by this visitor."""
+        return self._run(name, visitor) is not None
+
+    def has_kept_aside(self, name: object, visitor: str) -> bool:
+        """Whether the run whose model was chosen kept conversations aside."""
+        run = self._run(name, visitor)
+        return run is not None and has_text(run.data / "valid.jsonl")
+
+    def _run(self, name: object, visitor: str) -> Run | None:
+        try:
+            return self.services.run_of(visitor, name) if isinstance(name, str) else None
+        except RunError:
+            return None
+
+    def conversations(
+        self, source: object, after: object, files: list[str] | None, visitor: str
+    ) -> tuple[Callable[[Tell], Iterator[Conversation]], str]:
+        """What reads the conversations to judge by, and what to call them. Nothing is read yet.
+
+        Raises:
+            DataError, RunError, TooLargeError: there are none.
+        """
+        if source == KEPT_ASIDE:
+            kept = self.run(after, visitor).data / "valid.jsonl"
+            if not has_text(kept):
+                raise DataError(
+                    "This model kept no conversations aside when it learned.", advice="Bring a file instead."
+                )
+            title = "conversations that it kept aside and did not learn"
+            return lambda tell: conversations_of(kept, need_reply=True), title
+        paths = [Path(one) for one in files or ()]
+        if not paths:
+            raise DataError("There is nothing to measure on yet.", advice="Bring a file of conversations.")
+        for path in paths:
+            if not path.is_file():
+                raise DataError("The file is no longer here.", advice="Bring it again.")
+            if path.stat().st_size > self.services.rules.upload_limit:
+                raise TooLargeError(f"This file is larger than {bytes_in_words(self.services.rules.upload_limit)}.")
+        wanted = Wanted(files=tuple(paths), names=tuple(path.name for path in paths))
+
+        def read(tell: Tell) -> Iterator[Conversation]:
+            return gathered(wanted, self.services.paths, told=counting(tell, "Reading")).conversations()
+
+        return read, f"conversations of {paths[0].name}" if len(paths) == 1 else f"conversations of {len(paths)} files"
+
+    def work(self, do: Callable[[Tell], T]) -> Work[T]:
+        """Begin a piece of work; it waits until those that came before it have ended."""
+
+        def wait_and_do(tell: Tell) -> T:
+            import torch
+
+            while not self._place.acquire(timeout=0.5):
+                tell("Another test is under way; this one waits for its turn.")
+            try:
+                # Holds for this thread: half of the processor is left to the chat.
+                torch.set_num_threads(max((torch.get_num_threads() + 1) // 2, 1))
+                return do(tell)
+            finally:
+                self._place.release()
+
+        return Work(wait_and_do)
+
+    def follow(
+        self, begin: Callable[[], Callable[[Tell], Shown]], nothing: Callable[[str], Shown]
+    ) -> Iterator[tuple[Any, ...]]:
+        """Do a test and show it: the row of the work, how far it is, and what the panel fills.
+
+        Args:
+            begin: looks at what the page sent, and gives what does the test and says how to show it.
+            nothing: what to show where there is no result, with the reason.
+        """
+        try:
+            work = self.work(begin())
+        except ChatAppError as error:
+            yield gr.Row(visible=False), "", *nothing(refused(reason_of(error)))
+            return
+        kept = (gr.skip(),) * len(nothing(""))
+        for text in work:
+            yield gr.Row(visible=True), working(text or "Beginning."), *kept
+        try:
+            result = work.result()
+        except Exception as error:  # The page's edge: whatever happened, the page is ready again.
+            result = nothing(refused(reason_of(error)))
+        yield gr.Row(visible=False), "", *result
+
+
+def whole(number: object, fewest: int, most: int, what: str) -> int:
+    """A number of the page, whose own limits are not relied on.
+
+    Args:
+        what: what there can be so many of, as in "questions can be asked".
+
+    Raises:
+        DataError: it is none, or there are too few or too many.
+    """
+    if isinstance(number, bool) or not isinstance(number, (int, float)) or not fewest <= number <= most:
+        raise DataError(f"{fewest} to {most} {what}.")
+    return int(number)
+
+
+def reason_of(error: BaseException) -> str:
+    """Why a test failed, in a sentence for the page."""
+    if isinstance(error, ChatAppError):
+        return sentence(error)
+    LOGGER.error("a test on the Evaluate tab failed", exc_info=error)
+    if isinstance(error, MemoryError):
+        return "There is not enough memory for this model."
+    return "This could not be done. The reason is in the log of this program."

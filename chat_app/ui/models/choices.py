@@ -1,0 +1,173 @@
+"""Which models a visitor may pick, what to call them, and whether a name is one of them."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from chat_app.config.settings import STARTER
+from chat_app.errors import ChatAppError, ModelError, RunError
+from chat_app.inference.remote.backend import RemoteModel
+from chat_app.models.resolver import ModelFiles, available
+from chat_app.runs.catalog import title_of
+from chat_app.runs.run import Run, split_name
+from chat_app.services import Services
+from chat_app.ui.components import formatting as words
+
+IN_USE = "the model in use"  # What a shared server calls its model, wherever it lies.
+ENGINE = "the model of the engine"  # The one that another server runs.
+MOST_HINTS = 4
+
+
+def run_title(run: Run) -> str:
+    """What a run is called on the page: the name that somebody gave it, else its files and when it was made."""
+    try:
+        about = run.about()
+    except RunError:
+        return run.id
+    if named := title_of(run):
+        return named
+    files = about.get("files")
+    names = [str(one) for one in files] if isinstance(files, list) and files else [run.id]
+    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+    created = about.get("created")
+    when = f", {words.moment(created)}" if isinstance(created, (int, float)) else ""
+    return f"{names[0][:60]}{more}{when}"
+
+
+def title(services: Services, files: ModelFiles) -> str:
+    """What a model is called on the page."""
+    if files.kind == "starter":
+        return "Starter: comes with this app"
+    if files.kind == "run":
+        return taught_title(services, files.name)
+    # Strangers need not know where the owner of a server keeps things.
+    return short(files.name) if services.rules.is_shared else files.name
+
+
+def taught_title(services: Services, name: str) -> str:
+    """What the model of a run, or of one of its checkpoints, is called."""
+    run, step = split_name(name)
+    at = f", at step {step:,}" if step is not None else ""
+    return f"Taught: {run_title(Run(services.paths.runs / run))}{at}"
+
+
+def short(name: str) -> str:
+    """The last part of a path or of a name on the Hub."""
+    return re.split(r"[/\\]", name.rstrip("/\\"))[-1][:60]
+
+
+def remote_title(remote: RemoteModel) -> str:
+    """What the model of another server is called."""
+    return f"{short(remote.name) or 'The model'} on {remote.place}"
+
+
+def talkers(services: Services, visitor: str, chosen: str | None = None) -> list[tuple[str, str]]:
+    """(title, name) of all that this visitor may talk to.
+
+    Args:
+        chosen: on a shared server, the visitor's own that answers now, which may be a checkpoint.
+    """
+    rows = own_choices(services, visitor, chosen) if services.rules.is_shared else choices(services, visitor)
+    if services.remote is None:
+        return rows
+    name = IN_USE if services.rules.is_shared else ENGINE
+    return [(remote_title(services.remote), name), *rows]
+
+
+def talker(services: Services, chosen: str | None) -> str | None:
+    """Which of `talkers` answers now."""
+    if services.rules.is_shared:
+        return chosen or IN_USE
+    loaded = services.models.current
+    if loaded is not None:
+        return loaded.name
+    return ENGINE if services.remote is not None else None
+
+
+def choices(services: Services, visitor: str) -> list[tuple[str, str]]:
+    """(title, name) of the models that are here and that this visitor may use, the one in use among them."""
+    rows = []
+    for files in available(services.paths):
+        if files.kind != "run" or services.may_see(Run(services.paths.runs / files.name), visitor):
+            rows.append((title(services, files), files.name))
+    loaded = services.models.current
+    if loaded is not None and loaded.name not in {name for _, name in rows}:
+        rows.append((title(services, loaded.files), IN_USE if services.rules.is_shared else loaded.name))
+    return rows
+
+
+def own_choices(services: Services, visitor: str, chosen: str | None = None) -> list[tuple[str, str]]:
+    """(title, name) of what a visitor of a shared server may talk to: the server's model, and the visitor's own.
+
+    Args:
+        chosen: the visitor's own that answers now, which may be a checkpoint.
+    """
+    loaded = services.models.current
+    rows = [(title(services, loaded.files), IN_USE)] if loaded is not None else []
+    rows += [(taught_title(services, run.id), run.id) for run in services.runs_of(visitor) if run.has_model]
+    if chosen is not None and chosen not in {name for _, name in rows}:
+        rows.append((taught_title(services, chosen), chosen))
+    return rows
+
+
+def check_allowed(services: Services, visitor: str, name: object) -> str:
+    """The name, if this visitor may use that model.
+
+    Raises:
+        ModelError: no name, or, on a shared server, a model that is not offered to this visitor.
+    """
+    if not isinstance(name, str) or not name.strip() or len(name) > 1_000:
+        raise ModelError("No model was chosen.", advice="Choose one from the list.")
+    name = name.strip()
+    if services.rules.is_shared and not _is_offered(services, visitor, name):
+        raise ModelError("This model is not offered here.", advice="Choose one from the list.")
+    loaded = services.models.current
+    return str(loaded.name) if name == IN_USE and loaded is not None else name
+
+
+def _is_offered(services: Services, visitor: str, name: str) -> bool:
+    """Whether a shared server lets this visitor use a model: one of the list, or a checkpoint of the visitor's run."""
+    run, step = split_name(name)
+    offered = {row[1] for row in choices(services, visitor)}
+    return name in offered or (step is not None and run in offered)
+
+
+def describe(loaded: Any | None) -> str:
+    """The model in use, in a few words."""
+    if loaded is None:
+        return "No model is loaded."
+    if isinstance(loaded, RemoteModel):
+        if not loaded.is_connected:
+            return f"The server {loaded.place} answers here, and cannot be reached yet."
+        window = f", remembers {loaded.window:,} tokens" if loaded.window else ""
+        return f"The server {loaded.place} answers with {loaded.name[:80]}{window}"
+    return f"{words.amount(loaded.files.parameters)} parameters, remembers {loaded.files.window:,} tokens"
+
+
+def hints(services: Services, loaded: Any | None) -> list[str]:
+    """A few things to say to a model that has just been loaded: for a taught one, from what it was taught."""
+    general = ["Hello!", "How are you?", "What do you like to do?"]
+    if loaded is None:
+        return []
+    if isinstance(loaded, RemoteModel) or loaded.files.kind != "run":
+        return general
+    try:
+        from chat_app.training.pipeline import sample_prompts
+
+        run = Run(services.paths.runs / split_name(loaded.name)[0])
+        found = [prompt.turns[0].text for prompt in sample_prompts(run)]
+    except (ChatAppError, OSError):
+        return general
+    return [text for text in found if len(text) <= 120][:MOST_HINTS] or general
+
+
+def name_of(services: Services, loaded: Any | None) -> str:
+    """What to call the model above its replies."""
+    if loaded is None:
+        return "Model"
+    if isinstance(loaded, RemoteModel):
+        return short(loaded.name) or "Model"
+    if loaded.name == STARTER:
+        return "Starter"
+    return "Your model" if loaded.files.kind == "run" else short(loaded.name)

@@ -1,0 +1,217 @@
+"""All runs: found by words, renamed, deleted after a warning, and compared with each other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import gradio as gr
+import pandas as pd
+
+from chat_app.errors import ChatAppError, RunError
+from chat_app.formatting import bytes_in_words
+from chat_app.models.export_card import public_name
+from chat_app.runs import catalog as collection
+from chat_app.runs.compare import Difference, check_count, curve_of, differences
+from chat_app.runs.loss_plot import thinned
+from chat_app.runs.run import Run
+from chat_app.services import Services
+from chat_app.ui.components import formatting as words
+from chat_app.ui.components.escape import clean, shown, warn
+from chat_app.ui.components.events import QUICK, slow
+from chat_app.ui.models.choices import run_title
+from chat_app.ui.training.run_report import labels, titles
+from chat_app.ui.visitor import Visitors
+
+MOST_SHOWN = 100
+# As far apart as eight colours can be, on paper and in the dark.
+COLORS = ("#12a090", "#b47b2a", "#7c6bd6", "#c9517c", "#3b8fc9", "#6f9a2f", "#a2603d", "#8a8580")
+
+
+class RunsPanel:
+    """The components and what they do.
+
+    Args:
+        services: the runs.
+        visitors, token: tell who calls.
+    """
+
+    def __init__(self, services: Services, visitors: Visitors, token: Any):
+        self.services, self.visitors, self.token = services, visitors, token
+
+    def draw(self) -> None:
+        """Put the components where the page is being built."""
+        with gr.Accordion("All runs: find, rename, delete, compare", open=False, elem_id="runs-panel") as self.box:
+            self.search = gr.Textbox(
+                label="Find", placeholder="a name, a file, a model, a state", max_length=200, elem_id="runs-search"
+            )
+            self.ticked = gr.CheckboxGroup([], label="Runs", elem_id="runs-list")
+            with gr.Row():
+                self.compare = gr.Button("Compare", size="md", elem_id="runs-compare", min_width=110)
+                self.delete = gr.Button("Delete", size="md", elem_id="runs-delete", min_width=110)
+            with gr.Row(equal_height=True, elem_classes=["rename-row"]):
+                self.title = gr.Textbox(
+                    label="New name for the ticked run", max_length=collection.LONGEST_TITLE, elem_id="runs-title"
+                )
+                self.rename = gr.Button("Rename", size="md", elem_id="runs-rename", scale=0, min_width=110)
+            with gr.Column(visible=False, elem_id="delete-warning") as self.warning:
+                self.doomed = gr.State([])
+                self.what_goes = gr.HTML("", elem_id="what-goes", apply_default_css=False)
+                with gr.Row():
+                    self.really = gr.Button("Delete for good", variant="stop", size="md", elem_id="really-delete")
+                    self.keep = gr.Button("Keep", size="md", elem_id="keep-runs")
+            with gr.Column(visible=False, elem_classes=["run-curves"]) as self.compared:
+                self.plot = gr.LinePlot(
+                    x="step",
+                    y="loss",
+                    color="run",
+                    title="Validation loss (lower is better)",
+                    color_title="",
+                    height=280,
+                    elem_id="compare-plot",
+                    buttons=[],
+                )
+                self.table = gr.HTML("", elem_id="compare-table", apply_default_css=False)
+
+    def connect(self, picker: Any, look: Any, inputs: list[Any], outputs: list[Any]) -> None:
+        """Join the events.
+
+        Args:
+            picker: names the run that is looked at; it is ticked when the panel opens.
+            look, inputs, outputs: show the run and the list of runs anew.
+        """
+        listed = [self.search, self.ticked, self.token]
+        self.box.expand(self.open, [picker, self.search, self.token], [self.ticked], **QUICK)
+        self.search.change(self.found, listed, [self.ticked], trigger_mode="always_last", **QUICK)
+        self.compare.click(
+            self.side_by_side, [self.ticked, self.token], [self.compared, self.plot, self.table], **QUICK
+        )
+        renamed = self.rename.click(self.name, [self.ticked, self.title, self.token], [self.title], **QUICK)
+        self.delete.click(self.warn_of, [self.ticked, self.token], [self.warning, self.what_goes, self.doomed], **QUICK)
+        self.keep.click(self.spare, None, [self.warning, self.doomed], **QUICK)
+        deleted = self.really.click(
+            self.delete_all, [self.doomed, self.token], [self.warning, self.doomed], **slow("deleting", 2)
+        )
+        for event in (renamed, deleted):
+            event.then(self.found, listed, [self.ticked], **QUICK).then(look, inputs, outputs, **QUICK)
+
+    def open(self, chosen: str | None, text: str, token: str, request: gr.Request) -> Any:
+        """The panel was opened: the run that is looked at is ticked."""
+        return self.found(text, [chosen] if chosen else [], token, request)
+
+    def found(self, text: str, ticked: list[str] | None, token: str, request: gr.Request) -> Any:
+        """The runs with these words. What is ticked stays so, and in the list."""
+        try:
+            runs = self.services.runs_of(self.visitors.name(token, request))
+        except ChatAppError as error:
+            warn(error)
+            return gr.skip()
+        kept = set(ticked or ())
+        matching = {run.id for run in collection.search(runs, clean(text)[:200])}
+        rows = [row for row in labels(runs) if row[1] in matching or row[1] in kept][:MOST_SHOWN]
+        return gr.CheckboxGroup(choices=rows, value=[name for _, name in rows if name in kept])
+
+    def side_by_side(self, ticked: list[str] | None, token: str, request: gr.Request) -> tuple[Any, ...]:
+        """The curves of the ticked runs over each other, and where their settings differ."""
+        try:
+            runs = self._own(ticked, token, request)
+            check_count(len(runs))
+        except ChatAppError as error:
+            warn(error)
+            return gr.Column(visible=False), gr.skip(), ""
+        names = [f"{number} · {title}" for number, title in enumerate(titles(runs).values(), start=1)]
+        colors = dict(zip(names, COLORS, strict=False))
+        told = public_name if self.services.rules.is_shared else str
+        table = compare_table(names, differences(runs, told), colors)
+        return gr.Column(visible=True), gr.LinePlot(value=curves(names, runs), color_map=colors), table
+
+    def name(self, ticked: list[str] | None, title: str, token: str, request: gr.Request) -> Any:
+        """Give the ticked run a name."""
+        try:
+            runs = self._own(ticked, token, request)
+            if len(runs) != 1:
+                raise RunError("Only one run can be renamed at a time.", advice="Tick that one.")
+            collection.rename(runs[0], clean(title))
+        except ChatAppError as error:
+            warn(error)
+            return gr.skip()
+        return ""
+
+    def warn_of(self, ticked: list[str] | None, token: str, request: gr.Request) -> tuple[Any, ...]:
+        """Say what would go; nothing is deleted yet."""
+        try:
+            runs = self._own(ticked, token, request)
+            for run in runs:
+                collection.check_deletable(run)
+        except ChatAppError as error:
+            warn(error)
+            return gr.Column(visible=False), "", []
+        return gr.Column(visible=True), what_goes(runs), [run.id for run in runs]
+
+    def spare(self) -> tuple[Any, Any]:
+        """Delete nothing."""
+        return gr.Column(visible=False), []
+
+    def delete_all(self, doomed: list[str], token: str, request: gr.Request) -> tuple[Any, Any]:
+        """Delete the runs that the warning named."""
+        try:
+            for run in self._own(doomed, token, request):
+                collection.delete(run)
+        except ChatAppError as error:
+            warn(error)
+        return self.spare()
+
+    def _own(self, names: Sequence[str] | None, token: str, request: gr.Request) -> list[Run]:
+        """The visitor's own runs of these names.
+
+        Raises:
+            RunError: none was named, or one is not there for this visitor.
+        """
+        visitor = self.visitors.name(token, request)
+        runs = [self.services.run_of(visitor, str(name)) for name in dict.fromkeys(names or ())]
+        if not runs:
+            raise RunError("No run is ticked.", advice="Tick one in the list.")
+        return runs
+
+
+def curves(names: Sequence[str], runs: Sequence[Run]) -> pd.DataFrame:
+    """step, loss, run."""
+    rows: list[tuple[int, float | None, str]] = []
+    for name, run in zip(names, runs, strict=True):
+        rows += [(step, loss, name) for step, loss in thinned(curve_of(run))] or [(0, None, name)]
+    return pd.DataFrame(rows, columns=["step", "loss", "run"])
+
+
+def compare_table(names: Sequence[str], rows: Sequence[Difference], colors: dict[str, str]) -> str:
+    """Results and differing settings, a column a run."""
+    heads = "".join(
+        f'<th scope="col" dir="auto"><i class="dot" style="background:{colors[name]}"></i>{shown(name)}</th>'
+        for name in names
+    )
+    body = "".join(
+        f'<tr><th scope="row">{shown(row.name)}</th>{"".join(f"<td>{shown(value)}</td>" for value in row.values)}</tr>'
+        for row in rows
+    )
+    return (
+        f'<div class="scroll wide"><table class="compare"><thead><tr><td></td>{heads}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div>"
+    )
+
+
+def what_goes(runs: Sequence[Run]) -> str:
+    """The warning before runs are deleted."""
+    items = "".join(f'<li><b dir="auto">{shown(run_title(run))}</b>: {_parts_of(run)}</li>' for run in runs)
+    return (
+        f'<p class="bad">This deletes {words.count(len(runs), "run")} for good:</p><ul class="going">{items}</ul>'
+        '<p class="quiet">It cannot be undone. Download what you want to keep first.</p>'
+    )
+
+
+def _parts_of(run: Run) -> str:
+    held = collection.contents_of(run)
+    parts = [f"its model ({bytes_in_words(held.model_bytes)})"] if held.model_bytes else ["it has no model yet"]
+    if held.checkpoints:
+        parts.append(f"{words.count(held.checkpoints, 'checkpoint')} ({bytes_in_words(held.checkpoint_bytes)})")
+    if held.conversations:
+        parts.append(f"its copy of {words.count(held.conversations, 'conversation')}")
+    return f"{', '.join(parts)}, its curves and answers; {bytes_in_words(held.all_bytes)} in all"

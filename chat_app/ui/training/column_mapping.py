@@ -1,0 +1,140 @@
+"""What a person can say about a file: the roles of its columns, who is the bot. Shown only where it matters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import gradio as gr
+
+from chat_app.data.dataset import Facts
+from chat_app.data.readers import Column, Look, ReadingOptions
+from chat_app.ui.components import formatting as words
+from chat_app.ui.components.escape import clean, shown
+
+MOST_COLUMNS = 12
+LONGEST_SAMPLE = 120
+ROLE_WORDS = {
+    "context": "Said to the bot",
+    "reply": "Reply to learn",
+    "turn": "A turn, in order",
+    "system": "System text",
+    "conversation": "Conversation id",
+    "speaker": "Who speaks",
+    "text": "One message a row",
+    "time": "Time",
+    "split": "Part (train, test)",
+    "record": "Whole conversation",
+    "ignore": "Left out",
+}
+NAMES = {"Keep the names": "keep", "Write Person 1, Person 2 instead": "replace"}
+
+
+class Mapping:
+    """The components, and the options that they stand for."""
+
+    def draw(self) -> None:
+        """Put the components where the page is being built."""
+        with gr.Accordion("How it was understood", open=True, visible=False, elem_id="understood") as self.panel:
+            self.hint = gr.HTML("", apply_default_css=False)
+            with gr.Row(elem_classes=["settings-grid"]) as self.table:
+                choices = [(text, name) for name, text in ROLE_WORDS.items()]
+                self.columns = [
+                    gr.Dropdown(choices, value="ignore", visible=False, min_width=200, elem_id=f"column-{number}")
+                    for number in range(1, MOST_COLUMNS + 1)
+                ]
+            with gr.Row(elem_classes=["settings-grid"]) as self.chat:
+                self.bot = gr.Dropdown([], label="Who is the bot?", elem_id="bot")
+                self.pause = gr.Number(
+                    value=ReadingOptions().pause,
+                    label="Silence that ends a conversation (minutes)",
+                    minimum=1,
+                    elem_id="pause",
+                )
+                self.names = gr.Dropdown(list(NAMES.items()), label="Names", elem_id="names")
+            self.apply = gr.Button("Read it again like this", size="md", elem_id="read-again")
+
+    @property
+    def outputs(self) -> list[Any]:
+        """What `shown` and `hidden` fill."""
+        return [self.panel, self.hint, self.table, self.chat, *self.columns, self.bot, self.pause, self.names]
+
+    @property
+    def inputs(self) -> list[Any]:
+        """What `options` is made from."""
+        return [*self.columns, self.bot, self.pause, self.names]
+
+    def hidden(self) -> tuple[Any, ...]:
+        """Nothing was read."""
+        return gr.Accordion(visible=False), *(gr.skip(),) * (len(self.outputs) - 1)
+
+    def shown(self, facts: Facts, options: ReadingOptions) -> tuple[Any, ...]:
+        """The questions that these files raise, with what was guessed or said."""
+        columns, speakers, bot = columns_of(facts.looks), _speakers(facts.looks), _bot(facts.looks)
+        drops = [_drop(column) for column in columns[:MOST_COLUMNS]]
+        drops += [gr.Dropdown(visible=False)] * (MOST_COLUMNS - len(drops))
+        people = [(f"{name} ({words.count(count, 'message')})", name) for name, count in speakers.items()]
+        return (
+            gr.Accordion(visible=bool(columns or people), open=bool(people) or not _is_plain(columns)),
+            _hint(columns[:MOST_COLUMNS], bool(people)),
+            gr.Row(visible=bool(columns)),
+            gr.Row(visible=bool(people)),
+            *drops,
+            gr.Dropdown(choices=people, value=options.bot or bot or None),
+            options.pause,
+            options.names,
+        )
+
+    def options(self, facts: Facts, values: Sequence[Any]) -> ReadingOptions:
+        """What the person says.
+
+        Raises:
+            SettingError: a value that cannot be; the page's own limits are not relied on.
+        """
+        roles, (bot, pause, names) = values[:MOST_COLUMNS], values[MOST_COLUMNS:]
+        columns = columns_of(facts.looks)
+        pairs = tuple(f"{column.name}={clean(role)}" for column, role in zip(columns, roles, strict=False))
+        return ReadingOptions(columns=pairs, bot=clean(bot), pause=pause, names=clean(names) or "keep")
+
+
+def columns_of(looks: Sequence[Look]) -> tuple[Column, ...]:
+    """The columns of the first table; several tables are asked about only if they have the same ones."""
+    tables = [look.columns for look in looks if look.columns]
+    if not tables or any([one.name for one in table] != [one.name for one in tables[0]] for table in tables):
+        return ()
+    return tables[0]
+
+
+def _speakers(looks: Sequence[Look]) -> dict[str, int]:
+    people: dict[str, int] = {}
+    for look in looks:
+        for speaker in look.speakers:
+            people[speaker.name] = people.get(speaker.name, 0) + speaker.messages
+    return dict(sorted(people.items(), key=lambda one: -one[1]))
+
+
+def _bot(looks: Sequence[Look]) -> str:
+    return next((look.bot for look in looks if look.bot), "")
+
+
+def _is_plain(columns: Sequence[Column]) -> bool:
+    """Whether there is nothing to wonder about: what was said, and the reply."""
+    return all(column.role in ("context", "reply", "turn") for column in columns)
+
+
+def _drop(column: Column) -> Any:
+    return gr.Dropdown(label=column.name[:60], value=column.role, visible=True)
+
+
+def _hint(columns: Sequence[Column], has_people: bool) -> str:
+    """What is asked, with some cells of each column. Not beside the controls: what stands there is read as Markdown."""
+    if has_people:
+        return '<p class="quiet">The model learns to write what the bot wrote; all others are the user.</p>'
+    if not columns:
+        return ""
+    samples = [(column.name[:60], " · ".join(column.sample)[:LONGEST_SAMPLE]) for column in columns]
+    rows = "".join(f"<tr><th scope=row>{shown(name)}</th><td>{shown(sample)}</td></tr>" for name, sample in samples)
+    return (
+        '<p class="quiet">What each column holds was guessed from its name and its cells. Is it right?</p>'
+        f'<div class="scroll"><table class="problems columns"><tbody>{rows}</tbody></table></div>'
+    )

@@ -1,0 +1,53 @@
+"""What one may want to know of the chosen run besides how it goes: the command line that does the same."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import gradio as gr
+
+from chat_app.errors import RunError
+from chat_app.models.export_card import public_name
+from chat_app.runs.run import Run
+from chat_app.services import Services
+from chat_app.training.recipe import command_for
+
+
+class RunDesk:
+    """The components and what they show.
+
+    Args:
+        services: the rules of the server.
+    """
+
+    def __init__(self, services: Services):
+        self.services = services
+
+    def draw(self) -> None:
+        """Put the components where the page is being built."""
+        with gr.Accordion("The same on the command line", open=False, visible=False, elem_id="run-command") as self.box:
+            self.command = gr.Textbox(
+                label="Command",
+                info="Does the same training again, where the files lie in the folder that it is called in.",
+                lines=3,
+                max_lines=12,
+                interactive=False,
+                buttons=["copy"],
+                elem_id="command",
+            )
+
+    def parts(self) -> dict[str, Any]:
+        """What `values` fills, by name."""
+        return {"desk": self.box, "command": self.command}
+
+    def values(self, run: Run) -> dict[str, Any]:
+        """Of a run."""
+        try:
+            config = run.config()
+            if self.services.rules.is_shared:  # Strangers need not know where the owner keeps things.
+                config = replace(config, model=public_name(config.model))
+            command = command_for(run, config)
+        except RunError:
+            return {"desk": gr.Accordion(visible=False)}
+        return {"desk": gr.Accordion(visible=True), "command": command}

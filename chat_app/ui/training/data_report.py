@@ -1,0 +1,175 @@
+"""What was read and what a check found, as pieces of the page. Pure: draws nothing itself, reads no files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from chat_app.conversation import Conversation
+from chat_app.data.dataset import Facts
+from chat_app.data.quality import Check, Finding, Histogram
+from chat_app.data.readers import Look, Problem
+from chat_app.formatting import bytes_in_words
+from chat_app.ui.chat.session import Turn
+from chat_app.ui.components import formatting as words
+from chat_app.ui.components.conversation_view import rows_of, turns_value
+from chat_app.ui.components.escape import shown
+
+SHOWN_PROBLEMS = 100
+SHOWN_CONVERSATIONS = 3
+SHOWN_TURNS = 6
+LONGEST_SHOWN = 400
+KIND_WORDS = {
+    "tsv": "text with tabs",
+    "csv": "a table (CSV)",
+    "xlsx": "an Excel table",
+    "parquet": "a Parquet table",
+    "jsonl": "JSON Lines",
+    "json": "JSON",
+    "marked": "text with speaker marks",
+    "dialogpt": "DialoGPT's weighted lines",
+    "dailydialog": "DailyDialog",
+    "empathetic": "EmpatheticDialogues",
+    "personachat": "Persona-Chat",
+    "blended": "BlendedSkillTalk",
+    "whatsapp": "a WhatsApp chat",
+    "telegram": "a Telegram chat",
+    "discord": "a Discord chat",
+    "slack": "a Slack export",
+    "text": "plain text",
+    "hub": "a data set of the Hub",
+}
+PART_WORDS = {"train": "to learn", "valid": "for validation", "test": "for a test"}
+
+
+def preview_of(conversations: Iterable[Conversation]) -> dict[str, Any]:
+    """The first conversations as bubbles, shortened."""
+    rows: list[dict[str, Any]] = []
+    for number, conversation in enumerate(islice(conversations, SHOWN_CONVERSATIONS), start=1):
+        turns = rows_of(Turn(one.role, one.text) for one in conversation.messages[:SHOWN_TURNS])
+        for row in turns:
+            row["text"] = row["text"] if len(row["text"]) <= LONGEST_SHOWN else row["text"][:LONGEST_SHOWN] + "…"
+        turns[0]["group"] = f"Conversation {number}"
+        if len(conversation.messages) > SHOWN_TURNS:
+            turns[-1]["note"] = f"and {len(conversation.messages) - SHOWN_TURNS} more"
+        rows += turns
+    return turns_value(rows, is_readonly=True, name="Reply to learn")
+
+
+def running_text(files: Sequence[Path]) -> str:
+    """What is said of uploads in which nobody speaks."""
+    names = ", ".join(shown(path.name) for path in files)
+    size = bytes_in_words(sum(path.stat().st_size for path in files))
+    return (
+        f'<p class="notice">Running text: {names} ({size}). Nobody speaks in it, so it does not teach '
+        "answering. A new model can learn the language from it: see “Start from nothing” below.</p>"
+    )
+
+
+def report_of(facts: Facts, problems: Sequence[Problem]) -> str:
+    """What was read, and a table of what was left out."""
+    found = words.count(facts.conversations, "conversation")
+    turns = words.count(facts.turns, "turn")
+    files = facts.files[0] if len(facts.files) == 1 else words.count(len(facts.files), "file")
+    text = f'<p class="good"><strong>{found}</strong> with {turns} in {shown(files)}{_kinds(facts.looks)}.</p>'
+    if len(facts.parts) > 1:
+        parts = ", ".join(f"{count:,} {PART_WORDS[part]}" for part, count in facts.parts.items())
+        text += f'<p class="quiet">As its publisher meant it: {parts}.</p>'
+    if not facts.problems:
+        return f"{text}<p class='quiet'>Every line can be used.</p>"
+    return text + _left_out(problems, facts.problems, len(facts.files) > 1)
+
+
+def _kinds(looks: Sequence[Look]) -> str:
+    kinds = list(dict.fromkeys(KIND_WORDS[one.kind] for one in looks))
+    return f" ({', '.join(kinds[:3])})" if kinds else ""
+
+
+def _left_out(problems: Sequence[Problem], total: int, several: bool) -> str:
+    first = problems[:SHOWN_PROBLEMS]
+    rows = "".join(
+        f"<tr>{f'<td>{shown(one.file)}</td>' if several else ''}<td>{'' if one.line is None else f'{one.line:,}'}</td>"
+        f"<td>{shown(one.reason)}</td><td>{shown(one.advice)}</td></tr>"
+        for one in first
+    )
+    more = f" The first {len(first)} of them:" if total > len(first) else ""
+    verb = "line was" if total == 1 else "lines were"
+    return (
+        f'<p class="bad">{total:,} {verb} left out.{more}</p>'
+        '<div class="scroll" tabindex="0" role="region" aria-label="Lines that were left out"><table class="problems">'
+        f"<thead><tr>{'<th scope=col>File</th>' if several else ''}"
+        '<th scope="col">Line</th><th scope="col">Why</th>'
+        f'<th scope="col">What to do</th></tr></thead><tbody>{rows}</tbody></table></div>'
+    )
+
+
+def check_of(check: Check, window_of: str) -> str:
+    """The counts, the histograms and the findings of a check. `window_of` names the model whose window counts."""
+    facts = [("Conversations", f"{check.conversations:,}"), ("Turns", f"{check.turns:,}")]
+    if check.tokens is not None:
+        facts.append(("Tokens", f"{check.tokens:,}"))
+    if check.fitting is not None:
+        facts.append((f"Fit the window of {window_of}", _percent(check.fitting)))
+    if check.languages:
+        named = ", ".join(f"{name} {_percent(share)}" for name, share in check.languages[:4])
+        facts.append(("Languages" if len(check.languages) > 1 else "Language", named))
+    items = "".join(f"<div><dt>{shown(name)}</dt><dd>{shown(value)}</dd></div>" for name, value in facts)
+    charts = _histogram("Turns in a conversation", check.turns_histogram)
+    charts += _histogram(f"Length in {check.length_unit}", check.length_histogram)
+    findings = "".join(map(_finding, check.findings))
+    found = f'<ul class="findings">{findings}</ul>' if findings else '<p class="good">Nothing to worry about.</p>'
+    return f'<dl class="facts">{items}</dl><div class="charts">{charts}</div>{found}'
+
+
+def _finding(finding: Finding) -> str:
+    examples = "".join(
+        f"<li><span class=where>{shown(spot.file)}, line {spot.line:,}</span> <q>{shown(spot.quote)}</q></li>"
+        for spot in finding.spots
+    )
+    return (
+        f'<li data-finding="{shown(finding.name)}"><details><summary><b>{finding.count:,}</b> {shown(finding.title)}'
+        f"</summary><p>{shown(finding.advice)}</p><ul>{examples}</ul></details></li>"
+    )
+
+
+def _histogram(title: str, histogram: Histogram) -> str:
+    """Bars, a column each, between the first and the last that hold something."""
+    filled = [index for index, count in enumerate(histogram.counts) if count]
+    if not filled:
+        return ""
+    first, last = filled[0], filled[-1]
+    most = max(histogram.counts)
+    bars = "".join(_bar(histogram, index, most) for index in range(first, last + 1))
+    return f'<figure class="histogram"><figcaption>{shown(title)}</figcaption><div class="bars">{bars}</div></figure>'
+
+
+def _bar(histogram: Histogram, index: int, most: int) -> str:
+    count, start = histogram.counts[index], histogram.edges[index]
+    label = f"{start:,}"
+    if index + 1 == len(histogram.edges):
+        label += "+"
+    elif histogram.edges[index + 1] - start > 1:
+        label += f"–{histogram.edges[index + 1] - 1:,}"
+    height = max(round(100 * count / most), 2 if count else 0)
+    return (
+        f'<div class="column" title="{label}: {count:,}"><span class="amount">{count:,}</span>'
+        f'<span class="stick" style="height:{height}%"></span><span class="edge">{label}</span></div>'
+    )
+
+
+def _percent(share: float) -> str:
+    if 0 < share < 0.005:
+        return "under 1 %"
+    return f"{min(round(100 * share), 99) if share < 1 else 100} %"
+
+
+def working(text: str) -> str:
+    """What is being done, while it is done."""
+    return f'<p class="working" role="status">{shown(text)}</p>'
+
+
+def refused(why: str) -> str:
+    """Why something cannot be used or done."""
+    return f'<p class="bad" role="alert">{shown(why)}</p>'

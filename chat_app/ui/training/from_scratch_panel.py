@@ -1,0 +1,97 @@
+"""Starting from nothing: a new vocabulary and a new model for what was brought, and a run like any other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import gradio as gr
+
+from chat_app.config.settings import TrainConfig, from_mapping
+from chat_app.errors import DataError
+from chat_app.runs.run import Run
+from chat_app.services import Services
+from chat_app.training.pretraining import PRETRAIN_DEFAULTS
+from chat_app.training.pretraining_plan import prepare_from_nothing, size_named
+from chat_app.training.sample_prompts import questions_of
+from chat_app.ui.components.background_task import Tell
+from chat_app.ui.components.escape import clean
+from chat_app.ui.components.events import slow
+from chat_app.ui.training.data_panel import Brought, check_here
+from chat_app.ui.training.run_view import RunView
+from chat_app.ui.visitor import Visitors
+
+WHAT = """
+<p class="quiet">A new model knows no language at all. It learns one from what you have brought under 1: conversations,
+or running text such as books (<code>.txt</code>). That needs far more text than teaching, millions of words, and much
+more time. Its words and its size are chosen by how much text there is.</p>
+"""
+SIZES = [
+    ("Automatic: by how much text there is", "automatic"),
+    ("Nano: for a first try", "nano"),
+    ("Mini: 11 million numbers and its words", "mini"),
+    ("Compact: 25 million", "compact"),
+    ("Small: 85 million, as the smallest GPT-2", "small"),
+    ("Medium: 302 million", "medium"),
+]
+
+
+class NothingPanel:
+    """The components and what they do.
+
+    Args:
+        services: the runs and the training queue.
+        visitors, token: tell who calls.
+        runs: shows the run that was begun.
+    """
+
+    def __init__(self, services: Services, visitors: Visitors, token: Any, runs: RunView):
+        self.services, self.visitors, self.token, self.runs = services, visitors, token, runs
+
+    def draw(self) -> None:
+        """Put the components where the page is being built."""
+        with gr.Accordion("Start from nothing", open=False, elem_id="from-nothing"):
+            gr.HTML(WHAT, apply_default_css=False)
+            self.size = gr.Dropdown(SIZES, value="automatic", label="How large", elem_id="nothing-size")
+            self.epochs = gr.Number(
+                value=PRETRAIN_DEFAULTS["epochs"],
+                minimum=0.01,
+                maximum=1000,
+                label="Epochs",
+                info="How many times it reads everything.",
+                elem_id="nothing-epochs",
+            )
+            self.start = gr.Button("Start from nothing", size="md", elem_id="nothing-start")
+
+    def connect(self, brought: Any, questions: Any, preparing: Any, then: str) -> None:
+        """Join the events.
+
+        Args:
+            brought, questions: the components that hold what to learn and what to ask.
+            preparing: where it is told how far the preparations are. then: a script for the page afterwards.
+        """
+        self.start.click(
+            self.begin,
+            [brought, self.size, self.epochs, questions, self.token],
+            [preparing, *self.runs.outputs],
+            **slow("reading", 2),
+        ).then(None, None, None, js=then, api_visibility="private")
+
+    def begin(
+        self, request: gr.Request, brought: Brought, size: str, epochs: float, questions: str, token: str
+    ) -> Iterator[tuple[Any, ...]]:
+        """Make the words, the model and the run, and put it into the queue."""
+
+        def prepare(tell: Tell) -> Run:
+            visitor = self.visitors.name(token, request)
+            if brought.material is None and not brought.texts:
+                raise DataError("There is nothing to learn from yet.", advice="Upload a file first.")
+            check_here(brought)
+            wanted_size, asked = size_named(size), list(questions_of(clean(questions)))
+            config = from_mapping(TrainConfig, {**PRETRAIN_DEFAULTS, "epochs": epochs})
+            about = {"by": visitor, "questions": asked, "repairs": sorted(brought.wanted.repairs)}
+            return prepare_from_nothing(
+                config, brought.wanted, brought.texts, self.services.paths, size=wanted_size, about=about, tell=tell
+            )
+
+        yield from self.runs.begun(prepare, token, request)

@@ -1,0 +1,202 @@
+"""What a run folder says, as pieces of the page: its state, its curves, its replies. Reads the disk; draws nothing."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from chat_app.config.settings import AUTOMATIC
+from chat_app.errors import RunError
+from chat_app.runs.diagnosis import Action, Verdict, verdict
+from chat_app.runs.loss_plot import thinned
+from chat_app.runs.run import Run, State
+from chat_app.ui.components import formatting as words
+from chat_app.ui.components.escape import shown
+from chat_app.ui.models.choices import run_title
+
+LATEST = -1
+TRAINING, VALIDATION = "training", "validation"
+Metrics = Sequence[Mapping[str, Any]]
+STOPPED_ITSELF = Verdict(
+    "done learning",
+    "It stopped by itself, because it no longer got better on conversations it did not read.",
+    "The best model is kept: chat with it.",
+)
+ACTION_WORDS: Mapping[Action, str] = {
+    "keep-best-and-stop": "Stop and keep the best",
+    "more-epochs": "Learn for more epochs",
+    "lower-rate": "Start again at half the rate",
+}
+
+
+def titles(runs: Sequence[Run]) -> dict[str, str]:
+    """id -> title; where two would be called the same, the end of the id tells them apart."""
+    plain = {run.id: run_title(run) for run in runs}
+    counts = Counter(plain.values())
+    return {name: f"{title} ({name[-4:]})" if counts[title] > 1 else title for name, title in plain.items()}
+
+
+def labels(runs: Sequence[Run]) -> list[tuple[str, str]]:
+    """(label, id) of each run."""
+    called = titles(runs)
+    return [(f"{called[run.id]} · {words.STATUS_WORDS[run.state().status]}", run.id) for run in runs]
+
+
+def losses(metrics: Metrics) -> pd.DataFrame:
+    """step, loss, which: the two curves. Both names always occur: the plot fixes its colours by the first it sees."""
+    rows = [
+        (line["step"], line[name], which)
+        for name, which in (("train_loss", TRAINING), ("valid_loss", VALIDATION))
+        for line in thinned([line for line in metrics if name in line and "step" in line])
+    ]
+    absent = {TRAINING, VALIDATION} - {row[2] for row in rows}
+    return pd.DataFrame([*rows, *((0, None, which) for which in sorted(absent))], columns=["step", "loss", "which"])
+
+
+def learning_rates(metrics: Metrics) -> pd.DataFrame:
+    """step, learning rate."""
+    lines = thinned([line for line in metrics if "learning_rate" in line and "step" in line])
+    return pd.DataFrame([(line["step"], line["learning_rate"]) for line in lines], columns=["step", "learning rate"])
+
+
+def judged(run: Run, state: State, metrics: Metrics) -> Verdict | None:
+    """What the curves say; None while there are none."""
+    if not metrics:
+        return None
+    try:
+        about = run.about()
+    except RunError:
+        about = {}
+    kept_aside = (about.get("valid_conversations") or 0) + (about.get("valid_texts") or 0)
+    is_done = state.status == "done"
+    steps = state.step if is_done else state.total_steps
+    said = verdict(metrics, total_steps=steps, has_validation=kept_aside > 0, status=state.status)
+    if is_done and state.step < state.total_steps and said.action == "more-epochs":
+        return STOPPED_ITSELF  # Its patience has judged by more evaluations than the curve has points.
+    return said
+
+
+def plan_words(run: Run) -> str:
+    """How the run learns, why so, and what the rehearsal has measured; empty until that is decided."""
+    try:
+        about, chosen = run.about(), run.config().method
+    except RunError:
+        return ""
+    plan = about.get("plan")
+    if not isinstance(plan, dict) or not plan.get("words"):
+        return ""
+    how = "as you chose" if chosen != AUTOMATIC else "the best that fits into the memory that was free"
+    expected = plan.get("sentence")
+    measured = f" Tried before the start: {expected}." if expected else ""
+    return f"{plan['words']} ({how}).{measured}"
+
+
+def status(run: Run, state: State, metrics: Metrics, now: float | None = None, said: Verdict | None = None) -> str:
+    """The state in words, the progress bar, the facts, and what the curves say."""
+    word = words.STATUS_WORDS[state.status]
+    share = min(state.step / state.total_steps, 1.0) if state.total_steps else 0.0
+    share = 1.0 if state.status == "done" else share
+    facts = "".join(
+        f"<div><dt>{shown(name)}</dt><dd>{shown(value)}</dd></div>"
+        for name, value in _facts(run, state, metrics, time.time() if now is None else now)
+    )
+    plan = plan_words(run)
+    return (
+        f'<section class="run {state.status}" data-status="{state.status}" aria-label="The run">'
+        f'<p class="run-head"><span class="badge">{word}</span> '
+        f"<span>{shown(state.reason or _reason(state))}</span></p>"
+        f'<div class="bar" role="progressbar" aria-label="Progress" aria-valuemin="0" aria-valuemax="100" '
+        f'aria-valuenow="{share * 100:.0f}"><span style="width:{share * 100:.1f}%"></span></div>'
+        f'<dl class="facts">{facts}</dl>'
+        f"{_plan(plan) if plan else ''}{_said(said) if said else ''}</section>"
+    )
+
+
+def _plan(plan: str) -> str:
+    return f'<p class="plan">{shown(plan)}</p>'
+
+
+def _said(said: Verdict) -> str:
+    advice = f" {shown(said.advice)}" if said.advice else ""
+    kind = said.kind.replace(" ", "-")
+    return f'<p class="verdict" data-verdict="{kind}"><b>{shown(said.sentence)}</b>{advice}</p>'
+
+
+def _reason(state: State) -> str:
+    if state.status == "running":
+        return "It reads your conversations and gets better step by step."
+    return ""
+
+
+def _facts(run: Run, state: State, metrics: Metrics, now: float) -> list[tuple[str, str]]:
+    facts = []
+    if state.total_steps:
+        facts.append(("Step", f"{state.step:,} of {state.total_steps:,}"))
+    newest: dict[str, Any] = {}
+    for line in metrics:
+        newest.update(line)
+    if state.status == "running":
+        points = [(line["time"], line["step"]) for line in metrics if "time" in line and "step" in line]
+        if points and state.step > points[-1][1]:  # The state is written more rarely, or more often, than the curve.
+            points.append((state.time, state.step))
+        left = words.time_left(points, state.total_steps, now)
+        facts.append(("Time left, at most", words.duration(left) if left is not None else "soon known"))
+        if "tokens_per_second" in newest:
+            facts.append(("Speed", f"{newest['tokens_per_second']:,.0f} tokens a second"))
+    perplexities = [line["valid_perplexity"] for line in metrics if "valid_perplexity" in line]
+    if perplexities:
+        best = min(perplexities[1:] or perplexities)  # The first is that of the model before.
+        text = f"{_short(best)}" if len(perplexities) == 1 else f"{_short(perplexities[0])} → {_short(best)}"
+        facts.append(("Perplexity (lower is better)", text))
+    try:
+        about = run.about()
+    except RunError:
+        return facts
+    if about.get("train_texts"):
+        facts.append(
+            ("Pieces of text", f"{about['train_texts']:,} to learn, {about.get('valid_texts') or 0:,} to test")
+        )
+    if about.get("train_conversations"):
+        kept = about.get("valid_conversations") or 0
+        facts.append(("Conversations", f"{about['train_conversations']:,} to learn, {kept:,} to test"))
+    return facts
+
+
+def _short(number: float) -> str:
+    return f"{number:,.1f}" if number < 100 else f"{number:,.0f}"
+
+
+def sample_steps(samples: Metrics) -> list[int]:
+    """The steps at which replies were written down, oldest first."""
+    return sorted({int(line["step"]) for line in samples if "step" in line})
+
+
+def sample_table(samples: Metrics, step: object = LATEST) -> str:
+    """The same prompts: the reply before it learned anything, and the one at `step`."""
+    steps = sample_steps(samples)
+    if not steps:
+        return '<p class="quiet">At each evaluation the model answers the same few questions. They will stand here.</p>'
+    step = step if isinstance(step, int) and step in steps else steps[-1]
+    replies = {(line.get("prompt"), line.get("step")): line.get("reply", "") for line in samples}
+    prompts = dict.fromkeys(line.get("prompt") for line in samples)
+    rows = "".join(
+        f'<tr><th scope="row" dir="auto">{shown(prompt)}</th>{_cell(replies.get((prompt, steps[0])), "Before")}'
+        f"{_cell(replies.get((prompt, step)), 'Now')}</tr>"
+        for prompt in prompts
+    )
+    now = "Now" if step == steps[-1] else f"At step {step:,}"
+    first = steps[0]
+    before = "Before it learned" if first == 0 else f"At step {first:,}"
+    return (
+        f'<table class="samples"><thead><tr><th scope="col">Asked</th><th scope="col">{before}</th>'
+        f'<th scope="col">{now}</th></tr></thead><tbody>{rows}</tbody></table>'
+    )
+
+
+def _cell(reply: Any, name: str) -> str:
+    text = shown(reply) if reply else '<span class="quiet">(nothing)</span>'
+    return f'<td dir="auto" data-name="{name}">{text}</td>'

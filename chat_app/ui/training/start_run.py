@@ -1,0 +1,46 @@
+"""Beginning a run from the page: it is prepared while the page shows how far that is, and put into the queue."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from typing import TypeVar
+
+from chat_app.errors import RunError
+from chat_app.runs.run import Run
+from chat_app.services import Services
+from chat_app.training.job_queue import Jobs
+from chat_app.ui.components.background_task import Tell, followed
+
+Outputs = TypeVar("Outputs")
+
+
+def jobs_of(services: Services) -> Jobs:
+    """The training queue.
+
+    Raises:
+        RunError: this server does not train.
+    """
+    if services.jobs is None:
+        raise RunError("Training is switched off on this server.")
+    return services.jobs
+
+
+def begun(
+    services: Services, prepare: Callable[[Tell], Run], show: Callable[[str], Outputs]
+) -> Generator[Outputs, None, Run | None]:
+    """Prepare a run and put it into the queue.
+
+    Args:
+        prepare: makes the run folder. show: as for `followed`.
+
+    Returns:
+        The run. None: there is none, and the person was told why.
+    """
+
+    def do(tell: Tell) -> Run:
+        jobs = jobs_of(services)
+        run = prepare(tell)
+        jobs.submit(run)
+        return run
+
+    return followed(do, lambda text: show(text or "Preparing."), "The run could not be written")

@@ -1,0 +1,171 @@
+"""Teaching: from what was brought (data_panel) to a run in the queue. Beside it stands what the run does (run_view)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import gradio as gr
+
+from chat_app.config.settings import CAREFULNESS, STARTER, TrainConfig
+from chat_app.data.source import Wanted, flags_of, gathered, reading_settings_of
+from chat_app.runs.run import Run
+from chat_app.services import Services
+from chat_app.training.pipeline import prepare_run
+from chat_app.training.recipe import write_recipe
+from chat_app.training.sample_prompts import MOST, questions_of
+from chat_app.ui.components.background_task import Tell, counting
+from chat_app.ui.components.escape import clean
+from chat_app.ui.components.events import QUICK, slow
+from chat_app.ui.components.settings_form import Controls
+from chat_app.ui.models import choices as model_choices
+from chat_app.ui.training.data_panel import Brought, DataPanel
+from chat_app.ui.training.from_scratch_panel import NothingPanel
+from chat_app.ui.training.run_view import RunView
+from chat_app.ui.visitor import Visitors
+
+BALANCED = "Balanced"
+GROUPS = {
+    "How it learns": (
+        *("learning_rate", "rate_factor", "batch_size", "accumulation", "optimizer", "schedule", "warmup"),
+        *("weight_decay", "clip", "dropout", "seed"),
+    ),
+    "Small additions (LoRA)": ("lora_rank", "lora_alpha", "lora_dropout"),
+    "What it learns from": ("learn", "format", "window", "max_turns", "overlap", "valid_share"),
+    "When it stops and saves": (
+        *("max_steps", "patience", "evaluate_every", "save_every", "log_every", "keep_checkpoints"),
+    ),
+    "This computer": ("rehearse", "gradient_checkpointing", "precision", "save_as", "device", "threads"),
+}
+LOOK_AT_RUN = "() => document.querySelector('#run')?.scrollIntoView({ block: 'start', behavior: 'smooth' })"
+
+
+class TeachTab:
+    """The tab's components and what they do.
+
+    Args:
+        services: reading, runs, the training queue.
+        visitors, token: tell who calls.
+    """
+
+    def __init__(self, services: Services, visitors: Visitors, token: Any):
+        self.services, self.visitors, self.token = services, visitors, token
+        self.settings = Controls(TrainConfig, leave_out=("model",))
+        self.data = DataPanel(services)
+        self.runs = RunView(services, visitors, token)
+        self.nothing = NothingPanel(services, visitors, token, self.runs)
+
+    def draw(self, chat_with: Callable[..., Any], chat_outputs: list[Any], talk: Any) -> None:
+        """Put the components where the page is being built; the arguments are those of RunView.connect."""
+        if self.services.jobs is None:
+            gr.HTML('<p class="notice">Training is switched off on this server.</p>', apply_default_css=False)
+        with gr.Row(elem_classes=["teach-row"]):
+            with gr.Column(scale=5, min_width=320, visible=self.services.jobs is not None, elem_classes=["steps"]):
+                gr.HTML(_step(1, "Give it conversations"), apply_default_css=False)
+                self.data.draw()
+                self._draw_start()
+            with gr.Column(scale=6, min_width=320, elem_classes=["run-side"]):
+                gr.HTML(_step(3, "Watch it learn"), apply_default_css=False)
+                self.runs.draw()
+        self.runs.connect(chat_with, chat_outputs, talk)
+        self._connect()
+
+    def _draw_start(self) -> None:
+        gr.HTML(_step(2, "Choose how"), apply_default_css=False)
+        self.model = gr.Dropdown(
+            [STARTER],
+            value=STARTER,
+            label="Start from",
+            info="What it has learned before, it brings along.",
+            allow_custom_value=not self.services.rules.is_shared,
+            elem_id="set-model",
+        )
+        self.settings.draw(["epochs"])
+        self.care = gr.Radio(
+            list(CAREFULNESS),
+            value=BALANCED,
+            label="How careful",
+            info="Careful keeps more of what the model knew; thorough learns your conversations more exactly.",
+            elem_id="care",
+        )
+        self.settings.draw(["method"])
+        with gr.Accordion("Questions it is asked again and again", open=False, elem_id="questions-panel"):
+            self.questions = gr.Textbox(
+                label="Pinned questions",
+                info=f"One a line, up to {MOST}. It answers them before, during and after the training.",
+                placeholder="Left empty, a few are taken from your conversations.",
+                lines=4,
+                max_lines=MOST,
+                elem_id="questions",
+            )
+        with gr.Accordion("Advanced", open=False, elem_id="train-advanced"):
+            for title, names in GROUPS.items():
+                gr.HTML(f'<h4 class="group-title">{title}</h4>', apply_default_css=False)
+                with gr.Row(elem_classes=["settings-grid"]):
+                    self.settings.draw(names)
+            with gr.Row(elem_classes=["settings-grid"]):
+                self.settings.draw()
+            self.defaults = gr.Button("Back to defaults", size="sm", elem_id="train-defaults")
+        self.start = gr.Button("Start", variant="primary", interactive=False, elem_id="start")
+        self.nothing.draw()
+        self.preparing = gr.HTML("", visible=False, elem_id="preparing", apply_default_css=False)
+
+    def _connect(self) -> None:
+        self.data.connect(self.start, self.model)
+        self.nothing.connect(self.data.brought, self.questions, self.preparing, LOOK_AT_RUN)
+        controls = self.settings.components
+        self.care.input(self.set_care, [self.care], controls, **QUICK)
+        self.defaults.click(self.set_defaults, None, [self.care, *controls], **QUICK)
+        self.start.click(
+            self.begin,
+            [self.data.brought, self.model, self.questions, self.token, *controls],
+            [self.preparing, *self.runs.outputs],
+            **slow("reading", 2),
+        ).then(None, None, None, js=LOOK_AT_RUN, api_visibility="private")
+
+    def set_care(self, choice: str) -> list[Any]:
+        """Set the fields that this word stands for; those of the other words go back to their defaults."""
+        concerned = {name for fields in CAREFULNESS.values() for name in fields}
+        wanted = CAREFULNESS.get(choice, {})
+        return [
+            wanted.get(name, default) if name in concerned else gr.skip()
+            for name, default in zip(self.settings.controls, self.settings.defaults(), strict=True)
+        ]
+
+    def set_defaults(self) -> list[Any]:
+        """Every setting as it was."""
+        return [BALANCED, *self.settings.defaults()]
+
+    def begin(
+        self, request: gr.Request, brought: Brought, model: str, questions: str, token: str, *values: Any
+    ) -> Iterator[tuple[Any, ...]]:
+        """Make a run of what was read, and put it into the queue."""
+
+        def prepare(tell: Tell) -> Run:
+            visitor = self.visitors.name(token, request)
+            name = model_choices.check_allowed(self.services, visitor, model)
+            config = self.settings.settings(values, model=name)
+            return self._prepared(config, self.data.wanted(brought), questions, visitor, tell)
+
+        yield from self.runs.begun(prepare, token, request)
+
+    def _prepared(self, config: TrainConfig, wanted: Wanted, questions: str, visitor: str, tell: Tell) -> Run:
+        """A run folder with its data and its recipe."""
+        paths, told, asked = self.services.paths, counting(tell, "Preparing"), list(questions_of(clean(questions)))
+        material = gathered(wanted, paths, need_reply=config.learn == "replies", told=told)
+        about = {"files": wanted.given, "by": visitor, "repairs": sorted(wanted.repairs)}
+        about |= {"reading": flags_of(wanted), "questions": asked}
+        run = prepare_run(config, material, paths, about=about, told=told)
+        write_recipe(run, [] if wanted.hub else run.about()["files"], reading_settings_of(wanted))
+        return run
+
+    def models(self, visitor: str, chosen: str) -> Any:
+        """The list of models to start from; what was chosen stays, where it can."""
+        rows = model_choices.choices(self.services, visitor)
+        names = [name for _, name in rows]
+        missing = chosen not in names and (self.services.rules.is_shared or chosen == STARTER)
+        return gr.Dropdown(choices=rows, value=names[0] if missing and names else chosen)
+
+
+def _step(number: int, title: str) -> str:
+    return f'<h2 class="step"><span>{number}</span>{title}</h2>'
