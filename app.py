@@ -8,7 +8,8 @@ import sys
 from collections.abc import Sequence
 
 from chat_app.errors import ChatAppError
-from chat_app.server.run import add_flags, serve
+from chat_app.server.flags import add_flags
+from chat_app.server.run import serve
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

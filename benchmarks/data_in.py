@@ -57,10 +57,10 @@ def run_stage(stage: str, file: Path, home: Path, model: str) -> dict[str, float
 
 
 def _work(stage: str, file: Path, home: Path, model: str) -> Callable[[], Any]:
-    from chat_app.config.settings import Paths
+    from chat_app.config.paths import Paths
     from chat_app.data.source import Wanted, checked, gathered
     from chat_app.data.tokenized_dataset import RowRules, rows_of
-    from chat_app.inference.model_manager import load_tokenizer, window_of
+    from chat_app.models.tokenizer import load_tokenizer, window_of
     from chat_app.tokenization.chat_formats import get_format
     from chat_app.tokenization.encoder import Encoder
 
@@ -81,7 +81,7 @@ def _work(stage: str, file: Path, home: Path, model: str) -> Callable[[], Any]:
 def _peer(file: Path, home: Path, model: str) -> Callable[[], Any]:
     import datasets
 
-    from chat_app.inference.model_manager import load_tokenizer
+    from chat_app.models.tokenizer import load_tokenizer
 
     tokenizer = load_tokenizer(model)
 

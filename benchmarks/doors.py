@@ -31,11 +31,11 @@ from transformers import GPT2LMHeadModel, GPT2Tokenizer
 
 from benchmarks.engine import Ours, make_model, row
 from benchmarks.start import a_process, wait_until, when_said
-from chat_app.config.settings import SamplingConfig
+from chat_app.config.sampling import SamplingConfig
 from chat_app.conversation import Conversation
-from chat_app.inference.model_manager import fit_embeddings
 from chat_app.inference.request import Request
 from chat_app.kernels.compilation import kernel
+from chat_app.models.loading import fit_embeddings
 from chat_app.models.saving import save_model_folder
 from chat_app.tokenization.chat_formats import get_format
 from chat_app.tokenization.encoder import Encoder

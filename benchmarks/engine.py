@@ -29,7 +29,9 @@ from transformers import GPT2Config, GPT2LMHeadModel, GPT2Tokenizer
 
 from benchmarks.engine_peers import NEW, TOP, Peer, ids_of, peers_of
 from benchmarks.engine_quality import quality_rows
-from chat_app.config.settings import LoadConfig, Paths, SamplingConfig
+from chat_app.config.loading import LoadConfig
+from chat_app.config.paths import Paths
+from chat_app.config.sampling import SamplingConfig
 from chat_app.inference.model_manager import LoadedModel, load
 from chat_app.inference.request import Request
 
@@ -141,7 +143,9 @@ import sys, time
 kind, folder, device = sys.argv[1:]
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2LMHeadModel, GPT2Tokenizer
-from chat_app.config.settings import LoadConfig, Paths, SamplingConfig
+from chat_app.config.paths import Paths
+from chat_app.config.loading import LoadConfig
+from chat_app.config.sampling import SamplingConfig
 from chat_app.inference.model_manager import load
 from chat_app.inference.request import Request
 started = time.perf_counter()

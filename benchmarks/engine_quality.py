@@ -9,7 +9,9 @@ from dataclasses import replace
 
 import torch
 
-from chat_app.config.settings import STARTER, LoadConfig, Paths, SamplingConfig
+from chat_app.config.loading import LoadConfig
+from chat_app.config.paths import STARTER, Paths
+from chat_app.config.sampling import SamplingConfig
 from chat_app.conversation import Conversation
 from chat_app.data.readers import read_file
 from chat_app.inference.generation import reply

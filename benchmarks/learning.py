@@ -49,11 +49,13 @@ from transformers.utils import logging
 
 from benchmarks.learning_curves import Curve, Stopwatch, Watch, draw, ends, summary_of, table
 from benchmarks.learning_seeds import PROCEDURES, Procedure, learn, rows_of
-from chat_app.config.settings import STARTER, LoadConfig, Paths, TrainConfig
+from chat_app.config.loading import LoadConfig
+from chat_app.config.paths import STARTER, Paths
+from chat_app.config.training import TrainConfig
 from chat_app.conversation import Conversation
 from chat_app.data.readers import read_file
 from chat_app.data.source import Wanted
-from chat_app.inference.model_manager import fit_embeddings, load_parts
+from chat_app.models.loading import fit_embeddings, load_parts
 from chat_app.runs.run import Run
 from chat_app.tokenization.chat_formats import get_format
 from chat_app.tokenization.encoder import Encoder, Example

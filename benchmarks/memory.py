@@ -18,7 +18,8 @@ from typing import Any
 
 import torch
 
-from chat_app.config.settings import Paths, TrainConfig
+from chat_app.config.paths import Paths
+from chat_app.config.training import TrainConfig
 from chat_app.formatting import bytes_in_words
 from chat_app.models.resolver import find
 from chat_app.system.memory import lacks_memory
@@ -103,7 +104,7 @@ def folder_with(name: str, folder: Path, window: int) -> Path:
 def load(plan: Plan, target: Path, precision: str, device: str) -> Any:
     """The model as the training has it."""
     paths = Paths(target.parent)
-    from chat_app.inference.model_manager import load_tokenizer
+    from chat_app.models.tokenizer import load_tokenizer
 
     tokenizer = load_tokenizer(target)
     before = len(tokenizer)

@@ -19,10 +19,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from chat_app.config.settings import LoadConfig, Paths
+from chat_app.config.loading import LoadConfig
+from chat_app.config.paths import Paths
 from chat_app.data.readers import read_file
-from chat_app.inference.model_manager import fit_embeddings, load_parts
 from chat_app.models.device import resolve_precision
+from chat_app.models.loading import fit_embeddings, load_parts
 from chat_app.tokenization.chat_formats import get_format
 from chat_app.tokenization.encoder import NOT_LEARNED, Encoder, Example
 from chat_app.training.collator import Packer

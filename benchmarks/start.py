@@ -26,7 +26,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from chat_app.config.settings import Paths
+from chat_app.config.paths import Paths
 from chat_app.runs.run import list_runs
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -22,10 +22,12 @@ from pathlib import Path
 
 from benchmarks.engine import rounds_of, row
 from benchmarks.start import ROOT
-from chat_app.config.settings import LoadConfig, Paths, TrainConfig
+from chat_app.config.loading import LoadConfig
+from chat_app.config.paths import Paths
+from chat_app.config.training import TrainConfig
 from chat_app.conversation import Conversation
-from chat_app.inference.model_manager import load_parts
 from chat_app.models.device import resolve_precision
+from chat_app.models.loading import load_parts
 from chat_app.runs.run import list_runs
 from chat_app.tokenization.chat_formats import get_format
 from chat_app.tokenization.encoder import Encoder
@@ -34,8 +36,9 @@ LENGTH = 128
 STEPS, WARM = 50, 10  # Of a round; the first are not timed.
 LOOP = """
 import sys, time, torch
-from chat_app.config.settings import LoadConfig, Paths
-from chat_app.inference.model_manager import load_parts
+from chat_app.config.paths import Paths
+from chat_app.config.loading import LoadConfig
+from chat_app.models.loading import load_parts
 name, precision, dropout = sys.argv[1], sys.argv[2], float(sys.argv[3])
 batch, length, steps, warm, rate = *map(int, sys.argv[4:8]), 1e-4
 model = load_parts(name, LoadConfig(precision="float32", device="cpu"), Paths.default())[0]

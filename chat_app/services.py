@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from chat_app.config.settings import STARTER, LoadConfig, Paths
+from chat_app.config.loading import LoadConfig
+from chat_app.config.paths import STARTER, Paths
 from chat_app.errors import RunError
 from chat_app.runs.run import Run, find_run, list_runs, split_name
 from chat_app.training.job_queue import Jobs

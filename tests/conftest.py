@@ -15,7 +15,8 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
-from chat_app.config.settings import Paths, TrainConfig
+from chat_app.config.paths import Paths
+from chat_app.config.training import TrainConfig
 from chat_app.conversation import Conversation
 from chat_app.data.readers import Reading
 from chat_app.runs.run import Run
@@ -34,18 +35,9 @@ SENTENCES = [
 WINDOW = 128
 
 
-# Each takes longer than all those that are not named together: begun first, they leave no processor idle at the end.
-LONGEST = (
-    "test_browser", "test_jobs", "test_readme", "test_training", "test_cli", "test_starter", "test_server",
-    "test_encoding", "test_rehearsal", "test_models", "test_browser_runs", "test_browser_proof", "test_ranks",
-    "test_gpt2_forward", "test_chat", "test_bad_inputs", "test_recipe", "test_formats", "test_browser_api",
-)  # fmt: skip
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files that take long go first; among the others, and within each, everything keeps its place."""
-    places = {name: place for place, name in enumerate(LONGEST)}
-    items.sort(key=lambda item: places.get(item.path.stem, len(places)))
+    """Files with the mark `slow_file` start first, so that no worker ends alone; everything else keeps its order."""
+    items.sort(key=lambda item: item.get_closest_marker("slow_file") is None)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -14,7 +14,9 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+pytestmark = pytest.mark.slow_file
+
+ROOT = Path(__file__).resolve().parents[1]
 PARTS = ("app.py", "assets", "chat_app", "sample_data")
 # Placeholders, a terminal that waits for a person, what needs the Hub, and what other tests do.
 NOT_RUN = ("pip install", "python -m chat_app chat", "python -m chat_app push", "python app.py", "curl")

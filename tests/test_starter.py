@@ -10,15 +10,20 @@ import pytest
 from safetensors import safe_open
 
 from assets.starter_data import chitchat, is_held_out
-from chat_app.config.settings import LoadConfig, Paths, SamplingConfig
+from chat_app.config.loading import LoadConfig
+from chat_app.config.paths import Paths
+from chat_app.config.sampling import SamplingConfig
 from chat_app.conversation import Conversation
 from chat_app.evaluation.evaluate import evaluate
 from chat_app.evaluation.metrics import penalty, words
 from chat_app.inference.generation import reply
-from chat_app.inference.model_manager import LoadedModel, load, load_parts
+from chat_app.inference.model_manager import LoadedModel, load
 from chat_app.models.device import resolve_precision
+from chat_app.models.loading import load_parts
 from chat_app.tokenization.chat_formats import get_format
 from chat_app.tokenization.encoder import Encoder
+
+pytestmark = pytest.mark.slow_file
 
 PATHS = Paths.default()
 NAMED = ["Hello", "How are you?", "What do you like to do?"]

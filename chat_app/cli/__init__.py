@@ -18,6 +18,8 @@ from chat_app.cli import evaluate as measure
 from chat_app.cli import train as teach
 from chat_app.errors import ChatAppError, Elsewhere
 
+__all__ = ["main"]
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.

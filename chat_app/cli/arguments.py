@@ -8,7 +8,7 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from chat_app.config.settings import from_mapping
+from chat_app.config.fields import from_mapping
 from chat_app.errors import DataError, SettingError
 from chat_app.training.recipe import read_besides, read_recipe
 

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from chat_app.cli.arguments import add_settings, read_paths, settings_of
-from chat_app.config.settings import STARTER, LoadConfig, Paths, SamplingConfig
+from chat_app.config.loading import LoadConfig
+from chat_app.config.paths import STARTER, Paths
+from chat_app.config.sampling import SamplingConfig
 from chat_app.conversation import Conversation
 from chat_app.errors import DataError
 
@@ -21,7 +23,7 @@ LEAVE = ("abort!", "q")
 
 def add_commands(commands: Any) -> None:
     """Tell the parser about this file's commands."""
-    from chat_app.server.run import add_flags
+    from chat_app.server.flags import add_flags
 
     serve = commands.add_parser("serve", help="open the chat in the browser")
     add_flags(serve)

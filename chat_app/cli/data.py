@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from chat_app.cli.arguments import add_reading, wanted_of
-from chat_app.config.settings import STARTER
+from chat_app.config.paths import STARTER
 from chat_app.errors import DataError
 from chat_app.tokenization.chat_formats import FORMAT_NAMES
 
@@ -46,7 +46,7 @@ def add_commands(commands: Any) -> None:
 
 def _inspect(options: argparse.Namespace) -> None:
     from chat_app.cli.progress import Counting
-    from chat_app.config.settings import Paths
+    from chat_app.config.paths import Paths
     from chat_app.data.source import checked, gathered, write_mended
 
     paths, wanted = Paths.default(), wanted_of(options, options.file)
@@ -125,7 +125,7 @@ def _print_check(check: Check) -> None:
 
 def _encode(options: argparse.Namespace) -> None:
     from chat_app.conversation import Conversation
-    from chat_app.inference.model_manager import load_tokenizer, window_of
+    from chat_app.models.tokenizer import load_tokenizer, window_of
     from chat_app.tokenization.chat_formats import get_format
     from chat_app.tokenization.encoder import Encoder
 

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from chat_app.cli.arguments import add_settings, read_paths, settings_of
-from chat_app.config.settings import STARTER, LoadConfig, Paths
+from chat_app.config.loading import LoadConfig
+from chat_app.config.paths import STARTER, Paths
 from chat_app.errors import DataError, SettingError
-from chat_app.runs.run import Run, find_run, write_text
+from chat_app.runs.files import write_text
+from chat_app.runs.run import Run, find_run
 
 MOST_PROMPTS = 1_000
 KINDS = ("copied", "partly copied", "new")

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from chat_app.config.settings import Paths
+from chat_app.config.paths import Paths
 from chat_app.errors import SettingError
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def _source(options: argparse.Namespace) -> Iterator[tuple[Path, Run | None, As]
     """The folder to take away, its run and its form. An adapter that is wanted whole is merged for the while."""
     from chat_app.models.export import source_of
     from chat_app.models.lora_files import is_adapter
-    from chat_app.models.merging import merge
+    from chat_app.models.lora_merge import merge
 
     paths = Paths.default()
     form: As = "adapter" if options.adapter else "merged"

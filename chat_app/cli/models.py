@@ -6,7 +6,7 @@ import argparse
 import json
 from typing import Any
 
-from chat_app.config.settings import Paths
+from chat_app.config.paths import Paths
 
 
 def add_commands(commands: Any) -> None:

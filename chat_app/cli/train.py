@@ -14,7 +14,9 @@ from typing import Any
 
 from chat_app.cli.arguments import add_reading, add_settings, read_paths, settings_of, wanted_of
 from chat_app.cli.lazy_imports import bring_libraries
-from chat_app.config.settings import Paths, TrainConfig, from_mapping, to_mapping
+from chat_app.config.fields import from_mapping, to_mapping
+from chat_app.config.paths import Paths
+from chat_app.config.training import TrainConfig
 from chat_app.errors import ChatAppError, RunError, SettingError
 from chat_app.runs.run import Run, find_run, list_runs
 from chat_app.training import distributed as ranks

@@ -13,7 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from chat_app.config.settings import AUTOMATIC, LoadConfig, Paths, TrainConfig
+from chat_app.config.fields import AUTOMATIC
+from chat_app.config.loading import LoadConfig
+from chat_app.config.paths import Paths
+from chat_app.config.training import TrainConfig
 from chat_app.conversation import Conversation
 from chat_app.errors import DataError
 from chat_app.tokenization.chat_formats import get_format
@@ -67,7 +70,7 @@ class ConversationTokenizer:
         Raises:
             ModelError: there is none.
         """
-        from chat_app.inference.model_manager import load_tokenizer, window_of
+        from chat_app.models.tokenizer import load_tokenizer, window_of
 
         return cls(load_tokenizer(model_name_or_path), window_of(model_name_or_path))
 
@@ -121,8 +124,8 @@ class ConversationModel:
     """
 
     def __init__(self, hf_tokenizer: Any, hf_model: Any, device: str | None = None):
-        from chat_app.inference.model_manager import fit_embeddings
         from chat_app.models.device import resolve_device
+        from chat_app.models.loading import fit_embeddings
 
         self.device = resolve_device(device or AUTOMATIC)
         self.tokenizer = ConversationTokenizer(hf_tokenizer, int(hf_model.config.max_position_embeddings))
@@ -136,7 +139,7 @@ class ConversationModel:
         Raises:
             ModelError: it cannot be found or loaded.
         """
-        from chat_app.inference.model_manager import load_parts
+        from chat_app.models.loading import load_parts
 
         model, tokenizer, _, _ = load_parts(
             model_name_or_path, LoadConfig(precision="float32", device="cpu"), Paths.default()
@@ -243,14 +246,14 @@ class ConversationModel:
     ) -> None:
         from chat_app.models.device import resolve_precision
         from chat_app.runs.run import Run
-        from chat_app.training.lesson import Lesson
+        from chat_app.training.inputs import TrainingInputs
         from chat_app.training.trainer import train
 
         if not rows:
             raise DataError("There is nothing to learn.", advice="Give at least one example.")
         precision = resolve_precision(AUTOMATIC, self.device) if use_amp else "float32"
         run = Run.create(folder, config)
-        lesson = Lesson(self.tokenizer.encoder, rows, valid_rows, self.device, precision, None)
+        lesson = TrainingInputs(self.tokenizer.encoder, rows, valid_rows, self.device, precision, None)
         with run.lock():
             train(run, config, lesson, self.hf_model)
         for line in run.metrics() if show else []:

@@ -1,10 +1,14 @@
-"""Dataclass fields that carry their limits and their explanation, and the check of both."""
+"""Dataclass fields that carry their limits and their explanation, the check of both, and settings as mappings.
+
+Command-line flags and page controls are made from these fields, so each default stands once.
+"""
 
 from __future__ import annotations
 
 import math
-from dataclasses import field, fields
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import asdict, field, fields
+from typing import Any, TypeVar
 
 from chat_app.errors import SettingError
 
@@ -72,3 +76,27 @@ def _number(name: str, value: Any, kind: type) -> int | float:
     if kind is int and int(value) != value:
         raise SettingError(name, f"{value} is not a whole number.")
     return kind(value)
+
+
+AUTOMATIC = "automatic"
+
+
+Config = TypeVar("Config")
+
+
+def from_mapping(kind: type[Config], values: Mapping[str, Any]) -> Config:
+    """A settings object from names and values, such as a YAML file's.
+
+    Raises:
+        SettingError: a name that does not exist, or a value outside its limits.
+    """
+    names = {one.name for one in fields(kind)}  # type: ignore[arg-type]
+    for name in values:
+        if name not in names:
+            raise SettingError(name, "There is no such setting.", advice=f"Known are {', '.join(sorted(names))}.")
+    return kind(**values)
+
+
+def to_mapping(settings: Any) -> dict[str, Any]:
+    """Names and values, ready for JSON."""
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(settings).items()}

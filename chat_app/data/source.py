@@ -5,22 +5,21 @@ Files and data sets of the Hub are the same from here on.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import orjson
 
-from chat_app.config.settings import STARTER, Paths
+from chat_app.config.paths import STARTER, Paths
 from chat_app.data.dataset import Material, Told, gather, gather_items
 from chat_app.data.quality import Check, Checker
 from chat_app.data.readers import ReadingOptions, write_jsonl, write_tsv
 from chat_app.data.tokenized_dataset import WINDOW_LIMIT
 from chat_app.errors import DataError
 from chat_app.system.disk_cache import digest_of
-from chat_app.training.recipe import reading_flags, reading_settings
 
 CHECK_VERSION = "1"
 TOLD_EVERY = 1_000
@@ -121,7 +120,7 @@ def checked(
     Args:
         told: is told how many conversations were looked at; it may raise to stop the work.
     """
-    from chat_app.inference.model_manager import load_tokenizer, window_of
+    from chat_app.models.tokenizer import load_tokenizer, window_of
 
     tokenizer = load_tokenizer(model, paths)
     window = min(window_of(model, paths), WINDOW_LIMIT)
@@ -167,3 +166,40 @@ def _counted(items: Iterable[T], told: Callable[[int], None]) -> Iterator[T]:
         yield item
         if number % TOLD_EVERY == 0:
             told(number)
+
+
+HUB_FIELDS = ("hub", "hub_config", "hub_split")
+
+
+def reading_settings(options: ReadingOptions, repairs: Iterable[str], hub: Sequence[str] = ()) -> dict[str, Any]:
+    """How files are understood and mended where that is not the default, by the names of the flags.
+
+    Args:
+        hub: name, configuration and part of a data set of the Hub; the last two may be empty.
+    """
+    found: dict[str, Any] = {name: value for name, value in zip(HUB_FIELDS, hub, strict=False) if value}
+    for one in fields(ReadingOptions):
+        value = getattr(options, one.name)
+        if value != one.default:
+            found[one.name] = list(value) if isinstance(value, tuple) else value
+    return {**found, "repair": mended} if (mended := sorted(repairs)) else found
+
+
+def reading_flags(reading: Mapping[str, Any]) -> list[str]:
+    """The same as flags."""
+    parts = []
+    for name, value in reading.items():
+        flag = "--" + name.replace("_", "-")
+        if name == "repair":
+            parts += [flag, *value]
+        else:
+            parts += [
+                part for one in (value if isinstance(value, list) else [value]) for part in (flag, format_value(one))
+            ]
+    return parts
+
+
+def format_value(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:g}" if float(f"{value:g}") == value else repr(value)
+    return str(value)

@@ -15,7 +15,7 @@ from typing import Any
 
 import orjson
 
-from chat_app.config.settings import Paths
+from chat_app.config.paths import Paths
 from chat_app.errors import DataError
 from chat_app.evaluation.memorization_index import Kind, Match, Sources, badge
 from chat_app.runs.run import Run

@@ -22,7 +22,7 @@ from typing import Any, BinaryIO, Literal
 from chat_app.data.readers import Problem, iterate
 from chat_app.errors import DataError
 from chat_app.formatting import bytes_in_words
-from chat_app.runs.run import read_json, write_json
+from chat_app.runs.files import read_json, write_json
 
 GRAM = 4
 BUCKETS = 64

@@ -10,12 +10,15 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, TypeVar
 
-from chat_app.config.settings import AUTOMATIC, LoadConfig, Paths, SamplingConfig
+from chat_app.config.fields import AUTOMATIC
+from chat_app.config.loading import LoadConfig
+from chat_app.config.paths import Paths
+from chat_app.config.sampling import SamplingConfig
 from chat_app.conversation import Conversation
 from chat_app.evaluation.evaluate import REPLY_TOKENS, Evaluation, evaluate
 from chat_app.inference.generation import likeliest_reply, reply_without_engine
-from chat_app.inference.model_manager import fit_embeddings, load_parts
 from chat_app.models.device import resolve_precision
+from chat_app.models.loading import fit_embeddings, load_parts
 from chat_app.system.memory import release_memory
 from chat_app.tokenization.chat_formats import get_format
 from chat_app.tokenization.encoder import Encoder, Learn

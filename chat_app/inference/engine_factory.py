@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import copy
-import time
 from typing import Any
 
-import torch
-
-from chat_app.config.settings import AUTOMATIC
+from chat_app.config.fields import AUTOMATIC
 from chat_app.inference.engine import Engine
 from chat_app.inference.gpt2.model_runner import GPT2Forward
 from chat_app.inference.gpt2.weights import Form, fits_tiles, is_plain_gpt2
-from chat_app.inference.model_runner import Forward, Piece, TransformersForward
-from chat_app.models.device import processors
+from chat_app.inference.model_runner import Forward, TransformersForward
+from chat_app.models.loading import SMALL_MODEL
 from chat_app.models.resolver import ModelFiles, kept_tokens
 from chat_app.models.weight_size import is_tiled
+from chat_app.system.cpu import processors
 from chat_app.system.memory import free_memory
 
-SMALL_MODEL = 50_000_000
 MOST_ACTIVE = 16
-_STEPS = 12
 
 
 def form_of(files: ModelFiles, precision: str, device: str) -> Form:
@@ -72,12 +67,6 @@ def _forward(model: Any, files: ModelFiles, precision: str) -> tuple[Forward, st
     return GPT2Forward(model, files.window, form), "8-bit" if form == "8-bit" else "bfloat16"
 
 
-def faster(model: Any) -> Any:
-    """A small model in float32, as given, or in bfloat16 where that writes clearly faster."""
-    other = copy.deepcopy(model).to(torch.bfloat16)
-    return other if _seconds(TransformersForward(model)) > 1.15 * _seconds(TransformersForward(other)) else model
-
-
 def precision_of(model: Any) -> str:
     """ "float32", "bfloat16", "float16", "8-bit" or "4-bit"."""
     if getattr(model, "is_loaded_in_8bit", False):
@@ -85,17 +74,6 @@ def precision_of(model: Any) -> str:
     if getattr(model, "is_loaded_in_4bit", False):
         return "4-bit"
     return str(model.dtype).removeprefix("torch.")
-
-
-def _seconds(forward: Forward) -> float:
-    """The best time of a step of one token."""
-    best = float("inf")
-    for _ in range(_STEPS):
-        piece = Piece([0], None, forward.new_memory(), True)
-        started = time.perf_counter()
-        forward.step([piece])
-        best = min(best, time.perf_counter() - started)
-    return best
 
 
 def _threads(files: ModelFiles) -> tuple[int, ...]:

@@ -13,7 +13,7 @@ from collections.abc import Generator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from chat_app.config.settings import SamplingConfig
+from chat_app.config.sampling import SamplingConfig
 from chat_app.conversation import Conversation
 from chat_app.errors import DataError
 from chat_app.inference.engine import write

@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from chat_app.inference.kv_cache import KeyValues
-from chat_app.kernels.huge_pages import zeros_in_large_pages
 from chat_app.kernels.layout import LANES, up
+from chat_app.kernels.packed_weights import zeros_in_large_pages
 
 
 class TiledKeyValues(KeyValues):

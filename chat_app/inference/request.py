@@ -8,7 +8,7 @@ import threading
 import time
 from dataclasses import dataclass, field
 
-from chat_app.config.settings import SamplingConfig
+from chat_app.config.sampling import SamplingConfig
 from chat_app.errors import ChatAppError, DataError
 from chat_app.inference.kv_cache import Memory
 from chat_app.inference.logprobs import Notes

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from chat_app.config.settings import SamplingConfig
+from chat_app.config.sampling import SamplingConfig
 from chat_app.errors import ChatAppError
 from chat_app.inference.logprobs import Notes
 

@@ -5,6 +5,9 @@ What lays weights out, what asks for room, and what is compiled must agree on bo
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 
 LINE = 64  # Bytes that the memory hands over at once. Tiles and rooms begin with a line.
@@ -77,3 +80,20 @@ CALL = np.dtype([*((name, np.int64) for name in (*_ADDRESSES, *_COUNTS)), ("epsi
 def up(number: int, step: int) -> int:
     """The next multiple of a step."""
     return (number + step - 1) // step * step
+
+
+COMPILED = {
+    **dict.fromkeys(("gelu_new", "gelu_fast", "gelu_pytorch_tanh"), GELU_TANH),
+    **dict.fromkeys(("silu", "swish"), SILU),
+    "relu": RELU,
+    "quick_gelu": QUICK_GELU,
+}
+"""Activations that the compiled step knows, and what it calls them."""
+
+
+def can_pack(config: Mapping[str, Any]) -> bool:
+    """Whether a GPT-2 can have its weights in tiles; `config` is what stands in its config.json."""
+    width, heads, inner = config.get("n_embd", 768), config.get("n_head", 12), config.get("n_inner") or 0
+    if not width or not heads or inner % 2 or width % (heads * HEAD_STEP):
+        return False
+    return str(config.get("activation_function", "gelu_new")) in COMPILED

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from chat_app.kernels.compilation import Code, kernel
-from chat_app.kernels.huge_pages import numbers_in_large_pages
+from chat_app.kernels.huge_pages import numbers_in_large_pages, zeros_in_large_pages
 from chat_app.kernels.layout import (
     AHEAD,
     BLOCK,
@@ -35,8 +35,9 @@ from chat_app.kernels.layout import (
     WORDS,
     up,
 )
-from chat_app.models.device import bfloat16_is_fast
-from chat_app.system.cpu import this_processor
+from chat_app.system.cpu import bfloat16_is_fast, this_processor
+
+__all__ = ["TiledLinear", "Tiles", "kernel", "zeros_in_large_pages"]
 
 _FEW_ROWS, _FEW_ROWS_OF_A_UNIT = 96, 4096
 MOST_STRAYS = 1 / 128  # Of the weights: with more it takes too long to put them back.

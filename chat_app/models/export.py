@@ -16,12 +16,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
-from chat_app.config.settings import Paths
+from chat_app.config.paths import Paths
 from chat_app.errors import BusyError, ChatAppError, ModelError, SettingError
-from chat_app.models.export_card import PICTURE, export_card, public_name
+from chat_app.models.model_card import PICTURE, export_card, public_name
 from chat_app.models.resolver import find
+from chat_app.runs.files import read_json
 from chat_app.runs.loss_plot import curves_svg
-from chat_app.runs.run import Run, read_json, split_name
+from chat_app.runs.run import Run, split_name
 
 As = Literal["merged", "adapter"]
 Contents = Mapping[str, Path | bytes]

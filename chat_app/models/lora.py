@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from chat_app.config.settings import TrainConfig
+from chat_app.config.training import TrainConfig
 from chat_app.errors import ModelError
 from chat_app.models.lora_files import CONFIG, AdapterFiles
 from chat_app.models.saving import replace_folder, write_words

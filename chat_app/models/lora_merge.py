@@ -17,10 +17,13 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from chat_app.config.paths import Paths
 from chat_app.errors import ModelError
 from chat_app.models.lora_files import NEW_ROWS, PREFIX, AdapterFiles
 from chat_app.models.saving import finish_config, generation_config, replace_folder, write_words
+from chat_app.models.tokenizer import load_words
 from chat_app.models.validation import weight_files
+from chat_app.tokenization.chat_formats import get_format
 from chat_app.tokenization.encoder import Encoder
 
 # How the numbers are called in a file of tensors.
@@ -180,3 +183,24 @@ def _merged(sources: dict[str, _Source], additions: _Additions) -> Iterator[Tens
         with safe_open(source.file, "pt") as tensors:
             base = tensors.get_tensor(source.key)
         yield additions.apply(name, base, source.shape).to(source.dtype).contiguous()
+
+
+def merge(adapter: str | Path, out: Path, paths: Paths, *, precision: str | None = None, card: str = "") -> None:
+    """Write an ordinary model folder from an adapter and its base model.
+
+    Args:
+        adapter: a folder with adapter_config.json.
+        out: the new folder; what is there is replaced.
+        precision: "float32", "bfloat16" or "float16" for the file; None keeps the base's.
+        card: the text of README.md; default the adapter's own.
+
+    Raises:
+        ModelError: it is no adapter, or does not fit its base.
+    """
+    tokenizer, files, recognised = load_words(str(adapter), paths)
+    if files.adapter is None or files.folder is None:
+        raise ModelError("There is no adapter to merge.", where=str(adapter), advice="The model is whole already.")
+    encoder = Encoder(tokenizer, get_format(recognised.format), files.window)
+    own = files.adapter.folder / "README.md"
+    text = card or (own.read_text(encoding="utf-8") if own.is_file() else "")
+    write_merged(files.adapter, files.folder, out, encoder, text, precision)

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Iterable, Mapping
-from typing import Any
+from pathlib import PurePosixPath, PureWindowsPath
+from typing import Any, Literal
 
-from chat_app.config.settings import TrainConfig
+import yaml
+
+from chat_app.config.paths import STARTER
+from chat_app.config.training import TrainConfig
+from chat_app.errors import ChatAppError, SettingError
+from chat_app.runs.compare import best_evaluation, best_in_words, loss_before
+from chat_app.runs.run import Run
 
 
 def run_card(config: TrainConfig, about: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
@@ -50,3 +59,141 @@ def table(rows: Iterable[tuple[str, Any]]) -> str:
     said = [(name, str(value).replace("\\", "\\\\").replace("|", "\\|")) for name, value in rows if value != ""]
     lines = "".join(f"| {name} | {' '.join(value.split())} |\n" for name, value in said)
     return f"| | |\n| --- | --- |\n{lines}"
+
+
+PICTURE = "curves.svg"
+
+
+_LICENCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]{0,39}")
+
+
+# What a reader needs to judge or repeat the training; the rest concerns this computer.
+_SETTINGS = (
+    "epochs", "max_steps", "learning_rate", "rate_factor", "batch_size", "accumulation", "learn", "optimizer",
+    "schedule", "warmup", "weight_decay", "dropout", "clip", "window", "seed",
+)  # fmt: skip
+
+
+def export_card(
+    run: Run | None,
+    *,
+    licence: str = "",
+    as_: Literal["merged", "adapter"] = "merged",
+    has_picture: bool = False,
+    config: Mapping[str, Any] | None = None,
+) -> str:
+    """README.md of an export.
+
+    Args:
+        run: where the numbers come from; without one the card says that nothing is recorded.
+        licence: as the Hub spells it; empty leaves it to be filled in.
+        config: the model's config.json, for its size.
+
+    Raises:
+        SettingError: the licence is no name.
+    """
+    licence = licence.strip()
+    if licence and not _LICENCE.fullmatch(licence):
+        raise SettingError(
+            "licence", f"'{licence[:60]}' is no licence's name.", advice="Write for example mit or cc-by-4.0."
+        )
+    started_from = _started_from(run)
+    front: dict[str, Any] = {
+        "library_name": "peft" if as_ == "adapter" else "transformers",
+        "pipeline_tag": "text-generation",
+        "tags": ["chat", "conversational", *([str(config["model_type"])] if config and "model_type" in config else [])],
+    }
+    if licence:
+        front["license"] = licence.lower()
+    if "/" in started_from:
+        front["base_model"] = started_from
+    parts = [f"---\n{yaml.safe_dump(front, sort_keys=False)}---\n", "# A chat model trained with chat_app\n"]
+    parts += _how_it_was_made(run, started_from, config or {}, has_picture)
+    parts += [_USE_ADAPTER if as_ == "adapter" else _USE, _licence_words(licence)]
+    return "\n".join(parts)
+
+
+def public_name(name: str) -> str:
+    """A model's name for others: one of the Hub stays, of a path only its end."""
+    if PurePosixPath(name).is_absolute() or PureWindowsPath(name).is_absolute() or name.startswith((".", "~")):
+        return PureWindowsPath(name).name or PurePosixPath(name).name
+    return name if name.count("/") <= 1 and "\\" not in name else PureWindowsPath(name).name
+
+
+def _started_from(run: Run | None) -> str:
+    if run is None:
+        return ""
+    try:
+        return public_name(run.config().model)
+    except ChatAppError:
+        return ""
+
+
+def _how_it_was_made(run: Run | None, started_from: str, config: Mapping[str, Any], has_picture: bool) -> list[str]:
+    if run is None:
+        return ["How it was trained is not recorded.\n"]
+    about, metrics = run.about(), run.metrics()
+    best, before = best_evaluation(metrics), loss_before(metrics)
+    shape = [config.get(name) for name in ("n_layer", "n_embd", "n_positions")]
+    rows = [
+        ("started from", "the starter of chat_app" if started_from == STARTER else started_from or "not recorded"),
+        ("architecture", "{} layers, {} wide, window {}".format(*shape) if all(shape) else ""),
+        ("format of conversations", about.get("format", "")),
+        ("conversations learned", _count(about.get("train_conversations"))),
+        ("conversations kept aside for validation", _count(about.get("valid_conversations"))),
+        ("steps", _count(run.state().step)),
+        ("validation loss before", f"{before:.4f} nats a token" if before is not None else ""),
+        ("best validation loss", best_in_words(metrics) or "not measured"),
+        ("perplexity there", f"{math.exp(min(best[1], 700)):.2f}" if best else ""),
+        ("computed in", about.get("precision", "")),
+    ]
+    parts = [table(rows)]
+    if has_picture:
+        parts.append(f"![Loss on what it learned and on what was kept aside]({PICTURE})\n")
+    parts += ["## Settings\n", table(_settings(run))]
+    return parts
+
+
+def _settings(run: Run) -> list[tuple[str, Any]]:
+    try:
+        config: TrainConfig = run.config()
+    except ChatAppError:
+        return []
+    values = {name: getattr(config, name, "") for name in _SETTINGS}
+    return [(name, f"{value:g}" if isinstance(value, float) else value) for name, value in values.items()]
+
+
+def _count(number: Any) -> str:
+    return f"{number:,}" if isinstance(number, int) else ""
+
+
+def _licence_words(licence: str) -> str:
+    named = f"{licence}. " if licence else "To be filled in by whoever publishes this model. "
+    return f"## Licence\n\n{named}The model it started from and the conversations have licences of their own.\n"
+
+
+_USE = """## Use
+
+```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+folder = "."  # where this file lies, or the model's name on the Hub
+tokenizer = AutoTokenizer.from_pretrained(folder)
+model = AutoModelForCausalLM.from_pretrained(folder)
+prompt = tokenizer.apply_chat_template(
+    [{"role": "user", "content": "Hello"}], add_generation_prompt=True, return_tensors="pt", return_dict=True
+)
+ids = model.generate(**prompt, max_new_tokens=64)
+print(tokenizer.decode(ids[0, prompt["input_ids"].shape[1]:], skip_special_tokens=True))
+```
+
+Or with chat_app: `python -m chat_app chat --model FOLDER`. Formats that a chat template cannot express are in
+`chat_format.json` only.
+"""
+
+
+_USE_ADAPTER = """## Use
+
+This is an adapter: peft lays it over the model it was trained on, which `adapter_config.json` names. With chat_app:
+`python -m chat_app chat --model FOLDER`.
+"""

@@ -12,13 +12,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
-from chat_app.config.settings import STARTER, Paths
+from chat_app.config.paths import STARTER, Paths
 from chat_app.errors import ModelError, ModelNotFound
 from chat_app.formatting import bytes_in_words
 from chat_app.models.lora_files import CONFIG, AdapterFiles, is_adapter, read_adapter
 from chat_app.models.validation import learned_numbers, read_config, refuse_without_safetensors, size_of, weight_files
 from chat_app.models.weight_size import head_bytes, is_tiled, loaded_bytes
-from chat_app.runs.run import NAME, Run, split_name, verify
+from chat_app.runs.files import verify
+from chat_app.runs.run import NAME, Run, split_name
 
 Kind = Literal["starter", "run", "folder", "hub", "gguf"]
 GGUF_NAME = "SmolLM2-135M-Instruct"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from chat_app.kernels.layout import AHEAD, DEPTH, LANES, up
+from chat_app.kernels.layout import AHEAD, DEPTH, LANES, can_pack, up
 from chat_app.models.validation import size_of
 
 
@@ -30,9 +30,7 @@ def is_tiled(config: Mapping[str, Any], precision: str, device: str) -> bool:
     """Whether the weights will lie in tiles: those of a GPT-2 on the processor, in 8 bits or bfloat16."""
     if device != "cpu" or precision not in ("8-bit", "bfloat16") or config.get("model_type") != "gpt2":
         return False
-    from chat_app.inference.gpt2.weights import can_be_tiled  # It loads torch.
-
-    return "quantization_config" not in config and can_be_tiled(config)
+    return "quantization_config" not in config and can_pack(config)
 
 
 def tiled_bytes(config: Mapping[str, Any], eight_bits: bool) -> int:

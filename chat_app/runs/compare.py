@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from chat_app.config.settings import TrainConfig
+from chat_app.config.training import TrainConfig
 from chat_app.errors import RunError
 from chat_app.runs.run import Run
 

@@ -8,30 +8,26 @@ ends.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
-import os
 import re
 import secrets
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
 
-import filelock
-
-from chat_app.config.settings import TrainConfig, from_mapping, to_mapping
+from chat_app.config.fields import from_mapping, to_mapping
+from chat_app.config.training import TrainConfig
 from chat_app.errors import RunError, SettingError
+from chat_app.runs.files import MANIFEST, hold, is_held, read_json, read_lines, verify, write_json, write_text
 
 Status = Literal["queued", "running", "stopping", "stopped", "interrupted", "failed", "done"]
 STATUSES: tuple[Status, ...] = ("queued", "running", "stopping", "stopped", "interrupted", "failed", "done")
 ACTIVE: tuple[Status, ...] = ("running", "stopping")
 RESUMABLE: tuple[Status, ...] = ("stopped", "interrupted", "failed")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-MANIFEST = "manifest.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,108 +277,3 @@ def list_runs(home: Path) -> list[Run]:
         return []
     runs = [Run(folder) for folder in home.iterdir() if (folder / "config.json").is_file()]
     return sorted(runs, key=lambda run: (run.folder / "config.json").stat().st_ctime, reverse=True)
-
-
-@contextlib.contextmanager
-def hold(path: Path, busy: str) -> Iterator[None]:
-    """Hold a lock file for the length of a block; the system lets go of it when the process dies.
-
-    Raises:
-        RunError: somebody else holds it; `busy` is the sentence.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(path)
-    try:
-        lock.acquire(timeout=0.5)
-    except filelock.Timeout as error:
-        raise RunError(busy, advice="Wait until it has ended, or stop it.") from error
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def is_held(path: Path) -> bool:
-    """Whether another process or thread holds this lock file."""
-    if not path.exists():
-        return False
-    lock = filelock.FileLock(path)
-    try:
-        with lock.acquire(timeout=0):
-            return False
-    except filelock.Timeout:
-        return True
-
-
-def seal(folder: Path) -> None:
-    """Write the manifest of a finished folder, last: with it, the folder counts as whole."""
-    digests = {}
-    for path in sorted(folder.rglob("*")):
-        if path.is_file() and path.name != MANIFEST:
-            with open(path, "rb+") as file:
-                os.fsync(file.fileno())
-            digests[path.relative_to(folder).as_posix()] = _digest(path)
-    write_json(folder / MANIFEST, {"sha256": digests})
-
-
-def verify(folder: Path) -> bool:
-    """Whether a folder is exactly what its manifest says."""
-    manifest = read_json(folder / MANIFEST)
-    digests = manifest.get("sha256") if isinstance(manifest, dict) else None
-    if not isinstance(digests, dict) or not digests:
-        return False
-    present = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    if present - {MANIFEST} != set(digests):
-        return False
-    return all(_digest(folder / name) == digest for name, digest in digests.items())
-
-
-def _digest(path: Path) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a whole file: nobody ever sees half of it."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write a value as JSON, whole or not at all."""
-    write_text(path, json.dumps(value, ensure_ascii=False, indent=1) + "\n")
-
-
-def read_json(path: Path) -> Any:
-    """A value, or None where the file is missing or damaged."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return None
-
-
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The objects of a JSON-lines file; what is torn or no object is read past."""
-    try:
-        text = path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return []
-    values = []
-    for line in text.split("\n"):
-        with contextlib.suppress(ValueError):
-            value = json.loads(line)
-            if isinstance(value, dict):
-                values.append(value)
-    return values

@@ -21,10 +21,11 @@ from starlette.routing import Mount
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from chat_app import __version__
-from chat_app.server.api_docs import add_docs
 from chat_app.server.auth import Accounts, Throttle, TooManyTries
-from chat_app.server.guard import Callers, Guard, Quota
-from chat_app.server.openai_api import Api
+from chat_app.server.callers import Callers
+from chat_app.server.guard import Guard
+from chat_app.server.openai_api import Api, add_docs
+from chat_app.server.upload_quota import Quota
 from chat_app.services import Services
 from chat_app.ui.chat.streaming import LiveReplies
 from chat_app.ui.components.theme import TITLE, page_arguments

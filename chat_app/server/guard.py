@@ -8,14 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import re
-import time
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from ipaddress import ip_address
-from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
@@ -24,8 +18,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from chat_app.formatting import bytes_in_words
 from chat_app.server.auth import Throttle
+from chat_app.server.callers import Callers
 from chat_app.server.openai_schema import error_body
-from chat_app.services import LOOPBACK, ServerRules
+from chat_app.server.security_headers import docs_policy, security_headers
+from chat_app.server.upload_quota import Quota, Upload
+from chat_app.services import ServerRules
 
 API_PATHS = ("/v1/", "/generate", "/health")
 LOGIN_PATHS = ("/login", "/login/")
@@ -33,7 +30,6 @@ UPLOAD_PATH = "/gradio_api/upload"
 BODY_BYTES = 4 * 2**20
 FILES_A_REQUEST = 20
 READING_METHODS = ("GET", "HEAD", "OPTIONS")
-ANY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 - compared with, not bound to.
 # Parts of Gradio that this product does not use: foreign Spaces, states on disk, an editor, statistics.
 CLOSED_PATHS = (
     "/gradio_api/proxy=",
@@ -50,93 +46,8 @@ CLOSED_PATHS = (
 _BEFORE_LOG_IN = tuple(
     f"/gradio_api/{name}" for name in ("app_id", "login_check", "startup-events", "theme.css", "user")
 )
-_HOST = re.compile(r"(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._-]{1,253})(:\d{1,5})?")
 _FILE_HEADER = b"\r\ncontent-disposition:"
 _DRAIN_SECONDS = 5.0
-
-
-class Callers:
-    """The names under which this server may be called, and the pages that may call it.
-
-    Any *address* is fine for a server that listens on all of them: only a name can be pointed at a machine by somebody
-    else's name server.
-    """
-
-    def __init__(self, rules: ServerRules):
-        named = [name.strip() for name in os.environ.get("SPACE_HOST", "").split(",")] if rules.on_space else []
-        self.origins = tuple(origin.lower().rstrip("/") for origin in rules.origins)
-        self._any_address = rules.host in ANY_ADDRESS
-        self._names = {name.lower() for name in (*LOOPBACK, rules.host, *named) if name}
-        self._names |= {urlsplit(origin).hostname or "" for origin in self.origins}
-
-    def add_host(self, name: str) -> None:
-        """One more name of this server, such as that of a public link."""
-        self._names = {*self._names, name.lower()}
-
-    def accepts_host(self, header: str | None) -> bool:
-        """Whether a Host header names this server."""
-        match = _HOST.fullmatch(header or "")
-        if match is None:
-            return False
-        name = match[1].strip("[]").lower()
-        return name in self._names or (self._any_address and _is_address(name))
-
-    def accepts_origin(self, origin: str, host: str | None) -> bool:
-        """Whether a page of that origin may change things: our own, named as we were called, or one allowed."""
-        origin = origin.lower()
-        scheme, separator, name = origin.partition("://")
-        is_own = bool(separator) and scheme in ("http", "https") and name == (host or "").lower()
-        return is_own or origin in self.origins
-
-
-def _is_address(name: str) -> bool:
-    try:
-        ip_address(name)
-    except ValueError:
-        return False
-    return True
-
-
-@dataclass
-class _Upload:
-    time: float
-    address: str
-    bytes: int
-
-
-class Quota:
-    """How much may be uploaded within the hours that uploads are kept.
-
-    A request counts as at least a megabyte, so that a flood of tiny files ends too.
-
-    Args:
-        each: bytes an address.
-        whole: bytes in all.
-        seconds: how long an upload counts.
-    """
-
-    LEAST = 2**20
-
-    def __init__(self, each: int, whole: int, seconds: float, clock: Callable[[], float] = time.monotonic):
-        self._each, self._whole, self._seconds, self._clock = each, whole, seconds, clock
-        self._uploads: deque[_Upload] = deque()
-
-    def reserve(self, address: str, size: int) -> _Upload | None:
-        """Take room for an upload before it is read; None if there is not enough."""
-        now = self._clock()
-        while self._uploads and self._uploads[0].time < now - self._seconds:
-            self._uploads.popleft()
-        size = max(size, self.LEAST)
-        of_this = sum(one.bytes for one in self._uploads if one.address == address)
-        if of_this + size > self._each or sum(one.bytes for one in self._uploads) + size > self._whole:
-            return None
-        upload = _Upload(now, address, size)
-        self._uploads.append(upload)
-        return upload
-
-    def settle(self, upload: _Upload, received: int) -> None:
-        """An upload ended: it counts as what came."""
-        upload.bytes = max(received, self.LEAST)
 
 
 @dataclass
@@ -223,8 +134,8 @@ class Guard:
         self._app, self._callers, self._throttle, self._quota = app, callers, throttle, quota
         self._upload_bytes = rules.upload_limit
         self._is_logged_in = is_logged_in
-        self._page_headers = _security_headers(rules, callers.origins)
-        self._docs_headers = {**self._page_headers, "content-security-policy": _docs_policy(rules, callers.origins)}
+        self._page_headers = security_headers(rules, callers.origins)
+        self._docs_headers = {**self._page_headers, "content-security-policy": docs_policy(rules, callers.origins)}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -303,7 +214,7 @@ class Guard:
         """Let a request through that may send no more than its limit."""
         most, is_upload = self._most_bytes(scope), scope["path"].startswith(UPLOAD_PATH) and scope["method"] == "POST"
         body = _Body(receive, most, FILES_A_REQUEST if is_upload else None)
-        place: _Upload | None = None
+        place: Upload | None = None
         if is_upload and self._quota is not None:
             place = self._quota.reserve(_address(scope), int(headers.get("content-length", most)))
             if place is None:
@@ -348,32 +259,3 @@ async def _refuse(
 async def _drain(receive: Receive) -> None:
     while (message := await receive())["type"] == "http.request" and message.get("more_body"):
         pass
-
-
-def _framers(rules: ServerRules, origins: tuple[str, ...]) -> str:
-    spaces = ("https://huggingface.co", "https://*.huggingface.co", "https://*.hf.space") if rules.on_space else ()
-    return " ".join(("frame-ancestors 'self'", *spaces, *origins))
-
-
-def _security_headers(rules: ServerRules, origins: tuple[str, ...]) -> dict[str, str]:
-    """Headers of every answer. Gradio's page has scripts and styles in itself, and compiles some."""
-    policy = (
-        "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
-        "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self' data:; "
-        "media-src 'self' data: blob:; worker-src 'self' blob:; connect-src 'self' data: blob:; "
-        f"object-src 'none'; base-uri 'self'; form-action 'self'; {_framers(rules, origins)}"
-    )
-    return {
-        "content-security-policy": policy,
-        "x-content-type-options": "nosniff",
-        "referrer-policy": "same-origin",
-        "permissions-policy": "camera=(), geolocation=(), payment=(), usb=()",
-    }
-
-
-def _docs_policy(rules: ServerRules, origins: tuple[str, ...]) -> str:
-    """The page of the HTTP API: Swagger UI, whose start is a script in the page; nothing of it comes from outside."""
-    return (
-        "default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; "
-        f"img-src 'self' data:; object-src 'none'; base-uri 'self'; {_framers(rules, origins)}"
-    )

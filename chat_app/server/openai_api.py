@@ -18,11 +18,13 @@ from typing import Any
 
 from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, Response
+from fastapi.openapi.docs import get_swagger_ui_html
+from fastapi.responses import HTMLResponse, JSONResponse, Response
 from fastapi.security import HTTPBasic, HTTPBearer
+from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
-from chat_app.config.settings import SamplingConfig
+from chat_app.config.sampling import SamplingConfig
 from chat_app.conversation import Conversation
 from chat_app.errors import BusyError, ChatAppError, ModelNotFound, SettingError
 from chat_app.inference.generation import stream_reply
@@ -247,3 +249,32 @@ async def _http_error(request: Request, error: Exception) -> Response:
 async def _unexpected(request: Request, error: Exception) -> Response:
     # It is raised again after this, and logged by who runs the server.
     return _answer(500, "Something went wrong on the server.")
+
+
+DOCS = "/docs"
+
+
+_FILES = f"{DOCS}/files"
+
+
+# Swagger UI would ask a server of its makers to judge the description.
+_SETTINGS = {"validatorUrl": None, "tryItOutEnabled": True, "displayRequestDuration": True}
+
+
+def add_docs(app: FastAPI) -> None:
+    """Put the page into an application that was made with `docs_url=None`."""
+    app.mount(_FILES, StaticFiles(packages=[("fastapi_swagger", "resources")]), name="docs")
+
+    def docs() -> HTMLResponse:
+        # Relative addresses: they hold behind whatever stands in front of this server.
+        files = _FILES.lstrip("/")
+        return get_swagger_ui_html(
+            openapi_url="openapi.json",
+            title=f"{app.title}: HTTP API",
+            swagger_js_url=f"{files}/swagger-ui-bundle.js",
+            swagger_css_url=f"{files}/swagger-ui.css",
+            swagger_favicon_url=f"{files}/favicon-32x32.png",
+            swagger_ui_parameters=_SETTINGS,
+        )
+
+    app.add_api_route(DOCS, docs, include_in_schema=False)

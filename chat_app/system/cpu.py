@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import math
 import os
 import platform
 import sys
+import time
 from dataclasses import dataclass, replace
 from functools import cache
+from pathlib import Path
+
+import psutil
 
 _NAME, _FEATURES = "NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES"  # Where the compiler is told so.
 _SYSTEM_CALL, _ASK_FOR_STATE, _MATRIX_REGISTERS = 158, 0x1023, 18
@@ -76,3 +82,44 @@ def _may_use_matrix_unit() -> bool:
     if sys.platform != "linux" or platform.machine() != "x86_64":
         return False
     return bool(ctypes.CDLL(None).syscall(_SYSTEM_CALL, _ASK_FOR_STATE, _MATRIX_REGISTERS) == 0)
+
+
+_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+
+
+def processors(quota: Path = _QUOTA) -> int:
+    """How many processors this process may use: those it is bound to, as far as its container may use them.
+
+    Args:
+        quota: where Linux tells a container's share, in microseconds of so many. Source: Linux,
+            Documentation/admin-guide/cgroup-v2.rst, cpu.max.
+    """
+    bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    here = min(bound, psutil.cpu_count(logical=False) or 1)
+    with contextlib.suppress(OSError, ValueError, ZeroDivisionError):
+        microseconds, period = quota.read_text(encoding="ascii").split()
+        return max(min(here, math.ceil(int(microseconds) / int(period))), 1)
+    return here
+
+
+@cache
+def bfloat16_is_fast(size: int = 512) -> bool:
+    """Whether this processor multiplies bfloat16 matrices at least 1.3 times as fast as float32 ones.
+
+    One with a matrix unit does; others are measured once, which takes some milliseconds.
+    """
+    if this_processor().has_matrix_unit:
+        return True
+    import torch  # Heavy: only where it is asked.
+
+    times = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        left = torch.ones(size, size, dtype=dtype)
+        right = torch.ones(size, size, dtype=dtype)
+        best = math.inf
+        for _ in range(5):
+            started = time.perf_counter()
+            left @ right
+            best = min(best, time.perf_counter() - started)
+        times[dtype] = best
+    return times[torch.float32] > 1.3 * times[torch.bfloat16]

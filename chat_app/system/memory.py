@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import gc
+import sys
 from pathlib import Path
 from typing import Any
 
 import psutil
-import torch
 
 
 def tensor_bytes(model: Any) -> int:
@@ -22,6 +22,8 @@ def tensor_bytes(model: Any) -> int:
 def free_memory(device: str) -> int:
     """Bytes that can still be used on a device. In a container, those that the container may use."""
     if device.startswith("cuda"):
+        import torch
+
         return int(torch.cuda.mem_get_info(device)[0])
     free = int(psutil.virtual_memory().available)
     try:  # Linux containers: the limit of control group v2, less what cannot be dropped.
@@ -37,7 +39,8 @@ def free_memory(device: str) -> int:
 def release_memory() -> None:
     """Hand what is no longer used back to the system, which Python, CUDA and the C library would keep for later."""
     gc.collect()
-    if torch.cuda.is_available():
+    torch = sys.modules.get("torch")  # A process that never imported it holds no memory of CUDA.
+    if torch is not None and torch.cuda.is_available():
         torch.cuda.empty_cache()
     with contextlib.suppress(OSError, AttributeError):  # Not glibc: its allocator returns memory by itself.
         ctypes.CDLL("libc.so.6").malloc_trim(0)
@@ -45,7 +48,8 @@ def release_memory() -> None:
 
 def lacks_memory(error: BaseException) -> bool:
     """Whether an error says that memory ran out, in one of the many ways in which that is said."""
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+    torch = sys.modules.get("torch")
+    if isinstance(error, MemoryError) or (torch is not None and isinstance(error, torch.OutOfMemoryError)):
         return True
     text = str(error).lower()
     return any(sign in text for sign in ("out of memory", "can't allocate", "not enough memory"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields, replace
 
-from chat_app.config.settings import TrainConfig
+from chat_app.config.training import TrainConfig
 from chat_app.errors import TrainingFailed
 from chat_app.models.resolver import ModelFiles
 from chat_app.runs.run import Run
@@ -13,7 +13,7 @@ from chat_app.system.memory import free_memory, lacks_memory, release_memory
 from chat_app.tokenization.encoder import Example
 from chat_app.training import distributed as ranks
 from chat_app.training.dry_run import Rehearsal, is_wanted, rehearse
-from chat_app.training.lesson import Lesson
+from chat_app.training.inputs import TrainingInputs
 from chat_app.training.memory_estimate import Plan, Shape, facts, first_that_fits, methods_for, plans, shape_of
 from chat_app.training.methods import Pupil
 
@@ -33,7 +33,7 @@ def settle(
     rows: Sequence[Example],
     new_tokens: int,
     load: Callable[[TrainConfig], Pupil],
-    lesson_of: Callable[[TrainConfig, Pupil], Lesson],
+    lesson_of: Callable[[TrainConfig, Pupil], TrainingInputs],
     stop: Callable[[], bool] = lambda: False,
     say: Callable[[str], None] = lambda line: None,
 ) -> tuple[TrainConfig, Pupil]:
@@ -90,7 +90,7 @@ def fit(
     shape: Shape,
     width: int,
     load: Callable[[TrainConfig], Pupil],
-    lesson_of: Callable[[TrainConfig, Pupil], Lesson],
+    lesson_of: Callable[[TrainConfig, Pupil], TrainingInputs],
     *,
     stop: Callable[[], bool] = lambda: False,
     say: Callable[[str], None] = lambda line: None,
@@ -135,7 +135,7 @@ def fit(
 
 
 def _rehearsed(
-    run: Run, config: TrainConfig, lesson: Lesson, pupil: Pupil, shape: Shape, stop: Callable[[], bool]
+    run: Run, config: TrainConfig, lesson: TrainingInputs, pupil: Pupil, shape: Shape, stop: Callable[[], bool]
 ) -> Rehearsal | None:
     if not is_wanted(config, len(lesson.train_rows)):
         return None

@@ -15,15 +15,16 @@ from typing import Any, Literal
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from chat_app.config.settings import TrainConfig
+from chat_app.config.training import TrainConfig
 from chat_app.errors import TrainingFailed
 from chat_app.models.lora import save_adapter
 from chat_app.models.lora_files import read_adapter
 from chat_app.models.lora_merge import write_merged
 from chat_app.models.saving import save_model_folder
-from chat_app.runs.run import Run, seal
+from chat_app.runs.files import seal
+from chat_app.runs.run import Run
 from chat_app.training import distributed as ranks
-from chat_app.training.lesson import Lesson
+from chat_app.training.inputs import TrainingInputs
 
 STATE_SECONDS = 1.0
 
@@ -31,7 +32,7 @@ STATE_SECONDS = 1.0
 class RunWriter(TrainerCallback):
     """Writes the run folder, keeps the best model, and stops when it is time."""
 
-    def __init__(self, run: Run, config: TrainConfig, lesson: Lesson, interrupted: Callable[[], bool]):
+    def __init__(self, run: Run, config: TrainConfig, lesson: TrainingInputs, interrupted: Callable[[], bool]):
         self.run, self.config, self.lesson, self.interrupted = run, config, lesson, interrupted
         self.trainer: Any = None  # Set once the Trainer exists.
         self.best = math.inf

@@ -6,7 +6,9 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from chat_app.config.settings import Paths, TrainConfig, from_mapping
+from chat_app.config.fields import from_mapping
+from chat_app.config.paths import Paths
+from chat_app.config.training import TrainConfig
 from chat_app.conversation import Conversation
 from chat_app.data.readers import Located, Problem, conversations_of, has_text
 from chat_app.errors import DataError, RunError

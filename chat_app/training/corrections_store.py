@@ -20,7 +20,7 @@ from typing import Any
 from chat_app.conversation import Conversation, Message
 from chat_app.data.paraphrase import about, bare, keywords, worded
 from chat_app.errors import DataError
-from chat_app.runs.run import hold, read_lines, write_text
+from chat_app.runs.files import hold, read_lines, write_text
 
 MOST = 1_000
 LONGEST_REPLY = 8_000

@@ -25,15 +25,16 @@ from torch.utils.data import DataLoader
 from transformers import TrainerCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-from chat_app.config.settings import TrainConfig
+from chat_app.config.training import TrainConfig
 from chat_app.formatting import bytes_in_words
-from chat_app.runs.run import Run, seal
+from chat_app.runs.files import seal
+from chat_app.runs.run import Run
 from chat_app.system.memory import free_memory, release_memory
 from chat_app.tokenization.encoder import Example, lengths_of
 from chat_app.training import distributed as ranks
 from chat_app.training.callbacks import RunWriter
 from chat_app.training.collator import Packer
-from chat_app.training.lesson import Lesson
+from chat_app.training.inputs import TrainingInputs
 from chat_app.training.loss import likelihood
 from chat_app.training.memory_estimate import Shape
 from chat_app.training.step_time import batches_in, duration, fitted, usual_steps, work_of
@@ -82,7 +83,12 @@ def is_wanted(config: TrainConfig, rows: int) -> bool:
 
 
 def rehearse(
-    run: Run, config: TrainConfig, lesson: Lesson, model: Any, shape: Shape, stop: Callable[[], bool] = lambda: False
+    run: Run,
+    config: TrainConfig,
+    lesson: TrainingInputs,
+    model: Any,
+    shape: Shape,
+    stop: Callable[[], bool] = lambda: False,
 ) -> Rehearsal | None:
     """Try some steps; the weights are put back. None where it was stopped before it could say anything.
 
@@ -157,7 +163,9 @@ class _Trainer(ChatTrainer):
         return DataLoader(batches, batch_size=None, collate_fn=self.packer)  # type: ignore[arg-type]
 
 
-def _trainer(folder: Path, config: TrainConfig, lesson: Lesson, model: Any, steps: Sequence[list[Example]]) -> _Trainer:
+def _trainer(
+    folder: Path, config: TrainConfig, lesson: TrainingInputs, model: Any, steps: Sequence[list[Example]]
+) -> _Trainer:
     # A rate of next to nothing: what is measured does not depend on it, and the weights stay sound.
     config = replace(config, learning_rate=1e-12, max_steps=len(steps), evaluate_every=0, save_every=len(steps))
     arguments = arguments_of(folder, config, replace(lesson, train_rows=[row for step in steps for row in step]))
@@ -200,7 +208,7 @@ class _Clock(TrainerCallback):
 
 
 def _evaluation(
-    run: Run, folder: Path, config: TrainConfig, lesson: Lesson, trainer: ChatTrainer
+    run: Run, folder: Path, config: TrainConfig, lesson: TrainingInputs, trainer: ChatTrainer
 ) -> tuple[float, float]:
     """Seconds of an evaluation with its replies, and of writing a model."""
     started = time.perf_counter()

@@ -6,7 +6,9 @@ import shutil
 from dataclasses import replace
 from typing import Any
 
-from chat_app.config.settings import Paths, TrainConfig, to_mapping
+from chat_app.config.fields import to_mapping
+from chat_app.config.paths import Paths
+from chat_app.config.training import TrainConfig
 from chat_app.errors import RunError
 from chat_app.runs.run import ACTIVE, Run, new_id
 from chat_app.training.recipe import copy_recipe

@@ -17,9 +17,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from chat_app.config.settings import Paths
+from chat_app.config.paths import Paths
 from chat_app.errors import RunError
-from chat_app.runs.run import ACTIVE, RESUMABLE, Run, list_runs, read_json, write_json
+from chat_app.runs.files import read_json, write_json
+from chat_app.runs.run import ACTIVE, RESUMABLE, Run, list_runs
 
 log = logging.getLogger(__name__)
 

@@ -26,7 +26,8 @@ from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
 from typing import Any
 
-from chat_app.config.settings import AUTOMATIC, METHODS, TrainConfig
+from chat_app.config.fields import AUTOMATIC
+from chat_app.config.training import METHODS, TrainConfig
 from chat_app.models.resolver import ModelFiles
 from chat_app.models.validation import size_of
 from chat_app.tokenization.encoder import Example, lengths_of

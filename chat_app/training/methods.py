@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from chat_app.config.settings import STARTER, LoadConfig, Paths, TrainConfig
+from chat_app.config.loading import LoadConfig
+from chat_app.config.paths import STARTER, Paths
+from chat_app.config.training import TrainConfig
 from chat_app.errors import ModelError, SettingError
-from chat_app.inference.model_manager import fit_embeddings, load_parts
+from chat_app.models.loading import fit_embeddings, load_parts
 from chat_app.models.lora import add_lora
-from chat_app.models.merging import merge
+from chat_app.models.lora_merge import merge
 from chat_app.models.resolver import ModelFiles
 
 _STORED = {"lora-8bit": "8-bit", "lora-4bit": "4-bit"}

@@ -13,7 +13,9 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from chat_app.config.settings import AUTOMATIC, Paths, TrainConfig
+from chat_app.config.fields import AUTOMATIC
+from chat_app.config.paths import Paths
+from chat_app.config.training import TrainConfig
 from chat_app.conversation import Conversation
 from chat_app.data.dataset import Material, Told
 from chat_app.data.readers import Located, Problem, conversations_of, has_text
@@ -163,10 +165,10 @@ def _teach_locked(
     import torch
     from transformers import set_seed
 
-    from chat_app.inference.model_manager import load_words
     from chat_app.models.device import resolve_device, resolve_precision
+    from chat_app.models.tokenizer import load_words
     from chat_app.training.autotune import settle
-    from chat_app.training.lesson import Lesson
+    from chat_app.training.inputs import TrainingInputs
     from chat_app.training.methods import Pupil, load_pupil
     from chat_app.training.trainer import train
 
@@ -215,8 +217,8 @@ def _teach_locked(
             folder=run.folder,
         )
 
-    def lesson_of(settings: TrainConfig, pupil: Pupil) -> Lesson:
-        return Lesson(
+    def lesson_of(settings: TrainConfig, pupil: Pupil) -> TrainingInputs:
+        return TrainingInputs(
             encoder,
             train_rows,
             valid_rows,

@@ -9,7 +9,8 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from chat_app.config.settings import Paths, TrainConfig
+from chat_app.config.paths import Paths
+from chat_app.config.training import TrainConfig
 from chat_app.data.readers import Reading, conversations_of
 from chat_app.data.source import Wanted, gathered
 from chat_app.data.text_corpus import is_plain_text, pieces
@@ -189,8 +190,8 @@ def check_size(size: str) -> None:
 def start_with_new_model(run: Run, tokenizer_folder: Path, size: str, seed: int) -> None:
     """Let a prepared run begin with a new model, which is put into its folder under `start`. If that fails, the run
     goes."""
-    from chat_app.inference.model_manager import load_tokenizer
     from chat_app.models.saving import save_model_folder
+    from chat_app.models.tokenizer import load_tokenizer
 
     try:
         tokenizer = load_tokenizer(tokenizer_folder)

@@ -17,7 +17,8 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from chat_app.config.settings import Paths, TrainConfig
+from chat_app.config.paths import Paths
+from chat_app.config.training import TrainConfig
 from chat_app.data.dataset import Material
 from chat_app.data.source import Wanted, gathered
 from chat_app.data.text_corpus import pieces

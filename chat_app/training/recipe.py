@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from chat_app.config.settings import TrainConfig, to_mapping
+from chat_app.config.fields import to_mapping
+from chat_app.config.training import TrainConfig
 from chat_app.data.readers import ReadingOptions
+from chat_app.data.source import HUB_FIELDS, format_value
 from chat_app.errors import DataError, SettingError
-from chat_app.runs.run import Run, write_text
+from chat_app.runs.files import write_text
+from chat_app.runs.run import Run
 
 FILE = "train.yaml"
 _MOST_BYTES = 2**20
-_HUB = ("hub", "hub_config", "hub_split")
 _LISTS = ("columns", "repair", "question")
 # What a recipe may hold besides settings and files: what else the flags of the command `train` can say.
-_BESIDES = frozenset([*_HUB, *(one.name for one in fields(ReadingOptions)), "repair", "question"])
+_BESIDES = frozenset([*HUB_FIELDS, *(one.name for one in fields(ReadingOptions)), "repair", "question"])
 
 
 def differences(config: TrainConfig) -> dict[str, Any]:
@@ -41,7 +43,7 @@ def command_of(
     if valid is not None:
         parts += ["--valid", str(valid)]
     for name, value in differences(config).items():
-        parts += ["--" + name.replace("_", "-"), _written(value)]
+        parts += ["--" + name.replace("_", "-"), format_value(value)]
     return shlex.join([*parts, *more])
 
 
@@ -68,34 +70,8 @@ def _from_nothing(config: TrainConfig, files: Sequence[str], about: Mapping[str,
     words = ["--data", *files, "--vocab-size", str(about.get("vocabulary", 8192)), "--out", "words"]
     tokenizer = shlex.join(["python", "-m", "chat_app", "tokenizer", *words])
     parts = ["--data", *files, "--tokenizer", "words", "--size", str(about["from_nothing"]), "--out", "model"]
-    parts += ["--epochs", _written(config.epochs)]
+    parts += ["--epochs", format_value(config.epochs)]
     return f"{tokenizer}\n{shlex.join(['python', '-m', 'chat_app', 'pretrain', *parts])}"
-
-
-def reading_settings(options: ReadingOptions, repairs: Iterable[str], hub: Sequence[str] = ()) -> dict[str, Any]:
-    """How files are understood and mended where that is not the default, by the names of the flags.
-
-    Args:
-        hub: name, configuration and part of a data set of the Hub; the last two may be empty.
-    """
-    found: dict[str, Any] = {name: value for name, value in zip(_HUB, hub, strict=False) if value}
-    for one in fields(ReadingOptions):
-        value = getattr(options, one.name)
-        if value != one.default:
-            found[one.name] = list(value) if isinstance(value, tuple) else value
-    return {**found, "repair": mended} if (mended := sorted(repairs)) else found
-
-
-def reading_flags(reading: Mapping[str, Any]) -> list[str]:
-    """The same as flags."""
-    parts = []
-    for name, value in reading.items():
-        flag = "--" + name.replace("_", "-")
-        if name == "repair":
-            parts += [flag, *value]
-        else:
-            parts += [part for one in (value if isinstance(value, list) else [value]) for part in (flag, _written(one))]
-    return parts
 
 
 def recipe_of(
@@ -172,7 +148,7 @@ def read_besides(path: Path) -> dict[str, Any]:
     for name, value in found.items():
         if name in _LISTS:
             found[name] = _names(value, name, "texts")
-        elif name in _HUB and not isinstance(value, str):
+        elif name in HUB_FIELDS and not isinstance(value, str):
             raise SettingError(name, "This is no name.", advice=f"Write `{name}: name`.")
     return found
 
@@ -204,9 +180,3 @@ def _names(value: Any, name: str, what: str = "files") -> list[str]:
 def _found(name: str, recipe: Path) -> str:
     beside = recipe.parent / name
     return str(beside) if not Path(name).exists() and beside.exists() else name
-
-
-def _written(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:g}" if float(f"{value:g}") == value else repr(value)
-    return str(value)

@@ -20,17 +20,18 @@ from torch.utils.data import DataLoader, Dataset
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-from chat_app.config.settings import TrainConfig
+from chat_app.config.training import TrainConfig
 from chat_app.errors import RunError, SettingError, TrainingFailed
 from chat_app.formatting import bytes_in_words
-from chat_app.runs.run import MANIFEST, Run
+from chat_app.runs.files import MANIFEST
+from chat_app.runs.run import Run
 from chat_app.system.memory import lacks_memory
 from chat_app.tokenization.encoder import NOT_LEARNED, Example, lengths_of
 from chat_app.training import distributed as ranks
 from chat_app.training.callbacks import RunWriter
 from chat_app.training.collator import Packer
 from chat_app.training.distributed_sampler import loader
-from chat_app.training.lesson import Lesson
+from chat_app.training.inputs import TrainingInputs
 from chat_app.training.loss import TOKENS_A_BATCH, Likelihood, likelihood, precision_context, summed_loss
 from chat_app.training.optimizers import MuonWithAdamW
 
@@ -65,7 +66,9 @@ class ChatTrainer(Trainer):
 
     loss_is_scaled_for_ga = True
 
-    def __init__(self, config: TrainConfig, lesson: Lesson, model: Any, arguments: TrainingArguments, packer: Packer):
+    def __init__(
+        self, config: TrainConfig, lesson: TrainingInputs, model: Any, arguments: TrainingArguments, packer: Packer
+    ):
         self.config, self.lesson, self.packer = config, lesson, packer
         self.tokens_seen = 0
         # The transformers model: peft's, where an addition is learned, stands around it.
@@ -153,7 +156,7 @@ class ChatTrainer(Trainer):
 def train(
     run: Run,
     config: TrainConfig,
-    lesson: Lesson,
+    lesson: TrainingInputs,
     model: Any,
     *,
     interrupted: Callable[[], bool] = lambda: False,
@@ -228,7 +231,7 @@ def saving_steps(config: TrainConfig, rows: int) -> int:
     return min(config.save_every or evaluation_steps(config, rows), total_steps(config, rows))
 
 
-def arguments_of(folder: Path, config: TrainConfig, lesson: Lesson) -> TrainingArguments:
+def arguments_of(folder: Path, config: TrainConfig, lesson: TrainingInputs) -> TrainingArguments:
     """TrainConfig in the Trainer's words; checkpoints go into `folder`."""
     rows = len(lesson.train_rows)
     steps = total_steps(config, rows)

@@ -1,1 +1,3 @@
-"""The web page: one file a tab, and `page.build_page`, which puts them together."""
+"""The web page: a package for each tab, and `page.build_page`, which puts them together."""
+
+__all__ = ["page"]

@@ -13,7 +13,7 @@ from pathlib import Path
 import gradio as gr
 
 from chat_app.errors import UserError
-from chat_app.runs.run import write_text
+from chat_app.runs.files import write_text
 from chat_app.services import LOCAL_VISITOR, Services
 
 STORAGE_KEY = "chat_app.visitor"

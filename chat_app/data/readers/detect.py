@@ -7,23 +7,22 @@ from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
 
-from chat_app.data.readers import corpora
 from chat_app.data.readers.archives import Member
 from chat_app.data.readers.chat_exports import detect as exports
 from chat_app.data.readers.chat_exports import threading as chats
 from chat_app.data.readers.chat_exports import whatsapp
 from chat_app.data.readers.chat_exports.threading import ChatMessage
+from chat_app.data.readers.corpora import detect as corpora
 from chat_app.data.readers.corpora import dialogpt
 from chat_app.data.readers.detect_binary import ZIP_HEADS, media
 from chat_app.data.readers.detect_text import layout
-from chat_app.data.readers.head import first_lines
 from chat_app.data.readers.json import document as whole
 from chat_app.data.readers.json import jsonl, records, values
 from chat_app.data.readers.options import ReadingOptions
 from chat_app.data.readers.tables import csv as delimited
 from chat_app.data.readers.tables import tsv
 from chat_app.data.readers.text import transcript as marked
-from chat_app.data.readers.text_source import MAX_LINE_BYTES, Source, open_source
+from chat_app.data.readers.text_source import MAX_LINE_BYTES, Source, first_lines, open_source
 from chat_app.data.readers.types import Column, Kind, Located, Look, Problem
 from chat_app.errors import DataError
 

@@ -12,11 +12,10 @@ from dataclasses import replace
 
 import orjson
 
-from chat_app.data.readers.head import beginning
 from chat_app.data.readers.tables import columns
 from chat_app.data.readers.tables import header_words as headings
 from chat_app.data.readers.tables.csv_lenient import Dialect, Scan, scanned
-from chat_app.data.readers.text_source import Source, numbered_lines
+from chat_app.data.readers.text_source import Source, beginning, numbered_lines
 
 DELIMITERS = ("\x1f", ",", ";", "|")
 SAMPLE_LINES = 100

@@ -7,8 +7,7 @@ from typing import Literal
 import orjson
 
 from chat_app.data.readers.detect_csv import dialect_of
-from chat_app.data.readers.head import SAMPLE_LINES, beginning, lines_of
-from chat_app.data.readers.text_source import Source
+from chat_app.data.readers.text_source import SAMPLE_LINES, Source, beginning, lines_of
 
 Layout = Literal["tsv", "jsonl", "json"]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from chat_app.conversation import Conversation
 from chat_app.data.readers import archives as containers
 from chat_app.data.readers.archives import Member
-from chat_app.data.readers.chat_exports.slack_export import is_slack_export, slack_export
+from chat_app.data.readers.chat_exports.slack import is_slack_export, slack_export
 from chat_app.data.readers.detect import readable
 from chat_app.data.readers.options import ReadingOptions
 from chat_app.data.readers.split_names import part_of_file

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from chat_app.inference.gpt2.weights import COMPILED, Weights
+from chat_app.inference.gpt2.weights import Weights
 from chat_app.inference.model_runner import PROMPT_PIECE, Piece
-from chat_app.kernels.layout import MOST_ROWS, STEP, up
+from chat_app.kernels.layout import COMPILED, MOST_ROWS, STEP, up
 from chat_app.kernels.packed_weights import Tiles, few_rows, room_for, room_for_attention
 
 MOST_TOKENS = 112  # A piece of a prompt, and the replies that are written meanwhile.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -15,17 +15,10 @@ from torch.nn import functional
 
 from chat_app.errors import ModelError
 from chat_app.inference.gpt2.linear import Linear, linear_of
-from chat_app.kernels.layout import GELU_TANH, HEAD_STEP, QUICK_GELU, RELU, SILU
+from chat_app.kernels.layout import can_pack
 from chat_app.kernels.packed_weights import TiledLinear, Tiles
 
 Form = Literal["shared", "packed", "8-bit"]
-COMPILED = {
-    **dict.fromkeys(("gelu_new", "gelu_fast", "gelu_pytorch_tanh"), GELU_TANH),
-    **dict.fromkeys(("silu", "swish"), SILU),
-    "relu": RELU,
-    "quick_gelu": QUICK_GELU,
-}
-"""Activations that the compiled step knows, and what it calls them."""
 
 Activation = Callable[[Tensor], Tensor]
 
@@ -84,17 +77,9 @@ def is_plain_gpt2(model: Any) -> bool:
     return bool(products) and all(linear_of(one) is not None for one in (*products, model.lm_head))
 
 
-def can_be_tiled(config: Mapping[str, Any]) -> bool:
-    """Whether a GPT-2 can have its weights in tiles; `config` is what stands in its config.json."""
-    width, heads, inner = config.get("n_embd", 768), config.get("n_head", 12), config.get("n_inner") or 0
-    if not width or not heads or inner % 2 or width % (heads * HEAD_STEP):
-        return False
-    return str(config.get("activation_function", "gelu_new")) in COMPILED
-
-
 def fits_tiles(model: Any) -> bool:
     """Whether a model's weights can be moved into tiles."""
-    return is_plain_gpt2(model) and not _is_quantized(model) and can_be_tiled(model.config.to_dict())
+    return is_plain_gpt2(model) and not _is_quantized(model) and can_pack(model.config.to_dict())
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,3 @@
+"""Replies from another server that speaks OpenAI's chat completions."""
+
+__all__ = ["backend"]

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from chat_app.config.settings import SamplingConfig
+from chat_app.config.sampling import SamplingConfig
 from chat_app.conversation import Conversation
 from chat_app.errors import ChatAppError, DataError, ModelNotFound, SettingError
 from chat_app.inference.outputs import Reason, ReplyEnd, Scored

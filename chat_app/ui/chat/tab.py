@@ -12,7 +12,8 @@ from typing import Any
 
 import gradio as gr
 
-from chat_app.config.settings import LoadConfig, SamplingConfig
+from chat_app.config.loading import LoadConfig
+from chat_app.config.sampling import SamplingConfig
 from chat_app.errors import ChatAppError, ModelError
 from chat_app.services import Services
 from chat_app.ui.chat.corrections_panel import CorrectionsPanel

@@ -1,0 +1,15 @@
+"""Parts that the tabs of the page share: settings forms, conversations as bubbles, escaping, background tasks.
+
+None of them knows what a tab does.
+"""
+
+__all__ = [
+    "background_task",
+    "conversation_view",
+    "downloads",
+    "escape",
+    "events",
+    "formatting",
+    "settings_form",
+    "theme",
+]

@@ -7,7 +7,9 @@ from dataclasses import fields
 
 import gradio as gr
 
-from chat_app.config.settings import LoadConfig, SamplingConfig, TrainConfig
+from chat_app.config.loading import LoadConfig
+from chat_app.config.sampling import SamplingConfig
+from chat_app.config.training import TrainConfig
 from chat_app.errors import ChatAppError, SettingError
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import gradio as gr
 
-from chat_app.config.settings import from_mapping
+from chat_app.config.fields import from_mapping
 from chat_app.ui.components.escape import clean, in_words
 
 DEVICES = ("automatic", "cpu", "cuda", "mps")

@@ -12,7 +12,7 @@ from typing import Any
 
 import gradio as gr
 
-from chat_app.config.settings import SamplingConfig
+from chat_app.config.sampling import SamplingConfig
 from chat_app.conversation import Conversation
 from chat_app.errors import DataError
 from chat_app.evaluation.blind_test import Duel, Score, Vote

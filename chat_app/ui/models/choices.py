@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from chat_app.config.settings import STARTER
+from chat_app.config.paths import STARTER
 from chat_app.errors import ChatAppError, ModelError, RunError
 from chat_app.inference.remote.backend import RemoteModel
 from chat_app.models.resolver import ModelFiles, available

@@ -6,7 +6,9 @@ from typing import Any
 
 import gradio as gr
 
-from chat_app.config.settings import AUTOMATIC, STARTER, LoadConfig
+from chat_app.config.fields import AUTOMATIC
+from chat_app.config.loading import LoadConfig
+from chat_app.config.paths import STARTER
 from chat_app.errors import ChatAppError, ModelError
 from chat_app.formatting import bytes_in_words
 from chat_app.models.recommended import RECOMMENDED

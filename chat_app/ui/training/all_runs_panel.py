@@ -10,7 +10,7 @@ import pandas as pd
 
 from chat_app.errors import ChatAppError, RunError
 from chat_app.formatting import bytes_in_words
-from chat_app.models.export_card import public_name
+from chat_app.models.model_card import public_name
 from chat_app.runs import catalog as collection
 from chat_app.runs.compare import Difference, check_count, curve_of, differences
 from chat_app.runs.loss_plot import thinned

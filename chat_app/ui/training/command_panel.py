@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 
 from chat_app.errors import RunError
-from chat_app.models.export_card import public_name
+from chat_app.models.model_card import public_name
 from chat_app.runs.run import Run
 from chat_app.services import Services
 from chat_app.training.recipe import command_for

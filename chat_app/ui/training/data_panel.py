@@ -12,7 +12,7 @@ from typing import Any
 
 import gradio as gr
 
-from chat_app.config.settings import STARTER
+from chat_app.config.paths import STARTER
 from chat_app.data.dataset import Material
 from chat_app.data.quality import REPAIRS, Check
 from chat_app.data.source import HubData, Wanted, checked, gathered, write_mended

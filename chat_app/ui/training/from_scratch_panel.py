@@ -7,7 +7,8 @@ from typing import Any
 
 import gradio as gr
 
-from chat_app.config.settings import TrainConfig, from_mapping
+from chat_app.config.fields import from_mapping
+from chat_app.config.training import TrainConfig
 from chat_app.errors import DataError
 from chat_app.runs.run import Run
 from chat_app.services import Services

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from chat_app.config.settings import AUTOMATIC
+from chat_app.config.fields import AUTOMATIC
 from chat_app.errors import RunError
 from chat_app.runs.diagnosis import Action, Verdict, verdict
 from chat_app.runs.loss_plot import thinned

@@ -7,7 +7,8 @@ from typing import Any
 
 import gradio as gr
 
-from chat_app.config.settings import CAREFULNESS, STARTER, TrainConfig
+from chat_app.config.paths import STARTER
+from chat_app.config.training import CAREFULNESS, TrainConfig
 from chat_app.data.source import Wanted, flags_of, gathered, reading_settings_of
 from chat_app.runs.run import Run
 from chat_app.services import Services

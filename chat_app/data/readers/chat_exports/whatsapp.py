@@ -21,8 +21,7 @@ from chat_app.data.readers.chat_exports.whatsapp_timestamps import (
     date_order,
     stamp_of,
 )
-from chat_app.data.readers.head import beginning
-from chat_app.data.readers.text_source import MAX_LINE_MEGABYTES, Source, numbered_lines
+from chat_app.data.readers.text_source import MAX_LINE_MEGABYTES, Source, beginning, numbered_lines
 from chat_app.data.readers.turn_text import not_utf8
 from chat_app.data.readers.types import Problem
 

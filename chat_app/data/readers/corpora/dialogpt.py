@@ -6,9 +6,8 @@ import re
 from collections.abc import Iterator
 
 from chat_app.conversation import Conversation, Message
-from chat_app.data.readers.head import first_lines
 from chat_app.data.readers.options import ReadingOptions
-from chat_app.data.readers.text_source import Source
+from chat_app.data.readers.text_source import Source, first_lines
 from chat_app.data.readers.turn_text import check_count, cleaned, decoded, split_context
 from chat_app.data.readers.types import Located, Problem, Rejected
 

@@ -12,11 +12,10 @@ from typing import Any
 
 from chat_app.conversation import Conversation, Message, Role
 from chat_app.data.readers.detokenize import tidied
-from chat_app.data.readers.head import first_lines
 from chat_app.data.readers.json.messages import as_text, named
 from chat_app.data.readers.options import ReadingOptions
 from chat_app.data.readers.split_names import part_of_file
-from chat_app.data.readers.text_source import Source
+from chat_app.data.readers.text_source import Source, first_lines
 from chat_app.data.readers.turn_text import check_count, cleaned, decoded
 from chat_app.data.readers.types import Located, Part, Problem, Rejected, printable
 

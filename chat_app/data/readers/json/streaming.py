@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from chat_app.data.readers.head import beginning
 from chat_app.data.readers.json.errors import BRACKETS, CUT_OFF
 from chat_app.data.readers.split_names import part_named
-from chat_app.data.readers.text_source import Source
+from chat_app.data.readers.text_source import Source, beginning
 from chat_app.data.readers.types import Part
 from chat_app.errors import DataError
 

@@ -11,11 +11,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from chat_app.conversation import Role
-from chat_app.data.readers.head import beginning
 from chat_app.data.readers.options import ReadingOptions
 from chat_app.data.readers.text import role_markers as marks
 from chat_app.data.readers.text.role_markers import HASHES, LINES, LLAMA, Style
-from chat_app.data.readers.text_source import MAX_LINE_BYTES, MAX_LINE_MEGABYTES, Source, numbered_lines
+from chat_app.data.readers.text_source import MAX_LINE_BYTES, MAX_LINE_MEGABYTES, Source, beginning, numbered_lines
 from chat_app.data.readers.turn_text import not_utf8
 from chat_app.data.readers.types import Located, Problem, Rejected
 

@@ -1,0 +1,32 @@
+"""How a model is brought into memory: precision, device and chat format."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from chat_app.config.fields import AUTOMATIC, check, setting
+from chat_app.tokenization.chat_formats import FORMAT_NAMES
+
+PRECISIONS = (AUTOMATIC, "float32", "bfloat16", "float16", "8-bit", "4-bit")
+
+
+@dataclass(frozen=True)
+class LoadConfig:
+    """How a model is brought into memory."""
+
+    precision: str = setting(
+        AUTOMATIC,
+        "How numbers are stored: automatic is exact; 8-bit and 4-bit save memory, and 8-bit is faster on a processor.",
+        choices=PRECISIONS,
+        label="Load as",
+    )
+    device: str = setting(AUTOMATIC, "Where the model runs: automatic takes the GPU if there is one.", label="Device")
+    format: str = setting(
+        AUTOMATIC,
+        "How conversations are laid out for this model: automatic recognises it.",
+        choices=(AUTOMATIC, *FORMAT_NAMES),
+        label="Format",
+    )
+
+    def __post_init__(self) -> None:
+        check(self)

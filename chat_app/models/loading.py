@@ -1,0 +1,198 @@
+"""A model's weights and tokenizer into memory: precision, device, quantization, adapters. Starts no engine."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import re
+import time
+from collections.abc import Callable
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+import transformers
+
+from chat_app.config.fields import AUTOMATIC
+from chat_app.config.loading import LoadConfig
+from chat_app.config.paths import Paths
+from chat_app.errors import ModelError, SettingError
+from chat_app.models.device import resolve_device, resolve_precision
+from chat_app.models.gpt2_fast_loading import read_weights
+from chat_app.models.library_calls import call_library
+from chat_app.models.lora import attach
+from chat_app.models.resolver import ModelFiles, check_memory, check_weights, download, find
+from chat_app.models.tokenizer import read_tokenizer_files
+from chat_app.tokenization.format_detection import Recognised, recognise
+
+_DEVICE = re.compile(r"automatic|cpu|mps|cuda(:\d{1,2})?")
+
+
+def load_parts(
+    name: str, config: LoadConfig, paths: Paths, *, compute_in: str | None = None
+) -> tuple[Any, Any, ModelFiles, Recognised]:
+    """A model, its tokenizer, its files, and the format it was trained with, whatever the format asked for.
+
+    Args:
+        compute_in: "float32", "bfloat16" or "float16" for what is not quantized of a quantized model; None chooses.
+
+    Raises:
+        ModelError, SettingError: it cannot be found, trusted or loaded.
+    """
+    files, device, precision = resolve(name, config, paths)
+    model, tokenizer, files, recognised = load_files(files, precision, device, compute_in)
+    if precision == AUTOMATIC:
+        model = faster(model)
+    return model, tokenizer, files, recognised
+
+
+def resolve(name: str, config: LoadConfig, paths: Paths) -> tuple[ModelFiles, str, str]:
+    """A model's files, and the device and precision for it, which fit into the memory.
+
+    A small model on a processor stays "automatic": what is faster depends on both, so it is tried once it is loaded.
+    """
+    device = choose_device(config.device)
+    files = find(name, paths)
+    precision = config.precision
+    if precision != AUTOMATIC or device != "cpu" or files.parameters >= SMALL_MODEL:
+        precision = resolve_precision(precision, device.partition(":")[0])
+    check_memory(files, precision, device)
+    return files, device, precision
+
+
+def load_files(
+    files: ModelFiles,
+    precision: str,
+    device: str,
+    compute_in: str | None = None,
+    will_be_packed: Callable[[Any], bool] = lambda empty: False,
+) -> tuple[Any, Any, ModelFiles, Recognised]:
+    """A model's weights in memory, its tokenizer, its downloaded files and its chat format.
+
+    Args:
+        will_be_packed: whether the weights of an empty model like this one will be moved into tiles. Those that stay
+            are copied out of the file; those that move are read from it in place.
+    """
+    files = download(files)
+    empty = check_weights(files)
+    keep = files.adapter is not None or not will_be_packed(empty)
+    tokenizer = read_tokenizer_files(files.words_folder, files.gguf)
+    model = _load_model(files, empty, precision, device, compute_in, keep)
+    if files.adapter is not None:
+        fit_embeddings(model, tokenizer)
+        model = attach(model, files.adapter)
+    return model, tokenizer, files, recognise(files.words_folder, tokenizer, files.config)
+
+
+def choose_device(device: str) -> str:
+    """The device for a setting: automatic, cpu, mps, cuda or cuda:1.
+
+    Raises:
+        SettingError: it is not here, or no device at all.
+    """
+    if not _DEVICE.fullmatch(device):
+        raise SettingError(
+            "device", f"'{device[:40]}' is no device.", advice="Write automatic, cpu, cuda, cuda:0 or mps."
+        )
+    kind = resolve_device(device)
+    number = device.partition(":")[2]
+    if number and int(number) >= torch.cuda.device_count():
+        raise SettingError("device", f"There is no GPU number {number} here.", advice="Choose automatic.")
+    return device if number else kind
+
+
+def fit_embeddings(model: Any, tokenizer: Any) -> None:
+    """Give every token of the tokenizer a row in the embeddings; new rows are the mean of the old ones."""
+    rows = model.get_input_embeddings().weight.shape[0]
+    if len(tokenizer) <= rows:
+        return
+    model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    with torch.no_grad():
+        for layer in (model.get_input_embeddings(), model.get_output_embeddings()):
+            if layer is not None:
+                layer.weight[rows:] = layer.weight[:rows].float().mean(0).to(layer.weight.dtype)
+
+
+def _load_model(
+    files: ModelFiles, empty: Any | None, precision: str, device: str, compute_in: str | None, keep: bool
+) -> Any:
+    """Weights into memory. Whatever of them is missing or misshapen is an error, never replaced by chance."""
+    if precision in ("8-bit", "4-bit"):
+        return _from_pretrained(files, _quantized(files, precision, device, compute_in)).eval().requires_grad_(False)
+    number = torch.float32 if precision == AUTOMATIC else getattr(torch, precision)
+    if "quantization_config" in files.config:  # Its weights are no numbers to learn, and know one way to a device.
+        return _from_pretrained(files, {"dtype": number, "device_map": {"": device}}).eval().requires_grad_(False)
+    model = None
+    if empty is not None and files.folder is not None:
+        model = call_library(read_weights, empty, files.folder, number, device, keep=keep)
+    if model is None:
+        model = _from_pretrained(files, {"dtype": number})
+    return call_library(model.to, device).eval().requires_grad_(True)
+
+
+def _from_pretrained(files: ModelFiles, numbers: dict[str, Any]) -> Any:
+    """A model as transformers loads it; `numbers`: its settings for precision and device."""
+    settings: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True, "output_loading_info": True}
+    settings["ignore_mismatched_sizes"] = True  # They are reported, and refused below.
+    if files.gguf:
+        settings["gguf_file"] = files.gguf
+    else:
+        settings["use_safetensors"] = True
+    model, report = call_library(transformers.AutoModelForCausalLM.from_pretrained, files.folder, **settings, **numbers)
+    broken = [*report["missing_keys"], *report["mismatched_keys"], *report.get("error_msgs", [])]
+    if broken:
+        raise ModelError(
+            f"The weights do not fit config.json ({len(broken)} tensors, such as {str(broken[0])[:80]}).",
+            where=str(files.folder),
+            advice="Copy or download the model again.",
+        )
+    return model
+
+
+def _quantized(files: ModelFiles, precision: str, device: str, compute_in: str | None) -> dict[str, Any]:
+    """Settings for bitsandbytes."""
+    if find_spec("bitsandbytes") is None or find_spec("accelerate") is None:
+        raise ModelError("8-bit and 4-bit need bitsandbytes.", advice="Run pip install bitsandbytes accelerate.")
+    if files.gguf:
+        raise ModelError("This file is quantized already.", advice="Choose automatic, float32 or bfloat16.")
+    if device == "mps":
+        raise ModelError("8-bit and 4-bit do not run on this GPU.", advice="Choose automatic, or the device cpu.")
+    number = getattr(torch, compute_in or resolve_precision(AUTOMATIC, device.partition(":")[0]))
+    if precision == "8-bit":
+        # It says with each product that it casts its input.
+        logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
+        config = transformers.BitsAndBytesConfig(load_in_8bit=True)
+    else:
+        if files.width % 64:
+            raise ModelError(
+                f"4-bit needs a width that is a multiple of 64, and this model is {files.width} wide.",
+                advice="Choose 8-bit.",
+            )
+        config = transformers.BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=number
+        )
+    return {"quantization_config": config, "dtype": number, "device_map": {"": device}}
+
+
+SMALL_MODEL = 50_000_000
+
+
+_STEPS = 12
+
+
+def faster(model: Any) -> Any:
+    """A small model in float32, as given, or in bfloat16 where that writes clearly faster."""
+    other = copy.deepcopy(model).to(torch.bfloat16)
+    return other if _seconds(model) > 1.15 * _seconds(other) else model
+
+
+@torch.inference_mode()
+def _seconds(model: Any) -> float:
+    """The shortest time of several forward passes of one token."""
+    ids = torch.zeros((1, 1), dtype=torch.int64, device=model.device)
+    best = float("inf")
+    for _ in range(_STEPS):
+        started = time.perf_counter()
+        model(input_ids=ids, use_cache=True)
+        best = min(best, time.perf_counter() - started)
+    return best

@@ -1,0 +1,82 @@
+"""A model's tokenizer, its window and its chat format, without its weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import transformers
+
+from chat_app.config.paths import Paths
+from chat_app.errors import ModelError
+from chat_app.models.gpt2_fast_loading import read_tokenizer
+from chat_app.models.library_calls import call_library
+from chat_app.models.resolver import DEFAULT_WINDOW, ModelFiles, check_weights, download, find
+from chat_app.models.validation import read_config, size_of
+from chat_app.tokenization.format_detection import Recognised, recognise
+
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.txt", "sentencepiece.bpe.model")
+
+
+_GPT2_FILES = (("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe"))
+
+
+def load_words(name: str, paths: Paths) -> tuple[Any, ModelFiles, Recognised]:
+    """A model's tokenizer, its files and its format, without its weights (which are checked, and downloaded).
+
+    Raises:
+        ModelError: it cannot be found or trusted.
+    """
+    files = download(find(name, paths))
+    check_weights(files)
+    tokenizer = read_tokenizer_files(files.words_folder, files.gguf)
+    return tokenizer, files, recognise(files.words_folder, tokenizer, files.config)
+
+
+def load_tokenizer(name: str | Path, paths: Paths | None = None) -> Any:
+    """The tokenizer in a folder (which needs no model), or of a model.
+
+    Raises:
+        ModelError: there is none.
+    """
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return read_tokenizer_files(folder, None)
+    files = download(find(str(name), paths or Paths.default()))
+    return read_tokenizer_files(files.words_folder, files.gguf)
+
+
+def window_of(name: str | Path, paths: Paths | None = None) -> int:
+    """How many tokens a model sees; 1024, as GPT-2, for a folder that has only a tokenizer.
+
+    Raises:
+        ModelError: there is no such model.
+    """
+    folder = Path(name).expanduser()
+    if not folder.is_dir():
+        return find(str(name), paths or Paths.default()).window
+    config = read_config(folder) if (folder / "config.json").exists() else {}
+    return size_of(config, "n_positions", "max_position_embeddings", "n_ctx") or DEFAULT_WINDOW
+
+
+def read_tokenizer_files(folder: Path | None, gguf: str | None) -> Any:
+    assert folder is not None, "downloaded before"
+    if gguf:
+        return call_library(transformers.AutoTokenizer.from_pretrained, folder, gguf_file=gguf, local_files_only=True)
+    pairs = [(folder / one, folder / other) for one, other in _GPT2_FILES]
+    pair = next((pair for pair in pairs if all(file.is_file() for file in pair)), None)
+    if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
+        if pair is None:
+            raise ModelError("There is no tokenizer.", where=str(folder), advice="It needs a tokenizer.json.")
+        known = (folder / "config.json").exists() or (folder / "tokenizer_config.json").exists()
+        if pair[0].name == "encoder.json" or not known:
+            return call_library(transformers.GPT2Tokenizer, vocab=str(pair[0]), merges=str(pair[1]))
+    try:
+        tokenizer = call_library(read_tokenizer, folder)
+    except ModelError:
+        tokenizer = None  # The other way may do, or says so again.
+    if tokenizer is not None:
+        return tokenizer
+    return call_library(
+        transformers.AutoTokenizer.from_pretrained, folder, trust_remote_code=False, local_files_only=True
+    )

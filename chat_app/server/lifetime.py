@@ -1,0 +1,155 @@
+"""A server from its start to its end: it loads the first model, answers, and ends in order."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import sys
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from chat_app.errors import ChatAppError
+from chat_app.server.flags import ANY_ADDRESS
+from chat_app.services import LOOPBACK, ServerRules, Services
+
+if TYPE_CHECKING:
+    import socket
+
+if TYPE_CHECKING:
+    import socket
+
+    from fastapi import FastAPI
+
+
+MOST_CONNECTIONS = 1000  # An open page holds two or three.
+
+
+KEEP_ALIVE_SECONDS = 10
+
+
+SECONDS_TO_ANSWER_THE_REST = 2
+
+
+class RunningServer:
+    """A server from its start to its end.
+
+    Args:
+        listening: the socket to answer on.
+        must_load: whether the server ends if the first model cannot be loaded.
+    """
+
+    def __init__(self, services: Services, passwords: dict[str, str], listening: socket.socket, must_load: bool):
+        from chat_app.server.app import build_app
+        from chat_app.server.auth import KEY_VARIABLE, Accounts, Throttle
+        from chat_app.server.callers import Callers
+
+        self._services, self._listening, self._must_load = services, listening, must_load
+        self._port = int(listening.getsockname()[1])
+        self._answers = threading.Event()
+        self._loader = threading.Thread(target=self._start, name=LOADING_THREADS[0], daemon=True)
+        self._is_loading = True
+        self._exit_code = 0
+        self._callers = Callers(services.rules)
+        throttle = Throttle()
+        accounts = Accounts(passwords, os.environ.get(KEY_VARIABLE), throttle)
+        app, self._api = build_app(services, accounts, throttle, self._callers, lambda: self._is_loading)
+        self._server = _make_server(app, services.rules, self._answers.set, self._end_replies)
+        gc.freeze()  # The page and the libraries stay: looking through them for garbage takes a quarter of a second.
+
+    def run(self) -> int:
+        """Answer until the end. Returns the exit code."""
+        self._loader.start()
+        with contextlib.suppress(KeyboardInterrupt):  # What uvicorn raises again after it has ended in order.
+            self._server.run(sockets=[self._listening])
+        return self._exit_code
+
+    def _start(self) -> None:
+        """Load the first model once the server answers, and say when both are there."""
+        self._answers.wait()
+        problem = self._load()
+        if problem is not None:
+            print(f"chat_app: {problem.sentence()}", file=sys.stderr, flush=True)
+            if self._must_load:
+                self._exit_code, self._server.should_exit = problem.exit_code, True
+        if self._server.should_exit:
+            return
+        state = "is ready" if problem is None else "has no model yet; choose one on the page"
+        if self._services.remote is not None:
+            state = "is ready" if problem is None else "is there, its engine is not yet"
+        print(f"chat_app {state}: {url_of(self._services.rules.host, self._port)}", flush=True)
+        if self._services.rules.share:
+            self._share()
+
+    def _load(self) -> ChatAppError | None:
+        """Load the first model. Returns what went wrong."""
+        try:
+            self._services.load_first_model()
+        except ChatAppError as error:
+            return error
+        except Exception as error:  # The thread's edge.
+            return ChatAppError(f"The model cannot be loaded ({type(error).__name__}: {error}).")
+        finally:
+            self._is_loading = False
+        return None
+
+    def _share(self) -> None:
+        import secrets
+
+        from gradio.networking import setup_tunnel
+
+        try:
+            link = setup_tunnel(LOOPBACK[0], self._port, secrets.token_urlsafe(32), None, None)
+        except Exception as error:  # A download, a certificate and a foreign program: anything may fail.
+            print(f"chat_app: there is no public link ({error}).", file=sys.stderr, flush=True)
+            return
+        self._callers.add_host(link.split("://")[-1].split("/")[0])
+        print(f"chat_app is public: {link}", flush=True)
+
+    def _end_replies(self) -> None:
+        """The server ends: nobody waits for the rest of a reply."""
+        self._api.relays.stop_all()
+        self._services.end_replies()
+
+
+def _make_server(app: FastAPI, rules: ServerRules, when_answering: Callable[[], None], when_ending: Any) -> Any:
+    import asyncio
+
+    import uvicorn
+
+    class Server(uvicorn.Server):
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            when_answering()
+
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            when_ending()
+            tasks = set(self.server_state.tasks)
+            if tasks:  # Pages that are open hold a request each; uvicorn would complain about them.
+                await asyncio.wait(tasks, timeout=SECONDS_TO_ANSWER_THE_REST)
+                for task in tasks:
+                    task.cancel()
+            await super().shutdown(sockets)
+
+    config = uvicorn.Config(
+        app,
+        log_level="error",
+        access_log=False,
+        server_header=False,
+        ws="none",
+        limit_concurrency=MOST_CONNECTIONS,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=SECONDS_TO_ANSWER_THE_REST,
+        # A Space is reached through its proxy only, which says who calls.
+        forwarded_allow_ips="*" if rules.on_space else LOOPBACK[0],
+    )
+    return Server(config)
+
+
+LOADING_THREADS = ("first model", "closing")  # Threads that may take long to end.
+
+
+def url_of(host: str, port: int) -> str:
+    shown = LOOPBACK[0] if host in (ANY_ADDRESS, "::") else host
+    return f"http://[{shown}]:{port}" if ":" in shown else f"http://{shown}:{port}"

@@ -1,0 +1,111 @@
+"""Those who leave an engine, and what they leave behind: nothing."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import psutil
+import pytest
+
+from chat_app.errors import ChatAppError
+from chat_app.inference.engine import Engine
+from chat_app.system.memory import release_memory
+from tests.inference.test_engine import LONG, Gate, ids_of, request, wait_until
+
+
+@pytest.fixture
+def engine(tiny_model):
+    one = Engine(tiny_model, 128)
+    yield one
+    one.close()
+
+
+class TestLeaving:
+    def test_closing_the_stream_frees_the_engine_within_a_step(self, engine, tiny_model):
+        gate = Gate(engine, free=2)
+        stream = engine.stream(request(ids_of(1), new=100))
+        next(stream)
+        assert gate.reached.wait(LONG)
+        stream.close()
+        gate.open.set()
+        assert engine.wait_idle(LONG)
+        assert len(gate.inputs) == 3  # The step that was under way, and no other.
+
+    def test_a_stream_that_is_thrown_away_is_closed(self, engine, tiny_model):
+        gate = Gate(engine, free=2)
+        stream = engine.stream(request(ids_of(1), new=100))
+        next(stream)
+        assert gate.reached.wait(LONG)
+        del stream
+        gate.open.set()
+        assert engine.wait_idle(LONG)
+        assert len(gate.inputs) == 3
+
+    def test_an_event_ends_it_too(self, engine, tiny_model):
+        gate = Gate(engine, free=2)
+        stopped = threading.Event()
+        stream = engine.stream(request(ids_of(1), new=100), stopped)
+        next(stream)
+        assert gate.reached.wait(LONG)
+        stopped.set()
+        gate.open.set()
+        assert len(list(stream)) == 2
+        assert engine.wait_idle(LONG)
+
+    def test_who_waits_can_leave(self, tiny_model):
+        engine = Engine(tiny_model, 128, most_active=1)
+        gate = Gate(engine)
+        stopped = threading.Event()
+        with ThreadPoolExecutor(2) as pool:
+            first = pool.submit(lambda: list(engine.stream(request(ids_of(1)))))
+            assert gate.reached.wait(LONG)
+            second = pool.submit(lambda: list(engine.stream(request(ids_of(2)), stopped)))
+            wait_until(engine, lambda: len(engine._waiting) == 1)
+            stopped.set()
+            gate.open.set()
+            assert second.result(LONG) == []
+            assert len(first.result(LONG)) == 12
+        engine.close()
+
+    def test_close_ends_open_streams_and_the_thread(self, tiny_model):
+        engine = Engine(tiny_model, 128)
+        gate = Gate(engine, free=2)
+        stream = engine.stream(request(ids_of(1), new=100))
+        next(stream)
+        assert gate.reached.wait(LONG)
+        with ThreadPoolExecutor(1) as pool:
+            closing = pool.submit(engine.close)
+            wait_until(engine, lambda: engine._closing)
+            gate.open.set()
+            closing.result(LONG)
+        assert not engine._thread.is_alive()
+        with pytest.raises(ChatAppError, match="unloaded"):
+            list(stream)
+        with pytest.raises(ChatAppError, match="no longer loaded"):
+            next(engine.stream(request(ids_of(1))))
+        engine.close()
+
+
+@pytest.mark.slow
+def test_ten_thousand_requests_leave_no_memory_behind(tiny_model):
+    engine = Engine(tiny_model, 128)
+    process = psutil.Process()
+
+    def ask(seed: int) -> None:
+        stream = engine.stream(request(ids_of(seed, 1 + seed % 60), new=3))
+        next(stream)
+        if seed % 3:
+            list(stream)
+        stream.close()
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(ask, range(2_000)))  # What is taken once and for all is there now.
+        release_memory()
+        before = process.memory_info().rss
+        list(pool.map(ask, range(2_000, 12_000)))
+    assert engine.wait_idle(LONG)
+    release_memory()
+    assert process.memory_info().rss - before < 10 * 2**20
+    assert engine._prefixes.tokens <= 4 * 128
+    engine.close()

@@ -1,0 +1,131 @@
+"""The likelihood of tokens: against a plain forward pass, and their texts and bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models
+from transformers import PreTrainedTokenizerFast
+
+from chat_app.config.loading import LoadConfig
+from chat_app.config.paths import Paths
+from chat_app.config.sampling import SamplingConfig
+from chat_app.conversation import Conversation
+from chat_app.inference.generation import stream_reply
+from chat_app.inference.logprobs import Notes, TokenTexts
+from chat_app.inference.model_manager import load
+from chat_app.inference.outputs import ReplyEnd, Scored
+from chat_app.inference.sampling import ReplyPenalties, Scores
+
+HELLO = Conversation.from_turns(["Hello"])
+
+
+def test_each_token_has_the_logprob_of_a_plain_forward_pass(tmp_path: Path, tiny_folder: Path, tiny_model: Any) -> None:
+    loaded = load(str(tiny_folder), LoadConfig(precision="float32", device="cpu"), Paths(tmp_path))
+    sampling = SamplingConfig(seed=4, max_new_tokens=20, repetition_penalty=1.3, presence_penalty=1)
+    *pieces, end = stream_reply(loaded, HELLO, sampling, logprobs=4)
+    loaded.engine.close()
+    assert isinstance(end, ReplyEnd)
+    assert all(isinstance(piece, Scored) for piece in pieces)
+    assert "".join(str(piece) for piece in pieces) == end.text
+    tokens = [token for piece in pieces if isinstance(piece, Scored) for token in piece.tokens]
+    assert end.text in b"".join(bytes(token.bytes or ()) for token in tokens).decode("utf-8", "ignore")
+
+    texts = TokenTexts(loaded.tokenizer)
+    numbers = {texts.bytes_of(number): number for number in reversed(range(len(loaded.tokenizer)))}
+    reference = _with_rows(tiny_model, len(loaded.tokenizer))
+    ids = list(loaded.encoder.prompt(HELLO).ids)
+    for token in tokens:
+        with torch.inference_mode():
+            expected = reference(torch.tensor([ids])).logits[0, -1].log_softmax(-1)
+        number = numbers[bytes(token.bytes or ())]
+        assert token.logprob == pytest.approx(float(expected[number]), abs=1e-4)
+        best = torch.topk(expected, 4).values.tolist()
+        assert [one.logprob for one in token.top] == pytest.approx(best, abs=1e-4)
+        ids.append(number)
+
+
+def _with_rows(model: Any, rows: int) -> Any:
+    """The model as loading makes it: a row for each mark, the mean of the rows that were there."""
+    from chat_app.models.loading import fit_embeddings
+
+    class Sized:
+        def __len__(self) -> int:
+            return rows
+
+    fit_embeddings(model, Sized())
+    return model
+
+
+def test_a_reply_is_the_same_whether_or_not_somebody_asks(tmp_path: Path, tiny_folder: Path) -> None:
+    loaded = load(str(tiny_folder), LoadConfig(precision="float32", device="cpu"), Paths(tmp_path))
+    sampling = SamplingConfig(seed=4, max_new_tokens=30)
+    texts = []
+    for logprobs in (None, 0, 5):
+        *_, end = stream_reply(loaded, HELLO, sampling, logprobs=logprobs)
+        assert isinstance(end, ReplyEnd)
+        texts.append(end.text)
+    loaded.engine.close()
+    assert len(set(texts)) == 1
+
+
+def test_what_a_stop_text_hides_is_not_told(tmp_path: Path, tiny_folder: Path) -> None:
+    loaded = load(str(tiny_folder), LoadConfig(precision="float32", device="cpu"), Paths(tmp_path))
+    sampling = SamplingConfig(seed=4, max_new_tokens=20)
+    *_, whole = stream_reply(loaded, HELLO, sampling)
+    assert isinstance(whole, ReplyEnd)
+    stop = whole.text[len(whole.text) // 2 :]
+    stopping = SamplingConfig(seed=4, max_new_tokens=20, stop=(stop,))
+    *pieces, end = stream_reply(loaded, HELLO, stopping, logprobs=0)
+    loaded.engine.close()
+    assert isinstance(end, ReplyEnd)
+    tokens = [token for piece in pieces if isinstance(piece, Scored) for token in piece.tokens]
+    assert 0 < len(tokens) < end.reply_tokens
+
+
+def test_tokens_of_parts_of_characters_have_bytes(tiny_tokenizer: Any) -> None:
+    text = "Grüße 👋 你好"
+    ids = tiny_tokenizer(text)["input_ids"]
+    texts = TokenTexts(tiny_tokenizer)
+    assert b"".join(texts.bytes_of(one) for one in ids) == text.encode()
+    told = texts.told(ids[-1], (float("-inf"), [(ids[0], -0.5)]))
+    assert (told.logprob, told.token) == (-9999.0, "\ufffd")
+    assert told.top[0].bytes == tuple(texts.bytes_of(ids[0]))
+    assert texts.bytes_of(tiny_tokenizer.eos_token_id) == b"<|endoftext|>"
+    assert texts.bytes_of(10_000) == b""
+
+
+def test_tokens_of_sentencepiece_have_their_spaces() -> None:
+    backend = Tokenizer(models.BPE({"▁Hello": 0, "<0xC3>": 1, "<0xA4>": 2, "<unk>": 3}, [], byte_fallback=True))
+    backend.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
+    texts = TokenTexts(PreTrainedTokenizerFast(tokenizer_object=backend))
+    assert b"".join(texts.bytes_of(one) for one in (0, 1, 2)) == " Helloä".encode()
+
+
+def test_more_are_asked_for_than_there_are() -> None:
+    notes = Notes(20)
+    notes.add(np.array([0, -np.inf], np.float32), 0)
+    assert notes.take() == (0.0, [(0, 0.0), (1, float("-inf"))])
+
+
+@pytest.mark.parametrize(("presence", "frequency"), [(0.5, 0), (0, 0.3), (1.5, -0.5), (1, -1), (-2, 2)])
+def test_penalties_are_openais(presence: float, frequency: float, make_scores: Callable[[], Scores]) -> None:
+    """score - count * frequency - (count > 0) * presence, for each token of the reply."""
+    penalties, written = ReplyPenalties(presence, frequency), []
+    for token in (3, 5, 3, 3, 7, 5):
+        scores = make_scores()
+        counts = np.bincount(np.array(written, np.int64), minlength=len(scores))
+        expected = scores - counts * frequency - (counts > 0) * presence
+        assert penalties.taken_from(scores, written) == pytest.approx(expected, abs=1e-6)
+        written.append(token)
+
+
+@pytest.fixture
+def make_scores() -> Callable[[], Scores]:
+    generator = np.random.default_rng(0)
+    return lambda: generator.standard_normal(10, np.float32)

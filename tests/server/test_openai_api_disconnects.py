@@ -1,0 +1,123 @@
+"""The HTTP API behind a real server: callers who leave, replies under way at the end, and too many at once."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from chat_app.config.loading import LoadConfig
+from chat_app.config.paths import Paths
+from chat_app.server.openai_api import MOST_WAITING
+from chat_app.services import ServerRules, Services
+from chat_app.tokenization.chat_formats import get_format
+from chat_app.tokenization.encoder import Encoder
+from chat_app.tokenization.format_detection import write_chat_format
+from tests.server.api_server import ApiServer, wait_for
+
+HELLO = [{"role": "user", "content": "Hello"}]
+LONG_WINDOW = 4096
+LONG = {"messages": HELLO, "max_tokens": 4000, "temperature": 0}
+
+
+@pytest.fixture
+def long_services(tmp_path: Path, tiny_tokenizer: Any, make_model: Callable[..., Any]) -> Iterator[Services]:
+    folder = tmp_path / "long"
+    encoder = Encoder(tiny_tokenizer, get_format("roles"), LONG_WINDOW)
+    make_model(len(tiny_tokenizer), window=LONG_WINDOW).save_pretrained(folder)
+    tiny_tokenizer.save_pretrained(folder)
+    write_chat_format(folder, encoder.format, encoder.marks)
+    services = Services(Paths(tmp_path / "home"), ServerRules(training=False), str(folder))
+    services.models.use(str(folder), LoadConfig(precision="float32"))
+    yield services
+    services.close()
+
+
+@pytest.fixture
+def server(long_services: Services) -> Iterator[ApiServer]:
+    server = ApiServer(long_services)
+    yield server
+    server.close()
+
+
+def test_a_caller_who_leaves_a_stream_frees_the_engine(server: ApiServer, long_services: Services) -> None:
+    loaded = long_services.models.current
+    assert loaded is not None
+    with httpx.stream("POST", f"{server.url}/v1/chat/completions", json={**LONG, "stream": True}, timeout=30) as answer:
+        lines = answer.iter_lines()
+        while '"content":"' not in next(lines):
+            pass
+        assert loaded.engine.requests == 1
+    wait_for(lambda: loaded.engine.requests == 0, 5)
+    wait_for(lambda: len(server.api.relays) == 0, 5)
+
+
+@pytest.mark.parametrize("more", [{}, {"n": 4}])
+def test_a_caller_who_leaves_without_a_stream_frees_it_too(
+    server: ApiServer, long_services: Services, more: dict[str, int]
+) -> None:
+    loaded = long_services.models.current
+    assert loaded is not None
+    with pytest.raises(httpx.ReadTimeout):
+        httpx.post(f"{server.url}/v1/chat/completions", json={**LONG, **more}, timeout=0.5)
+    wait_for(lambda: loaded.engine.requests == 0 and len(server.api.relays) == 0, 5)
+
+
+def test_several_replies_are_written_at_the_same_time_and_end_together(
+    server: ApiServer, long_services: Services
+) -> None:
+    loaded = long_services.models.current
+    assert loaded is not None
+    body = {**LONG, "n": 3, "stream": True}
+    with httpx.stream("POST", f"{server.url}/v1/chat/completions", json=body, timeout=30) as answer:
+        lines, begun = answer.iter_lines(), set()
+        while len(begun) < 3:
+            event = next(lines)
+            begun |= {index for index in range(3) if f'"index":{index},"delta":{{"content"' in event}
+        assert loaded.engine.requests == 3
+    wait_for(lambda: loaded.engine.requests == 0 and len(server.api.relays) == 0, 5)
+
+
+def test_ending_the_server_ends_replies_under_way(server: ApiServer, long_services: Services) -> None:
+    loaded = long_services.models.current
+    assert loaded is not None
+    with httpx.stream("POST", f"{server.url}/v1/chat/completions", json={**LONG, "stream": True}, timeout=30) as answer:
+        lines = answer.iter_lines()
+        while '"content":"' not in next(lines):
+            pass
+        server.api.relays.stop_all()
+        rest = list(lines)
+    assert "data: [DONE]" in rest
+    assert loaded.engine.wait_idle(5)
+
+
+def test_health_answers_and_others_are_told_to_wait_when_all_places_are_taken(
+    server: ApiServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = threading.Event()
+
+    def slow(*arguments: Any, stopped: threading.Event, **more: Any) -> Iterator[Any]:
+        while not free.is_set() and not stopped.wait(0.01):
+            pass
+        yield "Hello"
+
+    monkeypatch.setattr("chat_app.server.openai_api.stream_reply", slow)
+    body = {"messages": HELLO, "stream": True}
+
+    def ask() -> None:
+        httpx.post(f"{server.url}/v1/chat/completions", json=body, timeout=30)
+
+    threads = [threading.Thread(target=ask) for _ in range(MOST_WAITING)]
+    for thread in threads:
+        thread.start()
+    wait_for(lambda: len(server.api.relays) == MOST_WAITING)
+    assert httpx.get(f"{server.url}/health").json()["status"] == "ok"
+    assert httpx.post(f"{server.url}/v1/chat/completions", json=body).status_code == 503
+    free.set()
+    for thread in threads:
+        thread.join()
+    wait_for(lambda: len(server.api.relays) == 0)

@@ -1,0 +1,340 @@
+"""The Evaluate tab, the marks for copies and the corrections: what their handlers do, whoever calls."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from chat_app.config.paths import Paths
+from chat_app.config.training import TrainConfig
+from chat_app.conversation import Conversation
+from chat_app.errors import DataError, ModelError, RunError, UserError
+from chat_app.evaluation.blind_test import Duel
+from chat_app.evaluation.comparison import MEASURES
+from chat_app.evaluation.evaluate import Evaluation
+from chat_app.evaluation.memorization import Copy
+from chat_app.runs.run import Run
+from chat_app.services import ServerRules, Services
+from chat_app.training.corrections_run import corrections_of
+from chat_app.ui.chat.corrections_panel import CorrectionsPanel, listed
+from chat_app.ui.chat.memorization_marks import CopiedMarks
+from chat_app.ui.chat.session import Talk, Turn
+from chat_app.ui.components.conversation_view import rows_of
+from chat_app.ui.evaluation import blind_test_panel as duel_panel
+from chat_app.ui.evaluation import memorization_panel as copies_panel
+from chat_app.ui.evaluation import metrics_panel as numbers_panel
+from chat_app.ui.evaluation.subjects import KEPT_ASIDE, NOTHING, OWN_FILE, START, Bench, Subject, reason_of
+from chat_app.ui.evaluation.tab import EvaluateTab
+from chat_app.ui.models.choices import IN_USE
+from chat_app.ui.visitor import Visitors
+
+HOSTILE = "<img src=x onerror=alert(1)>"
+FOUND = Evaluation(200.0, 2.0, 1.0, 0.5, 0.8, 0.1, 0.0, 8.0, 10, 100, 5)
+
+
+def services_in(home: Path, **rules: Any) -> Any:
+    """Real rules and runs, without a model or a queue that trains."""
+    services = Services.__new__(Services)
+    services.remote = None
+    services.rules, services.paths = ServerRules(**rules), Paths(home)
+    files = SimpleNamespace(kind="starter", name="starter", parameters=1, window=8)
+    services.models = SimpleNamespace(current=SimpleNamespace(name="starter", files=files))  # type: ignore[assignment]
+    services.jobs = SimpleNamespace(submit=lambda run: submitted.append(run.id))  # type: ignore[assignment]
+    submitted: list[str] = []
+    services.jobs.submitted = submitted  # type: ignore[union-attr]
+    return services
+
+
+def run_in(services: Any, name: str, by: str = "local", model: str = "starter") -> Run:
+    run = Run.create(services.paths.runs / name, TrainConfig(model=model), {"by": by, "files": [f"{name}.tsv"]})
+    for part, text in (("train", "We only ship within the whole country."), ("valid", "At nine.")):
+        record = {"turns": ["A question", text], "file": f"{name}.tsv", "line": 12}
+        (run.data / f"{part}.jsonl").write_text(json.dumps(record) + "\n")
+    run.model.mkdir()
+    (run.model / "config.json").write_text("{}")
+    return run
+
+
+@pytest.fixture
+def local(tmp_path: Path) -> Any:
+    return services_in(tmp_path)
+
+
+@pytest.fixture
+def shared(tmp_path: Path) -> Any:
+    return services_in(tmp_path, host="0.0.0.0")
+
+
+def last(values: Iterator[Any]) -> Any:
+    *_, end = values
+    return end
+
+
+def test_a_visitor_judges_only_their_own_models_and_the_servers(shared: Any) -> None:
+    run_in(shared, "of-ann", "ann")
+    run_in(shared, "of-bob", "bob")
+    bench = Bench(shared, Visitors(shared))
+    assert [name for _, name in bench.choices("ann")] == ["of-ann", IN_USE]
+    assert bench.subject("of-ann", "ann").name == "of-ann"
+    assert bench.subject(IN_USE, "ann").name == "starter"
+    for name in ("of-bob", "gpt2", "/etc", "../of-bob", "", None, 7):
+        with pytest.raises(ModelError):
+            bench.subject(name, "ann")
+    for name in ("of-bob", START, "gpt2"):
+        with pytest.raises((ModelError, RunError)):
+            bench.earlier(name, "of-bob", "ann")
+    for after in ("of-bob", IN_USE):
+        with pytest.raises(RunError):
+            bench.conversations(KEPT_ASIDE, after, None, "ann")
+
+
+def test_a_run_offers_the_model_that_it_started_from(local: Any) -> None:
+    run_in(local, "mine")
+    bench = Bench(local, Visitors(local))
+    earlier = bench.earlier(START, "mine", "local")
+    assert earlier == Subject("starter", "Starter: comes with this app")
+    assert bench.earlier(NOTHING, "mine", "local") is None
+    read, what = bench.conversations(KEPT_ASIDE, "mine", None, "local")
+    assert [one.texts[-1] for one in read(lambda text: None)] == ["At nine."]
+    assert "did not learn" in what
+
+
+def test_what_can_be_measured_on_follows_the_model(shared: Any) -> None:
+    visitors = Visitors(shared)
+    ann = visitors.issue(None)
+    run_in(shared, "mine", visitors.name(ann, None))
+    tab: Any = EvaluateTab(shared, visitors, None)
+    after, before, source, files = tab.look("", NOTHING, KEPT_ASIDE, ann, None)
+    assert (after.value, before.value, source.value, files.visible) == ("mine", START, KEPT_ASIDE, False)
+    before, source, files = tab.choose(IN_USE, START, KEPT_ASIDE, ann, None)
+    assert (before.value, source.value, files.visible) == (NOTHING, OWN_FILE, True)
+
+
+def test_without_conversations_the_page_says_what_to_do(local: Any) -> None:
+    run = run_in(local, "mine")
+    (run.data / "valid.jsonl").write_text("")
+    bench = Bench(local, Visitors(local))
+    with pytest.raises(DataError, match="kept no conversations aside"):
+        bench.conversations(KEPT_ASIDE, "mine", None, "local")
+    for files in (None, [], ["/tmp/that/is/not/there.tsv"]):
+        with pytest.raises(DataError):
+            bench.conversations(OWN_FILE, "mine", files, "local")
+
+
+def test_one_test_at_a_time_and_the_next_one_waits(local: Any) -> None:
+    bench = Bench(local, Visitors(local))
+    with bench._place:
+        work = bench.work(lambda tell: 7)
+        assert "waits for its turn" in next(text for text in work if text)
+    second = bench.work(lambda tell: 8)
+    list(second)
+    assert second.result() == 8
+
+
+def test_an_unknown_fault_is_one_sentence_for_the_page() -> None:
+    assert reason_of(DataError("It is empty.", advice="Bring another.")) == "It is empty. Bring another."
+    assert HOSTILE not in reason_of(ValueError(HOSTILE))
+    assert "memory" in reason_of(MemoryError())
+
+
+@pytest.mark.parametrize("number", [-1, 1e9, float("nan"), True, None, "5", [1]])
+def test_amounts_from_the_page_are_checked_again(number: Any, shared: Any) -> None:
+    run_in(shared, "a", "user:ann")
+    bench, request = Bench(shared, Visitors(shared)), SimpleNamespace(username="ann")
+    numbers, duel, copies = (
+        kind(bench) for kind in (numbers_panel.NumbersPanel, duel_panel.DuelPanel, copies_panel.CopiesPanel)
+    )
+    chosen: Any = ("", "a", START, KEPT_ASIDE, None)
+    assert "0 to 200 replies can be written." in last(numbers.measure(*chosen, number, request))[2]
+    assert "2 to 50 questions can be asked." in last(duel.begin(*chosen, "", number, request))[3]
+    assert "1 to 60 questions can be asked." in last(copies.look("", "a", number, request))[2]
+
+
+def test_the_table_escapes_names_and_says_better_or_worse() -> None:
+    after = Evaluation(**{**FOUND.as_dict(), "perplexity": 20.0, "distinct_1": 0.2})
+    page = numbers_panel.report_of([Subject("a", HOSTILE), Subject("b", HOSTILE)], [FOUND, after], HOSTILE, 99)
+    assert HOSTILE not in page
+    assert "↓ better" in page
+    assert "↑ worse" not in page
+    assert "↓ worse" in page
+    assert "10 of 99" in page
+    alone = numbers_panel.report_of([Subject("a", "one")], [FOUND], "conversations", 10)
+    assert alone.count("<tr>") == len(MEASURES) + 1
+    assert "10 conversations" in alone
+
+
+def contest() -> duel_panel.Contest:
+    prompts = [f"{HOSTILE} {number}" for number in range(3)]
+    return duel_panel.Contest(Duel(prompts, ["mine"] * 3, [HOSTILE] * 3, 5), "Taught model", "Starter model")
+
+
+def test_a_card_tells_no_name_and_the_end_tells_both() -> None:
+    panel: Any = duel_panel.DuelPanel(SimpleNamespace())  # type: ignore[arg-type]
+    fight = contest()
+    page = duel_panel.view_of(fight)[0]
+    for _ in range(3):
+        assert "Taught model" not in page
+        assert HOSTILE not in page
+        card = fight.duel.next_card
+        assert card is not None
+        page = panel.voter("first" if card.first == "mine" else "second")(fight)[0]
+    assert "“Taught model” was preferred in 3 of 3 answers" in page
+    assert page.count('class="liked"') == 3
+    assert HOSTILE not in page
+    assert panel.voter("first")(None) == panel.take_back(None) == panel.finish(None)
+
+
+def test_a_vote_can_be_taken_back_and_a_duel_ended_early() -> None:
+    panel: Any = duel_panel.DuelPanel(SimpleNamespace())  # type: ignore[arg-type]
+    fight = contest()
+    with pytest.warns(UserWarning, match="Nobody has voted"):
+        panel.finish(fight)
+    panel.voter("tie")(fight)
+    assert "Question 1 of 3" in panel.take_back(fight)[0]
+    panel.voter("tie")(fight)
+    assert "Nobody has won an answer yet" in panel.finish(fight)[0]
+
+
+def test_typed_questions_are_one_a_line_and_bounded() -> None:
+    asked = duel_panel.questions(" one \n\none\ntwo\nthree", 2)
+    assert [one.texts for one in asked] == [["one"], ["two"]]
+    assert duel_panel.questions(None, 5) == []
+    with pytest.raises(UserError):
+        duel_panel.questions("x" * 30_000, 5)
+
+
+def test_the_leak_report_is_escaped_and_counts(local: Any) -> None:
+    copy = Copy("partly copied", "partly copied (line 3)", HOSTILE, "a", 3)
+    page = copies_panel.report_of([(HOSTILE, HOSTILE, copy)])
+    assert HOSTILE not in page
+    assert "Of 1 reply: 0 copied, 1 partly copied, 0 new." in page
+    run = run_in(local, "mine")
+    assert [one.texts for one in copies_panel.questions_of(run, 5)] == [["A question"]]
+
+
+def talk_with(run: str, *replies: str) -> Talk:
+    turns = [turn for text in replies for turn in (Turn("user", "Hi"), Turn("assistant", text, model=run))]
+    return Talk(turns)
+
+
+def test_marks_come_when_they_are_wanted_and_go_again(local: Any) -> None:
+    run_in(local, "mine")
+    marks: Any = CopiedMarks(local, Visitors(local), None)
+    marks._show = lambda talk: rows_of(talk.turns)
+    talk = talk_with("mine", "We only ship within the whole country.", "Something else that nobody has written.")
+    talk.turns.append(Turn("assistant", "By hand, of no model."))
+    rows = last(marks.mark(True, talk, "", None))
+    assert [row.get("mark", {}).get("label") for row in rows] == [None, "copied (line 12)", None, "new", None]
+    assert "line 12 of mine.tsv" in rows[1]["mark"]["why"]
+    rows = last(marks.mark(False, talk, "", None))
+    assert not any("mark" in row for row in rows)
+    assert len(list(marks.mark(False, talk, "", None))) == 1  # The view is emptied by a handler that gives nothing.
+
+
+def test_nobody_searches_in_what_another_visitor_taught(shared: Any) -> None:
+    visitors = Visitors(shared)
+    ann, bob = visitors.issue(None), visitors.issue(None)
+    run_in(shared, "of-ann", visitors.name(ann, None))
+    marks: Any = CopiedMarks(shared, visitors, None)
+    marks._show = lambda talk: rows_of(talk.turns)
+    for token, is_marked in ((bob, False), (ann, True)):
+        talk = talk_with("of-ann", "We only ship within the whole country.")
+        last(marks.mark(True, talk, token, None))
+        assert (talk.turns[1].mark is not None) is is_marked
+
+
+def test_a_reply_that_was_put_right_remembers_what_the_model_said() -> None:
+    talk = talk_with("mine", "Wrong")
+    with pytest.raises(UserError, match="not changed"):
+        talk.corrected(1)
+    talk.change(1, "Right")
+    talk.change(1, "Quite right")
+    conversation, turn = talk.corrected(1, "Be kind.")
+    assert (turn.original, turn.text, turn.model) == ("Wrong", "Quite right", "")
+    assert (conversation.system, conversation.texts[-1]) == ("Be kind.", "Hi")
+    assert rows_of(talk.turns, can_teach=True)[1]["teach"]
+    assert "teach" not in rows_of(talk.turns)[1]
+    for index in (0, 5, None, True):
+        with pytest.raises(UserError):
+            talk.corrected(index)
+
+
+def event(**data: Any) -> Any:
+    return SimpleNamespace(_data=data)
+
+
+@pytest.fixture
+def panel(local: Any) -> Any:
+    made: Any = CorrectionsPanel(local, Visitors(local), None)
+    made._show = lambda talk: rows_of(talk.turns, can_teach=True)
+    made._leave, made._left = (lambda run, visitor: (run.id,)), [None]
+    return made
+
+
+def corrected() -> Talk:
+    talk = talk_with("", "Wrong")
+    talk.change(1, HOSTILE)
+    return talk
+
+
+def test_corrections_are_kept_changed_removed_and_taught(panel: Any, local: Any) -> None:
+    talk = corrected()
+    view, head, page, button, _ = panel.keep(event(index=1), talk, "", "", None)
+    assert "teach" not in view[1]
+    assert head["label"] == "Teach by correcting (1)"
+    assert HOSTILE not in page
+    assert button.value == "Teach this correction"
+    kept = corrections_of(local.paths, "local")
+    one = kept.list()[0]
+    assert (one.prompt, one.bad, one.good) == ("Hi", "Wrong", HOSTILE)
+    panel.change(one.id, "Better", "", None)
+    assert kept.list()[0].good == "Better"
+    end = last(panel.begin(talk, "", None))
+    assert local.jobs.submitted == [end[-1]]
+    run = Run(local.paths.runs / end[-1])
+    assert (run.config().model, run.about()["by"]) == ("starter", "local")
+    view, *_ = panel.remove(event(id=one.id), talk, "", None)
+    assert view[1]["teach"]
+    assert kept.list() == []
+    with pytest.warns(UserWarning, match="no corrections to teach"):
+        last(panel.begin(talk, "", None))
+
+
+def test_one_visitor_never_sees_or_removes_anothers_corrections(shared: Any) -> None:
+    visitors = Visitors(shared)
+    ann, bob = visitors.issue(None), visitors.issue(None)
+    panel: Any = CorrectionsPanel(shared, visitors, None)
+    panel._show = lambda talk: rows_of(talk.turns)
+    panel._leave, panel._left = (lambda run, visitor: (run.id,)), [None]
+    panel.keep(event(index=1), corrected(), "", ann, None)
+    name = corrections_of(shared.paths, visitors.name(ann, None)).list()[0].id
+    assert panel.look(bob, None)[1] == ""
+    for act in (lambda: panel.remove(event(id=name), Talk(), bob, None), lambda: panel.change(name, "x", bob, None)):
+        with pytest.warns(UserWarning, match="no longer there"):
+            act()
+    assert "Wrong" in panel.look(ann, None)[1]
+    talk = Talk(model="of-nobody")
+    with pytest.warns(UserWarning, match="no run"):
+        last(panel.begin(talk, ann, None))
+
+
+def test_without_training_nothing_can_be_kept(panel: Any, local: Any) -> None:
+    local.jobs = None
+    assert not panel.can_teach
+    with pytest.warns(UserWarning, match="switched off"):
+        panel.keep(event(index=1), corrected(), "", "", None)
+    assert corrections_of(local.paths, "local").list() == []
+
+
+def test_a_long_list_shows_the_newest_escaped(local: Any) -> None:
+    kept = corrections_of(local.paths, "local")
+    for number in range(3):
+        kept.add(Conversation.from_turns([f"{HOSTILE} {number}"]), HOSTILE, HOSTILE)
+    page = listed(kept.list())
+    assert HOSTILE not in page
+    assert page.index("&gt; 2") < page.index("&gt; 0")
