@@ -19,6 +19,7 @@ from chat_app.data.writers import record_of, write_jsonl, write_tsv
 
 __all__ = [
     "COLUMN_ROLES", "Column", "ColumnRole", "Located", "Look", "Part", "Problem", "Reading", "ReadingOptions",
-    "Speaker", "archives", "conversations_of", "detect", "has_text", "iterate", "nothing_usable", "options", "read_file",
-    "read_files", "record_of", "split_names", "text_source", "turn_text", "types", "write_jsonl", "write_tsv",
+    "Speaker", "archives", "conversations_of", "detect", "has_text", "iterate", "nothing_usable", "options",
+    "read_file", "read_files", "record_of", "split_names", "text_source", "turn_text", "types",
+    "write_jsonl", "write_tsv",
 ]  # fmt: skip
