@@ -1,7 +1,27 @@
 """Every error that this product raises on purpose.
 
-An error says what happened, where (file, line, turn) and what to do next. It knows how the doors should show it (an
-exit code for the command line, a status for HTTP); it does not know the doors.
+An error says what happened, where (file, line, turn) and what to do next. It carries the exit code of the command line
+and the HTTP status with which it is reported; it knows neither the command line nor the server.
+
+* ChatAppError (exit code 1, HTTP 500)
+  * UserError: something that the person can put right (exit code 2, HTTP 400)
+    + DataError: conversations, or a file of them, that cannot be used
+      x ContextLengthError (`inference.remote.protocol`): the conversation is too long for another server's model
+    + SettingError: a setting outside its limits
+    + FormatError: a prompt format that is unknown or does not fit the tokenizer
+    + ModelError: a model that cannot be found, trusted or loaded
+      x ModelNotFoundError (HTTP 404)
+    + RunError: a run that does not exist, or cannot do now what was asked of it
+    + TooLargeError: more than this server takes (HTTP 413)
+    + AuthenticationError (`server.auth`): no name and password, or wrong ones (HTTP 401)
+    + TooManyAttemptsError (`server.auth`): too many wrong passwords (HTTP 429)
+  * BusyError: everything is in use (HTTP 503)
+  * RemoteEngineError (`inference.remote.protocol`): the server behind --engine failed (HTTP 502)
+  * TrainingError: a training run ended early for a known reason
+  * PeerProcessError: another process of the same training failed, and reports why
+
+Outside the tree are exceptions that never leave their package: RejectedError (`data.readers.types`), WorkStoppedError
+(`ui.components.background_task`) and _RunStoppedError (`training.pipeline`).
 """
 
 from __future__ import annotations
@@ -59,7 +79,7 @@ class ModelError(UserError):
     """A model that cannot be found, trusted or loaded."""
 
 
-class ModelNotFound(ModelError):
+class ModelNotFoundError(ModelError):
     """No model under that name."""
 
     http_status = 404
@@ -81,12 +101,12 @@ class TooLargeError(UserError):
     http_status = 413
 
 
-class Elsewhere(ChatAppError):
-    """The failure is that of another process of the same training, which tells what it was."""
+class PeerProcessError(ChatAppError):
+    """Another process of the same training has failed, and reports why."""
 
     def __init__(self) -> None:
         super().__init__("Another process of this training has failed.")
 
 
-class TrainingFailed(ChatAppError):
+class TrainingError(ChatAppError):
     """A training run that ended early for a reason that is known."""

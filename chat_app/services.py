@@ -95,7 +95,7 @@ class Services:
 
         Raises:
             ModelError: it cannot be loaded.
-            EngineError, BusyError: the other server does not answer.
+            RemoteEngineError, BusyError: the other server does not answer.
         """
         if self.remote is not None:
             self.remote.connect()

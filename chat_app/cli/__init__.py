@@ -16,7 +16,7 @@ from chat_app.cli import chat as talk
 from chat_app.cli import data, export, models
 from chat_app.cli import evaluate as measure
 from chat_app.cli import train as teach
-from chat_app.errors import ChatAppError, Elsewhere
+from chat_app.errors import ChatAppError, PeerProcessError
 
 __all__ = ["main"]
 
@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         return int(options.command(options) or 0)
-    except Elsewhere:
+    except PeerProcessError:
         return 1
     except ChatAppError as error:
         print(f"chat_app: {error.sentence()}", file=sys.stderr)

@@ -212,7 +212,7 @@ class ConversationModel:
             ignored: settings of convmodel that have no meaning here, such as num_workers.
 
         Raises:
-            DataError: there is nothing to learn. TrainingFailed: with the reason.
+            DataError: there is nothing to learn. TrainingError: with the reason.
         """
         if save_best_model and output_path is None:
             raise DataError("save_best_model needs an output_path.")

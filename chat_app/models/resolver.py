@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from chat_app.config.paths import STARTER, Paths
-from chat_app.errors import ModelError, ModelNotFound
+from chat_app.errors import ModelError, ModelNotFoundError
 from chat_app.formatting import bytes_in_words
 from chat_app.models.lora_files import CONFIG, AdapterFiles, is_adapter, read_adapter
 from chat_app.models.validation import learned_numbers, read_config, refuse_without_safetensors, size_of, weight_files
@@ -119,7 +119,7 @@ def find(name: str, paths: Paths, *, whole: bool = False) -> ModelFiles:
         whole: take no adapter.
 
     Raises:
-        ModelNotFound: there is none, or it cannot be reached.
+        ModelNotFoundError: there is none, or it cannot be reached.
         ModelError: its files cannot be trusted, are damaged, or are of a kind that cannot chat.
     """
     name = name.strip()
@@ -138,7 +138,7 @@ def find(name: str, paths: Paths, *, whole: bool = False) -> ModelFiles:
         return packaged
     if len(parts) <= 2 and all(NAME.fullmatch(part) for part in parts):
         return _on_hub(name)
-    raise ModelNotFound(
+    raise ModelNotFoundError(
         f"There is no folder '{name[:200]}'." if name else "No model was named.",
         advice="Give 'starter', the id of a run, a folder, or a name on the Hub such as gpt2.",
     )
@@ -169,8 +169,8 @@ def _inspect_any(name: str, folder: Path, kind: Kind, paths: Paths, whole: bool)
     adapter = read_adapter(folder)
     try:
         base = find(adapter.base, paths, whole=True)
-    except ModelNotFound as error:
-        raise ModelNotFound(
+    except ModelNotFoundError as error:
+        raise ModelNotFoundError(
             f"The adapter belongs to the model '{adapter.base[:200]}', which is not there.",
             where=str(folder),
             advice=f"Put it there, or correct the name in {CONFIG}.",
@@ -184,12 +184,12 @@ def inspect(name: str, folder: Path, kind: Kind) -> ModelFiles:
     """Look at a folder's config.json and at the sizes and headers of its weights.
 
     Raises:
-        ModelNotFound: there is no model in it.
+        ModelNotFoundError: there is no model in it.
         ModelError: it cannot be trusted, or is damaged.
     """
     if not (folder / "config.json").is_file():
         what = "The starter model is missing." if kind == "starter" else "There is no model in this folder."
-        raise ModelNotFound(what, where=str(folder), advice="A model folder has a config.json.")
+        raise ModelNotFoundError(what, where=str(folder), advice="A model folder has a config.json.")
     config = read_config(folder)
     files = weight_files(folder)
     tensors = [learned_numbers(file) for file in files]
@@ -256,7 +256,7 @@ def download(files: ModelFiles) -> ModelFiles:
     """The same model with its files on this computer.
 
     Raises:
-        ModelNotFound: the Hub cannot be reached.
+        ModelNotFoundError: the Hub cannot be reached.
         ModelError: what came is damaged.
     """
     if files.folder is not None:
@@ -280,7 +280,7 @@ def _of_run(name: str, paths: Paths, whole: bool) -> ModelFiles:
     if not folder.is_dir():  # A run that learns an addition has that first.
         folder = paths.runs / name / "adapter"
     if not folder.is_dir():
-        raise ModelNotFound(f"The run '{name}' has no model yet.", advice="Wait for its first evaluation.")
+        raise ModelNotFoundError(f"The run '{name}' has no model yet.", advice="Wait for its first evaluation.")
     _refuse_links(folder, name, paths)
     return _inspect_any(name, folder.resolve(), "run", paths, whole)
 
@@ -293,7 +293,7 @@ def _of_checkpoint(name: str, paths: Paths, whole: bool) -> ModelFiles:
     words = next((one for one in (run.adapter, run.model) if (one / "tokenizer_config.json").is_file()), None)
     if not folder.is_dir() or words is None:
         steps = ", ".join(str(one) for one in run.checkpoint_steps()) or "none"
-        raise ModelNotFound(
+        raise ModelNotFoundError(
             f"The run '{run_name}' has no checkpoint of step {step}.", advice=f"Those that are kept: {steps}."
         )
     for part in (folder, words):
@@ -356,17 +356,17 @@ def _on_hub(name: str) -> ModelFiles:
     return ModelFiles(name, None, "hub", config, total, total // number, _window_in(config))
 
 
-def _unreachable(name: str, error: Exception) -> ModelNotFound:
+def _unreachable(name: str, error: Exception) -> ModelNotFoundError:
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
     if isinstance(error, GatedRepoError):
-        return ModelNotFound(
+        return ModelNotFoundError(
             f"'{name}' is given only to people who accepted its terms.",
             advice="Accept them on its page on the Hub and log in with `hf auth login`.",
         )
     if isinstance(error, RepositoryNotFoundError):
-        return ModelNotFound(f"There is no model '{name}' on the Hub.", advice="Check the spelling.")
-    return ModelNotFound(
+        return ModelNotFoundError(f"There is no model '{name}' on the Hub.", advice="Check the spelling.")
+    return ModelNotFoundError(
         f"There is no folder or run '{name}', and the Hub cannot be reached.",
         advice="Give a folder with a model, or use the name again when this computer is online.",
     )

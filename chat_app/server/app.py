@@ -21,7 +21,7 @@ from starlette.routing import Mount
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from chat_app import __version__
-from chat_app.server.auth import Accounts, Throttle, TooManyTries
+from chat_app.server.auth import Accounts, Throttle, TooManyAttemptsError
 from chat_app.server.callers import Callers
 from chat_app.server.guard import Guard
 from chat_app.server.openai_api import Api, add_docs
@@ -102,7 +102,7 @@ def _log_in_with(accounts: Accounts) -> Callable[[str, str], bool]:
     def log_in(name: str, password: str) -> bool:
         try:
             return accounts.log_in(name, password)
-        except TooManyTries as error:
+        except TooManyAttemptsError as error:
             wait = {"Retry-After": str(int(error.seconds) + 1)}
             raise HTTPException(error.http_status, error.sentence(), headers=wait) from error
 

@@ -23,13 +23,13 @@ KEY_VARIABLE = "CHAT_APP_API_KEY"
 _MOST_FILE_BYTES = 2**20
 
 
-class NotLoggedIn(UserError):
+class AuthenticationError(UserError):
     """No name and password, or wrong ones (HTTP 401)."""
 
     http_status = 401
 
 
-class TooManyTries(UserError):
+class TooManyAttemptsError(UserError):
     """Too many wrong passwords (HTTP 429). `seconds` is how long to wait."""
 
     http_status = 429
@@ -109,12 +109,12 @@ class Accounts:
         """Whether name and password belong together. A wrong try counts against the name.
 
         Raises:
-            TooManyTries: for this name.
+            TooManyAttemptsError: for this name.
         """
         who = f"name {name[:200]}"
         wait = self._throttle.wait(who)
         if wait > 0:
-            raise TooManyTries(wait)
+            raise TooManyAttemptsError(wait)
         is_right = self._matches(name, password)
         (self._throttle.succeeded if is_right else self._throttle.failed)(who)
         return is_right
@@ -124,20 +124,20 @@ class Accounts:
         with `name:password`.
 
         Raises:
-            NotLoggedIn: it does not.
-            TooManyTries: from this address, or for this name.
+            AuthenticationError: it does not.
+            TooManyAttemptsError: from this address, or for this name.
         """
         if self.is_api_open:
             return
         wait = self._throttle.wait(address)
         if wait > 0:
-            raise TooManyTries(wait)
+            raise TooManyAttemptsError(wait)
         scheme, _, value = (authorization or "").strip().partition(" ")
         if self._lets_in(scheme.lower(), value.strip()):
             return self._throttle.succeeded(address)
         if value:
             self._throttle.failed(address)
-        raise NotLoggedIn(
+        raise AuthenticationError(
             "This server wants a name and a password, or a key.",
             advice="Send `Authorization: Bearer KEY`, or Basic with name and password.",
         )

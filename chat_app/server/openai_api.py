@@ -26,13 +26,13 @@ from starlette.exceptions import HTTPException
 
 from chat_app.config.sampling import SamplingConfig
 from chat_app.conversation import Conversation
-from chat_app.errors import BusyError, ChatAppError, ModelNotFound, SettingError
+from chat_app.errors import BusyError, ChatAppError, ModelNotFoundError, SettingError
 from chat_app.inference.generation import stream_reply
 from chat_app.inference.model_manager import LoadedModel
 from chat_app.inference.outputs import ReplyEnd
 from chat_app.inference.remote.backend import RemoteModel
 from chat_app.models.resolver import available
-from chat_app.server.auth import Accounts, NotLoggedIn, TooManyTries
+from chat_app.server.auth import Accounts, AuthenticationError, TooManyAttemptsError
 from chat_app.server.openai_responses import Events, EventStream, Written, completion
 from chat_app.server.openai_schema import ChatRequest, GenerateRequest, error_body, explain
 from chat_app.server.streaming import Relay, Relays, stopping_when_gone
@@ -101,7 +101,7 @@ class Api:
         """One of the list."""
         found = next((row for row in self.models()["data"] if row["id"] == name), None)
         if found is None:
-            raise ModelNotFound(f"There is no model '{name[:200]}' here.", advice="GET /v1/models lists them.")
+            raise ModelNotFoundError(f"There is no model '{name[:200]}' here.", advice="GET /v1/models lists them.")
         return found
 
     async def chat(self, body: ChatRequest, request: Request) -> Response:
@@ -142,7 +142,7 @@ class Api:
             what = "The model is being loaded." if self._is_loading() else "No model is loaded."
             raise BusyError(what, advice="Try again in a moment." if self._is_loading() else "Choose one on the page.")
         if name not in (None, "", DEFAULT_MODEL, loaded.name, public_name(loaded)):
-            raise ModelNotFound(
+            raise ModelNotFoundError(
                 f"The model '{str(name)[:200]}' is not in use here.", advice=f"Ask for '{public_name(loaded)}'."
             )
         return loaded
@@ -221,14 +221,14 @@ async def _nothing_here(request: Request) -> Response:
 
 async def _explained(request: Request, error: Exception) -> Response:
     assert isinstance(error, ChatAppError)
-    if isinstance(error, ModelNotFound):
+    if isinstance(error, ModelNotFoundError):
         return _answer(404, error.sentence(), param="model", code="model_not_found")
     field = error.field if isinstance(error, SettingError) else None
     field = _API_NAMES.get(field, field) if field else None
     response = _answer(error.http_status, error.sentence(), param=field)
-    if isinstance(error, NotLoggedIn):
+    if isinstance(error, AuthenticationError):
         response.headers["www-authenticate"] = 'Basic realm="chat_app"'
-    if isinstance(error, TooManyTries):
+    if isinstance(error, TooManyAttemptsError):
         response.headers["retry-after"] = str(int(error.seconds) + 1)
     return response
 

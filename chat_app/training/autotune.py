@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields, replace
 
 from chat_app.config.training import TrainConfig
-from chat_app.errors import TrainingFailed
+from chat_app.errors import TrainingError
 from chat_app.models.resolver import ModelFiles
 from chat_app.runs.run import Run
 from chat_app.system.memory import free_memory, lacks_memory, release_memory
@@ -46,7 +46,7 @@ def settle(
         load, lesson_of, stop: as for `fit`.
 
     Raises:
-        TrainingFailed: the memory is not enough.
+        TrainingError: the memory is not enough.
     """
     about = run.about()
     if "plan" in about and run.newest_checkpoint() is not None:
@@ -103,7 +103,7 @@ def fit(
         stop: True ends a rehearsal early.
 
     Raises:
-        TrainingFailed: the memory is not enough for any of them.
+        TrainingError: the memory is not enough for any of them.
     """
     least: int | None = None
     for plan in made:
@@ -129,7 +129,7 @@ def fit(
             return settings, pupil
         pupil = None  # Outside of the handler, whose error holds on to everything in it.
         release_memory()
-    raise TrainingFailed(
+    raise TrainingError(
         "The memory is not enough for this training.", advice="Shorten the window, or take a smaller model."
     )
 

@@ -16,7 +16,7 @@ import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from chat_app.config.training import TrainConfig
-from chat_app.errors import TrainingFailed
+from chat_app.errors import TrainingError
 from chat_app.models.lora import save_adapter
 from chat_app.models.lora_files import read_adapter
 from chat_app.models.lora_merge import write_merged
@@ -89,7 +89,7 @@ class RunWriter(TrainerCallback):
             return
         gradients = [one.grad for one in named["model"].parameters() if one.grad is not None]
         if gradients and not math.isfinite(float(torch.nn.utils.get_total_norm(gradients))):
-            raise TrainingFailed(
+            raise TrainingError(
                 f"The gradient is no longer a number (step {state.global_step + 1}).",
                 advice="Lower the learning rate and start again; the best model so far is kept.",
             )
@@ -131,7 +131,7 @@ class RunWriter(TrainerCallback):
         if metrics:
             loss = metrics["eval_loss"]
             if not math.isfinite(loss):
-                raise TrainingFailed(
+                raise TrainingError(
                     "The validation loss is no longer a number.", advice="Lower the learning rate and start again."
                 )
             self.record(state, {"valid_loss": loss, "valid_perplexity": metrics["eval_perplexity"]})

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from chat_app.errors import ChatAppError, Elsewhere, SettingError
+from chat_app.errors import ChatAppError, PeerProcessError, SettingError
 
 Value = TypeVar("Value")
 # What the libraries say when a process at the other end is gone.
@@ -63,7 +63,7 @@ def from_first(make: Callable[[], Value]) -> Value:
     """What the first process makes, for all; only there it is made.
 
     Raises:
-        ChatAppError: what `make` raises, in the first process. Elsewhere: in the others.
+        ChatAppError: what `make` raises, in the first process. PeerProcessError: in the others.
     """
     if processes() == 1:
         return make()
@@ -79,7 +79,7 @@ def from_first(make: Callable[[], Value]) -> Value:
     torch.distributed.broadcast_object_list(box)
     kind, value = box[0]
     if kind == "failed":
-        raise Elsewhere
+        raise PeerProcessError
     result: Value = value
     return result
 
@@ -120,7 +120,7 @@ def claim(path: Path) -> bool:
 
 def is_consequence(error: BaseException) -> bool:
     """Whether an error only says that another process is gone, which has told why."""
-    if isinstance(error, Elsewhere):
+    if isinstance(error, PeerProcessError):
         return True
     if processes() == 1:
         return False

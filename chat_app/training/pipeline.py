@@ -23,7 +23,7 @@ from chat_app.data.source import Wanted, gathered
 from chat_app.data.splitting import write_split
 from chat_app.data.text_corpus import write_pieces
 from chat_app.data.tokenized_dataset import WINDOW_LIMIT, Joined, RowRules, Rows, rows_of, text_rows_of
-from chat_app.errors import DataError, Elsewhere, SettingError
+from chat_app.errors import DataError, PeerProcessError, SettingError
 from chat_app.models.model_card import run_card
 from chat_app.runs.run import Run, new_id
 from chat_app.tokenization.chat_formats import DEFAULT_FORMAT, get_format
@@ -35,8 +35,8 @@ SAMPLE_TOKENS = 48
 FAILURE = "failure"  # The mark of the one process, of several, that tells what went wrong.
 
 
-class _Stopped(Exception):
-    """Somebody stopped the run while it was getting ready."""
+class _RunStoppedError(Exception):
+    """The run was stopped while its data and model were being prepared."""
 
     def __init__(self, status: Literal["stopped", "interrupted"]):
         self.status = status
@@ -149,11 +149,11 @@ def teach(
         try:
             ranks.wait()
             _teach_locked(run, paths, interrupted, callbacks, say)
-        except _Stopped as stopped:
+        except _RunStoppedError as stopped:
             run.set_state(stopped.status, "It was stopped before the first step.", 0)
         except BaseException as error:
             if ranks.is_consequence(error) or not ranks.claim(run.folder / FAILURE):
-                raise Elsewhere from error
+                raise PeerProcessError from error
             run.set_state("failed", _reason(error))
             raise
 
@@ -278,7 +278,7 @@ def _rows(
     def told(count: int) -> None:
         nonlocal written
         if run.stop_requested() or interrupted():
-            raise _Stopped("stopped" if run.stop_requested() else "interrupted")
+            raise _RunStoppedError("stopped" if run.stop_requested() else "interrupted")
         if time.monotonic() - written > 1:
             written = time.monotonic()
             run.set_state("running", f"Getting ready: {count:,} conversations are laid out.")

@@ -21,7 +21,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from chat_app.config.training import TrainConfig
-from chat_app.errors import RunError, SettingError, TrainingFailed
+from chat_app.errors import RunError, SettingError, TrainingError
 from chat_app.formatting import bytes_in_words
 from chat_app.runs.files import MANIFEST
 from chat_app.runs.run import Run
@@ -113,7 +113,7 @@ class ChatTrainer(Trainer):
         """One batch. A loss that is no number ends the training before it can harm the weights."""
         loss = super().training_step(model, inputs, num_items_in_batch)
         if not math.isfinite(float(loss)):
-            raise TrainingFailed(
+            raise TrainingError(
                 f"The loss is no longer a number (step {self.state.global_step + 1}).",
                 advice="Lower the learning rate and start again; the best model so far is kept.",
             )
@@ -174,7 +174,7 @@ def train(
         How it ended; the best model lies in the run's model folder.
 
     Raises:
-        TrainingFailed, RunError: with a sentence that says why and what to do.
+        TrainingError, RunError: with a sentence that says why and what to do.
     """
     checkpoint = run.newest_checkpoint()
     step = _step_of(checkpoint) if checkpoint else 0
@@ -313,17 +313,17 @@ def _check_space(run: Run, model: Any) -> None:
         )
 
 
-def _explained(error: BaseException) -> TrainingFailed:
+def _explained(error: BaseException) -> TrainingError:
     """The sentence for a fault of the machine."""
     text = str(error).lower()
     is_full = isinstance(error, OSError) and error.errno == errno.ENOSPC
     if is_full or "no space left" in text or "pytorchstreamwriter" in text:
-        return TrainingFailed(
+        return TrainingError(
             "The disk is full.", advice="Free some space and resume: the run goes on from its last whole checkpoint."
         )
     if lacks_memory(error):
-        return TrainingFailed(
+        return TrainingError(
             "The memory is not enough for this training.",
             advice="Halve the batch size and double the accumulation (the result is the same), or shorten the window.",
         )
-    return TrainingFailed(f"The training broke off: {error}", advice="The log of the run has the details.")
+    return TrainingError(f"The training broke off: {error}", advice="The log of the run has the details.")

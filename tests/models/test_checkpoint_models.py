@@ -11,7 +11,7 @@ import torch
 
 from chat_app.config.loading import LoadConfig
 from chat_app.config.paths import Paths
-from chat_app.errors import ModelError, ModelNotFound
+from chat_app.errors import ModelError, ModelNotFoundError
 from chat_app.models.loading import load_parts
 from chat_app.models.resolver import find
 from chat_app.runs.run import Run, split_name
@@ -53,7 +53,7 @@ def test_a_checkpoint_is_loaded_with_the_words_of_its_run(
 def test_only_a_checkpoint_that_is_whole_is_a_model(prepare: Callable[..., Run], paths: Paths) -> None:
     run = prepare("run", evaluate_every=4, max_steps=8, rehearse="off")
     teach(run, paths)
-    with pytest.raises(ModelNotFound, match="kept: 4, 8"):
+    with pytest.raises(ModelNotFoundError, match="kept: 4, 8"):
         find("run@5", paths)
     (run.checkpoints / "checkpoint-4" / "trainer_state.json").write_text("{}")
     with pytest.raises(ModelError, match="not whole"):

@@ -18,7 +18,7 @@ from chat_app.config.paths import Paths
 from chat_app.config.sampling import SamplingConfig
 from chat_app.config.training import TrainConfig
 from chat_app.conversation import Conversation
-from chat_app.errors import ModelError, ModelNotFound
+from chat_app.errors import ModelError, ModelNotFoundError
 from chat_app.inference.generation import reply
 from chat_app.inference.model_manager import load
 from chat_app.models.loading import fit_embeddings, load_parts
@@ -126,7 +126,7 @@ def test_gpt2_is_really_quantized(base: Path, paths: Paths) -> None:
 
 def test_an_adapter_whose_model_is_gone_says_so(adapter: Path, base: Path, paths: Paths) -> None:
     shutil.rmtree(base)
-    with pytest.raises(ModelNotFound, match="belongs to the model"):
+    with pytest.raises(ModelNotFoundError, match="belongs to the model"):
         load(str(adapter), PLAIN, paths)
 
 

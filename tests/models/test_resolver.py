@@ -15,7 +15,7 @@ import torch
 
 from chat_app.config.loading import LoadConfig
 from chat_app.config.paths import Paths
-from chat_app.errors import ModelError, ModelNotFound
+from chat_app.errors import ModelError, ModelNotFoundError
 from chat_app.inference.model_manager import load
 from chat_app.models.recommended import RECOMMENDED
 from chat_app.models.resolver import ModelFiles, available, check_weights, estimate_memory, find
@@ -58,7 +58,7 @@ class TestFinding:
 
     def test_a_run_without_a_model_yet(self, paths):
         (paths.runs / "run-2").mkdir(parents=True)
-        with pytest.raises(ModelNotFound, match="no model yet"):
+        with pytest.raises(ModelNotFoundError, match="no model yet"):
             find("run-2", paths)
 
     def test_links_out_of_the_runs_are_refused(self, tiny_folder, paths):
@@ -77,21 +77,21 @@ class TestFinding:
         "name", ["", "  ", "../..", "a/b/c", "/no/such/folder", "no:such", "ä", ".hidden", "x" * 65]
     )
     def test_no_such_thing(self, paths, name):
-        with pytest.raises(ModelNotFound) if name not in ("../..",) else pytest.raises(ModelError):
+        with pytest.raises(ModelNotFoundError) if name not in ("../..",) else pytest.raises(ModelError):
             find(name, paths)
 
     def test_a_folder_without_a_model(self, tmp_path, paths):
         (tmp_path / "empty").mkdir()
-        with pytest.raises(ModelNotFound, match="no model in this folder"):
+        with pytest.raises(ModelNotFoundError, match="no model in this folder"):
             find(str(tmp_path / "empty"), paths)
 
     @pytest.mark.parametrize("offline", ["0", "1"])
     def test_a_hub_name_without_network_is_a_quick_sentence(self, tmp_path, offline):
         script = (
             "import sys; from chat_app.models.resolver import find; from chat_app.config.paths import Paths\n"
-            "from chat_app.errors import ModelNotFound; from pathlib import Path\n"
+            "from chat_app.errors import ModelNotFoundError; from pathlib import Path\n"
             "try: find('gpt2', Paths(Path(sys.argv[1])))\n"
-            "except ModelNotFound as error: print(error.sentence())"
+            "except ModelNotFoundError as error: print(error.sentence())"
         )
         # A port where nothing listens stands for a Hub that cannot be reached.
         environment = {

@@ -15,7 +15,7 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from chat_app.errors import DataError
-from chat_app.server.auth import Accounts, NotLoggedIn, Throttle, TooManyTries, read_passwords
+from chat_app.server.auth import Accounts, AuthenticationError, Throttle, TooManyAttemptsError, read_passwords
 from chat_app.server.callers import Callers
 from chat_app.server.guard import BODY_BYTES, FILES_A_REQUEST, Guard
 from chat_app.server.upload_quota import Quota
@@ -240,7 +240,7 @@ def test_wrong_tries_count_against_a_name_wherever_they_come_from() -> None:
     accounts = Accounts({"anna": "secret"}, None, Throttle(clock=Clock()))
     assert accounts.log_in("anna", "secret")
     assert not any(accounts.log_in("anna", guess) for guess in ("", "secre", "secrets", "SECRET", "\ud800"))
-    with pytest.raises(TooManyTries):
+    with pytest.raises(TooManyAttemptsError):
         accounts.log_in("anna", "secret")
     assert not accounts.log_in("nobody", "")
 
@@ -273,7 +273,7 @@ def test_programs_show_a_key_or_a_name_and_password(header: str | None, is_let_i
     if is_let_in:
         accounts.check_program(header, "address")
     else:
-        with pytest.raises(NotLoggedIn):
+        with pytest.raises(AuthenticationError):
             accounts.check_program(header, "address")
 
 
@@ -281,16 +281,16 @@ def test_programs_need_nothing_on_an_open_server_and_only_the_key_where_there_is
     Accounts({}, None, Throttle()).check_program(None, "address")
     with_key = Accounts({}, "key", Throttle())
     assert with_key.is_page_open
-    with pytest.raises(NotLoggedIn):
+    with pytest.raises(AuthenticationError):
         with_key.check_program("Bearer :", "address")
 
 
 def test_programs_that_guess_are_slowed_down() -> None:
     accounts = Accounts({}, "key", Throttle(clock=Clock()))
     for guess in range(5):
-        with pytest.raises(NotLoggedIn):
+        with pytest.raises(AuthenticationError):
             accounts.check_program(f"Bearer {guess}", "address")
-    with pytest.raises(TooManyTries):
+    with pytest.raises(TooManyAttemptsError):
         accounts.check_program("Bearer key", "address")
     accounts.check_program("Bearer key", "another")
 

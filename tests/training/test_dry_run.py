@@ -13,7 +13,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from chat_app.config.paths import Paths
 from chat_app.config.training import TrainConfig
-from chat_app.errors import TrainingFailed
+from chat_app.errors import TrainingError
 from chat_app.runs.run import Run
 from chat_app.tokenization.encoder import Example
 from chat_app.training import autotune as fitting
@@ -250,6 +250,6 @@ def test_no_plan_that_fits_is_a_sentence(
         raise MemoryError
 
     monkeypatch.setattr(fitting, "rehearse", never)
-    with pytest.raises(TrainingFailed, match="memory is not enough"):
+    with pytest.raises(TrainingError, match="memory is not enough"):
         teach(run, paths)
     assert "smaller model" in run.state().reason

@@ -15,7 +15,7 @@ from transformers import TrainerCallback
 
 from chat_app.config.paths import Paths
 from chat_app.config.training import TrainConfig
-from chat_app.errors import RunError, TrainingFailed
+from chat_app.errors import RunError, TrainingError
 from chat_app.runs.files import verify
 from chat_app.runs.run import Run
 from chat_app.training.autotune import learning_rate
@@ -158,7 +158,7 @@ def test_numbers_that_break_end_the_run_with_a_sentence(prepare: Callable[..., R
             if state.global_step == 5:
                 named["model"].transformer.wte.weight.data[:] = float("nan")
 
-    with pytest.raises(TrainingFailed, match="no longer a number"):
+    with pytest.raises(TrainingError, match="no longer a number"):
         teach(run, paths, callbacks=[Break()])
     state = run.state()
     assert state.status == "failed"
@@ -176,7 +176,7 @@ def test_a_gradient_that_breaks_never_reaches_the_weights(prepare: Callable[...,
             if state.global_step == 5:
                 named["model"].transformer.wte.weight.register_hook(lambda gradient: gradient * float("inf"))
 
-    with pytest.raises(TrainingFailed, match="gradient"):
+    with pytest.raises(TrainingError, match="gradient"):
         teach(run, paths, callbacks=[Break()])
     assert torch.isfinite(weights(run)["transformer.wte.weight"]).all()
 
@@ -191,7 +191,7 @@ def test_a_full_disk_is_told_in_a_sentence(
 
     with monkeypatch.context() as patch:
         patch.setattr("chat_app.training.callbacks.save_model_folder", full)
-        with pytest.raises(TrainingFailed, match="disk is full"):
+        with pytest.raises(TrainingError, match="disk is full"):
             teach(run, paths)
     assert run.state().status == "failed"
     assert "resume" in run.state().reason
@@ -218,7 +218,7 @@ def test_too_little_memory_is_told_in_a_sentence(
         raise RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory")
 
     monkeypatch.setattr("chat_app.training.trainer.summed_loss", too_much)
-    with pytest.raises(TrainingFailed, match="memory is not enough"):
+    with pytest.raises(TrainingError, match="memory is not enough"):
         teach(run, paths)
     assert "batch size" in run.state().reason
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from chat_app.data.readers.detect_binary import ZIP_HEADS, media, office, unreadable
 from chat_app.data.readers.text_source import NO_FILE
-from chat_app.data.readers.types import Problem, Rejected, not_opened, printable
+from chat_app.data.readers.types import Problem, RejectedError, not_opened, printable
 from chat_app.errors import DataError
 from chat_app.formatting import bytes_in_words
 
@@ -85,7 +85,7 @@ class _Opening:
             return self._or_error(self._of_zip(path, name), name, "This archive")
         try:
             return self._of_file(path, name, head)
-        except Rejected as rejected:
+        except RejectedError as rejected:
             raise DataError(rejected.reason, where=name, advice=rejected.advice) from rejected
 
     def _of_file(self, path: Path, name: str, head: bytes) -> Iterator[Member | Problem]:
@@ -172,7 +172,7 @@ class _Opening:
                         break
                     with _mended(), archive.open(entry) as source:
                         inside = self._unpacked(source.read, min(entry.compress_size, packed), packed)
-                except Rejected as rejected:
+                except RejectedError as rejected:
                     yield Problem(shown, None, rejected.reason, rejected.advice)
                     continue
                 yield from self._inside(inside, shown)
@@ -187,9 +187,9 @@ class _Opening:
                 inside = self._unpacked(source.read, size, size)
             head = _head(inside)
             if head.startswith((b"\x1f\x8b", *ZIP_HEADS)) and not office(inside):
-                raise Rejected("This is an archive inside a compressed file.", UNPACK)
+                raise RejectedError("This is an archive inside a compressed file.", UNPACK)
             _check(inside, head)
-        except Rejected as rejected:
+        except RejectedError as rejected:
             yield Problem(name, None, rejected.reason, rejected.advice)
             return
         yield Member(inside, shown)
@@ -200,7 +200,7 @@ class _Opening:
         try:
             head = _head(path)
             if head.startswith(ZIP_HEADS) and not office(path):
-                raise Rejected("This is an archive inside another place.", "Unpack it, and give it by itself.")
+                raise RejectedError("This is an archive inside another place.", "Unpack it, and give it by itself.")
             if head.startswith(b"\x1f\x8b"):
                 yield from self._of_gzip(path, name)
             elif media("", head):
@@ -211,7 +211,7 @@ class _Opening:
         except OSError as error:
             closed = not_opened(error)
             yield Problem(name, None, closed.reason, closed.advice)
-        except Rejected as rejected:
+        except RejectedError as rejected:
             yield Problem(name, None, rejected.reason, rejected.advice)
 
     def _unpacked(self, read: Callable[[int], bytes], packed: int, whole: int) -> Path:
@@ -225,11 +225,11 @@ class _Opening:
                     self.unpacked += len(piece)
                     if self.unpacked > self.budget:
                         limit = bytes_in_words(self.budget)
-                        raise Rejected(f"All that is in it has more than {limit}.", "Give it in parts.")
+                        raise RejectedError(f"All that is in it has more than {limit}.", "Give it in parts.")
                     if (size > FREE_BYTES and size > MAX_RATIO * packed) or (
                         self.kept + size > 2 * FREE_BYTES and self.kept + size > MAX_RATIO * whole
                     ):
-                        raise Rejected(f"It unpacks to more than {MAX_RATIO} times its size.", UNPACK)
+                        raise RejectedError(f"It unpacks to more than {MAX_RATIO} times its size.", UNPACK)
                     file.write(piece)
         except BaseException:
             target.unlink(missing_ok=True)
@@ -264,17 +264,17 @@ class _Opening:
 def _check(path: Path, head: bytes) -> None:
     found = unreadable(path, head)
     if found:
-        raise Rejected(*found)
+        raise RejectedError(*found)
 
 
 def _check_entry(entry: zipfile.ZipInfo) -> None:
     parts = entry.filename.replace("\\", "/").split("/")
     if ".." in parts or not parts[0] or (len(parts[0]) > 1 and parts[0][1] == ":"):
-        raise Rejected("Its name leads out of the archive.", "Pack the file again, without a path.")
+        raise RejectedError("Its name leads out of the archive.", "Pack the file again, without a path.")
     if stat.S_ISLNK(entry.external_attr >> 16):
-        raise Rejected("This is a link to another place.", "Pack the file itself.")
+        raise RejectedError("This is a link to another place.", "Pack the file itself.")
     if entry.flag_bits & 0x1:
-        raise Rejected("It is locked with a password.", "Unpack the archive, and give what is inside.")
+        raise RejectedError("It is locked with a password.", "Unpack the archive, and give what is inside.")
 
 
 @contextmanager
@@ -283,14 +283,14 @@ def _mended() -> Iterator[None]:
     try:
         yield
     except EOFError as error:
-        raise Rejected("It ends too early: a part of it is missing.", DOWNLOAD) from error
+        raise RejectedError("It ends too early: a part of it is missing.", DOWNLOAD) from error
     except NotImplementedError as error:
-        raise Rejected("It is packed in a way that is not known here.", UNPACK) from error
+        raise RejectedError("It is packed in a way that is not known here.", UNPACK) from error
     except BROKEN as error:
-        raise Rejected("It is damaged: what is packed is not what was put in.", DOWNLOAD) from error
+        raise RejectedError("It is damaged: what is packed is not what was put in.", DOWNLOAD) from error
     except OSError as error:
         advice = "It may be damaged: get it once more. If not, free some space on the disk."
-        raise Rejected("It cannot be unpacked.", advice) from error
+        raise RejectedError("It cannot be unpacked.", advice) from error
 
 
 def _head(path: Path) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from chat_app.conversation import Conversation
 from chat_app.data.readers.text_source import MAX_LINE_MEGABYTES
-from chat_app.data.readers.types import Rejected
+from chat_app.data.readers.types import RejectedError
 
 MAX_TURNS = 2_000
 TURN_SEPARATOR = " EOS "
@@ -15,15 +15,15 @@ def cleaned(text: str, what: str) -> str:
     """The text without the spaces around it. `what` names it in a complaint ("turn 2").
 
     Raises:
-        Rejected: nothing is left, or it holds a character that no text has.
+        RejectedError: nothing is left, or it holds a character that no text has.
     """
     text = text.strip()
     if not text:
-        raise Rejected(
+        raise RejectedError(
             f"{what[0].upper()}{what[1:]} is empty.", "Write something there, or delete the whole conversation."
         )
     if "\0" in text:
-        raise Rejected(
+        raise RejectedError(
             f"{what[0].upper()}{what[1:]} holds a character that is not text (NUL).", "Delete that character."
         )
     return text
@@ -42,7 +42,7 @@ def split_context(context: str) -> list[str]:
 def check_count(turns: int) -> None:
     """Refuses a conversation that is too long to be one."""
     if turns > MAX_TURNS:
-        raise Rejected(
+        raise RejectedError(
             f"This conversation has {turns:,} turns; at most {MAX_TURNS:,} are read.", "Split it into several ones."
         )
 
@@ -72,9 +72,9 @@ def storable(text: str) -> str:
     return "".join(REPLACEMENT if sign == "\0" or "\ud800" <= sign <= "\udfff" else sign for sign in text)
 
 
-def not_utf8(position: int, what: str = "line") -> Rejected:
+def not_utf8(position: int, what: str = "line") -> RejectedError:
     """The complaint about bytes in another encoding than the rest of their file; `position` counts from 0."""
-    return Rejected(
+    return RejectedError(
         f"This {what} has bytes that are not UTF-8 text (byte {position + 1:,}).",
         "Type them again, or save the file as UTF-8.",
     )
@@ -84,10 +84,10 @@ def decoded(line: bytes | None, if_too_long: str = "Put each conversation on its
     """The text of a line as `Source.lines` gives it.
 
     Raises:
-        Rejected: it is too long, with that advice, or not UTF-8.
+        RejectedError: it is too long, with that advice, or not UTF-8.
     """
     if line is None:
-        raise Rejected(f"This line is longer than {MAX_LINE_MEGABYTES} MB.", if_too_long)
+        raise RejectedError(f"This line is longer than {MAX_LINE_MEGABYTES} MB.", if_too_long)
     try:
         return line.decode("utf-8")
     except UnicodeDecodeError as error:

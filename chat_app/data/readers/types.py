@@ -116,7 +116,7 @@ class Reading:
         return iter(self.problems)
 
 
-class Rejected(Exception):
+class RejectedError(Exception):
     """A line that cannot be used, before it is known which line; inside this package it becomes a Problem."""
 
     def __init__(self, reason: str, advice: str):
@@ -124,13 +124,13 @@ class Rejected(Exception):
         super().__init__(reason)
 
 
-def not_opened(error: OSError) -> Rejected:
+def not_opened(error: OSError) -> RejectedError:
     """The complaint about a file that is there and cannot be opened."""
     if isinstance(error, PermissionError):
-        return Rejected("Reading this file is not allowed.", "Allow it, or copy the file to a folder of your own.")
+        return RejectedError("Reading this file is not allowed.", "Allow it, or copy the file to a folder of your own.")
     if isinstance(error, FileNotFoundError):
-        return Rejected("The file is no longer there.", "It was moved or deleted: give it again.")
-    return Rejected("The file cannot be opened.", "Copy it to another folder, and give the copy.")
+        return RejectedError("The file is no longer there.", "It was moved or deleted: give it again.")
+    return RejectedError("The file cannot be opened.", "Copy it to another folder, and give the copy.")
 
 
 def printable(text: str) -> str:

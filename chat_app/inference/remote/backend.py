@@ -22,9 +22,17 @@ import httpx
 
 from chat_app.config.sampling import SamplingConfig
 from chat_app.conversation import Conversation
-from chat_app.errors import ChatAppError, DataError, ModelNotFound, SettingError
+from chat_app.errors import ChatAppError, DataError, ModelNotFoundError, SettingError
 from chat_app.inference.outputs import Reason, ReplyEnd, Scored
-from chat_app.inference.remote.protocol import EngineError, Listed, Piece, TooLong, listed, pieces, refusal
+from chat_app.inference.remote.protocol import (
+    ContextLengthError,
+    Listed,
+    Piece,
+    RemoteEngineError,
+    listed,
+    pieces,
+    refusal,
+)
 
 KEY_VARIABLE = "CHAT_APP_ENGINE_KEY"
 ANY_MODEL = "default"  # For servers that have one model and no list.
@@ -110,8 +118,8 @@ class RemoteModel:
         """Ask the server for its models and settle on one.
 
         Raises:
-            EngineError, BusyError: it cannot be reached, or refuses us.
-            ModelNotFound: it has no model of that name.
+            RemoteEngineError, BusyError: it cannot be reached, or refuses us.
+            ModelNotFoundError: it has no model of that name.
         """
         status, body = self._wait_for(self._get("/models"))
         if status == 404:  # Servers of one model may have no list.
@@ -124,7 +132,7 @@ class RemoteModel:
         if not found:
             names = ", ".join(one.name for one in models[:8])
             advice = f"It has: {names[:300]}." if names else "It has none at all."
-            raise ModelNotFound(f"There is no model '{self._wanted[:200]}' at {self._where}.", advice=advice)
+            raise ModelNotFoundError(f"There is no model '{self._wanted[:200]}' at {self._where}.", advice=advice)
         self._model = found[0]
 
     def follow(
@@ -140,7 +148,7 @@ class RemoteModel:
         Where the conversation is too long for the server's model, its older half is left out.
 
         Raises:
-            EngineError, BusyError: the server cannot be reached, refuses us, or fails.
+            RemoteEngineError, BusyError: the server cannot be reached, refuses us, or fails.
             DataError, SettingError: it does not take what was asked for.
         """
         if prefix.strip():
@@ -157,7 +165,7 @@ class RemoteModel:
             try:
                 yield from self._written(body, reply)
                 break
-            except TooLong:
+            except ContextLengthError:
                 if left == 1:
                     raise
                 left = _odd(left // 2)
@@ -226,7 +234,9 @@ class RemoteModel:
         except Exception as error:  # The edge of the loop: who waits for the items raises it again.
             items.put(self._explained(error))
         except asyncio.CancelledError:
-            items.put(EngineError("The reply was stopped."))  # By close(); who stopped it otherwise no longer reads.
+            items.put(
+                RemoteEngineError("The reply was stopped.")
+            )  # By close(); who stopped it otherwise no longer reads.
             raise
 
     async def _get(self, path: str) -> tuple[int, bytes]:
@@ -241,12 +251,14 @@ class RemoteModel:
         if isinstance(error, ChatAppError):
             return error
         if isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout)):
-            return EngineError(f"Nothing answers at {self.place}, the engine.", advice="Check that it runs; try again.")
+            return RemoteEngineError(
+                f"Nothing answers at {self.place}, the engine.", advice="Check that it runs; try again."
+            )
         if isinstance(error, httpx.TimeoutException):
-            return EngineError(f"There was no answer from {self._where}.", advice="Try again in a moment.")
+            return RemoteEngineError(f"There was no answer from {self._where}.", advice="Try again in a moment.")
         if isinstance(error, (httpx.NetworkError, httpx.RemoteProtocolError)):
-            return EngineError(f"The connection to {self._where} broke.", advice="Try again.")
-        return EngineError(f"The request to {self._where} failed ({type(error).__name__}).")
+            return RemoteEngineError(f"The connection to {self._where} broke.", advice="Try again.")
+        return RemoteEngineError(f"The request to {self._where} failed ({type(error).__name__}).")
 
     def _http(self) -> httpx.AsyncClient:
         """The client of the loop. Called in the loop only."""
@@ -264,7 +276,7 @@ class RemoteModel:
         with self._starting:
             if self._is_closed:
                 work.close()
-                raise EngineError("This server ends.")
+                raise RemoteEngineError("This server ends.")
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
                 threading.Thread(target=self._run, args=(self._loop,), name="remote engine", daemon=True).start()

@@ -20,13 +20,13 @@ _LONGEST_NAME = 500
 _TOO_LONG = ("context length", "context size", "context_length", "exceed_context", "maximum input length")
 
 
-class EngineError(ChatAppError):
+class RemoteEngineError(ChatAppError):
     """The server behind --engine failed, refused us, or cannot be reached (HTTP 502)."""
 
     http_status = 502
 
 
-class TooLong(DataError):
+class ContextLengthError(DataError):
     """The conversation does not fit into the window of the server's model."""
 
 
@@ -62,7 +62,7 @@ async def pieces(chunks: AsyncIterator[bytes], where: str) -> AsyncIterator[Piec
         where: what to call the server in messages.
 
     Raises:
-        EngineError: they are none, too long, or end in the middle.
+        RemoteEngineError: they are none, too long, or end in the middle.
     """
     has_ended, length = False, 0
     async for line in _lines(chunks, where):
@@ -74,11 +74,11 @@ async def pieces(chunks: AsyncIterator[bytes], where: str) -> AsyncIterator[Piec
         piece = _piece(_object(data, where), where)
         length += len(piece.text)
         if length > LONGEST_REPLY:
-            raise EngineError(f"The reply of {where} does not end.", advice="Ask for a shorter one.")
+            raise RemoteEngineError(f"The reply of {where} does not end.", advice="Ask for a shorter one.")
         has_ended = has_ended or piece.reason is not None
         yield piece
     if not has_ended:
-        raise EngineError(f"The connection to {where} broke in the middle of the reply.", advice="Try again.")
+        raise RemoteEngineError(f"The connection to {where} broke in the middle of the reply.", advice="Try again.")
 
 
 async def _lines(chunks: AsyncIterator[bytes], where: str) -> AsyncIterator[bytes]:
@@ -105,7 +105,7 @@ def _object(data: bytes, where: str) -> dict[str, Any]:
 
 def _piece(event: dict[str, Any], where: str) -> Piece:
     if event.get("error"):
-        raise EngineError(f"The reply of {where} failed: {_reason(event) or 'no reason given'}")
+        raise RemoteEngineError(f"The reply of {where} failed: {_reason(event) or 'no reason given'}")
     choices, usage = event.get("choices"), event.get("usage")
     choice = choices[0] if isinstance(choices, list) and choices else {}
     delta = choice.get("delta") if isinstance(choice, dict) else None
@@ -143,7 +143,7 @@ def listed(body: bytes, where: str) -> list[Listed]:
     """The models of a server, from its answer to /v1/models.
 
     Raises:
-        EngineError: it is no such list.
+        RemoteEngineError: it is no such list.
     """
     rows = _object(body, where).get("data")
     if not isinstance(rows, list):
@@ -171,22 +171,26 @@ def refusal(status: int, body: bytes, where: str, key_variable: str) -> ChatAppE
     """
     try:
         reason = _reason(_object(body, where))
-    except EngineError:
+    except RemoteEngineError:
         reason = ""
     said = f": {reason.rstrip('.')}." if reason else f" ({status})."
     name = f"{where[0].upper()}{where[1:]}"
     if status in (401, 403):
-        return EngineError(f"{name} refuses the key.", advice=f"Put the right one into {key_variable} and start again.")
+        return RemoteEngineError(
+            f"{name} refuses the key.", advice=f"Put the right one into {key_variable} and start again."
+        )
     if status == 404:
-        return EngineError(f"{name} does not know the model or the address{said}", advice="Check --engine and --model.")
+        return RemoteEngineError(
+            f"{name} does not know the model or the address{said}", advice="Check --engine and --model."
+        )
     if status in (429, 503):
         return BusyError(f"{name} is busy{said}", advice="Try again in a moment.")
     if status in (400, 413, 422):
-        kind = TooLong if any(sign in reason.lower() for sign in _TOO_LONG) else DataError
+        kind = ContextLengthError if any(sign in reason.lower() for sign in _TOO_LONG) else DataError
         return kind(f"{name} does not take this{said}")
     if 300 <= status < 400:
-        return EngineError(f"{name} has moved.", advice="Give --engine the new address.")
-    return EngineError(f"{name} failed{said}", advice="Try again in a moment.")
+        return RemoteEngineError(f"{name} has moved.", advice="Give --engine the new address.")
+    return RemoteEngineError(f"{name} failed{said}", advice="Try again in a moment.")
 
 
 def _reason(value: dict[str, Any]) -> str:
@@ -197,7 +201,7 @@ def _reason(value: dict[str, Any]) -> str:
     return "".join(one for one in " ".join(text.split()) if one.isprintable())[:_LONGEST_REASON]
 
 
-def _garbage(where: str) -> EngineError:
-    return EngineError(
+def _garbage(where: str) -> RemoteEngineError:
+    return RemoteEngineError(
         f"What came from {where} is no reply.", advice="Check that --engine is an OpenAI-compatible server."
     )

@@ -22,8 +22,8 @@ FIRST_LOOK, LOOK_EVERY = 0.15, 0.5
 Tell = Callable[[str], None]
 
 
-class Stopped(Exception):
-    """Nobody waits for this work any more. Raised inside the work, where it tells how far it is."""
+class WorkStoppedError(Exception):
+    """The work was cancelled. Raised inside it, where it reports its progress."""
 
 
 class Work(Generic[T]):
@@ -32,7 +32,7 @@ class Work(Generic[T]):
     Iterating gives what it tells, now and then, until it has ended; an iteration that is given up stops it.
 
     Args:
-        do: does the work; it is given a function that takes a sentence for the person and raises Stopped.
+        do: does the work; it is given a function that takes a sentence for the person and raises WorkStoppedError.
     """
 
     def __init__(self, do: Callable[[Tell], T]):
@@ -72,7 +72,7 @@ class Work(Generic[T]):
 
     def _tell(self, text: str) -> None:
         if self._stop.is_set():
-            raise Stopped
+            raise WorkStoppedError
         self._told = text
 
 

@@ -18,11 +18,11 @@ from chat_app.config.loading import LoadConfig
 from chat_app.config.paths import Paths
 from chat_app.config.sampling import SamplingConfig
 from chat_app.conversation import Conversation
-from chat_app.errors import BusyError, ChatAppError, DataError, ModelNotFound, SettingError
+from chat_app.errors import BusyError, ChatAppError, DataError, ModelNotFoundError, SettingError
 from chat_app.inference.generation import follow_reply, stream_reply
 from chat_app.inference.outputs import ReplyEnd, Scored
 from chat_app.inference.remote.backend import Patience, RemoteModel, check_address
-from chat_app.inference.remote.protocol import EngineError
+from chat_app.inference.remote.protocol import RemoteEngineError
 from chat_app.server.auth import Accounts, Throttle
 from chat_app.server.openai_api import Api
 from chat_app.services import ServerRules, Services
@@ -154,24 +154,24 @@ def test_the_older_half_is_left_out_where_a_conversation_is_too_long(fake: Fake,
 @pytest.mark.parametrize(
     ("status", "body", "kind", "words"),
     [
-        (500, b"<html>", EngineError, "failed"),
-        (502, b'{"error": "no worker"}', EngineError, "no worker"),
-        (401, b"{}", EngineError, "refuses the key. Put the right one into CHAT_APP_ENGINE_KEY"),
-        (403, b"", EngineError, "refuses the key"),
-        (404, b'{"error": {"message": "no such model"}}', EngineError, "no such model. Check"),
+        (500, b"<html>", RemoteEngineError, "failed"),
+        (502, b'{"error": "no worker"}', RemoteEngineError, "no worker"),
+        (401, b"{}", RemoteEngineError, "refuses the key. Put the right one into CHAT_APP_ENGINE_KEY"),
+        (403, b"", RemoteEngineError, "refuses the key"),
+        (404, b'{"error": {"message": "no such model"}}', RemoteEngineError, "no such model. Check"),
         (429, b"{}", BusyError, "busy"),
         (503, b'{"message": "loading"}', BusyError, "loading"),
         (422, b'{"detail": [{"loc": 1}]}', DataError, "does not take this"),
-        (302, b"", EngineError, "has moved"),
-        (200, b"<html>not a stream</html>", EngineError, "broke in the middle"),
-        (200, b"data: {broken\n\n", EngineError, "no reply"),
-        (200, b"data: [1]\n\n", EngineError, "no reply"),
-        (200, b'data: {"choices": [{"delta": {"content": 5}}]}\n\n', EngineError, "no reply"),
-        (200, b'data: {"choices": ["x"]}\n\n', EngineError, "no reply"),
-        (200, b"data: " + b"x" * (2**20 + 10), EngineError, "no reply"),
-        (200, b"data: " + b"[" * 100_000 + b"\n", EngineError, "no reply"),
-        (200, b'data: {"error": {"message": "out of memory"}}\n\n', EngineError, "out of memory"),
-        (200, event(delta={"content": "Hi"}), EngineError, "broke in the middle"),
+        (302, b"", RemoteEngineError, "has moved"),
+        (200, b"<html>not a stream</html>", RemoteEngineError, "broke in the middle"),
+        (200, b"data: {broken\n\n", RemoteEngineError, "no reply"),
+        (200, b"data: [1]\n\n", RemoteEngineError, "no reply"),
+        (200, b'data: {"choices": [{"delta": {"content": 5}}]}\n\n', RemoteEngineError, "no reply"),
+        (200, b'data: {"choices": ["x"]}\n\n', RemoteEngineError, "no reply"),
+        (200, b"data: " + b"x" * (2**20 + 10), RemoteEngineError, "no reply"),
+        (200, b"data: " + b"[" * 100_000 + b"\n", RemoteEngineError, "no reply"),
+        (200, b'data: {"error": {"message": "out of memory"}}\n\n', RemoteEngineError, "out of memory"),
+        (200, event(delta={"content": "Hi"}), RemoteEngineError, "broke in the middle"),
     ],
 )
 def test_a_server_that_misbehaves_is_a_sentence(
@@ -195,7 +195,7 @@ def _hang(handler: Any, body: dict[str, Any]) -> None:
 
 def test_a_server_that_hangs_is_given_up(fake: Fake, remote: RemoteModel) -> None:
     fake.answer = _hang
-    with pytest.raises(EngineError, match="no answer"):
+    with pytest.raises(RemoteEngineError, match="no answer"):
         _say(remote)
     assert fake.left.wait(10)
 
@@ -224,17 +224,17 @@ def test_the_end_of_our_server_ends_replies_under_way(fake: Fake) -> None:
     parts = follow_reply(remote, HELLO, SHORT)
     assert next(parts) == "Hi"
     remote.close()
-    with pytest.raises(EngineError, match="stopped"):
+    with pytest.raises(RemoteEngineError, match="stopped"):
         next(parts)
     assert fake.left.wait(10)
-    with pytest.raises(EngineError, match="ends"):
+    with pytest.raises(RemoteEngineError, match="ends"):
         _say(remote)
 
 
 def test_a_server_that_is_not_there_or_lacks_the_model_is_said(fake: Fake) -> None:
     for wanted, url, kind, words in (
-        ("", "http://127.0.0.1:9/v1", EngineError, "Nothing answers at 127.0.0.1:9"),
-        ("huge", fake.url, ModelNotFound, "no model 'huge' .* It has: big, small"),
+        ("", "http://127.0.0.1:9/v1", RemoteEngineError, "Nothing answers at 127.0.0.1:9"),
+        ("huge", fake.url, ModelNotFoundError, "no model 'huge' .* It has: big, small"),
     ):
         remote = RemoteModel(url, wanted, key="")
         with pytest.raises(kind, match=words):

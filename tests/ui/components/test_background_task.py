@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from chat_app.ui.components.background_task import Stopped, Tell, Work
+from chat_app.ui.components.background_task import Tell, Work, WorkStoppedError
 
 
 def test_what_it_tells_and_what_comes_of_it() -> None:
@@ -41,7 +41,7 @@ def test_it_stops_when_nobody_waits() -> None:
         try:
             while True:
                 tell("on and on")
-        except Stopped:
+        except WorkStoppedError:
             stopped.set()
 
     telling = iter(Work(do))

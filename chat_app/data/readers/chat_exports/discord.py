@@ -19,7 +19,7 @@ from chat_app.data.readers.chat_exports.fields import (
     time_field,
 )
 from chat_app.data.readers.chat_exports.threading import ChatMessage
-from chat_app.data.readers.types import Problem, Rejected
+from chat_app.data.readers.types import Problem, RejectedError
 
 SPOKEN = ("Default", "Reply")
 # <@123>, <@!123>, <@&123> (a role), <#123> (a channel), <:smile:123>, <a:dance:123>, </command:123>, <t:123:R>.
@@ -51,7 +51,7 @@ def _message(item: dict[str, Any], number: int) -> ChatMessage | None:
     author = record_field(item, "author")
     name = name_field(author, "nickname", "name")
     if not name:
-        raise Rejected("It has no author.", ADVICE)
+        raise RejectedError("It has no author.", ADVICE)
     return ChatMessage(time_field(item, "timestamp"), name, text, number, by_bot=author.get("isBot") is True)
 
 

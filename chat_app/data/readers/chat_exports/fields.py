@@ -8,7 +8,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from chat_app.data.readers.chat_exports.threading import ChatMessage
-from chat_app.data.readers.types import Problem, Rejected
+from chat_app.data.readers.types import Problem, RejectedError
 
 ADVICE = "Export the chat again, or mend this message."
 LATEST = 1e11  # seconds since 1970; what is beyond is no time of a message
@@ -21,13 +21,13 @@ def text_field(record: dict[str, Any], key: str) -> str:
     """A text; empty if the field is missing or null.
 
     Raises:
-        Rejected: it is something else.
+        RejectedError: it is something else.
     """
     value = record.get(key)
     if value is None:
         return ""
     if not isinstance(value, str):
-        raise Rejected(f'"{key}" is not text.', ADVICE)
+        raise RejectedError(f'"{key}" is not text.', ADVICE)
     return value
 
 
@@ -44,13 +44,13 @@ def record_field(record: dict[str, Any], key: str) -> dict[str, Any]:
     """An object in braces; empty if the field is missing or null.
 
     Raises:
-        Rejected: it is something else.
+        RejectedError: it is something else.
     """
     value = record.get(key)
     if value is None:
         return {}
     if not isinstance(value, dict):
-        raise Rejected(f'"{key}" is not an object in braces.', ADVICE)
+        raise RejectedError(f'"{key}" is not an object in braces.', ADVICE)
     return value
 
 
@@ -58,13 +58,13 @@ def list_field(record: dict[str, Any], key: str) -> list[Any]:
     """A list; empty if the field is missing or null.
 
     Raises:
-        Rejected: it is something else.
+        RejectedError: it is something else.
     """
     value = record.get(key)
     if value is None:
         return []
     if not isinstance(value, list):
-        raise Rejected(f'"{key}" is not a list.', ADVICE)
+        raise RejectedError(f'"{key}" is not a list.', ADVICE)
     return value
 
 
@@ -74,7 +74,7 @@ def time_field(record: dict[str, Any], *keys: str) -> float | None:
     A date without a time zone is taken for UTC: only the differences count. None if no field is there.
 
     Raises:
-        Rejected: the field is there and holds no time.
+        RejectedError: the field is there and holds no time.
     """
     for key in keys:
         value = record.get(key)
@@ -86,7 +86,7 @@ def time_field(record: dict[str, Any], *keys: str) -> float | None:
         elif isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LATEST:
             seconds = float(value)
         if seconds is None or not abs(seconds) <= LATEST:
-            raise Rejected(f'"{key}" holds no time.', ADVICE)
+            raise RejectedError(f'"{key}" holds no time.', ADVICE)
         return seconds
     return None
 
@@ -108,9 +108,9 @@ def each_message(
     for number, item in enumerate(items, start=1):
         try:
             if not isinstance(item, dict):
-                raise Rejected("It is not an object in braces.", ADVICE)
+                raise RejectedError("It is not an object in braces.", ADVICE)
             message = read(item, before + number)
-        except Rejected as rejected:
+        except RejectedError as rejected:
             reason = f"Message {number:,}{of} cannot be read: {rejected.reason}"
             yield Problem(file, before + number, reason, rejected.advice)
         else:

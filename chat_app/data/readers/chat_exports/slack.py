@@ -32,7 +32,7 @@ from chat_app.data.readers.chat_exports.fields import (
 )
 from chat_app.data.readers.chat_exports.threading import ChatMessage
 from chat_app.data.readers.options import ReadingOptions
-from chat_app.data.readers.types import Located, Problem, Rejected, not_opened
+from chat_app.data.readers.types import Located, Problem, RejectedError, not_opened
 from chat_app.formatting import bytes_in_words
 
 DAY_FILE = re.compile(r"(?:.*/)?[^/]+/\d{4}-\d{2}-\d{2}\.json")
@@ -108,7 +108,7 @@ def _message(item: dict[str, Any], number: int, known: Directory, channel: str, 
     if item.get("type") != "message" or item.get("hidden") is True:
         return None
     if not (subtype is None or isinstance(subtype, str)):
-        raise Rejected('"subtype" is not text.', ADVICE)
+        raise RejectedError('"subtype" is not text.', ADVICE)
     if subtype not in SPOKEN:
         return None
     text = readable(text_field(item, "text"), known).strip()
@@ -116,7 +116,7 @@ def _message(item: dict[str, Any], number: int, known: Directory, channel: str, 
         return None
     time = time_field(item, "ts")
     if time is None:
-        raise Rejected('It has no time ("ts").', ADVICE)
+        raise RejectedError('It has no time ("ts").', ADVICE)
     by_bot = subtype == "bot_message" or bool(item.get("bot_id"))
     return ChatMessage(time, _author(item, known), text, number, channel, by_bot, file)
 
@@ -134,7 +134,7 @@ def _author(item: dict[str, Any], known: Directory) -> str:
         or name_field(item, "bot_id")
     )
     if not name:
-        raise Rejected("It has no author.", ADVICE)
+        raise RejectedError("It has no author.", ADVICE)
     return name
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from chat_app.data.readers.chat_exports.fields import ADVICE, each_message, list_field, name_field, time_field
 from chat_app.data.readers.chat_exports.threading import ChatMessage
-from chat_app.data.readers.types import Problem, Rejected, quoted
+from chat_app.data.readers.types import Problem, RejectedError, quoted
 
 CHAT_TYPES = frozenset((
     "saved_messages", "replies", "personal_chat", "bot_chat", "private_group", "private_supergroup",
@@ -83,7 +83,7 @@ def _text(item: dict[str, Any]) -> str:
     for piece in list_field(item, "text"):
         inner = piece.get("text") if isinstance(piece, dict) else piece
         if not isinstance(inner, str):
-            raise Rejected("A part of its text is not text.", ADVICE)
+            raise RejectedError("A part of its text is not text.", ADVICE)
         pieces.append(inner)
     return "".join(pieces)
 
@@ -94,7 +94,7 @@ def _author(item: dict[str, Any]) -> str:
     if name:
         return name
     if item.get("from") is not None and not isinstance(item["from"], str):
-        raise Rejected('"from" is not a name.', ADVICE)
+        raise RejectedError('"from" is not a name.', ADVICE)
     account = name_field(item, "from_id").removeprefix("user")
     return f"{DELETED} {account}" if account else DELETED
 

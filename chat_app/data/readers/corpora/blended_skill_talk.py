@@ -15,7 +15,7 @@ from chat_app.data.readers.detokenize import tidied
 from chat_app.data.readers.json.messages import as_text, named
 from chat_app.data.readers.options import ReadingOptions
 from chat_app.data.readers.turn_text import check_count, cleaned
-from chat_app.data.readers.types import Rejected
+from chat_app.data.readers.types import RejectedError
 
 Said = list[tuple[Role, str]]
 
@@ -30,7 +30,7 @@ def of_record(record: Mapping[str, Any], options: ReadingOptions, need_reply: bo
     """The conversation of a record.
 
     Raises:
-        Rejected: it cannot be used.
+        RejectedError: it cannot be used.
     """
     said = _of_hub(record) if "free_messages" in record else _of_original(record)
     check_count(len(said))
@@ -41,7 +41,7 @@ def of_record(record: Mapping[str, Any], options: ReadingOptions, need_reply: bo
         messages.append(Message(role, text))
     roles = {role for role, _ in said}
     if not roles or (need_reply and "assistant" not in roles):
-        raise Rejected("Nobody answers in this conversation.", "Add a reply, or delete it.")
+        raise RejectedError("Nobody answers in this conversation.", "Add a reply, or delete it.")
     return Conversation.from_messages(messages)
 
 
@@ -61,10 +61,10 @@ def _of_original(record: Mapping[str, Any]) -> Said:
     said = _before([as_text(text, "the earlier utterance") for text in earlier if text])
     dialog = record.get("dialog")
     if not isinstance(dialog, list):
-        raise Rejected(f'"dialog" is {named(dialog)}, not a list of turns.', "Get the file again.")
+        raise RejectedError(f'"dialog" is {named(dialog)}, not a list of turns.', "Get the file again.")
     for number, item in enumerate(dialog, start=1):
         if not isinstance(item, list) or len(item) != 2 or item[0] not in (0, 1):
-            raise Rejected(f"Turn {number} is not a pair of a speaker, 0 or 1, and a text.", "Get the file again.")
+            raise RejectedError(f"Turn {number} is not a pair of a speaker, 0 or 1, and a text.", "Get the file again.")
         text = as_text(item[1], f"turn {number}")
         if text.strip():
             said.append(("assistant" if item[0] else "user", text))
@@ -83,7 +83,7 @@ def _texts(record: Mapping[str, Any], key: str) -> list[str]:
     if items is None:
         return []
     if not isinstance(items, list):
-        raise Rejected(f'"{key}" is {named(items)}, not a list of texts.', "Get the file again.")
+        raise RejectedError(f'"{key}" is {named(items)}, not a list of texts.', "Get the file again.")
     texts = [as_text(item, f'item {number} of "{key}"') for number, item in enumerate(items, start=1)]
     return [text for text in texts if text.strip()]
 

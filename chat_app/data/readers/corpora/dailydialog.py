@@ -15,7 +15,7 @@ from chat_app.data.readers.options import ReadingOptions
 from chat_app.data.readers.split_names import part_of_file
 from chat_app.data.readers.text_source import Source, first_lines
 from chat_app.data.readers.turn_text import check_count, cleaned, decoded
-from chat_app.data.readers.types import Located, Problem, Rejected
+from chat_app.data.readers.types import Located, Problem, RejectedError
 
 END_OF_TURN = "__eou__"
 LABELS = ("act", "emotion")
@@ -37,7 +37,7 @@ def conversations(source: Source, options: ReadingOptions, need_reply: bool = Tr
         try:
             turns = _turns(raw)
             yield Located(_conversation(turns, options, need_reply), number, source.name, part)
-        except Rejected as rejected:
+        except RejectedError as rejected:
             yield Problem(source.name, number, rejected.reason, rejected.advice)
 
 
@@ -50,11 +50,11 @@ def of_row(record: dict[str, Any], options: ReadingOptions, need_reply: bool = T
     """The conversation of one row.
 
     Raises:
-        Rejected: it cannot be used.
+        RejectedError: it cannot be used.
     """
     dialog = record.get("dialog")
     if not isinstance(dialog, list):
-        raise Rejected(f'"dialog" is {named(dialog)}, not a list of turns.', "Write the turns there.")
+        raise RejectedError(f'"dialog" is {named(dialog)}, not a list of turns.', "Write the turns there.")
     turns = [as_text(turn, f"turn {number}") for number, turn in enumerate(dialog, start=1)]
     if options.tidy == "automatic" and not any(map(looks_tokenised, turns)):
         return _conversation(turns, ReadingOptions(tidy="off"), need_reply)
@@ -72,7 +72,7 @@ def _conversation(turns: list[str], options: ReadingOptions, need_reply: bool) -
     check_count(len(turns))
     texts = [tidied(cleaned(turn, f"turn {number}"), options.tidy) for number, turn in enumerate(turns, start=1)]
     if not texts:
-        raise Rejected("The conversation has no turns.", "Write at least two, or delete the line.")
+        raise RejectedError("The conversation has no turns.", "Write at least two, or delete the line.")
     if need_reply and len(texts) < 2:
-        raise Rejected("The conversation has 1 turn; it needs at least two turns.", "Add the reply.")
+        raise RejectedError("The conversation has 1 turn; it needs at least two turns.", "Add the reply.")
     return Conversation.from_turns(texts)

@@ -9,7 +9,7 @@ from chat_app.conversation import Conversation, Message
 from chat_app.data.readers.options import ReadingOptions
 from chat_app.data.readers.text_source import Source, first_lines
 from chat_app.data.readers.turn_text import check_count, cleaned, decoded, split_context
-from chat_app.data.readers.types import Located, Problem, Rejected
+from chat_app.data.readers.types import Located, Problem, RejectedError
 
 WEIGHT = re.compile(r"\s*([01](?:\.\d{1,6})?)(?:\s+|$)")
 WEIGHTED_LINE = re.compile(rb"\s*[01]\.\d{1,6} [^\t]*\t\s*[01]\.\d{1,6} ")
@@ -30,14 +30,14 @@ def conversations(
             continue
         try:
             yield Located(_conversation(raw, need_reply), number, source.name)
-        except Rejected as rejected:
+        except RejectedError as rejected:
             yield Problem(source.name, number, rejected.reason, rejected.advice)
 
 
 def _conversation(raw: bytes | None, need_reply: bool) -> Conversation:
     cells = decoded(raw).split("\t")
     if len(cells) != 2:
-        raise Rejected(
+        raise RejectedError(
             f"This line has {len(cells):,} column{'s' if len(cells) > 1 else ''}; two are needed.",
             "Write what was said, press the Tab key, then write the reply.",
         )
@@ -52,7 +52,7 @@ def _conversation(raw: bytes | None, need_reply: bool) -> Conversation:
         for number, (text, learned) in enumerate(said)
     ]
     if need_reply and not any(message.learned for message in messages if message.role == "assistant"):
-        raise Rejected(
+        raise RejectedError(
             "Every reply has the weight 0.0: there is nothing to learn in this line.",
             "Write 1.0 before the reply that is to be learned, or delete the line.",
         )
@@ -64,8 +64,10 @@ def _weighed(turn: str, what: str) -> tuple[str, bool]:
     weight = WEIGHT.match(turn)
     name = f"{what[0].upper()}{what[1:]}"
     if weight is None:
-        raise Rejected(f"{name} does not begin with a weight.", "Write 1.0 before it if it is to be learned, else 0.0.")
+        raise RejectedError(
+            f"{name} does not begin with a weight.", "Write 1.0 before it if it is to be learned, else 0.0."
+        )
     value = float(weight.group(1))
     if value not in (0.0, 1.0):
-        raise Rejected(f"{name} has the weight {weight.group(1)}.", "Write 1.0 for what is to be learned, or 0.0.")
+        raise RejectedError(f"{name} has the weight {weight.group(1)}.", "Write 1.0 for what is to be learned, or 0.0.")
     return cleaned(turn[weight.end() :], what), value == 1.0

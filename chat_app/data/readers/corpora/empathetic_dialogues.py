@@ -17,7 +17,7 @@ from chat_app.data.readers.options import ReadingOptions
 from chat_app.data.readers.split_names import part_of_file
 from chat_app.data.readers.text_source import Source, first_lines
 from chat_app.data.readers.turn_text import check_count, cleaned, decoded
-from chat_app.data.readers.types import Located, Part, Problem, Rejected, printable
+from chat_app.data.readers.types import Located, Part, Problem, RejectedError, printable
 
 NEEDED = ("conv_id", "speaker_idx", "utterance")
 COMMA = "_comma_"
@@ -56,7 +56,7 @@ def of_rows(
     for group in _grouped(rows):
         try:
             yield Located(_conversation(group, options, need_reply), group[0][0], file, part)
-        except Rejected as rejected:
+        except RejectedError as rejected:
             yield Problem(file, group[0][0], rejected.reason, rejected.advice)
 
 
@@ -89,7 +89,9 @@ def _conversation(group: list[Row], options: ReadingOptions, need_reply: bool) -
         role: Role = "user" if row.get("speaker_idx") == first else "assistant"
         said = row.get("utterance")
         if not isinstance(said, str):
-            raise Rejected(f"The utterance in line {number} is {named(said)}, not text.", "Write what was said there.")
+            raise RejectedError(
+                f"The utterance in line {number} is {named(said)}, not text.", "Write what was said there."
+            )
         said = cleaned(as_text(said, "the utterance").replace(COMMA, ","), f"the utterance in line {number}")
         if turns and turns[-1][0] == role:
             turns[-1][1].append(said)
@@ -97,7 +99,7 @@ def _conversation(group: list[Row], options: ReadingOptions, need_reply: bool) -
             turns.append((role, [said]))
     check_count(len(turns))
     if need_reply and len(turns) < 2:
-        raise Rejected(
+        raise RejectedError(
             f"Nobody answers in the conversation {printable(str(group[0][1].get('conv_id'))[:40])}.",
             "Add a reply, or delete it.",
         )
@@ -118,7 +120,7 @@ def _rows(source: Source, problems: list[Problem]) -> Iterator[Row]:
                 columns = [name.strip().strip('"') for name in (raw or b"").decode("utf-8", "replace").split(separator)]
             else:
                 yield number, dict(zip(columns, _cells(raw, separator, columns), strict=False))
-        except Rejected as rejected:
+        except RejectedError as rejected:
             problems.append(Problem(source.name, number, rejected.reason, rejected.advice))
 
 
@@ -138,7 +140,7 @@ def _cells(raw: bytes | None, separator: str, columns: list[str]) -> list[str]:
     else:
         cells = [_unquoted(cell) for cell in cells]
     if not needed <= len(cells) <= len(columns):
-        raise Rejected(
+        raise RejectedError(
             f"This row has {len(cells)} columns; {len(columns)} are named in the first line.",
             f"Write {COMMA} for a comma inside a text.",
         )

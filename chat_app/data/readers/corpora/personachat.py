@@ -14,7 +14,7 @@ from chat_app.data.readers.detokenize import tidied
 from chat_app.data.readers.json.messages import as_text, named
 from chat_app.data.readers.options import ReadingOptions
 from chat_app.data.readers.turn_text import check_count, cleaned
-from chat_app.data.readers.types import Located, Part, Problem, Rejected
+from chat_app.data.readers.types import Located, Part, Problem, RejectedError
 
 SILENCE = "__ SILENCE __"
 SILENCES = frozenset((SILENCE, "__SILENCE__"))
@@ -41,14 +41,14 @@ def of_record(record: Mapping[str, Any], options: ReadingOptions, need_reply: bo
     """The conversation of a record.
 
     Raises:
-        Rejected: it cannot be used.
+        RejectedError: it cannot be used.
     """
     utterances = record.get("utterances")
     if not isinstance(utterances, list) or not utterances:
-        raise Rejected("The conversation has no utterances.", "Delete it, or get the file again.")
+        raise RejectedError("The conversation has no utterances.", "Delete it, or get the file again.")
     last = utterances[-1]
     if not isinstance(last, dict):
-        raise Rejected(f"The last utterance is {named(last)}, not an object in braces.", "Get the file again.")
+        raise RejectedError(f"The last utterance is {named(last)}, not an object in braces.", "Get the file again.")
     return _conversation(record.get("personality"), last, options)
 
 
@@ -84,22 +84,22 @@ def _goes_on(before: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
 def _located(row: Mapping[str, Any], number: int, file: str, options: ReadingOptions, part: Part) -> Located | Problem:
     try:
         return Located(_conversation(row.get("personality"), row, options), number, file, part)
-    except Rejected as rejected:
+    except RejectedError as rejected:
         return Problem(file, number, rejected.reason, rejected.advice)
 
 
 def _conversation(personality: Any, last: Mapping[str, Any], options: ReadingOptions) -> Conversation:
     history, candidates = last.get("history"), last.get("candidates")
     if not isinstance(history, list):
-        raise Rejected(f"The history is {named(history)}, not a list of turns.", "Get the file again.")
+        raise RejectedError(f"The history is {named(history)}, not a list of turns.", "Get the file again.")
     if not isinstance(candidates, list) or not candidates:
-        raise Rejected("The last utterance has no candidates, so its reply is missing.", "Get the file again.")
+        raise RejectedError("The last utterance has no candidates, so its reply is missing.", "Get the file again.")
     said = [as_text(turn, f"turn {number}") for number, turn in enumerate([*history, candidates[-1]], start=1)]
     turns = [turn for turn in said if turn.strip() not in SILENCES]
     check_count(len(turns))
     texts = [tidied(cleaned(turn, f"turn {number}"), options.tidy) for number, turn in enumerate(turns, start=1)]
     if not texts:
-        raise Rejected("The conversation has no turns.", "Delete it, or get the file again.")
+        raise RejectedError("The conversation has no turns.", "Delete it, or get the file again.")
     return Conversation.from_turns(texts, system=_persona(personality, options), last="assistant")
 
 

@@ -15,7 +15,7 @@ from chat_app.data.readers.json.messages import SURE_ROLE_KEYS
 from chat_app.data.readers.options import ReadingOptions
 from chat_app.data.readers.split_names import part_named
 from chat_app.data.readers.text_source import Source
-from chat_app.data.readers.types import Located, Part, Problem, Rejected
+from chat_app.data.readers.types import Located, Part, Problem, RejectedError
 from chat_app.errors import DataError
 from chat_app.formatting import bytes_in_words
 
@@ -103,7 +103,7 @@ def _single(value: Any, file: str, options: ReadingOptions, need_reply: bool) ->
             yield Located(records.conversation(value, need_reply=need_reply), 1, file)
         else:
             yield from values.conversations([(1, value)], way, file, options, need_reply=need_reply, items=False)
-    except Rejected as rejected:
+    except RejectedError as rejected:
         yield Problem(file, 1, rejected.reason, rejected.advice)
 
 

@@ -11,7 +11,7 @@ from chat_app.data.readers.json import records, values
 from chat_app.data.readers.json.errors import explained
 from chat_app.data.readers.options import ReadingOptions
 from chat_app.data.readers.text_source import MAX_LINE_MEGABYTES, NumberedLine
-from chat_app.data.readers.types import Located, Problem, Rejected
+from chat_app.data.readers.types import Located, Problem, RejectedError
 
 
 def conversations(
@@ -56,6 +56,6 @@ def _of_line(value: Any, file: str, line: int, need_reply: bool) -> Iterator[Loc
     for item, record in records.parts(value):
         try:
             yield Located(records.conversation(record, need_reply=need_reply), line, file)
-        except Rejected as rejected:
+        except RejectedError as rejected:
             reason = rejected.reason if item is None else f"In item {item}: {rejected.reason}"
             yield Problem(file, line, reason, rejected.advice)

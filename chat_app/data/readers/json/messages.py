@@ -6,7 +6,7 @@ from typing import Any
 
 from chat_app.conversation import Conversation, Message, Role
 from chat_app.data.readers.turn_text import cleaned
-from chat_app.data.readers.types import Rejected, quoted
+from chat_app.data.readers.types import RejectedError, quoted
 
 ROLE_KEYS = ("role", "from", "speaker", "author", "sender")
 TEXT_KEYS = ("content", "value", "text", "utterance", "message")
@@ -49,7 +49,7 @@ def from_messages(items: list[Any], system: str | None, need_reply: bool) -> Con
     """A conversation of objects with a role and a text.
 
     Raises:
-        Rejected: one of them cannot be used, or nobody answers.
+        RejectedError: one of them cannot be used, or nobody answers.
     """
     messages = [] if system is None else [Message("system", system)]
     names = _speakers(items)
@@ -65,12 +65,12 @@ def from_messages(items: list[Any], system: str | None, need_reply: bool) -> Con
 def together(messages: list[Message], roles: set[Role], need_reply: bool) -> Conversation:
     """The messages as a conversation, if there is something to learn in it. `roles` are those that occur."""
     if need_reply and "assistant" not in roles:
-        raise Rejected(
+        raise RejectedError(
             "No message is the assistant's: there is nothing to learn in it.",
             'Add a reply with the role "assistant", or delete the line.',
         )
     if not roles - {"system"}:
-        raise Rejected("The conversation has no turns.", 'Add a message with the role "user".')
+        raise RejectedError("The conversation has no turns.", 'Add a message with the role "user".')
     return Conversation.from_messages(messages)
 
 
@@ -91,11 +91,11 @@ def as_text(value: Any, what: str) -> str:
     """The value, if it is text. `what` names it in a complaint ("turn 2").
 
     Raises:
-        Rejected: it is something else.
+        RejectedError: it is something else.
     """
     if isinstance(value, str):
         return value
-    raise Rejected(f"{what[0].upper()}{what[1:]} is {named(value)}, not text.", AS_TEXT)
+    raise RejectedError(f"{what[0].upper()}{what[1:]} is {named(value)}, not text.", AS_TEXT)
 
 
 def named(value: Any) -> str:
@@ -114,22 +114,22 @@ def named(value: Any) -> str:
 def _message(item: Any, number: int, names: dict[str, Role]) -> Message | None:
     """One message; None for an empty system text, which many data sets have and which says nothing."""
     if not isinstance(item, dict):
-        raise Rejected(f"Message {number} is {named(item)}, but the first one has a role.", SHAPES)
+        raise RejectedError(f"Message {number} is {named(item)}, but the first one has a role.", SHAPES)
     role = _role(item, number, names)
     what = f"message {number}"
     key = "content" if "content" in item else first_key(item, TEXT_KEYS)
     if key is None:
-        raise Rejected(f"Message {number} has no text.", 'Write the text under "content".')
+        raise RejectedError(f"Message {number} has no text.", 'Write the text under "content".')
     text = item[key]
     if type(text) is not str:
         if text is None and first_key(item, TOOL_CALLS) is not None:
-            raise Rejected(f"Message {number} calls a tool instead of saying something.", NO_TOOLS)
+            raise RejectedError(f"Message {number} calls a tool instead of saying something.", NO_TOOLS)
         text = _joined_parts(text, what) if isinstance(text, list) else as_text(text, what)
     if role == "system" and not text.strip():
         return None
     weight = item.get("weight")
     if weight is not None and weight not in (0, 1):
-        raise Rejected(
+        raise RejectedError(
             f"Message {number} has a weight that is neither 0 nor 1.",
             "Use 0 for a reply that is not to be learned, or 1.",
         )
@@ -139,16 +139,16 @@ def _message(item: Any, number: int, names: dict[str, Role]) -> Message | None:
 def _role(item: dict[str, Any], number: int, names: dict[str, Role]) -> Role:
     key = "role" if item.get("role") is not None else first_key(item, ROLE_KEYS)
     if key is None:
-        raise Rejected(f"Message {number} does not say whose it is.", 'Add "role": "user" or "role": "assistant".')
+        raise RejectedError(f"Message {number} does not say whose it is.", 'Add "role": "user" or "role": "assistant".')
     name = item[key]
     if not isinstance(name, str):
-        raise Rejected(f"The role of message {number} is {named(name)}.", "Use system, user or assistant.")
+        raise RejectedError(f"The role of message {number} is {named(name)}.", "Use system, user or assistant.")
     role = names.get(name) or role_named(name)
     if role is not None:
         return role
     if name.strip().lower() in TOOL_ROLES:
-        raise Rejected(f"Message {number} has the unknown role {quoted(name)}.", NO_TOOLS)
-    raise Rejected(f"Message {number} has the unknown role {quoted(name)}.", "Use system, user or assistant.")
+        raise RejectedError(f"Message {number} has the unknown role {quoted(name)}.", NO_TOOLS)
+    raise RejectedError(f"Message {number} has the unknown role {quoted(name)}.", "Use system, user or assistant.")
 
 
 def _speakers(items: list[Any]) -> dict[str, Role]:
@@ -181,7 +181,7 @@ def _joined_parts(content: list[Any], what: str) -> str:
     texts = []
     for part in content:
         if not isinstance(part, dict) or part.get("type") != "text":
-            raise Rejected(
+            raise RejectedError(
                 f"{what.capitalize()} has a part that is not text.",
                 'Leave only parts like {"type": "text", "text": "..."}.',
             )

@@ -18,7 +18,7 @@ from chat_app.data.readers.json.messages import (
 )  # fmt: skip
 from chat_app.data.readers.text import role_markers as marks
 from chat_app.data.readers.turn_text import answered, check_count, cleaned, split_context, unanswered
-from chat_app.data.readers.types import Rejected, quoted
+from chat_app.data.readers.types import RejectedError, quoted
 
 LIST_KEYS = (
     "messages", "conversations", "conversation", "turns", "dialog", "dialogue", "items", "utterances", "data", "chat",
@@ -73,12 +73,12 @@ def conversation(value: Any, *, need_reply: bool = True) -> Conversation:
     """The conversation that a JSON value holds. Without `need_reply` it may be a prompt that nobody has answered yet.
 
     Raises:
-        Rejected: it holds none that can be used.
+        RejectedError: it holds none that can be used.
     """
     if isinstance(value, list):
         return _from_list(value, None, need_reply)
     if not isinstance(value, dict):
-        raise Rejected(f"Here is {named(value)} instead of a conversation.", SHAPES)
+        raise RejectedError(f"Here is {named(value)} instead of a conversation.", SHAPES)
     key = first_key(value, LIST_KEYS)
     system = _system(value)
     if key is None:
@@ -87,12 +87,12 @@ def conversation(value: Any, *, need_reply: bool = True) -> Conversation:
         return _from_list(value[key], system, need_reply)
     if isinstance(value[key], str) and (found := marks.conversation(value[key], system, need_reply)):
         return found
-    raise Rejected(f"{quoted(key)} is {named(value[key])}, not a list of turns.", SHAPES)
+    raise RejectedError(f"{quoted(key)} is {named(value[key])}, not a list of turns.", SHAPES)
 
 
 def _from_list(items: list[Any], system: str | None, need_reply: bool) -> Conversation:
     if not items:
-        raise Rejected("The conversation has no turns.", "Write at least two, or delete the line.")
+        raise RejectedError("The conversation has no turns.", "Write at least two, or delete the line.")
     check_count(len(items))
     first = items[0]
     if isinstance(first, dict):
@@ -101,7 +101,7 @@ def _from_list(items: list[Any], system: str | None, need_reply: bool) -> Conver
         return from_messages(items, system, need_reply)
     turns = [cleaned(as_text(item, f"turn {number}"), f"turn {number}") for number, item in enumerate(items, start=1)]
     if need_reply and len(turns) < 2:
-        raise Rejected("The conversation has 1 turn; it needs at least two turns.", "Add the reply.")
+        raise RejectedError("The conversation has 1 turn; it needs at least two turns.", "Add the reply.")
     return Conversation.from_turns(turns, system=system)
 
 
@@ -116,12 +116,12 @@ def _from_pairs(items: list[Any], system: str | None, need_reply: bool) -> Conve
     for number, item in enumerate(items, start=1):
         what = f"item {number} of the conversation"
         if not isinstance(item, dict):
-            raise Rejected(f"{what.capitalize()} is {named(item)}, not a question with its answer.", SHAPES)
+            raise RejectedError(f"{what.capitalize()} is {named(item)}, not a question with its answer.", SHAPES)
         own = _system(item)
         pair: list[tuple[Role, str | None]] = [("system", own)] if own is not None else []
         context, reply = first_key(item, CONTEXT_KEYS), first_key(item, REPLY_KEYS)
         if context is None and reply is None:
-            raise Rejected(f"{what.capitalize()} has neither a question nor an answer.", SHAPES)
+            raise RejectedError(f"{what.capitalize()} has neither a question nor an answer.", SHAPES)
         pair += [("user", as_text(item[context], what))] if context else []
         pair += [("assistant", as_text(item[reply], what))] if reply else []
         messages += [Message(role, cleaned(text, what)) for role, text in pair if text and text.strip()]
@@ -136,9 +136,9 @@ def _from_fields(record: dict[str, Any], system: str | None, need_reply: bool) -
     if (context_key is None or reply_key is None) and (found := _from_marked(record, system, need_reply)):
         return found
     if context_key is None and reply_key is None:
-        raise Rejected(f"No field here is known to hold a conversation (found: {_fields(record)}).", SHAPES)
+        raise RejectedError(f"No field here is known to hold a conversation (found: {_fields(record)}).", SHAPES)
     if context_key is None:
-        raise Rejected("The context is missing.", f'Write it under "context". The fields here: {_fields(record)}.')
+        raise RejectedError("The context is missing.", f'Write it under "context". The fields here: {_fields(record)}.')
     if isinstance(record[context_key], list) and reply_key is not None:
         if _has_messages(record[context_key]):
             return _from_list(_with_reply(record[context_key], record[reply_key]), system, need_reply)
@@ -149,7 +149,7 @@ def _from_fields(record: dict[str, Any], system: str | None, need_reply: bool) -
     turns = _history(record) + _context(record, context_key)
     if reply_key is None:
         if need_reply:
-            raise Rejected("The reply is missing.", f'Write it under "reply". The fields here: {_fields(record)}.')
+            raise RejectedError("The reply is missing.", f'Write it under "reply". The fields here: {_fields(record)}.')
         return unanswered(turns, system)
     reply = record[reply_key]
     return answered(turns, _best_answer(reply) if reply_key == "answers" else as_text(reply, "the reply"), system)
@@ -183,7 +183,7 @@ def _preferred(record: dict[str, Any], context_key: str | None, system: str | No
     if found := marks.conversation(text, system, need_reply):
         return found
     if context_key is None:
-        raise Rejected("The context is missing.", 'Write it under "prompt".')
+        raise RejectedError("The context is missing.", 'Write it under "prompt".')
     if isinstance(context, list) and _has_messages(context):
         return _from_list([*context, {"role": "assistant", "content": text}], system, need_reply)
     if found := _from_open_prompt(context, text, system):
@@ -205,9 +205,11 @@ def _questions(questions: list[Any], answers: Any) -> tuple[list[str], str]:
     if isinstance(answers, dict) and (key := first_key(answers, ANSWER_KEYS)):
         answers = answers[key]
     if not isinstance(answers, list):
-        raise Rejected(f"There are several questions, but the answers are {named(answers)}.", "Write a list of texts.")
+        raise RejectedError(
+            f"There are several questions, but the answers are {named(answers)}.", "Write a list of texts."
+        )
     if not questions or len(questions) != len(answers):
-        raise Rejected(
+        raise RejectedError(
             f"There are {len(questions):,} questions and {len(answers):,} answers.", "Give each question one answer."
         )
     turns = []
@@ -222,7 +224,9 @@ def _best_answer(answers: Any) -> str:
         answers = answers[key]
     if isinstance(answers, list):
         if not answers:
-            raise Rejected("The list of answers is empty.", "Write the answer there, or delete the whole conversation.")
+            raise RejectedError(
+                "The list of answers is empty.", "Write the answer there, or delete the whole conversation."
+            )
         answers = answers[0]
         if isinstance(answers, dict) and (key := first_key(answers, ANSWER_KEYS)):
             answers = answers[key]
@@ -235,7 +239,7 @@ def _context(record: dict[str, Any], key: str) -> list[str]:
     if isinstance(context, list):
         turns = [as_text(item, f"turn {number}") for number, item in enumerate(context, start=1)]
         if not turns and not isinstance(record.get("question"), str):
-            raise Rejected("The context is empty.", "Write something there, or delete the whole conversation.")
+            raise RejectedError("The context is empty.", "Write something there, or delete the whole conversation.")
     else:
         turns = split_context(as_text(context, "the context"))
     if key == "context" and isinstance(record.get("question"), str):
@@ -261,12 +265,14 @@ def _history(record: dict[str, Any]) -> list[str]:
     if history is None:
         return []
     if not isinstance(history, list):
-        raise Rejected(f"The history is {named(history)}, not a list of turns.", 'Write [["question", "answer"], ...].')
+        raise RejectedError(
+            f"The history is {named(history)}, not a list of turns.", 'Write [["question", "answer"], ...].'
+        )
     turns: list[str] = []
     for number, item in enumerate(history, start=1):
         said = item if isinstance(item, list) else [item]
         if isinstance(item, list) and len(item) != 2:
-            raise Rejected(
+            raise RejectedError(
                 f"Item {number} of the history has {len(item)} texts.", "Write a question and its answer in each."
             )
         turns += [as_text(text, f"item {number} of the history") for text in said]

@@ -17,7 +17,7 @@ from chat_app.data.readers.corpora import empathetic_dialogues as empathetic
 from chat_app.data.readers.json import records
 from chat_app.data.readers.json.messages import SHAPES, named
 from chat_app.data.readers.options import ReadingOptions
-from chat_app.data.readers.types import Located, Part, Problem, Rejected
+from chat_app.data.readers.types import Located, Part, Problem, RejectedError
 from chat_app.errors import DataError
 
 Way = Literal["records", "table", "dailydialog", "personachat", "blended", "empathetic rows", "personachat rows"]
@@ -98,7 +98,7 @@ def conversations(
         number, value = item
         try:
             yield Located(convert(value), number, file, part)
-        except Rejected as rejected:
+        except RejectedError as rejected:
             reason = f"In item {number}: {rejected.reason}" if items else rejected.reason
             yield Problem(file, number, reason, rejected.advice)
 

@@ -20,7 +20,7 @@ from chat_app.data.readers.tables.cells import PARTS, kind_of, list_of, text_of
 from chat_app.data.readers.tables.column_guess import guessed, labels, shown_labels, with_wishes
 from chat_app.data.readers.tables.message_rows import MessageRow
 from chat_app.data.readers.turn_text import answered, check_count, cleaned, split_context, unanswered
-from chat_app.data.readers.types import Column, Located, Part, Problem, Rejected
+from chat_app.data.readers.types import Column, Located, Part, Problem, RejectedError
 from chat_app.errors import DataError
 
 Row = tuple[int, Sequence[Any]]
@@ -179,7 +179,7 @@ class Plan:
                     found = self._conversation(cells, head, need_reply)
                 part: Part = PARTS.get(text_of(cells[split]).strip().casefold(), "train") if split >= 0 else "train"
                 yield Located(found, line, file, part)
-            except Rejected as rejected:
+            except RejectedError as rejected:
                 yield Problem(file, line, rejected.reason, rejected.advice)
 
     def _fitted(self, cells: Sequence[Any]) -> list[Any]:
@@ -189,9 +189,9 @@ class Plan:
             fitted.pop()
         width = len(self.roles)
         if len(fitted) > width and not self.any_width:
-            raise Rejected(f"This row has {len(fitted):,} columns, but the table has {width:,}.", WIDER)
+            raise RejectedError(f"This row has {len(fitted):,} columns, but the table has {width:,}.", WIDER)
         if len(fitted) == 1 and width > 1:
-            raise Rejected(
+            raise RejectedError(
                 f"This row has 1 column, but the table has {width:,}.", "Separate its columns as in the other rows."
             )
         return fitted + [None] * (width - len(fitted)) if fitted else []
@@ -239,7 +239,7 @@ class Plan:
             line, cells = row
             try:
                 cells = self._fitted(cells) if len(cells) != len(self.roles) else cells
-            except Rejected as rejected:
+            except RejectedError as rejected:
                 yield Problem(file, line, rejected.reason, rejected.advice)
                 continue
             if not cells:
@@ -300,7 +300,7 @@ def of_turns(
     """A turn a cell: the last is the assistant's reply. With two columns the first may hold several turns.
 
     Raises:
-        Rejected: fewer than two turns, or an empty one between others.
+        RejectedError: fewer than two turns, or an empty one between others.
     """
     # Spreadsheets fill short rows with empty cells up to the longest row.
     while len(cells) > 2 and not cells[-1].strip():
@@ -316,7 +316,9 @@ def of_turns(
 def _of_list(cell: Any, system: str | None, need_reply: bool) -> Conversation:
     value = list_of(cell)
     if value is None:
-        raise Rejected("There is no list of messages in this row.", "Write a list of turns there, or delete the row.")
+        raise RejectedError(
+            "There is no list of messages in this row.", "Write a list of turns there, or delete the row."
+        )
     if system is not None and isinstance(value, list):
         value = {"system": system, "messages": value}
     return records.conversation(value, need_reply=need_reply)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from chat_app.conversation import Conversation, Message, Role
 from chat_app.data.readers.tables import header_words as headings
 from chat_app.data.readers.turn_text import MAX_TURNS, cleaned
-from chat_app.data.readers.types import Located, Part, Problem, Rejected
+from chat_app.data.readers.types import Located, Part, Problem, RejectedError
 
 # Rows of several conversations may be mixed, as they are in a log: so many conversations and characters are kept open.
 MAX_OPEN = 2_000
@@ -130,12 +130,12 @@ def order_of(cell: Any) -> Any:
 def _finished(current: _Open, file: str, bot: str, need_reply: bool) -> Located | Problem:
     try:
         if current.count > MAX_ROWS:
-            raise Rejected(
+            raise RejectedError(
                 f"This conversation has {current.count:,} messages; at most {MAX_ROWS:,} are read.",
                 "Split it into several ones.",
             )
         return Located(_conversation(current.rows, bot, need_reply), current.line, file, current.part)
-    except Rejected as rejected:
+    except RejectedError as rejected:
         return Problem(file, current.line, rejected.reason, rejected.advice)
 
 
@@ -149,12 +149,12 @@ def _conversation(rows: list[MessageRow], bot: str, need_reply: bool) -> Convers
         side: Role = sides[row.speaker] if row.speaker is not None else ("user" if number % 2 else "assistant")
         messages.append(Message(side, cleaned(row.text, f"message {number}")))
     if need_reply and not any(message.role == "assistant" for message in messages):
-        raise Rejected(NO_REPLY, NO_REPLY_ADVICE)
+        raise RejectedError(NO_REPLY, NO_REPLY_ADVICE)
     if all(message.role == "system" for message in messages):
-        raise Rejected("The conversation has no turns.", NO_REPLY_ADVICE)
+        raise RejectedError("The conversation has no turns.", NO_REPLY_ADVICE)
     conversation = Conversation.from_messages(messages)
     if len(conversation.turns) > MAX_TURNS:
-        raise Rejected(
+        raise RejectedError(
             f"This conversation has {len(conversation.turns):,} turns; at most {MAX_TURNS:,} are read.",
             "Split it into several ones.",
         )

@@ -17,7 +17,7 @@ from chat_app.data.readers.tables.cells import kind_of
 from chat_app.data.readers.tables.columns import MAX_COLUMNS, Row
 from chat_app.data.readers.text_source import MAX_LINE_MEGABYTES, NumberedLine
 from chat_app.data.readers.turn_text import not_utf8
-from chat_app.data.readers.types import Column, Located, Problem, Rejected
+from chat_app.data.readers.types import Column, Located, Problem, RejectedError
 
 TWO_COLUMNS = "Write what is said, press the Tab key, then write the reply."
 TYPED_TAB = "Press the Tab key instead of writing the signs \\t."
@@ -113,7 +113,7 @@ def _plain(
         try:
             found = conversation(cells[::-1] if swapped and len(cells) == 2 else cells, need_reply=need_reply)
             yield Located(found, number, file)
-        except Rejected as rejected:
+        except RejectedError as rejected:
             yield Problem(file, number, rejected.reason, rejected.advice)
 
 
@@ -126,13 +126,13 @@ def conversation(cells: list[str], *, need_reply: bool = True) -> Conversation:
     """The last column is the assistant's reply; with two columns the first may hold several turns.
 
     Raises:
-        Rejected: fewer than two columns, or an empty one.
+        RejectedError: fewer than two columns, or an empty one.
     """
     if not any(cell.strip() for cell in cells):
-        raise Rejected("This line has only spaces.", "Delete the line, or write a context and a reply.")
+        raise RejectedError("This line has only spaces.", "Delete the line, or write a context and a reply.")
     if len(cells) < 2:
         advice = TYPED_TAB if "\\t" in cells[0] else NAMED if NAME.match(cells[0]) else TWO_COLUMNS
-        raise Rejected("This line has 1 column; at least 2 are needed.", advice)
+        raise RejectedError("This line has 1 column; at least 2 are needed.", advice)
     return columns.of_turns(cells, need_reply=need_reply)
 
 
@@ -142,16 +142,18 @@ def _rows(lines: Iterable[NumberedLine], file: str) -> Iterator[Row | Problem]:
             continue
         try:
             yield number, _cells(raw)
-        except Rejected as rejected:
+        except RejectedError as rejected:
             yield Problem(file, number, rejected.reason, rejected.advice)
 
 
 def _cells(raw: bytes | None) -> list[str]:
     if raw is None:
-        raise Rejected(f"This line is longer than {MAX_LINE_MEGABYTES} MB.", "Split it into several lines.")
+        raise RejectedError(f"This line is longer than {MAX_LINE_MEGABYTES} MB.", "Split it into several lines.")
     count = raw.count(b"\t") + 1
     if count > MAX_COLUMNS:
-        raise Rejected(f"This line has {count:,} columns; at most {MAX_COLUMNS:,} are read.", "Split it into several.")
+        raise RejectedError(
+            f"This line has {count:,} columns; at most {MAX_COLUMNS:,} are read.", "Split it into several."
+        )
     try:
         return raw.decode("utf-8").split("\t")
     except UnicodeDecodeError as error:

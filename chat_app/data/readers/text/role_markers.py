@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from chat_app.conversation import Conversation, Message, Role
 from chat_app.data.readers.json.messages import NO_TOOLS, TOOL_ROLES, role_named, together
 from chat_app.data.readers.turn_text import check_count, cleaned
-from chat_app.data.readers.types import Rejected, quoted
+from chat_app.data.readers.types import RejectedError, quoted
 
 MARK_ROLES: dict[str, Role] = {
     "instruction": "user", "input": "user", "question": "user", "prompt": "user", "q": "user", "context": "user",
@@ -87,7 +87,7 @@ def conversation(text: str, system: str | None = None, need_reply: bool = True) 
     """The conversation in a marked text; None if it has no marks.
 
     Raises:
-        Rejected: it has marks, but cannot be used.
+        RejectedError: it has marks, but cannot be used.
     """
     style = style_of(text, need_reply=False)
     if style is None:
@@ -133,7 +133,7 @@ def _marked(style: Style, text: str) -> list[Message]:
         role = _role(name)
         if role is None:
             advice = NO_TOOLS if name.lower() in TOOL_ROLES else "Use system, user or assistant."
-            raise Rejected(f"Message {number} has the unknown role {quoted(name)}.", advice)
+            raise RejectedError(f"Message {number} has the unknown role {quoted(name)}.", advice)
         open_end = number == len(found) and role == "assistant"
         if not said and (open_end or role == "system" or name.lower() == "input"):
             continue

@@ -16,7 +16,7 @@ from chat_app.data.readers.text import role_markers as marks
 from chat_app.data.readers.text.role_markers import HASHES, LINES, LLAMA, Style
 from chat_app.data.readers.text_source import MAX_LINE_BYTES, MAX_LINE_MEGABYTES, Source, beginning, numbered_lines
 from chat_app.data.readers.turn_text import not_utf8
-from chat_app.data.readers.types import Located, Problem, Rejected
+from chat_app.data.readers.types import Located, Problem, RejectedError
 
 SEPARATORS = frozenset(
     ("---", "***", "===", "<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "EOS", "[END OF DIALOGUE]")
@@ -55,15 +55,15 @@ def conversations(
         problems.clear()
         try:
             if text is None:
-                raise Rejected(TOO_LONG, SPLIT)
+                raise RejectedError(TOO_LONG, SPLIT)
             found = marks.conversation(text, None, need_reply)
             if found is None:
-                raise Rejected(
+                raise RejectedError(
                     "Nobody is named in these lines.",
                     "Write User: and Assistant: before what they say, or delete them.",
                 )
             yield Located(found, number, source.name)
-        except Rejected as rejected:
+        except RejectedError as rejected:
             yield Problem(source.name, number, rejected.reason, rejected.advice)
     yield from problems
 

@@ -12,7 +12,7 @@ from chat_app.conversation import Conversation, Message
 from chat_app.data.readers import Problem, Reading, iterate, read_file
 from chat_app.data.readers.json.records import conversation
 from chat_app.data.readers.turn_text import MAX_TURNS
-from chat_app.data.readers.types import Located, Rejected
+from chat_app.data.readers.types import Located, RejectedError
 from chat_app.errors import DataError
 
 GOOD = '["hi", "hello"]'
@@ -258,7 +258,7 @@ def test_prompts_without_a_reply_are_taken_where_they_are_wanted(tmp_path: Path)
 
 def test_one_value_is_one_conversation() -> None:
     assert conversation(["a", "b"]) == Conversation((Message("user", "a"), Message("assistant", "b")))
-    with pytest.raises(Rejected):
+    with pytest.raises(RejectedError):
         conversation("text")
 
 

@@ -20,7 +20,7 @@ from chat_app.data.readers.json.records import conversation
 from chat_app.data.readers.options import ReadingOptions
 from chat_app.data.readers.text import transcript as marked
 from chat_app.data.readers.text_source import Source, open_source
-from chat_app.data.readers.types import Located, Problem, Rejected
+from chat_app.data.readers.types import Located, Problem, RejectedError
 from chat_app.errors import DataError
 
 OPTIONS = ReadingOptions()
@@ -162,14 +162,14 @@ MISTAKES: list[tuple[Any, str]] = [
 
 @pytest.mark.parametrize(("record", "reason"), MISTAKES)
 def test_every_mistake_is_named(record: Any, reason: str) -> None:
-    with pytest.raises(Rejected) as caught:
+    with pytest.raises(RejectedError) as caught:
         conversation(record)
     assert caught.value.reason == reason
     assert caught.value.advice.endswith(".")
 
 
 def test_missing_fields_list_those_there() -> None:
-    with pytest.raises(Rejected) as caught:
+    with pytest.raises(RejectedError) as caught:
         conversation({"prompt": "a", "reward": 3})
     assert caught.value.reason == "The reply is missing."
     assert caught.value.advice == 'Write it under "reply". The fields here: "prompt", "reward".'
