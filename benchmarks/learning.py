@@ -158,7 +158,7 @@ def run_ours(trial: Trial) -> tuple[Curve, Run]:
         valid = part_of(run, "valid")
         rows = [row for one in valid for row in encoder.examples(one, "replies", new_share=0.0)]
         watch.measure = measure_of(rows, valid)
-    teach(run, trial.paths, callbacks=[Looking(watch)], say=lambda line: print(f"  {line}", flush=True))
+    teach(run, trial.paths, callbacks=[Looking(watch)], log=lambda line: print(f"  {line}", flush=True))
     with watch.stopwatch.held():
         kept, *_ = load_parts(str(run.model), LoadConfig(precision="float32", device="cpu"), trial.paths)
         watch.curve.final = watch.measure(kept)

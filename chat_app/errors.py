@@ -20,8 +20,8 @@ and the HTTP status with which it is reported; it knows neither the command line
   * TrainingError: a training run ended early for a known reason
   * PeerProcessError: another process of the same training failed, and reports why
 
-Outside the tree are exceptions that never leave their package: RejectedError (`data.readers.types`), WorkStoppedError
-(`ui.components.background_task`) and _RunStoppedError (`training.pipeline`).
+Outside the tree are RejectedError, which never leaves `data.readers`, and StoppedError (`system.progress`), which ends
+work that was stopped on request.
 """
 
 from __future__ import annotations

@@ -45,24 +45,24 @@ def add_commands(commands: Any) -> None:
 
 
 def _inspect(options: argparse.Namespace) -> None:
-    from chat_app.cli.progress import Counting
+    from chat_app.cli.progress import ConversationBar
     from chat_app.config.paths import Paths
     from chat_app.data.source import checked, gathered, write_mended
 
     paths, wanted = Paths.default(), wanted_of(options, options.file)
-    with Counting("reading") as reading:
-        material = gathered(wanted, paths, told=reading.told)
+    with ConversationBar("reading") as reading:
+        material = gathered(wanted, paths, progress=reading.update)
     check = None
     if not options.no_check:
-        with Counting("checking", material.facts.conversations) as checking:
-            check = checked(material, paths, options.model, checking.told)
+        with ConversationBar("checking", material.facts.conversations) as checking:
+            check = checked(material, paths, options.model, checking.update)
     if options.json:
         print(json.dumps(_facts(material, check), ensure_ascii=False))
     else:
         _print(material, check)
     if options.out:
-        with Counting("writing", material.facts.conversations) as writing:
-            lost = write_mended(material, Path(options.out), writing.told)
+        with ConversationBar("writing", material.facts.conversations) as writing:
+            lost = write_mended(material, Path(options.out), writing.update)
         print(f"Written to {options.out}.", file=sys.stderr)
         if lost:
             print(f"{lost} conversations lost something that TSV cannot hold; JSONL keeps all.", file=sys.stderr)

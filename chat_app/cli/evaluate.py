@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from chat_app.config.paths import STARTER, Paths
 from chat_app.errors import DataError, SettingError
 from chat_app.runs.files import write_text
 from chat_app.runs.run import Run, find_run
+from chat_app.system.progress import Progress, ProgressCallback
 
 MOST_PROMPTS = 1_000
 KINDS = ("copied", "partly copied", "new")
@@ -61,7 +62,7 @@ def _evaluate(options: argparse.Namespace) -> None:
         learn=options.learn,
         most_replies=options.replies,
         asked=settings_of(options, LoadConfig),
-        told=_now_and_then(),
+        progress=_print_now_and_then(),
     )
     columns = dict(zip(_different(names), (one.as_dict() for one in found), strict=True))
     if options.csv:
@@ -103,17 +104,17 @@ def _write_csv(path: Path, columns: Mapping[str, Mapping[str, Any]]) -> None:
         raise DataError(f"{path} cannot be written: {error.strerror or error}.") from error
 
 
-def _now_and_then() -> Callable[[str], None]:
-    """Prints how far it is, not more often than a person can read."""
+def _print_now_and_then() -> ProgressCallback:
+    """Prints how far the work is, not more often than a person can read."""
     last = 0.0
 
-    def told(text: str) -> None:
+    def report(progress: Progress) -> None:
         nonlocal last
         if time.monotonic() - last >= SECONDS_BETWEEN_LINES:
             last = time.monotonic()
-            print(text, file=sys.stderr, flush=True)
+            print(progress.message, file=sys.stderr, flush=True)
 
-    return told
+    return report
 
 
 def _originality(options: argparse.Namespace) -> None:
@@ -122,9 +123,9 @@ def _originality(options: argparse.Namespace) -> None:
     paths = Paths.default()
     folder = Path(options.run)
     run = Run(folder.resolve()) if (folder / "config.json").is_file() else find_run(paths.runs, options.run)
-    told = _now_and_then()
-    sources = RunSources.open(run, paths, told)
-    rows = [{"reply": options.reply}] if options.reply is not None else _own_replies(run, options, paths, told)
+    progress = _print_now_and_then()
+    sources = RunSources.open(run, paths, progress)
+    rows = [{"reply": options.reply}] if options.reply is not None else _own_replies(run, options, paths, progress)
     for row in rows:
         copy = sources.look(row["reply"])
         row.update(kind=copy.kind, sentence=copy.sentence, file=copy.file, line=copy.line)
@@ -140,7 +141,7 @@ def _originality(options: argparse.Namespace) -> None:
 
 
 def _own_replies(
-    run: Run, options: argparse.Namespace, paths: Paths, told: Callable[[str], None]
+    run: Run, options: argparse.Namespace, paths: Paths, progress: ProgressCallback
 ) -> list[dict[str, Any]]:
     """What the run's model answers to openings: those of a file, or those it was not taught, else those it was."""
     from chat_app.conversation import Conversation
@@ -156,5 +157,5 @@ def _own_replies(
             prompts = prompts_of(conversations_of(file), options.count)
     if not prompts:
         raise DataError("There is nothing to ask the model.", advice="Give a file with --prompts.")
-    replies = replies_of(str(run.model), prompts, paths, told=told)
+    replies = replies_of(str(run.model), prompts, paths, progress=progress)
     return [{"prompt": prompt.turns[-1].text, "reply": reply} for prompt, reply in zip(prompts, replies, strict=True)]

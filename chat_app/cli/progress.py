@@ -6,8 +6,10 @@ import sys
 
 from tqdm import tqdm
 
+from chat_app.system.progress import Progress
 
-class Counting:
+
+class ConversationBar:
     """A bar for conversations that are read, checked or written. Only where somebody can see it move."""
 
     def __init__(self, what: str, total: int | None = None):
@@ -16,12 +18,12 @@ class Counting:
             disable=not sys.stderr.isatty(),
         )  # fmt: skip
 
-    def __enter__(self) -> Counting:
+    def __enter__(self) -> ConversationBar:
         return self
 
     def __exit__(self, *error: object) -> None:
         self._bar.close()
 
-    def told(self, conversations: int, problems: int = 0) -> None:
-        """So many are done."""
-        self._bar.update(conversations - self._bar.n)
+    def update(self, progress: Progress) -> None:
+        """The ProgressCallback: show how many conversations are done."""
+        self._bar.update(progress.done - self._bar.n)

@@ -116,7 +116,7 @@ def _take_recipe(options: argparse.Namespace) -> None:
 
 def _prepared(options: argparse.Namespace, paths: Paths) -> Run:
     """A new run of what was asked for."""
-    from chat_app.cli.progress import Counting
+    from chat_app.cli.progress import ConversationBar
     from chat_app.data.source import flags_of, reading_settings_of
     from chat_app.training.pipeline import prepare_run_from
 
@@ -124,12 +124,12 @@ def _prepared(options: argparse.Namespace, paths: Paths) -> Run:
     asked = questions_of(options.question)
     valid = read_paths([options.valid])[0] if options.valid else None
     folder = Path(options.run).resolve() if options.run else None
-    with Counting("reading") as reading:
-        run, material = prepare_run_from(config, wanted, paths, valid=valid, folder=folder, told=reading.told)
+    with ConversationBar("reading") as reading:
+        run, material = prepare_run_from(config, wanted, paths, valid=valid, folder=folder, progress=reading.update)
     run.note(reading=flags_of(wanted), questions=list(asked))
-    say(f"{material.facts.conversations} conversations, {material.facts.problems} lines that cannot be used.")
+    log_line(f"{material.facts.conversations} conversations, {material.facts.problems} lines that cannot be used.")
     for problem in material.problems(10):
-        say(f"  {problem.sentence()}")
+        log_line(f"  {problem.sentence()}")
     files = [path.resolve() for path in wanted.files]
     write_recipe(run, files, reading_settings_of(wanted), valid.resolve() if valid else None)
     return run
@@ -166,20 +166,20 @@ def _run_to_end(run: Run, paths: Paths, options: argparse.Namespace) -> None:
         signal.signal(signal.SIGTERM, lambda *_: gone.set())
         presses = iter((run.request_stop,))
         signal.signal(signal.SIGINT, lambda *_: next(presses, _give_up)())
-    say(f"Run {run.id} in {run.folder}")
+    log_line(f"Run {run.id} in {run.folder}")
     bring_libraries()
     from chat_app.cli.training_progress import Progress
 
     callbacks = [Progress(run)] if ranks.is_first() else []
-    teach(run, paths, interrupted=gone.is_set, callbacks=callbacks, say=say)
+    teach(run, paths, should_stop=gone.is_set, callbacks=callbacks, log=log_line)
     if not ranks.is_first():
         return
     state = run.state()
-    say(f"{state.status}: {state.reason}")
+    log_line(f"{state.status}: {state.reason}")
     if options.out:
         out = Path(options.out)
         shutil.copytree(run.model, out, dirs_exist_ok=True)
-    say(f"Talk to it: python -m chat_app chat --model {options.out or run.id}")
+    log_line(f"Talk to it: python -m chat_app chat --model {options.out or run.id}")
     print(options.out or run.model)
 
 
@@ -202,7 +202,7 @@ def _tokenizer(options: argparse.Namespace) -> None:
     from chat_app.training.pretraining import train_tokenizer
 
     size = train_tokenizer(read_paths(options.data), options.vocab_size, Path(options.out))
-    say(f"A tokenizer of {size} tokens in {options.out}")
+    log_line(f"A tokenizer of {size} tokens in {options.out}")
 
 
 def _pretrain(options: argparse.Namespace) -> None:
@@ -228,7 +228,7 @@ def _runs(options: argparse.Namespace) -> None:
         print(json.dumps([_facts(run) for run in runs], ensure_ascii=False))
         return
     if not runs:
-        say("There are no runs yet. Make one: python -m chat_app train --data FILE")
+        log_line("There are no runs yet. Make one: python -m chat_app train --data FILE")
     for run in runs:
         state = run.state()
         print(f"{run.id}  {state.status:<11}  step {state.step}/{state.total_steps}  {state.reason}")
@@ -244,7 +244,7 @@ def _facts(run: Run) -> dict[str, Any]:
     return facts
 
 
-def say(line: str) -> None:
+def log_line(line: str) -> None:
     """A line for a person, beside the results; said once, however many processes there are."""
     if ranks.is_first():
         print(line, file=sys.stderr, flush=True)

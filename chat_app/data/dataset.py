@@ -21,14 +21,12 @@ from chat_app.data.readers import Located, Look, Part, Problem, ReadingOptions, 
 from chat_app.data.readers.types import not_opened
 from chat_app.errors import DataError
 from chat_app.system.disk_cache import Cache, digest_of
+from chat_app.system.progress import Progress, ProgressCallback, ignore_progress
 
 VERSION = "1"  # Another one, and everything is read anew.
 CONVERSATIONS, PROBLEMS, FACTS = "conversations.jsonl", "problems.jsonl", "facts.json"
 SHOWN_PROBLEMS = 1_000
-TOLD_EVERY = 2_000
-
-Told = Callable[[int, int], None]
-"""Is told how many conversations and problems were found so far, now and then; it may raise to stop the work."""
+REPORT_EVERY = 2_000
 
 
 @dataclass(frozen=True)
@@ -113,7 +111,7 @@ def gather(
     *,
     need_reply: bool = True,
     names: Sequence[str] | None = None,
-    told: Told = lambda conversations, problems: None,
+    progress: ProgressCallback = ignore_progress,
 ) -> Material:
     """Read files, or find what was read from the same ones before.
 
@@ -122,6 +120,7 @@ def gather(
         options: how to understand them.
         need_reply: without it, conversations that nobody has answered are taken too.
         names: what to call the files, if not by their names on disk.
+        progress: is given the number of conversations read so far.
 
     Raises:
         DataError: a file cannot be read, or holds no conversation: better no training than one on half of the data.
@@ -137,7 +136,7 @@ def gather(
             gathering.take(iterate(file, name=name, options=options, need_reply=need_reply, seen=seen), name)
 
     settings = json.dumps([VERSION, need_reply, shown, asdict(options)], default=list)
-    return _gathered(_key([settings], files), cache, told, read)
+    return _gathered(_key([settings], files), cache, progress, read)
 
 
 def gather_items(
@@ -145,7 +144,7 @@ def gather_items(
     key_parts: Sequence[str],
     name: str,
     cache: Cache,
-    told: Told,
+    progress: ProgressCallback,
     files: Sequence[Path] = (),
 ) -> Material:
     """Keep what comes from elsewhere, such as a data set of the Hub, or find what was kept of it before.
@@ -159,14 +158,14 @@ def gather_items(
         gathering.looks.append(Look(name, "hub"))
         gathering.take(begin(), name)
 
-    return _gathered(_key([VERSION, name, *key_parts], files), cache, told, read)
+    return _gathered(_key([VERSION, name, *key_parts], files), cache, progress, read)
 
 
-def _gathered(key: str, cache: Cache, told: Told, read: Callable[[_Gathering], None]) -> Material:
+def _gathered(key: str, cache: Cache, progress: ProgressCallback, read: Callable[[_Gathering], None]) -> Material:
     """What is kept under that key; else what `read` lets a gathering take."""
 
     def make(folder: Path) -> None:
-        gathering = _Gathering(folder, told)
+        gathering = _Gathering(folder, progress)
         read(gathering)
         gathering.close()
 
@@ -179,8 +178,8 @@ def _gathered(key: str, cache: Cache, told: Told, read: Callable[[_Gathering], N
 class _Gathering:
     """Fills the folder of a Material."""
 
-    def __init__(self, folder: Path, told: Told):
-        self.folder, self.told = folder, told
+    def __init__(self, folder: Path, progress: ProgressCallback):
+        self.folder, self.progress = folder, progress
         self.files: list[str] = []
         self.looks: list[Look] = []
         self.parts: Counter[str] = Counter()
@@ -203,11 +202,11 @@ class _Gathering:
                     self.count += 1
                     self.turns += len(item.conversation.turns)
                     self.parts[item.part] += 1
-                if (self.count + missed) % TOLD_EVERY == 0:
-                    self.told(self.count, self.problems + missed)
+                if (self.count + missed) % REPORT_EVERY == 0:
+                    self.progress(Progress(done=self.count))
         self.files = list(places)
         self.problems += missed
-        self.told(self.count, self.problems)
+        self.progress(Progress(done=self.count))
         if self.count == before:
             raise nothing_usable(name, first, missed)
 

@@ -5,25 +5,25 @@ Files and data sets of the Hub are the same from here on.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import orjson
 
 from chat_app.config.paths import STARTER, Paths
-from chat_app.data.dataset import Material, Told, gather, gather_items
+from chat_app.data.dataset import Material, gather, gather_items
 from chat_app.data.quality import Check, Checker
 from chat_app.data.readers import ReadingOptions, write_jsonl, write_tsv
 from chat_app.data.tokenized_dataset import WINDOW_LIMIT
 from chat_app.errors import DataError
 from chat_app.system.disk_cache import digest_of
+from chat_app.system.progress import ProgressCallback, ignore_progress, report_items
 
 CHECK_VERSION = "1"
-TOLD_EVERY = 1_000
-T = TypeVar("T")
+REPORT_EVERY = 1_000
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def gathered(
     paths: Paths,
     *,
     need_reply: bool = True,
-    told: Told = lambda conversations, problems: None,
+    progress: ProgressCallback = ignore_progress,
 ) -> Material:
     """Read what is wanted, or find what was read before.
 
@@ -89,7 +89,7 @@ def gathered(
     cache = paths.cache_of("material")
     if wanted.hub is None:
         names = wanted.names or None
-        found = gather(wanted.files, cache, wanted.options, need_reply=need_reply, names=names, told=told)
+        found = gather(wanted.files, cache, wanted.options, need_reply=need_reply, names=names, progress=progress)
     else:
         from chat_app.data.hub import download_of, load
 
@@ -105,7 +105,7 @@ def gathered(
         )
         settings = orjson.dumps([asdict(hub), asdict(wanted.options), need_reply]).decode()
         folder = download_of(hub.name) if hub.folders else None
-        found = gather_items(begin, [settings], hub.name, cache, told, [folder] if folder else [])
+        found = gather_items(begin, [settings], hub.name, cache, progress, [folder] if folder else [])
     return found.with_repairs(wanted.repairs)
 
 
@@ -113,12 +113,12 @@ def checked(
     material: Material,
     paths: Paths,
     model: str = STARTER,
-    told: Callable[[int], None] = lambda count: None,
+    progress: ProgressCallback = ignore_progress,
 ) -> Check:
     """The check of the conversations as they were read, with the tokens that a model makes of them.
 
     Args:
-        told: is told how many conversations were looked at; it may raise to stop the work.
+        progress: is given the number of conversations checked so far.
     """
     from chat_app.models.tokenizer import load_tokenizer, window_of
 
@@ -135,13 +135,13 @@ def checked(
         return [len(one.ids) for one in backend.encode_batch_fast(list(texts), add_special_tokens=False)]
 
     checker = Checker(count_tokens=count_tokens, window=window)
-    checker.add_all(_counted(material.as_read(), told))
+    checker.add_all(report_items(material.as_read(), progress, REPORT_EVERY))
     check = checker.result()
     kept.write_bytes(orjson.dumps(check.to_dict()))
     return check
 
 
-def write_mended(material: Material, path: Path, told: Callable[[int], None] = lambda count: None) -> int:
+def write_mended(material: Material, path: Path, progress: ProgressCallback = ignore_progress) -> int:
     """The conversations with their repairs as a file; its ending, .jsonl or .tsv, tells the kind.
 
     Returns:
@@ -153,19 +153,11 @@ def write_mended(material: Material, path: Path, told: Callable[[int], None] = l
     if path.suffix not in (".jsonl", ".tsv"):
         raise DataError(f"Conversations are not written as '{path.suffix}'.", advice="Name it .jsonl or .tsv.")
 
-    counted = _counted(material.conversations(), told)
+    counted = report_items(material.conversations(), progress, REPORT_EVERY)
     if path.suffix == ".tsv":
         return write_tsv(counted, path)
     write_jsonl(counted, path)
     return 0
-
-
-def _counted(items: Iterable[T], told: Callable[[int], None]) -> Iterator[T]:
-    """The same, and how many have gone by is told now and then."""
-    for number, item in enumerate(items, start=1):
-        yield item
-        if number % TOLD_EVERY == 0:
-            told(number)
 
 
 HUB_FIELDS = ("hub", "hub_config", "hub_split")

@@ -8,7 +8,7 @@ import json
 import os
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -16,9 +16,10 @@ import orjson
 
 from chat_app.conversation import Conversation
 from chat_app.data.readers import Located, record_of
+from chat_app.system.progress import Progress, ProgressCallback, ignore_progress
 
 FEWEST = 5
-TOLD_EVERY = 2_000
+REPORT_EVERY = 2_000
 MOST_VALID = 5_000  # More would make an evaluation long, and a loss no truer.
 
 
@@ -69,14 +70,14 @@ def write_split(
     seed: int,
     train: _Gathered,
     valid: _Gathered | None,
-    told: Callable[[int], None] = lambda count: None,
+    progress: ProgressCallback = ignore_progress,
 ) -> Counter[str]:
     """Write train.jsonl, valid.jsonl and, where something is meant for it, test.jsonl; in bounded memory.
 
     Args:
         train: what to learn from; parts of it that are meant for validation or a test go there.
         valid: more for validation, whatever it was meant for. Without any, a share of `train` is kept aside.
-        told: is told how many conversations are written so far.
+        progress: is given the number of conversations written so far.
 
     Returns:
         How many conversations each part has.
@@ -89,8 +90,8 @@ def write_split(
             counts[item.part] += 1
             if item.part == "train":
                 marks.append(mark(item.conversation, seed))
-            if counts.total() % TOLD_EVERY == 0:
-                told(counts.total())
+            if counts.total() % REPORT_EVERY == 0:
+                progress(Progress(done=counts.total()))
         for item in valid.located() if valid else ():
             files["valid"].write(_line(item))
             counts["valid"] += 1

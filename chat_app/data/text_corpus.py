@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import orjson
@@ -19,6 +19,7 @@ from chat_app.data.readers.text_source import open_source
 from chat_app.data.readers.turn_text import storable
 from chat_app.data.splitting import keep_aside, mark_of
 from chat_app.errors import DataError
+from chat_app.system.progress import Progress, ProgressCallback, ignore_progress
 
 PIECE_CHARACTERS = 16_000
 LONGEST_PARAGRAPH = 4 * PIECE_CHARACTERS
@@ -68,14 +69,14 @@ def write_pieces(
     kept_aside: Iterable[str] | None,
     valid_share: float,
     seed: int,
-    told: Callable[[int], None] = lambda count: None,
+    progress: ProgressCallback = ignore_progress,
 ) -> Counter[str]:
     """Write train_text.jsonl and valid_text.jsonl, an object {"text"} a line.
 
     Args:
         texts: pieces to learn from.
         kept_aside: pieces for validation; None keeps a share of `texts` aside.
-        told: is told how many pieces are written; it may raise to stop the work.
+        progress: is given the number of pieces written so far.
 
     Returns:
         How many pieces each part has: "train_text", "valid_text".
@@ -86,7 +87,7 @@ def write_pieces(
         for text in texts:
             file.write(_line(text))
             marks.append(mark_of(f"{seed} {text}".encode("utf-8", "replace")))
-            told(len(marks))
+            progress(Progress(done=len(marks)))
     given = moved = 0
     with aside.open("wb") as file:
         for text in kept_aside or ():

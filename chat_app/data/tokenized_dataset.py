@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -18,6 +18,7 @@ from chat_app.data.readers import conversations_of, has_text
 from chat_app.data.text_corpus import read_pieces
 from chat_app.errors import DataError
 from chat_app.system.disk_cache import Cache, digest_of
+from chat_app.system.progress import Progress, ProgressCallback, ignore_progress
 from chat_app.tokenization.encoder import NOT_LEARNED, Encoder, Example, Learn
 
 if TYPE_CHECKING:
@@ -127,25 +128,23 @@ class Joined(_Numbered):
 
 
 def rows_of(
-    file: Path, encoder: Encoder, rules: RowRules, cache: Cache, *, told: Callable[[int], None] = lambda count: None
+    file: Path, encoder: Encoder, rules: RowRules, cache: Cache, *, progress: ProgressCallback = ignore_progress
 ) -> Rows:
     """The rows of a file of conversations, from the cache where they were made before.
 
     Args:
         file: JSON Lines as `write_jsonl` writes them; none or an empty one gives no rows.
-        told: is told how many conversations are done; it may raise to stop the work.
+        progress: is given the number of conversations encoded so far.
 
     Raises:
         DataError: a conversation cannot be laid out, or the disk is too full to keep the rows.
     """
-    return _kept(file, encoder, rules, cache, _of_conversations(file, encoder, rules, told))
+    return _kept(file, encoder, rules, cache, _of_conversations(file, encoder, rules, progress))
 
 
-def text_rows_of(
-    file: Path, encoder: Encoder, cache: Cache, *, told: Callable[[int], None] = lambda count: None
-) -> Rows:
+def text_rows_of(file: Path, encoder: Encoder, cache: Cache, *, progress: ProgressCallback = ignore_progress) -> Rows:
     """The rows of pieces of running text: the window is filled from end to end, and everything is learned."""
-    return _kept(file, encoder, None, cache, _of_text(file, encoder, told))
+    return _kept(file, encoder, None, cache, _of_text(file, encoder, progress))
 
 
 def _kept(file: Path, encoder: Encoder, rules: RowRules | None, cache: Cache, batches: Iterator[list[Example]]) -> Rows:
@@ -157,7 +156,7 @@ def _kept(file: Path, encoder: Encoder, rules: RowRules | None, cache: Cache, ba
 
 
 def _of_conversations(
-    file: Path, encoder: Encoder, rules: RowRules, told: Callable[[int], None]
+    file: Path, encoder: Encoder, rules: RowRules, progress: ProgressCallback
 ) -> Iterator[list[Example]]:
     done = 0
     try:
@@ -167,12 +166,12 @@ def _of_conversations(
             shapes = (rules.learn, rules.new_share, rules.max_turns)
             yield [row for one in conversations for row in encoder.examples(one, *shapes)]
             done += len(conversations)
-            told(done)
+            progress(Progress(done=done))
     finally:
         encoder.forget()
 
 
-def _of_text(file: Path, encoder: Encoder, told: Callable[[int], None]) -> Iterator[list[Example]]:
+def _of_text(file: Path, encoder: Encoder, progress: ProgressCallback) -> Iterator[list[Example]]:
     separator = encoder.tokenizer.bos_token_id
     ids: list[int] = []
     for number, text in enumerate(read_pieces(file), start=1):
@@ -182,7 +181,7 @@ def _of_text(file: Path, encoder: Encoder, told: Callable[[int], None]) -> Itera
         full = len(ids) - len(ids) % encoder.window
         yield [_text_row(ids[start : start + encoder.window], encoder) for start in range(0, full, encoder.window)]
         ids = ids[full:]
-        told(number)
+        progress(Progress(done=number))
     if len(ids) > 1:
         yield [_text_row(ids, encoder)]
 

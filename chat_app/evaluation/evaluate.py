@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ from chat_app.conversation import Conversation
 from chat_app.errors import DataError
 from chat_app.evaluation import metrics as scoring
 from chat_app.inference.generation import likeliest_reply
+from chat_app.system.progress import Progress, ProgressCallback, ignore_progress
 from chat_app.tokenization.encoder import NOT_LEARNED, Encoder, Example, Learn
 from chat_app.training.collator import Packer
 from chat_app.training.loss import Likelihood, likelihood
@@ -58,7 +59,7 @@ def evaluate(
     *,
     precision: str = "float32",
     most_replies: int = 100,
-    progress: Callable[[str], None] = lambda line: None,
+    progress: ProgressCallback = ignore_progress,
 ) -> Evaluation:
     """Measure a model.
 
@@ -67,7 +68,7 @@ def evaluate(
     Args:
         precision: in which the model computes.
         most_replies: draw the likeliest reply to at most this many conversations, spread evenly; 0 draws none.
-        progress: told what is being done; it may raise to stop the work.
+        progress: is given a sentence about what is being done.
 
     Raises:
         DataError: nothing in the conversations is learned.
@@ -84,7 +85,7 @@ def evaluate(
             part = likelihood(model, rows, packer, precision)
             total, tokens = total + part.total, tokens + part.tokens
             rows = []
-            progress(f"Read {number:,} of {len(conversations):,} conversations.")
+            progress(Progress(f"Read {number:,} of {len(conversations):,} conversations."))
     if not tokens:
         raise DataError("There is nothing to measure: no reply was found.", advice="Try --learn all.")
     found = Likelihood(total, tokens)
@@ -115,7 +116,7 @@ def _replies(
     encoder: Encoder,
     conversations: Sequence[Conversation],
     most: int,
-    progress: Callable[[str], None],
+    progress: ProgressCallback,
 ) -> tuple[list[str], list[str]]:
     """The likeliest last replies, and what was really said there."""
     answered = [one for one in conversations if one.replies and one.turns[0].role == "user"]
@@ -123,7 +124,7 @@ def _replies(
     chosen = answered[::every] if most else []
     replies, references = [], []
     for number, conversation in enumerate(chosen):
-        progress(f"Wrote {number:,} of {len(chosen):,} replies.")
+        progress(Progress(f"Wrote {number:,} of {len(chosen):,} replies."))
         last = max(index for index, turn in enumerate(conversation.messages) if turn.role == "assistant")
         prompt = Conversation(conversation.messages[:last])
         replies.append(likeliest_reply(model, encoder, prompt, REPLY_TOKENS))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from array import array
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,10 +19,11 @@ from chat_app.errors import DataError
 from chat_app.evaluation.memorization_index import Kind, Match, Sources, badge
 from chat_app.runs.run import Run
 from chat_app.system.disk_cache import digest_of
+from chat_app.system.progress import Progress, ProgressCallback, add_prefix, ignore_progress
 
 VERSION = "1"
 INDEX, LINES, OWNERS, FILES = "index", "lines-of-files", "files-of-lines", "files.json"
-TOLD_EVERY = 10_000
+REPORT_EVERY = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +60,11 @@ class RunSources:
         self._files: list[str] = json.loads((folder / FILES).read_text(encoding="utf-8"))
 
     @classmethod
-    def open(cls, run: Run, paths: Paths, told: Callable[[str], None] = lambda text: None) -> RunSources:
+    def open(cls, run: Run, paths: Paths, progress: ProgressCallback = ignore_progress) -> RunSources:
         """The sources of a run; the index is made at the first time.
 
         Args:
-            told: is told how far it is; it may raise to stop the work.
+            progress: is given a sentence about how far the index is.
 
         Raises:
             DataError: the run's conversations are gone, or the disk has no room for the index.
@@ -80,8 +80,8 @@ class RunSources:
         entry = cache.find(key)
         if entry is None:
             with cache.making(key) as folder:
-                _write_places(path, folder, told)
-                Sources.build(path, folder / INDEX, lambda text: told(f"Looking through what it learned: {text}."))
+                _write_places(path, folder, progress)
+                Sources.build(path, folder / INDEX, add_prefix("Looking through what it learned: ", progress))
             entry = cache.find(key)
         try:
             if entry is None:
@@ -116,7 +116,7 @@ class RunSources:
         return self._files[int(self._owners[line - 1])], int(self._lines[line - 1])
 
 
-def _write_places(path: Path, folder: Path, told: Callable[[str], None]) -> None:
+def _write_places(path: Path, folder: Path, progress: ProgressCallback) -> None:
     """For each line of the run's data: the file and the line that it had there."""
     files: dict[str, int] = {}
     with path.open("rb") as rows, (folder / LINES).open("wb") as lines, (folder / OWNERS).open("wb") as owners:
@@ -125,8 +125,8 @@ def _write_places(path: Path, folder: Path, told: Callable[[str], None]) -> None
             file, line = _origin(row, number)
             numbers.append(line)
             names.append(files.setdefault(file, len(files)))
-            if number % TOLD_EVERY == 0:
-                told(f"Looking through what it learned: {number:,} conversations.")
+            if number % REPORT_EVERY == 0:
+                progress(Progress(f"Looking through what it learned: {number:,} conversations."))
         numbers.tofile(lines)
         names.tofile(owners)
     (folder / FILES).write_text(json.dumps(list(files)), encoding="utf-8")

@@ -13,7 +13,7 @@ import re
 import secrets
 import shutil
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,7 @@ from chat_app.data.readers import Problem, iterate
 from chat_app.errors import DataError
 from chat_app.formatting import bytes_in_words
 from chat_app.runs.files import read_json, write_json
+from chat_app.system.progress import Progress, ProgressCallback, ignore_progress
 
 GRAM = 4
 BUCKETS = 64
@@ -88,7 +89,7 @@ class Sources:
         )
 
     @classmethod
-    def open(cls, path: Path, progress: Callable[[str], None] = lambda line: None) -> Sources:
+    def open(cls, path: Path, progress: ProgressCallback = ignore_progress) -> Sources:
         """The index of a file of conversations; it is made if it is not there or the file has changed.
 
         Raises:
@@ -107,7 +108,7 @@ class Sources:
         return cls(folder)
 
     @staticmethod
-    def build(path: Path, folder: Path, progress: Callable[[str], None] = lambda line: None) -> None:
+    def build(path: Path, folder: Path, progress: ProgressCallback = ignore_progress) -> None:
         """Make the index of a file in a folder, which appears whole or not at all.
 
         Raises:
@@ -245,7 +246,7 @@ def _turns(path: Path) -> Iterator[tuple[int, str]]:
                 yield item.line, turn.text
 
 
-def _write_grams(path: Path, folder: Path, progress: Callable[[str], None]) -> int:
+def _write_grams(path: Path, folder: Path, progress: ProgressCallback) -> int:
     """The grams of a file into buckets by their highest bits. Returns how many turns there are."""
     turns = 0
     with ExitStack() as stack:
@@ -257,7 +258,7 @@ def _write_grams(path: Path, folder: Path, progress: Callable[[str], None]) -> i
             lines.write(line.to_bytes(8, "little"))
             turns += 1
             if grams.add(text):
-                progress(f"{turns:,} turns")
+                progress(Progress(f"{turns:,} turns.", done=turns))
         grams.flush()
     return turns
 

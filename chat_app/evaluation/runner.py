@@ -20,12 +20,11 @@ from chat_app.inference.generation import likeliest_reply, reply_without_engine
 from chat_app.models.device import resolve_precision
 from chat_app.models.loading import fit_embeddings, load_parts
 from chat_app.system.memory import release_memory
+from chat_app.system.progress import Progress, ProgressCallback, add_prefix, ignore_progress
 from chat_app.tokenization.chat_formats import get_format
 from chat_app.tokenization.encoder import Encoder, Learn
 
 T = TypeVar("T")
-Told = Callable[[str], None]
-"""Takes a sentence on how far the work is; it may raise to stop it."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +74,7 @@ def evaluate_models(
     learn: Learn = "replies",
     most_replies: int = 100,
     asked: LoadConfig | None = None,
-    told: Told = lambda text: None,
+    progress: ProgressCallback = ignore_progress,
 ) -> list[Evaluation]:
     """The same test for each model, one after the other: never two in memory.
 
@@ -86,12 +85,9 @@ def evaluate_models(
     for number, name in enumerate(names, start=1):
         if name in found:
             continue
-        which = f"Model {number} of {len(names)}: " if len(names) > 1 else ""
+        report = add_prefix(f"Model {number} of {len(names)}: ", progress) if len(names) > 1 else progress
 
-        def tell(text: str, which: str = which) -> None:
-            told(which + text)
-
-        def test(one: Measured, tell: Told = tell) -> Evaluation:
+        def test(one: Measured, report: ProgressCallback = report) -> Evaluation:
             return evaluate(
                 one.model,
                 one.encoder,
@@ -99,10 +95,10 @@ def evaluate_models(
                 learn,
                 precision=one.precision,
                 most_replies=most_replies,
-                progress=tell,
+                progress=report,
             )
 
-        tell("Loading it.")
+        report(Progress("Loading it."))
         found[name] = with_model(name, paths, test, asked)
     return [found[name] for name in names]
 
@@ -112,7 +108,7 @@ def replies_of(
     prompts: Sequence[Conversation],
     paths: Paths,
     sampling: SamplingConfig | None = None,
-    told: Told = lambda text: None,
+    progress: ProgressCallback = ignore_progress,
 ) -> list[str]:
     """A model's reply to each prompt.
 
@@ -132,7 +128,7 @@ def replies_of(
     def answer(one: Measured) -> list[str]:
         replies: list[str] = []
         for prompt in prompts:
-            told(f"Wrote {len(replies):,} of {len(prompts):,} replies.")
+            progress(Progress(f"Wrote {len(replies):,} of {len(prompts):,} replies."))
             replies.append(reply(one, prompt))
         return replies
 

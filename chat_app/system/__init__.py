@@ -1,6 +1,6 @@
-"""What the machine offers: its processor, its memory, and a cache on its disk.
+"""What the machine offers: its processor, its memory, a cache on its disk; and how long work reports its progress.
 
 Knows no model and no conversation.
 """
 
-__all__ = ["cpu", "disk_cache", "memory"]
+__all__ = ["cpu", "disk_cache", "memory", "progress"]

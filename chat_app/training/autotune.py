@@ -10,6 +10,7 @@ from chat_app.errors import TrainingError
 from chat_app.models.resolver import ModelFiles
 from chat_app.runs.run import Run
 from chat_app.system.memory import free_memory, lacks_memory, release_memory
+from chat_app.system.progress import LogCallback, ShouldStop, discard_line, never_stop
 from chat_app.tokenization.encoder import Example
 from chat_app.training import distributed as ranks
 from chat_app.training.dry_run import Rehearsal, is_wanted, rehearse
@@ -34,8 +35,8 @@ def settle(
     new_tokens: int,
     load: Callable[[TrainConfig], Pupil],
     lesson_of: Callable[[TrainConfig, Pupil], TrainingInputs],
-    stop: Callable[[], bool] = lambda: False,
-    say: Callable[[str], None] = lambda line: None,
+    should_stop: ShouldStop = never_stop,
+    log: LogCallback = discard_line,
 ) -> tuple[TrainConfig, Pupil]:
     """Everything that was left open in the settings, decided; and the model, ready to learn.
 
@@ -43,7 +44,7 @@ def settle(
 
     Args:
         files: of the model to start from. rows: what is learned. new_tokens: how many rows the vocabulary gains.
-        load, lesson_of, stop: as for `fit`.
+        load, lesson_of, should_stop: as for `fit`.
 
     Raises:
         TrainingError: the memory is not enough.
@@ -64,7 +65,17 @@ def settle(
         allowed=methods_for(files, about["device"]),
         processes=ranks.processes(),
     )
-    return fit(run, config, made[first_that_fits(made) :], shape, files.width, load, lesson_of, stop=stop, say=say)
+    return fit(
+        run,
+        config,
+        made[first_that_fits(made) :],
+        shape,
+        files.width,
+        load,
+        lesson_of,
+        should_stop=should_stop,
+        log=log,
+    )
 
 
 def learning_rate(config: TrainConfig, width: int) -> float:
@@ -92,15 +103,15 @@ def fit(
     load: Callable[[TrainConfig], Pupil],
     lesson_of: Callable[[TrainConfig, Pupil], TrainingInputs],
     *,
-    stop: Callable[[], bool] = lambda: False,
-    say: Callable[[str], None] = lambda line: None,
+    should_stop: ShouldStop = never_stop,
+    log: LogCallback = discard_line,
 ) -> tuple[TrainConfig, Pupil]:
     """The settings of the first plan that the memory allows, and its model. The plan is noted in the run.
 
     Args:
         made: plans, the best first. shape, width: of the model.
         load: the model for settings. lesson_of: what that is to learn.
-        stop: True ends a rehearsal early.
+        should_stop: True ends a rehearsal early.
 
     Raises:
         TrainingError: the memory is not enough for any of them.
@@ -114,16 +125,16 @@ def fit(
         pupil: Pupil | None = None
         try:
             pupil = load(settings)
-            rehearsal = _rehearsed(run, settings, lesson_of(settings, pupil), pupil, shape, stop)
+            rehearsal = _rehearsed(run, settings, lesson_of(settings, pupil), pupil, shape, should_stop)
         except (RuntimeError, MemoryError) as error:
             if not lacks_memory(error) or ranks.processes() > 1:
                 raise
-            say(f"{described(plan)}: this needs more memory than there is. Trying what needs less.")
+            log(f"{described(plan)}: this needs more memory than there is. Trying what needs less.")
         else:
             note = {**facts(plan), "words": described(plan)}
             if rehearsal is not None:
                 note |= {"rehearsal": asdict(rehearsal), "sentence": rehearsal.sentence()}
-                say(f"{described(plan)}: {rehearsal.sentence()}.")
+                log(f"{described(plan)}: {rehearsal.sentence()}.")
             if ranks.is_first():
                 run.note(plan=note)
             return settings, pupil
@@ -135,12 +146,12 @@ def fit(
 
 
 def _rehearsed(
-    run: Run, config: TrainConfig, lesson: TrainingInputs, pupil: Pupil, shape: Shape, stop: Callable[[], bool]
+    run: Run, config: TrainConfig, lesson: TrainingInputs, pupil: Pupil, shape: Shape, should_stop: ShouldStop
 ) -> Rehearsal | None:
     if not is_wanted(config, len(lesson.train_rows)):
         return None
     run.set_state("running", "Rehearsing a few steps.")
-    return rehearse(run, config, lesson, pupil.model, shape, lambda: run.stop_requested() or stop())
+    return rehearse(run, config, lesson, pupil.model, shape, lambda: run.stop_requested() or should_stop())
 
 
 def described(plan: Plan) -> str:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -23,6 +22,7 @@ from chat_app.models.lora_merge import write_merged
 from chat_app.models.saving import save_model_folder
 from chat_app.runs.files import seal
 from chat_app.runs.run import Run
+from chat_app.system.progress import ShouldStop
 from chat_app.training import distributed as ranks
 from chat_app.training.inputs import TrainingInputs
 
@@ -32,8 +32,8 @@ STATE_SECONDS = 1.0
 class RunWriter(TrainerCallback):
     """Writes the run folder, keeps the best model, and stops when it is time."""
 
-    def __init__(self, run: Run, config: TrainConfig, lesson: TrainingInputs, interrupted: Callable[[], bool]):
-        self.run, self.config, self.lesson, self.interrupted = run, config, lesson, interrupted
+    def __init__(self, run: Run, config: TrainConfig, lesson: TrainingInputs, should_stop: ShouldStop):
+        self.run, self.config, self.lesson, self.should_stop = run, config, lesson, should_stop
         self.trainer: Any = None  # Set once the Trainer exists.
         self.best = math.inf
         self.since_best = 0
@@ -71,7 +71,7 @@ class RunWriter(TrainerCallback):
             self._written = now
             self.run.set_state("running", step=state.global_step, total_steps=state.max_steps)
         stopped = self.run.stop_requested()
-        if ranks.any_of(stopped or self.interrupted()):
+        if ranks.any_of(stopped or self.should_stop()):
             self.status = "stopped" if stopped else "interrupted"
             self.reason = "Stopped by hand." if stopped else "The program that had started this run ended."
             if ranks.is_first():

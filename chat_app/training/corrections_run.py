@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from chat_app.config.fields import from_mapping
@@ -13,6 +13,7 @@ from chat_app.conversation import Conversation
 from chat_app.data.readers import Located, Problem, conversations_of, has_text
 from chat_app.errors import DataError, RunError
 from chat_app.runs.run import Run, find_run
+from chat_app.system.progress import ProgressCallback, ignore_progress
 from chat_app.training.corrections_store import TEACHING_SETTINGS, Correction, Corrections, mixed
 from chat_app.training.pipeline import prepare_run
 
@@ -31,14 +32,14 @@ def prepare_correcting(
     paths: Paths,
     *,
     about: dict[str, Any] | None = None,
-    told: Callable[[int], None] = lambda count: None,
+    progress: ProgressCallback = ignore_progress,
 ) -> Run:
     """A run that teaches a model these corrections and keeps what it knew.
 
     Args:
         model: the one whose replies were corrected.
         about: facts to keep beside the settings, such as whose it is.
-        told: is told how many conversations are written; it may raise to stop the work.
+        progress: is given the number of conversations written so far.
 
     Raises:
         DataError: there are no corrections.
@@ -47,7 +48,7 @@ def prepare_correcting(
     config = from_mapping(TrainConfig, {**TEACHING_SETTINGS, "model": model})
     mixture = _Mixture(list(mixed(corrections, _earlier(model, paths), seed=config.seed)), corrections)
     name = f"{len(corrections)} correction{'' if len(corrections) == 1 else 's'}"
-    return prepare_run(config, mixture, paths, about={"files": [name], **(about or {})}, told=told)
+    return prepare_run(config, mixture, paths, about={"files": [name], **(about or {})}, progress=progress)
 
 
 class _Mixture:

@@ -13,7 +13,7 @@ import shutil
 import statistics
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,14 +22,14 @@ from typing import Any
 import psutil
 import torch
 from torch.utils.data import DataLoader
-from transformers import TrainerCallback
-from transformers.trainer_callback import PrinterCallback, ProgressCallback
+from transformers import TrainerCallback, trainer_callback
 
 from chat_app.config.training import TrainConfig
 from chat_app.formatting import bytes_in_words
 from chat_app.runs.files import seal
 from chat_app.runs.run import Run
 from chat_app.system.memory import free_memory, release_memory
+from chat_app.system.progress import ShouldStop, never_stop
 from chat_app.tokenization.encoder import Example, lengths_of
 from chat_app.training import distributed as ranks
 from chat_app.training.callbacks import RunWriter
@@ -88,7 +88,7 @@ def rehearse(
     lesson: TrainingInputs,
     model: Any,
     shape: Shape,
-    stop: Callable[[], bool] = lambda: False,
+    should_stop: ShouldStop = never_stop,
 ) -> Rehearsal | None:
     """Try some steps; the weights are put back. None where it was stopped before it could say anything.
 
@@ -104,7 +104,7 @@ def rehearse(
     all_steps = total_steps(config, len(lesson.train_rows))
     usual = usual_steps(lesson.train_rows, config.batch_size * config.accumulation, config.seed)
     tried = _steps_to_try(lesson.train_rows, usual, config, min(STEPS, max(all_steps // 10, FEWEST)))
-    clock = _Clock(stop)
+    clock = _Clock(should_stop)
     weights = {name: one for name, one in model.named_parameters() if one.requires_grad}
     before = {name: one.detach().to("cpu", copy=True) for name, one in weights.items()}
     trainer = None
@@ -172,7 +172,7 @@ def _trainer(
     arguments.eval_strategy = "no"
     trainer = _Trainer(config, lesson, model, arguments, Packer(pad_id=lesson.encoder.tokenizer.pad_token_id or 0))
     trainer.steps = steps
-    for unwanted in (PrinterCallback, ProgressCallback):
+    for unwanted in (trainer_callback.PrinterCallback, trainer_callback.ProgressCallback):
         trainer.remove_callback(unwanted)
     return trainer
 
@@ -180,8 +180,8 @@ def _trainer(
 class _Clock(TrainerCallback):
     """Takes the time of each step, and of the checkpoint at the end."""
 
-    def __init__(self, stop: Callable[[], bool]):
-        self.stop = stop
+    def __init__(self, should_stop: ShouldStop):
+        self.should_stop = should_stop
         self.seconds: list[float] = []
         self.saving = 0.0
         self._last = 0.0
@@ -195,7 +195,7 @@ class _Clock(TrainerCallback):
         now = time.perf_counter()
         self.seconds.append(now - self._last)
         self._last = now
-        if self.stop():
+        if self.should_stop():
             control.should_training_stop = True
         elif len(self.seconds) >= FEWEST and sum(self.seconds) > LONG_ENOUGH:
             control.should_save = control.should_training_stop = True  # The checkpoint is measured too.
@@ -222,7 +222,7 @@ def _evaluation(
     started = time.perf_counter()
     lesson.samples(trainer.causal)
     seconds += time.perf_counter() - started
-    writer = RunWriter(run, config, lesson, lambda: False)
+    writer = RunWriter(run, config, lesson, never_stop)
     writer.trainer = trainer
     started = time.perf_counter()
     writer.write_model(folder, "")

@@ -6,18 +6,18 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, replace
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from chat_app.config.fields import AUTOMATIC
 from chat_app.config.paths import Paths
 from chat_app.config.training import TrainConfig
 from chat_app.conversation import Conversation
-from chat_app.data.dataset import Material, Told
+from chat_app.data.dataset import Material
 from chat_app.data.readers import Located, Problem, conversations_of, has_text
 from chat_app.data.source import Wanted, gathered
 from chat_app.data.splitting import write_split
@@ -26,6 +26,17 @@ from chat_app.data.tokenized_dataset import WINDOW_LIMIT, Joined, RowRules, Rows
 from chat_app.errors import DataError, PeerProcessError, SettingError
 from chat_app.models.model_card import run_card
 from chat_app.runs.run import Run, new_id
+from chat_app.system.progress import (
+    LogCallback,
+    Progress,
+    ProgressCallback,
+    ShouldStop,
+    StoppedError,
+    discard_line,
+    ignore_progress,
+    never_stop,
+    stop_when,
+)
 from chat_app.tokenization.chat_formats import DEFAULT_FORMAT, get_format
 from chat_app.tokenization.encoder import Encoder
 from chat_app.training import distributed as ranks
@@ -33,14 +44,6 @@ from chat_app.training import distributed as ranks
 SAMPLE_PROMPTS = 4
 SAMPLE_TOKENS = 48
 FAILURE = "failure"  # The mark of the one process, of several, that tells what went wrong.
-
-
-class _RunStoppedError(Exception):
-    """The run was stopped while its data and model were being prepared."""
-
-    def __init__(self, status: Literal["stopped", "interrupted"]):
-        self.status = status
-        super().__init__(status)
 
 
 class Gathered(Protocol):
@@ -63,7 +66,7 @@ def prepare_run(
     valid_texts: Iterable[str] | None = None,
     folder: Path | None = None,
     about: dict[str, Any] | None = None,
-    told: Callable[[int], None] = lambda count: None,
+    progress: ProgressCallback = ignore_progress,
 ) -> Run:
     """A run folder with its data: the conversations, the split, the problems.
 
@@ -75,7 +78,7 @@ def prepare_run(
         texts, valid_texts: pieces of running text, which are learned whole.
         folder: where; default a new folder in the home.
         about: facts to keep, such as the names of the files.
-        told: is told how many conversations are written; it may raise to stop the work.
+        progress: is given the number of conversations written so far.
 
     Raises:
         DataError: nothing would be left to learn.
@@ -83,10 +86,10 @@ def prepare_run(
     folder = folder or paths.runs / new_id(paths.runs, config.model)
     run = Run.create(folder, config, about)
     try:
-        counts = write_split(run.data, config.valid_share, config.seed, train, valid, told)
+        counts = write_split(run.data, config.valid_share, config.seed, train, valid, progress)
         run.note(**{f"{part}_conversations": count for part, count in counts.items()})
         if texts is not None or valid_texts is not None:
-            counts += write_pieces(run.data, texts or (), valid_texts, config.valid_share, config.seed, told)
+            counts += write_pieces(run.data, texts or (), valid_texts, config.valid_share, config.seed, progress)
             run.note(train_texts=counts["train_text"], valid_texts=counts["valid_text"])
         if not counts["train"] + counts["train_text"]:
             raise DataError("There are no conversations to learn from.", advice="Upload a file with at least one.")
@@ -106,16 +109,16 @@ def prepare_run_from(
     *,
     valid: Path | None = None,
     folder: Path | None = None,
-    told: Told = lambda conversations, problems: None,
+    progress: ProgressCallback = ignore_progress,
 ) -> tuple[Run, Material]:
     """A run from files or a data set of the Hub, and what was read from them.
 
     Args:
         valid: a file of conversations for validation.
-        told: is told how many conversations and problems were found so far; it may raise to stop the work.
+        progress: is given the number of conversations read so far, then of those written.
     """
     need_reply = config.learn == "replies"
-    material = gathered(wanted, paths, need_reply=need_reply, told=told)
+    material = gathered(wanted, paths, need_reply=need_reply, progress=progress)
     tested = (
         gathered(replace(wanted, files=(valid,), names=(), hub=None), paths, need_reply=need_reply) if valid else None
     )
@@ -127,16 +130,16 @@ def teach(
     run: Run,
     paths: Paths,
     *,
-    interrupted: Callable[[], bool] = lambda: False,
+    should_stop: ShouldStop = never_stop,
     callbacks: Sequence[Any] = (),
-    say: Callable[[str], None] = lambda line: None,
+    log: LogCallback = discard_line,
 ) -> None:
     """Train a prepared run to its end, or go on with one that stopped. Its state on disk tells how that ended.
 
     Args:
-        interrupted: asked after each step; True saves a checkpoint and ends the run as "interrupted".
+        should_stop: asked after each step; True saves a checkpoint and ends the run as "interrupted".
         callbacks: of transformers, for progress bars.
-        say: takes one line for a person.
+        log: takes one line for a person.
 
     Raises:
         ChatAppError: what is also the reason in the state, unless another process works on the run.
@@ -148,9 +151,11 @@ def teach(
             run.set_state("running", "Getting ready.")
         try:
             ranks.wait()
-            _teach_locked(run, paths, interrupted, callbacks, say)
-        except _RunStoppedError as stopped:
-            run.set_state(stopped.status, "It was stopped before the first step.", 0)
+            _teach_locked(run, paths, should_stop, callbacks, log)
+        except StoppedError:
+            run.set_state(
+                "stopped" if run.stop_requested() else "interrupted", "It was stopped before the first step.", 0
+            )
         except BaseException as error:
             if ranks.is_consequence(error) or not ranks.claim(run.folder / FAILURE):
                 raise PeerProcessError from error
@@ -158,9 +163,7 @@ def teach(
             raise
 
 
-def _teach_locked(
-    run: Run, paths: Paths, interrupted: Callable[[], bool], callbacks: Sequence[Any], say: Callable[[str], None]
-) -> None:
+def _teach_locked(run: Run, paths: Paths, should_stop: ShouldStop, callbacks: Sequence[Any], log: LogCallback) -> None:
     # Heavy imports wait until there is something to train.
     import torch
     from transformers import set_seed
@@ -188,15 +191,15 @@ def _teach_locked(
     encoder = Encoder(tokenizer, get_format(name), _window(config, files.window))
     new_tokens = range(known_tokens, len(tokenizer))
     if ranks.is_first():
-        train_rows, valid_rows = _rows(run, encoder, paths, interrupted)
+        train_rows, valid_rows = _rows(run, encoder, paths, should_stop)
     ranks.wait()
     if not ranks.is_first():  # They are in the cache now.
-        train_rows, valid_rows = _rows(run, encoder, paths, interrupted)
+        train_rows, valid_rows = _rows(run, encoder, paths, should_stop)
     if not train_rows:
         raise DataError("There is nothing to learn in these conversations.", advice="They need replies.")
     cut = train_rows.cut_turns
     if cut:
-        say(f"{cut} turns are longer than the window of {encoder.window} tokens; they lost their beginning.")
+        log(f"{cut} turns are longer than the window of {encoder.window} tokens; they lost their beginning.")
     if ranks.is_first():
         run.note(
             precision=precision, device=device, format=name, window=encoder.window, cut_turns=cut, rows=len(train_rows)
@@ -230,9 +233,9 @@ def _teach_locked(
             card=lambda facts: run_card(settings, run.about(), {**facts, "format": name}),
         )
 
-    say(f"{len(train_rows)} rows to learn, {len(valid_rows)} to test on, on {device} in {precision}.")
-    config, pupil = settle(run, config, files, train_rows, len(new_tokens), load, lesson_of, interrupted, say)
-    outcome = train(run, config, lesson_of(config, pupil), pupil.model, interrupted=interrupted, callbacks=callbacks)
+    log(f"{len(train_rows)} rows to learn, {len(valid_rows)} to test on, on {device} in {precision}.")
+    config, pupil = settle(run, config, files, train_rows, len(new_tokens), load, lesson_of, should_stop, log)
+    outcome = train(run, config, lesson_of(config, pupil), pupil.model, should_stop=should_stop, callbacks=callbacks)
     if ranks.is_first():
         run.set_state(outcome.status, outcome.reason, outcome.step)
 
@@ -265,9 +268,7 @@ def _sample_replies(model: Any, encoder: Encoder, prompts: Sequence[Conversation
     ]
 
 
-def _rows(
-    run: Run, encoder: Encoder, paths: Paths, interrupted: Callable[[], bool]
-) -> tuple[Rows | Joined, Rows | Joined]:
+def _rows(run: Run, encoder: Encoder, paths: Paths, should_stop: ShouldStop) -> tuple[Rows | Joined, Rows | Joined]:
     """What is learned and what the model is tested on, as rows."""
     config = run.config()
     learn: Any = config.learn
@@ -275,17 +276,17 @@ def _rows(
     cache = paths.cache_of("rows")
     written = time.monotonic()
 
-    def told(count: int) -> None:
+    def report(now: Progress) -> None:
         nonlocal written
-        if run.stop_requested() or interrupted():
-            raise _RunStoppedError("stopped" if run.stop_requested() else "interrupted")
         if time.monotonic() - written > 1:
             written = time.monotonic()
-            run.set_state("running", f"Getting ready: {count:,} conversations are laid out.")
+            run.set_state("running", f"Getting ready: {now.done:,} conversations are laid out.")
+
+    progress = stop_when(lambda: run.stop_requested() or should_stop(), report)
 
     def of(part: str) -> Rows | Joined:
-        said = rows_of(run.data / f"{part}.jsonl", encoder, rules, cache, told=told)
-        read = text_rows_of(run.data / f"{part}_text.jsonl", encoder, cache, told=told)
+        said = rows_of(run.data / f"{part}.jsonl", encoder, rules, cache, progress=progress)
+        read = text_rows_of(run.data / f"{part}_text.jsonl", encoder, cache, progress=progress)
         return Joined(said, read) if len(read) else said
 
     return of("train"), of("valid")

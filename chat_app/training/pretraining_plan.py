@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -24,6 +24,7 @@ from chat_app.data.source import Wanted, gathered
 from chat_app.data.text_corpus import pieces
 from chat_app.errors import DataError, SettingError
 from chat_app.runs.run import Run, new_id
+from chat_app.system.progress import Progress, ProgressCallback, ignore_progress
 from chat_app.training.pipeline import prepare_run
 from chat_app.training.pretraining import NOTHING, SIZES, learn_tokenizer, start_with_new_model
 
@@ -33,8 +34,6 @@ FEWEST_TOKENS = 512
 FEWEST_CHARACTERS = 2_000
 MOST_READ = 100_000_000  # Characters that a tokenizer is learned from; more change next to nothing.
 _MOST_TOKENS: Mapping[str, int] = {"nano": 4_096, "mini": 8_192, "compact": 16_384, "small": 32_768, "medium": 32_768}
-
-Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,14 +89,14 @@ def prepare_from_nothing(
     *,
     size: str = "",
     about: Mapping[str, Any] | None = None,
-    tell: Tell = lambda text: None,
+    progress: ProgressCallback = ignore_progress,
 ) -> Run:
     """A run that begins with a new tokenizer and a model that knows nothing, both made for what it will learn.
 
     Args:
         wanted: conversations; it may be empty. texts: files of running text.
         size: as for `proposed`.
-        tell: takes a sentence about how far it is; it may raise to stop the work.
+        progress: is given a sentence about how far it is.
 
     Raises:
         DataError: there is too little, or it cannot be read.
@@ -106,14 +105,14 @@ def prepare_from_nothing(
     characters = 0
     for text in _all_texts(material, texts):
         characters += len(text)
-        tell(f"Counting: {characters / 1e6:.1f} million characters so far.")
+        progress(Progress(f"Counting: {characters / 1e6:.1f} million characters so far."))
     plan = proposed(characters, size)
     folder = paths.runs / new_id(paths.runs, f"new-{plan.size}")
     words = folder.with_name(f".{folder.name}.words")
     try:
-        tell(f"Learning {plan.vocabulary:,} pieces of words.")
-        learn_tokenizer(_some(_all_texts(material, texts), tell), plan.vocabulary, words)
-        tell("Making a model that knows nothing yet.")
+        progress(Progress(f"Learning {plan.vocabulary:,} pieces of words."))
+        learn_tokenizer(_some(_all_texts(material, texts), progress), plan.vocabulary, words)
+        progress(Progress("Making a model that knows nothing yet."))
         names = [*wanted.given, *(path.name for path in texts)]
         facts = {**(about or {}), "files": names, "from_nothing": plan.size, "vocabulary": plan.vocabulary}
         run = prepare_run(
@@ -123,7 +122,7 @@ def prepare_from_nothing(
             texts=chain.from_iterable(map(pieces, texts)) if texts else None,
             folder=folder,
             about=facts,
-            told=lambda count: tell(f"Writing: {count:,} so far."),
+            progress=lambda now: progress(Progress(f"Writing: {now.done:,} so far.")),
         )
         start_with_new_model(run, words, plan.size, config.seed)
         return run
@@ -138,12 +137,12 @@ def _all_texts(material: Material | None, texts: Sequence[Path]) -> Iterator[str
     yield from chain.from_iterable(map(pieces, texts))
 
 
-def _some(texts: Iterator[str], tell: Tell) -> Iterator[str]:
+def _some(texts: Iterator[str], progress: ProgressCallback) -> Iterator[str]:
     """As much of the texts as a tokenizer needs."""
     read = 0
     for text in texts:
         read += len(text)
-        tell(f"Learning the pieces of words: {read / 1e6:.1f} million characters read.")
+        progress(Progress(f"Learning the pieces of words: {read / 1e6:.1f} million characters read."))
         yield text
         if read >= MOST_READ:
             return

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import math
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -17,8 +17,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from transformers import Trainer, TrainerCallback, TrainingArguments
-from transformers.trainer_callback import PrinterCallback, ProgressCallback
+from transformers import Trainer, TrainerCallback, TrainingArguments, trainer_callback
 
 from chat_app.config.training import TrainConfig
 from chat_app.errors import RunError, SettingError, TrainingError
@@ -26,6 +25,7 @@ from chat_app.formatting import bytes_in_words
 from chat_app.runs.files import MANIFEST
 from chat_app.runs.run import Run
 from chat_app.system.memory import lacks_memory
+from chat_app.system.progress import ShouldStop, never_stop
 from chat_app.tokenization.encoder import NOT_LEARNED, Example, lengths_of
 from chat_app.training import distributed as ranks
 from chat_app.training.callbacks import RunWriter
@@ -159,7 +159,7 @@ def train(
     lesson: TrainingInputs,
     model: Any,
     *,
-    interrupted: Callable[[], bool] = lambda: False,
+    should_stop: ShouldStop = never_stop,
     callbacks: Sequence[TrainerCallback] = (),
 ) -> Outcome:
     """Teach `model`, from the run's newest whole checkpoint if it has one.
@@ -167,7 +167,7 @@ def train(
     Args:
         run: locked by the caller.
         model: in float32 on the CPU; it is changed.
-        interrupted: asked after each step; True ends the run as "interrupted".
+        should_stop: asked after each step; True ends the run as "interrupted".
         callbacks: of transformers, for progress bars and the like.
 
     Returns:
@@ -186,9 +186,9 @@ def train(
     packer = Packer(pad_id=lesson.encoder.tokenizer.pad_token_id or 0)
     arguments = arguments_of(run.checkpoints, config, lesson)
     trainer = ChatTrainer(config, lesson, model, arguments, packer)
-    writer = RunWriter(run, config, lesson, interrupted)
+    writer = RunWriter(run, config, lesson, should_stop)
     writer.trainer = trainer
-    for unwanted in (PrinterCallback, ProgressCallback):
+    for unwanted in (trainer_callback.PrinterCallback, trainer_callback.ProgressCallback):
         trainer.remove_callback(unwanted)
     for callback in (writer, *callbacks):
         trainer.add_callback(callback)

@@ -21,6 +21,7 @@ from chat_app.data.splitting import last_kept_aside, mark, split_conversations, 
 from chat_app.data.text_corpus import is_plain_text, pieces, read_pieces, write_pieces
 from chat_app.data.tokenized_dataset import Joined, RowRules, rows_of, text_rows_of
 from chat_app.errors import DataError
+from chat_app.system.progress import Progress
 from chat_app.tokenization.chat_formats import get_format
 from chat_app.tokenization.encoder import Encoder
 from tests.conftest import reading_of
@@ -105,13 +106,13 @@ def test_reading_can_be_stopped_and_leaves_nothing(tmp_path: Path, paths: Paths)
     path.write_text("".join(f"hello {number}\thi\n" for number in range(5000)))
     seen: list[int] = []
 
-    def told(conversations: int, problems: int) -> None:
-        seen.append(conversations)
-        if conversations >= 4000:
+    def progress(now: Progress) -> None:
+        seen.append(now.done)
+        if now.done >= 4000:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        gather([path], paths.cache_of("material"), told=told)
+        gather([path], paths.cache_of("material"), progress=progress)
     assert seen == [2000, 4000]
     assert not list((paths.home / "cache" / "material").iterdir())
 

@@ -25,6 +25,7 @@ from chat_app.evaluation.evaluate import Evaluation
 from chat_app.evaluation.memorization import RunSources
 from chat_app.evaluation.runner import evaluate_models, prompts_of, replies_of, spread
 from chat_app.runs.run import Run
+from chat_app.system.progress import Progress
 from chat_app.training.corrections_run import corrections_of, prepare_correcting
 from chat_app.training.pipeline import prepare_run
 
@@ -99,7 +100,9 @@ def test_openings_are_asked_once() -> None:
 def test_a_measurement_can_be_stopped_and_repeated(tiny_folder: Path, paths: Paths) -> None:
     said = [Conversation.from_turns([f"question {n}", f"answer {n}"]) for n in range(4)]
     told: list[str] = []
-    found = evaluate_models([str(tiny_folder)] * 2, said, paths, most_replies=2, told=told.append)
+    found = evaluate_models(
+        [str(tiny_folder)] * 2, said, paths, most_replies=2, progress=lambda now: told.append(now.message)
+    )
     assert found[0] == found[1]
     assert found[0].replies == 2
     assert found[0].reply_words is not None
@@ -109,12 +112,12 @@ def test_a_measurement_can_be_stopped_and_repeated(tiny_folder: Path, paths: Pat
     class Enough(Exception):
         pass
 
-    def stop(text: str) -> None:
-        if "Read" in text:
+    def stop(now: Progress) -> None:
+        if "Read" in now.message:
             raise Enough
 
     with pytest.raises(Enough):
-        evaluate_models([str(tiny_folder)], said, paths, told=stop)
+        evaluate_models([str(tiny_folder)], said, paths, progress=stop)
 
 
 def test_replies_with_a_seed_are_always_the_same(tiny_folder: Path, paths: Paths) -> None:
@@ -156,7 +159,7 @@ def test_the_index_is_made_once_and_anew_when_the_data_change(learned: Run, path
     told: list[str] = []
     RunSources.open(learned, paths)
     kept = list((paths.home / "cache" / "sources").iterdir())
-    RunSources.open(learned, paths, told.append)
+    RunSources.open(learned, paths, lambda now: told.append(now.message))
     assert told == []
     assert list((paths.home / "cache" / "sources").iterdir()) == kept
     assert not list(learned.data.glob("*words*"))  # What can be made again lies in the cache.

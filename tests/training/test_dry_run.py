@@ -209,12 +209,12 @@ def test_a_stop_ends_the_rehearsal(prepare: Callable[..., Run], paths: Paths) ->
     run = prepare("a", rehearse="on", epochs=50)
     seen: list[bool] = []
 
-    def interrupted() -> bool:
+    def should_stop() -> bool:
         if "Rehearsing" in json.loads((run.folder / "state.json").read_text())["reason"]:
             seen.append(True)
         return bool(seen)
 
-    teach(run, paths, interrupted=interrupted)
+    teach(run, paths, should_stop=should_stop)
     assert "rehearsal" not in run.about()["plan"]
     assert run.state().status == "interrupted"
     assert run.state().step == 1
@@ -234,7 +234,7 @@ def test_a_plan_that_does_not_fit_is_followed_by_a_smaller_one(
 
     monkeypatch.setattr(fitting, "rehearse", short_of_memory)
     lines: list[str] = []
-    teach(run, paths, say=lines.append)
+    teach(run, paths, log=lines.append)
     assert tried == [(4, 1), (2, 2), (1, 4)]
     assert run.about()["plan"]["batch_size"] == 1
     assert sum("more memory than there is" in line for line in lines) == 2

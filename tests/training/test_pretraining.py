@@ -15,6 +15,7 @@ from chat_app.errors import DataError, SettingError
 from chat_app.models.resolver import find
 from chat_app.models.tokenizer import load_tokenizer
 from chat_app.runs.run import list_runs
+from chat_app.system.progress import Progress
 from chat_app.training.pretraining import PRETRAIN_DEFAULTS
 from chat_app.training.pretraining_plan import layer_parameters, prepare_from_nothing, proposed, size_named
 from chat_app.training.recipe import command_for
@@ -55,7 +56,9 @@ def test_a_run_from_conversations_and_running_text(paths: Paths, tmp_path: Path)
     talk = tmp_path / "talk.tsv"
     talk.write_text("".join(f"Is the shop {number} open?\tIt is open all day.\n" for number in range(40)))
     told: list[str] = []
-    run = prepare_from_nothing(CONFIG, Wanted((talk,)), (book,), paths, about={"by": "me"}, tell=told.append)
+    run = prepare_from_nothing(
+        CONFIG, Wanted((talk,)), (book,), paths, about={"by": "me"}, progress=lambda now: told.append(now.message)
+    )
     config, about = run.config(), run.about()
     assert config.model == str(run.folder / "start")
     assert about["files"] == ["talk.tsv", "book.txt"]
@@ -81,10 +84,10 @@ def test_nothing_is_left_where_it_was_stopped(paths: Paths, tmp_path: Path) -> N
     book = tmp_path / "book.txt"
     book.write_text("It was a dark night, and the shop was closed.\n\n" * 100)
 
-    def stop(text: str) -> None:
-        if text.startswith("Writing"):
+    def stop(now: Progress) -> None:
+        if now.message.startswith("Writing"):
             raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        prepare_from_nothing(CONFIG, Wanted(), (book,), paths, tell=stop)
+        prepare_from_nothing(CONFIG, Wanted(), (book,), paths, progress=stop)
     assert not list(paths.runs.iterdir())

@@ -13,11 +13,12 @@ import gradio as gr
 from chat_app.errors import ChatAppError, DataError, ModelError
 from chat_app.runs.run import Run
 from chat_app.services import Services
+from chat_app.system.progress import ProgressCallback
 from chat_app.training.corrections_run import corrections_of, prepare_correcting
 from chat_app.training.corrections_store import Correction
 from chat_app.ui.chat.session import CHANGED, Talk
 from chat_app.ui.components import formatting as words
-from chat_app.ui.components.background_task import Tell, counting
+from chat_app.ui.components.background_task import count_conversations
 from chat_app.ui.components.escape import clean, shown, warn
 from chat_app.ui.components.events import QUICK, given, slow
 from chat_app.ui.training.data_report import working
@@ -171,13 +172,13 @@ class CorrectionsPanel:
     def begin(self, talk: Talk, token: str, request: gr.Request) -> Iterator[tuple[Any, ...]]:
         """Make a run of the corrections and put it into the queue."""
 
-        def prepare(tell: Tell) -> Run:
+        def prepare(progress: ProgressCallback) -> Run:
             visitor = self.visitors.name(token, request)
             model, known = self._model(talk, visitor), corrections_of(self.services.paths, visitor).list()
             if not known:
                 raise DataError("There are no corrections to teach.", advice="Correct a reply first.")
-            told = counting(tell, "Preparing")
-            return prepare_correcting(model, known, self.services.paths, about={"by": visitor}, told=told)
+            report = count_conversations(progress, "Preparing")
+            return prepare_correcting(model, known, self.services.paths, about={"by": visitor}, progress=report)
 
         left = (gr.skip(),) * len(self._left)
         run = yield from begun(

@@ -11,8 +11,9 @@ from chat_app.errors import ChatAppError
 from chat_app.evaluation.memorization import RunSources
 from chat_app.runs.run import Run
 from chat_app.services import Services
+from chat_app.system.progress import ProgressCallback
 from chat_app.ui.chat.session import Talk, Turn
-from chat_app.ui.components.background_task import Tell, Work
+from chat_app.ui.components.background_task import Work
 from chat_app.ui.components.escape import warn
 from chat_app.ui.components.events import slow
 from chat_app.ui.visitor import Visitors
@@ -84,8 +85,8 @@ class CopiedMarks:
     def _marked(self, run: Run, turns: list[Turn]) -> Iterator[Any]:
         """Look for these replies in what a run learned; making its index may take a while."""
 
-        def look(tell: Tell) -> list[dict[str, str]]:
-            sources = RunSources.open(run, self.services.paths, tell)
+        def look(progress: ProgressCallback) -> list[dict[str, str]]:
+            sources = RunSources.open(run, self.services.paths, progress)
             copies = [sources.look(turn.text) for turn in turns]
             return [{"kind": one.kind, "label": one.label, "why": one.sentence} for one in copies]
 

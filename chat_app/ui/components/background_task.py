@@ -1,4 +1,4 @@
-"""Work that takes long, in a thread of its own: it tells how far it is, and stops when nobody waits for it any more.
+"""Work that takes long, in a thread of its own: it reports its progress, and stops when no page waits for it any more.
 
 Here is also what every panel does with such work: the row that shows it, and the way to its end.
 """
@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Generator, Iterator
+from dataclasses import replace
 from typing import Any, Generic, TypeVar
 
 import gradio as gr
 
 from chat_app.errors import ChatAppError
+from chat_app.system.progress import Progress, ProgressCallback, stop_when
 from chat_app.ui.components import formatting as words
 from chat_app.ui.components.escape import warn
 
@@ -19,25 +21,20 @@ T = TypeVar("T")
 Outputs = TypeVar("Outputs")
 FIRST_LOOK, LOOK_EVERY = 0.15, 0.5
 
-Tell = Callable[[str], None]
-
-
-class WorkStoppedError(Exception):
-    """The work was cancelled. Raised inside it, where it reports its progress."""
-
 
 class Work(Generic[T]):
     """A piece of work that begins at once.
 
-    Iterating gives what it tells, now and then, until it has ended; an iteration that is given up stops it.
+    Iterating gives the newest progress message, now and then, until the work has ended; an iteration that is given up
+    stops it.
 
     Args:
-        do: does the work; it is given a function that takes a sentence for the person and raises WorkStoppedError.
+        do: does the work. The callback that it is given shows messages and raises StoppedError when it should stop.
     """
 
-    def __init__(self, do: Callable[[Tell], T]):
+    def __init__(self, do: Callable[[ProgressCallback], T]):
         self._do, self._stop, self._ended = do, threading.Event(), threading.Event()
-        self._told = ""
+        self._message = ""
         self._result: T | None = None
         self._error: BaseException | None = None
         threading.Thread(target=self._run, name="reading", daemon=True).start()
@@ -46,7 +43,7 @@ class Work(Generic[T]):
         try:
             wait = FIRST_LOOK
             while not self._ended.wait(wait):
-                yield self._told
+                yield self._message
                 wait = LOOK_EVERY
         finally:
             self._stop.set()
@@ -64,25 +61,23 @@ class Work(Generic[T]):
 
     def _run(self) -> None:
         try:
-            self._result = self._do(self._tell)
+            self._result = self._do(stop_when(self._stop.is_set, self._report))
         except BaseException as error:
             self._error = error
         finally:
             self._ended.set()
 
-    def _tell(self, text: str) -> None:
-        if self._stop.is_set():
-            raise WorkStoppedError
-        self._told = text
+    def _report(self, progress: Progress) -> None:
+        self._message = progress.message
 
 
 def followed(
-    do: Callable[[Tell], T], show: Callable[[str], Outputs], failed: str
+    do: Callable[[ProgressCallback], T], show: Callable[[str], Outputs], failed: str
 ) -> Generator[Outputs, None, T | None]:
     """Do a piece of work and show how far it is.
 
     Args:
-        show: what to fill the page with, given what the work tells; empty until it tells something.
+        show: what to fill the page with, given the newest progress message; empty until there is one.
         failed: what the person is told where the disk refuses, without the reason.
 
     Returns:
@@ -100,17 +95,17 @@ def followed(
     return None
 
 
-def counting(tell: Tell, doing: str) -> Callable[..., None]:
-    """Takes how many conversations, and problems, are done, and tells it: "Reading: 3 conversations so far."."""
+def count_conversations(progress: ProgressCallback, doing: str) -> ProgressCallback:
+    """A callback that puts the count of conversations into words: "Reading: 3 conversations so far."."""
 
-    def told(conversations: int, problems: int = 0) -> None:
-        tell(f"{doing}: {words.count(conversations, 'conversation')} so far.")
+    def report(now: Progress) -> None:
+        progress(replace(now, message=f"{doing}: {words.count(now.done, 'conversation')} so far."))
 
-    return told
+    return report
 
 
 def work_row(name: str) -> tuple[gr.Row, gr.HTML, gr.Button]:
-    """The hidden row for work under way: what it tells, and a button that stops it. `name` begins their ids."""
+    """The hidden row for work under way: its progress, and a button that stops it. `name` begins their ids."""
     with gr.Row(visible=False, elem_classes=["work-row"]) as row:
         progress = gr.HTML("", elem_id=f"{name}-progress", apply_default_css=False)
         stop: Any = gr.Button("Stop", variant="stop", size="sm", min_width=80, scale=0, elem_id=f"{name}-stop")

@@ -17,9 +17,9 @@ from chat_app.conversation import Conversation
 from chat_app.errors import DataError
 from chat_app.evaluation.blind_test import Duel, Score, Vote
 from chat_app.evaluation.runner import prompts_of, replies_of
+from chat_app.system.progress import ProgressCallback, add_prefix
 from chat_app.ui.chat.session import check_length
 from chat_app.ui.components import formatting as words
-from chat_app.ui.components.background_task import Tell
 from chat_app.ui.components.escape import clean, shown, warn
 from chat_app.ui.components.events import QUICK
 from chat_app.ui.evaluation.subjects import Bench, Subject, whole
@@ -108,7 +108,7 @@ class DuelPanel:
     ) -> Iterator[tuple[Any, ...]]:
         """Let both models answer, and show the first card."""
 
-        def begin() -> Callable[[Tell], tuple[Any, ...]]:
+        def begin() -> Callable[[ProgressCallback], tuple[Any, ...]]:
             visitor = self.bench.visitors.name(token, request)
             subject, earlier = self.bench.subject(after, visitor), self.bench.earlier(before, after, visitor)
             if earlier is None or earlier.name == subject.name:
@@ -117,23 +117,25 @@ class DuelPanel:
             own = questions(typed, most)
             read = None if own else self.bench.conversations(source, after, files, visitor)[0]
 
-            def do(tell: Tell) -> tuple[Any, ...]:
-                prompts = own if read is None else prompts_of(read(tell), most)
-                contest = self._contest(subject, earlier, prompts, tell)
+            def do(progress: ProgressCallback) -> tuple[Any, ...]:
+                prompts = own if read is None else prompts_of(read(progress), most)
+                contest = self._contest(subject, earlier, prompts, progress)
                 return contest, *view_of(contest)
 
             return do
 
         yield from self.bench.follow(begin, lambda why: (None, why, gr.Row(visible=False), gr.Row(visible=False)))
 
-    def _contest(self, subject: Subject, earlier: Subject, prompts: list[Conversation], tell: Tell) -> Contest:
+    def _contest(
+        self, subject: Subject, earlier: Subject, prompts: list[Conversation], progress: ProgressCallback
+    ) -> Contest:
         """Both models' replies to the same questions."""
         if not prompts:
             raise DataError("These conversations do not begin with a question.", advice="Write some yourself.")
 
         def replies(number: int, one: Subject) -> list[str]:
             paths = self.bench.services.paths
-            return replies_of(one.name, prompts, paths, SAMPLING, lambda text: tell(f"Model {number} of 2: {text}"))
+            return replies_of(one.name, prompts, paths, SAMPLING, add_prefix(f"Model {number} of 2: ", progress))
 
         asked = [prompt.turns[-1].text for prompt in prompts]
         duel = Duel(asked, replies(1, subject), replies(2, earlier), secrets.randbits(32))

@@ -14,9 +14,9 @@ from chat_app.errors import DataError
 from chat_app.evaluation.memorization import Copy, RunSources
 from chat_app.evaluation.runner import prompts_of, replies_of
 from chat_app.runs.run import Run
+from chat_app.system.progress import Progress, ProgressCallback
 from chat_app.training.pipeline import sample_prompts
 from chat_app.ui.components import formatting as words
-from chat_app.ui.components.background_task import Tell
 from chat_app.ui.components.escape import shown
 from chat_app.ui.evaluation.subjects import Bench, whole
 
@@ -54,16 +54,16 @@ class CopiesPanel:
     def look(self, token: str, after: str, count: float, request: gr.Request) -> Iterator[tuple[Any, ...]]:
         """Ask, and search for every reply in what was learned."""
 
-        def begin() -> Callable[[Tell], tuple[str]]:
+        def begin() -> Callable[[ProgressCallback], tuple[str]]:
             visitor = self.bench.visitors.name(token, request)
             run, subject = self.bench.run(after, visitor), self.bench.subject(after, visitor)
             most, paths = whole(count, 1, MOST_QUESTIONS, "questions can be asked"), self.bench.services.paths
 
-            def do(tell: Tell) -> tuple[str]:
-                tell("Looking through what it learned.")
-                sources = RunSources.open(run, paths, tell)
+            def do(progress: ProgressCallback) -> tuple[str]:
+                progress(Progress("Looking through what it learned."))
+                sources = RunSources.open(run, paths, progress)
                 prompts = questions_of(run, most)
-                replies = replies_of(subject.name, prompts, paths, told=tell)
+                replies = replies_of(subject.name, prompts, paths, progress=progress)
                 asked = [prompt.turns[-1].text for prompt in prompts]
                 return (report_of([(*one, sources.look(one[1])) for one in zip(asked, replies, strict=True)]),)
 

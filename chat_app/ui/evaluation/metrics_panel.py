@@ -11,8 +11,8 @@ from chat_app.errors import DataError
 from chat_app.evaluation.comparison import MEASURES, as_csv, compare, figure, summary
 from chat_app.evaluation.evaluate import Evaluation
 from chat_app.evaluation.runner import evaluate_models, spread
+from chat_app.system.progress import Progress, ProgressCallback
 from chat_app.ui.components import formatting as words
-from chat_app.ui.components.background_task import Tell
 from chat_app.ui.components.downloads import saving
 from chat_app.ui.components.escape import shown
 from chat_app.ui.evaluation.subjects import MOST_CONVERSATIONS, Bench, Subject, whole
@@ -70,7 +70,7 @@ class NumbersPanel:
     ) -> Iterator[tuple[Any, ...]]:
         """Measure what was chosen, and show it."""
 
-        def begin() -> Callable[[Tell], tuple[Any, ...]]:
+        def begin() -> Callable[[ProgressCallback], tuple[Any, ...]]:
             visitor = self.bench.visitors.name(token, request)
             subjects = [self.bench.subject(after, visitor)]
             if (earlier := self.bench.earlier(before, after, visitor)) is not None:
@@ -78,14 +78,14 @@ class NumbersPanel:
             read, what = self.bench.conversations(source, after, files, visitor)
             most = whole(replies, 0, MOST_REPLIES, "replies can be written")
 
-            def do(tell: Tell) -> tuple[Any, ...]:
-                tell("Reading the conversations.")
-                total = sum(1 for _ in read(tell))
-                chosen = spread(read(tell), total, MOST_CONVERSATIONS)
+            def do(progress: ProgressCallback) -> tuple[Any, ...]:
+                progress(Progress("Reading the conversations."))
+                total = sum(1 for _ in read(progress))
+                chosen = spread(read(progress), total, MOST_CONVERSATIONS)
                 if not chosen:
                     raise DataError("There are no conversations to measure on.", advice="Bring another file.")
                 names = [one.name for one in subjects]
-                found = evaluate_models(names, chosen, self.bench.services.paths, most_replies=most, told=tell)
+                found = evaluate_models(names, chosen, self.bench.services.paths, most_replies=most, progress=progress)
                 titles = _columns([one.title for one in subjects])
                 table = as_csv(dict(zip(titles, (one.as_dict() for one in found), strict=True)))
                 return report_of(subjects, found, what, total), table, gr.Button(visible=True)

@@ -21,7 +21,8 @@ from chat_app.errors import ChatAppError, DataError, ModelError, RunError, TooLa
 from chat_app.formatting import bytes_in_words
 from chat_app.runs.run import Run
 from chat_app.services import Services
-from chat_app.ui.components.background_task import Tell, Work, counting
+from chat_app.system.progress import Progress, ProgressCallback
+from chat_app.ui.components.background_task import Work, count_conversations
 from chat_app.ui.components.escape import sentence
 from chat_app.ui.models import choices as model_choices
 from chat_app.ui.training.data_report import refused, working
@@ -117,7 +118,7 @@ class Bench:
 
     def conversations(
         self, source: object, after: object, files: list[str] | None, visitor: str
-    ) -> tuple[Callable[[Tell], Iterator[Conversation]], str]:
+    ) -> tuple[Callable[[ProgressCallback], Iterator[Conversation]], str]:
         """What reads the conversations to judge by, and what to call them. Nothing is read yet.
 
         Raises:
@@ -130,7 +131,7 @@ class Bench:
                     "This model kept no conversations aside when it learned.", advice="Bring a file instead."
                 )
             title = "conversations that it kept aside and did not learn"
-            return lambda tell: conversations_of(kept, need_reply=True), title
+            return lambda progress: conversations_of(kept, need_reply=True), title
         paths = [Path(one) for one in files or ()]
         if not paths:
             raise DataError("There is nothing to measure on yet.", advice="Bring a file of conversations.")
@@ -141,30 +142,32 @@ class Bench:
                 raise TooLargeError(f"This file is larger than {bytes_in_words(self.services.rules.upload_limit)}.")
         wanted = Wanted(files=tuple(paths), names=tuple(path.name for path in paths))
 
-        def read(tell: Tell) -> Iterator[Conversation]:
-            return gathered(wanted, self.services.paths, told=counting(tell, "Reading")).conversations()
+        def read(progress: ProgressCallback) -> Iterator[Conversation]:
+            return gathered(
+                wanted, self.services.paths, progress=count_conversations(progress, "Reading")
+            ).conversations()
 
         return read, f"conversations of {paths[0].name}" if len(paths) == 1 else f"conversations of {len(paths)} files"
 
-    def work(self, do: Callable[[Tell], T]) -> Work[T]:
+    def work(self, do: Callable[[ProgressCallback], T]) -> Work[T]:
         """Begin a piece of work; it waits until those that came before it have ended."""
 
-        def wait_and_do(tell: Tell) -> T:
+        def wait_and_do(progress: ProgressCallback) -> T:
             import torch
 
             while not self._place.acquire(timeout=0.5):
-                tell("Another test is under way; this one waits for its turn.")
+                progress(Progress("Another test is under way; this one waits for its turn."))
             try:
                 # Holds for this thread: half of the processor is left to the chat.
                 torch.set_num_threads(max((torch.get_num_threads() + 1) // 2, 1))
-                return do(tell)
+                return do(progress)
             finally:
                 self._place.release()
 
         return Work(wait_and_do)
 
     def follow(
-        self, begin: Callable[[], Callable[[Tell], Shown]], nothing: Callable[[str], Shown]
+        self, begin: Callable[[], Callable[[ProgressCallback], Shown]], nothing: Callable[[str], Shown]
     ) -> Iterator[tuple[Any, ...]]:
         """Do a test and show it: the row of the work, how far it is, and what the panel fills.
 

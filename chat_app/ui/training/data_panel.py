@@ -20,8 +20,9 @@ from chat_app.data.text_corpus import is_plain_text
 from chat_app.errors import ChatAppError, DataError, TooLargeError
 from chat_app.formatting import bytes_in_words
 from chat_app.services import Services
+from chat_app.system.progress import Progress, ProgressCallback
 from chat_app.ui.components import formatting as words
-from chat_app.ui.components.background_task import Tell, Work, counting, followed, work_row
+from chat_app.ui.components.background_task import Work, count_conversations, followed, work_row
 from chat_app.ui.components.conversation_view import turns_value, turns_view
 from chat_app.ui.components.downloads import place_for, pressing
 from chat_app.ui.components.escape import clean, sentence, warn
@@ -214,7 +215,9 @@ class DataPanel:
                 raise TooLargeError(f"This file is larger than {bytes_in_words(limit)}.", where=path.name)
 
     def _read(self, wanted: Wanted, texts: tuple[Path, ...] = ()) -> Iterator[tuple[Any, ...]]:
-        work = Work(lambda tell: gathered(wanted, self.services.paths, told=counting(tell, "Reading")))
+        work = Work(
+            lambda progress: gathered(wanted, self.services.paths, progress=count_conversations(progress, "Reading"))
+        )
         kept = (gr.skip(),) * (len(self.outputs) - 3)
         for text in work:
             yield gr.skip(), gr.Row(visible=True), working(text or "Reading."), *kept, gr.Button(interactive=False)
@@ -251,14 +254,15 @@ class DataPanel:
             yield gr.skip(), gr.skip(), gr.Accordion(visible=False), "", gr.skip(), gr.skip(), gr.skip()
             return
 
-        def look(tell: Tell) -> tuple[Check, str]:
-            def told(count: int) -> None:
-                tell(f"Checking: {count:,} of {words.count(material.facts.conversations, 'conversation')}.")
+        def look(progress: ProgressCallback) -> tuple[Check, str]:
+            def report(now: Progress) -> None:
+                total = words.count(material.facts.conversations, "conversation")
+                progress(replace(now, message=f"Checking: {now.done:,} of {total}."))
 
             try:
-                return checked(material, self.services.paths, model, told), "this model"
+                return checked(material, self.services.paths, model, report), "this model"
             except ChatAppError:  # A model that is not here yet cannot count.
-                return checked(material, self.services.paths, STARTER, told), "the starter"
+                return checked(material, self.services.paths, STARTER, report), "the starter"
 
         work = Work(look)
         for text in work:
@@ -297,9 +301,13 @@ class DataPanel:
                 return
             stem = Path(material.facts.files[0]).name.partition(".")[0] or "conversations"
 
-            def write(tell: Tell) -> tuple[Path, int]:
+            def write(progress: ProgressCallback) -> tuple[Path, int]:
                 target = place_for(self.mended, f"{stem}-mended{ending}")
-                return target, write_mended(material, target, lambda count: tell(f"Writing: {count:,} conversations."))
+
+                def report(now: Progress) -> None:
+                    progress(replace(now, message=f"Writing: {now.done:,} conversations."))
+
+                return target, write_mended(material, target, report)
 
             written = yield from followed(
                 write,

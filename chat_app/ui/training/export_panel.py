@@ -12,7 +12,8 @@ from chat_app.errors import RunError
 from chat_app.models.export import As, export, push
 from chat_app.runs.run import Run
 from chat_app.services import Services
-from chat_app.ui.components.background_task import Tell, followed
+from chat_app.system.progress import ProgressCallback
+from chat_app.ui.components.background_task import followed
 from chat_app.ui.components.downloads import place_for, pressing
 from chat_app.ui.components.escape import clean, shown
 from chat_app.ui.components.events import slow
@@ -91,7 +92,7 @@ class RunExport:
     ) -> Iterator[tuple[Any, ...]]:
         """Write the zip into the page's cache and let the browser fetch it."""
 
-        def write(tell: Tell) -> Path:
+        def write(progress: ProgressCallback) -> Path:
             run, as_, source = self._source(name, form, token, request)
             return export(source, place_for(self.file, f"{run.id}.zip"), run=run, licence=clean(licence), as_=as_)
 
@@ -113,7 +114,7 @@ class RunExport:
     ) -> Iterator[tuple[Any, ...]]:
         """Put the model on the Hub."""
 
-        def send(tell: Tell) -> str:
+        def send(progress: ProgressCallback) -> str:
             run, as_, source = self._source(name, form, token, request)
             is_private = private is not False
             return push(

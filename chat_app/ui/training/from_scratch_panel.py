@@ -12,10 +12,10 @@ from chat_app.config.training import TrainConfig
 from chat_app.errors import DataError
 from chat_app.runs.run import Run
 from chat_app.services import Services
+from chat_app.system.progress import ProgressCallback
 from chat_app.training.pretraining import PRETRAIN_DEFAULTS
 from chat_app.training.pretraining_plan import prepare_from_nothing, size_named
 from chat_app.training.sample_prompts import questions_of
-from chat_app.ui.components.background_task import Tell
 from chat_app.ui.components.escape import clean
 from chat_app.ui.components.events import slow
 from chat_app.ui.training.data_panel import Brought, check_here
@@ -83,7 +83,7 @@ class NothingPanel:
     ) -> Iterator[tuple[Any, ...]]:
         """Make the words, the model and the run, and put it into the queue."""
 
-        def prepare(tell: Tell) -> Run:
+        def prepare(progress: ProgressCallback) -> Run:
             visitor = self.visitors.name(token, request)
             if brought.material is None and not brought.texts:
                 raise DataError("There is nothing to learn from yet.", advice="Upload a file first.")
@@ -92,7 +92,13 @@ class NothingPanel:
             config = from_mapping(TrainConfig, {**PRETRAIN_DEFAULTS, "epochs": epochs})
             about = {"by": visitor, "questions": asked, "repairs": sorted(brought.wanted.repairs)}
             return prepare_from_nothing(
-                config, brought.wanted, brought.texts, self.services.paths, size=wanted_size, about=about, tell=tell
+                config,
+                brought.wanted,
+                brought.texts,
+                self.services.paths,
+                size=wanted_size,
+                about=about,
+                progress=progress,
             )
 
         yield from self.runs.begun(prepare, token, request)

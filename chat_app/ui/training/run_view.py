@@ -15,9 +15,9 @@ import gradio as gr
 from chat_app.errors import ChatAppError, RunError
 from chat_app.runs.run import ACTIVE, RESUMABLE, Run
 from chat_app.services import Services
+from chat_app.system.progress import ProgressCallback
 from chat_app.training.follow_up_runs import give_more_epochs, with_half_the_rate
 from chat_app.training.job_queue import Jobs
-from chat_app.ui.components.background_task import Tell
 from chat_app.ui.components.downloads import saving
 from chat_app.ui.components.escape import warn
 from chat_app.ui.components.events import QUICK
@@ -175,7 +175,9 @@ class RunView:
         waiting = [run for run in runs if run.state().status == "queued"]
         return self.show(next(iter([*active, *waiting, *runs]), None), runs)
 
-    def begun(self, prepare: Callable[[Tell], Run], token: str, request: gr.Request) -> Iterator[tuple[Any, ...]]:
+    def begun(
+        self, prepare: Callable[[ProgressCallback], Run], token: str, request: gr.Request
+    ) -> Iterator[tuple[Any, ...]]:
         """Begin a run and show it: how far its preparation is, and the outputs.
 
         Args:

@@ -8,8 +8,9 @@ from typing import TypeVar
 from chat_app.errors import RunError
 from chat_app.runs.run import Run
 from chat_app.services import Services
+from chat_app.system.progress import ProgressCallback
 from chat_app.training.job_queue import Jobs
-from chat_app.ui.components.background_task import Tell, followed
+from chat_app.ui.components.background_task import followed
 
 Outputs = TypeVar("Outputs")
 
@@ -26,7 +27,7 @@ def jobs_of(services: Services) -> Jobs:
 
 
 def begun(
-    services: Services, prepare: Callable[[Tell], Run], show: Callable[[str], Outputs]
+    services: Services, prepare: Callable[[ProgressCallback], Run], show: Callable[[str], Outputs]
 ) -> Generator[Outputs, None, Run | None]:
     """Prepare a run and put it into the queue.
 
@@ -37,9 +38,9 @@ def begun(
         The run. None: there is none, and the person was told why.
     """
 
-    def do(tell: Tell) -> Run:
+    def do(progress: ProgressCallback) -> Run:
         jobs = jobs_of(services)
-        run = prepare(tell)
+        run = prepare(progress)
         jobs.submit(run)
         return run
 

@@ -12,10 +12,11 @@ from chat_app.config.training import CAREFULNESS, TrainConfig
 from chat_app.data.source import Wanted, flags_of, gathered, reading_settings_of
 from chat_app.runs.run import Run
 from chat_app.services import Services
+from chat_app.system.progress import ProgressCallback
 from chat_app.training.pipeline import prepare_run
 from chat_app.training.recipe import write_recipe
 from chat_app.training.sample_prompts import MOST, questions_of
-from chat_app.ui.components.background_task import Tell, counting
+from chat_app.ui.components.background_task import count_conversations
 from chat_app.ui.components.escape import clean
 from chat_app.ui.components.events import QUICK, slow
 from chat_app.ui.components.settings_form import Controls
@@ -142,21 +143,24 @@ class TeachTab:
     ) -> Iterator[tuple[Any, ...]]:
         """Make a run of what was read, and put it into the queue."""
 
-        def prepare(tell: Tell) -> Run:
+        def prepare(progress: ProgressCallback) -> Run:
             visitor = self.visitors.name(token, request)
             name = model_choices.check_allowed(self.services, visitor, model)
             config = self.settings.settings(values, model=name)
-            return self._prepared(config, self.data.wanted(brought), questions, visitor, tell)
+            return self._prepared(config, self.data.wanted(brought), questions, visitor, progress)
 
         yield from self.runs.begun(prepare, token, request)
 
-    def _prepared(self, config: TrainConfig, wanted: Wanted, questions: str, visitor: str, tell: Tell) -> Run:
+    def _prepared(
+        self, config: TrainConfig, wanted: Wanted, questions: str, visitor: str, progress: ProgressCallback
+    ) -> Run:
         """A run folder with its data and its recipe."""
-        paths, told, asked = self.services.paths, counting(tell, "Preparing"), list(questions_of(clean(questions)))
-        material = gathered(wanted, paths, need_reply=config.learn == "replies", told=told)
+        paths, asked = self.services.paths, list(questions_of(clean(questions)))
+        report = count_conversations(progress, "Preparing")
+        material = gathered(wanted, paths, need_reply=config.learn == "replies", progress=report)
         about = {"files": wanted.given, "by": visitor, "repairs": sorted(wanted.repairs)}
         about |= {"reading": flags_of(wanted), "questions": asked}
-        run = prepare_run(config, material, paths, about=about, told=told)
+        run = prepare_run(config, material, paths, about=about, progress=report)
         write_recipe(run, [] if wanted.hub else run.about()["files"], reading_settings_of(wanted))
         return run
 

@@ -6,14 +6,15 @@ import threading
 
 import pytest
 
-from chat_app.ui.components.background_task import Tell, Work, WorkStoppedError
+from chat_app.system.progress import Progress, ProgressCallback, StoppedError
+from chat_app.ui.components.background_task import Work
 
 
 def test_what_it_tells_and_what_comes_of_it() -> None:
     may_go_on = threading.Event()
 
-    def do(tell: Tell) -> int:
-        tell("half")
+    def do(progress: ProgressCallback) -> int:
+        progress(Progress("half"))
         assert may_go_on.wait(20)
         return 7
 
@@ -25,7 +26,7 @@ def test_what_it_tells_and_what_comes_of_it() -> None:
 
 
 def test_a_fault_arrives_where_the_result_is_asked_for() -> None:
-    def do(tell: Tell) -> int:
+    def do(progress: ProgressCallback) -> int:
         raise ValueError("broken")
 
     work = Work(do)
@@ -37,11 +38,11 @@ def test_a_fault_arrives_where_the_result_is_asked_for() -> None:
 def test_it_stops_when_nobody_waits() -> None:
     stopped = threading.Event()
 
-    def do(tell: Tell) -> None:
+    def do(progress: ProgressCallback) -> None:
         try:
             while True:
-                tell("on and on")
-        except WorkStoppedError:
+                progress(Progress("on and on"))
+        except StoppedError:
             stopped.set()
 
     telling = iter(Work(do))

@@ -129,9 +129,9 @@ def test_without_conversations_the_page_says_what_to_do(local: Any) -> None:
 def test_one_test_at_a_time_and_the_next_one_waits(local: Any) -> None:
     bench = Bench(local, Visitors(local))
     with bench._place:
-        work = bench.work(lambda tell: 7)
+        work = bench.work(lambda progress: 7)
         assert "waits for its turn" in next(text for text in work if text)
-    second = bench.work(lambda tell: 8)
+    second = bench.work(lambda progress: 8)
     list(second)
     assert second.result() == 8
 
