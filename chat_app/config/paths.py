@@ -11,8 +11,6 @@ import platformdirs
 from chat_app.system.disk_cache import Cache
 
 STARTER = "starter"
-
-
 CACHE_BYTES = 20 * 10**9
 
 

@@ -175,8 +175,6 @@ def _quantized(files: ModelFiles, precision: str, device: str, compute_in: str |
 
 
 SMALL_MODEL = 50_000_000
-
-
 _STEPS = 12
 
 

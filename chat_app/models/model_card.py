@@ -62,8 +62,6 @@ def table(rows: Iterable[tuple[str, Any]]) -> str:
 
 
 PICTURE = "curves.svg"
-
-
 _LICENCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]{0,39}")
 
 

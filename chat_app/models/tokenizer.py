@@ -16,8 +16,6 @@ from chat_app.models.validation import read_config, size_of
 from chat_app.tokenization.format_detection import Recognised, recognise
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.txt", "sentencepiece.bpe.model")
-
-
 _GPT2_FILES = (("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe"))
 
 

@@ -1,6 +1,6 @@
-"""The application behind the server's port: the guard, the HTTP API, and the page at "/".
+"""Builds the FastAPI application: the guard, the HTTP API, and Gradio's page at "/".
 
-Puts them together; what each answers or shows stands in its own file.
+What each of them answers or shows is in its own file.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from chat_app import __version__
 from chat_app.server.auth import Accounts, Throttle, TooManyAttemptsError
-from chat_app.server.callers import Callers
 from chat_app.server.guard import Guard
+from chat_app.server.host_policy import HostPolicy
 from chat_app.server.openai_api import Api, add_docs
-from chat_app.server.upload_quota import Quota
+from chat_app.server.upload_quota import UploadQuota
 from chat_app.services import Services
 from chat_app.ui.chat.streaming import LiveReplies
 from chat_app.ui.components.theme import TITLE, page_arguments
 from chat_app.ui.page import build_page
 
-WORKER_THREADS = 120  # For what Gradio runs: replies under way must leave some for Stop.
+WORKER_THREADS = 120  # Gradio's handlers run in these: running replies must leave some for Stop.
 SESSIONS_KEPT = 1000
 UPLOAD_HOURS = 6
 FRAMES = Path(__file__).parents[1] / "ui" / "frames.js"
@@ -42,25 +42,25 @@ def build_app(
     services: Services,
     accounts: Accounts,
     throttle: Throttle,
-    callers: Callers,
+    host_policy: HostPolicy,
     is_loading: Callable[[], bool],
     page: gr.Blocks | None = None,
 ) -> tuple[FastAPI, Api]:
     """The application: guard, HTTP API, and the page at "/".
 
     Args:
-        accounts: who may come in.
-        throttle: the one that the accounts count with.
-        callers: whom the guard knows.
-        is_loading: whether the first model is still on its way.
-        page: to be mounted; default: the product's.
+        accounts: who may log in.
+        throttle: the throttle that `accounts` uses.
+        host_policy: Host and Origin headers that the guard accepts.
+        is_loading: whether the first model is still being loaded.
+        page: the Blocks to mount; default: `build_page`.
     """
     rules = services.rules
-    app = FastAPI(title=TITLE, version=__version__, docs_url=None, redoc_url=None, lifespan=_with_threads)
+    app = FastAPI(title=TITLE, version=__version__, docs_url=None, redoc_url=None, lifespan=_set_thread_limit)
     api = Api(services, accounts, is_loading)
     api.add_to(app)
     add_docs(app)
-    # Gradio leaves CORS to this one; without origins it lets nobody in.
+    # Gradio adds no CORS headers of its own when mounted; without allowed origins no other page may read responses.
     headers = ["Authorization", "Content-Type"]
     app.add_middleware(CORSMiddleware, allow_origins=rules.origins, allow_methods=["*"], allow_headers=headers)
     live = LiveReplies()
@@ -74,30 +74,32 @@ def build_app(
         path="/",
         server_name=rules.host,
         server_port=rules.port,
-        auth=_log_in_with(accounts) if needs_log_in else None,
+        auth=_make_login(accounts) if needs_log_in else None,
         auth_message=_LOG_IN if needs_log_in else None,
         max_file_size=rules.upload_limit,
         **page_arguments(),
     )
-    mounted = _mounted(app)
-    # As the innermost, so that what it is given is not compressed yet.
-    mounted.user_middleware.append(Middleware(FirstScript, script=FRAMES.read_text(encoding="utf-8")))
-    is_logged_in = _log_in_check(mounted) if needs_log_in else None
-    quota = Quota(3 * rules.upload_limit, 20 * rules.upload_limit, UPLOAD_HOURS * 3600) if rules.is_shared else None
+    mounted = _find_gradio_app(app)
+    # The innermost middleware sees bodies before they are compressed.
+    mounted.user_middleware.append(Middleware(HeadScriptMiddleware, script=FRAMES.read_text(encoding="utf-8")))
+    is_logged_in = _make_login_check(mounted) if needs_log_in else None
+    quota = (
+        UploadQuota(3 * rules.upload_limit, 20 * rules.upload_limit, UPLOAD_HOURS * 3600) if rules.is_shared else None
+    )
     app.add_middleware(
-        Guard, rules=rules, callers=callers, throttle=throttle, quota=quota, is_logged_in=is_logged_in
+        Guard, rules=rules, host_policy=host_policy, throttle=throttle, quota=quota, is_logged_in=is_logged_in
     )  # The last one added is asked first.
     return app, api
 
 
 @asynccontextmanager
-async def _with_threads(app: FastAPI) -> AsyncIterator[None]:
+async def _set_thread_limit(app: FastAPI) -> AsyncIterator[None]:
     anyio.to_thread.current_default_thread_limiter().total_tokens = WORKER_THREADS
     yield
 
 
-def _log_in_with(accounts: Accounts) -> Callable[[str, str], bool]:
-    """What Gradio's page for logging in asks."""
+def _make_login(accounts: Accounts) -> Callable[[str, str], bool]:
+    """The callback of Gradio's log-in page."""
 
     def log_in(name: str, password: str) -> bool:
         try:
@@ -109,11 +111,11 @@ def _log_in_with(accounts: Accounts) -> Callable[[str, str], bool]:
     return log_in
 
 
-class FirstScript:
-    """Puts a script before all others into the page; what Gradio calls the head of a page comes after its own scripts.
+class HeadScriptMiddleware:
+    """Inserts a script at the beginning of the page's <head>; Gradio's own `head` option inserts after its scripts.
 
     Args:
-        app: what answers.
+        app: the wrapped application.
         script: classic JavaScript.
     """
 
@@ -122,16 +124,16 @@ class FirstScript:
         self._mark, self._head = b"<head>", f"<head>\n<script>\n{script}</script>".encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer; what is no page stays as it is."""
+        """Handle one request; responses other than HTML pass unchanged."""
         start: Message | None = None
 
-        async def changed(message: Message) -> None:
+        async def insert_script(message: Message) -> None:
             nonlocal start
             if message["type"] == "http.response.start":
                 if Headers(raw=message["headers"]).get("content-type", "").startswith("text/html"):
                     start = message
                     return
-            elif start is not None:  # Gradio gives a page in one piece.
+            elif start is not None:  # Gradio sends a page as one body message.
                 body = message.get("body", b"")
                 message["body"] = body.replace(self._mark, self._head, 1)
                 headers = MutableHeaders(raw=start["headers"])
@@ -142,15 +144,15 @@ class FirstScript:
                 start = None
             await send(message)
 
-        await self._app(scope, receive, changed)
+        await self._app(scope, receive, insert_script)
 
 
-def _mounted(app: FastAPI) -> App:
+def _find_gradio_app(app: FastAPI) -> App:
     return next(route.app for route in app.routes if isinstance(route, Mount) and isinstance(route.app, App))
 
 
-def _log_in_check(mounted: App) -> Callable[[Headers], bool]:
-    """Whether a request comes from a page that is logged in, told by Gradio's cookie; some of its routes do not ask."""
+def _make_login_check(mounted: App) -> Callable[[Headers], bool]:
+    """A check of Gradio's log-in cookie; some of Gradio's routes do not check it themselves."""
 
     def is_logged_in(headers: Headers) -> bool:
         cookies = cookie_parser(headers.get("cookie", ""))

@@ -1,6 +1,6 @@
-"""Names and passwords: reading their file, comparing in constant time, and slowing down who guesses.
+"""Authentication: the password file, constant-time comparison, and a throttle against guessing.
 
-Knows no HTTP but for what an Authorization header says.
+Of HTTP it knows only the value of an Authorization header.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 from chat_app.errors import DataError, UserError
 
 KEY_VARIABLE = "CHAT_APP_API_KEY"
-_MOST_FILE_BYTES = 2**20
+_MAX_FILE_BYTES = 2**20
 
 
 class AuthenticationError(UserError):
@@ -40,12 +40,12 @@ class TooManyAttemptsError(UserError):
 
 
 class Throttle:
-    """Counts wrong tries by address and by name. After a few, each further one doubles the wait.
+    """Counts failed log-ins by address and by name: exponential backoff after the first few.
 
     Args:
-        free: wrong tries without a wait.
+        free: failures without a wait.
         longest: the longest wait in seconds.
-        most: how many addresses and names are remembered; those heard of longest ago are forgotten first.
+        most: how many addresses and names are remembered; the least recent are forgotten first.
     """
 
     FORGET_SECONDS = 3600.0
@@ -53,12 +53,12 @@ class Throttle:
     def __init__(
         self, free: int = 5, longest: float = 300.0, most: int = 10_000, clock: Callable[[], float] = time.monotonic
     ):
-        self._free, self._longest, self._most, self._clock = free, longest, most, clock
+        self._free, self._longest, self._max_streams, self._clock = free, longest, most, clock
         self._lock = threading.Lock()
         self._tries: OrderedDict[str, tuple[int, float]] = OrderedDict()  # How many, and the time of the last one.
 
     def wait(self, key: str) -> float:
-        """Seconds until the next try is looked at; 0: now."""
+        """Seconds until the next attempt is accepted; 0: now."""
         with self._lock:
             count, last = self._tries.get(key, (0, 0.0))
         if count < self._free:
@@ -67,27 +67,27 @@ class Throttle:
         return max(last + pause - self._clock(), 0.0)
 
     def failed(self, key: str) -> None:
-        """One more wrong try."""
+        """Count a failed attempt."""
         with self._lock:
             now = self._clock()
             count, last = self._tries.pop(key, (0, now))
             self._tries[key] = (1 if now - last > self.FORGET_SECONDS else count + 1, now)
-            while len(self._tries) > self._most:
+            while len(self._tries) > self._max_streams:
                 self._tries.popitem(last=False)
 
     def succeeded(self, key: str) -> None:
-        """A right one: the wrong ones are forgotten."""
+        """Forget the failures of a key after a correct attempt."""
         with self._lock:
             self._tries.pop(key, None)
 
 
 class Accounts:
-    """Who may come in, and with which keys programs may.
+    """Who may log in to the page, and with which credentials programs may use the API.
 
     Args:
-        passwords: by name; empty where nobody has to log in.
-        key: a key for programs, or None.
-        throttle: of wrong tries.
+        passwords: by name; empty where no log-in is needed.
+        key: the API key for programs, or None.
+        throttle: counts failed attempts.
     """
 
     def __init__(self, passwords: Mapping[str, str], key: str | None, throttle: Throttle):
@@ -97,16 +97,16 @@ class Accounts:
 
     @property
     def is_page_open(self) -> bool:
-        """Whether the page is for everybody."""
+        """Whether the page needs no log-in."""
         return not self._passwords
 
     @property
     def is_api_open(self) -> bool:
-        """Whether programs need nothing."""
+        """Whether programs need no credentials."""
         return not self._passwords and self._key is None
 
     def log_in(self, name: str, password: str) -> bool:
-        """Whether name and password belong together. A wrong try counts against the name.
+        """Whether the password is the name's. A failure counts against the name.
 
         Raises:
             TooManyAttemptsError: for this name.
@@ -133,7 +133,7 @@ class Accounts:
         if wait > 0:
             raise TooManyAttemptsError(wait)
         scheme, _, value = (authorization or "").strip().partition(" ")
-        if self._lets_in(scheme.lower(), value.strip()):
+        if self._verify(scheme.lower(), value.strip()):
             return self._throttle.succeeded(address)
         if value:
             self._throttle.failed(address)
@@ -142,7 +142,7 @@ class Accounts:
             advice="Send `Authorization: Bearer KEY`, or Basic with name and password.",
         )
 
-    def _lets_in(self, scheme: str, value: str) -> bool:
+    def _verify(self, scheme: str, value: str) -> bool:
         if scheme == "bearer" and self._key is not None and hmac.compare_digest(_digest(value), self._key):
             return True
         if scheme == "basic":
@@ -157,7 +157,7 @@ class Accounts:
 
     def _matches(self, name: str, password: str) -> bool:
         known = self._passwords.get(name)
-        # An unknown name takes as long as a wrong password.
+        # An unknown name takes as long as a wrong password, so that timing does not tell names.
         is_same = hmac.compare_digest(_digest(password), known if known is not None else _digest(""))
         return is_same and known is not None
 
@@ -171,13 +171,13 @@ def read_passwords(path: Path) -> dict[str, str]:
     advice = "Write one `name:password` a line."
     try:
         with path.open("rb") as stream:
-            content = stream.read(_MOST_FILE_BYTES + 1)
+            content = stream.read(_MAX_FILE_BYTES + 1)
         lines = content.decode("utf-8-sig").splitlines()
     except OSError as error:
         raise DataError(f"The file {path} of --auth-file cannot be read ({error.strerror}).") from error
     except UnicodeDecodeError as error:
         raise DataError(f"The file {path} of --auth-file is not UTF-8 text.", advice=advice) from error
-    if len(content) > _MOST_FILE_BYTES:
+    if len(content) > _MAX_FILE_BYTES:
         raise DataError(f"The file {path} of --auth-file is too long.", advice=advice)
     passwords: dict[str, str] = {}
     for number, line in enumerate(lines, start=1):
@@ -207,5 +207,5 @@ def _warn_if_open(path: Path) -> None:
 
 
 def _digest(text: str) -> bytes:
-    """Equal lengths, so that comparing tells nothing of a password's."""
+    """SHA-256: digests have equal lengths, so that comparing them does not tell a password's length."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()

@@ -20,16 +20,13 @@ if TYPE_CHECKING:
 
 
 DEFAULT_PORT = 7860
-
-
-MOST_UPLOAD_MB = 10**6
-
-
+MAX_UPLOAD_MB = 10**6
+ANY_ADDRESS = "0.0.0.0"  # noqa: S104 - on a Space only, where nothing else can reach it.
 _ORIGIN = re.compile(r"https?://(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(:\d{1,5})?/?")
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    """Tell a parser about the flags of the server."""
+    """Add the server's flags to a parser."""
     host = ANY_ADDRESS if os.environ.get("SPACE_ID") else LOOPBACK[0]
     parser.add_argument("--host", default=host, metavar="H", help=f"the address to listen on (default: {host})")
     parser.add_argument(
@@ -72,8 +69,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def rules_of(options: argparse.Namespace) -> ServerRules:
-    """The rules that the flags ask for.
+def parse_rules(options: argparse.Namespace) -> ServerRules:
+    """The server's rules from parsed flags.
 
     Raises:
         SettingError: a value that cannot be, or a server open to others without an auth file.
@@ -90,7 +87,7 @@ def rules_of(options: argparse.Namespace) -> ServerRules:
         training=not options.no_training,
         origins=tuple(origin.rstrip("/") for origin in options.allow_origin),
         share=options.share,
-        upload_bytes=_bytes_of(options.max_upload),
+        upload_bytes=_parse_megabytes(options.max_upload),
     )
     if rules.auth_file is None and rules.host not in LOOPBACK and not rules.on_space:
         raise SettingError(
@@ -107,7 +104,7 @@ def rules_of(options: argparse.Namespace) -> ServerRules:
     return rules
 
 
-def remote_of(options: argparse.Namespace) -> RemoteModel | None:
+def make_remote(options: argparse.Namespace) -> RemoteModel | None:
     """The model behind --engine.
 
     Raises:
@@ -120,10 +117,7 @@ def remote_of(options: argparse.Namespace) -> RemoteModel | None:
     return RemoteModel(check_address(options.engine), options.model or "")
 
 
-def _bytes_of(megabytes: float) -> int:
-    if not 0 <= megabytes <= MOST_UPLOAD_MB:
+def _parse_megabytes(megabytes: float) -> int:
+    if not 0 <= megabytes <= MAX_UPLOAD_MB:
         raise SettingError("--max-upload", f"{megabytes:g} is no size.", advice="Give megabytes, such as 500.")
     return round(megabytes * 10**6)
-
-
-ANY_ADDRESS = "0.0.0.0"  # noqa: S104 - on a Space only, where nothing else can reach it.

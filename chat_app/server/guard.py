@@ -1,7 +1,7 @@
-"""Who may call this server, how much they may send, and how often they may try a password.
+"""ASGI middleware that refuses requests by their Host, Origin, size and number of failed log-ins.
 
-Knows addresses, headers and sizes; nothing of conversations, models or what the page shows. `Guard` stands before
-everything else that answers, so what it refuses costs nobody anything.
+It knows addresses, headers and sizes; nothing of conversations, models or the page. It is the outermost middleware, so
+a refused request costs no further work.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from chat_app.formatting import bytes_in_words
 from chat_app.server.auth import Throttle
-from chat_app.server.callers import Callers
+from chat_app.server.host_policy import HostPolicy
 from chat_app.server.openai_schema import error_body
 from chat_app.server.security_headers import docs_policy, security_headers
-from chat_app.server.upload_quota import Quota, Upload
+from chat_app.server.upload_quota import Upload, UploadQuota
 from chat_app.services import ServerRules
 
 API_PATHS = ("/v1/", "/generate", "/health")
 LOGIN_PATHS = ("/login", "/login/")
 UPLOAD_PATH = "/gradio_api/upload"
-BODY_BYTES = 4 * 2**20
-FILES_A_REQUEST = 20
+MAX_BODY_BYTES = 4 * 2**20
+MAX_FILES_PER_REQUEST = 20
 READING_METHODS = ("GET", "HEAD", "OPTIONS")
 # Parts of Gradio that this product does not use: foreign Spaces, states on disk, an editor, statistics.
 CLOSED_PATHS = (
@@ -51,12 +51,12 @@ _DRAIN_SECONDS = 5.0
 
 
 @dataclass
-class _Body:
-    """Reads a request's body and stops at its limits."""
+class _LimitedReceive:
+    """An ASGI `receive` that raises 413 once the body passes its limits."""
 
     receive: Receive
-    most_bytes: int
-    most_files: int | None
+    max_bytes: int
+    max_files: int | None
     received: int = 0
     files: int = 0
     is_too_large: bool = False
@@ -67,9 +67,9 @@ class _Body:
         if message["type"] == "http.request":
             chunk = message.get("body", b"")
             self.received += len(chunk)
-            if self.most_files is not None:
+            if self.max_files is not None:
                 self._count_files(chunk)
-            if self.received > self.most_bytes or self.files > (self.most_files or self.files):
+            if self.received > self.max_bytes or self.files > (self.max_files or self.files):
                 self.is_too_large = True
                 raise HTTPException(413, "This is more than this server takes.")
         return message
@@ -81,8 +81,8 @@ class _Body:
 
 
 @dataclass
-class _Answer:
-    """Sends an answer with the headers that tell a browser to be careful."""
+class _HeaderSend:
+    """An ASGI `send` that adds the security headers and knows how far the response has come."""
 
     send: Send
     headers: Mapping[str, str]
@@ -100,68 +100,67 @@ class _Answer:
         await self.send(message)
 
     async def cut_off(self) -> None:
-        """End it where it is."""
+        """End the response where it is."""
         if not self.has_begun:
             await self({"type": "http.response.start", "status": 503, "headers": []})
         if not self.is_whole:
-            with contextlib.suppress(
-                Exception
-            ):  # An answer whose length was told cannot end early; its reader sees it.
+            # A response with a declared length cannot end early; its reader notices.
+            with contextlib.suppress(Exception):
                 await self({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 class Guard:
-    """Stands before an application and refuses what it should not see.
+    """The middleware.
 
     Args:
-        app: what is guarded.
-        rules: of the server.
-        callers: whom it knows.
-        throttle: counts wrong log-ins.
-        quota: of uploads, or None for one's own computer.
-        is_logged_in: whether the headers of a request come from somebody logged in; None where nobody has to.
+        app: the application that it guards.
+        rules: limits of the server.
+        host_policy: accepted Host and Origin headers.
+        throttle: counts failed log-ins.
+        quota: of uploads, or None where the server is on the user's own computer.
+        is_logged_in: tells from the headers whether a request carries a valid log-in; None where none is needed.
     """
 
     def __init__(
         self,
         app: ASGIApp,
         rules: ServerRules,
-        callers: Callers,
+        host_policy: HostPolicy,
         throttle: Throttle,
-        quota: Quota | None = None,
+        quota: UploadQuota | None = None,
         is_logged_in: Callable[[Headers], bool] | None = None,
     ):
-        self._app, self._callers, self._throttle, self._quota = app, callers, throttle, quota
+        self._app, self._host_policy, self._throttle, self._quota = app, host_policy, throttle, quota
         self._upload_bytes = rules.upload_limit
         self._is_logged_in = is_logged_in
-        self._page_headers = security_headers(rules, callers.origins)
-        self._docs_headers = {**self._page_headers, "content-security-policy": docs_policy(rules, callers.origins)}
+        self._page_headers = security_headers(rules, host_policy.origins)
+        self._docs_headers = {**self._page_headers, "content-security-policy": docs_policy(rules, host_policy.origins)}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
+        """Handle one ASGI connection."""
         if scope["type"] == "lifespan":
             return await self._app(scope, receive, send)
-        if scope["type"] != "http":  # Nothing here speaks over a web socket.
+        if scope["type"] != "http":  # No route uses web sockets.
             return await send({"type": "websocket.close", "code": 1008})
-        answer = _Answer(send, self._docs_headers if scope["path"].startswith("/docs") else self._page_headers)
+        answer = _HeaderSend(send, self._docs_headers if scope["path"].startswith("/docs") else self._page_headers)
         try:
-            await self._answered(scope, receive, answer)
-        except asyncio.CancelledError:  # The server ends; what is still being sent, such as events, ends in order.
+            await self._handle(scope, receive, answer)
+        except asyncio.CancelledError:  # The server shuts down: event streams end in order.
             await answer.cut_off()
 
-    async def _answered(self, scope: Scope, receive: Receive, answer: _Answer) -> None:
+    async def _handle(self, scope: Scope, receive: Receive, answer: _HeaderSend) -> None:
         headers = Headers(scope=scope)
-        status, sentence = self._refusal(scope, headers)
+        status, sentence = self._find_refusal(scope, headers)
         if status:
             return await _refuse(scope, receive, answer, status, sentence)
-        scope = {**scope, "headers": self._trusted(scope["headers"], headers)}
+        scope = {**scope, "headers": self._strip_untrusted_headers(scope["headers"], headers)}
         if scope["path"] in LOGIN_PATHS and scope["method"] == "POST":
             return await self._log_in(scope, receive, answer)
-        return await self._measured(scope, receive, answer, headers)
+        return await self._limit_body(scope, receive, answer, headers)
 
-    def _refusal(self, scope: Scope, headers: Headers) -> tuple[int, str]:
-        """The status and the reason to refuse a request for its head alone; status 0: none."""
-        if not self._callers.accepts_host(headers.get("host")):
+    def _find_refusal(self, scope: Scope, headers: Headers) -> tuple[int, str]:
+        """The status and reason that refuse a request by its headers alone; (0, "") to accept it."""
+        if not self._host_policy.accepts_host(headers.get("host")):
             return 400, "This server is not known under that name. Start it with --allow-origin to add one."
         path = "/" + scope["path"].lstrip("/")
         if path.startswith(CLOSED_PATHS):
@@ -172,29 +171,31 @@ class Guard:
         if scope["method"] in READING_METHODS:
             return 0, ""
         origin = headers.get("origin")
-        if origin is not None and not self._callers.accepts_origin(origin, headers.get("host")):
+        if origin is not None and not self._host_policy.accepts_origin(origin, headers.get("host")):
             return 403, "Other pages may not send anything to this server. Start it with --allow-origin to allow one."
         length = headers.get("content-length", "0")
         if not length.isascii() or not length.isdigit():
             return 400, "The length of the request is no number."
-        if int(length) > self._most_bytes(scope):
-            return 413, f"This is more than this server takes ({bytes_in_words(self._most_bytes(scope))})."
+        if int(length) > self._body_limit(scope):
+            return 413, f"This is more than this server takes ({bytes_in_words(self._body_limit(scope))})."
         return 0, ""
 
-    def _most_bytes(self, scope: Scope) -> int:
+    def _body_limit(self, scope: Scope) -> int:
         if scope["path"].startswith(UPLOAD_PATH):
             return self._upload_bytes + 2**16  # The names of files and what stands between them.
-        return min(BODY_BYTES, self._upload_bytes)
+        return min(MAX_BODY_BYTES, self._upload_bytes)
 
-    def _trusted(self, raw: Iterable[tuple[bytes, bytes]], headers: Headers) -> list[tuple[bytes, bytes]]:
-        """The headers without those that would let a caller choose the addresses that the page is told."""
+    def _strip_untrusted_headers(
+        self, raw: Iterable[tuple[bytes, bytes]], headers: Headers
+    ) -> list[tuple[bytes, bytes]]:
+        """Drop headers by which a client would choose the addresses in Gradio's page."""
         dropped = {b"x-gradio-server"}
-        if not self._callers.accepts_host(headers.get("x-forwarded-host")):
+        if not self._host_policy.accepts_host(headers.get("x-forwarded-host")):
             dropped.add(b"x-forwarded-host")
         return [(name, value) for name, value in raw if name.lower() not in dropped]
 
     async def _log_in(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let a log-in through unless its address failed too often."""
+        """Pass a log-in on unless its address failed too often."""
         address = _address(scope)
         wait = self._throttle.wait(address)
         if wait > 0:
@@ -208,12 +209,12 @@ class Guard:
                     self._throttle.succeeded(address)
             await send(message)
 
-        await self._app(scope, _Body(receive, 2**16, None), counted)
+        await self._app(scope, _LimitedReceive(receive, 2**16, None), counted)
 
-    async def _measured(self, scope: Scope, receive: Receive, answer: _Answer, headers: Headers) -> None:
-        """Let a request through that may send no more than its limit."""
-        most, is_upload = self._most_bytes(scope), scope["path"].startswith(UPLOAD_PATH) and scope["method"] == "POST"
-        body = _Body(receive, most, FILES_A_REQUEST if is_upload else None)
+    async def _limit_body(self, scope: Scope, receive: Receive, answer: _HeaderSend, headers: Headers) -> None:
+        """Pass a request on with its body limited and its upload counted."""
+        most, is_upload = self._body_limit(scope), scope["path"].startswith(UPLOAD_PATH) and scope["method"] == "POST"
+        body = _LimitedReceive(receive, most, MAX_FILES_PER_REQUEST if is_upload else None)
         place: Upload | None = None
         if is_upload and self._quota is not None:
             place = self._quota.reserve(_address(scope), int(headers.get("content-length", most)))
@@ -238,8 +239,10 @@ def _address(scope: Scope) -> str:
 async def _refuse(
     scope: Scope, receive: Receive, send: Send, status: int, sentence: str, wait: float | None = None
 ) -> None:
-    """Answer without asking the application. What the caller still sends is thrown away for a few seconds: closing at
-    once would reset the connection, and the answer might be lost.
+    """Respond without calling the application.
+
+    The rest of the request body is read and dropped for a few seconds: closing at once would reset the connection, and
+    the response could be lost.
     """
     response: Response
     if scope["path"].startswith(API_PATHS):

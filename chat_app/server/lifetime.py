@@ -1,4 +1,4 @@
-"""A server from its start to its end: it loads the first model, answers, and ends in order."""
+"""The running server: it loads the first model in a thread, answers requests, and shuts down in order."""
 
 from __future__ import annotations
 
@@ -17,23 +17,17 @@ from chat_app.services import LOOPBACK, ServerRules, Services
 if TYPE_CHECKING:
     import socket
 
-if TYPE_CHECKING:
-    import socket
-
     from fastapi import FastAPI
 
 
-MOST_CONNECTIONS = 1000  # An open page holds two or three.
-
-
+MAX_CONNECTIONS = 1000  # An open page holds two or three.
 KEEP_ALIVE_SECONDS = 10
-
-
-SECONDS_TO_ANSWER_THE_REST = 2
+GRACE_SECONDS = 2
+LOADING_THREADS = ("first model", "closing")  # Threads that may take long to end.
 
 
 class RunningServer:
-    """A server from its start to its end.
+    """A server from start-up to shutdown.
 
     Args:
         listening: the socket to answer on.
@@ -43,7 +37,7 @@ class RunningServer:
     def __init__(self, services: Services, passwords: dict[str, str], listening: socket.socket, must_load: bool):
         from chat_app.server.app import build_app
         from chat_app.server.auth import KEY_VARIABLE, Accounts, Throttle
-        from chat_app.server.callers import Callers
+        from chat_app.server.host_policy import HostPolicy
 
         self._services, self._listening, self._must_load = services, listening, must_load
         self._port = int(listening.getsockname()[1])
@@ -51,22 +45,22 @@ class RunningServer:
         self._loader = threading.Thread(target=self._start, name=LOADING_THREADS[0], daemon=True)
         self._is_loading = True
         self._exit_code = 0
-        self._callers = Callers(services.rules)
+        self._host_policy = HostPolicy(services.rules)
         throttle = Throttle()
         accounts = Accounts(passwords, os.environ.get(KEY_VARIABLE), throttle)
-        app, self._api = build_app(services, accounts, throttle, self._callers, lambda: self._is_loading)
+        app, self._api = build_app(services, accounts, throttle, self._host_policy, lambda: self._is_loading)
         self._server = _make_server(app, services.rules, self._answers.set, self._end_replies)
         gc.freeze()  # The page and the libraries stay: looking through them for garbage takes a quarter of a second.
 
     def run(self) -> int:
-        """Answer until the end. Returns the exit code."""
+        """Serve until shutdown. Returns the exit code."""
         self._loader.start()
         with contextlib.suppress(KeyboardInterrupt):  # What uvicorn raises again after it has ended in order.
             self._server.run(sockets=[self._listening])
         return self._exit_code
 
     def _start(self) -> None:
-        """Load the first model once the server answers, and say when both are there."""
+        """Load the first model once the server answers, and print the ready line."""
         self._answers.wait()
         problem = self._load()
         if problem is not None:
@@ -78,12 +72,12 @@ class RunningServer:
         state = "is ready" if problem is None else "has no model yet; choose one on the page"
         if self._services.remote is not None:
             state = "is ready" if problem is None else "is there, its engine is not yet"
-        print(f"chat_app {state}: {url_of(self._services.rules.host, self._port)}", flush=True)
+        print(f"chat_app {state}: {format_url(self._services.rules.host, self._port)}", flush=True)
         if self._services.rules.share:
             self._share()
 
     def _load(self) -> ChatAppError | None:
-        """Load the first model. Returns what went wrong."""
+        """Load the first model. Returns the error, if any."""
         try:
             self._services.load_first_model()
         except ChatAppError as error:
@@ -104,12 +98,12 @@ class RunningServer:
         except Exception as error:  # A download, a certificate and a foreign program: anything may fail.
             print(f"chat_app: there is no public link ({error}).", file=sys.stderr, flush=True)
             return
-        self._callers.add_host(link.split("://")[-1].split("/")[0])
+        self._host_policy.add_host(link.split("://")[-1].split("/")[0])
         print(f"chat_app is public: {link}", flush=True)
 
     def _end_replies(self) -> None:
-        """The server ends: nobody waits for the rest of a reply."""
-        self._api.relays.stop_all()
+        """Stop all running replies at shutdown."""
+        self._api.streams.stop_all()
         self._services.end_replies()
 
 
@@ -127,7 +121,7 @@ def _make_server(app: FastAPI, rules: ServerRules, when_answering: Callable[[], 
             when_ending()
             tasks = set(self.server_state.tasks)
             if tasks:  # Pages that are open hold a request each; uvicorn would complain about them.
-                await asyncio.wait(tasks, timeout=SECONDS_TO_ANSWER_THE_REST)
+                await asyncio.wait(tasks, timeout=GRACE_SECONDS)
                 for task in tasks:
                     task.cancel()
             await super().shutdown(sockets)
@@ -138,18 +132,15 @@ def _make_server(app: FastAPI, rules: ServerRules, when_answering: Callable[[], 
         access_log=False,
         server_header=False,
         ws="none",
-        limit_concurrency=MOST_CONNECTIONS,
+        limit_concurrency=MAX_CONNECTIONS,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
-        timeout_graceful_shutdown=SECONDS_TO_ANSWER_THE_REST,
+        timeout_graceful_shutdown=GRACE_SECONDS,
         # A Space is reached through its proxy only, which says who calls.
         forwarded_allow_ips="*" if rules.on_space else LOOPBACK[0],
     )
     return Server(config)
 
 
-LOADING_THREADS = ("first model", "closing")  # Threads that may take long to end.
-
-
-def url_of(host: str, port: int) -> str:
+def format_url(host: str, port: int) -> str:
     shown = LOOPBACK[0] if host in (ANY_ADDRESS, "::") else host
     return f"http://[{shown}]:{port}" if ":" in shown else f"http://{shown}:{port}"

@@ -1,10 +1,10 @@
 """The HTTP API on the app's port: OpenAI's chat completions and list of models, GPTChat's /generate, and /health.
 
-Where the server has an auth file or a key (the environment's CHAT_APP_API_KEY), programs send one of
-`Authorization: Bearer KEY`, `Authorization: Bearer name:password`, or HTTP Basic with name and password. /health is
-open to everybody.
+Where the server has an auth file or an API key (CHAT_APP_API_KEY in the environment), programs send one of
+`Authorization: Bearer KEY`, `Authorization: Bearer name:password`, or HTTP Basic with name and password. /health needs
+no credentials.
 
-Knows requests and answers; what makes a reply is `chat`, and who may call at all is `guard`.
+Replies are generated in `chat_app.inference.generation`; requests are refused by Host, Origin and size in `guard`.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ from chat_app.inference.outputs import ReplyEnd
 from chat_app.inference.remote.backend import RemoteModel
 from chat_app.models.resolver import available
 from chat_app.server.auth import Accounts, AuthenticationError, TooManyAttemptsError
-from chat_app.server.openai_responses import Events, EventStream, Written, completion
+from chat_app.server.openai_responses import ChunkEncoder, CollectedReply, EventStreamResponse, build_completion
 from chat_app.server.openai_schema import ChatRequest, GenerateRequest, error_body, explain
-from chat_app.server.streaming import Relay, Relays, stopping_when_gone
+from chat_app.server.streaming import StreamRegistry, ThreadToAsyncStream, stop_on_disconnect
 from chat_app.services import Services
 
 DEFAULT_MODEL = "default"
 SAMPLES = 5
-MOST_WAITING = 64
-_GLANCE_SECONDS = 0.05  # How often those that wait for another look whether the caller left.
+MAX_STREAMS = 64
+_POLL_SECONDS = 0.05  # How often a generator that waits for another's prefill checks for cancellation.
 GENERATE_SAMPLING = SamplingConfig(temperature=1.0, top_k=50, top_p=0.9)
 _KINDS = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
-Make = Callable[[threading.Event], Generator[str | ReplyEnd, None, None]]
+ReplyFactory = Callable[[threading.Event], Generator[str | ReplyEnd, None, None]]
 _API_NAMES = {"max_new_tokens": "max_tokens"}
 
 
@@ -52,19 +52,19 @@ class Api:
     """The routes.
 
     Args:
-        services: what answers.
-        accounts: which programs may ask.
-        is_loading: whether the first model is still on its way.
+        services: has the model that answers.
+        accounts: check the credentials of programs.
+        is_loading: whether the first model is still being loaded.
     """
 
     def __init__(self, services: Services, accounts: Accounts, is_loading: Callable[[], bool]):
         self._services, self._accounts, self._is_loading = services, accounts, is_loading
-        self.relays = Relays(MOST_WAITING)
+        self.streams = StreamRegistry(MAX_STREAMS)
 
     def add_to(self, app: FastAPI) -> None:
-        """Put the routes and the shape of their errors into an application."""
+        """Add the routes and the error handlers to an application."""
         shown = [Depends(HTTPBasic(auto_error=False)), Depends(HTTPBearer(auto_error=False))]  # In /docs.
-        router = APIRouter(dependencies=[*shown, Depends(self._check)])
+        router = APIRouter(dependencies=[*shown, Depends(self._authenticate)])
         router.add_api_route("/v1/models", self.models, methods=["GET"], tags=["OpenAI"])
         router.add_api_route("/v1/models/{name:path}", self.model, methods=["GET"], tags=["OpenAI"])
         router.add_api_route("/v1/chat/completions", self.chat, methods=["POST"], response_model=None, tags=["OpenAI"])
@@ -72,33 +72,37 @@ class Api:
         app.add_api_route("/health", self.health, methods=["GET"], tags=["Server"])
         app.include_router(router)
         methods = ["GET", "POST", "PUT", "PATCH", "DELETE"]
-        app.add_api_route("/v1/{rest:path}", _nothing_here, methods=methods, include_in_schema=False)
-        app.add_exception_handler(ChatAppError, _explained)
-        app.add_exception_handler(RequestValidationError, _invalid)
-        app.add_exception_handler(HTTPException, _http_error)
-        app.add_exception_handler(Exception, _unexpected)
+        app.add_api_route("/v1/{rest:path}", _answer_unknown_path, methods=methods, include_in_schema=False)
+        app.add_exception_handler(ChatAppError, _handle_chat_app_error)
+        app.add_exception_handler(RequestValidationError, _handle_invalid_request)
+        app.add_exception_handler(HTTPException, _handle_http_error)
+        app.add_exception_handler(Exception, _handle_unexpected_error)
 
-    async def _check(self, request: Request) -> None:
+    async def _authenticate(self, request: Request) -> None:
         address = request.client.host if request.client else "unknown"
         self._accounts.check_program(request.headers.get("authorization"), address)
 
     async def health(self) -> dict[str, str | None]:
-        """Whether the server can answer: "loading" until the first model is there. Open to everybody."""
+        """Whether the server can answer: "loading" until the first model is there. Needs no credentials."""
         loaded = self._services.answering()
         is_loading = loaded is None and self._is_loading()
         return {"status": "loading" if is_loading else "ok", "model": public_name(loaded) if loaded else None}
 
     def models(self) -> dict[str, Any]:
-        """The model in use; on one's own computer also those that could be."""
+        """The loaded model; where the server is not shared also those that could be loaded."""
         loaded = self._services.answering()
-        rows = [_row(public_name(loaded), _window(loaded))] if loaded else []
+        rows = [_describe_model(public_name(loaded), _window(loaded))] if loaded else []
         if not self._services.rules.is_shared:
             known = {row["id"] for row in rows}
-            rows += [_row(one.name, one.window) for one in available(self._services.paths) if one.name not in known]
+            rows += [
+                _describe_model(one.name, one.window)
+                for one in available(self._services.paths)
+                if one.name not in known
+            ]
         return {"object": "list", "data": rows}
 
     def model(self, name: str) -> dict[str, Any]:
-        """One of the list."""
+        """One model of the list."""
         found = next((row for row in self.models()["data"] if row["id"] == name), None)
         if found is None:
             raise ModelNotFoundError(f"There is no model '{name[:200]}' here.", advice="GET /v1/models lists them.")
@@ -107,25 +111,27 @@ class Api:
     async def chat(self, body: ChatRequest, request: Request) -> Response:
         """The next reply of a conversation, in OpenAI's schema; with `stream`, as server-sent events."""
         loaded = self._model(body.model)
-        conversation, logprobs = body.conversation(), body.told_logprobs()
-        makes = [
+        conversation, logprobs = body.conversation(), body.requested_logprobs()
+        factories = [
             partial(_reply, loaded, conversation, body.sampling(number), "", logprobs) for number in range(body.n or 1)
         ]
         if not body.stream:
-            written = await self._written(request, makes, logprobs is not None)
-            return JSONResponse(completion(public_name(loaded), written))
-        relay = self.relays.start(_sharing(makes))
-        events = Events(public_name(loaded), len(makes), body.wants_usage)
-        async with stopping_when_gone(request, relay):
-            first = await relay.next()  # An error before the first text still has a status of its own.
-        return EventStream(relay, events, first)
+            written = await self._collect_replies(request, factories, logprobs is not None)
+            return JSONResponse(build_completion(public_name(loaded), written))
+        stream = self.streams.start(_share_prefill(factories))
+        events = ChunkEncoder(public_name(loaded), len(factories), body.wants_usage)
+        async with stop_on_disconnect(request, stream):
+            first = await stream.next()  # An error before the first text still has a status of its own.
+        return EventStreamResponse(stream, events, first)
 
     async def generate(self, body: GenerateRequest, request: Request) -> Response:
-        """Of five replies the one of median length, in GPTChat's schema. `response` is how the reply begins."""
+        """Of five replies the one of median length, in GPTChat's schema. `response` is a forced beginning."""
         loaded = self._model(None)
         conversation = Conversation.from_turns([body.context])
-        make = partial(_reply, loaded, conversation, GENERATE_SAMPLING, body.response or "", None)
-        texts = [one.end.text for one in await self._written(request, [make] * SAMPLES) if one.end is not None]
+        factory = partial(_reply, loaded, conversation, GENERATE_SAMPLING, body.response or "", None)
+        texts = [
+            one.end.text for one in await self._collect_replies(request, [factory] * SAMPLES) if one.end is not None
+        ]
         here = None if isinstance(loaded, RemoteModel) else loaded
         about = {
             "name": public_name(loaded),
@@ -147,15 +153,17 @@ class Api:
             )
         return loaded
 
-    async def _written(self, request: Request, makes: Sequence[Make], with_tokens: bool = False) -> list[Written]:
-        """Finished replies, written at the same time. If the caller leaves, they end where they are."""
-        relay: Relay[str | ReplyEnd] = self.relays.start(_sharing(makes))
-        written = [Written([] if with_tokens else None) for _ in makes]
-        async with stopping_when_gone(request, relay):
-            for number, item in await relay.all():
+    async def _collect_replies(
+        self, request: Request, factories: Sequence[ReplyFactory], with_tokens: bool = False
+    ) -> list[CollectedReply]:
+        """Finished replies, generated at the same time. If the client disconnects, they stop."""
+        stream: ThreadToAsyncStream[str | ReplyEnd] = self.streams.start(_share_prefill(factories))
+        written = [CollectedReply([] if with_tokens else None) for _ in factories]
+        async with stop_on_disconnect(request, stream):
+            for number, item in await stream.all():
                 written[number].add(item)
         if any(one.end is None for one in written):
-            # Nobody reads this but a log: the caller left, or the server ends.
+            # Only a log shows this: the client disconnected, or the server shuts down.
             raise BusyError("The reply was stopped.")
         return written
 
@@ -171,30 +179,30 @@ def _reply(
     return stream_reply(loaded, conversation, sampling, prefix, stopped=stopped, logprobs=logprobs)
 
 
-def _sharing(makes: Sequence[Make]) -> list[Make]:
-    """The same replies to one prompt; the others begin once the first has read it, and need not read it again."""
-    has_read = threading.Event()
+def _share_prefill(factories: Sequence[ReplyFactory]) -> list[ReplyFactory]:
+    """Let replies to one prompt share its prefill: the others start once the first has a token."""
+    prefilled = threading.Event()
 
     def first(stopped: threading.Event) -> Generator[str | ReplyEnd, None, None]:
         try:
-            with contextlib.closing(makes[0](stopped)) as items:
+            with contextlib.closing(factories[0](stopped)) as items:
                 for item in items:
-                    has_read.set()
+                    prefilled.set()
                     yield item
         finally:
-            has_read.set()
+            prefilled.set()
 
-    def later(make: Make, stopped: threading.Event) -> Generator[str | ReplyEnd, None, None]:
-        while not has_read.wait(_GLANCE_SECONDS):
+    def later(factory: ReplyFactory, stopped: threading.Event) -> Generator[str | ReplyEnd, None, None]:
+        while not prefilled.wait(_POLL_SECONDS):
             if stopped.is_set():
                 return
-        yield from make(stopped)
+        yield from factory(stopped)
 
-    return [first, *(partial(later, make) for make in makes[1:])]
+    return [first, *(partial(later, factory) for factory in factories[1:])]
 
 
-def _row(name: str, window: int) -> dict[str, Any]:
-    """A model of the list. The window stands where vLLM has it; OpenAI's schema has no place for it."""
+def _describe_model(name: str, window: int) -> dict[str, Any]:
+    """A model of the list. The context window is named as in vLLM; OpenAI's schema has no field for it."""
     return {"id": name, "object": "model", "created": 0, "owned_by": "chat_app", "max_model_len": window or None}
 
 
@@ -203,29 +211,29 @@ def _window(loaded: LoadedModel | RemoteModel) -> int:
 
 
 def public_name(loaded: LoadedModel | RemoteModel) -> str:
-    """The name of a model as programs see it: of a folder only its last part."""
+    """The name of a model as programs see it: of a folder only its last component."""
     if isinstance(loaded, RemoteModel):
         return loaded.name or DEFAULT_MODEL
     return Path(loaded.name).name or loaded.name if loaded.files.kind == "folder" else loaded.name
 
 
-def _answer(status: int, message: str, *, param: str | None = None, code: str | None = None) -> JSONResponse:
+def _error_response(status: int, message: str, *, param: str | None = None, code: str | None = None) -> JSONResponse:
     kind = _KINDS.get(status, "invalid_request_error" if status < 500 else "server_error")
     return JSONResponse(error_body(message, kind, param=param, code=code), status)
 
 
-async def _nothing_here(request: Request) -> Response:
-    """What is not an address of the API is not one of the page either."""
-    return _answer(404, f"There is no {request.method} {request.url.path[:200]} here.", code="unknown_url")
+async def _answer_unknown_path(request: Request) -> Response:
+    """404 for a path under /v1 that is no route: Gradio's page must not answer it."""
+    return _error_response(404, f"There is no {request.method} {request.url.path[:200]} here.", code="unknown_url")
 
 
-async def _explained(request: Request, error: Exception) -> Response:
+async def _handle_chat_app_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, ChatAppError)
     if isinstance(error, ModelNotFoundError):
-        return _answer(404, error.sentence(), param="model", code="model_not_found")
+        return _error_response(404, error.sentence(), param="model", code="model_not_found")
     field = error.field if isinstance(error, SettingError) else None
     field = _API_NAMES.get(field, field) if field else None
-    response = _answer(error.http_status, error.sentence(), param=field)
+    response = _error_response(error.http_status, error.sentence(), param=field)
     if isinstance(error, AuthenticationError):
         response.headers["www-authenticate"] = 'Basic realm="chat_app"'
     if isinstance(error, TooManyAttemptsError):
@@ -233,40 +241,36 @@ async def _explained(request: Request, error: Exception) -> Response:
     return response
 
 
-async def _invalid(request: Request, error: Exception) -> Response:
+async def _handle_invalid_request(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     message, field = explain(error.errors())
-    return _answer(400, message, param=field)
+    return _error_response(400, message, param=field)
 
 
-async def _http_error(request: Request, error: Exception) -> Response:
+async def _handle_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    response = _answer(error.status_code, str(error.detail))
+    response = _error_response(error.status_code, str(error.detail))
     response.headers.update(error.headers or {})
     return response
 
 
-async def _unexpected(request: Request, error: Exception) -> Response:
-    # It is raised again after this, and logged by who runs the server.
-    return _answer(500, "Something went wrong on the server.")
+async def _handle_unexpected_error(request: Request, error: Exception) -> Response:
+    # Starlette raises the error again afterwards, so that the server logs it.
+    return _error_response(500, "Something went wrong on the server.")
 
 
 DOCS = "/docs"
-
-
 _FILES = f"{DOCS}/files"
-
-
-# Swagger UI would ask a server of its makers to judge the description.
+# Swagger UI would send the description to a validator on the web.
 _SETTINGS = {"validatorUrl": None, "tryItOutEnabled": True, "displayRequestDuration": True}
 
 
 def add_docs(app: FastAPI) -> None:
-    """Put the page into an application that was made with `docs_url=None`."""
+    """Add Swagger UI, from local files, to an application made with `docs_url=None`."""
     app.mount(_FILES, StaticFiles(packages=[("fastapi_swagger", "resources")]), name="docs")
 
     def docs() -> HTMLResponse:
-        # Relative addresses: they hold behind whatever stands in front of this server.
+        # Relative URLs hold behind a reverse proxy with a path prefix.
         files = _FILES.lstrip("/")
         return get_swagger_ui_html(
             openapi_url="openapi.json",

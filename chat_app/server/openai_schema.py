@@ -1,6 +1,6 @@
-"""What the HTTP API takes and gives: the fields, their types and limits, and errors in OpenAI's shape.
+"""Request schemas of the HTTP API: fields, types and limits; and errors in OpenAI's shape.
 
-Knows no server and no model; which values make sense for drawing a reply stands in `SamplingConfig`.
+Knows no server and no model; the limits of sampling are those of `SamplingConfig`.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from chat_app.config.sampling import SamplingConfig
 from chat_app.conversation import Conversation, Message, Role
 from chat_app.errors import DataError, SettingError
 
-MOST_MESSAGES = 1000
-MOST_CHARACTERS = 200_000
-MOST_REPLIES = 8
-MOST_TOP_LOGPROBS = 20
+MAX_MESSAGES = 1000
+MAX_CHARACTERS = 200_000
+MAX_REPLIES = 8
+MAX_TOP_LOGPROBS = 20
 _LIMITS = {one.name: one.metadata for one in fields(SamplingConfig)}
-_MOST_NEW_TOKENS = int(_LIMITS["max_new_tokens"]["high"])
+_MAX_NEW_TOKENS = int(_LIMITS["max_new_tokens"]["high"])
 _SEEDS = 2**31
 
 Count = Annotated[int, Field(strict=True, ge=1)]
 
 
-def _number(name: str) -> Any:
-    """A field that may be left out or null, with the limits and the explanation of the setting of that name."""
+def _optional_number(name: str) -> Any:
+    """An optional field with the limits and the explanation of the sampling setting of that name."""
     about = _LIMITS[name]
     return Field(None, ge=about["low"], le=about["high"], strict=True, description=about["help"])
 
@@ -36,14 +36,14 @@ class ChatMessage(BaseModel):
 
     role: Literal["system", "developer", "user", "assistant"]
     content: str = Field(
-        max_length=MOST_CHARACTERS,
+        max_length=MAX_CHARACTERS,
         description="Text, or parts of the type text.",
         json_schema_extra={"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "object"}}]},
     )
 
     @field_validator("content", mode="before")
     @classmethod
-    def _joined(cls, content: Any) -> Any:
+    def _join_parts(cls, content: Any) -> Any:
         if not isinstance(content, list):
             return content
         texts = []
@@ -62,30 +62,30 @@ class ChatRequest(BaseModel):
         json_schema_extra={"examples": [{"messages": [{"role": "user", "content": "Hello!"}], "stream": False}]},
     )
 
-    messages: list[ChatMessage] = Field(min_length=1, max_length=MOST_MESSAGES)
+    messages: list[ChatMessage] = Field(min_length=1, max_length=MAX_MESSAGES)
     model: str | None = Field(None, max_length=4096, description="The model in use, or 'default'.")
     stream: bool | None = Field(None, description="Send the reply while it is written.")
     stream_options: dict[str, Any] | None = Field(
         None, description="`include_usage` adds a last piece with the counts."
     )
-    temperature: float | None = _number("temperature")
-    top_p: float | None = _number("top_p")
+    temperature: float | None = _optional_number("temperature")
+    top_p: float | None = _optional_number("top_p")
     top_k: int | None = Field(
         None, ge=-1, le=_LIMITS["top_k"]["high"], strict=True, description=_LIMITS["top_k"]["help"]
     )
-    min_p: float | None = _number("min_p")
-    repetition_penalty: float | None = _number("repetition_penalty")
-    presence_penalty: float | None = _number("presence_penalty")
-    frequency_penalty: float | None = _number("frequency_penalty")
+    min_p: float | None = _optional_number("min_p")
+    repetition_penalty: float | None = _optional_number("repetition_penalty")
+    presence_penalty: float | None = _optional_number("presence_penalty")
+    frequency_penalty: float | None = _optional_number("frequency_penalty")
     max_tokens: Count | None = Field(None, description="The longest the reply may become, in tokens.")
     max_completion_tokens: Count | None = Field(None, description="The newer name of max_tokens.")
     stop: str | list[str] | None = Field(None, description="The reply ends before any of these texts.")
     seed: Annotated[int, Field(strict=True)] | None = Field(None, description=_LIMITS["seed"]["help"])
-    n: Annotated[int, Field(strict=True, ge=1, le=MOST_REPLIES)] | None = Field(None, description="How many replies.")
+    n: Annotated[int, Field(strict=True, ge=1, le=MAX_REPLIES)] | None = Field(None, description="How many replies.")
     logprobs: Annotated[bool, Field(strict=True)] | None = Field(
         None, description="Tell of each token of the reply how likely it was."
     )
-    top_logprobs: Annotated[int, Field(strict=True, ge=0, le=MOST_TOP_LOGPROBS)] | None = Field(
+    top_logprobs: Annotated[int, Field(strict=True, ge=0, le=MAX_TOP_LOGPROBS)] | None = Field(
         None, description="So many of the likeliest tokens in the place of each; wants logprobs."
     )
 
@@ -94,7 +94,7 @@ class ChatRequest(BaseModel):
         """Whether a stream ends with the counts."""
         return bool((self.stream_options or {}).get("include_usage"))
 
-    def told_logprobs(self) -> int | None:
+    def requested_logprobs(self) -> int | None:
         """How many of the likeliest tokens are told in the place of each; None where no logprobs were asked for.
 
         Raises:
@@ -110,8 +110,8 @@ class ChatRequest(BaseModel):
         Raises:
             SettingError: it does not, or is too long.
         """
-        if sum(len(message.content) for message in self.messages) > MOST_CHARACTERS:
-            raise SettingError("messages", f"They are longer than {MOST_CHARACTERS:,} characters together.")
+        if sum(len(message.content) for message in self.messages) > MAX_CHARACTERS:
+            raise SettingError("messages", f"They are longer than {MAX_CHARACTERS:,} characters together.")
         roles: dict[str, Role] = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
         try:
             conversation = Conversation.from_messages(
@@ -138,7 +138,7 @@ class ChatRequest(BaseModel):
             "repetition_penalty": self.repetition_penalty,
             "presence_penalty": self.presence_penalty,
             "frequency_penalty": self.frequency_penalty,
-            "max_new_tokens": None if longest is None else min(longest, _MOST_NEW_TOKENS),
+            "max_new_tokens": None if longest is None else min(longest, _MAX_NEW_TOKENS),
             "seed": None if self.seed is None else (self.seed + reply) % _SEEDS,
             "stop": (self.stop,) if isinstance(self.stop, str) else self.stop and tuple(self.stop),
         }
@@ -148,7 +148,7 @@ class ChatRequest(BaseModel):
 class GenerateRequest(BaseModel):
     """A request in GPTChat's schema."""
 
-    context: str = Field(min_length=1, max_length=MOST_CHARACTERS, description="What was said.")
+    context: str = Field(min_length=1, max_length=MAX_CHARACTERS, description="What was said.")
     response: str | None = Field(None, max_length=10_000, description="How the reply must begin.")
 
 

@@ -1,4 +1,4 @@
-"""The server: its flags, and its life from start to end. What answers behind its port is put together in `web`.
+"""The entry point of the server: it binds the port, builds the services, answers, and shuts down.
 
 Everything heavy is imported when a server starts, so that the flags can be read in a moment.
 """
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from chat_app.config.paths import STARTER, Paths
 from chat_app.errors import UserError
-from chat_app.server.flags import remote_of, rules_of
+from chat_app.server.flags import make_remote, parse_rules
 from chat_app.server.lifetime import LOADING_THREADS, RunningServer
 from chat_app.services import LOOPBACK, ServerRules, Services
 
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     import socket
 
 
-SECONDS_TO_END = 30
+SHUTDOWN_SECONDS = 30
 
 
 def serve(options: argparse.Namespace) -> int:
-    """Run the server until somebody ends it.
+    """Run the server until it is interrupted or terminated.
 
     Returns:
         The exit code: 0, or that of the reason why the model asked for could not be loaded.
@@ -36,7 +36,7 @@ def serve(options: argparse.Namespace) -> int:
     """
     from chat_app.server.auth import read_passwords
 
-    rules, remote = rules_of(options), remote_of(options)
+    rules, remote = parse_rules(options), make_remote(options)
     passwords = read_passwords(rules.auth_file) if rules.auth_file else {}
     for name, value in {
         "GRADIO_ANALYTICS_ENABLED": "False",
@@ -47,8 +47,8 @@ def serve(options: argparse.Namespace) -> int:
         os.environ[name] = value  # Read when these libraries are imported.
     # One way to end, whether asked from the keyboard or by the system, before and after uvicorn listens to it.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    listening = _listen(rules.host, rules.port)
-    _say_who_may_come(rules)
+    listening = _bind_socket(rules.host, rules.port)
+    _warn_if_exposed(rules)
     try:
         services = Services(Paths.default(), rules, options.model or STARTER, remote)
         must_load = options.model is not None and remote is None  # Another server may still be starting.
@@ -56,7 +56,7 @@ def serve(options: argparse.Namespace) -> int:
             code = RunningServer(services, passwords, listening, must_load).run()
         finally:
             _close(services)
-        _leave_at_once_if_still_busy(code)
+        _exit_if_threads_hang(code)
         return code
     except KeyboardInterrupt:
         return 0
@@ -64,8 +64,8 @@ def serve(options: argparse.Namespace) -> int:
         listening.close()
 
 
-def _listen(host: str, port: int) -> socket.socket:
-    """A socket on that port, bound before anything heavy is loaded.
+def _bind_socket(host: str, port: int) -> socket.socket:
+    """A listening socket, bound before anything heavy is imported.
 
     Raises:
         UserError: the port or the address cannot be had.
@@ -93,7 +93,7 @@ def _listen(host: str, port: int) -> socket.socket:
     return listening
 
 
-def _say_who_may_come(rules: ServerRules) -> None:
+def _warn_if_exposed(rules: ServerRules) -> None:
     if rules.host not in LOOPBACK and not rules.on_space:
         print(
             f"chat_app: whoever reaches this computer on {rules.host} sees the page for logging in, and names and "
@@ -104,14 +104,14 @@ def _say_who_may_come(rules: ServerRules) -> None:
 
 
 def _close(services: Services) -> None:
-    """End the training and give the model back. What hangs, such as a download, is left behind."""
+    """Stop the training and unload the model. A thread that hangs, such as a download, is left behind."""
     closing = threading.Thread(target=services.close, name=LOADING_THREADS[1], daemon=True)
     closing.start()
-    closing.join(SECONDS_TO_END)
+    closing.join(SHUTDOWN_SECONDS)
 
 
-def _leave_at_once_if_still_busy(code: int) -> None:
-    """A thread that still loads something would be torn apart by Python's own end, which can crash."""
+def _exit_if_threads_hang(code: int) -> None:
+    """Exit without Python's finalization, which can crash while a thread still loads a library or a model."""
     if any(thread.name in LOADING_THREADS for thread in threading.enumerate()):
         sys.stdout.flush()
         sys.stderr.flush()

@@ -11,7 +11,7 @@ def _framers(rules: ServerRules, origins: tuple[str, ...]) -> str:
 
 
 def security_headers(rules: ServerRules, origins: tuple[str, ...]) -> dict[str, str]:
-    """Headers of every answer. Gradio's page has scripts and styles in itself, and compiles some."""
+    """Headers of every response. Gradio's page has inline scripts and styles, and compiles some at run time."""
     policy = (
         "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
         "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self' data:; "

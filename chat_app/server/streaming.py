@@ -1,4 +1,4 @@
-"""From the threads that write replies to the asyncio server that sends them."""
+"""Streams from threads that generate replies into the asyncio event loop that sends them."""
 
 from __future__ import annotations
 
@@ -21,70 +21,72 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class _End:
+    """How the stream ended: with an error, or None."""
+
     error: Exception | None
 
 
-Make = Callable[[threading.Event], Generator[Item, None, None]]
+ReplyFactory = Callable[[threading.Event], Generator[Item, None, None]]
 
 
-class Relays:
-    """The replies that are being written for programs: so many at once, and all of them can be stopped.
+class StreamRegistry:
+    """All streams that run for the HTTP API: it limits their number and can stop them all.
 
-    Used from the server's event loop only.
+    Not thread-safe: it is used from the server's event loop only.
     """
 
     def __init__(self, most: int):
-        self._most = most
-        self._running: set[Relay[Any]] = set()
+        self._max_streams = most
+        self._running: set[ThreadToAsyncStream[Any]] = set()
 
-    def start(self, makes: Sequence[Make[Item]]) -> Relay[Item]:
-        """Begin the replies of one request, all at the same time.
+    def start(self, factories: Sequence[ReplyFactory[Item]]) -> ThreadToAsyncStream[Item]:
+        """Start the generators of one request, each in a thread.
 
         Raises:
-            BusyError: there are too many.
+            BusyError: too many streams are running.
         """
-        if len(self) + len(makes) > self._most:
+        if len(self) + len(factories) > self._max_streams:
             raise BusyError("Too many programs are waiting for replies.", advice="Try again in a moment.")
-        relay = Relay(makes, self._running.discard)
-        self._running.add(relay)
-        return relay
+        stream = ThreadToAsyncStream(factories, self._running.discard)
+        self._running.add(stream)
+        return stream
 
     def stop_all(self) -> None:
-        """Let every one end where it is."""
-        for relay in self._running:
-            relay.stopped.set()
+        """Ask every generator to end at its next item."""
+        for stream in self._running:
+            stream.stopped.set()
 
     def __len__(self) -> int:
-        return sum(relay.replies for relay in self._running)
+        return sum(stream.replies for stream in self._running)
 
 
-class Relay(Generic[Item]):
-    """Runs generators, each in a thread of its own, which also closes it. The first error ends them all.
+class ThreadToAsyncStream(Generic[Item]):
+    """Runs generators, each in a thread, and hands their items to a coroutine. The first error ends them all.
 
     Args:
-        makes: make the generators; they end soon after the event they are given is set.
-        when_done: called in the event loop when all threads are done.
+        factories: each makes a generator from a cancel event; the generator ends soon after the event is set.
+        when_done: called in the event loop when all threads have ended.
     """
 
-    def __init__(self, makes: Sequence[Make[Item]], when_done: Callable[[Relay[Any]], None]):
+    def __init__(self, factories: Sequence[ReplyFactory[Item]], when_done: Callable[[ThreadToAsyncStream[Any]], None]):
         self.stopped = threading.Event()
-        self.replies = self._left = len(makes)
+        self.replies = self._left = len(factories)
         self._when_done = when_done
         self._loop = asyncio.get_running_loop()
         self._items: deque[tuple[int, Item]] = deque()
-        self._end: _End | None = None  # Set in the event loop, after all items of its thread are there.
+        self._end: _End | None = None  # Set in the event loop, after all items of its thread have arrived.
         self._arrived, self._over = asyncio.Event(), asyncio.Event()
         self._is_awaited = False
-        for number, make in enumerate(makes):
-            threading.Thread(target=self._run, args=(number, make), name="reply", daemon=True).start()
+        for number, factory in enumerate(factories):
+            threading.Thread(target=self._run, args=(number, factory), name="reply", daemon=True).start()
 
     async def next(self) -> tuple[int, Item] | None:
-        """The next item and the number of its generator; None after the last.
+        """The next item with the index of its generator; None after the last.
 
         Raises:
             Whatever a generator raised.
         """
-        # The loop is woken only while somebody waits: each waking takes the processor from who writes.
+        # Threads wake the event loop only while a coroutine waits: each wake-up takes CPU time from the decode step.
         self._is_awaited = True
         while not self._items and self._end is None:
             await self._arrived.wait()
@@ -96,12 +98,12 @@ class Relay(Generic[Item]):
         return None
 
     async def pause(self, seconds: float) -> None:
-        """Let items gather for so long, or until the last is there."""
+        """Let items accumulate for that long, or until the last has arrived."""
         with anyio.move_on_after(seconds):
             await self._over.wait()
 
     async def all(self) -> list[tuple[int, Item]]:
-        """All items, once the last is there; for who has awaited none before.
+        """All items, once the last has arrived; to be used instead of `next`.
 
         Raises:
             Whatever a generator raised.
@@ -111,30 +113,30 @@ class Relay(Generic[Item]):
         return self.ready()
 
     def _check_end(self) -> None:
-        assert self._end is not None, "awaited before"
+        assert self._end is not None, "called after the last item"
         if self._end.error is not None:
             raise self._end.error
 
     def ready(self) -> list[tuple[int, Item]]:
-        """What can be had without waiting."""
+        """The items that have arrived, without waiting."""
         return [self._items.popleft() for _ in range(len(self._items))]
 
-    def _run(self, number: int, make: Make[Item]) -> None:
+    def _run(self, number: int, factory: ReplyFactory[Item]) -> None:
         end = _End(None)
         try:
-            with contextlib.closing(make(self.stopped)) as items:
+            with contextlib.closing(factory(self.stopped)) as items:
                 for item in items:
                     if self.stopped.is_set():
                         break
                     self._items.append((number, item))
                     if self._is_awaited:
-                        self._tell(self._arrived.set)
-        except Exception as error:  # The thread's edge: who waits for the items raises it again.
+                        self._call_in_loop(self._arrived.set)
+        except Exception as error:  # The edge of the thread: the coroutine that awaits the items raises it again.
             end = _End(error)
             self.stopped.set()
-        self._tell(partial(self._ended, end))
+        self._call_in_loop(partial(self._finish_generator, end))
 
-    def _ended(self, end: _End) -> None:
+    def _finish_generator(self, end: _End) -> None:
         self._left -= 1
         if self._end is None and (end.error is not None or not self._left):
             self._end = end
@@ -143,25 +145,25 @@ class Relay(Generic[Item]):
         if not self._left:
             self._when_done(self)
 
-    def _tell(self, what: Callable[[], None]) -> None:
-        with contextlib.suppress(RuntimeError):  # The server is gone.
+    def _call_in_loop(self, what: Callable[[], None]) -> None:
+        with contextlib.suppress(RuntimeError):  # The event loop is closed: the server has shut down.
             self._loop.call_soon_threadsafe(what)
 
 
 @contextlib.asynccontextmanager
-async def stopping_when_gone(request: Request, relay: Relay[Item]) -> AsyncIterator[None]:
-    """While in here, a caller who leaves ends the relay; so does leaving by an error."""
+async def stop_on_disconnect(request: Request, stream: ThreadToAsyncStream[Item]) -> AsyncIterator[None]:
+    """Inside the block a client that disconnects stops the stream; so does an exception."""
 
     async def watch() -> None:
         while (await request.receive())["type"] != "http.disconnect":
             pass
-        relay.stopped.set()
+        stream.stopped.set()
 
     watcher = asyncio.create_task(watch())
     try:
         yield
     except BaseException:
-        relay.stopped.set()
+        stream.stopped.set()
         raise
     finally:
         watcher.cancel()

@@ -25,7 +25,7 @@ from chat_app.runs.run import ACTIVE, RESUMABLE, Run, list_runs
 log = logging.getLogger(__name__)
 
 LOOK_EVERY = 0.5
-SECONDS_TO_END = 20.0
+SHUTDOWN_SECONDS = 20.0
 PLACE = "place.json"
 
 
@@ -121,7 +121,7 @@ class Jobs:
         """End the queue. A run that is being trained saves a checkpoint and shows as interrupted."""
         self._closing.set()
         self._wake.set()
-        self._thread.join(timeout=SECONDS_TO_END + 5)
+        self._thread.join(timeout=SHUTDOWN_SECONDS + 5)
 
     def _work(self) -> None:
         while not self._closing.is_set():
@@ -167,7 +167,7 @@ class Jobs:
             return
         _close_pipe(child)
         try:
-            child.wait(timeout=SECONDS_TO_END)
+            child.wait(timeout=SHUTDOWN_SECONDS)
         except subprocess.TimeoutExpired:
             child.kill()
             child.wait()

@@ -20,9 +20,9 @@ from chat_app.config.paths import Paths
 from chat_app.config.sampling import SamplingConfig
 from chat_app.conversation import Conversation
 from chat_app.errors import ChatAppError, FormatError, ModelError, SettingError
-from chat_app.inference import model_manager as models
 from chat_app.inference.generation import reply
 from chat_app.inference.model_manager import ModelStore, load
+from chat_app.models import loading as weights
 from chat_app.models.loading import load_parts
 from chat_app.models.resolver import available
 from chat_app.models.tokenizer import load_tokenizer, window_of
@@ -173,14 +173,14 @@ class TestStore:
         store = ModelStore(paths)
         first = store.use(str(make_folder("a")), PLAIN)
         loading, go_on = threading.Event(), threading.Event()
-        really = models._load_model
+        really = weights._load_model
 
         def slow(*arguments):
             loading.set()
             assert go_on.wait(LONG)
             return really(*arguments)
 
-        monkeypatch.setattr(models, "_load_model", slow)
+        monkeypatch.setattr(weights, "_load_model", slow)
         with ThreadPoolExecutor(1) as pool:
             second = pool.submit(store.use, str(make_folder("b")), PLAIN)
             assert loading.wait(LONG)

@@ -17,10 +17,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LM
 from chat_app.config.loading import LoadConfig
 from chat_app.config.paths import Paths
 from chat_app.errors import ModelError
-from chat_app.inference import model_manager as models
 from chat_app.inference.gpt2.model_runner import GPT2Forward
 from chat_app.inference.model_manager import load
 from chat_app.inference.model_runner import Piece
+from chat_app.models import loading
 from chat_app.models.gpt2_fast_loading import read_tokenizer, read_weights
 from chat_app.models.loading import load_parts
 from chat_app.models.resolver import check_weights, inspect
@@ -189,8 +189,8 @@ class TestWeights:
     ) -> None:
         folder = make_folder()
         GPT2LMHeadModel.from_pretrained(folder).to(stored).save_pretrained(folder)
-        monkeypatch.setattr(models, "choose_device", lambda device: "meta")  # It stands in for a GPU.
-        monkeypatch.setattr(models, "_from_pretrained", None)
+        monkeypatch.setattr(loading, "choose_device", lambda device: "meta")  # It stands in for a GPU.
+        monkeypatch.setattr(loading, "_from_pretrained", None)
         config = LoadConfig(precision=str(number).removeprefix("torch."))
         model, *_ = load_parts(str(folder), config, Paths(tmp_path / "home"))
         assert {(one.dtype, one.device.type) for one in model.parameters()} == {(number, "meta")}
@@ -211,7 +211,7 @@ class TestWeights:
         loaded.engine.close()
 
     def test_a_usual_model_takes_no_other_way(self, tmp_path: Path, monkeypatch: Any, make_folder: Any) -> None:
-        monkeypatch.setattr(models, "_from_pretrained", None)
+        monkeypatch.setattr(loading, "_from_pretrained", None)
         model, *_ = load_parts(str(make_folder()), FLOAT, Paths(tmp_path / "home"))
         assert not model.training
 

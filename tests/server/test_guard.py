@@ -16,9 +16,9 @@ from starlette.testclient import TestClient
 
 from chat_app.errors import DataError
 from chat_app.server.auth import Accounts, AuthenticationError, Throttle, TooManyAttemptsError, read_passwords
-from chat_app.server.callers import Callers
-from chat_app.server.guard import BODY_BYTES, FILES_A_REQUEST, Guard
-from chat_app.server.upload_quota import Quota
+from chat_app.server.guard import MAX_BODY_BYTES, MAX_FILES_PER_REQUEST, Guard
+from chat_app.server.host_policy import HostPolicy
+from chat_app.server.upload_quota import UploadQuota
 from chat_app.services import ServerRules
 
 MEGABYTE = 2**20
@@ -47,7 +47,7 @@ async def _login(request: Request) -> Response:
 def _client(rules: ServerRules, **more: Any) -> TestClient:
     methods = ["GET", "POST"]
     routes = [Route("/login", _login, methods=methods), Route("/{rest:path}", _echo, methods=methods)]
-    guard = Guard(Starlette(routes=routes), rules, Callers(rules), Throttle(clock=Clock()), **more)
+    guard = Guard(Starlette(routes=routes), rules, HostPolicy(rules), Throttle(clock=Clock()), **more)
     return TestClient(guard, base_url="http://127.0.0.1:7860")
 
 
@@ -71,16 +71,16 @@ def _client(rules: ServerRules, **more: Any) -> TestClient:
     ],
 )
 def test_only_names_of_this_server_are_answered(header: str | None, is_ours: bool) -> None:
-    assert Callers(ServerRules(origins=("https://chat.example.org",))).accepts_host(header) is is_ours
+    assert HostPolicy(ServerRules(origins=("https://chat.example.org",))).accepts_host(header) is is_ours
 
 
 def test_a_server_for_all_addresses_takes_addresses_but_no_names() -> None:
-    callers = Callers(ServerRules(host="0.0.0.0", auth_file=Path("x")))
-    assert callers.accepts_host("192.168.1.5:7860")
-    assert callers.accepts_host("[fe80::1]")
-    assert not callers.accepts_host("rebound.example")
-    callers.add_host("abc.gradio.live")
-    assert callers.accepts_host("abc.gradio.live")
+    host_policy = HostPolicy(ServerRules(host="0.0.0.0", auth_file=Path("x")))
+    assert host_policy.accepts_host("192.168.1.5:7860")
+    assert host_policy.accepts_host("[fe80::1]")
+    assert not host_policy.accepts_host("rebound.example")
+    host_policy.add_host("abc.gradio.live")
+    assert host_policy.accepts_host("abc.gradio.live")
 
 
 def test_a_space_knows_its_names(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,12 +138,12 @@ def test_parts_of_gradio_that_nobody_needs_are_closed(path: str) -> None:
 
 def test_a_big_body_is_refused_before_it_is_read() -> None:
     client = _client(ServerRules(upload_bytes=8 * MEGABYTE))
-    for path, most in (("/v1/chat/completions", BODY_BYTES), ("/gradio_api/upload", 8 * MEGABYTE)):
+    for path, most in (("/v1/chat/completions", MAX_BODY_BYTES), ("/gradio_api/upload", 8 * MEGABYTE)):
         assert client.post(path, content=b"x" * most).status_code == 200
         answer = client.post(path, content=b"x" * (most + 2**17))
         assert answer.status_code == 413
         assert "more than this server takes" in answer.text
-    assert client.post("/v1/x", content=b"x" * (BODY_BYTES + 1)).json()["error"]["message"]
+    assert client.post("/v1/x", content=b"x" * (MAX_BODY_BYTES + 1)).json()["error"]["message"]
     assert client.post("/x", headers={"content-length": "x"}).status_code == 400
 
 
@@ -160,13 +160,13 @@ def test_a_request_brings_few_files() -> None:
         files = [("files", (f"{index}.txt", b"hello")) for index in range(number)]
         return client.post("/gradio_api/upload", files=files).status_code
 
-    assert post(FILES_A_REQUEST) == 200
-    assert post(FILES_A_REQUEST + 1) == 413
+    assert post(MAX_FILES_PER_REQUEST) == 200
+    assert post(MAX_FILES_PER_REQUEST + 1) == 413
 
 
 def test_what_is_uploaded_is_counted_for_hours() -> None:
     clock = Clock()
-    quota = Quota(each=3 * MEGABYTE, whole=5 * MEGABYTE, seconds=3600, clock=clock)
+    quota = UploadQuota(each=3 * MEGABYTE, whole=5 * MEGABYTE, seconds=3600, clock=clock)
     upload = quota.reserve("a", 2 * MEGABYTE)
     assert upload is not None
     assert quota.reserve("a", 2 * MEGABYTE) is None
@@ -179,7 +179,7 @@ def test_what_is_uploaded_is_counted_for_hours() -> None:
 
 
 def test_a_visitor_who_uploads_too_much_is_told() -> None:
-    client = _client(ServerRules(), quota=Quota(2 * MEGABYTE, 9 * MEGABYTE, 3600))
+    client = _client(ServerRules(), quota=UploadQuota(2 * MEGABYTE, 9 * MEGABYTE, 3600))
     statuses = [client.post("/gradio_api/upload", content=b"x" * MEGABYTE).status_code for _ in range(3)]
     assert statuses == [200, 200, 413]
     assert client.post("/v1/x", content=b"x" * MEGABYTE).status_code == 200

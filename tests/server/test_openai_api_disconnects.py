@@ -12,7 +12,7 @@ import pytest
 
 from chat_app.config.loading import LoadConfig
 from chat_app.config.paths import Paths
-from chat_app.server.openai_api import MOST_WAITING
+from chat_app.server.openai_api import MAX_STREAMS
 from chat_app.services import ServerRules, Services
 from chat_app.tokenization.chat_formats import get_format
 from chat_app.tokenization.encoder import Encoder
@@ -53,7 +53,7 @@ def test_a_caller_who_leaves_a_stream_frees_the_engine(server: ApiServer, long_s
             pass
         assert loaded.engine.requests == 1
     wait_for(lambda: loaded.engine.requests == 0, 5)
-    wait_for(lambda: len(server.api.relays) == 0, 5)
+    wait_for(lambda: len(server.api.streams) == 0, 5)
 
 
 @pytest.mark.parametrize("more", [{}, {"n": 4}])
@@ -64,7 +64,7 @@ def test_a_caller_who_leaves_without_a_stream_frees_it_too(
     assert loaded is not None
     with pytest.raises(httpx.ReadTimeout):
         httpx.post(f"{server.url}/v1/chat/completions", json={**LONG, **more}, timeout=0.5)
-    wait_for(lambda: loaded.engine.requests == 0 and len(server.api.relays) == 0, 5)
+    wait_for(lambda: loaded.engine.requests == 0 and len(server.api.streams) == 0, 5)
 
 
 def test_several_replies_are_written_at_the_same_time_and_end_together(
@@ -79,7 +79,7 @@ def test_several_replies_are_written_at_the_same_time_and_end_together(
             event = next(lines)
             begun |= {index for index in range(3) if f'"index":{index},"delta":{{"content"' in event}
         assert loaded.engine.requests == 3
-    wait_for(lambda: loaded.engine.requests == 0 and len(server.api.relays) == 0, 5)
+    wait_for(lambda: loaded.engine.requests == 0 and len(server.api.streams) == 0, 5)
 
 
 def test_ending_the_server_ends_replies_under_way(server: ApiServer, long_services: Services) -> None:
@@ -89,7 +89,7 @@ def test_ending_the_server_ends_replies_under_way(server: ApiServer, long_servic
         lines = answer.iter_lines()
         while '"content":"' not in next(lines):
             pass
-        server.api.relays.stop_all()
+        server.api.streams.stop_all()
         rest = list(lines)
     assert "data: [DONE]" in rest
     assert loaded.engine.wait_idle(5)
@@ -111,13 +111,13 @@ def test_health_answers_and_others_are_told_to_wait_when_all_places_are_taken(
     def ask() -> None:
         httpx.post(f"{server.url}/v1/chat/completions", json=body, timeout=30)
 
-    threads = [threading.Thread(target=ask) for _ in range(MOST_WAITING)]
+    threads = [threading.Thread(target=ask) for _ in range(MAX_STREAMS)]
     for thread in threads:
         thread.start()
-    wait_for(lambda: len(server.api.relays) == MOST_WAITING)
+    wait_for(lambda: len(server.api.streams) == MAX_STREAMS)
     assert httpx.get(f"{server.url}/health").json()["status"] == "ok"
     assert httpx.post(f"{server.url}/v1/chat/completions", json=body).status_code == 503
     free.set()
     for thread in threads:
         thread.join()
-    wait_for(lambda: len(server.api.relays) == 0)
+    wait_for(lambda: len(server.api.streams) == 0)

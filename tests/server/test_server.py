@@ -27,8 +27,8 @@ from chat_app.errors import SettingError
 from chat_app.runs.run import Run
 from chat_app.server.app import FRAMES, build_app
 from chat_app.server.auth import Accounts, Throttle
-from chat_app.server.callers import Callers
-from chat_app.server.flags import add_flags, rules_of
+from chat_app.server.flags import add_flags, parse_rules
+from chat_app.server.host_policy import HostPolicy
 from chat_app.services import ServerRules, Services
 from chat_app.training.pipeline import prepare_run_from
 
@@ -100,7 +100,7 @@ def home(tmp_path: Path) -> Path:
 def _rules(*arguments: str) -> ServerRules:
     parser = argparse.ArgumentParser()
     add_flags(parser)
-    return rules_of(parser.parse_args(arguments))
+    return parse_rules(parser.parse_args(arguments))
 
 
 def test_the_flags_become_rules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -223,11 +223,12 @@ def test_without_the_starter_the_page_is_served_all_the_same(
     home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from chat_app.server import run as server
+    from chat_app.server.lifetime import RunningServer
 
     monkeypatch.setattr(Paths, "starter", home / "nothing")
     services = Services(Paths(home), ServerRules(training=False))
-    listening = server._listen("127.0.0.1", 0)
-    running = server._Running(services, {}, listening, must_load=False)
+    listening = server._bind_socket("127.0.0.1", 0)
+    running = RunningServer(services, {}, listening, must_load=False)
     url = f"http://127.0.0.1:{listening.getsockname()[1]}"
     thread = threading.Thread(target=running.run)
     thread.start()
@@ -288,18 +289,18 @@ def test_reading_the_flags_loads_nothing_heavy() -> None:
 def make_client(home: Path, tiny_folder: Path) -> Iterator[Callable[..., TestClient]]:
     made: list[tuple[TestClient, Services]] = []
 
-    def make(passwords: dict[str, str] | None = None, **rules: Any) -> TestClient:
+    def factory(passwords: dict[str, str] | None = None, **rules: Any) -> TestClient:
         services = Services(Paths(home), ServerRules(training=False, **rules), str(tiny_folder))
         services.models.use(str(tiny_folder), LoadConfig(precision="float32"))
         throttle = Throttle()
         accounts = Accounts(passwords or {}, None, throttle)
-        app, _ = build_app(services, accounts, throttle, Callers(services.rules), lambda: False)
+        app, _ = build_app(services, accounts, throttle, HostPolicy(services.rules), lambda: False)
         client = TestClient(app, base_url="http://127.0.0.1:7860", raise_server_exceptions=False)
         client.__enter__()
         made.append((client, services))
         return client
 
-    yield make
+    yield factory
     for client, services in made:
         client.__exit__(None, None, None)
         services.close()

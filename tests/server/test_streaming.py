@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from chat_app.errors import BusyError, ModelError
-from chat_app.server.streaming import Relay, Relays
+from chat_app.server.streaming import StreamRegistry, ThreadToAsyncStream
 
 
 def counting(count: int, stopped: threading.Event) -> Generator[int, None, None]:
@@ -30,47 +30,47 @@ def endless(stopped: threading.Event) -> Generator[int, None, None]:
         number += 1
 
 
-async def take(relay: Relay[int], found: list[tuple[int, int]]) -> None:
+async def take(stream: ThreadToAsyncStream[int], found: list[tuple[int, int]]) -> None:
     """What comes one by one, with what is there beside it."""
-    while (item := await relay.next()) is not None:
-        found += [item, *relay.ready()]
+    while (item := await stream.next()) is not None:
+        found += [item, *stream.ready()]
 
 
 def test_items_of_several_generators_come_in_their_order_and_then_the_end() -> None:
     async def run() -> None:
         for _ in range(50):
-            relays = Relays(3)
-            relay = relays.start([partial(counting, count) for count in (200, 1, 0)])
+            streams = StreamRegistry(3)
+            stream = streams.start([partial(counting, count) for count in (200, 1, 0)])
             found: list[tuple[int, int]] = []
-            await asyncio.wait_for(take(relay, found), 60)
+            await asyncio.wait_for(take(stream, found), 60)
             assert [item for number, item in found if number == 0] == list(range(200))
             assert [item for number, item in found if number == 1] == [0]
             assert len(found) == 201
-            assert await relay.next() is None
-            assert len(relays) == 0
+            assert await stream.next() is None
+            assert len(streams) == 0
 
     asyncio.run(run())
 
 
 def test_an_error_comes_after_the_items_before_it_and_ends_the_others() -> None:
     async def run() -> None:
-        relays = Relays(2)
-        relay = relays.start([partial(failing, 5), endless])
+        streams = StreamRegistry(2)
+        stream = streams.start([partial(failing, 5), endless])
         found: list[tuple[int, int]] = []
         with pytest.raises(ModelError, match="It broke"):
-            await asyncio.wait_for(take(relay, found), 60)
+            await asyncio.wait_for(take(stream, found), 60)
         assert [item for number, item in found if number == 0] == list(range(5))
-        assert relay.stopped.is_set()
+        assert stream.stopped.is_set()
         with pytest.raises(BusyError):
-            relays.start([endless] * 3)
-        while len(relays):
+            streams.start([endless] * 3)
+        while len(streams):
             await asyncio.sleep(0)
 
     asyncio.run(run())
 
 
-@pytest.mark.parametrize("make", [partial(counting, 1000), partial(failing, 1000)])
-def test_who_awaits_all_is_woken_once(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("factory", [partial(counting, 1000), partial(failing, 1000)])
+def test_who_awaits_all_is_woken_once(factory: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     async def run() -> None:
         loop = asyncio.get_running_loop()
         woken: list[Any] = []
@@ -81,12 +81,12 @@ def test_who_awaits_all_is_woken_once(make: Any, monkeypatch: pytest.MonkeyPatch
             return wake(what)
 
         monkeypatch.setattr(loop, "call_soon_threadsafe", counted)
-        relay = Relays(1).start([make])
-        if make.func is counting:
-            assert await asyncio.wait_for(relay.all(), 60) == [(0, number) for number in range(1000)]
+        stream = StreamRegistry(1).start([factory])
+        if factory.func is counting:
+            assert await asyncio.wait_for(stream.all(), 60) == [(0, number) for number in range(1000)]
         else:
             with pytest.raises(ModelError, match="It broke"):
-                await asyncio.wait_for(relay.all(), 60)
+                await asyncio.wait_for(stream.all(), 60)
         assert len(woken) == 1
 
     asyncio.run(run())
@@ -94,19 +94,19 @@ def test_who_awaits_all_is_woken_once(make: Any, monkeypatch: pytest.MonkeyPatch
 
 def test_a_pause_is_over_as_soon_as_the_last_item_is_there() -> None:
     async def run() -> None:
-        relay = Relays(1).start([partial(counting, 3)])
-        await asyncio.wait_for(relay.pause(3600), 60)
-        assert relay.ready() == [(0, 0), (0, 1), (0, 2)]
-        assert await relay.next() is None
+        stream = StreamRegistry(1).start([partial(counting, 3)])
+        await asyncio.wait_for(stream.pause(3600), 60)
+        assert stream.ready() == [(0, 0), (0, 1), (0, 2)]
+        assert await stream.next() is None
 
     asyncio.run(run())
 
 
 def test_a_pause_does_not_wait_for_who_goes_on_writing() -> None:
     async def run() -> None:
-        relay = Relays(1).start([endless])
-        await asyncio.wait_for(relay.pause(0.001), 60)
-        assert not relay.stopped.is_set()
-        relay.stopped.set()
+        stream = StreamRegistry(1).start([endless])
+        await asyncio.wait_for(stream.pause(0.001), 60)
+        assert not stream.stopped.is_set()
+        stream.stopped.set()
 
     asyncio.run(run())

@@ -10,7 +10,7 @@ SAMPLE = 2_000
 SEED = 42
 LEAST_SHARE = 0.02
 FEWEST_LETTERS = 15
-MOST_CHARACTERS = 600
+MAX_CHARACTERS = 600
 OTHER = "other"
 
 _NAMES = dict(
@@ -40,11 +40,11 @@ class Languages:
     def add(self, text: str) -> None:
         self._seen += 1
         if len(self._sample) < SAMPLE:
-            self._sample.append(text[:MOST_CHARACTERS])
+            self._sample.append(text[:MAX_CHARACTERS])
             return
         place = int(self._random.random() * self._seen)
         if place < SAMPLE:
-            self._sample[place] = text[:MOST_CHARACTERS]
+            self._sample[place] = text[:MAX_CHARACTERS]
 
     def shares(self) -> tuple[tuple[str, float], ...]:
         """(language, share), the most common first; those below 2 % and texts too short to tell are "other"."""

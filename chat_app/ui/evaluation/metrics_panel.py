@@ -17,7 +17,7 @@ from chat_app.ui.components.downloads import saving
 from chat_app.ui.components.escape import shown
 from chat_app.ui.evaluation.subjects import MOST_CONVERSATIONS, Bench, Subject, whole
 
-REPLIES, MOST_REPLIES = 40, 200
+REPLIES, MAX_REPLIES = 40, 200
 ABOUT = """<p class="quiet">Both models read the same conversations and answer the same questions. Lower surprise and
 replies closer to the right ones are better.</p>"""
 
@@ -39,7 +39,7 @@ class NumbersPanel:
         gr.HTML(ABOUT, apply_default_css=False)
         self.replies = gr.Slider(
             0,
-            MOST_REPLIES,
+            MAX_REPLIES,
             value=REPLIES,
             step=10,
             label="Replies to write",
@@ -76,7 +76,7 @@ class NumbersPanel:
             if (earlier := self.bench.earlier(before, after, visitor)) is not None:
                 subjects.insert(0, earlier)
             read, what = self.bench.conversations(source, after, files, visitor)
-            most = whole(replies, 0, MOST_REPLIES, "replies can be written")
+            most = whole(replies, 0, MAX_REPLIES, "replies can be written")
 
             def do(progress: ProgressCallback) -> tuple[Any, ...]:
                 progress(Progress("Reading the conversations."))

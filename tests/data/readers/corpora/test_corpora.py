@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from chat_app.conversation import Conversation
-from chat_app.data.readers import corpora
+from chat_app.data.readers.corpora import detect
 from chat_app.data.readers.corpora import empathetic_dialogues as empathetic
 from chat_app.data.readers.json import document as whole
 from chat_app.data.readers.json import jsonl
@@ -79,8 +79,8 @@ DAILY = (
 
 def test_dailydialog_from_its_own_file(tmp_path: Path) -> None:
     source = stored(tmp_path, DAILY, "dialogues_validation.txt")
-    assert corpora.recognised(source) == "dailydialog"
-    found = list(corpora.conversations(source, "dailydialog", OPTIONS))
+    assert detect.recognised(source) == "dailydialog"
+    found = list(detect.conversations(source, "dailydialog", OPTIONS))
     assert short(found) == [
         (
             1,
@@ -99,9 +99,9 @@ def test_dailydialog_from_its_own_file(tmp_path: Path) -> None:
 
 def test_dailydialog_as_the_original_repairs_it_and_as_it_stands(tmp_path: Path) -> None:
     source = stored(tmp_path, "say , jim , how __eou__ well __eou__\n" * 2, "dialogues_text.txt")
-    legacy = list(corpora.conversations(source, "dailydialog", ReadingOptions(tidy="legacy")))
+    legacy = list(detect.conversations(source, "dailydialog", ReadingOptions(tidy="legacy")))
     assert short(legacy)[0] == (1, ["u:Say, Jim, How.", "a:Well."])
-    off = list(corpora.conversations(source, "dailydialog", ReadingOptions(tidy="off")))
+    off = list(detect.conversations(source, "dailydialog", ReadingOptions(tidy="off")))
     assert short(off)[0] == (1, ["u:say , jim , how", "a:well"])
 
 
@@ -138,8 +138,8 @@ EMPATHETIC = (
 
 def test_empathetic_dialogues_from_their_own_file(tmp_path: Path) -> None:
     source = stored(tmp_path, EMPATHETIC, "test.csv")
-    assert corpora.recognised(source) == "empathetic"
-    found = list(corpora.conversations(source, "empathetic", OPTIONS))
+    assert detect.recognised(source) == "empathetic"
+    found = list(detect.conversations(source, "empathetic", OPTIONS))
     conversations = [item for item in found if isinstance(item, Located)]
     assert short(conversations) == [
         (2, ["u:I fell, and it hurt.", 'a:Oh no! Is it "bad" now?', "u:A little"]),
@@ -156,7 +156,7 @@ def test_empathetic_dialogues_from_their_own_file(tmp_path: Path) -> None:
 
 def test_one_open_quote_swallows_nothing(tmp_path: Path) -> None:
     text = HEADER + 'c1,1,sad,p,1,"Hello there,5,\nc1,2,sad,p,2,Hi,5,\nc2,1,sad,p,1,Bye,5,\nc2,2,sad,p,2,See you,5,\n'
-    assert short(corpora.conversations(stored(tmp_path, text, "train.csv"), "empathetic", OPTIONS)) == [
+    assert short(detect.conversations(stored(tmp_path, text, "train.csv"), "empathetic", OPTIONS)) == [
         (2, ['u:"Hello there', "a:Hi"]),
         (4, ["u:Bye", "a:See you"]),
     ]
@@ -290,4 +290,4 @@ def test_blended_skill_talk_from_its_own_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["a\tb\n", '["a __eou__ b"]\n', "a,b\n1,2\n", "hello\n"])
 def test_other_files_are_no_corpus(tmp_path: Path, text: str) -> None:
-    assert corpora.recognised(stored(tmp_path, text, "train.csv")) is None
+    assert detect.recognised(stored(tmp_path, text, "train.csv")) is None

@@ -10,16 +10,13 @@ from urllib.parse import urlsplit
 from chat_app.services import LOOPBACK, ServerRules
 
 ANY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 - compared with, not bound to.
-
-
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._-]{1,253})(:\d{1,5})?")
 
 
-class Callers:
-    """The names under which this server may be called, and the pages that may call it.
+class HostPolicy:
+    """Which Host headers name this server, and which Origins may send requests that change something.
 
-    Any *address* is fine for a server that listens on all of them: only a name can be pointed at a machine by somebody
-    else's name server.
+    A server that listens on every interface accepts any IP address: DNS rebinding needs a name.
     """
 
     def __init__(self, rules: ServerRules):
@@ -30,7 +27,7 @@ class Callers:
         self._names |= {urlsplit(origin).hostname or "" for origin in self.origins}
 
     def add_host(self, name: str) -> None:
-        """One more name of this server, such as that of a public link."""
+        """Accept another name of this server, such as that of a public link."""
         self._names = {*self._names, name.lower()}
 
     def accepts_host(self, header: str | None) -> bool:
@@ -42,7 +39,7 @@ class Callers:
         return name in self._names or (self._any_address and _is_address(name))
 
     def accepts_origin(self, origin: str, host: str | None) -> bool:
-        """Whether a page of that origin may change things: our own, named as we were called, or one allowed."""
+        """Whether a page of that origin may send changes: the server's own page, or an allowed origin."""
         origin = origin.lower()
         scheme, separator, name = origin.partition("://")
         is_own = bool(separator) and scheme in ("http", "https") and name == (host or "").lower()
