@@ -166,7 +166,7 @@ def test_a_request_brings_few_files() -> None:
 
 def test_what_is_uploaded_is_counted_for_hours() -> None:
     clock = Clock()
-    quota = UploadQuota(each=3 * MEGABYTE, whole=5 * MEGABYTE, seconds=3600, clock=clock)
+    quota = UploadQuota(per_address=3 * MEGABYTE, total=5 * MEGABYTE, seconds=3600, clock=clock)
     upload = quota.reserve("a", 2 * MEGABYTE)
     assert upload is not None
     assert quota.reserve("a", 2 * MEGABYTE) is None
