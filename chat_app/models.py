@@ -6,7 +6,6 @@ its conversations and the engine that writes with it.
 
 from __future__ import annotations
 
-import inspect
 import logging
 import re
 import threading
@@ -34,6 +33,7 @@ from chat_app.model_checks import read_config, size_of
 from chat_app.model_engine import SMALL_MODEL, faster, form_of, start_engine
 from chat_app.model_files import DEFAULT_WINDOW, ModelFiles, check_memory, check_weights, download, find
 from chat_app.recognition import Recognised, recognise
+from chat_app.transformers_internals import accepts
 
 LOGGER = logging.getLogger(__name__)
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.txt", "sentencepiece.bpe.model")
@@ -85,7 +85,7 @@ def load(name: str, config: LoadConfig, paths: Paths) -> LoadedModel:
     if config.format != AUTOMATIC:
         recognised = Recognised(config.format, True, "it was chosen by hand")
     chat_format = get_format(recognised.format)
-    if chat_format.has_types and "token_type_ids" not in inspect.signature(model.forward).parameters:
+    if chat_format.has_types and not accepts(model, "token_type_ids"):
         raise FormatError(f"The format '{chat_format.name}' needs token types, which this model does not have.")
     encoder = Encoder(tokenizer, chat_format, files.window)
     _ = encoder.end_ids  # A chat template that cannot be used says so now.
