@@ -19,6 +19,7 @@ import torch
 import transformers
 
 from chat_app.adapters import attach
+from chat_app.bitsandbytes_internals import silence_products
 from chat_app.config import AUTOMATIC, LoadConfig, Paths
 from chat_app.devices import resolve_device, resolve_precision
 from chat_app.encoding import Encoder
@@ -280,8 +281,7 @@ def _quantized(files: ModelFiles, precision: str, device: str, compute_in: str |
         raise ModelError("8-bit and 4-bit do not run on this GPU.", advice="Choose automatic, or the device cpu.")
     number = getattr(torch, compute_in or resolve_precision(AUTOMATIC, device.partition(":")[0]))
     if precision == "8-bit":
-        # It says with each product that it casts its input.
-        logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
+        silence_products()
         config = transformers.BitsAndBytesConfig(load_in_8bit=True)
     else:
         if files.width % 64:

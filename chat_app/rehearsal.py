@@ -23,7 +23,6 @@ import psutil
 import torch
 from torch.utils.data import DataLoader
 from transformers import TrainerCallback
-from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from chat_app import ranks
 from chat_app.batching import Packer
@@ -38,6 +37,7 @@ from chat_app.run_writer import RunWriter
 from chat_app.runs import Run, seal
 from chat_app.sizes import bytes_in_words
 from chat_app.training import ChatTrainer, arguments_of, evaluation_steps, saving_steps, total_steps
+from chat_app.transformers_internals import silence
 
 STEPS = 20
 WARM_UP = 2
@@ -164,8 +164,7 @@ def _trainer(folder: Path, config: TrainConfig, lesson: Lesson, model: Any, step
     arguments.eval_strategy = "no"
     trainer = _Trainer(config, lesson, model, arguments, Packer(pad_id=lesson.encoder.tokenizer.pad_token_id or 0))
     trainer.steps = steps
-    for unwanted in (PrinterCallback, ProgressCallback):
-        trainer.remove_callback(unwanted)
+    silence(trainer)
     return trainer
 
 

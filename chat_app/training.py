@@ -18,7 +18,6 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from transformers import Trainer, TrainerCallback, TrainingArguments
-from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from chat_app import ranks
 from chat_app.batching import Packer
@@ -33,6 +32,7 @@ from chat_app.run_writer import RunWriter
 from chat_app.runs import MANIFEST, Run
 from chat_app.shares import loader
 from chat_app.sizes import bytes_in_words
+from chat_app.transformers_internals import silence, use_one_gpu
 
 PLOT_POINTS = 300
 
@@ -185,8 +185,7 @@ def train(
     trainer = ChatTrainer(config, lesson, model, arguments, packer)
     writer = RunWriter(run, config, lesson, interrupted)
     writer.trainer = trainer
-    for unwanted in (PrinterCallback, ProgressCallback):
-        trainer.remove_callback(unwanted)
+    silence(trainer)
     for callback in (writer, *callbacks):
         trainer.add_callback(callback)
     try:
@@ -275,8 +274,7 @@ def arguments_of(folder: Path, config: TrainConfig, lesson: Lesson) -> TrainingA
         report_to="none",
         **named,
     )
-    if arguments.n_gpu > 1:  # Several GPUs are used by several processes; threads for them would be slower than one.
-        arguments._n_gpu = 1
+    use_one_gpu(arguments)  # Several are used by several processes; threads for them would be slower than one.
     return arguments
 
 

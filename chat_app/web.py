@@ -17,13 +17,13 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import cookie_parser
-from starlette.routing import Mount
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from chat_app import __version__
 from chat_app.accounts import Accounts, Throttle, TooManyTries
 from chat_app.api import Api
 from chat_app.api_docs import add_docs
+from chat_app.gradio_internals import HEAD, is_logged_in, keep_sessions, mounted_page
 from chat_app.guard import Callers, Guard, Quota
 from chat_app.services import Services
 from chat_app.ui.live import LiveReplies
@@ -65,7 +65,7 @@ def build_app(
     live = LiveReplies()
     live.add_to(app)
     blocks = page if page is not None else build_page(services, live)
-    blocks.state_session_capacity = SESSIONS_KEPT
+    keep_sessions(blocks, SESSIONS_KEPT)
     needs_log_in = not accounts.is_page_open
     gr.mount_gradio_app(
         app,
@@ -78,13 +78,13 @@ def build_app(
         max_file_size=rules.upload_limit,
         **page_arguments(),
     )
-    mounted = _mounted(app)
+    mounted = mounted_page(app)
     # As the innermost, so that what it is given is not compressed yet.
     mounted.user_middleware.append(Middleware(FirstScript, script=FRAMES.read_text(encoding="utf-8")))
-    is_logged_in = _log_in_check(mounted) if needs_log_in else None
+    log_in_check = _log_in_check(mounted) if needs_log_in else None
     quota = Quota(3 * rules.upload_limit, 20 * rules.upload_limit, UPLOAD_HOURS * 3600) if rules.is_shared else None
     app.add_middleware(
-        Guard, rules=rules, callers=callers, throttle=throttle, quota=quota, is_logged_in=is_logged_in
+        Guard, rules=rules, callers=callers, throttle=throttle, quota=quota, is_logged_in=log_in_check
     )  # The last one added is asked first.
     return app, api
 
@@ -118,7 +118,7 @@ class FirstScript:
 
     def __init__(self, app: ASGIApp, script: str):
         self._app = app
-        self._mark, self._head = b"<head>", f"<head>\n<script>\n{script}</script>".encode()
+        self._mark, self._head = HEAD.encode(), f"{HEAD}\n<script>\n{script}</script>".encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer; what is no page stays as it is."""
@@ -144,16 +144,10 @@ class FirstScript:
         await self._app(scope, receive, changed)
 
 
-def _mounted(app: FastAPI) -> App:
-    return next(route.app for route in app.routes if isinstance(route, Mount) and isinstance(route.app, App))
-
-
 def _log_in_check(mounted: App) -> Callable[[Headers], bool]:
-    """Whether a request comes from a page that is logged in, told by Gradio's cookie; some of its routes do not ask."""
+    """Whether a request comes from a page that is logged in, told by Gradio's cookie."""
 
-    def is_logged_in(headers: Headers) -> bool:
-        cookies = cookie_parser(headers.get("cookie", ""))
-        names = (f"access-token-{mounted.cookie_id}", f"access-token-unsecure-{mounted.cookie_id}")
-        return any(cookies.get(name) in mounted.tokens for name in names)
+    def check(headers: Headers) -> bool:
+        return is_logged_in(mounted, cookie_parser(headers.get("cookie", "")))
 
-    return is_logged_in
+    return check
