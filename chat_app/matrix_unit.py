@@ -13,9 +13,9 @@ from typing import Any
 
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
 from numba.extending import intrinsic
 
+from chat_app.numba_internals import cgutils
 from chat_app.processor import compiled_for
 from chat_app.short_weights import Key
 from chat_app.tile_products import BYTE, FLOATS, INT, INTS, LONG, ROW, SHORT, SPAN, Code

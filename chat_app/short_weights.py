@@ -19,9 +19,9 @@ from typing import Any
 
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
 from numba.extending import intrinsic
 
+from chat_app.numba_internals import cgutils
 from chat_app.tile_products import BYTE, INT, LONG, SHORT, Code
 from chat_app.tile_shape import BLOCK, LINE, SHORT_BLOCK, UPPERS, WORDS
 

@@ -1,7 +1,7 @@
 """What is known of the inside of other packages: these tests say which piece of it a new version has changed.
 
-The modules that hold this knowledge are `transformers_internals`, `bitsandbytes_internals` and `gradio_internals`;
-the cache of transformers has its tests in test_forward.
+The modules that hold this knowledge are `transformers_internals`, `bitsandbytes_internals`, `numba_internals` and
+`gradio_internals`; the cache of transformers has its tests in test_forward.
 """
 
 from __future__ import annotations
@@ -12,14 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+import numba
 import pytest
 import torch
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from gradio import networking
+from llvmlite import binding
 from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainingArguments
 
-from chat_app import bitsandbytes_internals, gradio_internals, transformers_internals
+from chat_app import bitsandbytes_internals, gradio_internals, numba_internals, transformers_internals
 from chat_app.gradio_internals import given, is_logged_in, keep_sessions, mounted_page
 
 pytestmark = pytest.mark.dependencies
@@ -120,6 +122,16 @@ def test_bitsandbytes_does_not_speak_of_its_casts(caplog: pytest.LogCaptureFixtu
     layer(torch.randn(1, 128))
     assert logger.getEffectiveLevel() == logging.ERROR
     assert not caplog.records
+
+
+def test_a_compiled_function_is_found_in_its_code() -> None:
+    @numba.njit
+    def double(number: int) -> int:
+        return 2 * number
+
+    code, name = numba_internals.llvm_code(double, (numba.types.int64,))
+    module = binding.parse_assembly(code)
+    assert not module.get_function(name).is_declaration
 
 
 def mounted(page: gr.Blocks, **settings: Any) -> tuple[FastAPI, Any]:
