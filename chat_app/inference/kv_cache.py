@@ -9,8 +9,10 @@ import copy
 from typing import Any, Protocol, TypeVar
 
 import torch
-import transformers
 from torch import Tensor
+from transformers import DynamicCache
+
+from chat_app.models.transformers_internals import can_crop, copy_cache
 
 SMALLEST_ROOM = 128
 Kept = TypeVar("Kept", bound="KeyValues")
@@ -113,13 +115,13 @@ class LayerCaches:
 
     def __init__(self, config: Any):
         self.length = 0
-        self.cache = transformers.DynamicCache(config=config)
+        self.cache = DynamicCache(config=config)
         self._config = config
 
     @property
     def can_be_cut(self) -> bool:
         """Not where layers keep states, or only the newest tokens."""
-        return all(type(layer) is transformers.cache_utils.DynamicLayer for layer in self.cache.layers)
+        return can_crop(self.cache)
 
     def cut(self, length: int) -> None:
         """Forget all but the first `length` tokens."""
@@ -130,12 +132,6 @@ class LayerCaches:
     def copy(self, length: int) -> LayerCaches:
         """Another one with the first `length` tokens of this one."""
         other = LayerCaches(self._config)
-        for index, layer in enumerate(self.cache.layers):
-            if (
-                isinstance(layer, transformers.cache_utils.DynamicLayer)
-                and layer.keys is not None
-                and layer.values is not None
-            ):
-                other.cache.update(layer.keys[..., :length, :], layer.values[..., :length, :], index)
+        other.cache = copy_cache(self.cache, self._config, length)
         other.length = length
         return other

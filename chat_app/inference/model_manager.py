@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import inspect
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from chat_app.inference.gpt2.weights import fits_tiles
 from chat_app.kernels.packed_weights import kernel
 from chat_app.models.loading import fit_embeddings, load_files, resolve
 from chat_app.models.resolver import ModelFiles
+from chat_app.models.transformers_internals import accepts
 from chat_app.system.memory import release_memory
 from chat_app.tokenization.chat_formats import get_format
 from chat_app.tokenization.encoder import Encoder
@@ -72,7 +72,7 @@ def load(name: str, config: LoadConfig, paths: Paths) -> LoadedModel:
     if config.format != AUTOMATIC:
         recognised = Recognised(config.format, True, "it was chosen by hand")
     chat_format = get_format(recognised.format)
-    if chat_format.has_types and "token_type_ids" not in inspect.signature(model.forward).parameters:
+    if chat_format.has_types and not accepts(model, "token_type_ids"):
         raise FormatError(f"The format '{chat_format.name}' needs token types, which this model does not have.")
     encoder = Encoder(tokenizer, chat_format, files.window)
     _ = encoder.end_ids  # A chat template that cannot be used says so now.

@@ -6,7 +6,6 @@ sampling and no text.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from chat_app.errors import ModelError
 from chat_app.inference.kv_cache import LayerCaches, Memory
+from chat_app.models.transformers_internals import accepts, cache_argument
 
 PROMPT_PIECE = 384  # Tokens: by then products of matrices are as fast as they get, and nobody has to wait for long.
 
@@ -75,11 +75,11 @@ class TransformersForward:
     prompt_piece = PROMPT_PIECE
 
     def __init__(self, model: Any):
-        accepted = inspect.signature(model.forward).parameters
-        if "past_key_values" not in accepted:
+        name = cache_argument(model)
+        if name is None:
             raise ModelError("This kind of model cannot be used to chat here: it keeps no key/value cache.")
-        self._model = model
-        self._last_only = {"logits_to_keep": 1} if "logits_to_keep" in accepted else {}
+        self._model, self._cache_argument = model, name
+        self._last_only = {"logits_to_keep": 1} if accepts(model, "logits_to_keep") else {}
         self.vocabulary = model.get_input_embeddings().weight.shape[0]
         self.memory_bytes = tensor_bytes(model)
 
@@ -95,11 +95,11 @@ class TransformersForward:
 
     def _one(self, piece: Piece) -> Tensor:
         device = self._model.device
-        inputs = {"input_ids": torch.tensor([piece.ids], device=device)}  # [1, piece]
+        inputs: dict[str, Any] = {"input_ids": torch.tensor([piece.ids], device=device)}  # [1, piece]
         if piece.types is not None:
             inputs["token_type_ids"] = torch.tensor([piece.types], device=device)
-        cache = piece.memory.cache
-        output = self._model(**inputs, **self._last_only, past_key_values=cache, use_cache=True)
+        inputs[self._cache_argument] = piece.memory.cache
+        output = self._model(**inputs, **self._last_only, use_cache=True)
         piece.memory.length += len(piece.ids)
         scores: Tensor = output.logits[0, -1]
         return scores

@@ -19,11 +19,11 @@ from typing import Any
 
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
 from numba.extending import intrinsic
 
 from chat_app.kernels.layout import BLOCK, LINE, SHORT_BLOCK, UPPERS, WORDS
 from chat_app.kernels.llvm_dot import BYTE, INT, LONG, SHORT, Code
+from chat_app.kernels.numba_internals import cgutils
 
 _BYTES = ir.VectorType(BYTE, LINE)
 _SHORTS = ir.VectorType(SHORT, LINE // 2)

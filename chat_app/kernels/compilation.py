@@ -160,14 +160,15 @@ def _compiled(eight_bits: bool, processor: Processor) -> bytes:
     from numba import types
 
     from chat_app.kernels.decode_step import entry
+    from chat_app.kernels.numba_internals import llvm_code
 
     function = entry(eight_bits)
     signature = (types.int64, types.int64)
-    function.compile(signature)
+    code, name = llvm_code(function, signature)
     _begin()
-    module = binding.parse_assembly(function.inspect_llvm(signature))
+    module = binding.parse_assembly(code)
     module.link_in(binding.parse_assembly(f'target triple = "{module.triple}"\n{_NEVER_CALLED}'))
-    module.get_function(function.overloads[signature].fndesc.llvm_func_name).name = "run"
+    module.get_function(name).name = "run"
     module.verify()
     declared = {one.name for one in module.functions if one.is_declaration and not one.name.startswith("llvm.")}
     if declared - _OF_THE_SYSTEM:

@@ -13,12 +13,12 @@ from typing import Any
 
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
 from numba.extending import intrinsic
 
 from chat_app.kernels.bf16_compression import Key
 from chat_app.kernels.layout import BLOCK, LANES, LINE, MOST_ROWS, WORDS
 from chat_app.kernels.llvm_dot import BYTE, FLOATS, INT, INTS, LONG, ROW, SHORT, SPAN, Code
+from chat_app.kernels.numba_internals import cgutils
 from chat_app.system.cpu import compiled_for
 
 HAS_MATRIX_UNIT = compiled_for().has_matrix_unit

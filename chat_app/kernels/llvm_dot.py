@@ -13,10 +13,10 @@ from typing import Any
 
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
 from numba.extending import intrinsic
 
 from chat_app.kernels.layout import LANES, LINE
+from chat_app.kernels.numba_internals import cgutils
 from chat_app.system.cpu import compiled_for
 
 _FEATURES = compiled_for().features

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import logging
 import re
 import time
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from chat_app.config.fields import AUTOMATIC
 from chat_app.config.loading import LoadConfig
 from chat_app.config.paths import Paths
 from chat_app.errors import ModelError, SettingError
+from chat_app.models.bitsandbytes_internals import silence_products
 from chat_app.models.device import resolve_device, resolve_precision
 from chat_app.models.gpt2_fast_loading import read_weights
 from chat_app.models.library_calls import call_library
@@ -159,8 +159,7 @@ def _quantized(files: ModelFiles, precision: str, device: str, compute_in: str |
         raise ModelError("8-bit and 4-bit do not run on this GPU.", advice="Choose automatic, or the device cpu.")
     number = getattr(torch, compute_in or resolve_precision(AUTOMATIC, device.partition(":")[0]))
     if precision == "8-bit":
-        # It says with each product that it casts its input.
-        logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
+        silence_products()
         config = transformers.BitsAndBytesConfig(load_in_8bit=True)
     else:
         if files.width % 64:

@@ -111,7 +111,8 @@ def copy_adapter(adapter: AdapterFiles, folder: Path) -> None:
 
 def _with_layers(model: Any, settings: dict[str, Any]) -> Any:
     from peft import LoraConfig, get_peft_model
-    from transformers.pytorch_utils import Conv1D
+
+    from chat_app.models.transformers_internals import Conv1D
 
     settings["fan_in_fan_out"] = any(isinstance(module, Conv1D) for module in model.modules())
     config = LoraConfig(task_type="CAUSAL_LM", **settings)

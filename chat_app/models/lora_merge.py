@@ -126,7 +126,7 @@ class _Additions:
     """What an adapter adds to each tensor."""
 
     def __init__(self, adapter: AdapterFiles, model: Any):
-        from transformers.pytorch_utils import Conv1D
+        from chat_app.models.transformers_internals import Conv1D
 
         self.adapter = adapter
         self.modules = set(adapter.modules)

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 from transformers import AutoModelForCausalLM
-from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+from chat_app.models.transformers_internals import config_from
 
 _FILLING = frozenset({"normal_", "trunc_normal_", "uniform_", "kaiming_uniform_", "zeros_", "ones_", "constant_"})
 
@@ -19,7 +20,7 @@ def empty_model(config: Mapping[str, Any]) -> Any:
     Raises:
         Exception: of any kind: a config is somebody's file.
     """
-    described = CONFIG_MAPPING[config["model_type"]].from_dict(dict(config))
+    described = config_from(config)
     with torch.device("meta"), _Unfilled():
         return AutoModelForCausalLM.from_config(described)
 

@@ -174,12 +174,11 @@ def _has_key(value: Any, key: str) -> bool:
 
 def _check_kind(model_type: Any, where: str) -> None:
     """Only what transformers itself knows as a causal language model."""
-    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    from chat_app.models.transformers_internals import is_known, writes_text
 
-    if model_type not in CONFIG_MAPPING_NAMES:
+    if not is_known(model_type):
         raise ModelError(f"The kind of model '{str(model_type)[:60]}' is unknown.", where=where)
-    if model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+    if not writes_text(model_type):
         raise ModelError(
             f"A model of the kind '{model_type}' does not write text.", where=where, advice="Use one like GPT-2."
         )

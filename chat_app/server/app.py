@@ -17,7 +17,6 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import cookie_parser
-from starlette.routing import Mount
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from chat_app import __version__
@@ -28,6 +27,7 @@ from chat_app.server.openai_api import Api, add_docs
 from chat_app.server.upload_quota import UploadQuota
 from chat_app.services import Services
 from chat_app.ui.chat.streaming import LiveReplies
+from chat_app.ui.components.gradio_internals import HEAD, is_logged_in, keep_sessions, mounted_page
 from chat_app.ui.components.theme import TITLE, page_arguments
 from chat_app.ui.page import build_page
 
@@ -66,7 +66,7 @@ def build_app(
     live = LiveReplies()
     live.add_to(app)
     blocks = page if page is not None else build_page(services, live)
-    blocks.state_session_capacity = SESSIONS_KEPT
+    keep_sessions(blocks, SESSIONS_KEPT)
     needs_log_in = not accounts.is_page_open
     gr.mount_gradio_app(
         app,
@@ -79,15 +79,14 @@ def build_app(
         max_file_size=rules.upload_limit,
         **page_arguments(),
     )
-    mounted = _find_gradio_app(app)
+    mounted = mounted_page(app)
     # The innermost middleware sees bodies before they are compressed.
     mounted.user_middleware.append(Middleware(HeadScriptMiddleware, script=FRAMES.read_text(encoding="utf-8")))
-    is_logged_in = _make_login_check(mounted) if needs_log_in else None
-    quota = (
-        UploadQuota(3 * rules.upload_limit, 20 * rules.upload_limit, UPLOAD_HOURS * 3600) if rules.is_shared else None
-    )
+    login_check = _make_login_check(mounted) if needs_log_in else None
+    limit = rules.upload_limit
+    quota = UploadQuota(3 * limit, 20 * limit, UPLOAD_HOURS * 3600) if rules.is_shared else None
     app.add_middleware(
-        Guard, rules=rules, host_policy=host_policy, throttle=throttle, quota=quota, is_logged_in=is_logged_in
+        Guard, rules=rules, host_policy=host_policy, throttle=throttle, quota=quota, is_logged_in=login_check
     )  # The last one added is asked first.
     return app, api
 
@@ -121,7 +120,7 @@ class HeadScriptMiddleware:
 
     def __init__(self, app: ASGIApp, script: str):
         self._app = app
-        self._mark, self._head = b"<head>", f"<head>\n<script>\n{script}</script>".encode()
+        self._mark, self._head = HEAD.encode(), f"{HEAD}\n<script>\n{script}</script>".encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request; responses other than HTML pass unchanged."""
@@ -147,16 +146,10 @@ class HeadScriptMiddleware:
         await self._app(scope, receive, insert_script)
 
 
-def _find_gradio_app(app: FastAPI) -> App:
-    return next(route.app for route in app.routes if isinstance(route, Mount) and isinstance(route.app, App))
-
-
 def _make_login_check(mounted: App) -> Callable[[Headers], bool]:
     """A check of Gradio's log-in cookie; some of Gradio's routes do not check it themselves."""
 
-    def is_logged_in(headers: Headers) -> bool:
-        cookies = cookie_parser(headers.get("cookie", ""))
-        names = (f"access-token-{mounted.cookie_id}", f"access-token-unsecure-{mounted.cookie_id}")
-        return any(cookies.get(name) in mounted.tokens for name in names)
+    def check(headers: Headers) -> bool:
+        return is_logged_in(mounted, cookie_parser(headers.get("cookie", "")))
 
-    return is_logged_in
+    return check

@@ -89,12 +89,10 @@ class RunningServer:
         return None
 
     def _share(self) -> None:
-        import secrets
-
-        from gradio.networking import setup_tunnel
+        from chat_app.ui.components.gradio_internals import open_tunnel
 
         try:
-            link = setup_tunnel(LOOPBACK[0], self._port, secrets.token_urlsafe(32), None, None)
+            link = open_tunnel(LOOPBACK[0], self._port)
         except Exception as error:  # A download, a certificate and a foreign program: anything may fail.
             print(f"chat_app: there is no public link ({error}).", file=sys.stderr, flush=True)
             return

@@ -22,10 +22,11 @@ from typing import Any
 import psutil
 import torch
 from torch.utils.data import DataLoader
-from transformers import TrainerCallback, trainer_callback
+from transformers import TrainerCallback
 
 from chat_app.config.training import TrainConfig
 from chat_app.formatting import bytes_in_words
+from chat_app.models.transformers_internals import silence
 from chat_app.runs.files import seal
 from chat_app.runs.run import Run
 from chat_app.system.memory import free_memory, release_memory
@@ -172,8 +173,7 @@ def _trainer(
     arguments.eval_strategy = "no"
     trainer = _Trainer(config, lesson, model, arguments, Packer(pad_id=lesson.encoder.tokenizer.pad_token_id or 0))
     trainer.steps = steps
-    for unwanted in (trainer_callback.PrinterCallback, trainer_callback.ProgressCallback):
-        trainer.remove_callback(unwanted)
+    silence(trainer)
     return trainer
 
 

@@ -15,10 +15,12 @@ from chat_app.config.loading import LoadConfig
 from chat_app.config.paths import STARTER, Paths
 from chat_app.config.training import TrainConfig
 from chat_app.errors import ModelError, SettingError
+from chat_app.models.bitsandbytes_internals import keep_differentiable
 from chat_app.models.loading import fit_embeddings, load_parts
 from chat_app.models.lora import add_lora
 from chat_app.models.lora_merge import merge
 from chat_app.models.resolver import ModelFiles
+from chat_app.models.transformers_internals import is_gelu_new
 
 _STORED = {"lora-8bit": "8-bit", "lora-4bit": "4-bit"}
 
@@ -101,10 +103,8 @@ def prepare_layers(model: Any, dropout: float) -> None:
     import torch
 
     for module in model.modules():
-        if hasattr(module, "support_avx512bf16_for_cpu"):
-            # The first evaluation would turn 4-bit weights into a layout in which no gradient can pass.
-            module.support_avx512bf16_for_cpu = False
-        if type(module).__name__ == "NewGELUActivation":
+        keep_differentiable(module)
+        if is_gelu_new(module):
             # The same function as one operation instead of eight, which remembers an eighth for the way back.
             module.forward = _fast_gelu
         if dropout < 0:

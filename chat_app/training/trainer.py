@@ -17,11 +17,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from transformers import Trainer, TrainerCallback, TrainingArguments, trainer_callback
+from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from chat_app.config.training import TrainConfig
 from chat_app.errors import RunError, SettingError, TrainingError
 from chat_app.formatting import bytes_in_words
+from chat_app.models.transformers_internals import silence, use_one_gpu
 from chat_app.runs.files import MANIFEST
 from chat_app.runs.run import Run
 from chat_app.system.memory import lacks_memory
@@ -188,8 +189,7 @@ def train(
     trainer = ChatTrainer(config, lesson, model, arguments, packer)
     writer = RunWriter(run, config, lesson, should_stop)
     writer.trainer = trainer
-    for unwanted in (trainer_callback.PrinterCallback, trainer_callback.ProgressCallback):
-        trainer.remove_callback(unwanted)
+    silence(trainer)
     for callback in (writer, *callbacks):
         trainer.add_callback(callback)
     try:
@@ -278,8 +278,7 @@ def arguments_of(folder: Path, config: TrainConfig, lesson: TrainingInputs) -> T
         report_to="none",
         **named,
     )
-    if arguments.n_gpu > 1:  # Several GPUs are used by several processes; threads for them would be slower than one.
-        arguments._n_gpu = 1
+    use_one_gpu(arguments)  # Several are used by several processes; threads for them would be slower than one.
     return arguments
 
 

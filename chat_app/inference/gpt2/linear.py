@@ -6,7 +6,15 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from transformers.pytorch_utils import Conv1D
+
+from chat_app.models.bitsandbytes_internals import (
+    eight_bit_product,
+    eight_bit_scales,
+    four_bit_scales,
+    is_eight_bit,
+    is_four_bit,
+)
+from chat_app.models.transformers_internals import Conv1D
 
 _DIGIT = 127  # The largest of the 8-bit numbers; they are symmetric.
 _FINER = 2 * _DIGIT  # What one unit of a first digit is divided into for the second, which is rounding: +- 1/2.
@@ -60,11 +68,8 @@ class EightBitLinear:
     """
 
     def __init__(self, layer: Any):
-        from bitsandbytes.functional import int8_linear_matmul
-
-        self._product = int8_linear_matmul
-        scales = layer.weight.SCB if layer.state.SCB is None else layer.state.SCB  # It moves at the first use.
-        self._weight, self._scales = layer.weight.data, scales  # [out, in] and [out]
+        self._product = eight_bit_product()
+        self._weight, self._scales = layer.weight.data, eight_bit_scales(layer)  # [out, in] and [out]
         self._bias = None if layer.bias is None else layer.bias.detach()
 
     def __call__(self, rows: Tensor) -> Tensor:
@@ -103,8 +108,7 @@ class FourBitLinear:
     @property
     def memory_bytes(self) -> int:
         """What its numbers take, the scales of the blocks included."""
-        scales = self._layer.weight.quant_state.as_dict().values()
-        return _bytes_of(self._layer.weight, self._layer.bias, *(one for one in scales if isinstance(one, Tensor)))
+        return _bytes_of(self._layer.weight, self._layer.bias, *four_bit_scales(self._layer))
 
 
 def linear_of(module: Any) -> Linear | None:
@@ -113,15 +117,9 @@ def linear_of(module: Any) -> Linear | None:
         return PlainLinear(module.weight.detach(), module.bias.detach())
     if type(module) is torch.nn.Linear:
         return PlainLinear(module.weight.detach().T, None if module.bias is None else module.bias.detach())
-    if not type(module).__module__.startswith("bitsandbytes."):  # PEFT gives its own the same names.
-        return None
-    from bitsandbytes.nn import Linear4bit, Linear8bitLt
-
-    if type(module) is Linear4bit:
+    if is_four_bit(module):
         return FourBitLinear(module)
-    if type(module) is Linear8bitLt and module.weight.dtype == torch.int8:
-        return EightBitLinear(module)
-    return None
+    return EightBitLinear(module) if is_eight_bit(module) else None
 
 
 def _bytes_of(*tensors: Tensor | None) -> int:

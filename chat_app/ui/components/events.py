@@ -1,4 +1,4 @@
-"""How the page's events are called: at once or as work that takes long, and what the page sends along with one."""
+"""How the page's events are called: at once or as work that takes long."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-import gradio as gr
+from chat_app.ui.components.gradio_internals import given
+
+__all__ = ["QUICK", "given", "slow"]
 
 # Nothing is marked as being worked on: otherwise a page goes through all that any event has ever filled with each piece
 # of a reply, only to tell it that nothing is to be shown.
@@ -28,9 +30,3 @@ def slow(kind: str, at_once: int) -> dict[str, Any]:
         "concurrency_limit": at_once,
         "concurrency_id": kind,
     }
-
-
-def given(event: gr.EventData, name: str) -> Any:
-    """What the page sent along with an event, which may be anything."""
-    data = getattr(event, "_data", None)
-    return data.get(name) if isinstance(data, dict) else None

@@ -1,0 +1,97 @@
+"""What this project knows of the inside of transformers, beyond its documented interface. Nothing else relies on it.
+
+Two modules are built around one part of it as a whole and have it to themselves: `training` around the Trainer, which
+it is a subclass of, and `gpt2_files` around the way in which weights and tokenizers are loaded.
+
+All of it has tests that carry the mark `dependencies`, which `.ci/run` runs with the oldest and the newest version that
+pyproject.toml allows.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from transformers import DynamicCache
+from transformers.activations import NewGELUActivation
+from transformers.cache_utils import DynamicLayer
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING, CONFIG_MAPPING_NAMES
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+from transformers.pytorch_utils import Conv1D
+
+if TYPE_CHECKING:  # Importing it takes seconds, and only a training needs it.
+    from transformers import Trainer, TrainingArguments
+
+__all__ = [
+    "Conv1D", "accepts", "cache_argument", "can_crop", "config_from", "copy_cache", "is_gelu_new", "is_known",
+    "silence", "use_one_gpu", "writes_text",
+]  # fmt: skip
+
+CACHE_ARGUMENTS = ("cache", "past_key_values")  # The name since 5.24, and the one before.
+
+
+def accepts(model: Any, argument: str) -> bool:
+    """Whether the model's `forward` has an argument of that name."""
+    return argument in inspect.signature(model.forward).parameters
+
+
+def cache_argument(model: Any) -> str | None:
+    """What the model's `forward` calls its KV cache, or None where it has none.
+
+    The signature is asked, not the version of transformers: a subclass of somebody else's may have kept the old name.
+    A model whose layers only keep states has no keys and values either: several of them compute a second piece of a
+    prompt as if it were the first.
+    """
+    layers = DynamicCache(config=model.config).layers  # Empty where all layers are of the ordinary kind.
+    if layers and not any(isinstance(layer, DynamicLayer) for layer in layers):
+        return None
+    return next((name for name in CACHE_ARGUMENTS if accepts(model, name)), None)
+
+
+def can_crop(cache: DynamicCache) -> bool:
+    """Whether the newest tokens can be taken out of a cache: not where layers keep states, or only a window."""
+    return all(type(layer) is DynamicLayer for layer in cache.layers)
+
+
+def copy_cache(cache: DynamicCache, config: Any, length: int) -> DynamicCache:
+    """The first `length` tokens of a cache that can be cropped, in one of its own."""
+    other = DynamicCache(config=config)
+    for index, layer in enumerate(cache.layers):
+        if isinstance(layer, DynamicLayer) and layer.keys is not None and layer.values is not None:
+            other.update(layer.keys[..., :length, :], layer.values[..., :length, :], index)
+    return other
+
+
+def is_known(kind: Any) -> bool:
+    """Whether transformers itself has a model of that `model_type`, so that no code of others is needed for it."""
+    return kind in CONFIG_MAPPING_NAMES
+
+
+def writes_text(kind: Any) -> bool:
+    """Whether a `model_type` is a causal language model."""
+    return kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+
+def config_from(settings: Mapping[str, Any]) -> Any:
+    """The configuration that a config.json describes."""
+    return CONFIG_MAPPING[settings["model_type"]].from_dict(dict(settings))
+
+
+def is_gelu_new(module: Any) -> bool:
+    """Whether a module is GPT-2's activation, written there as eight operations."""
+    return type(module) is NewGELUActivation
+
+
+def silence(trainer: Trainer) -> None:
+    """Take away the callbacks that print."""
+    from transformers.trainer_callback import PrinterCallback, ProgressCallback
+
+    for unwanted in (PrinterCallback, ProgressCallback):
+        trainer.remove_callback(unwanted)
+
+
+def use_one_gpu(arguments: TrainingArguments) -> None:
+    """Keep the Trainer from dividing batches between the threads of one process where there are several GPUs."""
+    if arguments.n_gpu > 1:
+        arguments._n_gpu = 1
