@@ -95,9 +95,9 @@ class TransformersForward:
 
     def _one(self, piece: Piece) -> Tensor:
         device = self._model.device
-        inputs = {"input_ids": torch.tensor([piece.ids], device=device)}  # [1, piece]
+        inputs = {"input_ids": torch.tensor([piece.ids], dtype=torch.long, device=device)}  # [1, piece]
         if piece.types is not None:
-            inputs["token_type_ids"] = torch.tensor([piece.types], device=device)
+            inputs["token_type_ids"] = torch.tensor([piece.types], dtype=torch.long, device=device)
         cache = piece.memory.cache
         output = self._model(**inputs, **self._last_only, past_key_values=cache, use_cache=True)
         piece.memory.length += len(piece.ids)

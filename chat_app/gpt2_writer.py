@@ -78,7 +78,7 @@ class Writer:
         memories = np.array([row for piece in pieces for row in piece.memory.places(len(piece.ids))], np.int64)
         ends = np.cumsum([len(piece.ids) for piece in pieces], dtype=np.int64) - 1
         wanted = ends[[piece.is_last for piece in pieces]]
-        scores = torch.empty(len(wanted), self._vocabulary)
+        scores = torch.empty(len(wanted), self._vocabulary, dtype=torch.float32, device="cpu")
         call = self._tiles.call(STEP, rows=len(memories), width=self._width, results=len(wanted))
         call["source"], call["target"] = hidden.data_ptr(), scores.data_ptr()
         call["places"], call["wanted"] = memories.ctypes.data, wanted.ctypes.data

@@ -27,7 +27,7 @@ class TiledKeyValues(KeyValues):
     def __init__(self, layers: int, heads: int, width: int, window: int):
         super().__init__(layers, heads, width, up(window, LANES), torch.bfloat16)
         self._width = width
-        self._numbers = torch.empty(layers, heads, 2, 0, up(width, LANES), dtype=torch.bfloat16)
+        self._numbers = torch.empty(layers, heads, 2, 0, up(width, LANES), dtype=torch.bfloat16, device="cpu")
 
     def places(self, more: int) -> list[tuple[int, int, int]]:
         """For what writes the next `more` tokens by itself, for each of them: the address of the numbers, for how many
@@ -43,7 +43,7 @@ class TiledKeyValues(KeyValues):
         """
         keys, values = self._keys[layer], self._values[layer]
         end = self.length + new.shape[2]
-        at = torch.arange(self.length, end)
+        at = torch.arange(self.length, end, dtype=torch.long, device="cpu")
         filled = functional.pad(new.to(torch.bfloat16), (0, -self._width % LANES))
         by_token = filled.transpose(1, 2)  # [2, tokens, heads, width]
         keys[:, at // LANES, :, at % LANES] = by_token[0].unflatten(2, (-1, 2))

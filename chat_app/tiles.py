@@ -99,7 +99,7 @@ class Tiles:
         self._count = 0  # Of the floats.
         self._shape = np.zeros((len(sizes), 5), np.int64)
         self._keys: dict[int, Any] = {}  # Of those in 12 bits.
-        self._plainly = torch.empty(0, dtype=torch.bfloat16)
+        self._plainly = torch.empty(0, dtype=torch.bfloat16, device="cpu")
         self._kept: dict[int, Tensor] = {}
         self.crew = Crew()
 
@@ -122,7 +122,7 @@ class Tiles:
     def put(self, number: int, weight: Tensor, bias: Tensor | None) -> None:
         """Lay a matrix, [in, out], out in its place; each once."""
         (outputs, inputs), compiled = self.sizes[number], self.compiled
-        scales = torch.empty(outputs)
+        scales = torch.empty(outputs, dtype=torch.float32, device="cpu")
         self._shape[number] = (self._used, inputs, outputs, 0, 0)
         if compiled is not None:
             given = weight.detach().float()
@@ -134,7 +134,7 @@ class Tiles:
             self._put_by_torch(number, weight.detach(), scales)
         count = _weights_in(self.sizes[number])
         self._used += count * 3 // 4 if number in self._keys else count
-        self._shape[number, 3] = self.put_floats(scales, torch.zeros(outputs) if bias is None else bias)
+        self._shape[number, 3] = self.put_floats(scales, torch.zeros_like(scales) if bias is None else bias)
 
     def _put_short(self, compiled: Code, call: Any, given: Tensor) -> bool:
         """Lay a matrix out in 12 bits. Whether that could be done."""
@@ -183,7 +183,9 @@ class Tiles:
     @property
     def _all_floats(self) -> Tensor:
         if len(self._floats) != 1:
-            self._floats = [torch.cat(self._floats)] if self._floats else [torch.empty(0)]
+            self._floats = (
+                [torch.cat(self._floats)] if self._floats else [torch.empty(0, dtype=torch.float32, device="cpu")]
+            )
         return self._floats[0]
 
     def call(self, task: int, **fields: int) -> Any:
@@ -202,9 +204,9 @@ class Tiles:
         compiled = self.compiled
         outputs, inputs = self.sizes[number]
         if compiled is not None and len(rows) <= few_rows():
-            given = torch.zeros(up(len(rows), MOST_ROWS), inputs)
+            given = torch.zeros(up(len(rows), MOST_ROWS), inputs, dtype=torch.float32, device="cpu")
             given[: len(rows)] = rows
-            result = torch.empty(len(rows), outputs)
+            result = torch.empty(len(rows), outputs, dtype=torch.float32, device="cpu")
             call = self.call(MULTIPLY, number=number, rows=len(rows), source=given.data_ptr())
             call["target"] = result.data_ptr()
             self.crew.run(compiled, call, room=room_for(len(rows), inputs))
@@ -227,7 +229,7 @@ class Tiles:
                 self._kept[number] = plain
             return plain
         if len(self._plainly) < count:
-            self._plainly = torch.empty(count, dtype=torch.bfloat16)
+            self._plainly = torch.empty(count, dtype=torch.bfloat16, device="cpu")
         target = self._plainly[: inputs * (count // up(inputs, DEPTH))].view(inputs, -1)
         call = self.call(UNPACK, number=number, target=target.data_ptr())
         self.crew.run(compiled, call, room=room_for_laying(inputs))
@@ -314,4 +316,4 @@ def quantized(weight: Tensor) -> tuple[Tensor, Tensor]:
 
 def sixteen_bits(weight: Tensor) -> tuple[Tensor, Tensor]:
     """The bits of bfloat16 numbers (int16 [in, out]), and scales of 1 (float32 [out])."""
-    return weight.to(torch.bfloat16).view(torch.int16), torch.ones(weight.shape[1])
+    return weight.to(torch.bfloat16).view(torch.int16), torch.ones(weight.shape[1], dtype=torch.float32, device="cpu")
