@@ -11,6 +11,7 @@ from torch import Tensor
 
 from chat_app.forward import PROMPT_PIECE, Piece
 from chat_app.gpt2_weights import COMPILED, Weights
+from chat_app.kernel_arrays import checked_address
 from chat_app.tile_shape import MOST_ROWS, STEP, up
 from chat_app.tiles import Tiles, few_rows, room_for, room_for_attention
 
@@ -80,9 +81,13 @@ class Writer:
         wanted = ends[[piece.is_last for piece in pieces]]
         scores = torch.empty(len(wanted), self._vocabulary, dtype=torch.float32, device="cpu")
         call = self._tiles.call(STEP, rows=len(memories), width=self._width, results=len(wanted))
-        call["source"], call["target"] = hidden.data_ptr(), scores.data_ptr()
-        call["places"], call["wanted"] = memories.ctypes.data, wanted.ctypes.data
-        call["norms"], call["scales"], call["layers"] = self._norms.ctypes.data, self._scales.ctypes.data, self._layers
+        call["source"] = checked_address(hidden, torch.float32, len(memories), self._width)
+        call["target"] = checked_address(scores, torch.float32, len(wanted), self._vocabulary)
+        call["places"] = checked_address(memories, np.int64, len(memories), 3)
+        call["wanted"] = checked_address(wanted, np.int64, len(wanted))
+        call["norms"] = checked_address(self._norms, np.int64, 2 * self._layers + 1)
+        call["scales"] = checked_address(self._scales, np.float32, self._layers)
+        call["layers"] = self._layers
         call["epsilon"], call["head_width"], call["activation"] = self._epsilon, self._head_width, self._activation
         rows = up(len(memories), MOST_ROWS)
         # Besides what a product or the attention needs: for one thread the rows normed, for all those between products.

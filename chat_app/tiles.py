@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from chat_app.devices import bfloat16_is_fast
+from chat_app.kernel_arrays import checked_address
 from chat_app.large_memory import numbers_in_large_pages
 from chat_app.machine_code import Code, kernel
 from chat_app.processor import this_processor
@@ -64,9 +65,10 @@ class Crew:
             rows, words = max(threads + 1, rows), up(max(room, words), LINE // 4)
             self._work = numbers_in_large_pages(rows * words, np.float32).reshape(rows, words)
         self._counter[0] = 0
-        call["threads"], call["counter"] = threads, self._counter.ctypes.data
-        call["work"], call["words"] = self._work.ctypes.data, self._work.shape[1]
-        address = call.ctypes.data
+        call["threads"], call["counter"] = threads, checked_address(self._counter, np.int64, 1)
+        call["work"] = checked_address(self._work, np.float32, threads + 1, words, line=True)
+        call["words"] = words
+        address = checked_address(call, CALL, 1)
         others: list[Future[object]] = []
         try:
             others += (self._pool.submit(code, me, address) for me in range(1, threads))
@@ -126,8 +128,10 @@ class Tiles:
         self._shape[number] = (self._used, inputs, outputs, 0, 0)
         if compiled is not None:
             given = weight.detach().float()
-            call = self.call(PACK, number=number, source=given.data_ptr())
-            call["row_step"], call["column_step"], call["floats"] = *given.stride(), scales.data_ptr()
+            source = checked_address(given, torch.float32, inputs, outputs, strided=True)
+            call = self.call(PACK, number=number, source=source)
+            call["row_step"], call["column_step"] = given.stride()
+            call["floats"] = checked_address(scales, torch.float32, outputs)
             if self._eight_bits or not self._put_short(compiled, call, given):
                 self.crew.run(compiled, call)
         else:
@@ -146,8 +150,9 @@ class Tiles:
         table = np.tile(uppers, TABLE // UPPERS)
         most = weights // _ROOM_FOR_STRAYS
         counts, strays = np.empty((tiles, weights // BLOCK), np.int32), np.empty((tiles, most), np.uint32)
-        call["places"], call["target"], call["results"] = counts.ctypes.data, strays.ctypes.data, most
-        self._shape[number, 4] = table.ctypes.data
+        call["places"] = checked_address(counts, np.int32, tiles, weights // BLOCK)
+        call["target"], call["results"] = checked_address(strays, np.uint32, tiles, most), most
+        self._shape[number, 4] = checked_address(table, np.uint8, TABLE)
         self.crew.run(compiled, call, room=room_for_laying(inputs))
         self._shape[number, 4] = 0
         if counts.sum() > MOST_STRAYS * counts.size * BLOCK or counts.sum(1).max() > most:
@@ -155,7 +160,7 @@ class Tiles:
         before = np.concatenate([[0], counts.ravel().cumsum()]).astype(np.int32)
         named = [strays[tile, :count] for tile, count in enumerate(counts.sum(1))]
         self._keys[number] = key = np.concatenate([table, *(one.view(np.uint8) for one in (before, *named))])
-        self._shape[number, 4] = key.ctypes.data
+        self._shape[number, 4] = checked_address(key, np.uint8, TABLE + before.nbytes + 4 * int(before[-1]))
         return True
 
     def _put_by_torch(self, number: int, weight: Tensor, scales: Tensor) -> None:
@@ -192,11 +197,13 @@ class Tiles:
         """A task with these weights, as the compiled function takes it: a `CALL`."""
         call = np.zeros(1, CALL)
         call["task"], call["matrices"], call["size"] = task, len(self.sizes), len(self._numbers)
-        call["numbers"], call["shape"] = self._numbers.ctypes.data, self._shape.ctypes.data
+        kind = np.int8 if self._eight_bits else np.uint16
+        call["numbers"] = checked_address(self._numbers, kind, self._used + 2 * AHEAD, line=True)
+        call["shape"] = checked_address(self._shape, np.int64, len(self.sizes), 5)
         for name, value in fields.items():
             call[name] = value
         if task != PACK:
-            call["floats"] = self._all_floats.data_ptr()
+            call["floats"] = checked_address(self._all_floats, torch.float32, self._count)
         return call
 
     def multiplied(self, number: int, rows: Tensor) -> Tensor:
@@ -207,8 +214,9 @@ class Tiles:
             given = torch.zeros(up(len(rows), MOST_ROWS), inputs, dtype=torch.float32, device="cpu")
             given[: len(rows)] = rows
             result = torch.empty(len(rows), outputs, dtype=torch.float32, device="cpu")
-            call = self.call(MULTIPLY, number=number, rows=len(rows), source=given.data_ptr())
-            call["target"] = result.data_ptr()
+            call = self.call(MULTIPLY, number=number, rows=len(rows))
+            call["source"] = checked_address(given, torch.float32, up(len(rows), MOST_ROWS), inputs)
+            call["target"] = checked_address(result, torch.float32, len(rows), outputs)
             self.crew.run(compiled, call, room=room_for(len(rows), inputs))
             return result
         fast = torch.bfloat16 if bfloat16_is_fast() else torch.float32
@@ -231,7 +239,8 @@ class Tiles:
         if len(self._plainly) < count:
             self._plainly = torch.empty(count, dtype=torch.bfloat16, device="cpu")
         target = self._plainly[: inputs * (count // up(inputs, DEPTH))].view(inputs, -1)
-        call = self.call(UNPACK, number=number, target=target.data_ptr())
+        call = self.call(UNPACK, number=number)
+        call["target"] = checked_address(target, torch.bfloat16, inputs, up(self.sizes[number][0], LANES))
         self.crew.run(compiled, call, room=room_for_laying(inputs))
         return target
 

@@ -18,8 +18,9 @@ scoring material questions runs recipe followup collection run_comparison ranks 
 copies duel comparison corrections remote_stream remote cards
 logprobs sampling batching processor devices likelihood recognition memory model_checks gpt2_files adapter_files
 model_folder adapters merged_weights optimizers lesson rows hub_data run_writer shares training
-linear tile_shape large_memory tile_products short_weights matrix_unit number_kernel row_kernel tile_kernel
-laying_kernel attention_kernel decode_kernel machine_code tiles key_values tiled_key_values pages prefixes forward
+linear tile_shape kernel_arrays large_memory tile_products short_weights matrix_unit number_kernel row_kernel
+tile_kernel laying_kernel attention_kernel decode_kernel machine_code tiles key_values tiled_key_values pages prefixes
+forward
 attention graph_step gpt2_weights gpt2_writer gpt2_forward request thread_pace engine
 loaded_size empty_model model_files model_engine recommended models merging methods memory_plan pace rehearsal fitting
 chat evaluation measuring convmodel export_card exporting gathering teaching correcting pretraining from_nothing jobs
