@@ -41,6 +41,8 @@ class Writer:
         self._scales = np.array([block.scale for block in weights.blocks], np.float32)
         self._epsilon = weights.last_norm.epsilon
         self._layers = len(weights.blocks)
+        self._norms_address = checked_address(self._norms, np.int64, 2 * self._layers + 1)
+        self._scales_address = checked_address(self._scales, np.float32, self._layers)
         self._head_width = self._width // config.n_head
         self._widest = max(max(size) for size in tiles.sizes[:-1])
         has_unit = few_rows() > MOST_TOKENS
@@ -85,9 +87,7 @@ class Writer:
         call["target"] = checked_address(scores, torch.float32, len(wanted), self._vocabulary)
         call["places"] = checked_address(memories, np.int64, len(memories), 3)
         call["wanted"] = checked_address(wanted, np.int64, len(wanted))
-        call["norms"] = checked_address(self._norms, np.int64, 2 * self._layers + 1)
-        call["scales"] = checked_address(self._scales, np.float32, self._layers)
-        call["layers"] = self._layers
+        call["norms"], call["scales"], call["layers"] = self._norms_address, self._scales_address, self._layers
         call["epsilon"], call["head_width"], call["activation"] = self._epsilon, self._head_width, self._activation
         rows = up(len(memories), MOST_ROWS)
         # Besides what a product or the attention needs: for one thread the rows normed, for all those between products.

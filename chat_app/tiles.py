@@ -54,7 +54,8 @@ class Crew:
 
     def __init__(self) -> None:
         self._counter = np.zeros(1, np.int64)
-        self._work = numbers_in_large_pages(2 * _LEAST_ROOM, np.float32).reshape(2, -1)
+        self._counter_address = checked_address(self._counter, np.int64, 1)
+        self._work, self._work_address = _room(2, _LEAST_ROOM)
         self._pool = ThreadPoolExecutor(_MOST_THREADS, thread_name_prefix="crew")  # Starts those that have work.
 
     def run(self, code: Code, call: Any, room: int = _LEAST_ROOM) -> None:
@@ -63,11 +64,10 @@ class Crew:
         rows, words = self._work.shape
         if rows <= threads or words < room:
             rows, words = max(threads + 1, rows), up(max(room, words), LINE // 4)
-            self._work = numbers_in_large_pages(rows * words, np.float32).reshape(rows, words)
+            self._work, self._work_address = _room(rows, words)
         self._counter[0] = 0
-        call["threads"], call["counter"] = threads, checked_address(self._counter, np.int64, 1)
-        call["work"] = checked_address(self._work, np.float32, threads + 1, words, line=True)
-        call["words"] = words
+        call["threads"], call["counter"] = threads, self._counter_address
+        call["work"], call["words"] = self._work_address, words
         address = checked_address(call, CALL, 1)
         others: list[Future[object]] = []
         try:
@@ -78,6 +78,12 @@ class Crew:
                 self._counter[0] = _ALL_HAVE_MET
             for one in others:
                 one.result()
+
+
+def _room(rows: int, words: int) -> tuple[Any, int]:
+    """Float32 [rows, words], and where they are."""
+    room = numbers_in_large_pages(rows * words, np.float32).reshape(rows, words)
+    return room, checked_address(room, np.float32, rows, words, line=True)
 
 
 class Tiles:
@@ -94,12 +100,15 @@ class Tiles:
         self._kernel = compiled or kernel(eight_bits)
         self.sizes, self._eight_bits = tuple(sizes), eight_bits
         most = sum(map(_weights_in, sizes))
-        self._numbers = numbers_in_large_pages(most + 2 * AHEAD, np.int8 if eight_bits else np.uint16)
+        kind = np.int8 if eight_bits else np.uint16
+        self._numbers = numbers_in_large_pages(most + 2 * AHEAD, kind)
         self._used = 0  # Of the numbers, from the first on; the others take no memory.
         self._word = 4 if eight_bits else 2  # Weights in 32 bits.
         self._floats: list[Tensor] = []
         self._count = 0  # Of the floats.
         self._shape = np.zeros((len(sizes), 5), np.int64)
+        self._numbers_address = checked_address(self._numbers, kind, most + 2 * AHEAD, line=True)
+        self._shape_address = checked_address(self._shape, np.int64, len(sizes), 5)
         self._keys: dict[int, Any] = {}  # Of those in 12 bits.
         self._plainly = torch.empty(0, dtype=torch.bfloat16, device="cpu")
         self._kept: dict[int, Tensor] = {}
@@ -197,9 +206,7 @@ class Tiles:
         """A task with these weights, as the compiled function takes it: a `CALL`."""
         call = np.zeros(1, CALL)
         call["task"], call["matrices"], call["size"] = task, len(self.sizes), len(self._numbers)
-        kind = np.int8 if self._eight_bits else np.uint16
-        call["numbers"] = checked_address(self._numbers, kind, self._used + 2 * AHEAD, line=True)
-        call["shape"] = checked_address(self._shape, np.int64, len(self.sizes), 5)
+        call["numbers"], call["shape"] = self._numbers_address, self._shape_address
         for name, value in fields.items():
             call[name] = value
         if task != PACK:

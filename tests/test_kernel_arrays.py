@@ -50,6 +50,7 @@ BAD: dict[str, tuple[Any, dict[str, bool]]] = {
     "expanded": (torch.zeros(1, 8, dtype=torch.float32).expand(4, 8), {}),
     "of another shape": (torch.zeros(8, 4, dtype=torch.float32), {"strided": True}),
     "between two numbers": (np.zeros(4 * 32 + 1, np.uint8)[1:].view(np.float32), {}),
+    "read-only": (np.frombuffer(bytes(128), np.float32), {}),
     "within a line": (numbers_in_large_pages(40, np.float32)[1:], {"line": True}),
 }
 
@@ -62,6 +63,12 @@ def test_what_does_not_suit_is_an_error(what):
         checked_address(array, kind, 4, 8, **settings)
 
 
+def test_bytes_are_counted_too():
+    assert checked_address(np.zeros(64, np.uint8), np.uint8, 64)
+    with pytest.raises(KernelArrayError):
+        checked_address(np.zeros(63, np.uint8), np.uint8, 64)
+
+
 def test_an_error_says_what_it_was_given():
     with pytest.raises(KernelArrayError, match=r"float32 \[2, 3\].*given torch.bfloat16 \[2, 2\] .* on cpu"):
         checked_address(torch.zeros(2, 2, dtype=torch.bfloat16), torch.float32, 2, 3)
@@ -71,7 +78,12 @@ def test_addresses_come_from_there_only():
     found = set()
     for file in PACKAGE.rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Attribute) and node.attr in ("data_ptr", "ctypes", "__array_interface__"):
+            if isinstance(node, ast.Attribute) and node.attr in (
+                "data_ptr",
+                "ctypes",
+                "from_buffer",
+                "__array_interface__",
+            ):
                 found.add(file.stem)
     assert CHECKED in found
     assert found - {CHECKED} <= OTHERS
@@ -102,14 +114,14 @@ def test_a_matrix_of_another_shape_is_not_laid_out(eight_bits):
 
 
 @pytest.mark.parametrize("eight_bits", [True, False])
-def test_weights_of_another_type_are_not_multiplied_with(eight_bits):
+def test_scales_of_another_type_are_not_multiplied_with(eight_bits):
     tiles = filled(eight_bits, True)
     rows = numbers(1, 2, 160)
     before = tiles.multiplied(0, rows)
-    suited, tiles._numbers = tiles._numbers, tiles._numbers.view(np.uint32)
+    suited, tiles._floats = tiles._floats, [tiles._all_floats.bfloat16()]
     with pytest.raises(KernelArrayError):
         tiles.multiplied(0, rows)
-    tiles._numbers = suited
+    tiles._floats = suited
     assert torch.equal(tiles.multiplied(0, rows), before)
 
 
