@@ -10,6 +10,8 @@ from torch.overrides import TorchFunctionMode
 from transformers import AutoModelForCausalLM
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
+from chat_app.model_building import building
+
 _FILLING = frozenset({"normal_", "trunc_normal_", "uniform_", "kaiming_uniform_", "zeros_", "ones_", "constant_"})
 
 
@@ -20,7 +22,7 @@ def empty_model(config: Mapping[str, Any]) -> Any:
         Exception: of any kind: a config is somebody's file.
     """
     described = CONFIG_MAPPING[config["model_type"]].from_dict(dict(config))
-    with torch.device("meta"), _Unfilled():
+    with building(), torch.device("meta"), _Unfilled():
         return AutoModelForCausalLM.from_config(described)
 
 

@@ -20,6 +20,7 @@ from torch import Tensor
 from chat_app.adapter_files import NEW_ROWS, PREFIX, AdapterFiles
 from chat_app.encoding import Encoder
 from chat_app.errors import ModelError
+from chat_app.model_building import building
 from chat_app.model_checks import weight_files
 from chat_app.model_folder import finish_config, generation_config, replace_folder, write_words
 
@@ -85,7 +86,7 @@ def _outline(base: Path, rows: int) -> Any:
 
     config = AutoConfig.from_pretrained(base, local_files_only=True, trust_remote_code=False)
     config.vocab_size = max(config.vocab_size, rows)
-    with torch.device("meta"):
+    with building(), torch.device("meta"):
         return AutoModelForCausalLM.from_config(config)
 
 

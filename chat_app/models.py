@@ -30,6 +30,7 @@ from chat_app.gpt2_files import read_tokenizer, read_weights
 from chat_app.gpt2_weights import fits_tiles
 from chat_app.machine_code import kernel
 from chat_app.memory import release_memory
+from chat_app.model_building import building
 from chat_app.model_checks import read_config, size_of
 from chat_app.model_engine import SMALL_MODEL, faster, form_of, start_engine
 from chat_app.model_files import DEFAULT_WINDOW, ModelFiles, check_memory, check_weights, download, find
@@ -259,7 +260,9 @@ def _from_pretrained(files: ModelFiles, numbers: dict[str, Any]) -> Any:
         settings["gguf_file"] = files.gguf
     else:
         settings["use_safetensors"] = True
-    model, report = _explained(transformers.AutoModelForCausalLM.from_pretrained, files.folder, **settings, **numbers)
+    build = transformers.AutoModelForCausalLM.from_pretrained
+    with building():
+        model, report = _explained(build, files.folder, **settings, **numbers)
     broken = [*report["missing_keys"], *report["mismatched_keys"], *report.get("error_msgs", [])]
     if broken:
         raise ModelError(

@@ -14,6 +14,7 @@ from chat_app.encoding import Encoder
 from chat_app.errors import SettingError
 from chat_app.formats import DEFAULT_FORMAT, get_format
 from chat_app.gathering import Wanted, gathered
+from chat_app.model_building import building
 from chat_app.plain_text import is_plain_text, pieces
 from chat_app.reading import Reading, conversations_of
 from chat_app.runs import Run
@@ -139,7 +140,8 @@ def new_model(tokenizer: Any, size: str, seed: int = 0) -> Any:
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    return GPT2LMHeadModel(config)
+    with building():
+        return GPT2LMHeadModel(config)
 
 
 def prepare_pretraining(

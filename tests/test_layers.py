@@ -16,8 +16,8 @@ ORDER = """
 errors sizes cache conversation replies formats settings config templates encoding reading checking split plain_text
 scoring material questions runs recipe followup collection run_comparison ranks wording curves verdict originality
 copies duel comparison corrections remote_stream remote cards
-logprobs sampling batching processor devices likelihood recognition memory model_checks gpt2_files adapter_files
-model_folder adapters merged_weights optimizers lesson rows hub_data run_writer shares training
+logprobs sampling batching processor devices likelihood recognition memory model_building model_checks gpt2_files
+adapter_files model_folder adapters merged_weights optimizers lesson rows hub_data run_writer shares training
 linear tile_shape kernel_arrays large_memory tile_products short_weights matrix_unit number_kernel row_kernel
 tile_kernel laying_kernel attention_kernel decode_kernel machine_code tiles key_values tiled_key_values pages prefixes
 forward
