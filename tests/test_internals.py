@@ -21,7 +21,9 @@ from gradio import networking
 from llvmlite import binding
 from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainingArguments
 
-from chat_app.models import bitsandbytes_internals, gradio_internals, numba_internals, transformers_internals
+from chat_app.kernels import numba_internals
+from chat_app.models import bitsandbytes_internals, transformers_internals
+from chat_app.ui.components import gradio_internals
 from chat_app.ui.components.gradio_internals import given, is_logged_in, keep_sessions, mounted_page
 
 pytestmark = pytest.mark.dependencies

@@ -60,8 +60,9 @@ def _serve(options: argparse.Namespace) -> int:
 
 
 def _chat(options: argparse.Namespace) -> None:
-    from chat_app.inference.generation import ReplyEnd, stream_reply
+    from chat_app.inference.generation import stream_reply
     from chat_app.inference.model_manager import load
+    from chat_app.inference.outputs import ReplyEnd
 
     sampling = settings_of(options, SamplingConfig)
     loaded = load(options.model, settings_of(options, LoadConfig), Paths.default())

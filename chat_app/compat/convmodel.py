@@ -173,7 +173,7 @@ class ConversationModel:
         window = self.tokenizer.encoder.window
         reserve = min(settings.get("max_new_tokens", MAX_NEW_TOKENS), window // 2)
         prompt = self.tokenizer(context, reserve)
-        inputs = {name: torch.tensor([values], device=self.device) for name, values in prompt.items()}
+        inputs = {name: torch.tensor([values], dtype=torch.long, device=self.device) for name, values in prompt.items()}
         sep = self.tokenizer.sep_token_id
         self.hf_model.eval()
         with torch.inference_mode():

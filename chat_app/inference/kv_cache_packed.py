@@ -12,8 +12,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from chat_app.inference.kv_cache import KeyValues
+from chat_app.kernels.huge_pages import zeros_in_large_pages
 from chat_app.kernels.layout import LANES, up
-from chat_app.kernels.packed_weights import zeros_in_large_pages
+from chat_app.kernels.packed_weights import checked_address
 
 
 class TiledKeyValues(KeyValues):
@@ -26,14 +27,16 @@ class TiledKeyValues(KeyValues):
 
     def __init__(self, layers: int, heads: int, width: int, window: int):
         super().__init__(layers, heads, width, up(window, LANES), torch.bfloat16)
-        self._width = width
-        self._numbers = torch.empty(layers, heads, 2, 0, up(width, LANES), dtype=torch.bfloat16)
+        self._layers, self._heads, self._width = layers, heads, width
+        self._numbers = torch.empty(self._shape_for(0), dtype=torch.bfloat16, device="cpu")
 
     def places(self, more: int) -> list[tuple[int, int, int]]:
         """For what writes the next `more` tokens by itself, for each of them: the address of the numbers, for how many
         tokens there is room, and how many come before."""
         self.make_room(more)
-        return [(self._numbers.data_ptr(), self.room, self.length + at) for at in range(more)]
+        room = up(self.length + more, LANES)
+        address = checked_address(self._numbers, torch.bfloat16, *self._shape_for(room), line=True)
+        return [(address, self.room, self.length + at) for at in range(more)]
 
     def extended(self, layer: int, new: Tensor) -> tuple[Tensor, Tensor]:
         """Keep the keys and values of the next tokens, [2, heads, tokens, width], for which there is room.
@@ -43,7 +46,7 @@ class TiledKeyValues(KeyValues):
         """
         keys, values = self._keys[layer], self._values[layer]
         end = self.length + new.shape[2]
-        at = torch.arange(self.length, end)
+        at = torch.arange(self.length, end, dtype=torch.long, device="cpu")
         filled = functional.pad(new.to(torch.bfloat16), (0, -self._width % LANES))
         by_token = filled.transpose(1, 2)  # [2, tokens, heads, width]
         keys[:, at // LANES, :, at % LANES] = by_token[0].unflatten(2, (-1, 2))
@@ -61,6 +64,9 @@ class TiledKeyValues(KeyValues):
         pairs = torch.stack((rows.to(torch.int16), (rows >> 16).to(torch.int16)), 2)  # The lower half is the first.
         return pairs.flatten(1, 2).view(torch.bfloat16)[None, :, :end, : self._width]
 
+    def _shape_for(self, room: int) -> tuple[int, int, int, int, int]:
+        return self._layers, self._heads, 2, room, up(self._width, LANES)
+
     @property
     def _keys(self) -> Tensor:
         return _keys_in(self._numbers)
@@ -71,7 +77,7 @@ class TiledKeyValues(KeyValues):
 
     def _moved(self, room: int, length: int) -> Tensor:
         """The first `length` tokens in a new tensor."""
-        shape = (*self._numbers.shape[:3], up(room, LANES), self._numbers.shape[4])
+        shape = self._shape_for(up(room, LANES))
         numbers = torch.from_numpy(zeros_in_large_pages(math.prod(shape), "i2")).view(torch.bfloat16).view(shape)
         if length:
             tiles, pairs = up(length, LANES) // LANES, up(length, 2) // 2

@@ -17,7 +17,7 @@ from chat_app.errors import FormatError
 from chat_app.inference.engine import Engine
 from chat_app.inference.engine_factory import form_of, start_engine
 from chat_app.inference.gpt2.weights import fits_tiles
-from chat_app.kernels.packed_weights import kernel
+from chat_app.kernels.compilation import kernel
 from chat_app.models.loading import fit_embeddings, load_files, resolve
 from chat_app.models.resolver import ModelFiles
 from chat_app.models.transformers_internals import accepts

@@ -95,9 +95,9 @@ class TransformersForward:
 
     def _one(self, piece: Piece) -> Tensor:
         device = self._model.device
-        inputs: dict[str, Any] = {"input_ids": torch.tensor([piece.ids], device=device)}  # [1, piece]
+        inputs: dict[str, Any] = {"input_ids": torch.tensor([piece.ids], dtype=torch.long, device=device)}  # [1, piece]
         if piece.types is not None:
-            inputs["token_type_ids"] = torch.tensor([piece.types], device=device)
+            inputs["token_type_ids"] = torch.tensor([piece.types], dtype=torch.long, device=device)
         inputs[self._cache_argument] = piece.memory.cache
         output = self._model(**inputs, **self._last_only, use_cache=True)
         piece.memory.length += len(piece.ids)

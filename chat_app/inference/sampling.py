@@ -115,7 +115,7 @@ def best_of(scores: Scores, k: int) -> tuple[Scores, Places]:
         peaks = scores[:whole].reshape(_GROUP, -1).max(0)  # A group is what stands below one another.
         places = np.flatnonzero(scores >= _highest(peaks, k))
     else:
-        places = np.arange(len(scores))
+        places = np.arange(len(scores), dtype=np.int64)
     values = scores[places]
     if k < len(values):
         kept = values >= _highest(values, k)
@@ -202,7 +202,9 @@ class Sampler:
         values, places = self._possible(scores)
         # One number decides, and what is possible stands in the order of the vocabulary: rounding changes little.
         borders = softmax(values).cumsum()
-        drawn = np.float32(torch.rand(1, generator=self._generator).item()) * borders[-1]
+        drawn = (
+            np.float32(torch.rand(1, generator=self._generator, dtype=torch.float32, device="cpu").item()) * borders[-1]
+        )
         return int(places[min(int(borders.searchsorted(drawn, side="right")), len(places) - 1)])
 
     def _restricted(self, scores: Scores, ids: Sequence[int]) -> Scores:
@@ -243,7 +245,7 @@ class Sampler:
         elif config.top_p < 1:
             values, places = likeliest(temperature(scores, config.temperature), config.top_p)
         else:
-            values, places = temperature(scores, config.temperature), np.arange(len(scores))
+            values, places = temperature(scores, config.temperature), np.arange(len(scores), dtype=np.int64)
         if config.min_p:
             values = min_p(values, config.min_p)
         kept = values > NEVER
@@ -265,4 +267,4 @@ def likeliest(scores: Scores, p: float) -> tuple[Scores, Places]:
             kept = np.sort(kept if len(kept) else order[:1])
             return values[kept], places[kept]
         count *= 8
-    return top_p(scores, p), np.arange(len(scores))
+    return top_p(scores, p), np.arange(len(scores), dtype=np.int64)

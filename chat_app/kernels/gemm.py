@@ -37,16 +37,7 @@ from chat_app.kernels.llvm_amx import (
     product_of_wholes,
     product_of_wholes_twice,
 )
-from chat_app.kernels.llvm_dot import (
-    ROW,
-    SPAN,
-    arrive,
-    look,
-    product_1,
-    product_2,
-    product_4,
-    product_8,
-)
+from chat_app.kernels.llvm_dot import ROW, SPAN, arrive, look, product_1, product_2, product_4, product_8
 from chat_app.kernels.scalar_math import address_of, compiled, exp, floats_at, up
 
 RESULTS = 4 * MOST_ROWS * LANES

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from chat_app.kernels.arrays import checked_address
 from chat_app.kernels.compilation import Code, kernel
 from chat_app.kernels.huge_pages import numbers_in_large_pages, zeros_in_large_pages
 from chat_app.kernels.layout import (
@@ -37,7 +38,7 @@ from chat_app.kernels.layout import (
 )
 from chat_app.system.cpu import bfloat16_is_fast, this_processor
 
-__all__ = ["TiledLinear", "Tiles", "kernel", "zeros_in_large_pages"]
+__all__ = ["TiledLinear", "Tiles", "checked_address", "kernel", "zeros_in_large_pages"]
 
 _FEW_ROWS, _FEW_ROWS_OF_A_UNIT = 96, 4096
 MOST_STRAYS = 1 / 128  # Of the weights: with more it takes too long to put them back.
@@ -54,7 +55,8 @@ class Crew:
 
     def __init__(self) -> None:
         self._counter = np.zeros(1, np.int64)
-        self._work = numbers_in_large_pages(2 * _LEAST_ROOM, np.float32).reshape(2, -1)
+        self._counter_address = checked_address(self._counter, np.int64, 1)
+        self._work, self._work_address = _room(2, _LEAST_ROOM)
         self._pool = ThreadPoolExecutor(_MOST_THREADS, thread_name_prefix="crew")  # Starts those that have work.
 
     def run(self, code: Code, call: Any, room: int = _LEAST_ROOM) -> None:
@@ -63,11 +65,11 @@ class Crew:
         rows, words = self._work.shape
         if rows <= threads or words < room:
             rows, words = max(threads + 1, rows), up(max(room, words), LINE // 4)
-            self._work = numbers_in_large_pages(rows * words, np.float32).reshape(rows, words)
+            self._work, self._work_address = _room(rows, words)
         self._counter[0] = 0
-        call["threads"], call["counter"] = threads, self._counter.ctypes.data
-        call["work"], call["words"] = self._work.ctypes.data, self._work.shape[1]
-        address = call.ctypes.data
+        call["threads"], call["counter"] = threads, self._counter_address
+        call["work"], call["words"] = self._work_address, words
+        address = checked_address(call, CALL, 1)
         others: list[Future[object]] = []
         try:
             others += (self._pool.submit(code, me, address) for me in range(1, threads))
@@ -77,6 +79,12 @@ class Crew:
                 self._counter[0] = _ALL_HAVE_MET
             for one in others:
                 one.result()
+
+
+def _room(rows: int, words: int) -> tuple[Any, int]:
+    """Float32 [rows, words], and where they are."""
+    room = numbers_in_large_pages(rows * words, np.float32).reshape(rows, words)
+    return room, checked_address(room, np.float32, rows, words, line=True)
 
 
 class Tiles:
@@ -93,14 +101,17 @@ class Tiles:
         self._kernel = compiled or kernel(eight_bits)
         self.sizes, self._eight_bits = tuple(sizes), eight_bits
         most = sum(map(_weights_in, sizes))
-        self._numbers = numbers_in_large_pages(most + 2 * AHEAD, np.int8 if eight_bits else np.uint16)
+        kind = np.int8 if eight_bits else np.uint16
+        self._numbers = numbers_in_large_pages(most + 2 * AHEAD, kind)
         self._used = 0  # Of the numbers, from the first on; the others take no memory.
         self._word = 4 if eight_bits else 2  # Weights in 32 bits.
         self._floats: list[Tensor] = []
         self._count = 0  # Of the floats.
         self._shape = np.zeros((len(sizes), 5), np.int64)
+        self._numbers_address = checked_address(self._numbers, kind, most + 2 * AHEAD, line=True)
+        self._shape_address = checked_address(self._shape, np.int64, len(sizes), 5)
         self._keys: dict[int, Any] = {}  # Of those in 12 bits.
-        self._plainly = torch.empty(0, dtype=torch.bfloat16)
+        self._plainly = torch.empty(0, dtype=torch.bfloat16, device="cpu")
         self._kept: dict[int, Tensor] = {}
         self.crew = Crew()
 
@@ -123,19 +134,21 @@ class Tiles:
     def put(self, number: int, weight: Tensor, bias: Tensor | None) -> None:
         """Lay a matrix, [in, out], out in its place; each once."""
         (outputs, inputs), compiled = self.sizes[number], self.compiled
-        scales = torch.empty(outputs)
+        scales = torch.empty(outputs, dtype=torch.float32, device="cpu")
         self._shape[number] = (self._used, inputs, outputs, 0, 0)
         if compiled is not None:
             given = weight.detach().float()
-            call = self.call(PACK, number=number, source=given.data_ptr())
-            call["row_step"], call["column_step"], call["floats"] = *given.stride(), scales.data_ptr()
+            source = checked_address(given, torch.float32, inputs, outputs, strided=True)
+            call = self.call(PACK, number=number, source=source)
+            call["row_step"], call["column_step"] = given.stride()
+            call["floats"] = checked_address(scales, torch.float32, outputs)
             if self._eight_bits or not self._put_short(compiled, call, given):
                 self.crew.run(compiled, call)
         else:
             self._put_by_torch(number, weight.detach(), scales)
         count = _weights_in(self.sizes[number])
         self._used += count * 3 // 4 if number in self._keys else count
-        self._shape[number, 3] = self.put_floats(scales, torch.zeros(outputs) if bias is None else bias)
+        self._shape[number, 3] = self.put_floats(scales, torch.zeros_like(scales) if bias is None else bias)
 
     def _put_short(self, compiled: Code, call: Any, given: Tensor) -> bool:
         """Lay a matrix out in 12 bits. Whether that could be done."""
@@ -147,8 +160,9 @@ class Tiles:
         table = np.tile(uppers, TABLE // UPPERS)
         most = weights // _ROOM_FOR_STRAYS
         counts, strays = np.empty((tiles, weights // BLOCK), np.int32), np.empty((tiles, most), np.uint32)
-        call["places"], call["target"], call["results"] = counts.ctypes.data, strays.ctypes.data, most
-        self._shape[number, 4] = table.ctypes.data
+        call["places"] = checked_address(counts, np.int32, tiles, weights // BLOCK)
+        call["target"], call["results"] = checked_address(strays, np.uint32, tiles, most), most
+        self._shape[number, 4] = checked_address(table, np.uint8, TABLE)
         self.crew.run(compiled, call, room=room_for_laying(inputs))
         self._shape[number, 4] = 0
         if counts.sum() > MOST_STRAYS * counts.size * BLOCK or counts.sum(1).max() > most:
@@ -156,7 +170,7 @@ class Tiles:
         before = np.concatenate([[0], counts.ravel().cumsum()]).astype(np.int32)
         named = [strays[tile, :count] for tile, count in enumerate(counts.sum(1))]
         self._keys[number] = key = np.concatenate([table, *(one.view(np.uint8) for one in (before, *named))])
-        self._shape[number, 4] = key.ctypes.data
+        self._shape[number, 4] = checked_address(key, np.uint8, TABLE + before.nbytes + 4 * int(before[-1]))
         return True
 
     def _put_by_torch(self, number: int, weight: Tensor, scales: Tensor) -> None:
@@ -184,18 +198,20 @@ class Tiles:
     @property
     def _all_floats(self) -> Tensor:
         if len(self._floats) != 1:
-            self._floats = [torch.cat(self._floats)] if self._floats else [torch.empty(0)]
+            self._floats = (
+                [torch.cat(self._floats)] if self._floats else [torch.empty(0, dtype=torch.float32, device="cpu")]
+            )
         return self._floats[0]
 
     def call(self, task: int, **fields: int) -> Any:
         """A task with these weights, as the compiled function takes it: a `CALL`."""
         call = np.zeros(1, CALL)
         call["task"], call["matrices"], call["size"] = task, len(self.sizes), len(self._numbers)
-        call["numbers"], call["shape"] = self._numbers.ctypes.data, self._shape.ctypes.data
+        call["numbers"], call["shape"] = self._numbers_address, self._shape_address
         for name, value in fields.items():
             call[name] = value
         if task != PACK:
-            call["floats"] = self._all_floats.data_ptr()
+            call["floats"] = checked_address(self._all_floats, torch.float32, self._count)
         return call
 
     def multiplied(self, number: int, rows: Tensor) -> Tensor:
@@ -203,11 +219,12 @@ class Tiles:
         compiled = self.compiled
         outputs, inputs = self.sizes[number]
         if compiled is not None and len(rows) <= few_rows():
-            given = torch.zeros(up(len(rows), MOST_ROWS), inputs)
+            given = torch.zeros(up(len(rows), MOST_ROWS), inputs, dtype=torch.float32, device="cpu")
             given[: len(rows)] = rows
-            result = torch.empty(len(rows), outputs)
-            call = self.call(MULTIPLY, number=number, rows=len(rows), source=given.data_ptr())
-            call["target"] = result.data_ptr()
+            result = torch.empty(len(rows), outputs, dtype=torch.float32, device="cpu")
+            call = self.call(MULTIPLY, number=number, rows=len(rows))
+            call["source"] = checked_address(given, torch.float32, up(len(rows), MOST_ROWS), inputs)
+            call["target"] = checked_address(result, torch.float32, len(rows), outputs)
             self.crew.run(compiled, call, room=room_for(len(rows), inputs))
             return result
         fast = torch.bfloat16 if bfloat16_is_fast() else torch.float32
@@ -228,9 +245,10 @@ class Tiles:
                 self._kept[number] = plain
             return plain
         if len(self._plainly) < count:
-            self._plainly = torch.empty(count, dtype=torch.bfloat16)
+            self._plainly = torch.empty(count, dtype=torch.bfloat16, device="cpu")
         target = self._plainly[: inputs * (count // up(inputs, DEPTH))].view(inputs, -1)
-        call = self.call(UNPACK, number=number, target=target.data_ptr())
+        call = self.call(UNPACK, number=number)
+        call["target"] = checked_address(target, torch.bfloat16, inputs, up(self.sizes[number][0], LANES))
         self.crew.run(compiled, call, room=room_for_laying(inputs))
         return target
 
@@ -315,4 +333,4 @@ def quantized(weight: Tensor) -> tuple[Tensor, Tensor]:
 
 def sixteen_bits(weight: Tensor) -> tuple[Tensor, Tensor]:
     """The bits of bfloat16 numbers (int16 [in, out]), and scales of 1 (float32 [out])."""
-    return weight.to(torch.bfloat16).view(torch.int16), torch.ones(weight.shape[1])
+    return weight.to(torch.bfloat16).view(torch.int16), torch.ones(weight.shape[1], dtype=torch.float32, device="cpu")

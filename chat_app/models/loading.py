@@ -17,6 +17,7 @@ from chat_app.config.loading import LoadConfig
 from chat_app.config.paths import Paths
 from chat_app.errors import ModelError, SettingError
 from chat_app.models.bitsandbytes_internals import silence_products
+from chat_app.models.building import building
 from chat_app.models.device import resolve_device, resolve_precision
 from chat_app.models.gpt2_fast_loading import read_weights
 from chat_app.models.library_calls import call_library
@@ -138,7 +139,9 @@ def _from_pretrained(files: ModelFiles, numbers: dict[str, Any]) -> Any:
         settings["gguf_file"] = files.gguf
     else:
         settings["use_safetensors"] = True
-    model, report = call_library(transformers.AutoModelForCausalLM.from_pretrained, files.folder, **settings, **numbers)
+    build = transformers.AutoModelForCausalLM.from_pretrained
+    with building():
+        model, report = call_library(build, files.folder, **settings, **numbers)
     broken = [*report["missing_keys"], *report["mismatched_keys"], *report.get("error_msgs", [])]
     if broken:
         raise ModelError(

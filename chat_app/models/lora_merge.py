@@ -19,6 +19,7 @@ from torch import Tensor
 
 from chat_app.config.paths import Paths
 from chat_app.errors import ModelError
+from chat_app.models.building import building
 from chat_app.models.lora_files import NEW_ROWS, PREFIX, AdapterFiles
 from chat_app.models.saving import finish_config, generation_config, replace_folder, write_words
 from chat_app.models.tokenizer import load_words
@@ -88,7 +89,7 @@ def _outline(base: Path, rows: int) -> Any:
 
     config = AutoConfig.from_pretrained(base, local_files_only=True, trust_remote_code=False)
     config.vocab_size = max(config.vocab_size, rows)
-    with torch.device("meta"):
+    with building(), torch.device("meta"):
         return AutoModelForCausalLM.from_config(config)
 
 

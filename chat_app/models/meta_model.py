@@ -9,6 +9,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 from transformers import AutoModelForCausalLM
 
+from chat_app.models.building import building
 from chat_app.models.transformers_internals import config_from
 
 _FILLING = frozenset({"normal_", "trunc_normal_", "uniform_", "kaiming_uniform_", "zeros_", "ones_", "constant_"})
@@ -21,7 +22,7 @@ def empty_model(config: Mapping[str, Any]) -> Any:
         Exception: of any kind: a config is somebody's file.
     """
     described = config_from(config)
-    with torch.device("meta"), _Unfilled():
+    with building(), torch.device("meta"), _Unfilled():
         return AutoModelForCausalLM.from_config(described)
 
 

@@ -114,8 +114,8 @@ def bfloat16_is_fast(size: int = 512) -> bool:
 
     times = {}
     for dtype in (torch.float32, torch.bfloat16):
-        left = torch.ones(size, size, dtype=dtype)
-        right = torch.ones(size, size, dtype=dtype)
+        left = torch.ones(size, size, dtype=dtype, device="cpu")
+        right = torch.ones(size, size, dtype=dtype, device="cpu")
         best = math.inf
         for _ in range(5):
             started = time.perf_counter()

@@ -41,22 +41,24 @@ class Packer:
         longest = max(sum(len(examples[index].ids) for index in row) for row in rows)
         length = -(-longest // self.multiple) * self.multiple
         shape = (len(rows), length)
-        ids = torch.full(shape, self.pad_id, dtype=torch.long)
-        positions = torch.zeros(shape, dtype=torch.long)
-        labels = torch.full(shape, NOT_LEARNED, dtype=torch.long)
-        owners = torch.full(shape, -1, dtype=torch.long)  # Which example a token belongs to; -1 is padding.
-        types = torch.zeros(shape, dtype=torch.long) if examples[0].types is not None else None
+        ids = torch.full(shape, self.pad_id, dtype=torch.long, device="cpu")
+        positions = torch.zeros(shape, dtype=torch.long, device="cpu")
+        labels = torch.full(shape, NOT_LEARNED, dtype=torch.long, device="cpu")
+        owners = torch.full(
+            shape, -1, dtype=torch.long, device="cpu"
+        )  # Which example a token belongs to; -1 is padding.
+        types = torch.zeros(shape, dtype=torch.long, device="cpu") if examples[0].types is not None else None
         for row, members in enumerate(rows):
             start = 0
             for member in members:
                 example = examples[member]
                 end = start + len(example.ids)
-                ids[row, start:end] = torch.tensor(example.ids)
-                positions[row, start:end] = torch.arange(end - start)
-                labels[row, start : end - 1] = torch.tensor(example.labels[1:], dtype=torch.long)
+                ids[row, start:end] = torch.tensor(example.ids, dtype=torch.long, device="cpu")
+                positions[row, start:end] = torch.arange(end - start, dtype=torch.long, device="cpu")
+                labels[row, start : end - 1] = torch.tensor(example.labels[1:], dtype=torch.long, device="cpu")
                 owners[row, start:end] = member
                 if types is not None and example.types is not None:
-                    types[row, start:end] = torch.tensor(example.types)
+                    types[row, start:end] = torch.tensor(example.types, dtype=torch.long, device="cpu")
                 start = end
         batch = {
             "input_ids": ids,
@@ -76,7 +78,7 @@ def _blocks(owners: Tensor) -> Tensor:
     because a row of the mask without any True would make its softmax undefined."""
     length = owners.shape[1]
     same = owners[:, None, :, None] == owners[:, None, None, :]
-    return same & torch.ones(length, length, dtype=torch.bool).tril()
+    return same & torch.ones(length, length, dtype=torch.bool, device=owners.device).tril()
 
 
 def fill_rows(lengths: Sequence[int]) -> list[list[int]]:

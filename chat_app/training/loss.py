@@ -82,7 +82,7 @@ def _output_loss(output: Any, hidden: Tensor, labels: Tensor, sparing: bool) -> 
 
     if torch.is_grad_enabled() and not sparing:
         return loss(hidden, labels)
-    total = torch.zeros((), device=hidden.device)
+    total = torch.zeros((), dtype=torch.float32, device=hidden.device)
     for states, wanted in zip(hidden.split(PIECE_TOKENS), labels.split(PIECE_TOKENS), strict=True):
         if torch.is_grad_enabled():
             total = total + checkpoint(loss, states, wanted, use_reentrant=False)

@@ -15,6 +15,7 @@ from chat_app.data.readers import Reading, conversations_of
 from chat_app.data.source import Wanted, gathered
 from chat_app.data.text_corpus import is_plain_text, pieces
 from chat_app.errors import SettingError
+from chat_app.models.building import building
 from chat_app.runs.run import Run
 from chat_app.tokenization.chat_formats import DEFAULT_FORMAT, get_format
 from chat_app.tokenization.encoder import Encoder
@@ -140,7 +141,8 @@ def new_model(tokenizer: Any, size: str, seed: int = 0) -> Any:
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    return GPT2LMHeadModel(config)
+    with building():
+        return GPT2LMHeadModel(config)
 
 
 def prepare_pretraining(

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from chat_app.adapters import add_lora
-from chat_app.forward import Piece, TransformersForward
 from transformers import LlamaForCausalLM
 
-from chat_app.config import TrainConfig
+from chat_app.config.training import TrainConfig
 from chat_app.errors import ModelError
+from chat_app.inference.model_runner import Piece, TransformersForward
+from chat_app.models.lora import add_lora
 
 pytestmark = pytest.mark.dependencies
 SIZES = {

@@ -6,14 +6,7 @@ pages.
 
 from chat_app.data.readers import archives, detect, options, split_names, text_source, turn_text, types
 from chat_app.data.readers.options import COLUMN_ROLES, ColumnRole, ReadingOptions
-from chat_app.data.readers.reader import (
-    conversations_of,
-    has_text,
-    iterate,
-    nothing_usable,
-    read_file,
-    read_files,
-)
+from chat_app.data.readers.reader import conversations_of, has_text, iterate, nothing_usable, read_file, read_files
 from chat_app.data.readers.types import Column, Located, Look, Part, Problem, Reading, Speaker
 from chat_app.data.writers import record_of, write_jsonl, write_tsv
 

@@ -73,11 +73,11 @@ class PagedAttention:
         self._numbers = pool.numbers
         device = pool.numbers.device
         slots = [slot for piece in pieces for slot in piece.memory.slots(len(piece.ids))]
-        self._slots = torch.tensor(slots, device=device)
+        self._slots = torch.tensor(slots, dtype=torch.long, device=device)
         self._lengths = [len(piece.ids) for piece in pieces]
         self._ends = [piece.memory.length + len(piece.ids) for piece in pieces]
         pages = [piece.memory.pages[: pool.count_for(end)] for piece, end in zip(pieces, self._ends, strict=True)]
-        every = torch.tensor([page for one in pages for page in one], device=device)
+        every = torch.tensor([page for one in pages for page in one], dtype=torch.long, device=device)
         self._pages = every.split([len(one) for one in pages])
         self._masks = [_mask(piece, device) for piece in pieces]
 
@@ -112,7 +112,9 @@ class RowAttention:
 
     def __init__(self, numbers: Tensor, places: Tensor, slots: Tensor, table: Tensor):
         self._numbers, self._slots, self._table = numbers, slots, table
-        hidden = torch.arange(table.shape[1] * numbers.shape[2], device=numbers.device) > places[:, None]
+        hidden = (
+            torch.arange(table.shape[1] * numbers.shape[2], dtype=torch.long, device=numbers.device) > places[:, None]
+        )
         # Made once for all layers in the form that is added to the products: torch would make it of truths in each.
         mask = torch.zeros(hidden.shape, dtype=numbers.dtype, device=numbers.device)
         self._mask = mask.masked_fill_(hidden, float("-inf"))[:, None, None]  # [rows, 1, 1, tokens]

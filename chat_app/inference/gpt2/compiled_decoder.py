@@ -12,7 +12,7 @@ from torch import Tensor
 from chat_app.inference.gpt2.weights import Weights
 from chat_app.inference.model_runner import PROMPT_PIECE, Piece
 from chat_app.kernels.layout import COMPILED, MOST_ROWS, STEP, up
-from chat_app.kernels.packed_weights import Tiles, few_rows, room_for, room_for_attention
+from chat_app.kernels.packed_weights import Tiles, checked_address, few_rows, room_for, room_for_attention
 
 MOST_TOKENS = 112  # A piece of a prompt, and the replies that are written meanwhile.
 MOST_TOKENS_OF_A_UNIT = 192  # Where products of many rows are fast; more would take more room.
@@ -40,6 +40,8 @@ class Writer:
         self._scales = np.array([block.scale for block in weights.blocks], np.float32)
         self._epsilon = weights.last_norm.epsilon
         self._layers = len(weights.blocks)
+        self._norms_address = checked_address(self._norms, np.int64, 2 * self._layers + 1)
+        self._scales_address = checked_address(self._scales, np.float32, self._layers)
         self._head_width = self._width // config.n_head
         self._widest = max(max(size) for size in tiles.sizes[:-1])
         has_unit = few_rows() > MOST_TOKENS
@@ -78,11 +80,13 @@ class Writer:
         memories = np.array([row for piece in pieces for row in piece.memory.places(len(piece.ids))], np.int64)
         ends = np.cumsum([len(piece.ids) for piece in pieces], dtype=np.int64) - 1
         wanted = ends[[piece.is_last for piece in pieces]]
-        scores = torch.empty(len(wanted), self._vocabulary)
+        scores = torch.empty(len(wanted), self._vocabulary, dtype=torch.float32, device="cpu")
         call = self._tiles.call(STEP, rows=len(memories), width=self._width, results=len(wanted))
-        call["source"], call["target"] = hidden.data_ptr(), scores.data_ptr()
-        call["places"], call["wanted"] = memories.ctypes.data, wanted.ctypes.data
-        call["norms"], call["scales"], call["layers"] = self._norms.ctypes.data, self._scales.ctypes.data, self._layers
+        call["source"] = checked_address(hidden, torch.float32, len(memories), self._width)
+        call["target"] = checked_address(scores, torch.float32, len(wanted), self._vocabulary)
+        call["places"] = checked_address(memories, np.int64, len(memories), 3)
+        call["wanted"] = checked_address(wanted, np.int64, len(wanted))
+        call["norms"], call["scales"], call["layers"] = self._norms_address, self._scales_address, self._layers
         call["epsilon"], call["head_width"], call["activation"] = self._epsilon, self._head_width, self._activation
         rows = up(len(memories), MOST_ROWS)
         # Besides what a product or the attention needs: for one thread the rows normed, for all those between products.

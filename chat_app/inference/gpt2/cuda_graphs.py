@@ -46,7 +46,7 @@ class GraphStep:
         self._rows, self._pool, self._record = rows, pool, record
         self._most_pages = pool.count_for(window)
         self._inputs = torch.zeros(MOST_ROWS * (COLUMNS + self._most_pages), dtype=torch.long, device=device)
-        self._scores = torch.zeros(MOST_ROWS, vocabulary, device=device)
+        self._scores = torch.zeros(MOST_ROWS, vocabulary, dtype=torch.float32, device=device)
         self._recorded: dict[tuple[int, int], Callable[[], None]] = {}  # By how many rows and pages.
         self._growths = pool.growths  # At which of them what is recorded finds its pages.
 
@@ -69,7 +69,9 @@ class GraphStep:
             rows, pages = _up(count, MOST_ROWS), _up(pages, self._most_pages)
         inputs = self._inputs[: rows * (COLUMNS + pages)].view(rows, COLUMNS + pages)
         # Pinned memory is read by a GPU while this thread goes on.
-        inputs.copy_(torch.tensor(_numbers(pieces, rows, pages), pin_memory=inputs.is_cuda), non_blocking=True)
+        numbers = _numbers(pieces, rows, pages)
+        given = torch.tensor(numbers, dtype=torch.long, device="cpu", pin_memory=inputs.is_cuda)
+        inputs.copy_(given, non_blocking=True)
         self._run(inputs, self._scores[:rows])
         return self._scores[:count]
 

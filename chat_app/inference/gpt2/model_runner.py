@@ -123,9 +123,11 @@ class GPT2Forward:
 
     def _embedded(self, pieces: Sequence[Piece]) -> Tensor:
         device = self._weights.embedding.device
-        ids = torch.tensor([token for piece in pieces for token in piece.ids], device=device)
+        ids = torch.tensor([token for piece in pieces for token in piece.ids], dtype=torch.long, device=device)
         starts = [(piece.memory.length, len(piece.ids)) for piece in pieces]
-        places = torch.tensor([at for start, length in starts for at in range(start, start + length)], device=device)
+        places = torch.tensor(
+            [at for start, length in starts for at in range(start, start + length)], dtype=torch.long, device=device
+        )
         hidden = functional.embedding(ids, self._weights.embedding).float()
         hidden = hidden + functional.embedding(places, self._weights.positions)
         if any(piece.types is not None for piece in pieces):
@@ -137,8 +139,9 @@ class GPT2Forward:
                     rows += range(start, start + len(piece.ids))
                     types += piece.types
                 start += len(piece.ids)
-            more = functional.embedding(torch.tensor(types, device=device), self._weights.embedding).float()
-            hidden.index_add_(0, torch.tensor(rows, device=device), more)
+            kinds = torch.tensor(types, dtype=torch.long, device=device)
+            more = functional.embedding(kinds, self._weights.embedding).float()
+            hidden.index_add_(0, torch.tensor(rows, dtype=torch.long, device=device), more)
         return hidden
 
     @staticmethod
@@ -149,7 +152,8 @@ class GPT2Forward:
         for piece in ordered:
             row += len(piece.ids)
             ends[id(piece)] = row
-        return torch.tensor([ends[id(piece)] for piece in pieces if piece.is_last], dtype=torch.long)
+        wanted = [ends[id(piece)] for piece in pieces if piece.is_last]
+        return torch.tensor(wanted, dtype=torch.long, device="cpu")
 
 
 class _Rows:
@@ -211,7 +215,7 @@ def _by_piece(pieces: Sequence[Piece], scores: Tensor) -> dict[int, Tensor]:
 
 def _on_processor(scores: Tensor) -> Tensor:
     """A copy of scores, which the next step leaves alone. A GPU writes into pinned memory by itself."""
-    copy = torch.empty(scores.shape, dtype=scores.dtype, pin_memory=scores.is_cuda)
+    copy = torch.empty(scores.shape, dtype=scores.dtype, device="cpu", pin_memory=scores.is_cuda)
     copy.copy_(scores, non_blocking=True)
     if scores.is_cuda:
         torch.cuda.current_stream(scores.device).synchronize()

@@ -14,8 +14,8 @@ from chat_app.data.readers.json.messages import (
     first_key,
     from_messages,
     named,
-    together,
-)  # fmt: skip
+    together,  # fmt: skip
+)
 from chat_app.data.readers.text import role_markers as marks
 from chat_app.data.readers.turn_text import answered, check_count, cleaned, split_context, unanswered
 from chat_app.data.readers.types import RejectedError, quoted

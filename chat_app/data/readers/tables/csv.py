@@ -11,11 +11,11 @@ import itertools
 from collections.abc import Iterator
 from typing import Any
 
-from chat_app.data.readers.detect_csv import Dialect, dialect_of
+from chat_app.data.readers.detect_csv import dialect_of
 from chat_app.data.readers.options import ReadingOptions
 from chat_app.data.readers.tables import columns
 from chat_app.data.readers.tables.columns import MAX_COLUMNS, Row
-from chat_app.data.readers.tables.csv_lenient import Scan, ScannedRows, scanned
+from chat_app.data.readers.tables.csv_lenient import Dialect, Scan, ScannedRows, scanned
 from chat_app.data.readers.text_source import MAX_LINE_MEGABYTES, NumberedLine, Source
 from chat_app.data.readers.turn_text import not_utf8
 from chat_app.data.readers.types import Column, Located, Problem
