@@ -24,6 +24,8 @@ from chat_app.formats import get_format
 from chat_app.merging import merge
 from chat_app.models import fit_embeddings, load, load_parts
 
+pytestmark = pytest.mark.dependencies
+
 PLAIN = LoadConfig(precision="float32", device="cpu")
 HELLO = Conversation.from_turns(["Hello, how are you?"])
 

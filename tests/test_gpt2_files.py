@@ -26,6 +26,8 @@ from chat_app.model_files import check_weights, inspect
 from chat_app.models import load, load_parts, load_tokenizer
 from tests.conftest import build_model
 
+pytestmark = pytest.mark.dependencies
+
 FLOAT = LoadConfig(precision="float32", device="cpu")
 Change = Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]
 

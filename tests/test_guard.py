@@ -19,6 +19,8 @@ from chat_app.errors import DataError
 from chat_app.guard import BODY_BYTES, FILES_A_REQUEST, Callers, Guard, Quota
 from chat_app.services import ServerRules
 
+pytestmark = pytest.mark.dependencies
+
 MEGABYTE = 2**20
 
 

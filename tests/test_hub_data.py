@@ -15,6 +15,8 @@ from chat_app.gathering import HubData, Wanted, gathered
 from chat_app.reading.options import ReadingOptions
 from chat_app.reading.report import Located, Problem
 
+pytestmark = pytest.mark.dependencies
+
 CARD = """---
 configs:
 - config_name: default

@@ -21,6 +21,8 @@ from chat_app.models import load, load_parts
 from chat_app.request import Request
 from tests.test_engine import expected, ids_of, request
 
+pytestmark = pytest.mark.dependencies
+
 WINDOW = 128
 
 

@@ -14,6 +14,8 @@ from chat_app.loaded_size import loaded_bytes
 from chat_app.model_files import ModelFiles, estimate_memory, find
 from chat_app.models import load
 
+pytestmark = pytest.mark.dependencies
+
 
 def bytes_of(files: ModelFiles, precision: str, device: str = "cpu") -> int:
     return loaded_bytes(files.config, files.parameters, precision, device)

@@ -20,6 +20,8 @@ from chat_app.reading.options import ReadingOptions
 from chat_app.reading.report import Column, Located
 from tests.reading_items import shown, spoken
 
+pytestmark = pytest.mark.dependencies
+
 
 def guessed(header: str, *rows: str) -> list[str]:
     return list(columns.guess(header.split(","), [row.split(",") for row in rows]).values())

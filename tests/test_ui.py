@@ -28,6 +28,8 @@ from chat_app.ui.talk import LONGEST_MESSAGE, Talk, Turn
 from chat_app.ui.teach_tab import GROUPS
 from chat_app.ui.visitor import Visitors
 
+pytestmark = pytest.mark.dependencies
+
 HOSTILE = "<img src=x onerror=alert(1)> \"quoted\" 'single' & $$x$$"
 
 
