@@ -15,6 +15,8 @@ from chat_app.data.readers.types import Located, Problem
 from chat_app.data.source import HubData, Wanted, gathered
 from chat_app.errors import DataError
 
+pytestmark = pytest.mark.dependencies
+
 CARD = """---
 configs:
 - config_name: default

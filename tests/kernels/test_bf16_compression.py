@@ -16,7 +16,10 @@ from chat_app.system.cpu import this_processor
 
 OUTPUTS, INPUTS = 200, 160  # The last tile is not full, and the inputs are no multiple of DEPTH.
 
-pytestmark = pytest.mark.skipif(not this_processor().has_matrix_unit, reason="only with a matrix unit")
+pytestmark = [
+    pytest.mark.dependencies,
+    pytest.mark.skipif(not this_processor().has_matrix_unit, reason="only with a matrix unit"),
+]
 
 
 def numbers(seed: int, *shape: int) -> torch.Tensor:

@@ -13,6 +13,8 @@ from chat_app.kernels.compilation import Code, compile_apart, kernel, load
 from chat_app.kernels.packed_weights import TiledLinear, Tiles, few_rows, quantized
 from chat_app.system.cpu import Processor, this_processor
 
+pytestmark = pytest.mark.dependencies
+
 SIZES = [(200, 160), (64, 96), (130, 160)]  # The last tile of two of them is not full.
 FEW_ROWS = 96
 COUNTS = [1, 2, 3, 4, 5, 8, 9, 15, 16, 17, FEW_ROWS, FEW_ROWS + 1, 100]

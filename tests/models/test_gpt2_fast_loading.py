@@ -29,6 +29,8 @@ from chat_app.tokenization.chat_formats import get_format
 from chat_app.tokenization.encoder import Encoder
 from tests.conftest import build_model
 
+pytestmark = pytest.mark.dependencies
+
 FLOAT = LoadConfig(precision="float32", device="cpu")
 Change = Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]
 

@@ -28,6 +28,8 @@ from chat_app.models.lora_merge import merge
 from chat_app.tokenization.chat_formats import get_format
 from chat_app.tokenization.encoder import Encoder
 
+pytestmark = pytest.mark.dependencies
+
 PLAIN = LoadConfig(precision="float32", device="cpu")
 HELLO = Conversation.from_turns(["Hello, how are you?"])
 

@@ -15,6 +15,8 @@ from chat_app.inference.model_manager import load
 from chat_app.models.resolver import ModelFiles, estimate_memory, find
 from chat_app.models.weight_size import loaded_bytes
 
+pytestmark = pytest.mark.dependencies
+
 
 def bytes_of(files: ModelFiles, precision: str, device: str = "cpu") -> int:
     return loaded_bytes(files.config, files.parameters, precision, device)

@@ -21,6 +21,8 @@ from chat_app.server.host_policy import HostPolicy
 from chat_app.server.upload_quota import UploadQuota
 from chat_app.services import ServerRules
 
+pytestmark = pytest.mark.dependencies
+
 MEGABYTE = 2**20
 
 

@@ -13,6 +13,8 @@ from chat_app.tokenization.encoder import NOT_LEARNED, Encoder, Example
 from chat_app.training.collator import Packer
 from chat_app.training.loss import batches_of, likelihood, summed_loss
 
+pytestmark = pytest.mark.dependencies
+
 
 def rows_of(encoder: Encoder, count: int) -> list[Example]:
     texts = ["Hello, how are you today?", "I am fine", "We open at nine and close at six", "Bye!"]

@@ -41,6 +41,7 @@ def losses(run: Run) -> list[float]:
     return [line["valid_loss"] for line in run.metrics() if "valid_loss" in line]
 
 
+@pytest.mark.dependencies
 def test_an_addition_is_learned_and_merged(lora_run: Callable[..., Run], paths: Paths) -> None:
     run = lora_run("a", epochs=4)
     teach(run, paths)
@@ -80,7 +81,10 @@ def test_an_addition_resumes_exactly(lora_run: Callable[..., Run], paths: Paths,
     )
 
 
-@pytest.mark.parametrize(("method", "precision"), [("lora-8bit", "bfloat16"), ("lora-4bit", "float32")])
+@pytest.mark.parametrize(
+    ("method", "precision"),
+    [("lora-8bit", "bfloat16"), pytest.param("lora-4bit", "float32", marks=pytest.mark.dependencies)],
+)
 def test_an_addition_to_quantized_weights(
     lora_run: Callable[..., Run], paths: Paths, method: str, precision: str
 ) -> None:
@@ -110,6 +114,7 @@ def test_recomputing_with_an_addition(lora_run: Callable[..., Run], paths: Paths
     assert losses(run)[-1] < 0.95 * losses(run)[0]
 
 
+@pytest.mark.dependencies
 def test_an_addition_goes_on_from_an_adapter(lora_run: Callable[..., Run], paths: Paths) -> None:
     first = lora_run("first", epochs=3)
     teach(first, paths)

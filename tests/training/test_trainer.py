@@ -50,6 +50,7 @@ class StopAfter(TrainerCallback):
             self.run.request_stop()
 
 
+@pytest.mark.dependencies
 def test_a_run_learns_and_leaves_everything(prepare: Callable[..., Run], paths: Paths) -> None:
     run = prepare("a", epochs=6)
     teach(run, paths)
@@ -115,6 +116,7 @@ def test_a_damaged_checkpoint_is_not_resumed(prepare: Callable[..., Run], paths:
     assert same(last_checkpoint_weights(whole), last_checkpoint_weights(damaged))
 
 
+@pytest.mark.dependencies
 def test_accumulation_equals_one_big_batch(prepare: Callable[..., Run], paths: Paths) -> None:
     same_else: dict[str, Any] = {"epochs": 1, "dropout": 0.0}  # Dropout is drawn for each batch.
     big = prepare("big", batch_size=8, **same_else)

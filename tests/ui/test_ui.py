@@ -35,6 +35,8 @@ from chat_app.ui.training.data_report import preview_of, report_of
 from chat_app.ui.training.tab import GROUPS
 from chat_app.ui.visitor import Visitors
 
+pytestmark = pytest.mark.dependencies
+
 HOSTILE = "<img src=x onerror=alert(1)> \"quoted\" 'single' & $$x$$"
 
 

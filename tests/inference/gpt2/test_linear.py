@@ -24,6 +24,8 @@ from chat_app.inference.request import Request
 from chat_app.models.loading import load_parts
 from tests.inference.test_engine import expected, ids_of, request
 
+pytestmark = pytest.mark.dependencies
+
 WINDOW = 128
 
 

@@ -20,6 +20,8 @@ from chat_app.data.readers.types import Column, Located
 from chat_app.errors import DataError
 from tests.data.readers.items import shown, spoken
 
+pytestmark = pytest.mark.dependencies
+
 
 def guessed(header: str, *rows: str) -> list[str]:
     return list(columns.guess(header.split(","), [row.split(",") for row in rows]).values())
