@@ -21,7 +21,7 @@ from chat_app.formats import FORMATS, get_format
 from chat_app.models import LoadedModel, load
 from chat_app.recognition import write_chat_format
 
-LONG = 60
+LONG = 180
 GREEDY = SamplingConfig(temperature=0, repetition_penalty=1, max_new_tokens=60)
 HELLO = Conversation.from_turns(["Hello!"])
 ANSWER = "Hi 👋 there, naïve friend. How are you?"

@@ -23,7 +23,7 @@ from chat_app.teaching import teach
 from tests.test_training import same, weights
 
 ROOT = Path(__file__).resolve().parent.parent
-PATIENCE = 300.0  # Seconds: children step back for everybody else, and start slowly on a busy computer.
+PATIENCE = 900.0  # Seconds: children step back for everybody else, and start slowly on a busy computer.
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ from chat_app.models import ModelStore, load, load_parts, load_tokenizer, window
 PLAIN = LoadConfig(precision="float32", device="cpu")
 HELLO = Conversation.from_turns(["Hello, how are you?"])
 SHORT = SamplingConfig(max_new_tokens=8, seed=1)
-LONG = 60
+LONG = 180
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ from chat_app.teaching import prepare_run_from
 from chat_app.web import FRAMES, build_app
 
 APP = Path(__file__).resolve().parent.parent / "app.py"
-SECONDS = 300.0
+SECONDS = 900.0
 
 
 class App:
