@@ -133,7 +133,7 @@ def address(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
         finally:
             server.send_signal(signal.SIGINT)
             try:
-                server.wait(timeout=40)
+                server.wait(timeout=180)
             except subprocess.TimeoutExpired:
                 server.kill()
 

@@ -19,7 +19,7 @@ from chat_app.inference.engine import Engine, write
 from chat_app.inference.request import Request, Waiting, begin
 
 GREEDY = SamplingConfig(temperature=0, repetition_penalty=1)
-LONG = 60  # Seconds; only a fault lets a test wait so long.
+LONG = 180  # Seconds; only a fault lets a test wait so long.
 
 
 def request(ids: list[int], types: list[int] | None = None, next_type: int | None = None, new: int = 12) -> Request:

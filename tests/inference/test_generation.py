@@ -25,7 +25,7 @@ from chat_app.tokenization.format_detection import write_chat_format
 
 pytestmark = pytest.mark.slow_file
 
-LONG = 60
+LONG = 180
 GREEDY = SamplingConfig(temperature=0, repetition_penalty=1, max_new_tokens=60)
 HELLO = Conversation.from_turns(["Hello!"])
 ANSWER = "Hi 👋 there, naïve friend. How are you?"

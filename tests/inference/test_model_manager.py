@@ -33,7 +33,7 @@ pytestmark = pytest.mark.slow_file
 PLAIN = LoadConfig(precision="float32", device="cpu")
 HELLO = Conversation.from_turns(["Hello, how are you?"])
 SHORT = SamplingConfig(max_new_tokens=8, seed=1)
-LONG = 60
+LONG = 180
 
 
 @pytest.fixture

@@ -38,7 +38,7 @@ class ApiServer:
         self._thread.join()
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 20) -> None:
+def wait_for(condition: Callable[[], bool], seconds: float = 180) -> None:
     """Wait until something is true; fail after `seconds`."""
     end = time.monotonic() + seconds
     while not condition():

@@ -315,7 +315,7 @@ def test_generate_takes_the_reply_of_median_length(client: TestClient, monkeypat
     def drawn(loaded: Any, conversation: Any, *rest: Any, **more: Any) -> Iterator[Any]:
         end = reply(loaded, conversation, SamplingConfig(max_new_tokens=2, seed=0))
         if next(numbers):
-            together.wait(30)
+            together.wait(180)
         yield "ignored"
         yield type(end)(**{**vars(end), "text": "x" * next(lengths)})
 

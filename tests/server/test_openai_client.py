@@ -23,7 +23,7 @@ def client(tmp_path: Path, tiny_folder: Path) -> Iterator[openai.OpenAI]:
     services = Services(Paths(tmp_path / "home"), ServerRules(training=False), str(tiny_folder))
     services.models.use(str(tiny_folder), LoadConfig(precision="float32"))
     server = ApiServer(services, KEY)
-    with openai.OpenAI(base_url=f"{server.url}/v1", api_key=KEY, max_retries=0, timeout=30) as client:
+    with openai.OpenAI(base_url=f"{server.url}/v1", api_key=KEY, max_retries=0, timeout=180) as client:
         yield client
     server.close()
     services.close()

@@ -35,7 +35,7 @@ from chat_app.training.pipeline import prepare_run_from
 pytestmark = pytest.mark.slow_file
 
 APP = Path(__file__).resolve().parents[2] / "app.py"
-SECONDS = 300.0
+SECONDS = 900.0
 
 
 class App:

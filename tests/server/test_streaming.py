@@ -42,7 +42,7 @@ def test_items_of_several_generators_come_in_their_order_and_then_the_end() -> N
             streams = StreamRegistry(3)
             stream = streams.start([partial(counting, count) for count in (200, 1, 0)])
             found: list[tuple[int, int]] = []
-            await asyncio.wait_for(take(stream, found), 60)
+            await asyncio.wait_for(take(stream, found), 180)
             assert [item for number, item in found if number == 0] == list(range(200))
             assert [item for number, item in found if number == 1] == [0]
             assert len(found) == 201
@@ -58,7 +58,7 @@ def test_an_error_comes_after_the_items_before_it_and_ends_the_others() -> None:
         stream = streams.start([partial(failing, 5), endless])
         found: list[tuple[int, int]] = []
         with pytest.raises(ModelError, match="It broke"):
-            await asyncio.wait_for(take(stream, found), 60)
+            await asyncio.wait_for(take(stream, found), 180)
         assert [item for number, item in found if number == 0] == list(range(5))
         assert stream.stopped.is_set()
         with pytest.raises(BusyError):
@@ -83,10 +83,10 @@ def test_who_awaits_all_is_woken_once(factory: Any, monkeypatch: pytest.MonkeyPa
         monkeypatch.setattr(loop, "call_soon_threadsafe", counted)
         stream = StreamRegistry(1).start([factory])
         if factory.func is counting:
-            assert await asyncio.wait_for(stream.all(), 60) == [(0, number) for number in range(1000)]
+            assert await asyncio.wait_for(stream.all(), 180) == [(0, number) for number in range(1000)]
         else:
             with pytest.raises(ModelError, match="It broke"):
-                await asyncio.wait_for(stream.all(), 60)
+                await asyncio.wait_for(stream.all(), 180)
         assert len(woken) == 1
 
     asyncio.run(run())
@@ -95,7 +95,7 @@ def test_who_awaits_all_is_woken_once(factory: Any, monkeypatch: pytest.MonkeyPa
 def test_a_pause_is_over_as_soon_as_the_last_item_is_there() -> None:
     async def run() -> None:
         stream = StreamRegistry(1).start([partial(counting, 3)])
-        await asyncio.wait_for(stream.pause(3600), 60)
+        await asyncio.wait_for(stream.pause(3600), 180)
         assert stream.ready() == [(0, 0), (0, 1), (0, 2)]
         assert await stream.next() is None
 
@@ -105,7 +105,7 @@ def test_a_pause_is_over_as_soon_as_the_last_item_is_there() -> None:
 def test_a_pause_does_not_wait_for_who_goes_on_writing() -> None:
     async def run() -> None:
         stream = StreamRegistry(1).start([endless])
-        await asyncio.wait_for(stream.pause(0.001), 60)
+        await asyncio.wait_for(stream.pause(0.001), 180)
         assert not stream.stopped.is_set()
         stream.stopped.set()
 

@@ -25,7 +25,7 @@ from tests.training.test_trainer import same, weights
 pytestmark = pytest.mark.slow_file
 
 ROOT = Path(__file__).resolve().parents[2]
-PATIENCE = 300.0  # Seconds: children step back for everybody else, and start slowly on a busy computer.
+PATIENCE = 900.0  # Seconds: children step back for everybody else, and start slowly on a busy computer.
 
 
 @pytest.fixture

@@ -55,7 +55,11 @@ class Writer:
 
     def takes(self, pieces: Sequence[Piece]) -> list[Piece]:
         """Those of these pieces that are best computed together here: what replies are written with, and pieces of
-        prompts as far as there is room; without replies only as many rows as are multiplied fast here."""
+        prompts as far as there is room; without replies only as many rows as are multiplied fast here.
+
+        What is computed here has the same bits whatever the pieces are. Torch computes the others: its results are
+        near, and depend on how many rows there are.
+        """
         if not self.is_ready:
             return []
         taken = [piece for piece in pieces if len(piece.ids) == 1]

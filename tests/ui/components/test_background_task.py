@@ -15,7 +15,7 @@ def test_what_it_tells_and_what_comes_of_it() -> None:
 
     def do(progress: ProgressCallback) -> int:
         progress(Progress("half"))
-        assert may_go_on.wait(20)
+        assert may_go_on.wait(180)
         return 7
 
     work = Work(do)
@@ -48,4 +48,4 @@ def test_it_stops_when_nobody_waits() -> None:
     telling = iter(Work(do))
     assert next(telling) == "on and on"
     telling.close()  # type: ignore[attr-defined]
-    assert stopped.wait(20)
+    assert stopped.wait(180)
