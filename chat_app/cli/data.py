@@ -70,13 +70,13 @@ def _inspect(options: argparse.Namespace) -> None:
 
 def _facts(material: Material, check: Check | None) -> dict[str, Any]:
     facts = material.facts
-    looks = facts.looks
+    previews = facts.previews
     return {
         "conversations": facts.conversations,
         "turns": facts.turns,
-        "kind": looks[0].kind if looks else "",
-        "encoding": ", ".join(dict.fromkeys(look.encoding for look in looks if look.encoding)),
-        "files": [asdict(look) for look in looks],
+        "kind": previews[0].kind if previews else "",
+        "encoding": ", ".join(dict.fromkeys(preview.encoding for preview in previews if preview.encoding)),
+        "files": [asdict(preview) for preview in previews],
         "parts": facts.parts,
         "problems": [asdict(problem) for problem in material.all_problems()],
         "problems_total": facts.problems,
@@ -86,16 +86,16 @@ def _facts(material: Material, check: Check | None) -> dict[str, Any]:
 
 def _print(material: Material, check: Check | None) -> None:
     facts = material.facts
-    kinds = ", ".join(dict.fromkeys(f"{look.kind}, {look.encoding}".rstrip(", ") for look in facts.looks))
+    kinds = ", ".join(dict.fromkeys(f"{preview.kind}, {preview.encoding}".rstrip(", ") for preview in facts.previews))
     print(f"{facts.conversations} conversations, {facts.turns} turns ({kinds})")
     if len(facts.parts) > 1:
         print(", ".join(f"{count} {part}" for part, count in facts.parts.items()))
-    for look in facts.looks:
-        if look.columns:
-            print("columns: " + ", ".join(f"{column.name}={column.role}" for column in look.columns))
-        if look.speakers:
-            people = ", ".join(f"{one.name} ({one.messages})" for one in look.speakers[:8])
-            print(f"speakers: {people}; the bot is {look.bot}")
+    for preview in facts.previews:
+        if preview.columns:
+            print("columns: " + ", ".join(f"{column.name}={column.role}" for column in preview.columns))
+        if preview.speakers:
+            people = ", ".join(f"{one.name} ({one.messages})" for one in preview.speakers[:8])
+            print(f"speakers: {people}; the bot is {preview.bot}")
     for conversation in islice(material.conversations(), 3):
         print()
         for message in conversation.messages:

@@ -17,8 +17,9 @@ import orjson
 
 from chat_app.conversation import Conversation, Message
 from chat_app.data.quality import repaired
-from chat_app.data.readers import Located, Look, Part, Problem, ReadingOptions, iterate, nothing_usable, record_of
+from chat_app.data.readers import Located, Part, Preview, Problem, ReadingOptions, iterate, nothing_usable
 from chat_app.data.readers.types import not_opened
+from chat_app.data.writers import record_of
 from chat_app.errors import DataError
 from chat_app.system.disk_cache import Cache, digest_of
 from chat_app.system.progress import Progress, ProgressCallback, ignore_progress
@@ -35,14 +36,14 @@ class Facts:
 
     Attributes:
         files: names as the person knows them.
-        looks: what each file turned out to be.
+        previews: the preview of each file.
         conversations, turns: counts; system texts are no turns.
         parts: conversations by what they are meant for ("train", "valid", "test").
         problems: how many lines or files were left out.
     """
 
     files: tuple[str, ...]
-    looks: tuple[Look, ...]
+    previews: tuple[Preview, ...]
     conversations: int
     turns: int
     parts: dict[str, int]
@@ -132,8 +133,10 @@ def gather(
 
     def read(gathering: _Gathering) -> None:
         for file, name in zip(files, shown, strict=True):
-            seen = gathering.looks.append
-            gathering.take(iterate(file, name=name, options=options, need_reply=need_reply, seen=seen), name)
+            on_preview = gathering.previews.append
+            gathering.take(
+                iterate(file, name=name, options=options, need_reply=need_reply, on_preview=on_preview), name
+            )
 
     settings = json.dumps([VERSION, need_reply, shown, asdict(options)], default=list)
     return _gathered(_key([settings], files), cache, progress, read)
@@ -155,7 +158,7 @@ def gather_items(
     """
 
     def read(gathering: _Gathering) -> None:
-        gathering.looks.append(Look(name, "hub"))
+        gathering.previews.append(Preview(name, "hub"))
         gathering.take(begin(), name)
 
     return _gathered(_key([VERSION, name, *key_parts], files), cache, progress, read)
@@ -181,7 +184,7 @@ class _Gathering:
     def __init__(self, folder: Path, progress: ProgressCallback):
         self.folder, self.progress = folder, progress
         self.files: list[str] = []
-        self.looks: list[Look] = []
+        self.previews: list[Preview] = []
         self.parts: Counter[str] = Counter()
         self.turns = self.count = self.problems = 0
 
@@ -215,7 +218,7 @@ class _Gathering:
         if not parts.get("train"):
             # A file called "test" that comes alone is simply what the person has.
             parts = {"train": self.count}
-        facts = Facts(tuple(self.files), tuple(self.looks), self.count, self.turns, parts, self.problems)
+        facts = Facts(tuple(self.files), tuple(self.previews), self.count, self.turns, parts, self.problems)
         (self.folder / FACTS).write_bytes(orjson.dumps(asdict(facts)))
 
 
@@ -245,19 +248,19 @@ def _opened(entry: Path) -> Material | None:
     """The entry, or None where it is damaged."""
     try:
         values = orjson.loads((entry / FACTS).read_bytes())
-        looks = tuple(_look(one) for one in values.pop("looks"))
+        previews = tuple(_preview_from(one) for one in values.pop("previews"))
         files = tuple(values.pop("files"))
-        return Material(entry, Facts(files=files, looks=looks, **values))
+        return Material(entry, Facts(files=files, previews=previews, **values))
     except (OSError, ValueError, TypeError, KeyError):
         return None
 
 
-def _look(values: dict[str, Any]) -> Look:
+def _preview_from(values: dict[str, Any]) -> Preview:
     from chat_app.data.readers import Column, Speaker
 
     columns = tuple(Column(one["name"], one["role"], tuple(one["sample"])) for one in values.pop("columns"))
     speakers = tuple(Speaker(**one) for one in values.pop("speakers"))
-    return Look(columns=columns, speakers=speakers, **values)
+    return Preview(columns=columns, speakers=speakers, **values)
 
 
 def _line(item: Located, place: int) -> bytes:

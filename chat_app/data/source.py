@@ -16,8 +16,9 @@ import orjson
 from chat_app.config.paths import STARTER, Paths
 from chat_app.data.dataset import Material, gather, gather_items
 from chat_app.data.quality import Check, Checker
-from chat_app.data.readers import ReadingOptions, write_jsonl, write_tsv
+from chat_app.data.readers import ReadingOptions
 from chat_app.data.tokenized_dataset import WINDOW_LIMIT
+from chat_app.data.writers import write_jsonl, write_tsv
 from chat_app.errors import DataError
 from chat_app.system.disk_cache import digest_of
 from chat_app.system.progress import ProgressCallback, ignore_progress, report_items

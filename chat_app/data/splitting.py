@@ -15,7 +15,8 @@ from typing import Protocol
 import orjson
 
 from chat_app.conversation import Conversation
-from chat_app.data.readers import Located, record_of
+from chat_app.data.readers import Located
+from chat_app.data.writers import record_of
 from chat_app.system.progress import Progress, ProgressCallback, ignore_progress
 
 FEWEST = 5

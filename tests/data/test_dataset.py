@@ -53,7 +53,7 @@ def test_what_was_gathered_is_what_was_read_with_its_lines(file: Path, paths: Pa
     facts = material.facts
     assert (facts.conversations, facts.turns, facts.problems) == (50, 200, 1)
     assert (facts.files, facts.parts) == (("talk.jsonl",), {"train": 50})
-    assert [look.kind for look in facts.looks] == ["jsonl"]
+    assert [preview.kind for preview in facts.previews] == ["jsonl"]
 
 
 def test_the_second_time_nothing_is_read(file: Path, paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,11 +75,11 @@ def test_a_chat_export_is_parsed_once_and_its_people_are_counted_once(
     said = [{"type": "message", "from": who, "text": "hello", "date": "2024-01-01T10:00:00"} for who in "ABAB"]
     path = tmp_path / "result.json"
     path.write_text(json.dumps({"name": "A", "type": "personal_chat", "id": 1, "messages": said}, indent=indent))
-    noted(whole, "parsed")
+    noted(whole, "parse")
     noted(chats, "survey")
     facts = gather([path], paths.cache_of("material")).facts
-    assert (facts.looks[0].kind, facts.looks[0].bot, facts.turns) == ("telegram", "B", 4)
-    assert done == ["parsed", "survey"]
+    assert (facts.previews[0].kind, facts.previews[0].bot, facts.turns) == ("telegram", "B", 4)
+    assert done == ["parse", "survey"]
 
 
 def test_other_content_other_options_or_another_name_is_read_anew(file: Path, paths: Paths) -> None:

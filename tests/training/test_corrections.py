@@ -19,7 +19,8 @@ from chat_app.config.paths import Paths
 from chat_app.config.training import TrainConfig
 from chat_app.conversation import Conversation, Message
 from chat_app.data.paraphrase import about, bare, keywords, worded
-from chat_app.data.readers import conversations_of, iterate, write_jsonl
+from chat_app.data.readers import conversations_of, iterate
+from chat_app.data.writers import write_jsonl
 from chat_app.errors import DataError
 from chat_app.training import corrections_store as module
 from chat_app.training.corrections_store import TEACHING_SETTINGS, Correction, Corrections, mixed

@@ -13,8 +13,9 @@ from chat_app.cli import main
 from chat_app.config.fields import from_mapping
 from chat_app.config.paths import Paths
 from chat_app.config.training import TrainConfig
-from chat_app.data.readers import ReadingOptions, write_jsonl
+from chat_app.data.readers import ReadingOptions
 from chat_app.data.source import HubData, Wanted, reading_settings_of
+from chat_app.data.writers import write_jsonl
 from chat_app.errors import DataError, SettingError
 from chat_app.runs.run import Run, list_runs
 from chat_app.training.follow_up_runs import with_half_the_rate

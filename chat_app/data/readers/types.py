@@ -67,15 +67,16 @@ class Speaker:
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
-    """What a file turned out to be, before it is read.
+class Preview:
+    """The kind of a file and what a person can choose about it, known before the file is read.
 
     Attributes:
-        file: its name, inside an archive "archive.zip/name".
-        kind, encoding: what it is; the encoding is empty where there is none.
+        file: the file's name; inside an archive "archive.zip/name".
+        kind: the kind that was detected.
+        encoding: of a text; empty for a binary file.
         columns: of a table, else empty.
         speakers: of a chat export, those with the most messages first, else empty.
-        bot: which of them is taken for the bot.
+        bot: the speaker whose messages become the assistant's.
     """
 
     file: str
