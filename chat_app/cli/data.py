@@ -16,7 +16,7 @@ from chat_app.errors import DataError
 from chat_app.tokenization.chat_formats import FORMAT_NAMES
 
 if TYPE_CHECKING:
-    from chat_app.data.dataset import Material
+    from chat_app.data.dataset import ConversationDataset
     from chat_app.data.quality import Check
 
 
@@ -47,28 +47,28 @@ def add_commands(commands: Any) -> None:
 def _inspect(options: argparse.Namespace) -> None:
     from chat_app.cli.progress import ConversationBar
     from chat_app.config.paths import Paths
-    from chat_app.data.source import checked, gathered, write_mended
+    from chat_app.data.source import check_dataset, load_source, write_repaired
 
     paths, wanted = Paths.default(), wanted_of(options, options.file)
     with ConversationBar("reading") as reading:
-        material = gathered(wanted, paths, progress=reading.update)
+        material = load_source(wanted, paths, progress=reading.update)
     check = None
     if not options.no_check:
         with ConversationBar("checking", material.facts.conversations) as checking:
-            check = checked(material, paths, options.model, checking.update)
+            check = check_dataset(material, paths, options.model, checking.update)
     if options.json:
         print(json.dumps(_facts(material, check), ensure_ascii=False))
     else:
         _print(material, check)
     if options.out:
         with ConversationBar("writing", material.facts.conversations) as writing:
-            lost = write_mended(material, Path(options.out), writing.update)
+            lost = write_repaired(material, Path(options.out), writing.update)
         print(f"Written to {options.out}.", file=sys.stderr)
         if lost:
             print(f"{lost} conversations lost something that TSV cannot hold; JSONL keeps all.", file=sys.stderr)
 
 
-def _facts(material: Material, check: Check | None) -> dict[str, Any]:
+def _facts(material: ConversationDataset, check: Check | None) -> dict[str, Any]:
     facts = material.facts
     previews = facts.previews
     return {
@@ -84,7 +84,7 @@ def _facts(material: Material, check: Check | None) -> dict[str, Any]:
     }
 
 
-def _print(material: Material, check: Check | None) -> None:
+def _print(material: ConversationDataset, check: Check | None) -> None:
     facts = material.facts
     kinds = ", ".join(dict.fromkeys(f"{preview.kind}, {preview.encoding}".rstrip(", ") for preview in facts.previews))
     print(f"{facts.conversations} conversations, {facts.turns} turns ({kinds})")

@@ -16,7 +16,7 @@ from chat_app.config.paths import Paths
 from chat_app.config.sampling import SamplingConfig
 from chat_app.config.training import CAREFULNESS, TrainConfig
 from chat_app.conversation import Conversation
-from chat_app.data.dataset import gather
+from chat_app.data.dataset import load_files
 from chat_app.errors import ModelError, SettingError, UserError
 from chat_app.formatting import bytes_in_words
 from chat_app.runs.run import Run, State
@@ -217,7 +217,7 @@ def test_carefulness_and_groups_name_real_settings() -> None:
 def test_what_was_read_is_shown_escaped_and_by_line(tmp_path: Path) -> None:
     file = tmp_path / "a.tsv"
     file.write_text("<b>hi</b>\tyes\n<script>x\n" + "long\t" + "y" * 900 + "\n", encoding="utf-8")
-    material = gather([file], Paths(tmp_path).cache_of("material"), names=["<i>.tsv"])
+    material = load_files([file], Paths(tmp_path).cache_of("material"), names=["<i>.tsv"])
     report = report_of(material.facts, material.problems())
     assert "<i>" not in report
     assert "<script" not in report

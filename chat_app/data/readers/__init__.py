@@ -15,10 +15,10 @@ from chat_app.data.readers.reading import (
     read_file,
     read_files,
 )
-from chat_app.data.readers.types import Column, Located, Part, Preview, Problem, Reading, Speaker
+from chat_app.data.readers.types import Column, ConversationSource, Located, Part, Preview, Problem, Reading, Speaker
 
 __all__ = [
-    "COLUMN_ROLES", "Column", "ColumnRole", "Located", "Part", "Preview", "Problem", "Reading", "ReadingOptions",
-    "Speaker", "archives", "conversations_of", "detect", "has_text", "iterate", "nothing_usable", "options",
-    "read_file", "read_files", "split_names", "text_source", "turn_text", "types",
+    "COLUMN_ROLES", "Column", "ColumnRole", "ConversationSource", "Located", "Part", "Preview", "Problem", "Reading",
+    "ReadingOptions", "Speaker", "archives", "conversations_of", "detect", "has_text", "iterate", "nothing_usable",
+    "options", "read_file", "read_files", "split_names", "text_source", "turn_text", "types",
 ]  # fmt: skip

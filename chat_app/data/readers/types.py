@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 from chat_app.conversation import Conversation
 from chat_app.data.readers.options import ColumnRole
@@ -115,6 +115,18 @@ class Reading:
     def all_problems(self) -> Iterator[Problem]:
         """The problems."""
         return iter(self.problems)
+
+
+class ConversationSource(Protocol):
+    """Conversations that can be iterated over again and again, and the problems met when they were read."""
+
+    def located(self) -> Iterator[Located]:
+        """The conversations with their places, each time from the beginning."""
+        ...
+
+    def all_problems(self) -> Iterator[Problem]:
+        """A problem for everything that was left out."""
+        ...
 
 
 class RejectedError(Exception):

@@ -7,7 +7,7 @@ from typing import Any
 
 import gradio as gr
 
-from chat_app.data.dataset import Facts
+from chat_app.data.dataset import DatasetFacts
 from chat_app.data.readers import Column, Preview, ReadingOptions
 from chat_app.ui.components import formatting as words
 from chat_app.ui.components.escape import clean, shown
@@ -68,7 +68,7 @@ class Mapping:
         """Nothing was read."""
         return gr.Accordion(visible=False), *(gr.skip(),) * (len(self.outputs) - 1)
 
-    def shown(self, facts: Facts, options: ReadingOptions) -> tuple[Any, ...]:
+    def shown(self, facts: DatasetFacts, options: ReadingOptions) -> tuple[Any, ...]:
         """The questions that these files raise, with what was guessed or said."""
         columns, speakers, bot = columns_of(facts.previews), _speakers(facts.previews), _bot(facts.previews)
         drops = [_drop(column) for column in columns[:MOST_COLUMNS]]
@@ -85,7 +85,7 @@ class Mapping:
             options.names,
         )
 
-    def options(self, facts: Facts, values: Sequence[Any]) -> ReadingOptions:
+    def options(self, facts: DatasetFacts, values: Sequence[Any]) -> ReadingOptions:
         """What the person says.
 
         Raises:

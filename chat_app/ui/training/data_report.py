@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from chat_app.conversation import Conversation
-from chat_app.data.dataset import Facts
+from chat_app.data.dataset import DatasetFacts
 from chat_app.data.quality import Check, Finding, Histogram
 from chat_app.data.readers import Preview, Problem
 from chat_app.formatting import bytes_in_words
@@ -68,7 +68,7 @@ def running_text(files: Sequence[Path]) -> str:
     )
 
 
-def report_of(facts: Facts, problems: Sequence[Problem]) -> str:
+def report_of(facts: DatasetFacts, problems: Sequence[Problem]) -> str:
     """What was read, and a table of what was left out."""
     found = words.count(facts.conversations, "conversation")
     turns = words.count(facts.turns, "turn")

@@ -21,7 +21,7 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 
-from chat_app.data.quality import Checker, repaired
+from chat_app.data.quality import Checker, apply_repairs
 from chat_app.data.quality.issue_types import REPAIRS
 from chat_app.data.readers import Located, ReadingOptions, iterate
 from chat_app.data.writers import record_of
@@ -145,7 +145,7 @@ def try_one(path: Path) -> None:
     checker = Checker(count_tokens=lambda texts: [len(text) for text in texts], window=128)
     checker.add_all(located)
     checker.result()
-    for item in repaired(located, list(REPAIRS)):
+    for item in apply_repairs(located, list(REPAIRS)):
         record_of(item.conversation)
 
 

@@ -20,7 +20,7 @@ import pytest
 
 from chat_app.cli import main
 from chat_app.conversation import Conversation
-from chat_app.data.dataset import gather
+from chat_app.data.dataset import load_files
 from chat_app.data.quality import Checker
 from chat_app.data.readers import Located, Problem, iterate, read_file, read_files
 from chat_app.data.writers import write_tsv
@@ -108,12 +108,12 @@ def test_every_bad_input_ends_in_words_and_loses_nothing(case: Bad, tmp_path: Pa
     cache = Cache(tmp_path / "cache", 10**10, 3_600)
     if not case.conversations:
         with pytest.raises(DataError) as refused:
-            gather([path], cache)
+            load_files([path], cache)
         assert_readable(refused.value.what)
         assert_readable(refused.value.advice or "Fine.")
         assert not (tmp_path / "cache").exists() or not list((tmp_path / "cache").iterdir())
         return
-    material = gather([path], cache)
+    material = load_files([path], cache)
     assert material.facts.conversations == case.conversations
     assert [problem.sentence() for problem in material.all_problems()] == [one.sentence() for one in found.problems]
     checker = Checker(count_tokens=lambda texts: [len(text) for text in texts], window=128)
