@@ -259,10 +259,10 @@ def sample_prompts(run: Run) -> list[Conversation]:
 
 def _sample_replies(model: Any, encoder: Encoder, prompts: Sequence[Conversation]) -> list[dict[str, str]]:
     """The likeliest reply to each prompt: no chance is involved, so that two evaluations can be compared."""
-    from chat_app.inference.generation import likeliest_reply
+    from chat_app.inference.generation import generate_greedily
 
     return [
-        {"prompt": prompt.turns[-1].text, "reply": likeliest_reply(model, encoder, prompt, SAMPLE_TOKENS)}
+        {"prompt": prompt.turns[-1].text, "reply": generate_greedily(model, encoder, prompt, SAMPLE_TOKENS)}
         for prompt in prompts
     ]
 
