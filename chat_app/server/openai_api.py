@@ -194,7 +194,7 @@ def _describe_model(name: str, window: int) -> dict[str, Any]:
 
 
 def public_name(loaded: ReplyBackend) -> str:
-    """The name of a model as programs see it: of a folder only its last part."""
+    """The name of a model as programs see it: of a folder only its last component."""
     is_folder = loaded.description.kind == "folder"
     return (Path(loaded.name).name if is_folder else "") or loaded.name or DEFAULT_MODEL
 

@@ -314,7 +314,7 @@ def test_one_chat_app_answers_for_another(both: tuple[ApiServer, ApiServer]) -> 
     assert generated["model_info"] == {"name": "model", "format": None, "parameters": None, "window": 128}
     refused = httpx.post(f"{server.url}/generate", json={"context": "Hello", "response": "I am"})
     assert (refused.status_code, refused.json()["error"]["param"]) == (400, "response")
-    wait_for(lambda: len(server.api.relays) == len(engine.api.relays) == 0, 5)
+    wait_for(lambda: len(server.api.streams) == len(engine.api.streams) == 0, 5)
 
 
 def test_an_engine_that_is_away_is_a_502_and_the_page_says_who_answers(tmp_path: Path, fake: Fake) -> None:
