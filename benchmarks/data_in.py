@@ -58,21 +58,21 @@ def run_stage(stage: str, file: Path, home: Path, model: str) -> dict[str, float
 
 def _work(stage: str, file: Path, home: Path, model: str) -> Callable[[], Any]:
     from chat_app.config.paths import Paths
-    from chat_app.data.source import Wanted, checked, gathered
-    from chat_app.data.tokenized_dataset import RowRules, rows_of
+    from chat_app.data.source import DataSource, check_dataset, load_source
+    from chat_app.data.tokenized_dataset import TokenizationOptions, tokenize_conversations
     from chat_app.models.tokenizer import load_tokenizer, window_of
     from chat_app.tokenization.chat_formats import get_format
     from chat_app.tokenization.encoder import Encoder
 
-    paths, wanted = Paths(home), Wanted((file,))
+    paths, wanted = Paths(home), DataSource((file,))
     if stage in ("read", "again"):
-        return lambda: gathered(wanted, paths)
+        return lambda: load_source(wanted, paths)
     if stage == "check":
-        material = gathered(wanted, paths)
-        return lambda: checked(material, paths, model)
+        material = load_source(wanted, paths)
+        return lambda: check_dataset(material, paths, model)
     if stage == "lay out":
         encoder = Encoder(load_tokenizer(model, paths), get_format("roles"), window_of(model, paths))
-        return lambda: len(rows_of(file, encoder, RowRules(), paths.cache_of("rows")))
+        return lambda: len(tokenize_conversations(file, encoder, TokenizationOptions(), paths.cache_of("rows")))
     if stage == "peer":
         return _peer(file, home, model)
     return lambda: None

@@ -148,7 +148,7 @@ class Alone:
         encoder = self._ours.loaded.encoder
         example = encoder.prompt(Conversation.from_turns([question], last="user"), NEW)
         kind = example.types[-1] if example.types else None
-        silent = encoder.silent_ids.union(range(len(self._ours.loaded.tokenizer), self._ours.engine.vocabulary))
+        silent = encoder.suppressed_ids.union(range(len(self._ours.loaded.tokenizer), self._ours.engine.vocabulary))
         request = Request(example.ids, example.types, kind, SamplingConfig(), encoder.end_ids, silent, NEW)
         started = time.perf_counter()
         times = [time.perf_counter() - started for _ in self._ours.engine.stream(request)]

@@ -14,7 +14,7 @@ from chat_app.config.paths import STARTER, Paths
 from chat_app.config.sampling import SamplingConfig
 from chat_app.conversation import Conversation
 from chat_app.data.readers import read_file
-from chat_app.inference.generation import reply
+from chat_app.inference.backend import reply
 from chat_app.inference.model_manager import LoadedModel, load
 from chat_app.inference.model_runner import Piece
 from chat_app.tokenization.encoder import NOT_LEARNED, Example

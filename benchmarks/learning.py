@@ -48,13 +48,13 @@ from transformers import TrainerCallback
 from transformers.utils import logging
 
 from benchmarks.learning_curves import Curve, Stopwatch, Watch, draw, ends, summary_of, table
-from benchmarks.learning_seeds import PROCEDURES, Procedure, learn, rows_of
+from benchmarks.learning_seeds import PROCEDURES, Procedure, learn, tokenize_conversations
 from chat_app.config.loading import LoadConfig
 from chat_app.config.paths import STARTER, Paths
 from chat_app.config.training import TrainConfig
 from chat_app.conversation import Conversation
 from chat_app.data.readers import read_file
-from chat_app.data.source import Wanted
+from chat_app.data.source import DataSource
 from chat_app.models.loading import fit_embeddings, load_parts
 from chat_app.runs.run import Run
 from chat_app.tokenization.chat_formats import get_format
@@ -153,7 +153,7 @@ def run_ours(trial: Trial) -> tuple[Curve, Run]:
     """Our training, with every default; and its run, whose split the others use."""
     _, encoder = parts_of(trial)
     watch = trial.watch(OURS, lambda model: math.nan)
-    run, _ = prepare_run_from(TrainConfig(model=trial.model), Wanted(files=(trial.data,)), trial.paths)
+    run, _ = prepare_run_from(TrainConfig(model=trial.model), DataSource(files=(trial.data,)), trial.paths)
     with watch.stopwatch.held():
         valid = part_of(run, "valid")
         rows = [row for one in valid for row in encoder.examples(one, "replies", new_share=0.0)]
@@ -171,9 +171,9 @@ def run_other(trial: Trial, procedure: Procedure, run: Run, layout: str) -> Curv
     train, valid = part_of(run, "train"), part_of(run, "valid")
     model, encoder = parts_of(trial, layout)
     encoder.window = min(encoder.window, procedure.window)
-    tested = rows_of(procedure, encoder, valid, learn_all=False)
+    tested = tokenize_conversations(procedure, encoder, valid, learn_all=False)
     watch = trial.watch(procedure.name, measure_of(tested, valid))
-    rows = rows_of(procedure, encoder, train, procedure.learn_all)
+    rows = tokenize_conversations(procedure, encoder, train, procedure.learn_all)
     learn(procedure, model, rows, encoder.tokenizer.pad_token_id or 0, watch)
     return watch.curve
 

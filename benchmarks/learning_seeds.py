@@ -106,7 +106,7 @@ GPTCHAT = Procedure(
 PROCEDURES = (DIALOGUE, GPTCHAT)
 
 
-def rows_of(
+def tokenize_conversations(
     procedure: Procedure, encoder: Encoder, conversations: Sequence[Conversation], learn_all: bool
 ) -> list[Example]:
     """An example for each reply that has something before it: as many turns as the procedure shows, the last one

@@ -15,8 +15,8 @@ from chat_app.runs.run import Run, find_run, list_runs, split_name
 from chat_app.training.job_queue import Jobs
 
 if TYPE_CHECKING:
-    from chat_app.inference.model_manager import LoadedModel, ModelStore
-    from chat_app.inference.remote.backend import RemoteModel
+    from chat_app.inference.backend import ReplyBackend
+    from chat_app.inference.model_manager import ModelManager
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 LOCAL_VISITOR = "local"
@@ -77,16 +77,16 @@ class Services:
         paths: Paths,
         rules: ServerRules | None = None,
         model: str = STARTER,
-        remote: RemoteModel | None = None,
+        remote: ReplyBackend | None = None,
     ):
-        from chat_app.inference.model_manager import ModelStore  # Brings torch: only where a model is used.
+        from chat_app.inference.model_manager import ModelManager  # Brings torch: only where a model is used.
 
         self.rules = rules or ServerRules()
         # Strangers' conversations are not kept beside the runs that they made of them.
         self.paths = replace(paths, keep_seconds=SHARED_KEEP_SECONDS) if self.rules.is_shared else paths
         self.first_model = model
         self.remote = remote
-        self.models: ModelStore = ModelStore(self.paths)
+        self.models: ModelManager = ModelManager(self.paths)
         self.jobs: Jobs | None = Jobs(self.paths) if self.rules.training else None
         self.paths.runs.mkdir(parents=True, exist_ok=True)
 
@@ -102,8 +102,9 @@ class Services:
         else:
             self.models.use(self.first_model, LoadConfig())
 
-    def answering(self, guest: str | None = None) -> LoadedModel | RemoteModel | None:
-        """What answers now: the guest of that name if it is loaded; for None the model in use, or the other server."""
+    def answering(self, guest: str | None = None) -> ReplyBackend | None:
+        """The backend that replies now: the guest of that name if it is loaded; for None the model in use, or the other
+        server's."""
         return self.models.here(guest) or (self.remote if guest is None else None)
 
     def runs_of(self, visitor: str) -> list[Run]:
@@ -149,8 +150,8 @@ class Services:
         self.models.unload()
 
     def end_replies(self) -> None:
-        """Nobody waits for the rest of the replies under way: the server ends."""
+        """End all replies under way: the server shuts down."""
         if self.remote is not None:
             self.remote.close()
         if self.models.current is not None:
-            self.models.current.engine.close()
+            self.models.current.close()

@@ -16,7 +16,7 @@ from chat_app.config.sampling import SamplingConfig
 from chat_app.conversation import Conversation
 from chat_app.evaluation.evaluate import evaluate
 from chat_app.evaluation.metrics import penalty, words
-from chat_app.inference.generation import reply
+from chat_app.inference.backend import reply
 from chat_app.inference.model_manager import LoadedModel, load
 from chat_app.models.device import resolve_precision
 from chat_app.models.loading import load_parts

@@ -13,7 +13,7 @@ from chat_app.errors import DataError, SettingError
 from chat_app.training.recipe import read_besides, read_recipe
 
 if TYPE_CHECKING:
-    from chat_app.data.source import Wanted
+    from chat_app.data.source import DataSource
 
 Config = TypeVar("Config")
 
@@ -77,7 +77,7 @@ def add_reading(parser: argparse.ArgumentParser) -> None:
     add_settings(parser, ReadingOptions)
 
 
-def wanted_of(options: argparse.Namespace, files: list[str]) -> Wanted:
+def wanted_of(options: argparse.Namespace, files: list[str]) -> DataSource:
     """What a command is to read.
 
     Raises:
@@ -86,7 +86,7 @@ def wanted_of(options: argparse.Namespace, files: list[str]) -> Wanted:
     """
     from chat_app.data.quality import REPAIRS
     from chat_app.data.readers import ReadingOptions
-    from chat_app.data.source import HubData, Wanted
+    from chat_app.data.source import DataSource, HubData
 
     hub = HubData(options.hub, options.hub_config, options.hub_split) if options.hub else None
     if hub is None and not files:
@@ -97,7 +97,7 @@ def wanted_of(options: argparse.Namespace, files: list[str]) -> Wanted:
     understood = ReadingOptions(
         **{one.name: given for one in fields(ReadingOptions) if (given := getattr(options, one.name, None)) is not None}
     )
-    return Wanted(tuple(read_paths(files)), (), hub, understood, frozenset(options.repair))
+    return DataSource(tuple(read_paths(files)), (), hub, understood, frozenset(options.repair))
 
 
 def read_paths(names: list[str]) -> list[Path]:

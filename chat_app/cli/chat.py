@@ -60,9 +60,8 @@ def _serve(options: argparse.Namespace) -> int:
 
 
 def _chat(options: argparse.Namespace) -> None:
-    from chat_app.inference.generation import stream_reply
+    from chat_app.inference.backend import ReplyEnd, ReplyRequest, stream_reply
     from chat_app.inference.model_manager import load
-    from chat_app.inference.outputs import ReplyEnd
 
     sampling = settings_of(options, SamplingConfig)
     loaded = load(options.model, settings_of(options, LoadConfig), Paths.default())
@@ -71,14 +70,14 @@ def _chat(options: argparse.Namespace) -> None:
         for line in _typed():
             turns.append(line)
             conversation = Conversation.from_turns(turns, system=options.system)
-            for part in stream_reply(loaded, conversation, sampling):
-                if isinstance(part, ReplyEnd):
-                    turns.append(part.text)
-                    _tell_end(part)
+            for event in stream_reply(loaded, ReplyRequest(conversation, sampling)):
+                if isinstance(event, ReplyEnd):
+                    turns.append(event.text)
+                    _tell_end(event)
                 else:
-                    print(part, end="", flush=True)
+                    print(event.text, end="", flush=True)
     finally:
-        loaded.engine.close()
+        loaded.close()
 
 
 def _typed() -> Iterator[str]:
@@ -105,7 +104,7 @@ def _tell_end(end: Any) -> None:
 
 
 def _generate(options: argparse.Namespace) -> None:
-    from chat_app.inference.generation import reply
+    from chat_app.inference.backend import reply
     from chat_app.inference.model_manager import load
 
     source, target = read_paths([options.input])[0], Path(options.output)
@@ -129,7 +128,7 @@ def _generate(options: argparse.Namespace) -> None:
         Path(temporary).unlink(missing_ok=True)
         raise
     finally:
-        loaded.engine.close()
+        loaded.close()
     print(f"{answered} replies in {target}, {skipped} lines could not be answered.", file=sys.stderr)
 
 

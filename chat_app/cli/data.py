@@ -16,7 +16,7 @@ from chat_app.errors import DataError
 from chat_app.tokenization.chat_formats import FORMAT_NAMES
 
 if TYPE_CHECKING:
-    from chat_app.data.dataset import Material
+    from chat_app.data.dataset import ConversationDataset
     from chat_app.data.quality import Check
 
 
@@ -47,36 +47,36 @@ def add_commands(commands: Any) -> None:
 def _inspect(options: argparse.Namespace) -> None:
     from chat_app.cli.progress import ConversationBar
     from chat_app.config.paths import Paths
-    from chat_app.data.source import checked, gathered, write_mended
+    from chat_app.data.source import check_dataset, load_source, write_repaired
 
     paths, wanted = Paths.default(), wanted_of(options, options.file)
     with ConversationBar("reading") as reading:
-        material = gathered(wanted, paths, progress=reading.update)
+        material = load_source(wanted, paths, progress=reading.update)
     check = None
     if not options.no_check:
         with ConversationBar("checking", material.facts.conversations) as checking:
-            check = checked(material, paths, options.model, checking.update)
+            check = check_dataset(material, paths, options.model, checking.update)
     if options.json:
         print(json.dumps(_facts(material, check), ensure_ascii=False))
     else:
         _print(material, check)
     if options.out:
         with ConversationBar("writing", material.facts.conversations) as writing:
-            lost = write_mended(material, Path(options.out), writing.update)
+            lost = write_repaired(material, Path(options.out), writing.update)
         print(f"Written to {options.out}.", file=sys.stderr)
         if lost:
             print(f"{lost} conversations lost something that TSV cannot hold; JSONL keeps all.", file=sys.stderr)
 
 
-def _facts(material: Material, check: Check | None) -> dict[str, Any]:
+def _facts(material: ConversationDataset, check: Check | None) -> dict[str, Any]:
     facts = material.facts
-    looks = facts.looks
+    previews = facts.previews
     return {
         "conversations": facts.conversations,
         "turns": facts.turns,
-        "kind": looks[0].kind if looks else "",
-        "encoding": ", ".join(dict.fromkeys(look.encoding for look in looks if look.encoding)),
-        "files": [asdict(look) for look in looks],
+        "kind": previews[0].kind if previews else "",
+        "encoding": ", ".join(dict.fromkeys(preview.encoding for preview in previews if preview.encoding)),
+        "files": [asdict(preview) for preview in previews],
         "parts": facts.parts,
         "problems": [asdict(problem) for problem in material.all_problems()],
         "problems_total": facts.problems,
@@ -84,18 +84,18 @@ def _facts(material: Material, check: Check | None) -> dict[str, Any]:
     }
 
 
-def _print(material: Material, check: Check | None) -> None:
+def _print(material: ConversationDataset, check: Check | None) -> None:
     facts = material.facts
-    kinds = ", ".join(dict.fromkeys(f"{look.kind}, {look.encoding}".rstrip(", ") for look in facts.looks))
+    kinds = ", ".join(dict.fromkeys(f"{preview.kind}, {preview.encoding}".rstrip(", ") for preview in facts.previews))
     print(f"{facts.conversations} conversations, {facts.turns} turns ({kinds})")
     if len(facts.parts) > 1:
         print(", ".join(f"{count} {part}" for part, count in facts.parts.items()))
-    for look in facts.looks:
-        if look.columns:
-            print("columns: " + ", ".join(f"{column.name}={column.role}" for column in look.columns))
-        if look.speakers:
-            people = ", ".join(f"{one.name} ({one.messages})" for one in look.speakers[:8])
-            print(f"speakers: {people}; the bot is {look.bot}")
+    for preview in facts.previews:
+        if preview.columns:
+            print("columns: " + ", ".join(f"{column.name}={column.role}" for column in preview.columns))
+        if preview.speakers:
+            people = ", ".join(f"{one.name} ({one.messages})" for one in preview.speakers[:8])
+            print(f"speakers: {people}; the bot is {preview.bot}")
     for conversation in islice(material.conversations(), 3):
         print()
         for message in conversation.messages:

@@ -117,7 +117,6 @@ def _take_recipe(options: argparse.Namespace) -> None:
 def _prepared(options: argparse.Namespace, paths: Paths) -> Run:
     """A new run of what was asked for."""
     from chat_app.cli.progress import ConversationBar
-    from chat_app.data.source import flags_of, reading_settings_of
     from chat_app.training.pipeline import prepare_run_from
 
     config, wanted = settings_of(options, TrainConfig), wanted_of(options, options.data or [])
@@ -126,12 +125,12 @@ def _prepared(options: argparse.Namespace, paths: Paths) -> Run:
     folder = Path(options.run).resolve() if options.run else None
     with ConversationBar("reading") as reading:
         run, material = prepare_run_from(config, wanted, paths, valid=valid, folder=folder, progress=reading.update)
-    run.note(reading=flags_of(wanted), questions=list(asked))
+    run.note(reading=wanted.flags(), questions=list(asked))
     log_line(f"{material.facts.conversations} conversations, {material.facts.problems} lines that cannot be used.")
     for problem in material.problems(10):
         log_line(f"  {problem.sentence()}")
     files = [path.resolve() for path in wanted.files]
-    write_recipe(run, files, reading_settings_of(wanted), valid.resolve() if valid else None)
+    write_recipe(run, files, wanted.settings(), valid.resolve() if valid else None)
     return run
 
 

@@ -3,4 +3,14 @@
 `readers` understand files, `quality` checks what was read. Batches are made in `chat_app.training.collator`.
 """
 
-__all__ = ["dataset", "paraphrase", "quality", "readers", "source", "splitting", "text_corpus", "tokenized_dataset"]
+__all__ = [
+    "dataset",
+    "paraphrase",
+    "quality",
+    "readers",
+    "source",
+    "splitting",
+    "text_corpus",
+    "tokenized_dataset",
+    "writers",
+]

@@ -153,7 +153,9 @@ def _conversations(
         way = values.way_of(sample, options, need_reply=need_reply)
         part = part_named(split) or "train"
         file = f"{name} ({split})"
-        yield from values.conversations(numbered, way, file, options, need_reply=need_reply, part=part, items=False)
+        yield from values.read_conversations(
+            numbered, way, file, options, need_reply=need_reply, part=part, items=False
+        )
 
 
 def _rows(rows: Any, name: str, split: str) -> Iterator[tuple[int, Any]]:

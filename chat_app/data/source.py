@@ -1,11 +1,11 @@
-"""What a person brings -> gathered conversations, their check, and the mended set as a file.
+"""A data source (files or a data set of the Hub) -> a conversation dataset, its quality check, and its export.
 
-Files and data sets of the Hub are the same from here on.
+Nothing after `load_source` depends on which of the two the conversations came from.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from functools import partial
 from pathlib import Path
@@ -14,22 +14,31 @@ from typing import Any
 import orjson
 
 from chat_app.config.paths import STARTER, Paths
-from chat_app.data.dataset import Material, gather, gather_items
+from chat_app.data.dataset import ConversationDataset, load_files, load_items
 from chat_app.data.quality import Check, Checker
-from chat_app.data.readers import ReadingOptions, write_jsonl, write_tsv
+from chat_app.data.readers import ReadingOptions
 from chat_app.data.tokenized_dataset import WINDOW_LIMIT
+from chat_app.data.writers import write_jsonl, write_tsv
 from chat_app.errors import DataError
-from chat_app.system.disk_cache import digest_of
+from chat_app.system.disk_cache import content_digest
 from chat_app.system.progress import ProgressCallback, ignore_progress, report_items
 
 CHECK_VERSION = "1"
 REPORT_EVERY = 1_000
+HUB_SETTINGS = ("hub", "hub_config", "hub_split")
 
 
 @dataclass(frozen=True)
 class HubData:
-    """A data set on the Hub. `config` and `split` may be empty: the only or first one, and all of them. With `folders`
-    the name may also be that of a folder on this computer, which visitors of a server must not choose."""
+    """A data set on the Hub.
+
+    Attributes:
+        name: owner/name, or a short name of a well-known corpus.
+        config: the configuration; empty for the only one, or the first.
+        split: the split; empty for all of them.
+        folders: whether the name may also be that of a folder on this computer. A visitor of a server must not choose
+            one.
+    """
 
     name: str
     config: str = ""
@@ -38,14 +47,15 @@ class HubData:
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What is to be learned from.
+class DataSource:
+    """The data that a person chose, and how it is read.
 
     Attributes:
-        files: on this computer; `names` is what to call them, if not by their names on disk.
-        hub: instead of files, a data set.
-        options: how to understand it.
-        repairs: names of repairs to apply.
+        files: files on this computer.
+        names: what the person calls the files, if not by their names on disk.
+        hub: a data set of the Hub, instead of files.
+        options: the columns, the bot and so on, where reading cannot detect them.
+        repairs: names of the repairs to apply.
     """
 
     files: tuple[Path, ...] = ()
@@ -56,68 +66,86 @@ class Wanted:
 
     @property
     def given(self) -> list[str]:
-        """What was given, by the names that a person would give again; of a folder only its end is told."""
+        """The names of the files or of the data set, as the person gave them; of a folder only the last part."""
         if self.hub is None:
             return list(self.names or (file.name for file in self.files))
         folder = Path(self.hub.name)
         return [folder.name if folder.is_absolute() or self.hub.name.startswith("~") else self.hub.name]
 
+    def settings(self) -> dict[str, Any]:
+        """Everything but the files that differs from its default, by the names of the command line's flags."""
+        hub = (self.hub.name, self.hub.config, self.hub.split) if self.hub else ()
+        found: dict[str, Any] = {name: value for name, value in zip(HUB_SETTINGS, hub, strict=False) if value}
+        for option in fields(ReadingOptions):
+            value = getattr(self.options, option.name)
+            if value != option.default:
+                found[option.name] = list(value) if isinstance(value, tuple) else value
+        return {**found, "repair": sorted(self.repairs)} if self.repairs else found
 
-def reading_settings_of(wanted: Wanted) -> dict[str, Any]:
-    """The same for a recipe, but for the files."""
-    hub = wanted.hub
-    return reading_settings(wanted.options, wanted.repairs, (hub.name, hub.config, hub.split) if hub else ())
+    def flags(self) -> list[str]:
+        """`settings` as flags of the command line."""
+        parts: list[str] = []
+        for name, value in self.settings().items():
+            flag = "--" + name.replace("_", "-")
+            if name == "repair":
+                parts += [flag, *value]
+            else:
+                for item in value if isinstance(value, list) else [value]:
+                    parts += [flag, format_value(item)]
+        return parts
 
 
-def flags_of(wanted: Wanted) -> list[str]:
-    """The flags of the command line that say the same, but for the files."""
-    return reading_flags(reading_settings_of(wanted))
-
-
-def gathered(
-    wanted: Wanted,
+def load_source(
+    source: DataSource,
     paths: Paths,
     *,
     need_reply: bool = True,
     progress: ProgressCallback = ignore_progress,
-) -> Material:
-    """Read what is wanted, or find what was read before.
+) -> ConversationDataset:
+    """Read a data source, or take what was read of it before from the cache.
+
+    Args:
+        need_reply: False also takes conversations without a reply.
+        progress: is given the number of conversations read so far.
 
     Raises:
-        DataError: it cannot be read, or nothing of it can be used.
+        DataError: the source cannot be read, or nothing in it can be used.
     """
     cache = paths.cache_of("material")
-    if wanted.hub is None:
-        names = wanted.names or None
-        found = gather(wanted.files, cache, wanted.options, need_reply=need_reply, names=names, progress=progress)
+    if source.hub is None:
+        names = source.names or None
+        found = load_files(source.files, cache, source.options, need_reply=need_reply, names=names, progress=progress)
     else:
         from chat_app.data.hub import download_of, load
 
-        hub = wanted.hub
+        hub = source.hub
         begin = partial(
             load,
             hub.name,
             config=hub.config or None,
             split=hub.split or None,
-            options=wanted.options,
+            options=source.options,
             need_reply=need_reply,
             folders=hub.folders,
         )
-        settings = orjson.dumps([asdict(hub), asdict(wanted.options), need_reply]).decode()
+        settings = orjson.dumps([asdict(hub), asdict(source.options), need_reply]).decode()
         folder = download_of(hub.name) if hub.folders else None
-        found = gather_items(begin, [settings], hub.name, cache, progress, [folder] if folder else [])
-    return found.with_repairs(wanted.repairs)
+        found = load_items(begin, [settings], hub.name, cache, progress, [folder] if folder else [])
+    return found.with_repairs(source.repairs)
 
 
-def checked(
-    material: Material,
+def check_dataset(
+    dataset: ConversationDataset,
     paths: Paths,
     model: str = STARTER,
     progress: ProgressCallback = ignore_progress,
 ) -> Check:
-    """The check of the conversations as they were read, with the tokens that a model makes of them.
+    """Check the conversations as they were read, without repairs; lengths are counted with a model's tokenizer.
+
+    The result is kept in the dataset's folder and taken from there the next time.
 
     Args:
+        model: the model whose tokenizer and window are used.
         progress: is given the number of conversations checked so far.
     """
     from chat_app.models.tokenizer import load_tokenizer, window_of
@@ -125,7 +153,7 @@ def checked(
     tokenizer = load_tokenizer(model, paths)
     window = min(window_of(model, paths), WINDOW_LIMIT)
     backend = tokenizer.backend_tokenizer
-    kept = material.folder / f"check-{digest_of([CHECK_VERSION, str(window), backend.to_str()])}.json"
+    kept = dataset.folder / f"check-{content_digest([CHECK_VERSION, str(window), backend.to_str()])}.json"
     try:
         return Check.from_dict(orjson.loads(kept.read_bytes()))
     except (OSError, ValueError, KeyError, TypeError):
@@ -135,63 +163,33 @@ def checked(
         return [len(one.ids) for one in backend.encode_batch_fast(list(texts), add_special_tokens=False)]
 
     checker = Checker(count_tokens=count_tokens, window=window)
-    checker.add_all(report_items(material.as_read(), progress, REPORT_EVERY))
+    checker.add_all(report_items(dataset.as_read(), progress, REPORT_EVERY))
     check = checker.result()
     kept.write_bytes(orjson.dumps(check.to_dict()))
     return check
 
 
-def write_mended(material: Material, path: Path, progress: ProgressCallback = ignore_progress) -> int:
-    """The conversations with their repairs as a file; its ending, .jsonl or .tsv, tells the kind.
+def write_repaired(dataset: ConversationDataset, path: Path, progress: ProgressCallback = ignore_progress) -> int:
+    """Write the conversations with their repairs to a file, as JSON Lines or as a table, by its extension.
 
     Returns:
-        How many conversations lost something because the kind cannot hold it.
+        How many conversations lost something that a table cannot hold.
 
     Raises:
-        DataError: another ending.
+        DataError: the extension is neither .jsonl nor .tsv.
     """
     if path.suffix not in (".jsonl", ".tsv"):
         raise DataError(f"Conversations are not written as '{path.suffix}'.", advice="Name it .jsonl or .tsv.")
 
-    counted = report_items(material.conversations(), progress, REPORT_EVERY)
+    counted = report_items(dataset.conversations(), progress, REPORT_EVERY)
     if path.suffix == ".tsv":
         return write_tsv(counted, path)
     write_jsonl(counted, path)
     return 0
 
 
-HUB_FIELDS = ("hub", "hub_config", "hub_split")
-
-
-def reading_settings(options: ReadingOptions, repairs: Iterable[str], hub: Sequence[str] = ()) -> dict[str, Any]:
-    """How files are understood and mended where that is not the default, by the names of the flags.
-
-    Args:
-        hub: name, configuration and part of a data set of the Hub; the last two may be empty.
-    """
-    found: dict[str, Any] = {name: value for name, value in zip(HUB_FIELDS, hub, strict=False) if value}
-    for one in fields(ReadingOptions):
-        value = getattr(options, one.name)
-        if value != one.default:
-            found[one.name] = list(value) if isinstance(value, tuple) else value
-    return {**found, "repair": mended} if (mended := sorted(repairs)) else found
-
-
-def reading_flags(reading: Mapping[str, Any]) -> list[str]:
-    """The same as flags."""
-    parts = []
-    for name, value in reading.items():
-        flag = "--" + name.replace("_", "-")
-        if name == "repair":
-            parts += [flag, *value]
-        else:
-            parts += [
-                part for one in (value if isinstance(value, list) else [value]) for part in (flag, format_value(one))
-            ]
-    return parts
-
-
 def format_value(value: Any) -> str:
+    """A setting's value as it is written on the command line; a float as short as possible."""
     if isinstance(value, float):
         return f"{value:g}" if float(f"{value:g}") == value else repr(value)
     return str(value)

@@ -10,12 +10,12 @@ from array import array
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Protocol
 
 import orjson
 
 from chat_app.conversation import Conversation
-from chat_app.data.readers import Located, record_of
+from chat_app.data.readers import ConversationSource, Located
+from chat_app.data.writers import record_of
 from chat_app.system.progress import Progress, ProgressCallback, ignore_progress
 
 FEWEST = 5
@@ -60,16 +60,12 @@ def last_kept_aside(marks: Iterable[int], valid_share: float) -> int:
     return int(different[count - 1])
 
 
-class _Gathered(Protocol):
-    def located(self) -> Iterable[Located]: ...
-
-
 def write_split(
     folder: Path,
     valid_share: float,
     seed: int,
-    train: _Gathered,
-    valid: _Gathered | None,
+    train: ConversationSource,
+    valid: ConversationSource | None,
     progress: ProgressCallback = ignore_progress,
 ) -> Counter[str]:
     """Write train.jsonl, valid.jsonl and, where something is meant for it, test.jsonl; in bounded memory.

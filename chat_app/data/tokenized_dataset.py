@@ -17,7 +17,7 @@ from chat_app.conversation import Conversation
 from chat_app.data.readers import conversations_of, has_text
 from chat_app.data.text_corpus import read_pieces
 from chat_app.errors import DataError
-from chat_app.system.disk_cache import Cache, digest_of
+from chat_app.system.disk_cache import Cache, content_digest
 from chat_app.system.progress import Progress, ProgressCallback, ignore_progress
 from chat_app.tokenization.encoder import NOT_LEARNED, Encoder, Example, Learn
 
@@ -31,7 +31,7 @@ WINDOW_LIMIT = 1024  # The most tokens of a row where nobody asks for more, howe
 
 
 @dataclass(frozen=True)
-class RowRules:
+class TokenizationOptions:
     """How conversations become rows, beside the tokenizer and the format: see Encoder.examples.
 
     Attributes:
@@ -66,7 +66,7 @@ class _Numbered(Sequence[Example]):
         return self._at(index % length)
 
 
-class Rows(_Numbered):
+class TokenizedDataset(_Numbered):
     """Rows on disk.
 
     Args:
@@ -104,14 +104,14 @@ def _mapped(file: Path) -> Table:
         return stream.read_all()
 
 
-class Joined(_Numbered):
+class ConcatenatedDataset(_Numbered):
     """Rows of conversations, then rows of running text.
 
     Args:
         first, second: both stay where they are.
     """
 
-    def __init__(self, first: Rows, second: Rows):
+    def __init__(self, first: TokenizedDataset, second: TokenizedDataset):
         self._first, self._second = first, second
         self.cut_turns = first.cut_turns
         self.tokens = first.tokens + second.tokens
@@ -127,9 +127,14 @@ class Joined(_Numbered):
         return self._first.lengths() + self._second.lengths()
 
 
-def rows_of(
-    file: Path, encoder: Encoder, rules: RowRules, cache: Cache, *, progress: ProgressCallback = ignore_progress
-) -> Rows:
+def tokenize_conversations(
+    file: Path,
+    encoder: Encoder,
+    rules: TokenizationOptions,
+    cache: Cache,
+    *,
+    progress: ProgressCallback = ignore_progress,
+) -> TokenizedDataset:
     """The rows of a file of conversations, from the cache where they were made before.
 
     Args:
@@ -142,21 +147,25 @@ def rows_of(
     return _kept(file, encoder, rules, cache, _of_conversations(file, encoder, rules, progress))
 
 
-def text_rows_of(file: Path, encoder: Encoder, cache: Cache, *, progress: ProgressCallback = ignore_progress) -> Rows:
+def tokenize_text(
+    file: Path, encoder: Encoder, cache: Cache, *, progress: ProgressCallback = ignore_progress
+) -> TokenizedDataset:
     """The rows of pieces of running text: the window is filled from end to end, and everything is learned."""
     return _kept(file, encoder, None, cache, _of_text(file, encoder, progress))
 
 
-def _kept(file: Path, encoder: Encoder, rules: RowRules | None, cache: Cache, batches: Iterator[list[Example]]) -> Rows:
-    key = digest_of([VERSION, _signature(encoder, rules), *([file] if file.exists() else [])])
-    rows = cache.kept(key, _opened, lambda folder: _make(folder, batches, encoder.format.has_types))
+def _kept(
+    file: Path, encoder: Encoder, rules: TokenizationOptions | None, cache: Cache, batches: Iterator[list[Example]]
+) -> TokenizedDataset:
+    key = content_digest([VERSION, _signature(encoder, rules), *([file] if file.exists() else [])])
+    rows = cache.find_or_make(key, _opened, lambda folder: _make(folder, batches, encoder.format.has_types))
     if rows is None:
         raise DataError("The prepared conversations could not be kept.", advice="Free some space on the disk.")
     return rows
 
 
 def _of_conversations(
-    file: Path, encoder: Encoder, rules: RowRules, progress: ProgressCallback
+    file: Path, encoder: Encoder, rules: TokenizationOptions, progress: ProgressCallback
 ) -> Iterator[list[Example]]:
     done = 0
     try:
@@ -224,7 +233,7 @@ def _columns(rows: Sequence[Example], has_types: bool) -> dict[str, list[Any]]:
     return columns
 
 
-def _signature(encoder: Encoder, rules: RowRules | None) -> str:
+def _signature(encoder: Encoder, rules: TokenizationOptions | None) -> str:
     """Everything beside the conversations that decides the ids of a row."""
     tokenizer = encoder.tokenizer.backend_tokenizer.to_str()
     template = encoder.tokenizer.chat_template if encoder.format.render is None else ""
@@ -237,9 +246,9 @@ def _in_batches(conversations: Iterator[Conversation], size: int) -> Iterator[li
         yield batch
 
 
-def _opened(entry: Path) -> Rows | None:
+def _opened(entry: Path) -> TokenizedDataset | None:
     """The rows, or None where they are damaged."""
     try:
-        return Rows(entry)
+        return TokenizedDataset(entry)
     except (OSError, ValueError, KeyError):  # pyarrow's errors are ValueErrors
         return None

@@ -9,7 +9,7 @@ from typing import Any
 from chat_app.conversation import Conversation
 from chat_app.errors import DataError
 from chat_app.evaluation import metrics as scoring
-from chat_app.inference.generation import likeliest_reply
+from chat_app.inference.generation import generate_greedily
 from chat_app.system.progress import Progress, ProgressCallback, ignore_progress
 from chat_app.tokenization.encoder import NOT_LEARNED, Encoder, Example, Learn
 from chat_app.training.collator import Packer
@@ -127,6 +127,6 @@ def _replies(
         progress(Progress(f"Wrote {number:,} of {len(chosen):,} replies."))
         last = max(index for index, turn in enumerate(conversation.messages) if turn.role == "assistant")
         prompt = Conversation(conversation.messages[:last])
-        replies.append(likeliest_reply(model, encoder, prompt, REPLY_TOKENS))
+        replies.append(generate_greedily(model, encoder, prompt, REPLY_TOKENS))
         references.append(conversation.messages[last].text)
     return replies, references

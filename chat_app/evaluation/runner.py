@@ -16,7 +16,7 @@ from chat_app.config.paths import Paths
 from chat_app.config.sampling import SamplingConfig
 from chat_app.conversation import Conversation
 from chat_app.evaluation.evaluate import REPLY_TOKENS, Evaluation, evaluate
-from chat_app.inference.generation import likeliest_reply, reply_without_engine
+from chat_app.inference.generation import generate_greedily, generate_without_engine
 from chat_app.models.device import resolve_precision
 from chat_app.models.loading import fit_embeddings, load_parts
 from chat_app.system.memory import release_memory
@@ -122,8 +122,8 @@ def replies_of(
 
     def reply(one: Measured, prompt: Conversation) -> str:
         if sampling is None:
-            return likeliest_reply(one.model, one.encoder, prompt, REPLY_TOKENS)
-        return reply_without_engine(one.model, one.encoder, prompt, sampling)
+            return generate_greedily(one.model, one.encoder, prompt, REPLY_TOKENS)
+        return generate_without_engine(one.model, one.encoder, prompt, sampling)
 
     def answer(one: Measured) -> list[str]:
         replies: list[str] = []

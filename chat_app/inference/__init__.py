@@ -3,4 +3,4 @@
 Weights are read from disk in `chat_app.models`, the compiled kernels are in `chat_app.kernels`.
 """
 
-__all__ = ["generation", "model_manager", "outputs", "request"]
+__all__ = ["backend", "generation", "model_manager"]

@@ -19,11 +19,12 @@ from typing import Any
 import torch
 
 from chat_app.errors import BusyError, ChatAppError
+from chat_app.inference.backend import QueuePosition
 from chat_app.inference.gpt2.model_runner import GPT2Forward
 from chat_app.inference.gpt2.weights import is_plain_gpt2
 from chat_app.inference.model_runner import Forward, TransformersForward
 from chat_app.inference.prefix_cache import Computed, Prefixes
-from chat_app.inference.request import Request, Waiting, Work, begin
+from chat_app.inference.request import Finish, Request, Work, begin
 from chat_app.inference.thread_tuner import Pace
 
 LOGGER = logging.getLogger(__name__)
@@ -43,7 +44,7 @@ def forward_of(model: Any, window: int, paged: bool | None = None) -> Forward:
     return GPT2Forward(model, window, paged=paged) if is_plain_gpt2(model) else TransformersForward(model)
 
 
-def write(model: Any, request: Request, window: int) -> list[int]:
+def generate_tokens(model: Any, request: Request, window: int) -> list[int]:
     """The whole reply of a model that has no engine, such as one that is being trained; in this thread.
 
     Raises:
@@ -56,7 +57,7 @@ def write(model: Any, request: Request, window: int) -> list[int]:
         forward = forward_of(model, window, paged=False)
         work = begin(request, window, forward.vocabulary)
         work.memory = forward.new_memory()
-        while not work.is_finished(window):
+        while work.finish_reason(window) is None:
             piece = work.piece(forward.prompt_piece)
             scores = forward.step([piece])
             if piece.is_last:
@@ -116,33 +117,38 @@ class Engine:
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._thread.start()
 
-    def stream(self, request: Request, stopped: threading.Event | None = None) -> Generator[int, None, None]:
+    def stream(self, request: Request, cancel_event: threading.Event | None = None) -> Generator[int, None, None]:
         """The reply's tokens, the end mark included if the model wrote one. Closing the iterator frees the request.
 
         Args:
-            stopped: another way to end the stream, from any thread: it ends within one step after the event is set.
+            cancel_event: set from any thread, it ends the stream within one step.
 
         Raises:
             DataError: the prompt is empty, has unknown tokens, or leaves no room in the window.
             BusyError: too many requests wait already, or this one waited for too long.
             ChatAppError: this request failed, or the engine was closed.
         """
-        with contextlib.closing(self.follow(request, stopped)) as items:
-            for item in items:
-                if not isinstance(item, Waiting):
-                    yield item
+        with contextlib.closing(self.stream_events(request, cancel_event)) as events:
+            for event in events:
+                if isinstance(event, int):
+                    yield event
 
-    def follow(self, request: Request, stopped: threading.Event | None = None) -> Generator[int | Waiting, None, None]:
-        """As `stream`; before the first token also the request's place in the queue, whenever it changes."""
-        work = self._admit(request, stopped or threading.Event())
+    def stream_events(
+        self, request: Request, cancel_event: threading.Event | None = None
+    ) -> Generator[int | QueuePosition | Finish, None, None]:
+        """As `stream`, with the request's positions in the queue before the first token, and a Finish as last event."""
+        work = self._admit(request, cancel_event or threading.Event())
         try:
-            while (item := work.out.get()) is not None:
+            while True:
+                item = work.out.get()
                 if isinstance(item, ChatAppError):
                     raise item
-                if isinstance(item, Waiting):
-                    yield item
-                else:
+                if isinstance(item, list):
                     yield from item
+                    continue
+                yield item
+                if isinstance(item, Finish):
+                    return
         finally:
             self._leave(work)
 
@@ -209,7 +215,7 @@ class Engine:
             for work in [one for one in self._waiting if one.is_cancelled or now >= one.deadline]:
                 self._waiting.remove(work)
                 busy = BusyError("The wait for a reply was too long.", advice="Try again in a moment.")
-                work.tell(None if work.is_cancelled else busy)
+                work.tell(Finish("cancelled") if work.is_cancelled else busy)
             used = sum(work.room(self.window) for work in self._active)
             while self._waiting and len(self._active) < self._most_active:
                 used += self._waiting[0].room(self.window)
@@ -219,7 +225,7 @@ class Engine:
             for place, work in enumerate(self._waiting, start=1):
                 if work.place != place:
                     work.place = place
-                    work.tell(Waiting(place))
+                    work.tell(QueuePosition(place))
             self._changed.notify_all()
             return not self._closing
 
@@ -229,7 +235,7 @@ class Engine:
         now = self._clock()
         for work in tuple(self._active):
             if work.is_cancelled or now >= work.deadline:
-                self._retire(work, None)
+                self._retire(work, Finish("cancelled" if work.is_cancelled else "time"))
             elif work.memory is None:
                 self._safely(work, partial(self._begin, work))
         shares = self._shares()
@@ -287,8 +293,9 @@ class Engine:
         token = work.sampler.draw(scores, work.ids)
         work.add(token)
         work.hand(token)
-        if work.is_finished(self.window):
-            self._retire(work, None)
+        reason = work.finish_reason(self.window)
+        if reason is not None:
+            self._retire(work, Finish(reason))
 
     def _safely(self, work: Work, action: Callable[[], None]) -> None:
         """Do something for one request; if it fails, the request ends and is told why."""
@@ -299,14 +306,14 @@ class Engine:
                 LOGGER.exception("a request failed")
             self._retire(work, _explained(error))
 
-    def _retire(self, work: Work, error: ChatAppError | None) -> None:
-        if error is None and work.memory is not None:
+    def _retire(self, work: Work, outcome: Finish | ChatAppError) -> None:
+        if isinstance(outcome, Finish) and work.memory is not None:
             self._prefixes.keep(Computed(work.ids, work.types, work.memory))
         work.memory = None
         with self._changed:
             self._active.remove(work)
             self._changed.notify_all()
-        work.tell(error)
+        work.tell(outcome)
 
 
 def _explained(error: Exception) -> ChatAppError:

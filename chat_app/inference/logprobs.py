@@ -1,6 +1,6 @@
-"""How likely a model found what it writes: what is noted of each token that is drawn, and the same told in text.
+"""Log probabilities of generated tokens: recorded while sampling, then aligned with the text that the tokens become.
 
-Costs nothing where nobody asks: only a request with `Notes` has its tokens looked at.
+They cost nothing where they are not requested: only a request with a `LogprobRecorder` computes them.
 """
 
 from __future__ import annotations
@@ -14,37 +14,63 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from chat_app.inference.outputs import TokenLogprob
+from chat_app.inference.backend import TokenLogprob
 
-LEAST = -9999.0  # What OpenAI writes for a probability of nothing; JSON has no infinity.
-Noted = tuple[float, list[tuple[int, float]]]
+MIN_LOGPROB = -9999.0  # What OpenAI writes for a probability of zero; JSON has no infinity.
+Recorded = tuple[float, list[tuple[int, float]]]
+"""The log probability of a sampled token, and the most likely tokens of its position with theirs."""
 
 
-class Notes:
-    """What was noted of the tokens of one reply, in their order. One thread adds, another takes.
+class LogprobRecorder:
+    """Records the log probabilities of one reply's tokens, in their order. One thread adds, another takes.
 
     Args:
-        most: how many of the likeliest tokens are noted besides the one that was drawn.
+        top: how many of the most likely tokens are recorded besides the sampled one.
     """
 
-    def __init__(self, most: int):
-        self._most = most
-        self._noted: deque[Noted] = deque()
+    def __init__(self, top: int):
+        self._top = top
+        self._recorded: deque[Recorded] = deque()
 
-    def add(self, scores: npt.NDArray[np.float32], token: int) -> None:
-        """A token was drawn. `scores` are the model's own, [vocabulary]."""
-        logprobs = torch.from_numpy(scores).log_softmax(-1)
-        best = torch.topk(logprobs, min(self._most, len(logprobs)))
+    def add(self, logits: npt.NDArray[np.float32], token: int) -> None:
+        """Record a sampled token. `logits` are the model's own, [vocabulary], before any restriction."""
+        logprobs = torch.from_numpy(logits).log_softmax(-1)
+        best = torch.topk(logprobs, min(self._top, len(logprobs)))
         top = zip(best.indices.tolist(), best.values.tolist(), strict=True)
-        self._noted.append((float(logprobs[token]), list(top)))
+        self._recorded.append((float(logprobs[token]), list(top)))
 
-    def take(self) -> Noted:
-        """The logprob of the next token, and the likeliest tokens of its place with theirs."""
-        return self._noted.popleft()
+    def take(self) -> Recorded:
+        """Remove and return the record of the next token."""
+        return self._recorded.popleft()
 
 
-class TokenTexts:
-    """Tokens one by one, as text and as bytes, which in a reply only make sense together.
+class LogprobAligner:
+    """Collects the tokens, with their log probabilities, that belong to the next text delta.
+
+    A token whose text is never shown, such as one of a stop text, is never returned.
+
+    Args:
+        tokenizer: a fast transformers tokenizer.
+        recorder: of the reply.
+    """
+
+    def __init__(self, tokenizer: Any, recorder: LogprobRecorder):
+        self._recorder = recorder
+        self._decoder = TokenDecoder(tokenizer)
+        self._pending: list[TokenLogprob] = []
+
+    def add(self, token: int) -> None:
+        """Add the next token of the reply."""
+        self._pending.append(self._decoder.describe(token, self._recorder.take()))
+
+    def flush(self) -> tuple[TokenLogprob, ...]:
+        """Return the tokens that were added since the last time: those of the text that is shown now."""
+        pending, self._pending = self._pending, []
+        return tuple(pending)
+
+
+class TokenDecoder:
+    """Decodes single tokens to text and to UTF-8 bytes; in a reply only several of them may make up a character.
 
     Args:
         tokenizer: a fast transformers tokenizer.
@@ -53,40 +79,40 @@ class TokenTexts:
     def __init__(self, tokenizer: Any):
         self._tokenizer = tokenizer
         backend = tokenizer.backend_tokenizer
-        self._added = {number: added.content for number, added in backend.get_added_tokens_decoder().items()}
+        self._added = {token: added.content for token, added in backend.get_added_tokens_decoder().items()}
         decoder = json.dumps(json.loads(backend.to_str())["decoder"])
-        self._bytes_of = _bytes_of_letters() if '"ByteLevel"' in decoder else None
-        self._has_spaces_marked = "\\u2581" in decoder or "▁" in decoder or '"Metaspace"' in decoder
+        self._byte_letters = _byte_letters() if '"ByteLevel"' in decoder else None
+        self._marks_spaces = "\\u2581" in decoder or "▁" in decoder or '"Metaspace"' in decoder
 
-    def told(self, token: int, noted: Noted) -> TokenLogprob:
-        """A token that was drawn, and what was noted of it."""
-        logprob, top = noted
-        return self._one(token, logprob, tuple(self._one(number, value) for number, value in top))
+    def describe(self, token: int, recorded: Recorded) -> TokenLogprob:
+        """A sampled token and the alternatives at its position, with their texts."""
+        logprob, top = recorded
+        return self._describe(token, logprob, tuple(self._describe(other, value) for other, value in top))
 
-    def _one(self, token: int, logprob: float, top: tuple[TokenLogprob, ...] = ()) -> TokenLogprob:
-        raw = self.bytes_of(token)
-        return TokenLogprob(raw.decode("utf-8", "replace"), max(logprob, LEAST), tuple(raw), top)
+    def _describe(self, token: int, logprob: float, top: tuple[TokenLogprob, ...] = ()) -> TokenLogprob:
+        raw = self.to_bytes(token)
+        return TokenLogprob(raw.decode("utf-8", "replace"), max(logprob, MIN_LOGPROB), tuple(raw), top)
 
-    def bytes_of(self, token: int) -> bytes:
-        """What a token stands for in UTF-8."""
+    def to_bytes(self, token: int) -> bytes:
+        """The UTF-8 bytes that a token stands for."""
         if token in self._added:
             return str(self._added[token]).encode()
-        piece = self._tokenizer.convert_ids_to_tokens(token)
-        if piece is None:  # The model has a row more than the tokenizer has tokens.
+        text = self._tokenizer.convert_ids_to_tokens(token)
+        if text is None:  # The model's vocabulary is padded beyond the tokenizer's.
             return b""
-        if self._bytes_of is not None:
-            return bytes(self._bytes_of[letter] for letter in piece if letter in self._bytes_of)
-        if len(piece) == 6 and piece.startswith("<0x") and piece.endswith(">"):
-            return bytes([int(piece[3:5], 16)])
-        return (piece.replace("▁", " ") if self._has_spaces_marked else piece).encode()
+        if self._byte_letters is not None:
+            return bytes(self._byte_letters[letter] for letter in text if letter in self._byte_letters)
+        if len(text) == 6 and text.startswith("<0x") and text.endswith(">"):
+            return bytes([int(text[3:5], 16)])
+        return (text.replace("▁", " ") if self._marks_spaces else text).encode()
 
 
 @lru_cache(maxsize=1)
-def _bytes_of_letters() -> dict[str, int]:
-    """The letters that stand for bytes in the vocabulary of GPT-2 and its like.
+def _byte_letters() -> dict[str, int]:
+    """Letter -> byte, in the byte-level vocabulary of GPT-2 and its like.
 
     Source: Radford et al. 2019, encoder.py: printable bytes stand for themselves, the rest for letters from 256 on.
     """
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    rest = [number for number in range(256) if number not in set(printable)]
-    return {chr(number): number for number in printable} | {chr(256 + at): number for at, number in enumerate(rest)}
+    rest = [byte for byte in range(256) if byte not in set(printable)]
+    return {chr(byte): byte for byte in printable} | {chr(256 + index): byte for index, byte in enumerate(rest)}

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +14,10 @@ from chat_app.config.fields import AUTOMATIC
 from chat_app.config.loading import LoadConfig
 from chat_app.config.paths import Paths
 from chat_app.errors import FormatError
+from chat_app.inference.backend import ModelDescription, ReplyEvent, ReplyRequest
 from chat_app.inference.engine import Engine
 from chat_app.inference.engine_factory import form_of, start_engine
+from chat_app.inference.generation import generate_reply
 from chat_app.inference.gpt2.weights import fits_tiles
 from chat_app.kernels.compilation import kernel
 from chat_app.models.loading import fit_embeddings, load_files, resolve
@@ -29,7 +31,7 @@ from chat_app.tokenization.format_detection import Recognised
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model that can chat.
+    """A model in this process with its engine: the local `ReplyBackend`.
 
     Attributes:
         name: what it was asked for by.
@@ -54,6 +56,37 @@ class LoadedModel:
     precision: str
     device: str
     memory_bytes: int
+
+    @property
+    def description(self) -> ModelDescription:
+        """What is known about the model."""
+        how = self.recognised
+        return ModelDescription(
+            self.files.name,
+            self.files.kind,
+            is_ready=True,
+            window=self.engine.window,
+            parameters=self.files.parameters,
+            format=how.format,
+            format_reason=how.because,
+            is_format_certain=how.certain,
+            precision=self.precision,
+            device=self.device,
+            memory_bytes=self.memory_bytes,
+        )
+
+    def connect(self) -> None:
+        """Nothing to do: the model is in this process."""
+
+    def stream(
+        self, request: ReplyRequest, cancel_event: threading.Event | None = None
+    ) -> Generator[ReplyEvent, None, None]:
+        """The reply, as `ReplyBackend.stream` describes it."""
+        return generate_reply(self.engine, self.encoder, request, cancel_event)
+
+    def close(self) -> None:
+        """End all replies under way and stop the engine."""
+        self.engine.close()
 
 
 def load(name: str, config: LoadConfig, paths: Paths) -> LoadedModel:
@@ -87,7 +120,7 @@ def load(name: str, config: LoadConfig, paths: Paths) -> LoadedModel:
 MOST_GUESTS = 2
 
 
-class ModelStore:
+class ModelManager:
     """The model in use, and on a shared server a few guests beside it: models that visitors taught for themselves.
 
     It may be used from any thread; loading another model does not disturb chats with those that are there.
@@ -115,7 +148,7 @@ class ModelStore:
             new = load(name, settings, self._paths)
             old, self._current = self._current, new
             if old is not None:
-                old.engine.close()
+                old.close()
             del old
             release_memory()
             return new
@@ -131,7 +164,7 @@ class ModelStore:
             loaded = guests.pop(name, None) or load(name, LoadConfig(), self._paths)
             leaving = list(guests)[: max(len(guests) - MOST_GUESTS + 1, 0)]
             for old in [guests.pop(one) for one in leaving]:
-                old.engine.close()
+                old.close()
             self._guests = {**guests, name: loaded}
             if leaving:
                 release_memory()
@@ -147,5 +180,5 @@ class ModelStore:
             leaving = [*self._guests.values(), *([self._current] if self._current is not None else [])]
             self._current, self._guests = None, {}
             while leaving:
-                leaving.pop().engine.close()
+                leaving.pop().close()
             release_memory()

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 
 from chat_app.config.sampling import SamplingConfig
 from chat_app.errors import ChatAppError, DataError
+from chat_app.inference.backend import FinishReason, QueuePosition
 from chat_app.inference.kv_cache import Memory
-from chat_app.inference.logprobs import Notes
+from chat_app.inference.logprobs import LogprobRecorder
 from chat_app.inference.model_runner import Piece
 from chat_app.inference.sampling import Sampler
 
@@ -28,9 +29,9 @@ class Request:
         next_type: the type of every token of the reply, where there are types.
         sampling: how to draw; its limit of new tokens, stop texts and remembered turns are not the engine's business.
         end_ids: a token of these is the reply's last.
-        silent_ids: tokens that never occur.
+        suppressed_ids: tokens that never occur.
         max_new_tokens: the most tokens of the reply, its end mark included.
-        notes: where each token is noted before it is handed out, if somebody asks how likely it was.
+        recorder: records the log probability of each token before the token is emitted, if they are requested.
     """
 
     ids: list[int]
@@ -38,16 +39,16 @@ class Request:
     next_type: int | None
     sampling: SamplingConfig
     end_ids: frozenset[int]
-    silent_ids: frozenset[int]
+    suppressed_ids: frozenset[int]
     max_new_tokens: int
-    notes: Notes | None = None
+    recorder: LogprobRecorder | None = None
 
 
 @dataclass(frozen=True)
-class Waiting:
-    """A request is not being answered yet; `place` counts from 1, which is the next to be let in."""
+class Finish:
+    """The last event of a sequence: why it ended."""
 
-    place: int
+    reason: FinishReason
 
 
 @dataclass(eq=False)
@@ -63,7 +64,7 @@ class Work:
     left: bool = False
     place: int = 0
     memory: Memory | None = None
-    out: queue.SimpleQueue[list[int] | Waiting | ChatAppError | None] = field(default_factory=queue.SimpleQueue)
+    out: queue.SimpleQueue[list[int] | QueuePosition | Finish | ChatAppError] = field(default_factory=queue.SimpleQueue)
     _gathered: list[int] = field(default_factory=list)
     _handed: float = -math.inf
 
@@ -104,8 +105,8 @@ class Work:
         if time.monotonic() - self._handed >= SECONDS_TO_GATHER:
             self._hand_all()
 
-    def tell(self, item: Waiting | ChatAppError | None) -> None:
-        """Let who reads know, after all that was written; None: it is over."""
+    def tell(self, item: QueuePosition | Finish | ChatAppError) -> None:
+        """Let who reads know, after all that was written."""
         if self._gathered:
             self._hand_all()
         self.out.put(item)
@@ -114,11 +115,13 @@ class Work:
         self.out.put(self._gathered)
         self._gathered, self._handed = [], time.monotonic()
 
-    def is_finished(self, window: int) -> bool:
-        """Whether the reply has ended: by its end mark, its limit, or the window's."""
+    def finish_reason(self, window: int) -> FinishReason | None:
+        """Why the reply has ended: by its end token, its limit of new tokens, or the window; None: it goes on."""
         if self.written and self.ids[-1] in self.request.end_ids:
-            return True
-        return self.written >= self.request.max_new_tokens or len(self.ids) >= window
+            return "end"
+        if self.written >= self.request.max_new_tokens:
+            return "length"
+        return "window" if len(self.ids) >= window else None
 
 
 def begin(
@@ -139,6 +142,6 @@ def begin(
     known = [*request.ids, *(request.types or []), request.next_type or 0]
     if min(known) < 0 or max(known) >= vocabulary:
         raise DataError(f"The prompt has tokens that the model does not know (it knows {vocabulary}).")
-    sampler = Sampler(request.sampling, request.end_ids, request.silent_ids, len(request.ids), request.notes)
+    sampler = Sampler(request.sampling, request.end_ids, request.suppressed_ids, len(request.ids), request.recorder)
     types = list(request.types) if request.types is not None else None
     return Work(request, sampler, stopped or threading.Event(), deadline, list(request.ids), types)

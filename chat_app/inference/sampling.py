@@ -17,7 +17,7 @@ import torch
 
 from chat_app.config.sampling import SamplingConfig
 from chat_app.errors import ChatAppError
-from chat_app.inference.logprobs import Notes
+from chat_app.inference.logprobs import LogprobRecorder
 
 Scores: TypeAlias = npt.NDArray[np.float32]
 Places: TypeAlias = npt.NDArray[np.int64]
@@ -148,25 +148,25 @@ class Sampler:
     Args:
         config: how to draw.
         end_ids: tokens that end the reply.
-        silent_ids: tokens that never occur.
+        suppressed_ids: tokens that never occur.
         prompt_length: how many of the ids given to `draw` are not the reply's; n-grams are counted from there.
-        notes: where to note how likely the model found each token, if somebody asks.
+        recorder: records the log probability of each token, if they are requested.
     """
 
     def __init__(
         self,
         config: SamplingConfig,
         end_ids: frozenset[int],
-        silent_ids: frozenset[int],
+        suppressed_ids: frozenset[int],
         prompt_length: int = 0,
-        notes: Notes | None = None,
+        recorder: LogprobRecorder | None = None,
     ):
         self.config = config
-        self._notes = notes
+        self._recorder = recorder
         has_penalties = config.presence_penalty or config.frequency_penalty
         self._penalties = ReplyPenalties(config.presence_penalty, config.frequency_penalty) if has_penalties else None
         self._end_ids = end_ids
-        self._silent: Places = np.array(sorted(silent_ids - end_ids), np.int64)
+        self._silent: Places = np.array(sorted(suppressed_ids - end_ids), np.int64)
         self._prompt_length = prompt_length
         self._counted = 0  # Of the ids, those that _seen and _penalised have.
         self._seen: set[int] = set()
@@ -192,8 +192,8 @@ class Sampler:
                 advice="Load it with the precision float32; if that does not help, its weights are damaged.",
             )
         token = self._drawn(self._restricted(scores, ids))
-        if self._notes is not None:
-            self._notes.add(scores, token)
+        if self._recorder is not None:
+            self._recorder.add(scores, token)
         return token
 
     def _drawn(self, scores: Scores) -> int:

@@ -27,10 +27,7 @@ from starlette.exceptions import HTTPException
 from chat_app.config.sampling import SamplingConfig
 from chat_app.conversation import Conversation
 from chat_app.errors import BusyError, ChatAppError, ModelNotFoundError, SettingError
-from chat_app.inference.generation import stream_reply
-from chat_app.inference.model_manager import LoadedModel
-from chat_app.inference.outputs import ReplyEnd
-from chat_app.inference.remote.backend import RemoteModel
+from chat_app.inference.backend import ReplyBackend, ReplyEnd, ReplyRequest, TextDelta, stream_reply
 from chat_app.models.resolver import available
 from chat_app.server.auth import Accounts, AuthenticationError, TooManyAttemptsError
 from chat_app.server.openai_responses import ChunkEncoder, CollectedReply, EventStreamResponse, build_completion
@@ -44,7 +41,7 @@ MAX_STREAMS = 64
 _POLL_SECONDS = 0.05  # How often a generator that waits for another's prefill checks for cancellation.
 GENERATE_SAMPLING = SamplingConfig(temperature=1.0, top_k=50, top_p=0.9)
 _KINDS = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
-ReplyFactory = Callable[[threading.Event], Generator[str | ReplyEnd, None, None]]
+ReplyFactory = Callable[[threading.Event], Generator[TextDelta | ReplyEnd, None, None]]
 _API_NAMES = {"max_new_tokens": "max_tokens"}
 
 
@@ -91,7 +88,7 @@ class Api:
     def models(self) -> dict[str, Any]:
         """The loaded model; where the server is not shared also those that could be loaded."""
         loaded = self._services.answering()
-        rows = [_describe_model(public_name(loaded), _window(loaded))] if loaded else []
+        rows = [_describe_model(public_name(loaded), loaded.description.window)] if loaded else []
         if not self._services.rules.is_shared:
             known = {row["id"] for row in rows}
             rows += [
@@ -112,9 +109,10 @@ class Api:
         """The next reply of a conversation, in OpenAI's schema; with `stream`, as server-sent events."""
         loaded = self._model(body.model)
         conversation, logprobs = body.conversation(), body.requested_logprobs()
-        factories = [
-            partial(_reply, loaded, conversation, body.sampling(number), "", logprobs) for number in range(body.n or 1)
+        requests = [
+            ReplyRequest(conversation, body.sampling(number), logprobs=logprobs) for number in range(body.n or 1)
         ]
+        factories = [partial(stream_reply, loaded, one) for one in requests]
         if not body.stream:
             written = await self._collect_replies(request, factories, logprobs is not None)
             return JSONResponse(build_completion(public_name(loaded), written))
@@ -128,21 +126,21 @@ class Api:
         """Of five replies the one of median length, in GPTChat's schema. `response` is a forced beginning."""
         loaded = self._model(None)
         conversation = Conversation.from_turns([body.context])
-        factory = partial(_reply, loaded, conversation, GENERATE_SAMPLING, body.response or "", None)
+        factory = partial(stream_reply, loaded, ReplyRequest(conversation, GENERATE_SAMPLING, body.response or ""))
         texts = [
             one.end.text for one in await self._collect_replies(request, [factory] * SAMPLES) if one.end is not None
         ]
-        here = None if isinstance(loaded, RemoteModel) else loaded
+        description = loaded.description
         about = {
             "name": public_name(loaded),
-            "format": here.encoder.format.name if here else None,
-            "parameters": here.files.parameters if here else None,
-            "window": _window(loaded) or None,
+            "format": description.format,
+            "parameters": description.parameters,
+            "window": description.window or None,
         }
         chosen = sorted(texts, key=len)[len(texts) // 2]
         return JSONResponse({"response": chosen, "request": body.model_dump(), "model_info": about})
 
-    def _model(self, name: str | None) -> LoadedModel | RemoteModel:
+    def _model(self, name: str | None) -> ReplyBackend:
         loaded = self._services.answering()
         if loaded is None:
             what = "The model is being loaded." if self._is_loading() else "No model is loaded."
@@ -157,7 +155,7 @@ class Api:
         self, request: Request, factories: Sequence[ReplyFactory], with_tokens: bool = False
     ) -> list[CollectedReply]:
         """Finished replies, generated at the same time. If the client disconnects, they stop."""
-        stream: ThreadToAsyncStream[str | ReplyEnd] = self.streams.start(_share_prefill(factories))
+        stream: ThreadToAsyncStream[TextDelta | ReplyEnd] = self.streams.start(_share_prefill(factories))
         written = [CollectedReply([] if with_tokens else None) for _ in factories]
         async with stop_on_disconnect(request, stream):
             for number, item in await stream.all():
@@ -168,22 +166,11 @@ class Api:
         return written
 
 
-def _reply(
-    loaded: LoadedModel | RemoteModel,
-    conversation: Conversation,
-    sampling: SamplingConfig,
-    prefix: str,
-    logprobs: int | None,
-    stopped: threading.Event,
-) -> Generator[str | ReplyEnd, None, None]:
-    return stream_reply(loaded, conversation, sampling, prefix, stopped=stopped, logprobs=logprobs)
-
-
 def _share_prefill(factories: Sequence[ReplyFactory]) -> list[ReplyFactory]:
     """Let replies to one prompt share its prefill: the others start once the first has a token."""
     prefilled = threading.Event()
 
-    def first(stopped: threading.Event) -> Generator[str | ReplyEnd, None, None]:
+    def first(stopped: threading.Event) -> Generator[TextDelta | ReplyEnd, None, None]:
         try:
             with contextlib.closing(factories[0](stopped)) as items:
                 for item in items:
@@ -192,7 +179,7 @@ def _share_prefill(factories: Sequence[ReplyFactory]) -> list[ReplyFactory]:
         finally:
             prefilled.set()
 
-    def later(factory: ReplyFactory, stopped: threading.Event) -> Generator[str | ReplyEnd, None, None]:
+    def later(factory: ReplyFactory, stopped: threading.Event) -> Generator[TextDelta | ReplyEnd, None, None]:
         while not prefilled.wait(_POLL_SECONDS):
             if stopped.is_set():
                 return
@@ -206,15 +193,10 @@ def _describe_model(name: str, window: int) -> dict[str, Any]:
     return {"id": name, "object": "model", "created": 0, "owned_by": "chat_app", "max_model_len": window or None}
 
 
-def _window(loaded: LoadedModel | RemoteModel) -> int:
-    return loaded.window if isinstance(loaded, RemoteModel) else loaded.engine.window
-
-
-def public_name(loaded: LoadedModel | RemoteModel) -> str:
+def public_name(loaded: ReplyBackend) -> str:
     """The name of a model as programs see it: of a folder only its last component."""
-    if isinstance(loaded, RemoteModel):
-        return loaded.name or DEFAULT_MODEL
-    return Path(loaded.name).name or loaded.name if loaded.files.kind == "folder" else loaded.name
+    is_folder = loaded.description.kind == "folder"
+    return (Path(loaded.name).name if is_folder else "") or loaded.name or DEFAULT_MODEL
 
 
 def _error_response(status: int, message: str, *, param: str | None = None, code: str | None = None) -> JSONResponse:

@@ -17,7 +17,7 @@ from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from chat_app.errors import ChatAppError
-from chat_app.inference.outputs import ReplyEnd, Scored, TokenLogprob
+from chat_app.inference.backend import ReplyEnd, TextDelta, TokenLogprob
 from chat_app.server.openai_schema import error_body
 from chat_app.server.streaming import ThreadToAsyncStream
 
@@ -34,11 +34,11 @@ class CollectedReply:
     tokens: list[TokenLogprob] | None
     end: ReplyEnd | None = field(default=None)
 
-    def add(self, item: str | ReplyEnd) -> None:
+    def add(self, item: TextDelta | ReplyEnd) -> None:
         """Add an item of the stream."""
         if isinstance(item, ReplyEnd):
             self.end = item
-        elif isinstance(item, Scored) and self.tokens is not None:
+        elif item.tokens is not None and self.tokens is not None:
             self.tokens += item.tokens
 
 
@@ -77,11 +77,10 @@ class ChunkEncoder:
         opening = {"role": "assistant", "content": ""}
         return "".join(self._event([_build_choice(index, opening)]) for index in range(self._replies))
 
-    def encode(self, index: int, item: str | ReplyEnd) -> str:
+    def encode(self, index: int, item: TextDelta | ReplyEnd) -> str:
         """A chunk with a text delta, or with the finish reason."""
-        if isinstance(item, str):
-            tokens = _logprobs(item.tokens) if isinstance(item, Scored) else None
-            return self._event([_build_choice(index, {"content": item}, tokens)])
+        if isinstance(item, TextDelta):
+            return self._event([_build_choice(index, {"content": item.text}, _logprobs(item.tokens))])
         self._ends.append(item)
         last = self._event([_build_choice(index, {}, None, _finish_reason(item))])
         is_all = self._wants_usage and len(self._ends) == self._replies
@@ -101,9 +100,9 @@ class EventStreamResponse(StreamingResponse):
 
     def __init__(
         self,
-        stream: ThreadToAsyncStream[str | ReplyEnd],
+        stream: ThreadToAsyncStream[TextDelta | ReplyEnd],
         events: ChunkEncoder,
-        first: tuple[int, str | ReplyEnd] | None,
+        first: tuple[int, TextDelta | ReplyEnd] | None,
     ):
         self._stream, self._events, self._first = stream, events, first
         headers = {"cache-control": "no-cache", "x-accel-buffering": "no"}

@@ -1,6 +1,7 @@
-"""Things on disk that can be made again: found by a key that tells their content, the least used go first.
+"""A cache of folders on disk, found by a key of their content; the least recently used entries are evicted first.
 
-An entry is a folder. It appears whole or not at all, so several processes can share one cache.
+An entry appears whole or not at all, because it is filled under another name and then renamed. So several processes
+can share one cache. Everything in it can be made again.
 """
 
 from __future__ import annotations
@@ -20,8 +21,11 @@ ABANDONED_SECONDS = 6 * 3600.0
 T = TypeVar("T")
 
 
-def digest_of(parts: Iterable[bytes | str | Path]) -> str:
-    """A key of 32 letters for contents: texts as they are, files by what they hold, each apart from the next."""
+def content_digest(parts: Iterable[bytes | str | Path]) -> str:
+    """A key of 32 hexadecimal digits for texts, bytes and the contents of files.
+
+    Each part is hashed by itself, so ["ab", "c"] and ["a", "bc"] have different keys.
+    """
     whole = hashlib.blake2b(digest_size=16)
     for part in parts:
         own = hashlib.blake2b(digest_size=16)
@@ -39,16 +43,16 @@ class Cache:
     """A folder of entries.
 
     Args:
-        folder: made when it is needed.
-        most_bytes: when more is kept, the entries that were not used for longest are removed.
-        keep_seconds: an entry not used for so long is removed.
+        folder: where the entries lie; it is made when the first entry is.
+        most_bytes: with more than this, the least recently used entries are removed.
+        keep_seconds: an entry that was not used for this long is removed.
     """
 
     def __init__(self, folder: Path, most_bytes: int, keep_seconds: float):
         self.folder, self.most_bytes, self.keep_seconds = folder, most_bytes, keep_seconds
 
     def find(self, key: str) -> Path | None:
-        """The entry of that key, which counts as used now, or None."""
+        """The entry of a key, or None. It counts as used now."""
         entry = self.folder / key
         try:
             os.utime(entry)
@@ -57,51 +61,54 @@ class Cache:
         return entry
 
     def drop(self, key: str) -> None:
-        """Remove the entry of that key, which turned out to be damaged."""
+        """Remove the entry of a key, because it is damaged."""
         shutil.rmtree(self.folder / key, ignore_errors=True)
 
-    def kept(self, key: str, opened: Callable[[Path], T | None], make: Callable[[Path], object]) -> T | None:
-        """What the entry of that key holds; where there is none, or a damaged one, it is made first.
+    def find_or_make(
+        self, key: str, open_entry: Callable[[Path], T | None], make: Callable[[Path], object]
+    ) -> T | None:
+        """The content of a key's entry, which is made first if it is missing or damaged.
 
         Args:
-            opened: what an entry holds, None if it is damaged.
+            key: from `content_digest`.
+            open_entry: opens an entry; gives None if the entry is damaged.
             make: fills an empty folder.
 
         Returns:
-            None if even what was made cannot be opened, or was removed at once: the disk is too full for it.
+            The content; None if the new entry cannot be opened or was evicted at once, because the disk is too full.
         """
         entry = self.find(key)
-        found = opened(entry) if entry else None
+        found = open_entry(entry) if entry else None
         if found is None:
             if entry:
                 self.drop(key)
             with self.making(key) as folder:
                 make(folder)
             entry = self.find(key)
-            found = opened(entry) if entry else None
+            found = open_entry(entry) if entry else None
         return found
 
     @contextlib.contextmanager
     def making(self, key: str) -> Iterator[Path]:
-        """An empty folder to fill; it becomes the entry when the block ends well, and is removed when it does not."""
+        """An empty folder, which becomes the entry of the key at the end of the block; an exception removes it."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self.tidy()
         temporary = self.folder / f".{key}.{secrets.token_hex(4)}"
         temporary.mkdir()
         try:
             yield temporary
-            # Whoever made the same meanwhile has made the same.
+            # Another process may have made the same entry meanwhile. Its content is equal, so this one is dropped.
             with contextlib.suppress(OSError):
                 os.replace(temporary, self.folder / key)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
     def tidy(self) -> None:
-        """Remove what is too old or too much, and what a process that ended left half made."""
+        """Evict entries that are too old or too many, and folders that a crashed process left half filled."""
         now = time.time()
         kept: list[tuple[float, Path]] = []
         for entry in self._entries():
-            used = _used(entry)
+            used = _last_used(entry)
             keep = ABANDONED_SECONDS if entry.name.startswith(".") else self.keep_seconds
             if now - used > keep:
                 shutil.rmtree(entry, ignore_errors=True)
@@ -109,7 +116,7 @@ class Cache:
                 kept.append((used, entry))
         room = self.most_bytes
         for _, entry in sorted(kept, reverse=True):
-            room -= _size(entry)
+            room -= _byte_size(entry)
             if room < 0:
                 shutil.rmtree(entry, ignore_errors=True)
 
@@ -120,14 +127,14 @@ class Cache:
             return []
 
 
-def _used(entry: Path) -> float:
+def _last_used(entry: Path) -> float:
     try:
         return entry.stat().st_mtime
     except OSError:
         return 0.0
 
 
-def _size(entry: Path) -> int:
+def _byte_size(entry: Path) -> int:
     total = 0
     for file in entry.rglob("*"):
         with contextlib.suppress(OSError):

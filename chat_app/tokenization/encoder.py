@@ -91,7 +91,7 @@ class Encoder:
         return frozenset(ids)
 
     @cached_property
-    def silent_ids(self) -> frozenset[int]:
+    def suppressed_ids(self) -> frozenset[int]:
         """Special tokens that end no reply: a model must not write them."""
         return frozenset(self._special_spellings.values()) - self.end_ids
 

@@ -6,23 +6,30 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, replace
 from itertools import chain
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from chat_app.config.fields import AUTOMATIC
 from chat_app.config.paths import Paths
 from chat_app.config.training import TrainConfig
 from chat_app.conversation import Conversation
-from chat_app.data.dataset import Material
-from chat_app.data.readers import Located, Problem, conversations_of, has_text
-from chat_app.data.source import Wanted, gathered
+from chat_app.data.dataset import ConversationDataset
+from chat_app.data.readers import ConversationSource, conversations_of, has_text
+from chat_app.data.source import DataSource, load_source
 from chat_app.data.splitting import write_split
 from chat_app.data.text_corpus import write_pieces
-from chat_app.data.tokenized_dataset import WINDOW_LIMIT, Joined, RowRules, Rows, rows_of, text_rows_of
+from chat_app.data.tokenized_dataset import (
+    WINDOW_LIMIT,
+    ConcatenatedDataset,
+    TokenizationOptions,
+    TokenizedDataset,
+    tokenize_conversations,
+    tokenize_text,
+)
 from chat_app.errors import DataError, PeerProcessError, SettingError
 from chat_app.models.model_card import run_card
 from chat_app.runs.run import Run, new_id
@@ -46,22 +53,12 @@ SAMPLE_TOKENS = 48
 FAILURE = "failure"  # The mark of the one process, of several, that tells what went wrong.
 
 
-class Gathered(Protocol):
-    """Conversations from somewhere, with their places, and what was left out."""
-
-    def located(self) -> Iterator[Located]:
-        """The conversations, each time from the beginning."""
-
-    def all_problems(self) -> Iterator[Problem]:
-        """What was left out."""
-
-
 def prepare_run(
     config: TrainConfig,
-    train: Gathered,
+    train: ConversationSource,
     paths: Paths,
     *,
-    valid: Gathered | None = None,
+    valid: ConversationSource | None = None,
     texts: Iterable[str] | None = None,
     valid_texts: Iterable[str] | None = None,
     folder: Path | None = None,
@@ -104,13 +101,13 @@ def prepare_run(
 
 def prepare_run_from(
     config: TrainConfig,
-    wanted: Wanted,
+    wanted: DataSource,
     paths: Paths,
     *,
     valid: Path | None = None,
     folder: Path | None = None,
     progress: ProgressCallback = ignore_progress,
-) -> tuple[Run, Material]:
+) -> tuple[Run, ConversationDataset]:
     """A run from files or a data set of the Hub, and what was read from them.
 
     Args:
@@ -118,9 +115,11 @@ def prepare_run_from(
         progress: is given the number of conversations read so far, then of those written.
     """
     need_reply = config.learn == "replies"
-    material = gathered(wanted, paths, need_reply=need_reply, progress=progress)
+    material = load_source(wanted, paths, need_reply=need_reply, progress=progress)
     tested = (
-        gathered(replace(wanted, files=(valid,), names=(), hub=None), paths, need_reply=need_reply) if valid else None
+        load_source(replace(wanted, files=(valid,), names=(), hub=None), paths, need_reply=need_reply)
+        if valid
+        else None
     )
     about = {"files": wanted.given, "repairs": sorted(wanted.repairs)}
     return prepare_run(config, material, paths, valid=tested, folder=folder, about=about), material
@@ -260,19 +259,21 @@ def sample_prompts(run: Run) -> list[Conversation]:
 
 def _sample_replies(model: Any, encoder: Encoder, prompts: Sequence[Conversation]) -> list[dict[str, str]]:
     """The likeliest reply to each prompt: no chance is involved, so that two evaluations can be compared."""
-    from chat_app.inference.generation import likeliest_reply
+    from chat_app.inference.generation import generate_greedily
 
     return [
-        {"prompt": prompt.turns[-1].text, "reply": likeliest_reply(model, encoder, prompt, SAMPLE_TOKENS)}
+        {"prompt": prompt.turns[-1].text, "reply": generate_greedily(model, encoder, prompt, SAMPLE_TOKENS)}
         for prompt in prompts
     ]
 
 
-def _rows(run: Run, encoder: Encoder, paths: Paths, should_stop: ShouldStop) -> tuple[Rows | Joined, Rows | Joined]:
+def _rows(
+    run: Run, encoder: Encoder, paths: Paths, should_stop: ShouldStop
+) -> tuple[TokenizedDataset | ConcatenatedDataset, TokenizedDataset | ConcatenatedDataset]:
     """What is learned and what the model is tested on, as rows."""
     config = run.config()
     learn: Any = config.learn
-    rules = RowRules(learn, 1.0 - config.overlap, config.max_turns)
+    rules = TokenizationOptions(learn, 1.0 - config.overlap, config.max_turns)
     cache = paths.cache_of("rows")
     written = time.monotonic()
 
@@ -284,10 +285,10 @@ def _rows(run: Run, encoder: Encoder, paths: Paths, should_stop: ShouldStop) -> 
 
     progress = stop_when(lambda: run.stop_requested() or should_stop(), report)
 
-    def of(part: str) -> Rows | Joined:
-        said = rows_of(run.data / f"{part}.jsonl", encoder, rules, cache, progress=progress)
-        read = text_rows_of(run.data / f"{part}_text.jsonl", encoder, cache, progress=progress)
-        return Joined(said, read) if len(read) else said
+    def of(part: str) -> TokenizedDataset | ConcatenatedDataset:
+        said = tokenize_conversations(run.data / f"{part}.jsonl", encoder, rules, cache, progress=progress)
+        read = tokenize_text(run.data / f"{part}_text.jsonl", encoder, cache, progress=progress)
+        return ConcatenatedDataset(said, read) if len(read) else said
 
     return of("train"), of("valid")
 

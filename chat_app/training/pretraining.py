@@ -12,7 +12,7 @@ from typing import Any
 from chat_app.config.paths import Paths
 from chat_app.config.training import TrainConfig
 from chat_app.data.readers import Reading, conversations_of
-from chat_app.data.source import Wanted, gathered
+from chat_app.data.source import DataSource, load_source
 from chat_app.data.text_corpus import is_plain_text, pieces
 from chat_app.errors import SettingError
 from chat_app.models.building import building
@@ -167,9 +167,9 @@ def prepare_pretraining(
     about = {"files": [file.name for file in files]}
     run = prepare_run(
         config,
-        gathered(Wanted(talk), paths, need_reply=False) if talk else NOTHING,
+        load_source(DataSource(talk), paths, need_reply=False) if talk else NOTHING,
         paths,
-        valid=gathered(Wanted((valid,)), paths, need_reply=False) if valid and not is_text_valid else None,
+        valid=load_source(DataSource((valid,)), paths, need_reply=False) if valid and not is_text_valid else None,
         texts=chain.from_iterable(map(pieces, text)) if text else None,
         valid_texts=pieces(valid) if valid and is_text_valid else None,
         folder=folder,

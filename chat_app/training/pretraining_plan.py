@@ -19,8 +19,8 @@ from typing import Any
 
 from chat_app.config.paths import Paths
 from chat_app.config.training import TrainConfig
-from chat_app.data.dataset import Material
-from chat_app.data.source import Wanted, gathered
+from chat_app.data.dataset import ConversationDataset
+from chat_app.data.source import DataSource, load_source
 from chat_app.data.text_corpus import pieces
 from chat_app.errors import DataError, SettingError
 from chat_app.runs.run import Run, new_id
@@ -83,7 +83,7 @@ def proposed(characters: int, size: str = "") -> Proposal:
 
 def prepare_from_nothing(
     config: TrainConfig,
-    wanted: Wanted,
+    wanted: DataSource,
     texts: Sequence[Path],
     paths: Paths,
     *,
@@ -101,7 +101,7 @@ def prepare_from_nothing(
     Raises:
         DataError: there is too little, or it cannot be read.
     """
-    material = gathered(wanted, paths, need_reply=False) if wanted.files or wanted.hub else None
+    material = load_source(wanted, paths, need_reply=False) if wanted.files or wanted.hub else None
     characters = 0
     for text in _all_texts(material, texts):
         characters += len(text)
@@ -130,7 +130,7 @@ def prepare_from_nothing(
         shutil.rmtree(words, ignore_errors=True)
 
 
-def _all_texts(material: Material | None, texts: Sequence[Path]) -> Iterator[str]:
+def _all_texts(material: ConversationDataset | None, texts: Sequence[Path]) -> Iterator[str]:
     if material is not None:
         for conversation in material.conversations():
             yield from (message.text for message in conversation.messages)

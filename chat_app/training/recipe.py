@@ -11,7 +11,7 @@ from typing import Any
 from chat_app.config.fields import to_mapping
 from chat_app.config.training import TrainConfig
 from chat_app.data.readers import ReadingOptions
-from chat_app.data.source import HUB_FIELDS, format_value
+from chat_app.data.source import HUB_SETTINGS, format_value
 from chat_app.errors import DataError, SettingError
 from chat_app.runs.files import write_text
 from chat_app.runs.run import Run
@@ -20,7 +20,7 @@ FILE = "train.yaml"
 _MOST_BYTES = 2**20
 _LISTS = ("columns", "repair", "question")
 # What a recipe may hold besides settings and files: what else the flags of the command `train` can say.
-_BESIDES = frozenset([*HUB_FIELDS, *(one.name for one in fields(ReadingOptions)), "repair", "question"])
+_BESIDES = frozenset([*HUB_SETTINGS, *(one.name for one in fields(ReadingOptions)), "repair", "question"])
 
 
 def differences(config: TrainConfig) -> dict[str, Any]:
@@ -83,7 +83,7 @@ def recipe_of(
     """The same as YAML, for `--config`: the files, what differs from the defaults, and the rest as comments.
 
     Args:
-        besides: how the files are read, as `reading_settings` gives it, and the questions.
+        besides: how the files are read, as `DataSource.settings` gives it, and the questions.
     """
     import yaml
 
@@ -106,7 +106,7 @@ def write_recipe(
     """Put a run's recipe into its folder.
 
     Args:
-        files: as `train --data` would be given them, none for a data set of the Hub. reading: of `reading_settings`.
+        files: as `train --data` would be given them, none for a data set of the Hub. reading: of `DataSource.settings`.
     """
     asked = run.about().get("questions")
     besides = {**reading, "question": list(asked)} if asked else reading
@@ -148,7 +148,7 @@ def read_besides(path: Path) -> dict[str, Any]:
     for name, value in found.items():
         if name in _LISTS:
             found[name] = _names(value, name, "texts")
-        elif name in HUB_FIELDS and not isinstance(value, str):
+        elif name in HUB_SETTINGS and not isinstance(value, str):
             raise SettingError(name, "This is no name.", advice=f"Write `{name}: name`.")
     return found
 

@@ -124,5 +124,6 @@ def _header(services: Services) -> str:
     where = "on this server" if services.rules.is_shared else "on this computer"
     about = f"Talk with a small model, teach it from your own conversations, and watch it learn, all {where}."
     if services.remote is not None:
-        about = f"Talk with the model of {services.remote.place}; teach a small one, and watch it learn, {where}."
+        host = services.remote.description.host
+        about = f"Talk with the model of {host}; teach a small one, and watch it learn, {where}."
     return f'<header class="top">{logo}<div><h1>{TITLE}</h1><p>{shown(about)}</p></div></header>'

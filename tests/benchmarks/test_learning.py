@@ -14,7 +14,7 @@ from transformers import get_constant_schedule_with_warmup, get_polynomial_decay
 
 from benchmarks.learning import Trial, measure_of, run_other, run_ours
 from benchmarks.learning_curves import Curve, Point, Stopwatch, Watch, draw, summary_of, table
-from benchmarks.learning_seeds import DIALOGUE, GPTCHAT, constant, learn, padded, polynomial, rows_of
+from benchmarks.learning_seeds import DIALOGUE, GPTCHAT, constant, learn, padded, polynomial, tokenize_conversations
 from chat_app.config.paths import Paths
 from chat_app.conversation import Conversation
 from chat_app.tokenization.chat_formats import get_format
@@ -75,7 +75,7 @@ def learned_text(encoder: Encoder, row: Example) -> str:
 @pytest.mark.parametrize("layout", ["roles", "speaker"])
 def test_each_reply_is_an_example_of_at_most_five_turns(tiny_tokenizer: Any, layout: str) -> None:
     encoder = Encoder(tiny_tokenizer, get_format(layout), 128)
-    rows = rows_of(DIALOGUE, encoder, [TALK], DIALOGUE.learn_all)
+    rows = tokenize_conversations(DIALOGUE, encoder, [TALK], DIALOGUE.learn_all)
     assert [learned_text(encoder, row) for row in rows] == ["two", "four", "six", "eight"]
     assert "three" not in encoder.text_of(rows[3].ids)
     assert all(word in encoder.text_of(rows[3].ids) for word in ("four", "five", "six", "seven", "eight"))
@@ -86,9 +86,9 @@ def test_each_reply_is_an_example_of_at_most_five_turns(tiny_tokenizer: Any, lay
 def test_gptchat_learns_the_context_too_but_is_measured_on_the_reply(tiny_tokenizer: Any) -> None:
     encoder = Encoder(tiny_tokenizer, get_format("pair"), 128)
     pair = Conversation.from_turns(["one", "two"])
-    (row,) = rows_of(GPTCHAT, encoder, [pair], GPTCHAT.learn_all)
+    (row,) = tokenize_conversations(GPTCHAT, encoder, [pair], GPTCHAT.learn_all)
     assert row.labels == row.ids
-    (tested,) = rows_of(GPTCHAT, encoder, [pair], learn_all=False)
+    (tested,) = tokenize_conversations(GPTCHAT, encoder, [pair], learn_all=False)
     assert learned_text(encoder, tested) == "two"
 
 
@@ -100,7 +100,7 @@ def watch_of(losses: list[float]) -> Watch:
 
 def test_a_procedure_stops_when_its_patience_ends(tiny_tokenizer: Any, tiny_model: Any) -> None:
     encoder = Encoder(tiny_tokenizer, get_format("eos"), 128)
-    rows = rows_of(GPTCHAT, encoder, [Conversation.from_turns(["one", "two"])], learn_all=True)
+    rows = tokenize_conversations(GPTCHAT, encoder, [Conversation.from_turns(["one", "two"])], learn_all=True)
     watch = watch_of([9.0, 5.0, 4.0, 6.0, 5.0, 4.5, 1.0])
     learn(GPTCHAT, tiny_model, rows, 0, watch)
     assert [point.step for point in watch.curve.points] == [0, 1, 2, 3, 4, 5]
@@ -110,7 +110,7 @@ def test_a_procedure_stops_when_its_patience_ends(tiny_tokenizer: Any, tiny_mode
 def test_a_step_is_taken_at_the_rate_of_the_schedule_and_lowers_the_loss(tiny_tokenizer: Any, tiny_model: Any) -> None:
     encoder = Encoder(tiny_tokenizer, get_format("eos"), 128)
     talks = [Conversation.from_turns([f"Where is shop {number}?", f"In street {number}."]) for number in range(16)]
-    rows = rows_of(DIALOGUE, encoder, talks, learn_all=False)
+    rows = tokenize_conversations(DIALOGUE, encoder, talks, learn_all=False)
     measure = measure_of(rows, talks)
     before = measure(tiny_model)
     watch = Watch("x", Stopwatch(), measure, looks=2)

@@ -13,13 +13,18 @@ from hypothesis import strategies as st
 
 from chat_app.config.paths import Paths
 from chat_app.conversation import Conversation, Message
-from chat_app.data.dataset import gather
+from chat_app.data.dataset import load_files
 from chat_app.data.readers import Located, Reading, ReadingOptions, read_file
 from chat_app.data.readers.chat_exports import threading as chats
 from chat_app.data.readers.json import document as whole
 from chat_app.data.splitting import last_kept_aside, mark, split_conversations, write_split
 from chat_app.data.text_corpus import is_plain_text, pieces, read_pieces, write_pieces
-from chat_app.data.tokenized_dataset import Joined, RowRules, rows_of, text_rows_of
+from chat_app.data.tokenized_dataset import (
+    ConcatenatedDataset,
+    TokenizationOptions,
+    tokenize_conversations,
+    tokenize_text,
+)
 from chat_app.errors import DataError
 from chat_app.system.progress import Progress
 from chat_app.tokenization.chat_formats import get_format
@@ -45,7 +50,7 @@ def file(tmp_path: Path) -> Path:
 
 
 def test_what_was_gathered_is_what_was_read_with_its_lines(file: Path, paths: Paths) -> None:
-    material, reading = gather([file], paths.cache_of("material")), read_file(file)
+    material, reading = load_files([file], paths.cache_of("material")), read_file(file)
     assert list(material.conversations()) == reading.conversations
     assert [item.line for item in material.located()] == reading.lines
     assert {item.file for item in material.located()} == {"talk.jsonl"}
@@ -53,13 +58,13 @@ def test_what_was_gathered_is_what_was_read_with_its_lines(file: Path, paths: Pa
     facts = material.facts
     assert (facts.conversations, facts.turns, facts.problems) == (50, 200, 1)
     assert (facts.files, facts.parts) == (("talk.jsonl",), {"train": 50})
-    assert [look.kind for look in facts.looks] == ["jsonl"]
+    assert [preview.kind for preview in facts.previews] == ["jsonl"]
 
 
 def test_the_second_time_nothing_is_read(file: Path, paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = gather([file], paths.cache_of("material"))
+    first = load_files([file], paths.cache_of("material"))
     monkeypatch.setattr("chat_app.data.dataset.iterate", lambda *_, **__: pytest.fail("it was read again"))
-    assert gather([file], paths.cache_of("material")) == first
+    assert load_files([file], paths.cache_of("material")) == first
 
 
 @pytest.mark.parametrize("indent", [1, None], ids=["over several lines", "on one line"])
@@ -75,30 +80,30 @@ def test_a_chat_export_is_parsed_once_and_its_people_are_counted_once(
     said = [{"type": "message", "from": who, "text": "hello", "date": "2024-01-01T10:00:00"} for who in "ABAB"]
     path = tmp_path / "result.json"
     path.write_text(json.dumps({"name": "A", "type": "personal_chat", "id": 1, "messages": said}, indent=indent))
-    noted(whole, "parsed")
+    noted(whole, "parse")
     noted(chats, "survey")
-    facts = gather([path], paths.cache_of("material")).facts
-    assert (facts.looks[0].kind, facts.looks[0].bot, facts.turns) == ("telegram", "B", 4)
-    assert done == ["parsed", "survey"]
+    facts = load_files([path], paths.cache_of("material")).facts
+    assert (facts.previews[0].kind, facts.previews[0].bot, facts.turns) == ("telegram", "B", 4)
+    assert done == ["parse", "survey"]
 
 
 def test_other_content_other_options_or_another_name_is_read_anew(file: Path, paths: Paths) -> None:
     cache = paths.cache_of("material")
     folders = {
-        gather([file], cache).folder,
-        gather([file], cache, need_reply=False).folder,
-        gather([file], cache, ReadingOptions(pause=5)).folder,
-        gather([file], cache, names=["mine.jsonl"]).folder,
+        load_files([file], cache).folder,
+        load_files([file], cache, need_reply=False).folder,
+        load_files([file], cache, ReadingOptions(pause=5)).folder,
+        load_files([file], cache, names=["mine.jsonl"]).folder,
     }
     file.write_bytes(file.read_bytes() + b'["a", "b"]\n')
-    folders.add(gather([file], cache).folder)
+    folders.add(load_files([file], cache).folder)
     assert len(folders) == 5
 
 
 def test_a_damaged_entry_is_made_again(file: Path, paths: Paths) -> None:
-    material = gather([file], paths.cache_of("material"))
+    material = load_files([file], paths.cache_of("material"))
     (material.folder / "facts.json").write_text("{")
-    assert gather([file], paths.cache_of("material")) == material
+    assert load_files([file], paths.cache_of("material")) == material
 
 
 def test_reading_can_be_stopped_and_leaves_nothing(tmp_path: Path, paths: Paths) -> None:
@@ -112,7 +117,7 @@ def test_reading_can_be_stopped_and_leaves_nothing(tmp_path: Path, paths: Paths)
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        gather([path], paths.cache_of("material"), progress=progress)
+        load_files([path], paths.cache_of("material"), progress=progress)
     assert seen == [2000, 4000]
     assert not list((paths.home / "cache" / "material").iterdir())
 
@@ -123,14 +128,14 @@ def test_a_file_that_cannot_be_opened_is_told_of(file: Path, paths: Paths, monke
 
     monkeypatch.setattr(Path, "open", closed)
     with pytest.raises(DataError, match=r"talk\.jsonl: .*allowed"):
-        gather([file], paths.cache_of("material"))
+        load_files([file], paths.cache_of("material"))
 
 
 def test_official_parts_stay_apart(tmp_path: Path, paths: Paths) -> None:
     for name, count in (("train", 9), ("valid", 2), ("test", 3)):
         (tmp_path / f"{name}.tsv").write_text("".join(f"{name} {number}\tyes\n" for number in range(count)))
     files = [tmp_path / f"{name}.tsv" for name in ("train", "valid", "test")]
-    material = gather(files, paths.cache_of("material"))
+    material = load_files(files, paths.cache_of("material"))
     assert material.facts.parts == {"train": 9, "valid": 2, "test": 3}
     folder = tmp_path / "data"
     folder.mkdir()
@@ -144,7 +149,7 @@ def test_official_parts_stay_apart(tmp_path: Path, paths: Paths) -> None:
 def test_a_file_called_test_that_comes_alone_is_learned(tmp_path: Path, paths: Paths) -> None:
     path = tmp_path / "test.tsv"
     path.write_text("hello\thi\nbye\tsee you\n")
-    material = gather([path], paths.cache_of("material"))
+    material = load_files([path], paths.cache_of("material"))
     assert material.facts.parts == {"train": 2}
     assert {item.part for item in material.located()} == {"train"}
 
@@ -186,7 +191,7 @@ def test_no_more_is_kept_aside_than_helps() -> None:
 def test_repairs_are_applied_and_the_gathered_set_stays(tmp_path: Path, paths: Paths) -> None:
     path = tmp_path / "a.tsv"
     path.write_text("hello\thi\nhello\thi\nbye\tsee you\n")
-    material = gather([path], paths.cache_of("material"))
+    material = load_files([path], paths.cache_of("material"))
     mended = material.with_repairs({"duplicates"})
     assert [item.line for item in mended.located()] == [1, 3]
     assert [item.line for item in material.located()] == [1, 2, 3]
@@ -204,7 +209,7 @@ def test_rows_on_disk_are_the_rows_of_the_encoder(name: str, tmp_path: Path, pat
     write_split(tmp_path, 0.0, 0, everything, None)
     encoder = Encoder(tiny_tokenizer, get_format(name), 64)
     expected = [row for one in everything.conversations for row in encoder.examples(one)]
-    rows = rows_of(tmp_path / "train.jsonl", encoder, RowRules(), paths.cache_of("rows"))
+    rows = tokenize_conversations(tmp_path / "train.jsonl", encoder, TokenizationOptions(), paths.cache_of("rows"))
     assert len(rows) == len(expected)
     assert [(row.ids, row.types, row.labels) for row in rows] == [(row.ids, row.types, row.labels) for row in expected]
     assert rows.lengths() == [len(row.ids) for row in expected]
@@ -226,17 +231,17 @@ def test_rows_are_made_once_and_anew_when_anything_changes(
         "chat_app.data.tokenized_dataset._make", lambda folder, *rest: (made.append(folder), original(folder, *rest))
     )
     for _ in range(2):
-        rows_of(file, encoder, RowRules(), cache)
+        tokenize_conversations(file, encoder, TokenizationOptions(), cache)
     assert len(made) == 1
-    rows_of(file, encoder, RowRules(learn="all"), cache)
-    rows_of(file, Encoder(tiny_tokenizer, get_format("roles"), 63), RowRules(), cache)
-    rows_of(tmp_path / "valid.jsonl", encoder, RowRules(), cache)
+    tokenize_conversations(file, encoder, TokenizationOptions(learn="all"), cache)
+    tokenize_conversations(file, Encoder(tiny_tokenizer, get_format("roles"), 63), TokenizationOptions(), cache)
+    tokenize_conversations(tmp_path / "valid.jsonl", encoder, TokenizationOptions(), cache)
     assert len(made) == 4
 
 
 def test_no_conversations_give_no_rows(tmp_path: Path, paths: Paths, tiny_tokenizer: Any) -> None:
     encoder = Encoder(tiny_tokenizer, get_format("roles"), 64)
-    rows = rows_of(tmp_path / "absent.jsonl", encoder, RowRules(), paths.cache_of("rows"))
+    rows = tokenize_conversations(tmp_path / "absent.jsonl", encoder, TokenizationOptions(), paths.cache_of("rows"))
     assert (len(rows), list(rows), rows.lengths()) == (0, [], [])
 
 
@@ -274,7 +279,7 @@ def test_running_text_fills_windows_from_end_to_end(tmp_path: Path, paths: Paths
     counts = write_pieces(tmp_path, texts, None, 0.0, 0)
     assert dict(counts) == {"train_text": 2, "valid_text": 0}
     encoder = Encoder(tiny_tokenizer, get_format("roles"), 64)
-    rows = text_rows_of(tmp_path / "train_text.jsonl", encoder, paths.cache_of("rows"))
+    rows = tokenize_text(tmp_path / "train_text.jsonl", encoder, paths.cache_of("rows"))
     ids = [token for row in rows for token in row.ids]
     separator = tiny_tokenizer.bos_token_id
     assert ids == [token for text in texts for token in (*encoder.text_ids(text), separator)]
@@ -288,9 +293,9 @@ def test_rows_of_conversations_and_of_text_are_counted_as_one(
     write_split(tmp_path, 0.0, 0, reading_of(3), None)
     write_pieces(tmp_path, ["It was a dark night. " * 60], None, 0.0, 0)
     encoder, cache = Encoder(tiny_tokenizer, get_format("roles"), 64), paths.cache_of("rows")
-    said = rows_of(tmp_path / "train.jsonl", encoder, RowRules(), cache)
-    read = text_rows_of(tmp_path / "train_text.jsonl", encoder, cache)
-    both, expected = Joined(said, read), [*said, *read]
+    said = tokenize_conversations(tmp_path / "train.jsonl", encoder, TokenizationOptions(), cache)
+    read = tokenize_text(tmp_path / "train_text.jsonl", encoder, cache)
+    both, expected = ConcatenatedDataset(said, read), [*said, *read]
     assert len(read) > len(said) == 3
     assert [list(both), both[:], both[-2:]] == [expected, expected, expected[-2:]]
     assert [both[index - len(both)] for index in range(len(both))] == expected

@@ -12,7 +12,7 @@ from chat_app.config.paths import Paths
 from chat_app.data import hub as hub_data
 from chat_app.data.readers.options import ReadingOptions
 from chat_app.data.readers.types import Located, Problem
-from chat_app.data.source import HubData, Wanted, gathered
+from chat_app.data.source import DataSource, HubData, load_source
 from chat_app.errors import DataError
 
 pytestmark = pytest.mark.dependencies
@@ -175,20 +175,20 @@ def test_folders_can_be_forbidden(tmp_path: Path) -> None:
 def test_a_data_set_that_was_read_before_is_not_asked_for_again(
     tmp_path: Path, paths: Paths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wanted = Wanted(hub=HubData(str(folder_with(tmp_path, card="", train=[row("a")]))))
-    first = gathered(wanted, paths)
+    wanted = DataSource(hub=HubData(str(folder_with(tmp_path, card="", train=[row("a")]))))
+    first = load_source(wanted, paths)
     monkeypatch.setattr(hub_data, "load", lambda *_, **__: pytest.fail("it was asked for again"))
-    assert gathered(wanted, paths) == first
+    assert load_source(wanted, paths) == first
 
 
 def test_a_download_that_has_changed_is_read_anew(tmp_path: Path, paths: Paths) -> None:
     folder = folder_with(tmp_path, card="", train=[row("a")])
-    wanted = Wanted(hub=HubData(str(folder)))
-    assert [one.texts[0] for one in gathered(wanted, paths).conversations()] == ["a"]
+    wanted = DataSource(hub=HubData(str(folder)))
+    assert [one.texts[0] for one in load_source(wanted, paths).conversations()] == ["a"]
     folder_with(tmp_path / "other", card="", train=[row("b"), row("c")])
     name = "data/train-00000-of-00001.parquet"
     (tmp_path / "other" / "downloaded" / name).replace(folder / name)
-    assert [one.texts[0] for one in gathered(wanted, paths).conversations()] == ["b", "c"]
+    assert [one.texts[0] for one in load_source(wanted, paths).conversations()] == ["b", "c"]
 
 
 @pytest.mark.parametrize("revision", ["../x", "", "a b", "-x"])

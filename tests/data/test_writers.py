@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from chat_app.conversation import Conversation, Message
-from chat_app.data.readers.detect_csv import dialect_of
+from chat_app.data.readers.detect_csv import detect_dialect
 from chat_app.data.readers.tables import tsv
 from chat_app.data.readers.text_source import open_source
 from chat_app.data.readers.types import Located
@@ -20,8 +20,8 @@ FIXTURE_REUSED = settings(max_examples=80, deadline=None, suppress_health_check=
 
 def back(path: Path) -> list[Conversation]:
     source = open_source(path)
-    assert dialect_of(source) is None
-    items = list(tsv.conversations(source.lines(), source.name))
+    assert detect_dialect(source) is None
+    items = list(tsv.read_conversations(source.lines(), source.name))
     return [item.conversation for item in items if isinstance(item, Located)]
 
 

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from chat_app.conversation import Conversation
-from chat_app.data.readers import write_jsonl
+from chat_app.data.writers import write_jsonl
 from chat_app.errors import DataError
 from chat_app.evaluation import memorization_index as originality
 from chat_app.evaluation.memorization_index import GRAM, Match, Sources, badge, leak_report, words

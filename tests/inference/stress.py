@@ -26,8 +26,8 @@ from chat_app.config.sampling import SamplingConfig
 from chat_app.conversation import Conversation
 from chat_app.errors import ChatAppError
 from chat_app.evaluation import evaluate
-from chat_app.inference.generation import reply
-from chat_app.inference.model_manager import LoadedModel, ModelStore, load
+from chat_app.inference.backend import reply
+from chat_app.inference.model_manager import LoadedModel, ModelManager, load
 from chat_app.kernels.compilation import kernel
 from chat_app.models.loading import load_parts
 from chat_app.tokenization.chat_formats import get_format
@@ -58,7 +58,7 @@ class Stress:
         assert len({tuple(one) for one in self._expected.values()}) >= len(models), "models that differ"
         self._measured = [self._measure(model) for model in models]
         self._steady = self._load(models[0], "bfloat16")
-        self._store = ModelStore(self._paths)
+        self._store = ModelManager(self._paths)
         self._jobs = Jobs(self._paths)
         self._ended = threading.Event()
         self.done: Counter[str] = Counter()

@@ -15,8 +15,9 @@ from chat_app.config.sampling import SamplingConfig
 from chat_app.errors import BusyError, ChatAppError, DataError
 from chat_app.inference import engine as engine_module
 from chat_app.inference import request as request_module
-from chat_app.inference.engine import Engine, write
-from chat_app.inference.request import Request, Waiting, begin
+from chat_app.inference.backend import QueuePosition
+from chat_app.inference.engine import Engine, generate_tokens
+from chat_app.inference.request import Finish, Request, begin
 
 GREEDY = SamplingConfig(temperature=0, repetition_penalty=1)
 LONG = 180  # Seconds; only a fault lets a test wait so long.
@@ -90,7 +91,7 @@ def ids_of(seed: int, length: int = 20) -> list[int]:
 def test_greedy_equals_generate(engine, tiny_model, length):
     # transformers has its own idea of the end token in min_new_tokens, so the first token never is 0 in either.
     ids = ids_of(length, length)
-    banned = replace(request(ids), silent_ids=frozenset({0}))
+    banned = replace(request(ids), suppressed_ids=frozenset({0}))
     assert list(engine.stream(banned)) == expected(tiny_model, ids)
 
 
@@ -129,12 +130,12 @@ def test_a_prompt_without_room_is_refused(engine, length):
 def test_write_needs_no_thread_and_leaves_the_mode(engine, tiny_model):
     ids = ids_of(7)
     tiny_model.train()
-    assert write(tiny_model, request(ids), 128) == list(engine_of_eval(engine, tiny_model, ids))
+    assert generate_tokens(tiny_model, request(ids), 128) == list(engine_of_eval(engine, tiny_model, ids))
     assert not any(parameter.is_inference() for parameter in tiny_model.parameters())
 
 
 def engine_of_eval(engine: Engine, model: Any, ids: list[int]) -> list[int]:
-    assert model.training, "write gives the mode back"
+    assert model.training, "generate_tokens restores the mode"
     model.eval()
     return list(engine.stream(request(ids)))
 
@@ -148,7 +149,7 @@ class TestKeptCaches:
         longer = [*ids, *reply, *ids_of(9, 6)]
         again = list(engine.stream(request(longer)))
         assert gate.inputs[0] == longer[30 + len(reply) - 1 :]
-        assert again == write(tiny_model, request(longer), 128)
+        assert again == generate_tokens(tiny_model, request(longer), 128)
 
     def test_a_retry_computes_one_token(self, engine, tiny_model):
         ids = ids_of(10)
@@ -168,7 +169,7 @@ class TestKeptCaches:
             ids = base[:cut] + ids_of(turn, 5)
             kinds = [None, [3] * len(ids), [3] * 2 + [4] * (len(ids) - 2)][turn % 3]
             one = request(ids, kinds, 4 if kinds else None, new=6)
-            assert list(engine.stream(one)) == write(tiny_model, one, 128)
+            assert list(engine.stream(one)) == generate_tokens(tiny_model, one, 128)
         engine.close()
 
     def test_other_types_are_another_prefix(self, engine, tiny_model):
@@ -176,7 +177,7 @@ class TestKeptCaches:
         list(engine.stream(request(ids)))
         for types in ([1] * 20, [1] * 10 + [2] * 10):
             one = request(ids, types, 1)
-            assert list(engine.stream(one)) == write(tiny_model, one, 128)
+            assert list(engine.stream(one)) == generate_tokens(tiny_model, one, 128)
 
     def test_they_are_bounded(self, tiny_model):
         engine = Engine(tiny_model, 128, kept_tokens=100)
@@ -190,7 +191,7 @@ class TestKeptCaches:
 class TestTogether:
     def test_streams_take_turns_and_never_mix(self, engine, tiny_model):
         prompts = [ids_of(seed, 10 + seed) for seed in range(4)]
-        alone = [write(tiny_model, request(ids), 128) for ids in prompts]
+        alone = [generate_tokens(tiny_model, request(ids), 128) for ids in prompts]
         gate = Gate(engine)
         with ThreadPoolExecutor(4) as pool:
             results = [pool.submit(lambda ids: list(engine.stream(request(ids))), ids) for ids in prompts]
@@ -225,13 +226,13 @@ class TestTogether:
             gate.open.set()
             with pytest.raises(ChatAppError, match=r"failed|memory"):
                 failing.result(LONG)
-            assert fine.result(LONG) == write(tiny_model, good, 128)
+            assert fine.result(LONG) == generate_tokens(tiny_model, good, 128)
         assert engine.wait_idle(LONG)
-        assert list(engine.stream(good)) == write(tiny_model, good, 128)
+        assert list(engine.stream(good)) == generate_tokens(tiny_model, good, 128)
 
     def test_broken_numbers_reach_only_their_request(self, engine, tiny_model):
         good = request(ids_of(2))
-        expected = write(tiny_model, good, 128)
+        expected = generate_tokens(tiny_model, good, 128)
         with torch.no_grad():
             tiny_model.transformer.wpe.weight[60] = torch.nan
         gate = Gate(engine)
@@ -255,10 +256,10 @@ class TestTogether:
     def test_the_place_in_the_queue_is_told(self, tiny_model):
         engine = Engine(tiny_model, 128, most_active=1)
         gate = Gate(engine)
-        followed: list[list[int | Waiting]] = [[], [], []]
+        followed: list[list[int | QueuePosition | Finish]] = [[], [], []]
 
         def follow(number: int) -> None:
-            followed[number].extend(engine.follow(request(ids_of(number), new=2)))
+            followed[number].extend(engine.stream_events(request(ids_of(number), new=2)))
 
         with ThreadPoolExecutor(3) as pool:
             for number in range(3):
@@ -266,18 +267,19 @@ class TestTogether:
                 wait_until(engine, lambda number=number: engine.requests == number + 1)
                 assert gate.reached.wait(LONG)
             gate.open.set()
-        places = [[item.place for item in items if isinstance(item, Waiting)] for items in followed]
+        places = [[event.position for event in events if isinstance(event, QueuePosition)] for events in followed]
         assert places[0] == []
         assert places[1] in ([1], [])  # It may be let in before it was ever told.
         assert places[2] in ([2, 1], [1])
-        assert [len(items) - len(told) for items, told in zip(followed, places, strict=True)] == [2, 2, 2]
+        assert [sum(isinstance(event, int) for event in events) for events in followed] == [2, 2, 2]
+        assert [events[-1] for events in followed] == [Finish("length")] * 3
         engine.close()
 
     def test_memory_limits_how_many_are_written_at_once(self, tiny_model):
         engine = Engine(tiny_model, 128, memory_tokens=128, kept_tokens=100)
         gate = Gate(engine, free=0)
         prompts = [ids_of(seed, 20) for seed in range(6)]  # With its reply each comes to 50 tokens: two fit.
-        alone = [write(tiny_model, request(ids, new=30), 128) for ids in prompts]
+        alone = [generate_tokens(tiny_model, request(ids, new=30), 128) for ids in prompts]
         with ThreadPoolExecutor(6) as pool:
             results = [pool.submit(lambda ids: list(engine.stream(request(ids, new=30))), ids) for ids in prompts]
             wait_until(engine, lambda: engine.requests == 6)
@@ -312,7 +314,7 @@ class TestTogether:
         assert gate.reached.wait(LONG)
         now[0] = 10.0
         gate.open.set()
-        assert [*written, *stream] == write(tiny_model, request(ids_of(1), new=4), 128)
+        assert [*written, *stream] == generate_tokens(tiny_model, request(ids_of(1), new=4), 128)
         assert len(gate.steps) == 4
         engine.close()
 
@@ -323,9 +325,9 @@ class TestTogether:
         work = begin(request(ids_of(1), new=20), 128, 300)
         for token in range(1, 9):
             work.hand(token)
-        work.tell(None)
+        work.tell(Finish("length"))
         assert [work.out.get(timeout=1) for _ in range(4)] == [[1], [2, 3, 4], [5, 6], [7, 8]]
-        assert work.out.get() is None
+        assert work.out.get() == Finish("length")
 
     def test_who_fails_gets_what_was_written_before(self, engine):
         gate = Gate(engine, free=5)

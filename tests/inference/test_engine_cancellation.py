@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import psutil
 import pytest
 
 from chat_app.errors import ChatAppError
-from chat_app.inference.engine import Engine
+from chat_app.inference.engine import Engine, generate_tokens
+from chat_app.inference.request import Finish
 from chat_app.system.memory import release_memory
 from tests.inference.test_engine import LONG, Gate, ids_of, request, wait_until
 
@@ -44,25 +46,54 @@ class TestLeaving:
 
     def test_an_event_ends_it_too(self, engine, tiny_model):
         gate = Gate(engine, free=2)
-        stopped = threading.Event()
-        stream = engine.stream(request(ids_of(1), new=100), stopped)
+        cancel_event = threading.Event()
+        stream = engine.stream(request(ids_of(1), new=100), cancel_event)
         next(stream)
         assert gate.reached.wait(LONG)
-        stopped.set()
+        cancel_event.set()
         gate.open.set()
         assert len(list(stream)) == 2
         assert engine.wait_idle(LONG)
 
+    @pytest.mark.parametrize(
+        ("prompt", "new", "ends", "reason"),
+        [(10, 5, False, "length"), (10, 5, True, "end"), (124, 100, False, "window"), (123, 5, False, "length")],
+    )
+    def test_the_last_event_is_the_reason(self, engine, tiny_model, prompt, new, ends, reason):
+        ids = ids_of(1, prompt)
+        third = generate_tokens(tiny_model, request(ids, new=3), 128)[-1]
+        asked = replace(request(ids, new=new), end_ids=frozenset({third} if ends else ()))
+        *tokens, last = engine.stream_events(asked)
+        assert last == Finish(reason)
+        assert all(isinstance(token, int) for token in tokens)
+        assert (tokens[-1] == third) if ends else (len(tokens) == min(new, 128 - prompt))
+
+    @pytest.mark.parametrize(("cancels", "reason"), [(True, "cancelled"), (False, "time")])
+    def test_what_ends_it_from_outside_is_the_reason(self, tiny_model, cancels, reason):
+        now, cancel_event = [0.0], threading.Event()
+        engine = Engine(tiny_model, 128, time_limit=10, clock=lambda: now[0])
+        gate = Gate(engine, free=2)
+        events = engine.stream_events(request(ids_of(1), new=100), cancel_event)
+        next(events)
+        assert gate.reached.wait(LONG)
+        if cancels:
+            cancel_event.set()
+        else:
+            now[0] = 10.0
+        gate.open.set()
+        assert list(events)[-1] == Finish(reason)
+        engine.close()
+
     def test_who_waits_can_leave(self, tiny_model):
         engine = Engine(tiny_model, 128, most_active=1)
         gate = Gate(engine)
-        stopped = threading.Event()
+        cancel_event = threading.Event()
         with ThreadPoolExecutor(2) as pool:
             first = pool.submit(lambda: list(engine.stream(request(ids_of(1)))))
             assert gate.reached.wait(LONG)
-            second = pool.submit(lambda: list(engine.stream(request(ids_of(2)), stopped)))
+            second = pool.submit(lambda: list(engine.stream(request(ids_of(2)), cancel_event)))
             wait_until(engine, lambda: len(engine._waiting) == 1)
-            stopped.set()
+            cancel_event.set()
             gate.open.set()
             assert second.result(LONG) == []
             assert len(first.result(LONG)) == 12

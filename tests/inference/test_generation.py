@@ -17,8 +17,10 @@ from chat_app.config.paths import Paths
 from chat_app.config.sampling import SamplingConfig
 from chat_app.conversation import Conversation
 from chat_app.errors import ChatAppError, DataError
-from chat_app.inference.generation import ReplyEnd, _ReplyText, likeliest_reply, reply, stream_reply
+from chat_app.inference.backend import ReplyEnd, ReplyRequest, reply, stream_reply
+from chat_app.inference.generation import generate_greedily
 from chat_app.inference.model_manager import LoadedModel, load
+from chat_app.inference.reply_text import ReplyText
 from chat_app.tokenization.chat_formats import FORMATS, get_format
 from chat_app.tokenization.encoder import Encoder
 from chat_app.tokenization.format_detection import write_chat_format
@@ -53,7 +55,7 @@ def taught_folder(tmp_path_factory) -> Callable[[str, Any, Callable[..., Any]], 
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-        assert likeliest_reply(model, encoder, HELLO, 60) == ANSWER
+        assert generate_greedily(model, encoder, HELLO, 60) == ANSWER
         folder = tmp_path_factory.mktemp("taught") / format_name
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
@@ -86,10 +88,13 @@ def random_model(tiny_folder, tmp_path) -> Iterator[LoadedModel]:
     loaded.engine.close()
 
 
-def all_of(loaded: LoadedModel, conversation: Conversation, sampling: SamplingConfig, **more: Any):
-    """The deltas and the end, which must agree."""
-    *deltas, end = stream_reply(loaded, conversation, sampling, **more)
+def all_of(
+    loaded: LoadedModel, conversation: Conversation, sampling: SamplingConfig, prefix: str = "", **more: Any
+) -> tuple[list[str], ReplyEnd]:
+    """The texts of the deltas and the end, which must agree."""
+    *events, end = stream_reply(loaded, ReplyRequest(conversation, sampling, prefix), **more)
     assert isinstance(end, ReplyEnd)
+    deltas = [event.text for event in events]
     assert "".join(deltas) == end.text == end.text.strip()
     assert "" not in deltas
     return deltas, end
@@ -148,35 +153,35 @@ class TestEnds:
         assert end.cut_tokens > 0
 
     def test_an_event_cancels(self, taught):
-        loaded, stopped, passes = taught(), threading.Event(), []
+        loaded, cancel_event, passes = taught(), threading.Event(), []
 
         really = loaded.engine._forward.step
 
         def hold(pieces: Any) -> Any:
             passes.append(1)
-            assert len(passes) < 6 or stopped.wait(LONG)
+            assert len(passes) < 6 or cancel_event.wait(LONG)
             return really(pieces)
 
         loaded.engine._forward.step = hold
-        stream = stream_reply(loaded, HELLO, GREEDY, stopped=stopped)
+        stream = stream_reply(loaded, ReplyRequest(HELLO, GREEDY), cancel_event)
         first = next(stream)
-        stopped.set()
+        cancel_event.set()
         *rest, end = stream
         assert end.reason == "cancelled"
-        assert end.text == "".join([first, *rest])
+        assert end.text == "".join(delta.text for delta in (first, *rest))
         assert ANSWER.startswith(end.text)
         assert len(passes) <= 6
         assert loaded.engine.wait_idle(LONG)
 
     def test_cancelled_before_the_first_token(self, taught):
-        stopped = threading.Event()
-        stopped.set()
-        deltas, end = all_of(taught(), HELLO, GREEDY, stopped=stopped)
+        cancel_event = threading.Event()
+        cancel_event.set()
+        deltas, end = all_of(taught(), HELLO, GREEDY, cancel_event=cancel_event)
         assert (deltas, end.text, end.reason, end.reply_tokens) == ([], "", "cancelled", 0)
 
     def test_closing_frees_the_engine(self, taught):
         loaded = taught()
-        stream = stream_reply(loaded, HELLO, GREEDY)
+        stream = stream_reply(loaded, ReplyRequest(HELLO, GREEDY))
         next(stream)
         stream.close()
         assert loaded.engine.wait_idle(LONG)
@@ -232,7 +237,7 @@ class TestWhatIsShown:
     @pytest.mark.parametrize("stop", [(), ("aab",), ("b", "\n b"), ("🌈",), ("are", "are you"), ("ト",)])
     def test_token_by_token_is_the_same_as_at_once(self, tiny_tokenizer, text, stop):
         whole = text[: min((text.find(one) for one in stop if one in text), default=len(text))].strip()
-        shown = _ReplyText(tiny_tokenizer, stop, [])
+        shown = ReplyText(tiny_tokenizer, stop, [])
         deltas = []
         for token in tiny_tokenizer.encode(text):
             deltas.append(shown.add(token))
@@ -245,7 +250,7 @@ class TestWhatIsShown:
     def test_an_unfinished_character_is_dropped(self, tiny_tokenizer):
         tokens = tiny_tokenizer.encode("ok 👋")
         for keep in range(1, len(tokens)):
-            shown = _ReplyText(tiny_tokenizer, (), [])
+            shown = ReplyText(tiny_tokenizer, (), [])
             for token in tokens[:keep]:
                 shown.add(token)
             shown.finish()
@@ -253,7 +258,7 @@ class TestWhatIsShown:
 
     def test_broken_bytes_do_not_hide_what_follows(self, tiny_tokenizer):
         half = tiny_tokenizer.encode("👋")[:2]
-        shown = _ReplyText(tiny_tokenizer, (), [])
+        shown = ReplyText(tiny_tokenizer, (), [])
         for token in [*half, *tiny_tokenizer.encode("fine")]:
             shown.add(token)
         shown.finish()
@@ -270,7 +275,7 @@ def test_two_visitors_get_their_own_replies(taught):
 
 def test_an_unloaded_model_is_a_sentence(taught):
     loaded = taught()
-    stream = stream_reply(loaded, HELLO, GREEDY)
+    stream = stream_reply(loaded, ReplyRequest(HELLO, GREEDY))
     loaded.engine.close()
     with pytest.raises(ChatAppError, match="no longer loaded"):
         next(stream)

@@ -17,11 +17,11 @@ from chat_app.config.paths import STARTER, Paths
 from chat_app.config.sampling import SamplingConfig
 from chat_app.conversation import Conversation
 from chat_app.data.readers import read_file
+from chat_app.inference.backend import reply
 from chat_app.inference.engine import Engine
-from chat_app.inference.generation import reply
 from chat_app.inference.gpt2.linear import linear_of
 from chat_app.inference.gpt2.model_runner import GPT2Forward
-from chat_app.inference.model_manager import ModelStore, load
+from chat_app.inference.model_manager import ModelManager, load
 from chat_app.models.loading import load_parts
 from chat_app.system.memory import release_memory
 from tests.inference.test_engine import ids_of, request
@@ -164,7 +164,7 @@ def test_in_8_bits_a_row_gives_the_same_bits_alone_and_beside_outliers(
 
 @pytest.mark.parametrize("precision", ["float32", "8-bit"])
 def test_unloading_gives_the_memory_back(paths: Paths, precision: str) -> None:
-    store, config = ModelStore(paths), on_gpu(precision)
+    store, config = ModelManager(paths), on_gpu(precision)
 
     def after_a_chat() -> tuple[int, int]:
         """Bytes while the model is there, and once it is gone."""

@@ -1,4 +1,4 @@
-"""The likelihood of tokens: against a plain forward pass, and their texts and bytes."""
+"""The likelihood of tokens: against a plain forward pass, and their decoder and bytes."""
 
 from __future__ import annotations
 
@@ -16,10 +16,9 @@ from chat_app.config.loading import LoadConfig
 from chat_app.config.paths import Paths
 from chat_app.config.sampling import SamplingConfig
 from chat_app.conversation import Conversation
-from chat_app.inference.generation import stream_reply
-from chat_app.inference.logprobs import Notes, TokenTexts
+from chat_app.inference.backend import ReplyEnd, ReplyRequest, TextDelta, stream_reply
+from chat_app.inference.logprobs import LogprobRecorder, TokenDecoder
 from chat_app.inference.model_manager import load
-from chat_app.inference.outputs import ReplyEnd, Scored
 from chat_app.inference.sampling import ReplyPenalties, Scores
 
 HELLO = Conversation.from_turns(["Hello"])
@@ -28,16 +27,16 @@ HELLO = Conversation.from_turns(["Hello"])
 def test_each_token_has_the_logprob_of_a_plain_forward_pass(tmp_path: Path, tiny_folder: Path, tiny_model: Any) -> None:
     loaded = load(str(tiny_folder), LoadConfig(precision="float32", device="cpu"), Paths(tmp_path))
     sampling = SamplingConfig(seed=4, max_new_tokens=20, repetition_penalty=1.3, presence_penalty=1)
-    *pieces, end = stream_reply(loaded, HELLO, sampling, logprobs=4)
+    *deltas, end = stream_reply(loaded, ReplyRequest(HELLO, sampling, logprobs=4))
     loaded.engine.close()
     assert isinstance(end, ReplyEnd)
-    assert all(isinstance(piece, Scored) for piece in pieces)
-    assert "".join(str(piece) for piece in pieces) == end.text
-    tokens = [token for piece in pieces if isinstance(piece, Scored) for token in piece.tokens]
+    deltas = [delta for delta in deltas if isinstance(delta, TextDelta) and delta.tokens is not None]
+    assert "".join(delta.text for delta in deltas) == end.text
+    tokens = [token for delta in deltas for token in delta.tokens or ()]
     assert end.text in b"".join(bytes(token.bytes or ()) for token in tokens).decode("utf-8", "ignore")
 
-    texts = TokenTexts(loaded.tokenizer)
-    numbers = {texts.bytes_of(number): number for number in reversed(range(len(loaded.tokenizer)))}
+    decoder = TokenDecoder(loaded.tokenizer)
+    numbers = {decoder.to_bytes(number): number for number in reversed(range(len(loaded.tokenizer)))}
     reference = _with_rows(tiny_model, len(loaded.tokenizer))
     ids = list(loaded.encoder.prompt(HELLO).ids)
     for token in tokens:
@@ -67,7 +66,7 @@ def test_a_reply_is_the_same_whether_or_not_somebody_asks(tmp_path: Path, tiny_f
     sampling = SamplingConfig(seed=4, max_new_tokens=30)
     texts = []
     for logprobs in (None, 0, 5):
-        *_, end = stream_reply(loaded, HELLO, sampling, logprobs=logprobs)
+        *_, end = stream_reply(loaded, ReplyRequest(HELLO, sampling, logprobs=logprobs))
         assert isinstance(end, ReplyEnd)
         texts.append(end.text)
     loaded.engine.close()
@@ -77,40 +76,40 @@ def test_a_reply_is_the_same_whether_or_not_somebody_asks(tmp_path: Path, tiny_f
 def test_what_a_stop_text_hides_is_not_told(tmp_path: Path, tiny_folder: Path) -> None:
     loaded = load(str(tiny_folder), LoadConfig(precision="float32", device="cpu"), Paths(tmp_path))
     sampling = SamplingConfig(seed=4, max_new_tokens=20)
-    *_, whole = stream_reply(loaded, HELLO, sampling)
+    *_, whole = stream_reply(loaded, ReplyRequest(HELLO, sampling))
     assert isinstance(whole, ReplyEnd)
     stop = whole.text[len(whole.text) // 2 :]
     stopping = SamplingConfig(seed=4, max_new_tokens=20, stop=(stop,))
-    *pieces, end = stream_reply(loaded, HELLO, stopping, logprobs=0)
+    *deltas, end = stream_reply(loaded, ReplyRequest(HELLO, stopping, logprobs=0))
     loaded.engine.close()
     assert isinstance(end, ReplyEnd)
-    tokens = [token for piece in pieces if isinstance(piece, Scored) for token in piece.tokens]
+    tokens = [token for delta in deltas if isinstance(delta, TextDelta) for token in delta.tokens or ()]
     assert 0 < len(tokens) < end.reply_tokens
 
 
 def test_tokens_of_parts_of_characters_have_bytes(tiny_tokenizer: Any) -> None:
     text = "Grüße 👋 你好"
     ids = tiny_tokenizer(text)["input_ids"]
-    texts = TokenTexts(tiny_tokenizer)
-    assert b"".join(texts.bytes_of(one) for one in ids) == text.encode()
-    told = texts.told(ids[-1], (float("-inf"), [(ids[0], -0.5)]))
+    decoder = TokenDecoder(tiny_tokenizer)
+    assert b"".join(decoder.to_bytes(one) for one in ids) == text.encode()
+    told = decoder.describe(ids[-1], (float("-inf"), [(ids[0], -0.5)]))
     assert (told.logprob, told.token) == (-9999.0, "\ufffd")
-    assert told.top[0].bytes == tuple(texts.bytes_of(ids[0]))
-    assert texts.bytes_of(tiny_tokenizer.eos_token_id) == b"<|endoftext|>"
-    assert texts.bytes_of(10_000) == b""
+    assert told.top[0].bytes == tuple(decoder.to_bytes(ids[0]))
+    assert decoder.to_bytes(tiny_tokenizer.eos_token_id) == b"<|endoftext|>"
+    assert decoder.to_bytes(10_000) == b""
 
 
 def test_tokens_of_sentencepiece_have_their_spaces() -> None:
     backend = Tokenizer(models.BPE({"▁Hello": 0, "<0xC3>": 1, "<0xA4>": 2, "<unk>": 3}, [], byte_fallback=True))
     backend.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
-    texts = TokenTexts(PreTrainedTokenizerFast(tokenizer_object=backend))
-    assert b"".join(texts.bytes_of(one) for one in (0, 1, 2)) == " Helloä".encode()
+    decoder = TokenDecoder(PreTrainedTokenizerFast(tokenizer_object=backend))
+    assert b"".join(decoder.to_bytes(one) for one in (0, 1, 2)) == " Helloä".encode()
 
 
 def test_more_are_asked_for_than_there_are() -> None:
-    notes = Notes(20)
-    notes.add(np.array([0, -np.inf], np.float32), 0)
-    assert notes.take() == (0.0, [(0, 0.0), (1, float("-inf"))])
+    recorder = LogprobRecorder(20)
+    recorder.add(np.array([0, -np.inf], np.float32), 0)
+    assert recorder.take() == (0.0, [(0, 0.0), (1, float("-inf"))])
 
 
 @pytest.mark.parametrize(("presence", "frequency"), [(0.5, 0), (0, 0.3), (1.5, -0.5), (1, -1), (-2, 2)])

@@ -20,9 +20,9 @@ from chat_app.config.paths import Paths
 from chat_app.config.sampling import SamplingConfig
 from chat_app.conversation import Conversation
 from chat_app.errors import ChatAppError, FormatError, ModelError, SettingError
-from chat_app.inference.generation import reply
-from chat_app.inference.model_manager import ModelStore, load
-from chat_app.models import loading as weights
+from chat_app.inference.backend import reply
+from chat_app.inference.model_manager import ModelManager, load
+from chat_app.models import loading as loading_module
 from chat_app.models.loading import load_parts
 from chat_app.models.resolver import available
 from chat_app.models.tokenizer import load_tokenizer, window_of
@@ -153,78 +153,78 @@ class TestLoading:
 
 class TestStore:
     def test_the_old_one_stays_until_the_new_one_is_there(self, make_folder, paths):
-        store = ModelStore(paths)
-        assert store.current is None
-        first = store.use(str(make_folder("a")), PLAIN)
-        assert store.current is first
+        manager = ModelManager(paths)
+        assert manager.current is None
+        first = manager.use(str(make_folder("a")), PLAIN)
+        assert manager.current is first
         with pytest.raises(ModelError):
-            store.use(str(paths.home / "nothing"), PLAIN)
-        assert store.current is first
+            manager.use(str(paths.home / "nothing"), PLAIN)
+        assert manager.current is first
         assert reply(first, HELLO, SHORT).reply_tokens > 0
-        second = store.use(str(make_folder("b")), PLAIN)
-        assert store.current is second
+        second = manager.use(str(make_folder("b")), PLAIN)
+        assert manager.current is second
         with pytest.raises(ChatAppError, match="no longer loaded"):
             reply(first, HELLO, SHORT)
-        store.unload()
-        assert store.current is None
-        store.unload()
+        manager.unload()
+        assert manager.current is None
+        manager.unload()
 
     def test_loading_does_not_stop_a_chat(self, make_folder, paths, monkeypatch):
-        store = ModelStore(paths)
-        first = store.use(str(make_folder("a")), PLAIN)
+        manager = ModelManager(paths)
+        first = manager.use(str(make_folder("a")), PLAIN)
         loading, go_on = threading.Event(), threading.Event()
-        really = weights._load_model
+        really = loading_module._load_model
 
         def slow(*arguments):
             loading.set()
             assert go_on.wait(LONG)
             return really(*arguments)
 
-        monkeypatch.setattr(weights, "_load_model", slow)
+        monkeypatch.setattr(loading_module, "_load_model", slow)
         with ThreadPoolExecutor(1) as pool:
-            second = pool.submit(store.use, str(make_folder("b")), PLAIN)
+            second = pool.submit(manager.use, str(make_folder("b")), PLAIN)
             assert loading.wait(LONG)
-            assert store.current is first
+            assert manager.current is first
             assert reply(first, HELLO, SHORT).reply_tokens > 0
             go_on.set()
-            assert second.result(LONG) is store.current
-        store.unload()
+            assert second.result(LONG) is manager.current
+        manager.unload()
 
     @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere the system keeps freed memory in sight")
     def test_guests_come_and_go_beside_the_model_in_use(self, make_folder, paths):
-        store = ModelStore(paths)
+        manager = ModelManager(paths)
         names = [str(make_folder(f"guest-{number}")) for number in range(3)]
-        current = store.use(str(make_folder("host")))
-        first, second = store.guest(names[0]), store.guest(names[1])
-        assert store.guest(names[0]) is first
-        assert store.current is store.here(None) is current
-        third = store.guest(names[2])
-        assert store.here(names[1]) is None
-        assert store.here(names[0]) is first
+        current = manager.use(str(make_folder("host")))
+        first, second = manager.guest(names[0]), manager.guest(names[1])
+        assert manager.guest(names[0]) is first
+        assert manager.current is manager.here(None) is current
+        third = manager.guest(names[2])
+        assert manager.here(names[1]) is None
+        assert manager.here(names[0]) is first
         with pytest.raises(ChatAppError, match="no longer loaded"):
             reply(second, Conversation.from_turns(["Hi"]), SamplingConfig())
         with pytest.raises(ModelError):
-            store.guest("no/such/model/anywhere")
+            manager.guest("no/such/model/anywhere")
         assert reply(third, Conversation.from_turns(["Hi"]), SamplingConfig(max_new_tokens=2)).reply_tokens <= 2
-        store.unload()
-        assert store.here(names[2]) is None
-        assert store.current is None
+        manager.unload()
+        assert manager.here(names[2]) is None
+        assert manager.current is None
 
     def test_unloading_gives_the_memory_back(self, tmp_path, tiny_tokenizer, make_model, paths):
         big = tmp_path / "big"
         make_model(len(tiny_tokenizer), width=1024).save_pretrained(big)  # About 100 MB.
         tiny_tokenizer.save_pretrained(big)
-        store = ModelStore(paths)
-        store.use(str(big), PLAIN)
-        store.unload()  # What libraries keep for good is there now.
+        manager = ModelManager(paths)
+        manager.use(str(big), PLAIN)
+        manager.unload()  # What libraries keep for good is there now.
         process = psutil.Process()
         before = process.memory_info().rss
-        loaded = store.use(str(big), PLAIN)
+        loaded = manager.use(str(big), PLAIN)
         reply(loaded, HELLO, SHORT)
         taken = process.memory_info().rss - before
         size, model = loaded.memory_bytes, weakref.ref(loaded.model)
         del loaded
-        store.unload()
+        manager.unload()
         gc.collect()
         assert model() is None
         assert taken > 0.8 * size

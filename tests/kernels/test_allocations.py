@@ -17,9 +17,9 @@ import pytest
 import torch
 
 from chat_app.config.sampling import SamplingConfig
-from chat_app.inference.engine import Engine, write
+from chat_app.inference.engine import Engine, generate_tokens
 from chat_app.inference.gpt2.model_runner import GPT2Forward
-from chat_app.inference.logprobs import Notes
+from chat_app.inference.logprobs import LogprobRecorder
 from chat_app.inference.model_runner import Piece
 from chat_app.kernels.compilation import kernel
 from chat_app.kernels.packed_weights import Tiles, few_rows
@@ -164,7 +164,7 @@ def test_replies_do_not_depend_on_the_defaults(form, with_other_defaults):
     asked = replace(request(ids_of(4), new=20), sampling=drawn)
 
     def work() -> tuple[list[int], Any]:
-        notes = Notes(3)
+        notes = LogprobRecorder(3)
         written = list(engine.stream(replace(asked, notes=notes)))
         return written, [notes.take() for _ in written]
 
@@ -177,7 +177,9 @@ def test_replies_do_not_depend_on_the_defaults(form, with_other_defaults):
 def test_replies_of_a_model_without_an_engine_do_not_depend_on_the_defaults(tiny_model, with_other_defaults):
     drawn = SamplingConfig(temperature=0.9, top_k=40, seed=3)
     asked = replace(request(ids_of(4), new=20), sampling=drawn)
-    assert write(tiny_model, asked, 128) == with_other_defaults(lambda: write(tiny_model, asked, 128))
+    assert generate_tokens(tiny_model, asked, 128) == with_other_defaults(
+        lambda: generate_tokens(tiny_model, asked, 128)
+    )
 
 
 def test_losses_do_not_depend_on_the_defaults(with_other_defaults):

@@ -13,7 +13,7 @@ from chat_app.cli import main
 from chat_app.config.paths import Paths
 from chat_app.config.training import TrainConfig
 from chat_app.data.readers import ReadingOptions
-from chat_app.data.source import HubData, Wanted, flags_of
+from chat_app.data.source import DataSource, HubData
 from chat_app.errors import RunError, SettingError
 from chat_app.models.model_card import export_card, run_card
 from chat_app.runs import catalog as collection
@@ -168,16 +168,16 @@ def test_pinned_questions_are_what_the_model_is_asked(prepare: Callable[..., Run
 
 
 def test_the_command_of_a_run_is_understood_again(prepare: Callable[..., Run], paths: Paths) -> None:
-    wanted = Wanted(
+    wanted = DataSource(
         options=ReadingOptions(columns=("1=context", "it's=reply"), pause=30), repairs=frozenset({"spaces", "html"})
     )
     run = prepare("run")
-    run.note(files=["a b.tsv"], reading=flags_of(wanted), questions=["Who's there?"])
+    run.note(files=["a b.tsv"], reading=wanted.flags(), questions=["Who's there?"])
     words = shlex.split(command_for(run))
     assert words[:6] == ["python", "-m", "chat_app", "train", "--data", "a b.tsv"]
     columns = ["--columns", "1=context", "--columns", "it's=reply", "--pause", "30"]
     assert words[-11:] == [*columns, "--repair", "html", "spaces", "--question", "Who's there?"]
-    run.note(files=["dailydialog"], reading=flags_of(Wanted(hub=HubData("dailydialog", "", "train"))), questions=[])
+    run.note(files=["dailydialog"], reading=DataSource(hub=HubData("dailydialog", "", "train")).flags(), questions=[])
     assert command_for(run).endswith("--hub dailydialog --hub-split train")
     assert "--data" not in command_for(run)
 
@@ -189,12 +189,12 @@ def test_the_command_names_what_was_given_and_not_what_was_in_it(paths: Paths, t
         (folder / name).write_text(f"Where is {name}?\tHere is {name}.\n")
     with zipfile.ZipFile(archive, "w") as file:
         file.write(folder / "a.tsv", "inside.tsv")
-    run, material = prepare_run_from(TrainConfig(), Wanted((folder, archive)), paths)
+    run, material = prepare_run_from(TrainConfig(), DataSource((folder, archive)), paths)
     assert material.facts.files == ("chats/a.tsv", "chats/b.tsv", "more.zip/inside.tsv")
     assert command_for(run) == "python -m chat_app train --data chats more.zip"
-    assert Wanted((folder,), names=("mine",)).given == ["mine"]
-    assert Wanted(hub=HubData("owner/name", split="train")).given == ["owner/name"]
-    assert Wanted(hub=HubData(str(folder))).given == ["chats"]
+    assert DataSource((folder,), names=("mine",)).given == ["mine"]
+    assert DataSource(hub=HubData("owner/name", split="train")).given == ["owner/name"]
+    assert DataSource(hub=HubData(str(folder))).given == ["chats"]
 
 
 def test_the_command_exports_a_run_and_refuses_what_it_cannot(

@@ -17,7 +17,7 @@ from chat_app.config.loading import LoadConfig
 from chat_app.config.paths import Paths
 from chat_app.config.sampling import SamplingConfig
 from chat_app.conversation import Conversation, Message
-from chat_app.inference.generation import reply
+from chat_app.inference.backend import TextDelta, reply
 from chat_app.server.auth import Accounts, Throttle
 from chat_app.server.openai_api import GENERATE_SAMPLING, Api
 from chat_app.services import ServerRules, Services
@@ -312,11 +312,11 @@ def test_generate_takes_the_reply_of_median_length(client: TestClient, monkeypat
     lengths = iter([9, 1, 5, 3, 7])
     numbers, together = count(), threading.Barrier(4)  # The four that follow the first are written at the same time.
 
-    def drawn(loaded: Any, conversation: Any, *rest: Any, **more: Any) -> Iterator[Any]:
-        end = reply(loaded, conversation, SamplingConfig(max_new_tokens=2, seed=0))
+    def drawn(backend: Any, request: Any, *rest: Any) -> Iterator[Any]:
+        end = reply(backend, request.conversation, SamplingConfig(max_new_tokens=2, seed=0))
         if next(numbers):
             together.wait(180)
-        yield "ignored"
+        yield TextDelta("ignored")
         yield type(end)(**{**vars(end), "text": "x" * next(lengths)})
 
     monkeypatch.setattr("chat_app.server.openai_api.stream_reply", drawn)
@@ -387,7 +387,7 @@ def test_a_surprise_is_a_500_without_its_details(client: TestClient, monkeypatch
 
 def test_an_error_after_the_first_text_is_an_event(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*arguments: Any, **more: Any) -> Iterator[Any]:
-        yield "Hel"
+        yield TextDelta("Hel")
         raise RuntimeError("private detail")
 
     monkeypatch.setattr("chat_app.server.openai_api.stream_reply", broken)

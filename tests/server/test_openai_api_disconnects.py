@@ -13,6 +13,7 @@ import pytest
 
 from chat_app.config.loading import LoadConfig
 from chat_app.config.paths import Paths
+from chat_app.inference.backend import TextDelta
 from chat_app.inference.engine import Engine
 from chat_app.server.openai_api import MAX_STREAMS
 from chat_app.services import ServerRules, Services
@@ -122,10 +123,10 @@ def test_health_answers_and_others_are_told_to_wait_when_all_places_are_taken(
 ) -> None:
     free = threading.Event()
 
-    def slow(*arguments: Any, stopped: threading.Event, **more: Any) -> Iterator[Any]:
-        while not free.is_set() and not stopped.wait(0.01):
+    def slow(backend: Any, request: Any, cancel_event: threading.Event) -> Iterator[Any]:
+        while not free.is_set() and not cancel_event.wait(0.01):
             pass
-        yield "Hello"
+        yield TextDelta("Hello")
 
     monkeypatch.setattr("chat_app.server.openai_api.stream_reply", slow)
     body = {"messages": HELLO, "stream": True}

@@ -22,7 +22,7 @@ from fastapi.testclient import TestClient
 from chat_app.config.loading import LoadConfig
 from chat_app.config.paths import Paths
 from chat_app.config.training import TrainConfig
-from chat_app.data.source import Wanted
+from chat_app.data.source import DataSource
 from chat_app.errors import SettingError
 from chat_app.runs.run import Run
 from chat_app.server.app import FRAMES, build_app
@@ -150,7 +150,7 @@ def _queued(home: Path, model: Path) -> Run:
     file = home.parent / "talk.tsv"
     file.write_text("".join(f"Hello number {number}\tHi, {number}!\n" for number in range(40)))
     config = TrainConfig(model=str(model), epochs=1000, patience=0, threads=1)
-    run, _ = prepare_run_from(config, Wanted((file,)), Paths(home))
+    run, _ = prepare_run_from(config, DataSource((file,)), Paths(home))
     run.note(queued=True)
     return run
 

@@ -7,7 +7,7 @@ import os
 import time
 from pathlib import Path
 
-from chat_app.system.disk_cache import Cache, digest_of
+from chat_app.system.disk_cache import Cache, content_digest
 
 
 def fill(cache: Cache, key: str, size: int = 10) -> Path:
@@ -23,10 +23,10 @@ def test_the_key_is_made_of_content_and_of_where_one_part_ends(tmp_path: Path) -
     file.write_bytes(b"one")
     same = tmp_path / "b"
     same.write_bytes(b"one")
-    assert digest_of(["x", file]) == digest_of(["x", same])
-    assert digest_of([file, "x"]) != digest_of(["x", file])
-    assert digest_of(["ab", "c"]) != digest_of(["a", "bc"])
-    assert digest_of([b"one"]) == digest_of([file])
+    assert content_digest(["x", file]) == content_digest(["x", same])
+    assert content_digest([file, "x"]) != content_digest(["x", file])
+    assert content_digest(["ab", "c"]) != content_digest(["a", "bc"])
+    assert content_digest([b"one"]) == content_digest([file])
 
 
 def test_what_fails_leaves_nothing(tmp_path: Path) -> None:

@@ -241,7 +241,7 @@ def test_what_is_typed_never_becomes_special(name: str, turns: list[str]) -> Non
     encoder = encoder_of(name)
     harmless = encode(encoder, ["x" for _ in turns], None, is_prompt=False)
     typed = encode(encoder, turns, None, is_prompt=False)
-    special = set(encoder.mark_ids.values()) | encoder.end_ids | encoder.silent_ids
+    special = set(encoder.mark_ids.values()) | encoder.end_ids | encoder.suppressed_ids
     assert [one for one in typed.ids if one in special] == [one for one in harmless.ids if one in special]
 
 
@@ -251,7 +251,7 @@ def test_replies_end_where_the_format_says() -> None:
     assert encoder_of("speaker").mark_ids["sp1"] in encoder_of("speaker").end_ids
     template = encoder_of("template")
     assert template.tokenizer.convert_tokens_to_ids("<|im_end|>") in template.end_ids
-    assert template.tokenizer.convert_tokens_to_ids("<|im_start|>") in template.silent_ids
+    assert template.tokenizer.convert_tokens_to_ids("<|im_start|>") in template.suppressed_ids
 
 
 def test_a_template_that_drops_messages_is_refused() -> None:

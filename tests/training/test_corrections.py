@@ -19,7 +19,8 @@ from chat_app.config.paths import Paths
 from chat_app.config.training import TrainConfig
 from chat_app.conversation import Conversation, Message
 from chat_app.data.paraphrase import about, bare, keywords, worded
-from chat_app.data.readers import conversations_of, iterate, write_jsonl
+from chat_app.data.readers import conversations_of, iterate
+from chat_app.data.writers import write_jsonl
 from chat_app.errors import DataError
 from chat_app.training import corrections_store as module
 from chat_app.training.corrections_store import TEACHING_SETTINGS, Correction, Corrections, mixed
@@ -314,12 +315,12 @@ def measured(name: str, questions: list[str], conversations: list[Conversation])
     """Bits a byte of a model on conversations, and what it most likely answers to questions."""
     from chat_app.config.loading import LoadConfig
     from chat_app.evaluation.evaluate import evaluate
-    from chat_app.inference.generation import likeliest_reply
+    from chat_app.inference.generation import generate_greedily
     from chat_app.models.loading import load_parts
     from chat_app.tokenization.chat_formats import get_format
     from chat_app.tokenization.encoder import Encoder
 
     model, tokenizer, files, _ = load_parts(name, LoadConfig(precision="float32", device="cpu"), Paths.default())
     encoder = Encoder(tokenizer, get_format("roles"), files.window)
-    said = {question: likeliest_reply(model, encoder, ask(question), 64) for question in questions}
+    said = {question: generate_greedily(model, encoder, ask(question), 64) for question in questions}
     return evaluate(model, encoder, conversations, "all", most_replies=0).bits_per_byte, said

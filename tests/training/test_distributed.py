@@ -12,7 +12,7 @@ import pytest
 from torch.utils.data import Dataset
 
 from chat_app.config.paths import Paths
-from chat_app.data.readers import write_jsonl
+from chat_app.data.writers import write_jsonl
 from chat_app.runs.run import Run
 from chat_app.tokenization.encoder import Example
 from chat_app.training.distributed_sampler import Shares

@@ -9,7 +9,7 @@ import pytest
 from chat_app.config.fields import from_mapping
 from chat_app.config.paths import Paths
 from chat_app.config.training import TrainConfig
-from chat_app.data.source import Wanted
+from chat_app.data.source import DataSource
 from chat_app.data.text_corpus import read_pieces
 from chat_app.errors import DataError, SettingError
 from chat_app.models.resolver import find
@@ -57,7 +57,7 @@ def test_a_run_from_conversations_and_running_text(paths: Paths, tmp_path: Path)
     talk.write_text("".join(f"Is the shop {number} open?\tIt is open all day.\n" for number in range(40)))
     told: list[str] = []
     run = prepare_from_nothing(
-        CONFIG, Wanted((talk,)), (book,), paths, about={"by": "me"}, progress=lambda now: told.append(now.message)
+        CONFIG, DataSource((talk,)), (book,), paths, about={"by": "me"}, progress=lambda now: told.append(now.message)
     )
     config, about = run.config(), run.about()
     assert config.model == str(run.folder / "start")
@@ -89,5 +89,5 @@ def test_nothing_is_left_where_it_was_stopped(paths: Paths, tmp_path: Path) -> N
             raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        prepare_from_nothing(CONFIG, Wanted(), (book,), paths, progress=stop)
+        prepare_from_nothing(CONFIG, DataSource(), (book,), paths, progress=stop)
     assert not list(paths.runs.iterdir())

@@ -13,8 +13,9 @@ from chat_app.cli import main
 from chat_app.config.fields import from_mapping
 from chat_app.config.paths import Paths
 from chat_app.config.training import TrainConfig
-from chat_app.data.readers import ReadingOptions, write_jsonl
-from chat_app.data.source import HubData, Wanted, reading_settings_of
+from chat_app.data.readers import ReadingOptions
+from chat_app.data.source import DataSource, HubData
+from chat_app.data.writers import write_jsonl
 from chat_app.errors import DataError, SettingError
 from chat_app.runs.run import Run, list_runs
 from chat_app.training.follow_up_runs import with_half_the_rate
@@ -100,16 +101,16 @@ def test_a_run_can_be_done_again_from_its_recipe(
 def test_how_files_are_read_is_part_of_the_recipe(tmp_path: Path) -> None:
     run = Run.create(tmp_path / "run", CONFIG, {"questions": ["Who's there?"]})
     options = ReadingOptions(columns=("they say=context", "we say=reply"), pause=30, tidy="off")
-    wanted = Wanted(options=options, repairs=frozenset({"emails"}))
-    write_recipe(run, ["a.csv"], reading_settings_of(wanted))
+    wanted = DataSource(options=options, repairs=frozenset({"emails"}))
+    write_recipe(run, ["a.csv"], wanted.settings())
     values, files, valid = read_recipe(run.folder / FILE)
     assert (from_mapping(TrainConfig, values), files, valid) == (CONFIG, ["a.csv"], None)
     besides = read_besides(run.folder / FILE)
     assert besides.pop("question") == ["Who's there?"]
     assert besides.pop("repair") == ["emails"]
     assert ReadingOptions(**besides) == options
-    hub = Wanted(hub=HubData("dailydialog", "", "train"))
-    write_recipe(run, [], reading_settings_of(hub))
+    hub = DataSource(hub=HubData("dailydialog", "", "train"))
+    write_recipe(run, [], hub.settings())
     assert read_besides(run.folder / FILE) == {
         "hub": "dailydialog",
         "hub_split": "train",

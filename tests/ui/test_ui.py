@@ -16,9 +16,10 @@ from chat_app.config.paths import Paths
 from chat_app.config.sampling import SamplingConfig
 from chat_app.config.training import CAREFULNESS, TrainConfig
 from chat_app.conversation import Conversation
-from chat_app.data.dataset import gather
+from chat_app.data.dataset import load_files
 from chat_app.errors import ModelError, SettingError, UserError
 from chat_app.formatting import bytes_in_words
+from chat_app.inference.backend import ModelDescription
 from chat_app.runs.run import Run, State
 from chat_app.services import LOCAL_VISITOR, ServerRules, Services
 from chat_app.ui.chat.session import LONGEST_MESSAGE, Talk, Turn
@@ -219,7 +220,7 @@ def test_carefulness_and_groups_name_real_settings() -> None:
 def test_what_was_read_is_shown_escaped_and_by_line(tmp_path: Path) -> None:
     file = tmp_path / "a.tsv"
     file.write_text("<b>hi</b>\tyes\n<script>x\n" + "long\t" + "y" * 900 + "\n", encoding="utf-8")
-    material = gather([file], Paths(tmp_path).cache_of("material"), names=["<i>.tsv"])
+    material = load_files([file], Paths(tmp_path).cache_of("material"), names=["<i>.tsv"])
     report = report_of(material.facts, material.problems())
     assert "<i>" not in report
     assert "<script" not in report
@@ -327,8 +328,8 @@ def shared(tmp_path: Path) -> Any:
     def never(*_: Any) -> None:
         raise AssertionError("a visitor has changed the model for all")
 
-    files = SimpleNamespace(kind="folder", name="/home/owner/secret/mine", parameters=1, window=8)
-    loaded = SimpleNamespace(name=files.name, files=files)
+    model = ModelDescription("/home/owner/secret/mine", "folder", is_ready=True, window=8, parameters=1)
+    loaded = SimpleNamespace(name=model.name, description=model)
     services = fake_services(tmp_path, host="0.0.0.0")
     here = {None: loaded}
     services.models = SimpleNamespace(current=loaded, use=never, unload=never, guest=here.get, here=here.get)
@@ -356,7 +357,8 @@ def test_on_a_shared_server_everybody_talks_to_their_own_model(shared: Any) -> N
     run = Run.create(shared.paths.runs / "of-ann", TrainConfig(), {"by": visitors.name(ann, None), "files": ["a.tsv"]})
     run.model.mkdir()
     (run.model / "config.json").write_text("{}")
-    loaded = SimpleNamespace(name=run.id, files=SimpleNamespace(kind="run", name=run.id, parameters=1, window=8))
+    model = ModelDescription(run.id, "run", is_ready=True, window=8, parameters=1)
+    loaded = SimpleNamespace(name=run.id, description=model)
     here = {None: shared.models.current, run.id: loaded}
     shared.models.guest = shared.models.here = here.get
     chat: Any = ChatTab(shared, visitors, None, LiveReplies())

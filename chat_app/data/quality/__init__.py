@@ -6,7 +6,7 @@ files, tokens or pages.
 
 from chat_app.data.quality.checker import Checker
 from chat_app.data.quality.issue_types import REPAIRS, Repair
-from chat_app.data.quality.repairs import repaired
+from chat_app.data.quality.repairs import apply_repairs
 from chat_app.data.quality.report import Check, Finding, Histogram, Spot
 
-__all__ = ["REPAIRS", "Check", "Checker", "Finding", "Histogram", "Repair", "Spot", "repaired"]
+__all__ = ["REPAIRS", "Check", "Checker", "Finding", "Histogram", "Repair", "Spot", "apply_repairs"]

@@ -1,4 +1,4 @@
-"""Applies repairs to conversations as they stream by. Knows the order of repairs; each one's rules stand beside."""
+"""Applies repairs to a stream of conversations, in a fixed order. The rules of each repair stand in its own module."""
 
 from __future__ import annotations
 
@@ -18,15 +18,14 @@ from chat_app.errors import SettingError
 LEAKS = {"leakage": fingerprint, "leaked_openings": opening}
 
 
-def repaired(items: Iterable[Located], repairs: Collection[str]) -> Iterator[Located]:
-    """The conversations with these repairs, in their order, in bounded memory.
+def apply_repairs(items: Iterable[Located], repairs: Collection[str]) -> Iterator[Located]:
+    """Apply repairs to conversations, in their order and in bounded memory.
 
-    The repairs "leakage" and "leaked_openings" have to know what is kept aside before they let the first conversation
-    pass. They go through `items` twice, so give something that can be gone through again; what an iterator yields is
-    kept in memory.
+    The repairs "leakage" and "leaked_openings" need all validation and test conversations before the first training
+    conversation, so they iterate over `items` twice. If `items` is an iterator, it is kept in memory for that.
 
     Raises:
-        SettingError: a repair that does not exist.
+        SettingError: there is no repair of that name.
     """
     unknown = sorted(set(repairs) - set(REPAIRS))
     if unknown:
@@ -34,49 +33,49 @@ def repaired(items: Iterable[Located], repairs: Collection[str]) -> Iterator[Loc
             "repairs", f"There is no repair '{unknown[0]}'.", advice=f"Choose from {', '.join(REPAIRS)}."
         )
     wanted = frozenset(repairs)
-    return _repaired(items, wanted) if wanted else iter(items)
+    return _apply(items, wanted) if wanted else iter(items)
 
 
-def _repaired(items: Iterable[Located], repairs: frozenset[str]) -> Iterator[Located]:
+def _apply(items: Iterable[Located], repairs: frozenset[str]) -> Iterator[Located]:
     leaks = {name: key for name, key in LEAKS.items() if name in repairs}
     kept_aside = {name: Fingerprints() for name in leaks}
     if leaks:
         items = list(items) if iter(items) is items else items
-        for located in _each_repaired(items, repairs):
+        for located in _repair_each(items, repairs):
             if located.part != "train":
                 for name, key in leaks.items():
                     kept_aside[name].add(key(located.conversation.messages))
-    for located in _without_copies(_each_repaired(items, repairs), repairs):
-        is_learned = located.part == "train"
-        if not is_learned or not any(
+    for located in _drop_duplicates(_repair_each(items, repairs), repairs):
+        is_train = located.part == "train"
+        if not is_train or not any(
             key(located.conversation.messages) in kept_aside[name] for name, key in leaks.items()
         ):
             yield located
 
 
-def _each_repaired(items: Iterable[Located], repairs: frozenset[str]) -> Iterator[Located]:
-    """Repairs that need to see one conversation only."""
+def _repair_each(items: Iterable[Located], repairs: frozenset[str]) -> Iterator[Located]:
+    """Apply the repairs that need only one conversation at a time."""
     for located in items:
-        conversation = _with_mended_texts(located.conversation, repairs)
+        conversation = _repair_texts(located.conversation, repairs)
         if conversation and "empty_turns" in repairs:
             conversation = without(conversation, lambda text: not is_readable(text))
         if conversation and not ("one_sided" in repairs and is_one_sided(conversation.messages)):
             yield located if conversation is located.conversation else replace(located, conversation=conversation)
 
 
-def _with_mended_texts(conversation: Conversation, repairs: frozenset[str]) -> Conversation | None:
-    """The conversation with better texts; a message of which nothing is left is left out as one with nothing to
-    read."""
-    texts = [_mended_text(message.text, repairs) for message in conversation.messages]
+def _repair_texts(conversation: Conversation, repairs: frozenset[str]) -> Conversation | None:
+    """Repair the texts of a conversation. A message whose text becomes empty is removed; None if none is left."""
+    texts = [_repair_text(message.text, repairs) for message in conversation.messages]
     if all(text == message.text for text, message in zip(texts, conversation.messages, strict=True)):
         return conversation
     pairs = zip(texts, conversation.messages, strict=True)
-    mended_one = Conversation(tuple(replace(message, text=text) for text, message in pairs))
-    return mended_one if all(texts) else without(mended_one, lambda text: not text)
+    changed = Conversation(tuple(replace(message, text=text) for text, message in pairs))
+    return changed if all(texts) else without(changed, lambda text: not text)
 
 
-def _mended_text(text: str, repairs: frozenset[str]) -> str:
-    # In this order: a mended text may show a tag, an entity may spell a mark, and what is left may be private.
+def _repair_text(text: str, repairs: frozenset[str]) -> str:
+    # The order matters: repaired mojibake may contain a tag, an HTML entity may spell a special token, and the rest may
+    # be private.
     if "mojibake" in repairs:
         text = mended(text)
     if may_hold_markup(text):
@@ -90,8 +89,8 @@ def _mended_text(text: str, repairs: frozenset[str]) -> str:
     return text
 
 
-def _without_copies(items: Iterable[Located], repairs: frozenset[str]) -> Iterator[Located]:
-    """Each part by itself: what stands in two of them is no copy but a leak."""
+def _drop_duplicates(items: Iterable[Located], repairs: frozenset[str]) -> Iterator[Located]:
+    """Drop duplicates within each part. A conversation in two parts is no duplicate but a leak."""
     if not repairs & {"duplicates", "near_duplicates"}:
         yield from items
         return

@@ -1,18 +1,24 @@
-"""A file of conversations -> conversations, and what was wrong with the rest, by line.
+"""Files of conversations -> conversations, and a problem for every line that cannot be used.
 
-What kind a file is, is told by what stands in it. Knows files and their mistakes; knows nothing of prompts, tokens or
-pages.
+The content of a file tells its kind. Each kind has one reader (see `protocol`), all of them stand in one table in
+`detect`, and `iterate` and `read_file` choose among them. Knows files and their mistakes; knows nothing of prompts,
+tokens or pages. Conversations are written in `chat_app.data.writers`.
 """
 
 from chat_app.data.readers import archives, detect, options, split_names, text_source, turn_text, types
 from chat_app.data.readers.options import COLUMN_ROLES, ColumnRole, ReadingOptions
-from chat_app.data.readers.reader import conversations_of, has_text, iterate, nothing_usable, read_file, read_files
-from chat_app.data.readers.types import Column, Located, Look, Part, Problem, Reading, Speaker
-from chat_app.data.writers import record_of, write_jsonl, write_tsv
+from chat_app.data.readers.reading import (
+    conversations_of,
+    has_text,
+    iterate,
+    nothing_usable,
+    read_file,
+    read_files,
+)
+from chat_app.data.readers.types import Column, ConversationSource, Located, Part, Preview, Problem, Reading, Speaker
 
 __all__ = [
-    "COLUMN_ROLES", "Column", "ColumnRole", "Located", "Look", "Part", "Problem", "Reading", "ReadingOptions",
-    "Speaker", "archives", "conversations_of", "detect", "has_text", "iterate", "nothing_usable", "options",
-    "read_file", "read_files", "record_of", "split_names", "text_source", "turn_text", "types",
-    "write_jsonl", "write_tsv",
+    "COLUMN_ROLES", "Column", "ColumnRole", "ConversationSource", "Located", "Part", "Preview", "Problem", "Reading",
+    "ReadingOptions", "Speaker", "archives", "conversations_of", "detect", "has_text", "iterate", "nothing_usable",
+    "options", "read_file", "read_files", "split_names", "text_source", "turn_text", "types",
 ]  # fmt: skip

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from chat_app.data.readers.detect_binary import ZIP_HEADS, media, office, unreadable
+from chat_app.data.readers.detect_binary import ZIP_HEADS, detect_office, explain_unreadable, is_media
 from chat_app.data.readers.text_source import NO_FILE
 from chat_app.data.readers.types import Problem, RejectedError, not_opened, printable
 from chat_app.errors import DataError
@@ -81,7 +81,7 @@ class _Opening:
             head = _head(path) if path.is_file() else b""
         except (OSError, ValueError):
             head = b""  # whoever reads it says what is wrong
-        if head.startswith(ZIP_HEADS) and not office(path):
+        if head.startswith(ZIP_HEADS) and not detect_office(path):
             return self._or_error(self._of_zip(path, name), name, "This archive")
         try:
             return self._of_file(path, name, head)
@@ -129,7 +129,7 @@ class _Opening:
                 if path.is_symlink():
                     yield Problem(shown, None, "This is a link to another place.", "Put the file itself there.")
                 elif path.is_file():
-                    if media(file):
+                    if is_media(file):
                         self.passed.append(file)
                         continue
                     if self._too_many():
@@ -164,7 +164,7 @@ class _Opening:
                 shown = f"{name}/{_shown(entry.filename)}"
                 try:
                     _check_entry(entry)
-                    if media(entry.filename):
+                    if is_media(entry.filename):
                         self.passed.append(entry.filename)
                         continue
                     if self._too_many():
@@ -186,7 +186,7 @@ class _Opening:
                 size = path.stat().st_size
                 inside = self._unpacked(source.read, size, size)
             head = _head(inside)
-            if head.startswith((b"\x1f\x8b", *ZIP_HEADS)) and not office(inside):
+            if head.startswith((b"\x1f\x8b", *ZIP_HEADS)) and not detect_office(inside):
                 raise RejectedError("This is an archive inside a compressed file.", UNPACK)
             _check(inside, head)
         except RejectedError as rejected:
@@ -199,11 +199,11 @@ class _Opening:
         """A file of a folder or an archive: itself, or what it holds."""
         try:
             head = _head(path)
-            if head.startswith(ZIP_HEADS) and not office(path):
+            if head.startswith(ZIP_HEADS) and not detect_office(path):
                 raise RejectedError("This is an archive inside another place.", "Unpack it, and give it by itself.")
             if head.startswith(b"\x1f\x8b"):
                 yield from self._of_gzip(path, name)
-            elif media("", head):
+            elif is_media("", head):
                 self.passed.append(name)
             else:
                 _check(path, head)
@@ -262,7 +262,7 @@ class _Opening:
 
 
 def _check(path: Path, head: bytes) -> None:
-    found = unreadable(path, head)
+    found = explain_unreadable(path, head)
     if found:
         raise RejectedError(*found)
 

@@ -58,13 +58,13 @@ ZIP_HEADS = (b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08")
 TAR_AT = 257
 
 
-def media(name: str, head: bytes = b"") -> bool:
+def is_media(name: str, head: bytes = b"") -> bool:
     """Whether a file is a picture, a sound, a film, a program or the like: by its name's end or its first bytes."""
     return Path(name).suffix[1:].lower() in MEDIA or head.startswith(MEDIA_HEADS) or head[4:8] == b"ftyp"
 
 
-def office(path: Path) -> Office | None:
-    """Which kind of document a zip archive is; None if it is only an archive, or none at all."""
+def detect_office(path: Path) -> Office | None:
+    """The kind of document that a zip file is; None for a plain archive and for other files."""
     try:
         with zipfile.ZipFile(path) as archive:
             names = set(archive.namelist())
@@ -88,15 +88,15 @@ def office(path: Path) -> Office | None:
     return "docx" if "word" in starts else "pptx" if "ppt" in starts else "xlsx" if "xl" in starts else "other"
 
 
-def unreadable(path: Path, head: bytes) -> tuple[str, str] | None:
-    """What is said of a file that cannot be opened here: what it is, and what to do. None for every other file."""
+def explain_unreadable(path: Path, head: bytes) -> tuple[str, str] | None:
+    """The reason and the advice for a file that cannot be read here; None for every other file."""
     for signature, what in ARCHIVES:
         if head.startswith(signature):
             return f"This is {what}.", "Unpack it, and give what is inside, or pack it as .zip or .gz."
     if head[TAR_AT : TAR_AT + 5] == b"ustar":
         return "This is a tar archive.", "Unpack it, and give its folder, or pack it as .zip."
     if head.startswith(ZIP_HEADS):
-        kind = office(path)
+        kind = detect_office(path)
         if kind and kind != "xlsx":
             what, advice = DOCUMENTS[kind]
             return f"This is {what}, not a file of text.", advice

@@ -28,7 +28,7 @@ BY_NAME, BY_DELIMITER, BY_HEADER = 1, 2, 3
 TABLE_EXTENSIONS = (".csv", ".tsv", ".tab", ".psv")
 
 
-def dialect_of(source: Source) -> Dialect | None:
+def detect_dialect(source: Source) -> Dialect | None:
     """How the cells of a table are separated; None for a text that is none, or that is read better in another way.
 
     Lines with tabs are left to the reader of tab-separated lines, where a quote is an ordinary character, unless their

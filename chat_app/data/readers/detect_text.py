@@ -1,4 +1,4 @@
-"""Whether a file of text is tab-separated, lines of JSON, or one JSON value: by what stands in it, then by its name."""
+"""The layout of a text file: one JSON value, lines of JSON, or other text. Its content decides, then its name."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from typing import Literal
 
 import orjson
 
-from chat_app.data.readers.detect_csv import dialect_of
+from chat_app.data.readers.detect_csv import detect_dialect
 from chat_app.data.readers.text_source import SAMPLE_LINES, Source, beginning, lines_of
 
-Layout = Literal["tsv", "jsonl", "json"]
+Layout = Literal["text", "jsonl", "json"]
 
 JSON_EXTENSIONS = (".json", ".jsonl", ".ndjson")
 # No conversation begins like this, so these mean JSON over several lines whatever the name says, if all goes on so.
@@ -17,11 +17,11 @@ OPENINGS = (b"[", b"{", b"[{", b"[[")
 INSIDE = b'[]{}",'
 
 
-def layout(source: Source) -> Layout:
-    """How the conversations stand in the file."""
+def detect_layout(source: Source) -> Layout:
+    """The layout of a file, from its first lines."""
     lines, cut = _sample(source)
     if not lines:
-        return "jsonl" if source.extension in JSON_EXTENSIONS else "tsv"
+        return "jsonl" if source.extension in JSON_EXTENSIONS else "text"
     parsed = [_is_json(line) for line in lines]
     if _is_one_value(lines, parsed, cut, source.extension):
         return "json"
@@ -31,10 +31,10 @@ def layout(source: Source) -> Layout:
     if sum(parsed) >= max(tabs, 1):
         return "jsonl"
     if tabs:
-        return "tsv"
+        return "text"
     if any(_looks_like_json(line) for line in lines):
         return "jsonl"
-    return "jsonl" if source.extension in JSON_EXTENSIONS and dialect_of(source) is None else "tsv"
+    return "jsonl" if source.extension in JSON_EXTENSIONS and detect_dialect(source) is None else "text"
 
 
 def _sample(source: Source) -> tuple[list[bytes], bool]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 from chat_app.conversation import Conversation
 from chat_app.data.readers.options import ColumnRole
@@ -67,15 +67,16 @@ class Speaker:
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
-    """What a file turned out to be, before it is read.
+class Preview:
+    """The kind of a file and what a person can choose about it, known before the file is read.
 
     Attributes:
-        file: its name, inside an archive "archive.zip/name".
-        kind, encoding: what it is; the encoding is empty where there is none.
+        file: the file's name; inside an archive "archive.zip/name".
+        kind: the kind that was detected.
+        encoding: of a text; empty for a binary file.
         columns: of a table, else empty.
         speakers: of a chat export, those with the most messages first, else empty.
-        bot: which of them is taken for the bot.
+        bot: the speaker whose messages become the assistant's.
     """
 
     file: str
@@ -114,6 +115,18 @@ class Reading:
     def all_problems(self) -> Iterator[Problem]:
         """The problems."""
         return iter(self.problems)
+
+
+class ConversationSource(Protocol):
+    """Conversations that can be iterated over again and again, and the problems met when they were read."""
+
+    def located(self) -> Iterator[Located]:
+        """The conversations with their places, each time from the beginning."""
+        ...
+
+    def all_problems(self) -> Iterator[Problem]:
+        """A problem for everything that was left out."""
+        ...
 
 
 class RejectedError(Exception):

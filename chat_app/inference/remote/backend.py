@@ -23,7 +23,7 @@ import httpx
 from chat_app.config.sampling import SamplingConfig
 from chat_app.conversation import Conversation
 from chat_app.errors import ChatAppError, DataError, ModelNotFoundError, SettingError
-from chat_app.inference.outputs import Reason, ReplyEnd, Scored
+from chat_app.inference.backend import FinishReason, ModelDescription, ReplyEnd, ReplyEvent, ReplyRequest, TextDelta
 from chat_app.inference.remote.protocol import (
     ContextLengthError,
     Listed,
@@ -88,8 +88,8 @@ class RemoteModel:
 
     def __init__(self, url: str, wanted: str = "", key: str | None = None, patience: Patience | None = None):
         self.url, self._wanted = url, wanted
-        self.place = urlsplit(url).netloc
-        self._where = f"the engine at {self.place}"
+        self.host = urlsplit(url).netloc
+        self._where = f"the engine at {self.host}"
         self._key = os.environ.get(KEY_VARIABLE, "") if key is None else key
         self._patience = patience or Patience()
         self._model: Listed | None = None
@@ -105,14 +105,13 @@ class RemoteModel:
         return self._model.name if self._model is not None else self._wanted
 
     @property
-    def window(self) -> int:
-        """The most tokens of a prompt and its reply; 0 where the server does not say."""
-        return self._model.window if self._model is not None else 0
+    def description(self) -> ModelDescription:
+        """What the server reports about the model."""
+        return ModelDescription(self.name, "remote", self._model is not None, self._window, host=self.host)
 
     @property
-    def is_connected(self) -> bool:
-        """Whether the server has told its models."""
-        return self._model is not None
+    def _window(self) -> int:
+        return self._model.window if self._model is not None else 0
 
     def connect(self) -> None:
         """Ask the server for its models and settle on one.
@@ -135,15 +134,10 @@ class RemoteModel:
             raise ModelNotFoundError(f"There is no model '{self._wanted[:200]}' at {self._where}.", advice=advice)
         self._model = found[0]
 
-    def follow(
-        self,
-        conversation: Conversation,
-        sampling: SamplingConfig,
-        prefix: str = "",
-        stopped: threading.Event | None = None,
-        logprobs: int | None = None,
-    ) -> Generator[str | ReplyEnd, None, None]:
-        """The assistant's next turn, as `chat.follow_reply` gives it. Closing the generator ends it at the server too.
+    def stream(
+        self, request: ReplyRequest, cancel_event: threading.Event | None = None
+    ) -> Generator[ReplyEvent, None, None]:
+        """The assistant's next turn, as `ReplyBackend.stream` describes it; cancelling ends it at the server too.
 
         Where the conversation is too long for the server's model, its older half is left out.
 
@@ -151,17 +145,18 @@ class RemoteModel:
             RemoteEngineError, BusyError: the server cannot be reached, refuses us, or fails.
             DataError, SettingError: it does not take what was asked for.
         """
-        if prefix.strip():
+        conversation, sampling = request.conversation, request.sampling
+        if request.prefix.strip():
             raise SettingError("response", f"It cannot be passed on to {self._where}.", advice="Leave it out.")
         if conversation.turns[-1].role != "user":
             raise DataError("The last turn is the assistant's.", advice="Say something first.")
         if self._model is None:
             self.connect()
-        reply = _Reply(self.window, stopped or threading.Event(), self._patience.whole)
+        reply = _Reply(self._window, cancel_event or threading.Event(), self._patience.whole)
         turns, remembered = len(conversation.turns), sampling.remembered_turns
         given = left = _odd(remembered) if 0 < remembered < turns else turns
         while True:
-            body = self._request(conversation.latest(left), sampling, logprobs)
+            body = self._request(conversation.latest(left), sampling, request.logprobs)
             try:
                 yield from self._written(body, reply)
                 break
@@ -210,16 +205,16 @@ class RemoteModel:
             body.update(logprobs=True, top_logprobs=logprobs)
         return body
 
-    def _written(self, body: dict[str, Any], reply: _Reply) -> Generator[str, None, None]:
-        """The text of a reply, piece by piece, until it ends or is stopped."""
+    def _written(self, body: dict[str, Any], reply: _Reply) -> Generator[TextDelta, None, None]:
+        """The deltas of a reply until it ends or is cancelled."""
         items: queue.SimpleQueue[Piece | Exception | None] = queue.SimpleQueue()
         under_way = self._begin(self._post(body, items))
         try:
             while (item := _next(items, reply)) is not None:
                 if isinstance(item, Exception):
                     raise item
-                if text := reply.add(item):
-                    yield text
+                if delta := reply.add(item):
+                    yield delta
         finally:
             under_way.cancel()
 
@@ -252,7 +247,7 @@ class RemoteModel:
             return error
         if isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout)):
             return RemoteEngineError(
-                f"Nothing answers at {self.place}, the engine.", advice="Check that it runs; try again."
+                f"Nothing answers at {self.host}, the engine.", advice="Check that it runs; try again."
             )
         if isinstance(error, httpx.TimeoutException):
             return RemoteEngineError(f"There was no answer from {self._where}.", advice="Try again in a moment.")
@@ -306,8 +301,8 @@ def _odd(turns: int) -> int:
 class _Reply:
     """What has come of a reply."""
 
-    def __init__(self, window: int, stopped: threading.Event, seconds: float):
-        self.stopped = stopped
+    def __init__(self, window: int, cancel_event: threading.Event, seconds: float):
+        self._cancel_event = cancel_event
         self.dropped_turns = 0
         self._window = window
         self._started = time.perf_counter()
@@ -316,26 +311,27 @@ class _Reply:
         self._text: list[str] = []
         self._pieces = 0
         self._counts: tuple[int, int] | None = None
-        self._reason: Reason | None = None
+        self._reason: FinishReason | None = None
 
     @property
     def is_over(self) -> bool:
         """Whether nobody waits for the rest."""
-        if self.stopped.is_set():
+        if self._cancel_event.is_set():
             self._reason = "cancelled"
         elif time.perf_counter() >= self._deadline:
             self._reason = "time"
         return self._reason in ("cancelled", "time")
 
-    def add(self, piece: Piece) -> str:
-        """One more piece. Its text, with its tokens where it has some."""
+    def add(self, piece: Piece) -> TextDelta | None:
+        """Take in one more event of the stream. Returns its text, if it has any."""
         self._counts = piece.counts or self._counts
         self._reason = piece.reason or self._reason
-        if piece.text:
-            self._first = self._first or time.perf_counter() - self._started
-            self._pieces += 1
-            self._text.append(piece.text)
-        return Scored.of(piece.text, list(piece.tokens)) if piece.tokens else piece.text
+        if not piece.text:
+            return None
+        self._first = self._first or time.perf_counter() - self._started
+        self._pieces += 1
+        self._text.append(piece.text)
+        return TextDelta(piece.text, piece.tokens or None)
 
     def end(self) -> ReplyEnd:
         """The finished reply. Without counts by the server, a piece is taken for a token."""

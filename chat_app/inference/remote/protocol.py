@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from chat_app.errors import BusyError, ChatAppError, DataError
-from chat_app.inference.outputs import Reason, TokenLogprob
+from chat_app.inference.backend import FinishReason, TokenLogprob
 
 LONGEST_LINE = 2**20
 LONGEST_REPLY = 400_000  # Characters.
@@ -43,7 +43,7 @@ class Piece:
 
     text: str = ""
     tokens: tuple[TokenLogprob, ...] = ()
-    reason: Reason | None = None
+    reason: FinishReason | None = None
     counts: tuple[int, int] | None = None
 
 
@@ -113,7 +113,7 @@ def _piece(event: dict[str, Any], where: str) -> Piece:
     if not isinstance(choice, dict) or not isinstance(text, (str, type(None))):
         raise _garbage(where)
     ended = choice.get("finish_reason")
-    reason: Reason | None = None if not ended else "length" if ended == "length" else "end"
+    reason: FinishReason | None = None if not ended else "length" if ended == "length" else "end"
     counts = (_count(usage, "prompt_tokens"), _count(usage, "completion_tokens")) if isinstance(usage, dict) else None
     return Piece(text or "", _tokens(choice.get("logprobs")), reason, counts)
 

@@ -15,6 +15,7 @@ import gradio as gr
 from chat_app.config.loading import LoadConfig
 from chat_app.config.sampling import SamplingConfig
 from chat_app.errors import ChatAppError, ModelError
+from chat_app.inference.backend import QueuePosition, ReplyEnd, ReplyRequest
 from chat_app.services import Services
 from chat_app.ui.chat.corrections_panel import CorrectionsPanel
 from chat_app.ui.chat.memorization_marks import CopiedMarks
@@ -245,9 +246,6 @@ class ChatTab:
         values: tuple[Any, ...],
     ) -> Iterator[None]:
         """Fill `turn` with the reply; each yield is a moment to draw it, where the page does not follow by itself."""
-        from chat_app.inference.generation import ReplyEnd, follow_reply
-        from chat_app.inference.request import Waiting
-
         sampling = self.sampling.settings(values)
         system = clean(system)
         check_length(system)
@@ -256,25 +254,25 @@ class ChatTab:
             raise ModelError("No model is loaded.", advice="Choose one on the Models page.")
         turn.model = loaded.name
         drawings = Drawings(first=SECONDS_TO_FOLLOW)
-        parts = follow_reply(loaded, talk.conversation(system), sampling, stopped=ticket)
+        events = loaded.stream(ReplyRequest(talk.conversation(system), sampling), ticket)
         try:
-            for part in parts:
-                if isinstance(part, ReplyEnd):
-                    turn.text, turn.note = part.text, note_of(part)
+            for event in events:
+                if isinstance(event, ReplyEnd):
+                    turn.text, turn.note = event.text, note_of(event)
                     return
                 if talk.writing is not ticket:
                     return
-                if isinstance(part, Waiting):
-                    turn.note = f"Many people are chatting: number {part.place} in the queue."
+                if isinstance(event, QueuePosition):
+                    turn.note = f"Many people are chatting: number {event.position} in the queue."
                     yield
                     continue
                 has_waited = bool(turn.note)  # What was said of the queue, only Gradio takes away.
-                turn.text, turn.note = turn.text + part, ""
+                turn.text, turn.note = turn.text + event.text, ""
                 if has_waited or (drawings.is_due() and not live.is_read):
                     yield
                     drawings.drawn()
         finally:
-            parts.close()
+            events.close()
 
     def pick(self, name: str, talk: Talk, token: str, request: gr.Request) -> tuple[Any, ...]:
         """Load another model; the conversation stays."""
@@ -313,7 +311,7 @@ class ChatTab:
         return picker, line, timer, self.copied.visible(here, visitor)
 
 
-def note_of(end: Any) -> str:
+def note_of(end: ReplyEnd) -> str:
     """The quiet line under a finished reply."""
     return words.reply_note(
         end.reply_tokens,

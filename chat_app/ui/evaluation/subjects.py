@@ -16,7 +16,7 @@ import gradio as gr
 
 from chat_app.conversation import Conversation
 from chat_app.data.readers import conversations_of, has_text
-from chat_app.data.source import Wanted, gathered
+from chat_app.data.source import DataSource, load_source
 from chat_app.errors import ChatAppError, DataError, ModelError, RunError, TooLargeError
 from chat_app.formatting import bytes_in_words
 from chat_app.runs.run import Run
@@ -140,10 +140,10 @@ class Bench:
                 raise DataError("The file is no longer here.", advice="Bring it again.")
             if path.stat().st_size > self.services.rules.upload_limit:
                 raise TooLargeError(f"This file is larger than {bytes_in_words(self.services.rules.upload_limit)}.")
-        wanted = Wanted(files=tuple(paths), names=tuple(path.name for path in paths))
+        wanted = DataSource(files=tuple(paths), names=tuple(path.name for path in paths))
 
         def read(progress: ProgressCallback) -> Iterator[Conversation]:
-            return gathered(
+            return load_source(
                 wanted, self.services.paths, progress=count_conversations(progress, "Reading")
             ).conversations()
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import Any
 
-from chat_app.config.paths import STARTER
 from chat_app.errors import ChatAppError, ModelError, RunError
-from chat_app.inference.remote.backend import RemoteModel
+from chat_app.inference.backend import ModelDescription, ReplyBackend
 from chat_app.models.resolver import ModelFiles, available
 from chat_app.runs.catalog import title_of
 from chat_app.runs.run import Run, split_name
@@ -35,14 +33,14 @@ def run_title(run: Run) -> str:
     return f"{names[0][:60]}{more}{when}"
 
 
-def title(services: Services, files: ModelFiles) -> str:
+def title(services: Services, model: ModelFiles | ModelDescription) -> str:
     """What a model is called on the page."""
-    if files.kind == "starter":
+    if model.kind == "starter":
         return "Starter: comes with this app"
-    if files.kind == "run":
-        return taught_title(services, files.name)
+    if model.kind == "run":
+        return taught_title(services, model.name)
     # Strangers need not know where the owner of a server keeps things.
-    return short(files.name) if services.rules.is_shared else files.name
+    return short(model.name) if services.rules.is_shared else model.name
 
 
 def taught_title(services: Services, name: str) -> str:
@@ -57,9 +55,9 @@ def short(name: str) -> str:
     return re.split(r"[/\\]", name.rstrip("/\\"))[-1][:60]
 
 
-def remote_title(remote: RemoteModel) -> str:
+def remote_title(remote: ReplyBackend) -> str:
     """What the model of another server is called."""
-    return f"{short(remote.name) or 'The model'} on {remote.place}"
+    return f"{short(remote.name) or 'The model'} on {remote.description.host}"
 
 
 def talkers(services: Services, visitor: str, chosen: str | None = None) -> list[tuple[str, str]]:
@@ -93,7 +91,7 @@ def choices(services: Services, visitor: str) -> list[tuple[str, str]]:
             rows.append((title(services, files), files.name))
     loaded = services.models.current
     if loaded is not None and loaded.name not in {name for _, name in rows}:
-        rows.append((title(services, loaded.files), IN_USE if services.rules.is_shared else loaded.name))
+        rows.append((title(services, loaded.description), IN_USE if services.rules.is_shared else loaded.name))
     return rows
 
 
@@ -104,7 +102,7 @@ def own_choices(services: Services, visitor: str, chosen: str | None = None) -> 
         chosen: the visitor's own that answers now, which may be a checkpoint.
     """
     loaded = services.models.current
-    rows = [(title(services, loaded.files), IN_USE)] if loaded is not None else []
+    rows = [(title(services, loaded.description), IN_USE)] if loaded is not None else []
     rows += [(taught_title(services, run.id), run.id) for run in services.runs_of(visitor) if run.has_model]
     if chosen is not None and chosen not in {name for _, name in rows}:
         rows.append((taught_title(services, chosen), chosen))
@@ -133,24 +131,25 @@ def _is_offered(services: Services, visitor: str, name: str) -> bool:
     return name in offered or (step is not None and run in offered)
 
 
-def describe(loaded: Any | None) -> str:
+def describe(loaded: ReplyBackend | None) -> str:
     """The model in use, in a few words."""
     if loaded is None:
         return "No model is loaded."
-    if isinstance(loaded, RemoteModel):
-        if not loaded.is_connected:
-            return f"The server {loaded.place} answers here, and cannot be reached yet."
-        window = f", remembers {loaded.window:,} tokens" if loaded.window else ""
-        return f"The server {loaded.place} answers with {loaded.name[:80]}{window}"
-    return f"{words.amount(loaded.files.parameters)} parameters, remembers {loaded.files.window:,} tokens"
+    model = loaded.description
+    if not model.is_ready:
+        return f"The server {model.host} answers here, and cannot be reached yet."
+    window = f", remembers {model.window:,} tokens" if model.window else ""
+    if model.host:
+        return f"The server {model.host} answers with {model.name[:80]}{window}"
+    return f"{words.amount(model.parameters or 0)} parameters{window}"
 
 
-def hints(services: Services, loaded: Any | None) -> list[str]:
+def hints(services: Services, loaded: ReplyBackend | None) -> list[str]:
     """A few things to say to a model that has just been loaded: for a taught one, from what it was taught."""
     general = ["Hello!", "How are you?", "What do you like to do?"]
     if loaded is None:
         return []
-    if isinstance(loaded, RemoteModel) or loaded.files.kind != "run":
+    if loaded.description.kind != "run":
         return general
     try:
         from chat_app.training.pipeline import sample_prompts
@@ -162,12 +161,11 @@ def hints(services: Services, loaded: Any | None) -> list[str]:
     return [text for text in found if len(text) <= 120][:MOST_HINTS] or general
 
 
-def name_of(services: Services, loaded: Any | None) -> str:
+def name_of(services: Services, loaded: ReplyBackend | None) -> str:
     """What to call the model above its replies."""
     if loaded is None:
         return "Model"
-    if isinstance(loaded, RemoteModel):
-        return short(loaded.name) or "Model"
-    if loaded.name == STARTER:
+    kind = loaded.description.kind
+    if kind == "starter":
         return "Starter"
-    return "Your model" if loaded.files.kind == "run" else short(loaded.name)
+    return "Your model" if kind == "run" else short(loaded.name) or "Model"

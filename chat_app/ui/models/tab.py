@@ -169,16 +169,16 @@ def card(services: Services) -> str:
         return (
             '<div class="card"><p><strong>No model is loaded.</strong></p><p class="quiet">Load one to chat.</p></div>'
         )
-    files, how = loaded.files, loaded.recognised
-    name = model_choices.title(services, files)
-    sure = "" if how.certain else " (a guess)"
+    model = loaded.description
+    name = model_choices.title(services, model)
+    sure = "" if model.is_format_certain else " (a guess)"
     facts = (
-        ("Comes from", KINDS.get(files.kind, files.kind)),
-        ("Size", f"{words.amount(files.parameters)} parameters"),
-        ("Remembers", f"{files.window:,} tokens, about {round(files.window * 0.75 / 10) * 10:,} words"),
-        ("Memory", f"{bytes_in_words(loaded.memory_bytes)}, measured"),
-        ("Format", f"{how.format}{sure}: {how.because}"),
-        ("Stored as", f"{loaded.precision} on {loaded.device}"),
+        ("Comes from", KINDS.get(model.kind, model.kind)),
+        ("Size", f"{words.amount(model.parameters or 0)} parameters"),
+        ("Remembers", f"{model.window:,} tokens, about {round(model.window * 0.75 / 10) * 10:,} words"),
+        ("Memory", f"{bytes_in_words(model.memory_bytes)}, measured"),
+        ("Format", f"{model.format}{sure}: {model.format_reason}"),
+        ("Stored as", f"{model.precision} on {model.device}"),
     )
     rows = "".join(f"<div><dt>{shown(term)}</dt><dd>{shown(value)}</dd></div>" for term, value in facts)
     return f'<div class="card"><p><strong>{shown(name)}</strong></p><dl class="facts wide">{rows}</dl></div>'

@@ -7,8 +7,8 @@ from typing import Any
 
 import gradio as gr
 
-from chat_app.data.dataset import Facts
-from chat_app.data.readers import Column, Look, ReadingOptions
+from chat_app.data.dataset import DatasetFacts
+from chat_app.data.readers import Column, Preview, ReadingOptions
 from chat_app.ui.components import formatting as words
 from chat_app.ui.components.escape import clean, shown
 
@@ -68,9 +68,9 @@ class Mapping:
         """Nothing was read."""
         return gr.Accordion(visible=False), *(gr.skip(),) * (len(self.outputs) - 1)
 
-    def shown(self, facts: Facts, options: ReadingOptions) -> tuple[Any, ...]:
+    def shown(self, facts: DatasetFacts, options: ReadingOptions) -> tuple[Any, ...]:
         """The questions that these files raise, with what was guessed or said."""
-        columns, speakers, bot = columns_of(facts.looks), _speakers(facts.looks), _bot(facts.looks)
+        columns, speakers, bot = columns_of(facts.previews), _speakers(facts.previews), _bot(facts.previews)
         drops = [_drop(column) for column in columns[:MOST_COLUMNS]]
         drops += [gr.Dropdown(visible=False)] * (MOST_COLUMNS - len(drops))
         people = [(f"{name} ({words.count(count, 'message')})", name) for name, count in speakers.items()]
@@ -85,36 +85,36 @@ class Mapping:
             options.names,
         )
 
-    def options(self, facts: Facts, values: Sequence[Any]) -> ReadingOptions:
+    def options(self, facts: DatasetFacts, values: Sequence[Any]) -> ReadingOptions:
         """What the person says.
 
         Raises:
             SettingError: a value that cannot be; the page's own limits are not relied on.
         """
         roles, (bot, pause, names) = values[:MOST_COLUMNS], values[MOST_COLUMNS:]
-        columns = columns_of(facts.looks)
+        columns = columns_of(facts.previews)
         pairs = tuple(f"{column.name}={clean(role)}" for column, role in zip(columns, roles, strict=False))
         return ReadingOptions(columns=pairs, bot=clean(bot), pause=pause, names=clean(names) or "keep")
 
 
-def columns_of(looks: Sequence[Look]) -> tuple[Column, ...]:
+def columns_of(previews: Sequence[Preview]) -> tuple[Column, ...]:
     """The columns of the first table; several tables are asked about only if they have the same ones."""
-    tables = [look.columns for look in looks if look.columns]
+    tables = [preview.columns for preview in previews if preview.columns]
     if not tables or any([one.name for one in table] != [one.name for one in tables[0]] for table in tables):
         return ()
     return tables[0]
 
 
-def _speakers(looks: Sequence[Look]) -> dict[str, int]:
+def _speakers(previews: Sequence[Preview]) -> dict[str, int]:
     people: dict[str, int] = {}
-    for look in looks:
-        for speaker in look.speakers:
+    for preview in previews:
+        for speaker in preview.speakers:
             people[speaker.name] = people.get(speaker.name, 0) + speaker.messages
     return dict(sorted(people.items(), key=lambda one: -one[1]))
 
 
-def _bot(looks: Sequence[Look]) -> str:
-    return next((look.bot for look in looks if look.bot), "")
+def _bot(previews: Sequence[Preview]) -> str:
+    return next((preview.bot for preview in previews if preview.bot), "")
 
 
 def _is_plain(columns: Sequence[Column]) -> bool:

@@ -13,9 +13,9 @@ from typing import Any
 import gradio as gr
 
 from chat_app.config.paths import STARTER
-from chat_app.data.dataset import Material
+from chat_app.data.dataset import ConversationDataset
 from chat_app.data.quality import REPAIRS, Check
-from chat_app.data.source import HubData, Wanted, checked, gathered, write_mended
+from chat_app.data.source import DataSource, HubData, check_dataset, load_source, write_repaired
 from chat_app.data.text_corpus import is_plain_text
 from chat_app.errors import ChatAppError, DataError, TooLargeError
 from chat_app.formatting import bytes_in_words
@@ -56,8 +56,8 @@ class Brought:
     `texts` are files of running text, in which nobody speaks: they serve for a model from nothing only.
     """
 
-    wanted: Wanted = field(default_factory=Wanted)
-    material: Material | None = None
+    wanted: DataSource = field(default_factory=DataSource)
+    material: ConversationDataset | None = None
     texts: tuple[Path, ...] = ()
 
 
@@ -162,7 +162,7 @@ class DataPanel:
         texts = tuple(path for path in paths if is_running_text(path))
         talk = tuple(path for path in paths if path not in texts)
         if talk:
-            yield from self._read(Wanted(files=talk, names=tuple(path.name for path in talk)), texts)
+            yield from self._read(DataSource(files=talk, names=tuple(path.name for path in talk)), texts)
         else:
             nothing = list(self.forget())
             nothing[0], nothing[3] = Brought(texts=texts), running_text(texts)
@@ -170,13 +170,13 @@ class DataPanel:
 
     def take_sample(self) -> Iterator[tuple[Any, ...]]:
         """Read the sample conversations that come with the app."""
-        yield from self._read(Wanted(files=(self.services.paths.samples / "shop.tsv",)))
+        yield from self._read(DataSource(files=(self.services.paths.samples / "shop.tsv",)))
 
     def take_hub(self, name: str, config: str, split: str) -> Iterator[tuple[Any, ...]]:
         """Fetch a data set."""
         folders = not self.services.rules.is_shared
         hub = HubData(clean(name).strip(), clean(config).strip(), clean(split).strip(), folders)
-        yield from self._read(Wanted(hub=hub))
+        yield from self._read(DataSource(hub=hub))
 
     def again(self, brought: Brought, *values: Any) -> Iterator[tuple[Any, ...]]:
         """Read the same once more, as the person says that it is meant."""
@@ -214,9 +214,9 @@ class DataPanel:
             if path.stat().st_size > limit:
                 raise TooLargeError(f"This file is larger than {bytes_in_words(limit)}.", where=path.name)
 
-    def _read(self, wanted: Wanted, texts: tuple[Path, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    def _read(self, wanted: DataSource, texts: tuple[Path, ...] = ()) -> Iterator[tuple[Any, ...]]:
         work = Work(
-            lambda progress: gathered(wanted, self.services.paths, progress=count_conversations(progress, "Reading"))
+            lambda progress: load_source(wanted, self.services.paths, progress=count_conversations(progress, "Reading"))
         )
         kept = (gr.skip(),) * (len(self.outputs) - 3)
         for text in work:
@@ -260,9 +260,9 @@ class DataPanel:
                 progress(replace(now, message=f"Checking: {now.done:,} of {total}."))
 
             try:
-                return checked(material, self.services.paths, model, report), "this model"
+                return check_dataset(material, self.services.paths, model, report), "this model"
             except ChatAppError:  # A model that is not here yet cannot count.
-                return checked(material, self.services.paths, STARTER, report), "the starter"
+                return check_dataset(material, self.services.paths, STARTER, report), "the starter"
 
         work = Work(look)
         for text in work:
@@ -307,7 +307,7 @@ class DataPanel:
                 def report(now: Progress) -> None:
                     progress(replace(now, message=f"Writing: {now.done:,} conversations."))
 
-                return target, write_mended(material, target, report)
+                return target, write_repaired(material, target, report)
 
             written = yield from followed(
                 write,
@@ -321,7 +321,7 @@ class DataPanel:
 
         return save
 
-    def wanted(self, brought: Brought) -> Wanted:
+    def wanted(self, brought: Brought) -> DataSource:
         """What to learn from.
 
         Raises:

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from chat_app.conversation import Conversation
-from chat_app.data.dataset import Facts
+from chat_app.data.dataset import DatasetFacts
 from chat_app.data.quality import Check, Finding, Histogram
-from chat_app.data.readers import Look, Problem
+from chat_app.data.readers import Preview, Problem
 from chat_app.formatting import bytes_in_words
 from chat_app.ui.chat.session import Turn
 from chat_app.ui.components import formatting as words
@@ -68,12 +68,12 @@ def running_text(files: Sequence[Path]) -> str:
     )
 
 
-def report_of(facts: Facts, problems: Sequence[Problem]) -> str:
+def report_of(facts: DatasetFacts, problems: Sequence[Problem]) -> str:
     """What was read, and a table of what was left out."""
     found = words.count(facts.conversations, "conversation")
     turns = words.count(facts.turns, "turn")
     files = facts.files[0] if len(facts.files) == 1 else words.count(len(facts.files), "file")
-    text = f'<p class="good"><strong>{found}</strong> with {turns} in {shown(files)}{_kinds(facts.looks)}.</p>'
+    text = f'<p class="good"><strong>{found}</strong> with {turns} in {shown(files)}{_kinds(facts.previews)}.</p>'
     if len(facts.parts) > 1:
         parts = ", ".join(f"{count:,} {PART_WORDS[part]}" for part, count in facts.parts.items())
         text += f'<p class="quiet">As its publisher meant it: {parts}.</p>'
@@ -82,8 +82,8 @@ def report_of(facts: Facts, problems: Sequence[Problem]) -> str:
     return text + _left_out(problems, facts.problems, len(facts.files) > 1)
 
 
-def _kinds(looks: Sequence[Look]) -> str:
-    kinds = list(dict.fromkeys(KIND_WORDS[one.kind] for one in looks))
+def _kinds(previews: Sequence[Preview]) -> str:
+    kinds = list(dict.fromkeys(KIND_WORDS[one.kind] for one in previews))
     return f" ({', '.join(kinds[:3])})" if kinds else ""
 
 

@@ -9,7 +9,7 @@ import gradio as gr
 
 from chat_app.config.paths import STARTER
 from chat_app.config.training import CAREFULNESS, TrainConfig
-from chat_app.data.source import Wanted, flags_of, gathered, reading_settings_of
+from chat_app.data.source import DataSource, load_source
 from chat_app.runs.run import Run
 from chat_app.services import Services
 from chat_app.system.progress import ProgressCallback
@@ -152,16 +152,16 @@ class TeachTab:
         yield from self.runs.begun(prepare, token, request)
 
     def _prepared(
-        self, config: TrainConfig, wanted: Wanted, questions: str, visitor: str, progress: ProgressCallback
+        self, config: TrainConfig, wanted: DataSource, questions: str, visitor: str, progress: ProgressCallback
     ) -> Run:
         """A run folder with its data and its recipe."""
         paths, asked = self.services.paths, list(questions_of(clean(questions)))
         report = count_conversations(progress, "Preparing")
-        material = gathered(wanted, paths, need_reply=config.learn == "replies", progress=report)
+        material = load_source(wanted, paths, need_reply=config.learn == "replies", progress=report)
         about = {"files": wanted.given, "by": visitor, "repairs": sorted(wanted.repairs)}
-        about |= {"reading": flags_of(wanted), "questions": asked}
+        about |= {"reading": wanted.flags(), "questions": asked}
         run = prepare_run(config, material, paths, about=about, progress=report)
-        write_recipe(run, [] if wanted.hub else run.about()["files"], reading_settings_of(wanted))
+        write_recipe(run, [] if wanted.hub else run.about()["files"], wanted.settings())
         return run
 
     def models(self, visitor: str, chosen: str) -> Any:

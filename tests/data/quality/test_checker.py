@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from chat_app.conversation import Conversation, Message
-from chat_app.data.quality import REPAIRS, Check, Checker, Finding, repaired
+from chat_app.data.quality import REPAIRS, Check, Checker, Finding, apply_repairs
 from chat_app.data.quality.duplicates import Fingerprints
 from chat_app.data.quality.issue_types import KINDS
 from chat_app.data.readers.types import Located, Part
@@ -149,12 +149,12 @@ def test_what_is_there_is_found_and_what_only_looks_like_it_is_not(
 
 @pytest.mark.parametrize(("name", "with_it"), [(case[0], case[1]) for case in CASES if case[0] in REPAIRS])
 def test_after_a_repair_its_finding_is_gone(name: str, with_it: list[Located]) -> None:
-    assert found(name, *repaired(with_it, [name])) is None
+    assert found(name, *apply_repairs(with_it, [name])) is None
 
 
 @pytest.mark.parametrize(("name", "without_it"), [(case[0], case[3]) for case in CASES if case[0] in REPAIRS])
 def test_a_repair_leaves_alone_what_has_nothing_to_repair(name: str, without_it: list[Located]) -> None:
-    assert list(repaired(without_it, [name])) == without_it
+    assert list(apply_repairs(without_it, [name])) == without_it
 
 
 @pytest.mark.parametrize(
@@ -175,13 +175,13 @@ def test_a_repair_leaves_alone_what_has_nothing_to_repair(name: str, without_it:
     ],
 )
 def test_a_repair_does_exactly_what_it_says(repair: str, before: list[str], after: list[str] | None) -> None:
-    assert turns_of(repaired([located(*before)], [repair])) == ([] if after is None else [after])
+    assert turns_of(apply_repairs([located(*before)], [repair])) == ([] if after is None else [after])
 
 
 def test_a_mended_conversation_keeps_its_place_its_roles_and_what_is_learned() -> None:
     messages = (Message("system", "Be <b>kind</b>."), Message("assistant", "Hi <i>you</i>", learned=False))
     item = Located(Conversation((*messages, Message("user", "Hey"))), 7, "a.jsonl", "test")
-    (mended,) = repaired([item], ["html"])
+    (mended,) = apply_repairs([item], ["html"])
     assert mended.conversation.messages == (
         Message("system", "Be kind."),
         Message("assistant", "Hi you", learned=False),
@@ -198,9 +198,9 @@ def test_the_first_of_copies_is_kept_and_parts_are_told_apart() -> None:
         located("hi!", "hello", line=4),
         located("Hi", "Hello", line=5, part="valid"),
     ]
-    assert [item.line for item in repaired(items, ["duplicates"])] == [1, 2, 5]
-    assert [item.line for item in repaired(items, ["near_duplicates"])] == [1, 3, 5]
-    assert [item.line for item in repaired(items, ["duplicates", "near_duplicates"])] == [1, 5]
+    assert [item.line for item in apply_repairs(items, ["duplicates"])] == [1, 2, 5]
+    assert [item.line for item in apply_repairs(items, ["near_duplicates"])] == [1, 3, 5]
+    assert [item.line for item in apply_repairs(items, ["duplicates", "near_duplicates"])] == [1, 5]
 
 
 def test_what_is_kept_aside_leaves_training_also_from_an_iterator_that_runs_once() -> None:
@@ -211,18 +211,18 @@ def test_what_is_kept_aside_leaves_training_also_from_an_iterator_that_runs_once
         located("Hi", "Hello", line=4, part="valid"),
     ]
     for given_as in (items, iter(items)):
-        assert [item.line for item in repaired(given_as, ["leakage", "duplicates"])] == [2, 3, 4]
-    assert [item.line for item in repaired(iter(items), ["leaked_openings"])] == [3, 4]
+        assert [item.line for item in apply_repairs(given_as, ["leakage", "duplicates"])] == [2, 3, 4]
+    assert [item.line for item in apply_repairs(iter(items), ["leaked_openings"])] == [3, 4]
 
 
 def test_a_conversation_equal_after_another_repair_is_a_leak_too() -> None:
     items = [located("A &amp; B", "Hello", line=1), located("A & B", "Hello", line=2, part="test")]
-    assert [item.line for item in repaired(items, ["leakage", "html"])] == [2]
+    assert [item.line for item in apply_repairs(items, ["leakage", "html"])] == [2]
 
 
 def test_an_unknown_repair_is_refused_at_once() -> None:
     with pytest.raises(SettingError, match="no repair 'polish'"):
-        repaired([], ["duplicates", "polish"])
+        apply_repairs([], ["duplicates", "polish"])
 
 
 def test_repairs_read_no_more_than_they_give() -> None:
@@ -232,7 +232,7 @@ def test_repairs_read_no_more_than_they_give() -> None:
             number += 1
             yield located(f"Hi {number}", "Hello")
 
-    stream = repaired(endless(), set(REPAIRS) - {"leakage", "leaked_openings"})
+    stream = apply_repairs(endless(), set(REPAIRS) - {"leakage", "leaked_openings"})
     assert [next(stream).conversation.texts[0] for _ in range(3)] == ["Hi 1", "Hi 2", "Hi 3"]
 
 
@@ -339,7 +339,7 @@ def test_any_text_can_be_checked_and_every_repair_removes_its_finding(items: lis
     json.dumps(before.to_dict())
     for name in REPAIRS:
         if before.finding(name):
-            assert found(name, *repaired(items, [name])) is None
+            assert found(name, *apply_repairs(items, [name])) is None
         elif name != "leaked_openings" or not before.finding("leakage"):
-            assert list(repaired(items, [name])) == items
-    assert len(list(repaired(items, list(REPAIRS)))) <= len(items)
+            assert list(apply_repairs(items, [name])) == items
+    assert len(list(apply_repairs(items, list(REPAIRS)))) <= len(items)

@@ -21,9 +21,10 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 
-from chat_app.data.quality import Checker, repaired
+from chat_app.data.quality import Checker, apply_repairs
 from chat_app.data.quality.issue_types import REPAIRS
-from chat_app.data.readers import Located, ReadingOptions, iterate, record_of
+from chat_app.data.readers import Located, ReadingOptions, iterate
+from chat_app.data.writers import record_of
 from chat_app.errors import DataError
 from tests.data.readers.bad_inputs.packed import zipped
 from tests.data.readers.bad_inputs.tables import ROWS, parquet, workbook
@@ -133,7 +134,7 @@ def try_one(path: Path) -> None:
     """
     options = ReadingOptions(names="replace" if len(path.name) % 2 else "keep")
     try:
-        items = list(iterate(path, options=options, seen=lambda look: None))
+        items = list(iterate(path, options=options, on_preview=lambda look: None))
     except DataError as error:
         _check_words(error.what, error.advice or "", error.sentence())
         return
@@ -144,7 +145,7 @@ def try_one(path: Path) -> None:
     checker = Checker(count_tokens=lambda texts: [len(text) for text in texts], window=128)
     checker.add_all(located)
     checker.result()
-    for item in repaired(located, list(REPAIRS)):
+    for item in apply_repairs(located, list(REPAIRS)):
         record_of(item.conversation)
 
 

@@ -20,9 +20,10 @@ import pytest
 
 from chat_app.cli import main
 from chat_app.conversation import Conversation
-from chat_app.data.dataset import gather
+from chat_app.data.dataset import load_files
 from chat_app.data.quality import Checker
-from chat_app.data.readers import Located, Problem, iterate, read_file, read_files, write_tsv
+from chat_app.data.readers import Located, Problem, iterate, read_file, read_files
+from chat_app.data.writers import write_tsv
 from chat_app.errors import DataError
 from chat_app.system.disk_cache import Cache
 from tests.data.readers.bad_inputs.case import TSV, Bad, jsonl
@@ -107,12 +108,12 @@ def test_every_bad_input_ends_in_words_and_loses_nothing(case: Bad, tmp_path: Pa
     cache = Cache(tmp_path / "cache", 10**10, 3_600)
     if not case.conversations:
         with pytest.raises(DataError) as refused:
-            gather([path], cache)
+            load_files([path], cache)
         assert_readable(refused.value.what)
         assert_readable(refused.value.advice or "Fine.")
         assert not (tmp_path / "cache").exists() or not list((tmp_path / "cache").iterdir())
         return
-    material = gather([path], cache)
+    material = load_files([path], cache)
     assert material.facts.conversations == case.conversations
     assert [problem.sentence() for problem in material.all_problems()] == [one.sentence() for one in found.problems]
     checker = Checker(count_tokens=lambda texts: [len(text) for text in texts], window=128)
@@ -130,7 +131,7 @@ def test_what_is_huge_is_read_in_bounded_memory(tmp_path: Path) -> None:
     for case in heavy.values():
         case.write(tmp_path)
     run = [sys.executable, "-m", "tests.data.readers.bad_inputs.heavy", str(tmp_path)]
-    done = subprocess.run(run, cwd=HERE.parent.parent, capture_output=True, text=True, timeout=600, check=False)
+    done = subprocess.run(run, cwd=HERE.parents[3], capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr[-2_000:]
     results = [json.loads(line) for line in done.stdout.splitlines()]
     assert {result["name"] for result in results} == set(heavy)

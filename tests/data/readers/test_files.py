@@ -12,8 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from chat_app.conversation import Conversation, Message
-from chat_app.data.readers import Located, Problem, iterate, read_file, read_files, write_jsonl
+from chat_app.data.readers import Located, Problem, iterate, read_file, read_files
 from chat_app.data.readers.text_source import numbered_lines
+from chat_app.data.writers import write_jsonl
 from chat_app.errors import DataError
 
 SAMPLES = Path(__file__).resolve().parents[3] / "sample_data"

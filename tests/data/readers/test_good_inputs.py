@@ -15,7 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from chat_app.conversation import Conversation, Message
-from chat_app.data.readers import Located, Look, Problem, iterate, read_file, write_jsonl, write_tsv
+from chat_app.data.readers import Located, Preview, Problem, iterate, read_file
+from chat_app.data.writers import write_jsonl, write_tsv
 from tests.data.readers.bad_inputs.packed import zipped
 from tests.data.readers.bad_inputs.tables import ROWS, parquet, workbook
 
@@ -164,11 +165,11 @@ def read(path: Path) -> list[Said]:
     return [shown(item) for item in items if isinstance(item, Located)]
 
 
-def look(path: Path) -> list[Look]:
-    looks: list[Look] = []
-    for _ in iterate(path, seen=looks.append):
+def previews_of(path: Path) -> list[Preview]:
+    found: list[Preview] = []
+    for _ in iterate(path, on_preview=found.append):
         pass
-    return looks
+    return found
 
 
 def test_there_is_an_expectation_for_every_file() -> None:
@@ -179,7 +180,7 @@ def test_there_is_an_expectation_for_every_file() -> None:
 def test_every_kind_is_read_without_a_setting(name: str, tmp_path: Path) -> None:
     kind, expected = EXPECTED[name]
     path = HERE / name
-    assert [one.kind for one in look(path)] == [kind]
+    assert [one.kind for one in previews_of(path)] == [kind]
     assert read(path) == expected
     packed = tmp_path / f"{name}.gz"
     packed.write_bytes(gzip.compress(path.read_bytes()))
@@ -198,7 +199,7 @@ def test_an_archive_of_all_kinds_is_read_as_its_files_are(tmp_path: Path) -> Non
         for name in EXPECTED:
             archive.write(HERE / name, f"data/{name}")
     assert read(path) == [said for _, conversations in EXPECTED.values() for said in conversations]
-    assert [one.file for one in look(path)] == [f"all.zip/data/{name}" for name in EXPECTED][:50]
+    assert [one.file for one in previews_of(path)] == [f"all.zip/data/{name}" for name in EXPECTED][:50]
 
 
 def test_a_folder_of_all_kinds_is_read_as_its_files_are() -> None:
@@ -251,7 +252,7 @@ def test_an_export_of_slack_is_read_as_a_whole(packed: bool, tmp_path: Path) -> 
         for name, value in files.items():
             (path / name).parent.mkdir(parents=True, exist_ok=True)
             (path / name).write_text(json.dumps(value))
-    assert look(path)[0].kind == "slack"
+    assert previews_of(path)[0].kind == "slack"
     assert read(path) == [(2, ["Hello @Ben", "Hi & welcome!"])]
 
 

@@ -14,7 +14,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
-from chat_app.inference.engine import Engine, write
+from chat_app.inference.engine import Engine, generate_tokens
 from chat_app.inference.gpt2.model_runner import GPT2Forward
 from chat_app.inference.kv_cache import Memory
 from chat_app.inference.model_runner import Piece
@@ -307,7 +307,7 @@ class TestEngine:
             results = [threads.submit(lambda one: list(engine.stream(one)), one) for one in requests]
             wait_until(engine, lambda: engine.requests == len(requests))
             gate.open.set()
-            assert [one.result(LONG) for one in results] == [write(model, one, WINDOW) for one in requests]
+            assert [one.result(LONG) for one in results] == [generate_tokens(model, one, WINDOW) for one in requests]
         assert max(len(step) for step in gate.steps) == 16
         assert engine.wait_idle(LONG)
         assert 0 < pool.used <= 2 * 200 // 16
@@ -322,7 +322,7 @@ class TestEngine:
         for turn in range(12):
             cut = int(torch.randint(1, 60, (1,), generator=generator))
             one = request(base[:cut] + ids_of(turn, 5), new=6)
-            assert list(engine.stream(one)) == write(model, one, WINDOW)
+            assert list(engine.stream(one)) == generate_tokens(model, one, WINDOW)
         engine.close()
 
     def test_a_failing_step_ends_nobody_elses_reply(self, paged):
@@ -343,7 +343,9 @@ class TestEngine:
             results = [threads.submit(lambda ids: list(engine.stream(request(ids))), ids) for ids in prompts]
             wait_until(engine, lambda: engine.requests == 4)
             gate.open.set()
-            assert [one.result(LONG) for one in results] == [write(model, request(ids), WINDOW) for ids in prompts]
+            assert [one.result(LONG) for one in results] == [
+                generate_tokens(model, request(ids), WINDOW) for ids in prompts
+            ]
         assert failed
         engine.close()
 

@@ -13,7 +13,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from chat_app.errors import ModelError
-from chat_app.inference.engine import Engine, forward_of, write
+from chat_app.inference.engine import Engine, forward_of, generate_tokens
 from chat_app.inference.gpt2.compiled_decoder import MOST_TOKENS
 from chat_app.inference.gpt2.model_runner import GPT2Forward
 from chat_app.inference.gpt2.weights import is_plain_gpt2
@@ -278,7 +278,7 @@ def test_what_is_no_plain_gpt2_runs_through_transformers():
     assert isinstance(forward_of(model, 128), TransformersForward)
     ids = ids_of(1, 30)
     engine = Engine(model, 128)
-    assert write(model, request(ids), 128) == list(engine.stream(request(ids))) == expected(model, ids)
+    assert generate_tokens(model, request(ids), 128) == list(engine.stream(request(ids))) == expected(model, ids)
     edited = [*ids[:20], *ids_of(2, 5)]
     assert list(engine.stream(request(edited))) == expected(model, edited)
     engine.close()

@@ -19,8 +19,7 @@ from chat_app.config.paths import Paths
 from chat_app.config.sampling import SamplingConfig
 from chat_app.conversation import Conversation
 from chat_app.errors import BusyError, ChatAppError, DataError, ModelNotFoundError, SettingError
-from chat_app.inference.generation import follow_reply, stream_reply
-from chat_app.inference.outputs import ReplyEnd, Scored
+from chat_app.inference.backend import ReplyEnd, ReplyRequest, TextDelta, stream_reply
 from chat_app.inference.remote.backend import Patience, RemoteModel, check_address
 from chat_app.inference.remote.protocol import RemoteEngineError
 from chat_app.server.auth import Accounts, Throttle
@@ -101,7 +100,7 @@ def remote(fake: Fake) -> Iterator[RemoteModel]:
 
 
 def _say(remote: RemoteModel, conversation: Conversation = HELLO, **more: Any) -> ReplyEnd:
-    *_, end = stream_reply(remote, conversation, SamplingConfig(**{**vars(SHORT), **more}))
+    *_, end = stream_reply(remote, ReplyRequest(conversation, SamplingConfig(**{**vars(SHORT), **more})))
     assert isinstance(end, ReplyEnd)
     return end
 
@@ -201,20 +200,20 @@ def test_a_server_that_hangs_is_given_up(fake: Fake, remote: RemoteModel) -> Non
     assert fake.left.wait(PATIENCE)
 
 
-@pytest.mark.parametrize("how", ["stopped", "closed"])
+@pytest.mark.parametrize("how", ["cancelled", "closed"])
 def test_a_visitor_who_leaves_ends_the_reply_at_the_server(fake: Fake, how: str) -> None:
     fake.answer = _hang
     remote = RemoteModel(fake.url, key="", patience=Patience(piece=4 * PATIENCE))
-    stopped = threading.Event()
-    parts = follow_reply(remote, HELLO, SHORT, stopped=stopped)
-    assert next(parts) == "Hi"
-    if how == "stopped":
-        stopped.set()
-        end = next(parts)
+    cancel_event = threading.Event()
+    events = remote.stream(ReplyRequest(HELLO, SHORT), cancel_event)
+    assert next(events) == TextDelta("Hi")
+    if how == "cancelled":
+        cancel_event.set()
+        end = next(events)
         assert isinstance(end, ReplyEnd)
         assert (end.text, end.reason) == ("Hi", "cancelled")
     else:
-        parts.close()
+        events.close()
     assert fake.left.wait(PATIENCE)
     remote.close()
 
@@ -222,11 +221,11 @@ def test_a_visitor_who_leaves_ends_the_reply_at_the_server(fake: Fake, how: str)
 def test_the_end_of_our_server_ends_replies_under_way(fake: Fake) -> None:
     fake.answer = _hang
     remote = RemoteModel(fake.url, key="", patience=Patience(piece=4 * PATIENCE))
-    parts = follow_reply(remote, HELLO, SHORT)
-    assert next(parts) == "Hi"
+    events = remote.stream(ReplyRequest(HELLO, SHORT))
+    assert next(events) == TextDelta("Hi")
     remote.close()
     with pytest.raises(RemoteEngineError, match="stopped"):
-        next(parts)
+        next(events)
     assert fake.left.wait(PATIENCE)
     with pytest.raises(RemoteEngineError, match="ends"):
         _say(remote)
@@ -316,21 +315,21 @@ def test_one_chat_app_answers_for_another(both: tuple[ApiServer, ApiServer]) -> 
     assert generated["model_info"] == {"name": "model", "format": None, "parameters": None, "window": 128}
     refused = httpx.post(f"{server.url}/generate", json={"context": "Hello", "response": "I am"})
     assert (refused.status_code, refused.json()["error"]["param"]) == (400, "response")
-    wait_for(lambda: len(server.api.relays) == len(engine.api.relays) == 0)
+    wait_for(lambda: len(server.api.streams) == len(engine.api.streams) == 0)
 
 
 def test_an_engine_that_is_away_is_a_502_and_the_page_says_who_answers(tmp_path: Path, fake: Fake) -> None:
     remote = RemoteModel(fake.url, key="")
     services = _services(tmp_path / "home", remote)
     assert model_choices.describe(services.answering()) == (
-        f"The server {remote.place} answers here, and cannot be reached yet."
+        f"The server {remote.host} answers here, and cannot be reached yet."
     )
     services.load_first_model()
     assert model_choices.describe(services.answering()) == (
-        f"The server {remote.place} answers with big, remembers 4,096 tokens"
+        f"The server {remote.host} answers with big, remembers 4,096 tokens"
     )
     rows = model_choices.talkers(services, "local")
-    assert rows[0] == (f"big on {remote.place}", model_choices.ENGINE)
+    assert rows[0] == (f"big on {remote.host}", model_choices.ENGINE)
     assert model_choices.talker(services, None) == model_choices.ENGINE
     assert ("Starter: comes with this app", "starter") in rows
     app = FastAPI()
@@ -346,8 +345,9 @@ def test_pieces_keep_the_logprobs_of_the_server(fake: Fake, remote: RemoteModel)
     row = {"token": "Hi", "logprob": -0.5, "bytes": [72, 105], "top_logprobs": [{"token": "Ho", "logprob": -1}]}
     first = event(delta={"content": "Hi"}, logprobs={"content": [row]})
     fake.answer = lambda handler, body: handler.say(200, first + event(delta={}, finish_reason="length"))
-    piece, end = stream_reply(remote, HELLO, SHORT, logprobs=1)
-    assert isinstance(piece, Scored)
+    delta, end = stream_reply(remote, ReplyRequest(HELLO, SHORT, logprobs=1))
+    assert isinstance(delta, TextDelta)
+    assert delta.tokens is not None
     assert isinstance(end, ReplyEnd)
-    assert (piece.tokens[0].logprob, piece.tokens[0].top[0].token, end.reason) == (-0.5, "Ho", "length")
+    assert (delta.tokens[0].logprob, delta.tokens[0].top[0].token, end.reason) == (-0.5, "Ho", "length")
     assert fake.asked[0]["top_logprobs"] == 1

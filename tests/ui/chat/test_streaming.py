@@ -14,8 +14,7 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from chat_app.inference.outputs import ReplyEnd
-from chat_app.inference.request import Waiting
+from chat_app.inference.backend import QueuePosition, ReplyEnd, ReplyEvent, TextDelta
 from chat_app.ui.chat import streaming as live
 from chat_app.ui.chat import tab as chat_tab
 from chat_app.ui.chat.session import Talk, Turn
@@ -96,8 +95,8 @@ def test_a_reply_has_an_address_only_while_it_is_written() -> None:
 
 def views_of(written: Any, is_followed: bool, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """What Gradio draws of a reply that comes in these parts."""
-    services: Any = SimpleNamespace(jobs=None, answering=lambda model=None: SimpleNamespace(name="tiny"))
-    monkeypatch.setattr("chat_app.inference.generation.follow_reply", written)
+    backend = SimpleNamespace(name="tiny", stream=written)
+    services: Any = SimpleNamespace(jobs=None, answering=lambda model=None: backend)
     monkeypatch.setattr("chat_app.ui.models.choices.name_of", lambda *_: "Model")
     monkeypatch.setattr(LiveReply, "is_read", is_followed)
     visitors: Any = None
@@ -112,8 +111,8 @@ def views_of(written: Any, is_followed: bool, monkeypatch: pytest.MonkeyPatch) -
 def test_gradio_draws_the_beginning_and_the_end_and_the_rest_only_for_a_page_that_cannot_follow(
     monkeypatch: pytest.MonkeyPatch, is_followed: bool, drawn: list[str]
 ) -> None:
-    def written(*_: Any, **__: Any) -> Iterator[str | ReplyEnd]:
-        yield from "abc"
+    def written(*_: Any, **__: Any) -> Iterator[ReplyEvent]:
+        yield from map(TextDelta, "abc")
         yield ReplyEnd("abcd", "end", 4, 3, 128, 1.0, 0.1)
 
     *writing, last = views_of(written, is_followed, monkeypatch)
@@ -125,9 +124,9 @@ def test_gradio_draws_the_beginning_and_the_end_and_the_rest_only_for_a_page_tha
 
 
 def test_what_was_said_of_the_queue_goes_with_the_first_words(monkeypatch: pytest.MonkeyPatch) -> None:
-    def written(*_: Any, **__: Any) -> Iterator[str | Waiting | ReplyEnd]:
-        yield Waiting(2)
-        yield from "abc"
+    def written(*_: Any, **__: Any) -> Iterator[ReplyEvent]:
+        yield QueuePosition(2)
+        yield from map(TextDelta, "abc")
         yield ReplyEnd("abc", "end", 3, 3, 128, 1.0, 0.1)
 
     rows = [view["rows"][-1] for view in views_of(written, True, monkeypatch)]

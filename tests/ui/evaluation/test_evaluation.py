@@ -18,6 +18,7 @@ from chat_app.evaluation.blind_test import Duel
 from chat_app.evaluation.comparison import MEASURES
 from chat_app.evaluation.evaluate import Evaluation
 from chat_app.evaluation.memorization import Copy
+from chat_app.inference.backend import ModelDescription
 from chat_app.runs.run import Run
 from chat_app.services import ServerRules, Services
 from chat_app.training.corrections_run import corrections_of
@@ -42,8 +43,8 @@ def services_in(home: Path, **rules: Any) -> Any:
     services = Services.__new__(Services)
     services.remote = None
     services.rules, services.paths = ServerRules(**rules), Paths(home)
-    files = SimpleNamespace(kind="starter", name="starter", parameters=1, window=8)
-    services.models = SimpleNamespace(current=SimpleNamespace(name="starter", files=files))  # type: ignore[assignment]
+    model = ModelDescription("starter", "starter", is_ready=True, window=8, parameters=1)
+    services.models = SimpleNamespace(current=SimpleNamespace(name="starter", description=model))  # type: ignore[assignment]
     services.jobs = SimpleNamespace(submit=lambda run: submitted.append(run.id))  # type: ignore[assignment]
     submitted: list[str] = []
     services.jobs.submitted = submitted  # type: ignore[union-attr]

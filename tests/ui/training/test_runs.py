@@ -12,7 +12,7 @@ import pytest
 from chat_app.config.fields import from_mapping
 from chat_app.config.training import TrainConfig
 from chat_app.data.readers import ReadingOptions
-from chat_app.data.source import Wanted, gathered
+from chat_app.data.source import DataSource, load_source
 from chat_app.errors import RunError
 from chat_app.runs.compare import differences
 from chat_app.runs.run import Run, State
@@ -133,8 +133,8 @@ def test_a_run_begun_on_the_page_has_its_recipe(tmp_path: Path) -> None:
         tab.draw(lambda *_: None, [], gr.State())
     (tmp_path / "a.csv").write_text("number,we say,they say\n1,b,a\n2,d,c\n3,f,e\n")
     options = ReadingOptions(columns=("they say=context", "we say=reply"))
-    wanted = Wanted((tmp_path / "a.csv",), ("shop.csv",), options=options, repairs=frozenset({"emails"}))
-    brought = Brought(wanted, gathered(wanted, services.paths))
+    wanted = DataSource((tmp_path / "a.csv",), ("shop.csv",), options=options, repairs=frozenset({"emails"}))
+    brought = Brought(wanted, load_source(wanted, services.paths))
     request: Any = SimpleNamespace(username=None)
     list(tab.begin(request, brought, "starter", "Who?", "", *tab.settings.defaults()))
     (run,) = submitted

@@ -1,3 +1,3 @@
 """Readers of exported chats: WhatsApp, Telegram, Discord, Slack; and messages threaded into conversations."""
 
-__all__ = ["detect", "slack", "threading", "whatsapp"]
+__all__ = ["chat_reader", "discord", "slack", "telegram", "threading", "whatsapp"]

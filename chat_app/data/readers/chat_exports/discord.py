@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
+from chat_app.data.readers.chat_exports.chat_reader import ChatReader
 from chat_app.data.readers.chat_exports.fields import (
     ADVICE,
     each_message,
@@ -19,6 +21,8 @@ from chat_app.data.readers.chat_exports.fields import (
     time_field,
 )
 from chat_app.data.readers.chat_exports.threading import ChatMessage
+from chat_app.data.readers.json.document import document_value
+from chat_app.data.readers.protocol import InputFile
 from chat_app.data.readers.types import Problem, RejectedError
 
 SPOKEN = ("Default", "Reply")
@@ -27,7 +31,20 @@ MARKUP = re.compile(r"<(?:(@[!&]?|#)(\d{1,20})|a?(:\w{1,40}:)\d{1,20}|(/[\w -]{1
 UNKNOWN = {"@": "@somebody", "@!": "@somebody", "@&": "@role", "#": "#channel"}
 
 
-def recognises(value: Any) -> bool:
+class DiscordReader(ChatReader):
+    """Reads a channel that DiscordChatExporter wrote as JSON."""
+
+    @classmethod
+    def sniff(cls, file: InputFile) -> DiscordReader | None:
+        """A reader if the file is JSON as this program writes it."""
+        value = document_value(file)
+        if not is_discord_export(value):
+            return None
+        name, source = file.name, file.source
+        return cls.survey("discord", name, source.encoding, file.options, partial(messages, value, name))
+
+
+def is_discord_export(value: Any) -> bool:
     """Whether a JSON value is a channel as DiscordChatExporter writes it."""
     if not isinstance(value, dict) or not isinstance(value.get("messages"), list):
         return False

@@ -13,6 +13,7 @@ import zipfile
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,8 @@ import orjson
 
 from chat_app.data.readers import archives as containers
 from chat_app.data.readers.archives import Member
-from chat_app.data.readers.chat_exports import slack
 from chat_app.data.readers.chat_exports import threading as chats
+from chat_app.data.readers.chat_exports.chat_reader import ChatReader
 from chat_app.data.readers.chat_exports.fields import (
     ADVICE,
     each_message,
@@ -31,8 +32,10 @@ from chat_app.data.readers.chat_exports.fields import (
     time_field,
 )
 from chat_app.data.readers.chat_exports.threading import ChatMessage
+from chat_app.data.readers.json.document import document_value
 from chat_app.data.readers.options import ReadingOptions
-from chat_app.data.readers.types import Located, Problem, RejectedError, not_opened
+from chat_app.data.readers.protocol import InputFile
+from chat_app.data.readers.types import Located, Preview, Problem, RejectedError, not_opened
 from chat_app.formatting import bytes_in_words
 
 DAY_FILE = re.compile(r"(?:.*/)?[^/]+/\d{4}-\d{2}-\d{2}\.json")
@@ -60,7 +63,7 @@ def is_export(names: Sequence[str]) -> bool:
     return any(DAY_FILE.fullmatch(path) and path.rpartition("/")[0].rpartition("/")[0] in lists for path in paths)
 
 
-def messages_of_files(files: Sequence[tuple[Path, str]]) -> Iterator[ChatMessage | Problem]:
+def read_messages(files: Sequence[tuple[Path, str]]) -> Iterator[ChatMessage | Problem]:
     """The messages of a whole export, channel after channel, day after day. One file is in memory at a time.
 
     Args:
@@ -80,7 +83,20 @@ def messages_of_files(files: Sequence[tuple[Path, str]]) -> Iterator[ChatMessage
             yield Problem(name, None, "This file is not a list of messages.", "Export the workspace again.")
 
 
-def recognises(value: Any) -> bool:
+class SlackDayReader(ChatReader):
+    """Reads one day of one channel of a Slack export, given by itself."""
+
+    @classmethod
+    def sniff(cls, file: InputFile) -> SlackDayReader | None:
+        """A reader if the file is JSON as this program writes it."""
+        value = document_value(file)
+        if not is_slack_day(value):
+            return None
+        name, source = file.name, file.source
+        return cls.survey("slack", name, source.encoding, file.options, partial(messages, value, name))
+
+
+def is_slack_day(value: Any) -> bool:
     """Whether a JSON value is the file of a day: a list of messages with Slack's times."""
     if not isinstance(value, list):
         return False
@@ -214,6 +230,32 @@ def _base(path: str) -> str:
 MOST_NAMES = 100_000
 
 
+@dataclass(frozen=True)
+class SlackExportReader:
+    """Reads a whole export of Slack, a folder or an archive."""
+
+    path: Path
+    name: str
+    options: ReadingOptions
+
+    @classmethod
+    def sniff(cls, file: InputFile) -> SlackExportReader | None:
+        """A reader if the folder or the archive holds channels with a file a day, beside the list of people."""
+        return cls(file.path, file.name, file.options) if is_slack_export(file.path) else None
+
+    def preview(self) -> Preview:
+        """Only the kind: the speakers are known when all files are unpacked."""
+        return Preview(self.name, "slack")
+
+    def read(self, *, need_reply: bool = True) -> Iterator[Located | Problem]:
+        """The conversations. Talk that nobody answers is passed over, whatever `need_reply` says.
+
+        Raises:
+            DataError: fewer than two people write, or none of them has the name that the options give the bot.
+        """
+        return read_export(self.path, self.name, self.options)
+
+
 def is_slack_export(path: Path) -> bool:
     """Whether a folder or an archive holds channels with a file a day, beside the list of people."""
     try:
@@ -226,10 +268,10 @@ def is_slack_export(path: Path) -> bool:
             return False
     except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError):
         return False
-    return slack.is_export(names[:MOST_NAMES])
+    return is_export(names[:MOST_NAMES])
 
 
-def slack_export(path: Path, name: str, options: ReadingOptions) -> Iterator[Located | Problem]:
+def read_export(path: Path, name: str, options: ReadingOptions) -> Iterator[Located | Problem]:
     """The conversations of an export.
 
     Raises:
@@ -248,9 +290,9 @@ def slack_export(path: Path, name: str, options: ReadingOptions) -> Iterator[Loc
                 shutil.copyfile(member.path, kept)
             files.append((kept, _inside(member, name)))
         yield from problems
-        found = chats.survey(slack.messages_of_files(files), options)
+        found = chats.survey(read_messages(files), options)
         bot = chats.guess_bot(found, options, name)
-        yield from chats.conversations(slack.messages_of_files(files), name, options, bot, found.speakers)
+        yield from chats.read_conversations(read_messages(files), name, options, bot, found.speakers)
 
 
 def _inside(member: Member, name: str) -> str:

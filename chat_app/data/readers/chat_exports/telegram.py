@@ -7,10 +7,14 @@ was forwarded, which are not the words of whoever sent it.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
+from chat_app.data.readers.chat_exports.chat_reader import ChatReader
 from chat_app.data.readers.chat_exports.fields import ADVICE, each_message, list_field, name_field, time_field
 from chat_app.data.readers.chat_exports.threading import ChatMessage
+from chat_app.data.readers.json.document import document_value
+from chat_app.data.readers.protocol import InputFile
 from chat_app.data.readers.types import Problem, RejectedError, quoted
 
 CHAT_TYPES = frozenset((
@@ -22,7 +26,20 @@ FORWARDED = ("forwarded_from", "forwarded_from_id", "saved_from")
 DELETED = "Deleted account"
 
 
-def recognises(value: Any) -> bool:
+class TelegramReader(ChatReader):
+    """Reads an export of Telegram, of one chat or of several."""
+
+    @classmethod
+    def sniff(cls, file: InputFile) -> TelegramReader | None:
+        """A reader if the file is JSON as this program writes it."""
+        value = document_value(file)
+        if not is_telegram_export(value):
+            return None
+        name, source = file.name, file.source
+        return cls.survey("telegram", name, source.encoding, file.options, partial(messages, value, name))
+
+
+def is_telegram_export(value: Any) -> bool:
     """Whether a JSON value is an export of one chat or of several."""
     if not isinstance(value, dict):
         return False

@@ -146,7 +146,7 @@ def guess_bot(found: Survey, options: ReadingOptions, file: str) -> str:
     )
 
 
-def conversations(
+def read_conversations(
     messages: Iterable[ChatMessage | Problem],
     file: str,
     options: ReadingOptions,

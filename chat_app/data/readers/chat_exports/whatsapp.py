@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 
+from chat_app.data.readers.chat_exports.chat_reader import ChatReader
 from chat_app.data.readers.chat_exports.threading import ChatMessage
 from chat_app.data.readers.chat_exports.whatsapp_system_messages import DIRECTION_MARKS, NOTICE, NOTICE_TEXT, said
 from chat_app.data.readers.chat_exports.whatsapp_timestamps import (
@@ -21,6 +23,7 @@ from chat_app.data.readers.chat_exports.whatsapp_timestamps import (
     date_order,
     stamp_of,
 )
+from chat_app.data.readers.protocol import InputFile
 from chat_app.data.readers.text_source import MAX_LINE_MEGABYTES, Source, beginning, numbered_lines
 from chat_app.data.readers.turn_text import not_utf8
 from chat_app.data.readers.types import Problem
@@ -42,8 +45,8 @@ WRITTEN_BY_WHATSAPP = "\u200e"
 
 
 @dataclass(frozen=True, slots=True)
-class Style:
-    """What only the whole file can tell.
+class WhatsAppDialect:
+    """How a file writes dates, names and notices, which only the whole file can tell.
 
     Attributes:
         order: how it writes dates.
@@ -57,7 +60,20 @@ class Style:
     marks_notices: bool = True
 
 
-def recognises(source: Source) -> bool:
+class WhatsAppReader(ChatReader):
+    """Reads a chat that WhatsApp exported as text."""
+
+    @classmethod
+    def sniff(cls, file: InputFile) -> WhatsAppReader | None:
+        """A reader if the first lines begin with dates and name people."""
+        source = file.source
+        if not is_whatsapp(source):
+            return None
+        read = partial(messages, source, detect_dialect(source))
+        return cls.survey("whatsapp", file.name, source.encoding, file.options, read)
+
+
+def is_whatsapp(source: Source) -> bool:
     """Whether the first lines are those of a WhatsApp chat: they begin with stamps, and somebody speaks."""
     lines = (raw for _, raw in numbered_lines([beginning(source)[0]]) if raw and not raw.isspace())
     stamps = [stamp_of(_plain(raw.decode("utf-8", "replace"))) for raw in islice(lines, SAMPLE_LINES)]
@@ -67,8 +83,8 @@ def recognises(source: Source) -> bool:
     return bool(authors - LOG_LEVELS) and not authors & LOG_LEVELS and (begins or 2 * len(found) > len(stamps))
 
 
-def style_of(source: Source) -> Style:
-    """What the whole file tells, in one pass and bounded memory."""
+def detect_dialect(source: Source) -> WhatsAppDialect:
+    """The dialect of a file, from one pass over it in bounded memory."""
     colons: dict[str, Counter[str] | None] = {}
     authors = _Authors()
     marked = bracketed = 0
@@ -89,16 +105,17 @@ def style_of(source: Source) -> Style:
                 _count_colons(colons, author, text)
 
     order = date_order(dates())
-    return Style(order, _colon_names(colons), marks_notices=2 * marked < bracketed)
+    return WhatsAppDialect(order, _colon_names(colons), marks_notices=2 * marked < bracketed)
 
 
-def messages(source: Source, style: Style | None = None) -> Iterator[ChatMessage | Problem]:
+def messages(source: Source, dialect: WhatsAppDialect | None = None) -> Iterator[ChatMessage | Problem]:
     """The messages of a chat in their order; notices, media and deleted messages are passed over.
 
-    `style` saves the pass over the file that finds it, where the messages are wanted more than once.
+    Args:
+        dialect: from `detect_dialect`, which is called if this is missing.
     """
-    style = style_of(source) if style is None else style
-    calendar, authors = Calendar(style.order), _Authors()
+    dialect = detect_dialect(source) if dialect is None else dialect
+    calendar, authors = Calendar(dialect.order), _Authors()
     draft: _Draft | None = None
     for number, raw in source.lines():
         line, problem = _decoded(raw, source.name, number)
@@ -113,7 +130,7 @@ def messages(source: Source, style: Style | None = None) -> Iterator[ChatMessage
         elif stamp is not None:
             if draft is not None and (message := draft.finished(source.name)):
                 yield message
-            draft = _begun(stamp, line, number, calendar, authors, style)
+            draft = _begun(stamp, line, number, calendar, authors, dialect)
         elif draft is not None:
             draft.add(plain)
     if draft is not None and (message := draft.finished(source.name)):
@@ -146,14 +163,16 @@ class _Draft:
         return ChatMessage(self.time, self.author, text, self.line)
 
 
-def _begun(stamp: Stamp, line: str, number: int, calendar: Calendar, authors: _Authors, style: Style) -> _Draft | None:
+def _begun(
+    stamp: Stamp, line: str, number: int, calendar: Calendar, authors: _Authors, dialect: WhatsAppDialect
+) -> _Draft | None:
     """The message that a stamped line begins; None if it is a notice."""
     author, text = authors.split(stamp.rest)
-    if not author or (style.marks_notices and stamp.bracketed and _has_mark(line)):
+    if not author or (dialect.marks_notices and stamp.bracketed and _has_mark(line)):
         return None
-    if style.colon_names:
+    if dialect.colon_names:
         more, colon, rest = text.partition(": ")
-        if colon and f"{author}: {more}" in style.colon_names:
+        if colon and f"{author}: {more}" in dialect.colon_names:
             author, text = f"{author}: {more}", rest
     draft = _Draft(calendar.time(stamp), author, number)
     draft.add(text)

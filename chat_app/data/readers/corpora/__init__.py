@@ -3,4 +3,4 @@
 Knows what the publishers wrote; knows no settings of the page and no models.
 """
 
-__all__ = ["blended_skill_talk", "dailydialog", "detect", "dialogpt", "empathetic_dialogues", "personachat"]
+__all__ = ["blended_skill_talk", "dailydialog", "dialogpt", "empathetic_dialogues", "personachat"]

@@ -6,12 +6,14 @@ Its text is tokenised, so it is repaired.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from chat_app.conversation import Conversation
 from chat_app.data.readers.detokenize import looks_tokenised, tidied
 from chat_app.data.readers.json.messages import as_text, named
 from chat_app.data.readers.options import ReadingOptions
+from chat_app.data.readers.protocol import InputFile, TextReader
 from chat_app.data.readers.split_names import part_of_file
 from chat_app.data.readers.text_source import Source, first_lines
 from chat_app.data.readers.turn_text import check_count, cleaned, decoded
@@ -21,14 +23,30 @@ END_OF_TURN = "__eou__"
 LABELS = ("act", "emotion")
 
 
-def recognises(source: Source) -> bool:
+@dataclass(frozen=True)
+class DailyDialogReader(TextReader):
+    """Reads DailyDialog's own files."""
+
+    kind = "dailydialog"
+
+    @classmethod
+    def sniff(cls, file: InputFile) -> DailyDialogReader | None:
+        """A reader if most of the first lines end their turns with __eou__; not if the options name columns."""
+        return cls(file.source, file.options) if not file.options.columns and is_dailydialog(file.source) else None
+
+    def read(self, *, need_reply: bool = True) -> Iterator[Located | Problem]:
+        """The conversations and the problems, line by line."""
+        return read_conversations(self.source, self.options, need_reply)
+
+
+def is_dailydialog(source: Source) -> bool:
     """Whether most of the first lines have the mark at the end of a turn, and no line is JSON."""
     lines = first_lines(source)
     marked = sum(END_OF_TURN.encode() in line and not line.startswith((b"{", b"[")) for line in lines)
     return bool(lines) and 2 * marked > len(lines)
 
 
-def conversations(source: Source, options: ReadingOptions, need_reply: bool = True) -> Iterator[Located | Problem]:
+def read_conversations(source: Source, options: ReadingOptions, need_reply: bool = True) -> Iterator[Located | Problem]:
     """Every line of a file (dialogues_text.txt, dialogues_train.txt) as a conversation or a problem."""
     part = part_of_file(source.name)
     for number, raw in source.lines():

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from chat_app.conversation import Conversation, Message
 from chat_app.data.readers.options import ReadingOptions
+from chat_app.data.readers.protocol import InputFile, TextReader
 from chat_app.data.readers.text_source import Source, first_lines
 from chat_app.data.readers.turn_text import check_count, cleaned, decoded, split_context
 from chat_app.data.readers.types import Located, Problem, RejectedError
@@ -15,13 +17,29 @@ WEIGHT = re.compile(r"\s*([01](?:\.\d{1,6})?)(?:\s+|$)")
 WEIGHTED_LINE = re.compile(rb"\s*[01]\.\d{1,6} [^\t]*\t\s*[01]\.\d{1,6} ")
 
 
-def recognises(source: Source) -> bool:
+@dataclass(frozen=True)
+class DialoGPTReader(TextReader):
+    """Reads lines with a weight before each turn."""
+
+    kind = "dialogpt"
+
+    @classmethod
+    def sniff(cls, file: InputFile) -> DialoGPTReader | None:
+        """A reader if most of the first lines have a weight before the context and before the reply."""
+        return cls(file.source, file.options) if is_dialogpt(file.source) else None
+
+    def read(self, *, need_reply: bool = True) -> Iterator[Located | Problem]:
+        """The conversations and the problems, line by line."""
+        return read_conversations(self.source, self.options, need_reply)
+
+
+def is_dialogpt(source: Source) -> bool:
     """Whether most of the first lines have a weight before the context and before the reply."""
     lines = first_lines(source)
     return bool(lines) and 2 * sum(WEIGHTED_LINE.match(line) is not None for line in lines) > len(lines)
 
 
-def conversations(
+def read_conversations(
     source: Source, options: ReadingOptions | None = None, need_reply: bool = True
 ) -> Iterator[Located | Problem]:
     """Every line as a conversation or a problem; empty lines are passed over. No option changes how it is read."""

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from chat_app.conversation import Conversation, Message, Role
 from chat_app.data.readers.detokenize import tidied
 from chat_app.data.readers.json.messages import as_text, named
 from chat_app.data.readers.options import ReadingOptions
+from chat_app.data.readers.protocol import InputFile, TextReader
 from chat_app.data.readers.split_names import part_of_file
 from chat_app.data.readers.text_source import Source, first_lines
 from chat_app.data.readers.turn_text import check_count, cleaned, decoded
@@ -27,7 +29,27 @@ HELD_ROWS = 100_000
 Row = tuple[int, Mapping[str, Any]]
 
 
-def recognises(source: Source) -> bool:
+@dataclass(frozen=True)
+class EmpatheticDialoguesReader(TextReader):
+    """Reads EmpatheticDialogues' own tables."""
+
+    kind = "empathetic"
+
+    @classmethod
+    def sniff(cls, file: InputFile) -> EmpatheticDialoguesReader | None:
+        """A reader if the first line names this corpus's columns; not if the options name columns."""
+        return (
+            cls(file.source, file.options)
+            if not file.options.columns and is_empathetic_dialogues(file.source)
+            else None
+        )
+
+    def read(self, *, need_reply: bool = True) -> Iterator[Located | Problem]:
+        """The conversations and the problems, line by line."""
+        return read_conversations(self.source, self.options, need_reply)
+
+
+def is_empathetic_dialogues(source: Source) -> bool:
     """Whether the first line names the columns of this corpus, with commas or tabs between them."""
     lines = first_lines(source, 1)
     return bool(lines) and _separator(lines[0]) is not None
@@ -38,7 +60,7 @@ def is_row(record: Mapping[str, Any]) -> bool:
     return all(key in record for key in NEEDED)
 
 
-def conversations(source: Source, options: ReadingOptions, need_reply: bool = True) -> Iterator[Located | Problem]:
+def read_conversations(source: Source, options: ReadingOptions, need_reply: bool = True) -> Iterator[Located | Problem]:
     """The conversations of train.csv, valid.csv or test.csv; a conversation's line is that of its first row."""
     problems: list[Problem] = []
     rows = _rows(source, problems)

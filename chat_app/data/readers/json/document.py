@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -13,8 +14,9 @@ from chat_app.data.readers.json import streaming as json_stream
 from chat_app.data.readers.json.errors import explained
 from chat_app.data.readers.json.messages import SURE_ROLE_KEYS
 from chat_app.data.readers.options import ReadingOptions
+from chat_app.data.readers.protocol import InputFile, TextReader
 from chat_app.data.readers.split_names import part_named
-from chat_app.data.readers.text_source import Source
+from chat_app.data.readers.text_source import MAX_LINE_BYTES, Source
 from chat_app.data.readers.types import Located, Part, Problem, RejectedError
 from chat_app.errors import DataError
 from chat_app.formatting import bytes_in_words
@@ -26,7 +28,97 @@ NUMBER = re.compile(r"\d{1,9}")
 Section = tuple[Part, Iterator[tuple[int, Any]]]
 
 
-def conversations(
+@dataclass(frozen=True)
+class DocumentReader(TextReader):
+    """Reads a file that is one JSON value.
+
+    Attributes:
+        value: the parsed value; unused where `is_streamed`.
+        is_streamed: whether the file is too large to be parsed at once and is read item by item.
+    """
+
+    kind = "json"
+    value: Any
+    is_streamed: bool
+
+    @classmethod
+    def sniff(cls, file: InputFile) -> DocumentReader | None:
+        """A reader if the file is one JSON value. One value on one line may also be a line of JSON Lines: a
+        conversation or a list of them is, a data set in parts, a well-known corpus and a table are not."""
+        if file.layout == "text" or (file.layout == "jsonl" and not _is_more_than_a_line(file)):
+            return None
+        return cls(file.source, file.options, document_value(file), is_streamed(file.source))
+
+    def read(self, *, need_reply: bool = True) -> Iterator[Located | Problem]:
+        """The conversations and the problems, item by item."""
+        if self.is_streamed:
+            return _read_streamed(self.source, self.options, need_reply)
+        return read_value(self.value, self.source.name, self.options, need_reply)
+
+
+def document_value(file: InputFile) -> Any:
+    """The parsed value of a file that is one JSON value, also if that may be a line of JSON Lines; else None.
+
+    None too for a file that is too large to be parsed at once.
+
+    Raises:
+        DataError: the file is laid out as one JSON value and is no valid JSON.
+    """
+    return file.once(_document_value)
+
+
+def _document_value(file: InputFile) -> Any:
+    if file.layout == "text" or (file.layout == "jsonl" and not file.once(_is_one_line)):
+        return None
+    return None if is_streamed(file.source) else file.once(_only_value)
+
+
+def _only_value(file: InputFile) -> Any:
+    if file.layout == "json" or _is_long_line(file):
+        return parse(file.source)
+    try:
+        return parse(file.source)
+    except DataError:
+        return None  # The reader of JSON Lines explains what is wrong with the line.
+
+
+def _is_long_line(file: InputFile) -> bool:
+    """Whether the only line is too long to be read as a line."""
+    return file.once(_is_one_line) and file.path.stat().st_size > MAX_LINE_BYTES
+
+
+def _is_more_than_a_line(file: InputFile) -> bool:
+    """Whether the file is one line, and that line is more than a conversation or a list of conversations."""
+    if not file.once(_is_one_line):
+        return False
+    if _is_long_line(file):
+        return True
+    value = file.once(_only_value)
+    if isinstance(value, list):
+        is_list_of_records = bool(value) and records.is_record(value[0])
+        return is_list_of_records and values.way_of(value[: values.SAMPLE_VALUES], file.options) != "records"
+    return isinstance(value, dict) and has_sections(value)
+
+
+def _is_one_line(file: InputFile) -> bool:
+    """Whether only spaces follow the first line, however long it is."""
+    seen_end = False
+    chunks = file.source.chunks()
+    try:
+        for chunk in chunks:
+            if not seen_end:
+                _, end, chunk = chunk.lstrip().partition(b"\n") if b"\n" in chunk else chunk.lstrip().partition(b"\r")
+                seen_end = bool(end)
+                if not seen_end:
+                    continue
+            if chunk.strip():
+                return False
+    finally:
+        chunks.close()
+    return True
+
+
+def read_conversations(
     source: Source, options: ReadingOptions | None = None, need_reply: bool = True
 ) -> Iterator[Located | Problem]:
     """The conversations of a file, an item's number as its line.
@@ -39,9 +131,9 @@ def conversations(
     """
     options = options or ReadingOptions()
     if is_streamed(source):
-        yield from _streamed(source, options, need_reply)
+        yield from _read_streamed(source, options, need_reply)
     else:
-        yield from conversations_of_value(parsed(source), source.name, options, need_reply)
+        yield from read_value(parse(source), source.name, options, need_reply)
 
 
 def is_streamed(source: Source) -> bool:
@@ -49,7 +141,7 @@ def is_streamed(source: Source) -> bool:
     return source.path.stat().st_size > MAX_WHOLE_BYTES or json_stream.is_personachat(source)
 
 
-def parsed(source: Source) -> Any:
+def parse(source: Source) -> Any:
     """The value of a whole file.
 
     Raises:
@@ -71,7 +163,7 @@ def parsed(source: Source) -> Any:
         raise DataError(rejected.reason, where=f"{source.name}, line {error.lineno}", advice=rejected.advice) from error
 
 
-def conversations_of_value(
+def read_value(
     value: Any, file: str, options: ReadingOptions | None = None, need_reply: bool = True
 ) -> Iterator[Located | Problem]:
     """The conversations of a parsed file, an item's number as its line.
@@ -87,7 +179,7 @@ def conversations_of_value(
     for part, items in sections:
         sample, found = values.peeked(items)
         way = values.way_of(sample, options, need_reply=need_reply)
-        yield from values.conversations(found, way, file, options, need_reply=need_reply, part=part)
+        yield from values.read_conversations(found, way, file, options, need_reply=need_reply, part=part)
 
 
 def has_sections(value: Any) -> bool:
@@ -102,7 +194,7 @@ def _single(value: Any, file: str, options: ReadingOptions, need_reply: bool) ->
         if way in ("records", "table"):
             yield Located(records.conversation(value, need_reply=need_reply), 1, file)
         else:
-            yield from values.conversations([(1, value)], way, file, options, need_reply=need_reply, items=False)
+            yield from values.read_conversations([(1, value)], way, file, options, need_reply=need_reply, items=False)
     except RejectedError as rejected:
         yield Problem(file, 1, rejected.reason, rejected.advice)
 
@@ -170,13 +262,13 @@ def _columns_table(columns: dict[str, Any], rows: list[str]) -> Iterator[tuple[i
         yield number, {name: column.get(row) for name, column in columns.items()}
 
 
-def _streamed(source: Source, options: ReadingOptions, need_reply: bool) -> Iterator[Located | Problem]:
+def _read_streamed(source: Source, options: ReadingOptions, need_reply: bool) -> Iterator[Located | Problem]:
     """The items of a large file. A new part may be a new way of reading."""
     found = False
     for part, items in json_stream.sections(source):
         sample, rest = values.peeked(items)
         found = found or bool(sample)
         way = values.way_of(sample, options, need_reply=need_reply)
-        yield from values.conversations(rest, way, source.name, options, need_reply=need_reply, part=part)
+        yield from values.read_conversations(rest, way, source.name, options, need_reply=need_reply, part=part)
     if not found:
         raise values.nothing_known(source.name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -10,11 +11,29 @@ import orjson
 from chat_app.data.readers.json import records, values
 from chat_app.data.readers.json.errors import explained
 from chat_app.data.readers.options import ReadingOptions
+from chat_app.data.readers.protocol import InputFile, TextReader
 from chat_app.data.readers.text_source import MAX_LINE_MEGABYTES, NumberedLine
 from chat_app.data.readers.types import Located, Problem, RejectedError
 
 
-def conversations(
+@dataclass(frozen=True)
+class JsonlReader(TextReader):
+    """Reads JSON Lines."""
+
+    kind = "jsonl"
+
+    @classmethod
+    def sniff(cls, file: InputFile) -> JsonlReader | None:
+        """A reader if most of the first lines are JSON."""
+        return cls(file.source, file.options) if file.layout == "jsonl" else None
+
+    def read(self, *, need_reply: bool = True) -> Iterator[Located | Problem]:
+        """The conversations and the problems, line by line."""
+        lines = self.source.lines()
+        return read_conversations(lines, self.source.name, options=self.options, need_reply=need_reply)
+
+
+def read_conversations(
     lines: Iterable[NumberedLine], file: str, *, options: ReadingOptions | None = None, need_reply: bool = True
 ) -> Iterator[Located | Problem]:
     """Every line as a conversation or a problem; blank lines are passed over.
@@ -28,7 +47,7 @@ def conversations(
     sample, found = values.peeked(_values(lines, file))
     way = values.way_of(sample, options, need_reply=need_reply)
     if way != "records":
-        yield from values.conversations(found, way, file, options, need_reply=need_reply, items=False)
+        yield from values.read_conversations(found, way, file, options, need_reply=need_reply, items=False)
         return
     for item in found:
         if isinstance(item, Problem):

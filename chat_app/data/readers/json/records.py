@@ -164,7 +164,7 @@ def _from_marked(record: dict[str, Any], system: str | None, need_reply: bool) -
 
 def _from_open_prompt(prompt: Any, reply: Any, system: str | None) -> Conversation | None:
     """A prompt that is marked as far as the reply: "Human: Hello\\n\\nAssistant:"."""
-    if not isinstance(prompt, str) or not isinstance(reply, str) or marks.style_of(prompt) is None:
+    if not isinstance(prompt, str) or not isinstance(reply, str) or marks.detect_style(prompt) is None:
         return None
     return marks.conversation(f"{prompt}{reply}", system, need_reply=True)
 

@@ -58,7 +58,7 @@ def way_of(sample: list[Any], options: ReadingOptions, *, need_reply: bool = Tru
     return "table" if all(flat) and max(map(len, found)) > 1 else "records"
 
 
-def conversations(
+def read_conversations(
     values: Iterable[Numbered | Problem],
     way: Way,
     file: str,
@@ -121,7 +121,7 @@ def _of_table(
     from chat_app.data.readers.tables import columns  # only for tables
 
     rows = (item if isinstance(item, Problem) or isinstance(item[1], dict) else _no_row(item, file) for item in values)
-    for found in columns.conversations_of_records(rows, file, options, need_reply=need_reply):
+    for found in columns.read_records(rows, file, options, need_reply=need_reply):
         yield found if part == "train" or isinstance(found, Problem) else replace(found, part=part)
 
 

@@ -37,7 +37,9 @@ def guess(names: Sequence[str], sample_rows: Sequence[Sequence[Any]]) -> dict[st
     return dict(zip(labels(names), guessed(names, sample_rows), strict=True))
 
 
-def look(names: Sequence[str], sample_rows: Sequence[Sequence[Any]], options: ReadingOptions) -> tuple[Column, ...]:
+def preview_columns(
+    names: Sequence[str], sample_rows: Sequence[Sequence[Any]], options: ReadingOptions
+) -> tuple[Column, ...]:
     """The columns with their roles and the first of their cells.
 
     Raises:
@@ -75,7 +77,7 @@ def is_header(cells: Sequence[Any], rows: Sequence[Sequence[Any]]) -> bool:
     return len(rows) > 1 and any(kind in telling and here == "text" for kind, here in zip(below, own, strict=True))
 
 
-def conversations(
+def read_conversations(
     rows: Iterable[Row | Problem],
     names: Sequence[str],
     file: str,
@@ -97,7 +99,7 @@ def conversations(
     return table.conversations(itertools.chain(first, rows), file, need_reply)
 
 
-def conversations_of_records(
+def read_records(
     items: Iterable[tuple[int, Mapping[str, Any]] | Problem],
     file: str,
     options: ReadingOptions | None = None,
@@ -106,7 +108,7 @@ def conversations_of_records(
 ) -> Iterator[Located | Problem]:
     """The conversations of flat objects, such as lines of JSON or rows of a data set; a field is a column.
 
-    The names are those of the first 50. Raises as `conversations` does.
+    The names are those of the first 50. Raises as `read_conversations` does.
     """
     items = (item if isinstance(item, Problem) else _not_too_wide(item, file) for item in items)
     first = list(itertools.islice(items, SAMPLE_ROWS))
@@ -121,7 +123,7 @@ def conversations_of_records(
         item if isinstance(item, Problem) else (item[0], [item[1].get(name) for name in names])
         for item in itertools.chain(first, items)
     )
-    return conversations(rows, names, file, options, need_reply=need_reply)
+    return read_conversations(rows, names, file, options, need_reply=need_reply)
 
 
 def _not_too_wide(item: tuple[int, Mapping[str, Any]], file: str) -> tuple[int, Mapping[str, Any]] | Problem:
@@ -146,12 +148,14 @@ class Plan:
         return self.roles.index(role) if role in self.roles else -1
 
     def conversations(self, rows: Iterable[Row | Problem], file: str, need_reply: bool) -> Iterator[Located | Problem]:
-        """See `conversations` of this module."""
+        """See `read_conversations` of this module."""
         by_message = self.place("conversation") >= 0 or self.place("speaker") >= 0
         if self.place("record") < 0 and by_message and (self.contexts or self.place("text") >= 0):
             messages = self._messages(rows, file)
             options = self.options
-            return message_rows.conversations(messages, file, options.bot, pause=options.pause, need_reply=need_reply)
+            return message_rows.read_conversations(
+                messages, file, options.bot, pause=options.pause, need_reply=need_reply
+            )
         return self._rows(rows, file, need_reply)
 
     def _rows(self, rows: Iterable[Row | Problem], file: str, need_reply: bool) -> Iterator[Located | Problem]:

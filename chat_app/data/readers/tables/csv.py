@@ -9,25 +9,52 @@ import csv
 import io
 import itertools
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
-from chat_app.data.readers.detect_csv import dialect_of
+from chat_app.data.readers.detect_csv import detect_dialect
 from chat_app.data.readers.options import ReadingOptions
+from chat_app.data.readers.protocol import InputFile, TextReader
 from chat_app.data.readers.tables import columns
 from chat_app.data.readers.tables.columns import MAX_COLUMNS, Row
 from chat_app.data.readers.tables.csv_lenient import Dialect, Scan, ScannedRows, scanned
 from chat_app.data.readers.text_source import MAX_LINE_MEGABYTES, NumberedLine, Source
 from chat_app.data.readers.turn_text import not_utf8
-from chat_app.data.readers.types import Column, Located, Problem
-
-__all__ = ["Dialect", "conversations", "dialect_of", "look"]
+from chat_app.data.readers.types import Column, Kind, Located, Preview, Problem
 
 BATCH_LINES, BATCH_BYTES = 512, 1 << 20
 OPEN_QUOTE = "A quote is opened in this row and not closed."
 CLOSE_QUOTE = 'Close it with ", or write a quote inside a text twice.'
 
 
-def conversations(
+@dataclass(frozen=True)
+class CsvReader(TextReader):
+    """Reads a delimited table.
+
+    Attributes:
+        dialect: how its cells are separated.
+    """
+
+    kind = "csv"
+    dialect: Dialect
+
+    @classmethod
+    def sniff(cls, file: InputFile) -> CsvReader | None:
+        """A reader if the first lines are rows of a table with one of the known delimiters."""
+        dialect = detect_dialect(file.source)
+        return None if dialect is None else cls(file.source, file.options, dialect)
+
+    def preview(self) -> Preview:
+        """The columns."""
+        kind: Kind = "tsv" if self.dialect.delimiter == "\t" else "csv"
+        return self._preview(kind, preview_columns(self.source, self.dialect, self.options))
+
+    def read(self, *, need_reply: bool = True) -> Iterator[Located | Problem]:
+        """The conversations and the problems, row by row."""
+        return read_conversations(self.source, self.dialect, self.options, need_reply=need_reply)
+
+
+def read_conversations(
     source: Source, dialect: Dialect, options: ReadingOptions | None = None, *, need_reply: bool = True
 ) -> Iterator[Located | Problem]:
     """The conversations of a delimited file; a row has the number of the line where it starts.
@@ -36,14 +63,14 @@ def conversations(
         DataError: no column is known to hold a conversation, or the options name one that is not there.
     """
     names, items = _named(source, dialect)
-    return columns.conversations(items, names, source.name, options, need_reply=need_reply)
+    return columns.read_conversations(items, names, source.name, options, need_reply=need_reply)
 
 
-def look(source: Source, dialect: Dialect, options: ReadingOptions | None = None) -> tuple[Column, ...]:
+def preview_columns(source: Source, dialect: Dialect, options: ReadingOptions | None = None) -> tuple[Column, ...]:
     """The columns of a delimited file."""
     names, items = _named(source, dialect)
     first = [item[1] for item in itertools.islice(items, columns.SAMPLE_ROWS) if not isinstance(item, Problem)]
-    return columns.look(names, first, options or ReadingOptions())
+    return columns.preview_columns(names, first, options or ReadingOptions())
 
 
 def _named(source: Source, dialect: Dialect) -> tuple[list[str], Iterator[Row | Problem]]:

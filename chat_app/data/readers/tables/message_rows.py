@@ -53,7 +53,7 @@ class _Open:
             self.orders.add(row.order)
 
 
-def conversations(
+def read_conversations(
     rows: Iterable[MessageRow | Problem], file: str, bot: str = "", *, pause: float = 240.0, need_reply: bool = True
 ) -> Iterator[Located | Problem]:
     """Conversations, each at the line of its first message.

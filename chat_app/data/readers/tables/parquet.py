@@ -5,13 +5,15 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from chat_app.data.readers.options import ReadingOptions
+from chat_app.data.readers.protocol import InputFile
 from chat_app.data.readers.tables import columns
 from chat_app.data.readers.tables.columns import Row
-from chat_app.data.readers.types import Column, Located, Problem
+from chat_app.data.readers.types import Column, Located, Preview, Problem
 from chat_app.errors import DataError
 
 SIGNATURE = b"PAR1"
@@ -23,7 +25,29 @@ AGAIN = "Save or download it again."
 CONVERT = "Save it as Parquet: pyarrow.feather.read_table(name) and pyarrow.parquet.write_table(table, name)."
 
 
-def conversations(
+@dataclass(frozen=True)
+class ParquetReader:
+    """Reads a Parquet table."""
+
+    path: Path
+    name: str
+    options: ReadingOptions
+
+    @classmethod
+    def sniff(cls, file: InputFile) -> ParquetReader | None:
+        """A reader if the file begins as Parquet, or as an Arrow table, which `read` refuses with advice."""
+        return cls(file.path, file.name, file.options) if is_parquet(file.head) else None
+
+    def preview(self) -> Preview:
+        """The columns."""
+        return Preview(self.name, "parquet", columns=preview_columns(self.path, self.name, self.options))
+
+    def read(self, *, need_reply: bool = True) -> Iterator[Located | Problem]:
+        """The conversations and the problems, row by row."""
+        return read_conversations(self.path, self.name, self.options, need_reply=need_reply)
+
+
+def read_conversations(
     path: Path, name: str, options: ReadingOptions | None = None, *, need_reply: bool = True
 ) -> Iterator[Located | Problem]:
     """The conversations of a Parquet table; a row's number counts from 1.
@@ -38,14 +62,14 @@ def conversations(
     return table.conversations(_rows(path, name, names, needed), name, need_reply)
 
 
-def look(path: Path, name: str, options: ReadingOptions | None = None) -> tuple[Column, ...]:
+def preview_columns(path: Path, name: str, options: ReadingOptions | None = None) -> tuple[Column, ...]:
     """The columns of a Parquet table."""
     names, sample = _first(path, name)
-    return columns.look(names, sample, options or ReadingOptions())
+    return columns.preview_columns(names, sample, options or ReadingOptions())
 
 
 def is_parquet(head: bytes) -> bool:
-    """Whether a file that begins so is read here: Parquet, or a relative about which something can be said."""
+    """Whether a file with this head is Parquet, or an Arrow table, for which there is advice."""
     return head.startswith((SIGNATURE, *RELATIVES))
 
 

@@ -8,16 +8,18 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 from chat_app.conversation import Conversation
 from chat_app.data.readers.options import ReadingOptions
+from chat_app.data.readers.protocol import InputFile, TextReader
 from chat_app.data.readers.tables import columns
 from chat_app.data.readers.tables import header_words as headings
 from chat_app.data.readers.tables.cells import kind_of
 from chat_app.data.readers.tables.columns import MAX_COLUMNS, Row
 from chat_app.data.readers.text_source import MAX_LINE_MEGABYTES, NumberedLine
 from chat_app.data.readers.turn_text import not_utf8
-from chat_app.data.readers.types import Column, Located, Problem, RejectedError
+from chat_app.data.readers.types import Column, Located, Preview, Problem, RejectedError
 
 TWO_COLUMNS = "Write what is said, press the Tab key, then write the reply."
 TYPED_TAB = "Press the Tab key instead of writing the signs \\t."
@@ -36,7 +38,27 @@ NUMBERED_WORDS = frozenset(("turn", "utterance", "message", "speaker"))  # "turn
 DEFUSED = re.compile(r"'+[=+\-@\x00-\x1f]")
 
 
-def conversations(
+@dataclass(frozen=True)
+class TsvReader(TextReader):
+    """Reads tab-separated lines, and reports every line of other text as a problem. It takes every text."""
+
+    kind = "tsv"
+
+    @classmethod
+    def sniff(cls, file: InputFile) -> TsvReader:
+        """A reader, whatever the text is."""
+        return cls(file.source, file.options)
+
+    def preview(self) -> Preview:
+        """The columns."""
+        return self._preview("tsv", preview_columns(self.source.lines(), self.source.name, self.options))
+
+    def read(self, *, need_reply: bool = True) -> Iterator[Located | Problem]:
+        """The conversations and the problems, line by line."""
+        return read_conversations(self.source.lines(), self.source.name, self.options, need_reply=need_reply)
+
+
+def read_conversations(
     lines: Iterable[NumberedLine], file: str, options: ReadingOptions | None = None, *, need_reply: bool = True
 ) -> Iterator[Located | Problem]:
     """Every line as a conversation or a problem; empty lines and a header are passed over.
@@ -47,11 +69,13 @@ def conversations(
     options = options or ReadingOptions()
     rows, names, header = _table(lines, file, options)
     if names is not None:
-        return columns.conversations(rows, names, file, options, need_reply=need_reply)
+        return columns.read_conversations(rows, names, file, options, need_reply=need_reply)
     return _plain(rows, file, header, need_reply)
 
 
-def look(lines: Iterable[NumberedLine], file: str, options: ReadingOptions | None = None) -> tuple[Column, ...]:
+def preview_columns(
+    lines: Iterable[NumberedLine], file: str, options: ReadingOptions | None = None
+) -> tuple[Column, ...]:
     """The columns, also of lines without a header; `file` is what to call them in an error."""
     options = options or ReadingOptions()
     rows, names, header = _table(lines, file, options)
@@ -60,7 +84,7 @@ def look(lines: Iterable[NumberedLine], file: str, options: ReadingOptions | Non
         names = [cell.strip() for cell in header]
     elif names is None:
         names = [""] * max((len(cells) for cells in sample), default=0)
-    return columns.look(names, sample, options)
+    return columns.preview_columns(names, sample, options)
 
 
 def _table(

@@ -7,14 +7,16 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from chat_app.data.readers.detect_binary import OLE
+from chat_app.data.readers.detect_binary import OLE, ZIP_HEADS
 from chat_app.data.readers.options import ReadingOptions
+from chat_app.data.readers.protocol import InputFile
 from chat_app.data.readers.tables import columns
 from chat_app.data.readers.tables.columns import Row
-from chat_app.data.readers.types import Column, Located, Problem
+from chat_app.data.readers.types import Column, Located, Preview, Problem
 from chat_app.errors import DataError
 from chat_app.formatting import bytes_in_words
 
@@ -34,7 +36,29 @@ WORKBOOK = {"read_only": True, "keep_links": False}
 AS_CSV = "Open it, and save it as .xlsx or as CSV UTF-8."
 
 
-def conversations(
+@dataclass(frozen=True)
+class XlsxReader:
+    """Reads an Excel workbook."""
+
+    path: Path
+    name: str
+    options: ReadingOptions
+
+    @classmethod
+    def sniff(cls, file: InputFile) -> XlsxReader | None:
+        """A reader for a zip file, since archives were unpacked before, and an old Office file, which it refuses."""
+        return cls(file.path, file.name, file.options) if is_workbook(file.head) else None
+
+    def preview(self) -> Preview:
+        """The columns."""
+        return Preview(self.name, "xlsx", columns=preview_columns(self.path, self.name, self.options))
+
+    def read(self, *, need_reply: bool = True) -> Iterator[Located | Problem]:
+        """The conversations and the problems, row by row."""
+        return read_conversations(self.path, self.name, self.options, need_reply=need_reply)
+
+
+def read_conversations(
     path: Path, name: str, options: ReadingOptions | None = None, *, need_reply: bool = True
 ) -> Iterator[Located | Problem]:
     """The conversations of all sheets in their order; sheets that hold none are reported.
@@ -46,7 +70,7 @@ def conversations(
     return _of_book(path, name, options or ReadingOptions(), need_reply)
 
 
-def look(path: Path, name: str, options: ReadingOptions | None = None) -> tuple[Column, ...]:
+def preview_columns(path: Path, name: str, options: ReadingOptions | None = None) -> tuple[Column, ...]:
     """The columns of the first sheet that holds conversations, or of the first one that holds anything."""
     _check(path, name)
     found: tuple[Column, ...] = ()
@@ -56,18 +80,18 @@ def look(path: Path, name: str, options: ReadingOptions | None = None) -> tuple[
             names, rows = _named(items)
             sample = [row[1] for row in itertools.islice(rows, columns.SAMPLE_ROWS) if not isinstance(row, Problem)]
             try:
-                found = found or columns.look(names, sample, options if sample else ReadingOptions())
+                found = found or columns.preview_columns(names, sample, options if sample else ReadingOptions())
                 if sample:
                     columns.plan(names, sample, where, options)
-                    return columns.look(names, sample, options)
+                    return columns.preview_columns(names, sample, options)
             except DataError:
                 continue
     return found
 
 
 def is_workbook(head: bytes) -> bool:
-    """Whether a file that begins so may be an old or a locked workbook, about which something can be said here."""
-    return head.startswith(OLE)
+    """Whether a file with this head is a workbook, or an old or locked one, for which there is advice."""
+    return head.startswith((*ZIP_HEADS, OLE))
 
 
 def _of_book(path: Path, name: str, options: ReadingOptions, need_reply: bool) -> Iterator[Located | Problem]:

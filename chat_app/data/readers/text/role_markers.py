@@ -23,7 +23,7 @@ ENDINGS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Style:
+class MarkerStyle:
     """A way to mark speakers. `end` closes a turn; `lines` means that the text has to begin with a mark."""
 
     name: str
@@ -32,9 +32,9 @@ class Style:
     lines: bool = False
 
 
-CHATML = Style("ChatML", re.compile(r"<\|im_start\|>[ \t]*(\w{1,30})"), "<|im_end|>")
-LLAMA = Style("Llama", re.compile(r"\[(/?INST)\]"))
-HASHES = Style(
+CHATML = MarkerStyle("ChatML", re.compile(r"<\|im_start\|>[ \t]*(\w{1,30})"), "<|im_end|>")
+LLAMA = MarkerStyle("Llama", re.compile(r"\[(/?INST)\]"))
+HASHES = MarkerStyle(
     "###",
     re.compile(
         r"#{2,4} ?(Human|User|Assistant|Bot|GPT|AI|System|Instruction|Input|Response|Output|Question|Answer|Prompt"
@@ -42,7 +42,7 @@ HASHES = Style(
         re.IGNORECASE,
     ),
 )
-LINES = Style(
+LINES = MarkerStyle(
     "lines",
     re.compile(
         r"^[ \t]*(Human|User|Customer|Prompt|Question|Q|Assistant|Bot|Chatbot|GPT|ChatGPT|AI|Agent|Model|Answer|A"
@@ -53,17 +53,19 @@ LINES = Style(
 )
 STYLES = (
     CHATML,
-    Style("Llama 3", re.compile(r"<\|start_header_id\|>\s{0,2}(\w{1,30})\s{0,2}<\|end_header_id\|>"), "<|eot_id|>"),
-    Style("Gemma", re.compile(r"<start_of_turn>[ \t]*(\w{1,30})"), "<end_of_turn>"),
+    MarkerStyle(
+        "Llama 3", re.compile(r"<\|start_header_id\|>\s{0,2}(\w{1,30})\s{0,2}<\|end_header_id\|>"), "<|eot_id|>"
+    ),
+    MarkerStyle("Gemma", re.compile(r"<start_of_turn>[ \t]*(\w{1,30})"), "<end_of_turn>"),
     LLAMA,
-    Style("tags", re.compile(r"<\|(system|user|assistant|prompter|human|bot|model)\|>", re.IGNORECASE)),
+    MarkerStyle("tags", re.compile(r"<\|(system|user|assistant|prompter|human|bot|model)\|>", re.IGNORECASE)),
     HASHES,
     LINES,
 )
 SYSTEM_TEXT = re.compile(r"<<SYS>>(.*?)<</SYS>>", re.DOTALL)
 
 
-def style_of(text: str, *, need_reply: bool = True) -> Style | None:
+def detect_style(text: str, *, need_reply: bool = True) -> MarkerStyle | None:
     """The style whose marks the text has, of a user and an assistant both; None if it has none.
 
     Args:
@@ -80,7 +82,7 @@ def style_of(text: str, *, need_reply: bool = True) -> Style | None:
 
 def has_marks(text: str) -> bool:
     """Whether a text holds marks of speakers."""
-    return style_of(text, need_reply=False) is not None
+    return detect_style(text, need_reply=False) is not None
 
 
 def conversation(text: str, system: str | None = None, need_reply: bool = True) -> Conversation | None:
@@ -89,7 +91,7 @@ def conversation(text: str, system: str | None = None, need_reply: bool = True) 
     Raises:
         RejectedError: it has marks, but cannot be used.
     """
-    style = style_of(text, need_reply=False)
+    style = detect_style(text, need_reply=False)
     if style is None:
         return None
     messages = [] if system is None else [Message("system", system)]
@@ -98,12 +100,12 @@ def conversation(text: str, system: str | None = None, need_reply: bool = True) 
     return together(messages, {message.role for message in messages}, need_reply)
 
 
-def roles_in(style: Style, text: str) -> list[Role | None]:
+def roles_in(style: MarkerStyle, text: str) -> list[Role | None]:
     """The roles whose marks stand in a piece of text, in order; None for an unknown one."""
     return [_role(match.group(1)) for match in style.mark.finditer(text)]
 
 
-def _first_marks(style: Style, text: str) -> Iterator[tuple[int, Role | None]]:
+def _first_marks(style: MarkerStyle, text: str) -> Iterator[tuple[int, Role | None]]:
     for match in style.mark.finditer(text):
         yield match.start(), _role(match.group(1))
 
@@ -116,7 +118,7 @@ def _role(name: str) -> Role | None:
     return role_named(name) or MARK_ROLES.get(name.lower())
 
 
-def _marked(style: Style, text: str) -> list[Message]:
+def _marked(style: MarkerStyle, text: str) -> list[Message]:
     """The messages after each mark. What stands before the first one says what the assistant is."""
     found = list(style.mark.finditer(text))
     messages = []

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 from chat_app.conversation import Role
 from chat_app.data.readers.options import ReadingOptions
+from chat_app.data.readers.protocol import InputFile, TextReader
 from chat_app.data.readers.text import role_markers as marks
-from chat_app.data.readers.text.role_markers import HASHES, LINES, LLAMA, Style
+from chat_app.data.readers.text.role_markers import HASHES, LINES, LLAMA, MarkerStyle
 from chat_app.data.readers.text_source import MAX_LINE_BYTES, MAX_LINE_MEGABYTES, Source, beginning, numbered_lines
 from chat_app.data.readers.turn_text import not_utf8
 from chat_app.data.readers.types import Located, Problem, RejectedError
@@ -32,17 +33,33 @@ SPLIT = "Separate the conversations by a line with --- between them."
 class _Manner:
     """How a file is written: its marks, whether an empty line ends a conversation, whether each is one line."""
 
-    style: Style
+    style: MarkerStyle
     blank_ends: bool
     one_line: bool
 
 
-def recognises(source: Source) -> bool:
+@dataclass(frozen=True)
+class TranscriptReader(TextReader):
+    """Reads text whose lines name the speakers."""
+
+    kind = "marked"
+
+    @classmethod
+    def sniff(cls, file: InputFile) -> TranscriptReader | None:
+        """A reader if the lines name a user and an assistant."""
+        return cls(file.source, file.options) if is_transcript(file.source) else None
+
+    def read(self, *, need_reply: bool = True) -> Iterator[Located | Problem]:
+        """The conversations and the problems, line by line."""
+        return read_conversations(self.source, self.options, need_reply)
+
+
+def is_transcript(source: Source) -> bool:
     """Whether the lines of a text name a user and an assistant."""
     return _manner(source) is not None
 
 
-def conversations(
+def read_conversations(
     source: Source, options: ReadingOptions | None = None, need_reply: bool = True
 ) -> Iterator[Located | Problem]:
     """The conversations, each with its first line. No option changes how they are read."""
@@ -73,7 +90,7 @@ def _manner(source: Source) -> _Manner | None:
     text = head.decode("utf-8", "replace")
     if text.lstrip().startswith(("{", '["', "[[", "[{", "[\n")):
         return None
-    style = marks.style_of(text)
+    style = marks.detect_style(text)
     if style is None:
         return None
     lines = [line.decode("utf-8", "replace") for _, line in numbered_lines([head]) if line is not None]
@@ -84,7 +101,7 @@ def _manner(source: Source) -> _Manner | None:
     return _Manner(style, _blank_ends(style, lines), _one_line(style, lines))
 
 
-def _mostly_marked(style: Style, lines: list[str]) -> bool:
+def _mostly_marked(style: MarkerStyle, lines: list[str]) -> bool:
     """Not a table whose cells begin with a name, and, where a mark is but a word and a colon, not prose with a few."""
     marked = [line for line in lines if style.mark.search(line)]
     if 2 * sum("\t" in line for line in marked) > len(marked):
@@ -93,7 +110,7 @@ def _mostly_marked(style: Style, lines: list[str]) -> bool:
     return style is not LINES or 4 * len(marked) >= said
 
 
-def _blank_ends(style: Style, lines: list[str]) -> bool:
+def _blank_ends(style: MarkerStyle, lines: list[str]) -> bool:
     """Whether empty lines stand only between conversations: none between a question and its answer."""
     blank, before = False, None
     for line in lines:
@@ -106,7 +123,7 @@ def _blank_ends(style: Style, lines: list[str]) -> bool:
     return True
 
 
-def _one_line(style: Style, lines: list[str]) -> bool:
+def _one_line(style: MarkerStyle, lines: list[str]) -> bool:
     """Whether the first line that says something has a question and its answer."""
     first = next((line for line in lines if line.strip()), "")
     return {"user", "assistant"} <= set(marks.roles_in(style, first))

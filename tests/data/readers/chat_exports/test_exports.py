@@ -11,9 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chat_app.data.readers.chat_exports import detect as exports
-from chat_app.data.readers.chat_exports import slack
-from chat_app.data.readers.chat_exports.threading import ChatMessage, conversations, survey
+from chat_app.data.readers.chat_exports import discord, slack, telegram
+from chat_app.data.readers.chat_exports.threading import ChatMessage, read_conversations, survey
 from chat_app.data.readers.options import ReadingOptions
 from chat_app.data.readers.types import Problem
 from chat_app.errors import DataError
@@ -72,15 +71,30 @@ SLACK: list[Any] = [
 EXPORTS = {"telegram": TELEGRAM, "discord": DISCORD, "slack": SLACK}
 
 
+MODULES: dict[str, Any] = {"telegram": telegram, "discord": discord, "slack": slack}
+
+
+def kind_of(value: Any) -> str | None:
+    """The export that a parsed value is, if it is one; no value may be taken for two."""
+    checks = {
+        "discord": discord.is_discord_export(value),
+        "telegram": telegram.is_telegram_export(value),
+        "slack": slack.is_slack_day(value),
+    }
+    found = [kind for kind, is_it in checks.items() if is_it]
+    assert len(found) < 2
+    return found[0] if found else None
+
+
 def read(value: Any) -> list[ChatMessage | Problem]:
-    kind = exports.kind_of(value)
+    kind = kind_of(value)
     assert kind is not None
-    return list(exports.messages_of(value, kind, "export.json"))
+    return list(MODULES[kind].messages(value, "export.json"))
 
 
 @pytest.mark.parametrize("kind", EXPORTS)
 def test_an_export_is_recognised(kind: str) -> None:
-    assert exports.kind_of(EXPORTS[kind]) == kind
+    assert kind_of(EXPORTS[kind]) == kind
 
 
 @pytest.mark.parametrize(
@@ -93,7 +107,7 @@ def test_an_export_is_recognised(kind: str) -> None:
     ],
 )  # fmt: skip
 def test_other_values_are_no_export(value: Any) -> None:
-    assert exports.kind_of(value) is None
+    assert kind_of(value) is None
 
 
 def test_telegram() -> None:
@@ -122,7 +136,7 @@ def test_several_chats_of_telegram_never_merge() -> None:
         (6, "Message 4 of chat 3 cannot be read: It is not an object in braces."),
     ]
     assert survey(found, ReadingOptions()).likely_bot == "Me"
-    assert len(list(conversations(found, "f", ReadingOptions(), "Me", ()))) == 4
+    assert len(list(read_conversations(found, "f", ReadingOptions(), "Me", ()))) == 4
 
 
 def test_the_partner_in_a_chat_with_a_bot_is_the_bot() -> None:
@@ -185,7 +199,7 @@ def test_an_export_of_slack_goes_channel_by_channel_and_knows_names(tmp_path: Pa
         },
     )
     assert slack.is_export([name for _, name in files])
-    found = list(slack.messages_of_files(files))
+    found = list(slack.read_messages(files))
     assert [item for item in found if isinstance(item, ChatMessage)] == [
         ChatMessage(2.0, "Anna", "first", 1, "general", file="general/2024-01-01.json"),
         ChatMessage(90000.0, "Anna (U2)", "second", 1, "general", file="general/2024-01-02.json"),
@@ -198,7 +212,7 @@ def test_an_export_of_slack_goes_channel_by_channel_and_knows_names(tmp_path: Pa
 
 
 def test_a_file_that_is_gone_is_named(tmp_path: Path) -> None:
-    (problem,) = slack.messages_of_files([(tmp_path / "gone.json", "general/2024-01-01.json")])
+    (problem,) = slack.read_messages([(tmp_path / "gone.json", "general/2024-01-01.json")])
     assert isinstance(problem, Problem)
     assert (
         problem.sentence()
@@ -285,14 +299,14 @@ def test_no_change_makes_reading_fail(data: st.DataObject) -> None:
             continue
         if isinstance(place, dict | list):
             place[path[-1]] = data.draw(ODD)
-    kind = exports.kind_of(value)
+    kind = kind_of(value)
     if kind is None:
         return
-    found = list(exports.messages_of(value, kind, "f"))
+    found = list(MODULES[kind].messages(value, "f"))
     assert all(isinstance(item, ChatMessage | Problem) for item in found)
     try:
         people = survey(found, ReadingOptions())
-        list(conversations(found, "f", ReadingOptions(names="replace"), people.likely_bot, people.speakers))
+        list(read_conversations(found, "f", ReadingOptions(names="replace"), people.likely_bot, people.speakers))
     except DataError:
         pass
 
@@ -300,4 +314,4 @@ def test_no_change_makes_reading_fail(data: st.DataObject) -> None:
 @settings(max_examples=100, deadline=None)
 @given(value=ODD)
 def test_any_value_can_be_asked_for_its_kind(value: Any) -> None:
-    assert exports.kind_of(value) in (None, "telegram", "discord", "slack")
+    assert kind_of(value) in (None, "telegram", "discord", "slack")

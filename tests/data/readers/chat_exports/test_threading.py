@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from chat_app.data.readers.chat_exports import threading as chats
-from chat_app.data.readers.chat_exports.threading import ChatMessage, Survey, conversations, guess_bot, survey
+from chat_app.data.readers.chat_exports.threading import ChatMessage, Survey, guess_bot, read_conversations, survey
 from chat_app.data.readers.options import ReadingOptions
 from chat_app.data.readers.pseudonyms import Pseudonyms
 from chat_app.data.readers.turn_text import MAX_TURNS
@@ -35,7 +35,7 @@ def talks(
     messages: list[ChatMessage | Problem], bot: str = "B", options: ReadingOptions | None = None
 ) -> tuple[list[str], list[Problem]]:
     """Conversations as "u:hi a:hello", and the problems."""
-    found = list(conversations(messages, "chat.txt", options or ReadingOptions(), bot, speakers(messages)))
+    found = list(read_conversations(messages, "chat.txt", options or ReadingOptions(), bot, speakers(messages)))
     shown = [
         " ".join(f"{turn.role[0]}:{turn.text}" for turn in item.conversation.turns)
         for item in found
@@ -100,12 +100,12 @@ def test_a_message_without_time_breaks_nothing() -> None:
 
 def test_a_conversation_of_too_many_turns_becomes_several() -> None:
     messages = [ChatMessage(None, "AB"[number % 2], f"{number}", number + 1) for number in range(2 * MAX_TURNS + 3)]
-    found = list(conversations(messages, "f", ReadingOptions(), "B", ()))
+    found = list(read_conversations(messages, "f", ReadingOptions(), "B", ()))
     assert all(isinstance(item, Located) for item in found)
     located = [item for item in found if isinstance(item, Located)]
     assert [len(item.conversation.turns) for item in located] == [MAX_TURNS, MAX_TURNS, 2]
     assert [item.line for item in located] == [1, MAX_TURNS + 1, 2 * MAX_TURNS + 1]
-    opened = list(conversations(messages[1:], "f", ReadingOptions(), "B", ()))
+    opened = list(read_conversations(messages[1:], "f", ReadingOptions(), "B", ()))
     turns = [turn.text for item in opened if isinstance(item, Located) for turn in item.conversation.turns]
     assert turns == [f"{number}" for number in range(1, 2 * MAX_TURNS + 2)]  # a question goes with its answer
 
@@ -118,7 +118,7 @@ def test_endless_talk_without_times_is_cut(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_a_talk_stands_in_the_file_of_its_first_message() -> None:
     messages = [ChatMessage(1, "A", "hi", 5, file="day1"), ChatMessage(2, "B", "yo", 1, file="day2")]
-    (item,) = conversations(messages, "folder", ReadingOptions(), "B", ())
+    (item,) = read_conversations(messages, "folder", ReadingOptions(), "B", ())
     assert isinstance(item, Located)
     assert (item.file, item.line) == ("day1", 5)
 

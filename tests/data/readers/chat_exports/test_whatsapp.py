@@ -73,7 +73,7 @@ def test_every_style_gives_the_same_messages(tmp_path: Path, style: str) -> None
     text = f"{first}Anna: hi\nand a second line\n{second}Bob: happy new year: 2024!\n"
     path = tmp_path / "chat.txt"
     path.write_text(text, encoding="utf-8")
-    assert whatsapp.recognises(open_source(path))
+    assert whatsapp.is_whatsapp(open_source(path))
     rest = 1 if ":01" in first else 0
     assert read(tmp_path, text) == [
         ChatMessage(seconds(2023, 12, 31, 23, 59, rest), "Anna", "hi\nand a second line", 1),
@@ -236,7 +236,7 @@ def test_a_name_may_hold_a_colon(tmp_path: Path) -> None:
 def test_other_texts_are_not_taken_for_a_chat(tmp_path: Path, text: str) -> None:
     path = tmp_path / "other.txt"
     path.write_text(text, encoding="utf-8")
-    assert not whatsapp.recognises(open_source(path))
+    assert not whatsapp.is_whatsapp(open_source(path))
 
 
 def test_lines_before_the_first_message_belong_to_nobody(tmp_path: Path) -> None:
@@ -301,7 +301,7 @@ def test_no_text_makes_reading_fail(tmp_path: Path, text: str) -> None:
     path = tmp_path / "any.txt"
     path.write_text(text + "x", encoding="utf-8")
     source = open_source(path)
-    whatsapp.recognises(source)
+    whatsapp.is_whatsapp(source)
     assert all(isinstance(item, ChatMessage | Problem) for item in whatsapp.messages(source))
 
 

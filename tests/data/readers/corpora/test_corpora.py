@@ -10,12 +10,14 @@ from typing import Any
 import pytest
 
 from chat_app.conversation import Conversation
-from chat_app.data.readers.corpora import detect
+from chat_app.data.readers.corpora import dailydialog
 from chat_app.data.readers.corpora import empathetic_dialogues as empathetic
+from chat_app.data.readers.detect import open_reader
 from chat_app.data.readers.json import document as whole
 from chat_app.data.readers.json import jsonl
 from chat_app.data.readers.json import streaming as json_stream
 from chat_app.data.readers.options import ReadingOptions
+from chat_app.data.readers.protocol import InputFile
 from chat_app.data.readers.split_names import part_named, part_of_file
 from chat_app.data.readers.text_source import Source, open_source
 from chat_app.data.readers.types import Located, Problem
@@ -27,6 +29,10 @@ def stored(tmp_path: Path, content: str | bytes, name: str) -> Source:
     path = tmp_path / name
     path.write_bytes(content.encode() if isinstance(content, str) else content)
     return open_source(path)
+
+
+def kind_of(source: Source) -> str:
+    return open_reader(InputFile(source.path, source.name, OPTIONS)).preview().kind
 
 
 def said(found: Conversation) -> list[str]:
@@ -45,7 +51,7 @@ def lines_of(*values: Any) -> list[tuple[int, bytes | None]]:
 
 
 def rows_of_jsonl(*values: Any, **options: Any) -> list[Any]:
-    return short(jsonl.conversations(lines_of(*values), "a.jsonl", options=ReadingOptions(**options)))
+    return short(jsonl.read_conversations(lines_of(*values), "a.jsonl", options=ReadingOptions(**options)))
 
 
 @pytest.mark.parametrize(
@@ -79,8 +85,8 @@ DAILY = (
 
 def test_dailydialog_from_its_own_file(tmp_path: Path) -> None:
     source = stored(tmp_path, DAILY, "dialogues_validation.txt")
-    assert detect.recognised(source) == "dailydialog"
-    found = list(detect.conversations(source, "dailydialog", OPTIONS))
+    assert kind_of(source) == "dailydialog"
+    found = list(dailydialog.read_conversations(source, OPTIONS))
     assert short(found) == [
         (
             1,
@@ -99,9 +105,9 @@ def test_dailydialog_from_its_own_file(tmp_path: Path) -> None:
 
 def test_dailydialog_as_the_original_repairs_it_and_as_it_stands(tmp_path: Path) -> None:
     source = stored(tmp_path, "say , jim , how __eou__ well __eou__\n" * 2, "dialogues_text.txt")
-    legacy = list(detect.conversations(source, "dailydialog", ReadingOptions(tidy="legacy")))
+    legacy = list(dailydialog.read_conversations(source, ReadingOptions(tidy="legacy")))
     assert short(legacy)[0] == (1, ["u:Say, Jim, How.", "a:Well."])
-    off = list(detect.conversations(source, "dailydialog", ReadingOptions(tidy="off")))
+    off = list(dailydialog.read_conversations(source, ReadingOptions(tidy="off")))
     assert short(off)[0] == (1, ["u:say , jim , how", "a:well"])
 
 
@@ -138,8 +144,8 @@ EMPATHETIC = (
 
 def test_empathetic_dialogues_from_their_own_file(tmp_path: Path) -> None:
     source = stored(tmp_path, EMPATHETIC, "test.csv")
-    assert detect.recognised(source) == "empathetic"
-    found = list(detect.conversations(source, "empathetic", OPTIONS))
+    assert kind_of(source) == "empathetic"
+    found = list(empathetic.read_conversations(source, OPTIONS))
     conversations = [item for item in found if isinstance(item, Located)]
     assert short(conversations) == [
         (2, ["u:I fell, and it hurt.", 'a:Oh no! Is it "bad" now?', "u:A little"]),
@@ -156,7 +162,7 @@ def test_empathetic_dialogues_from_their_own_file(tmp_path: Path) -> None:
 
 def test_one_open_quote_swallows_nothing(tmp_path: Path) -> None:
     text = HEADER + 'c1,1,sad,p,1,"Hello there,5,\nc1,2,sad,p,2,Hi,5,\nc2,1,sad,p,1,Bye,5,\nc2,2,sad,p,2,See you,5,\n'
-    assert short(detect.conversations(stored(tmp_path, text, "train.csv"), "empathetic", OPTIONS)) == [
+    assert short(empathetic.read_conversations(stored(tmp_path, text, "train.csv"), OPTIONS)) == [
         (2, ['u:"Hello there', "a:Hi"]),
         (4, ["u:Bye", "a:See you"]),
     ]
@@ -222,10 +228,10 @@ EXPECTED = [
 def test_personachat_from_its_own_file(tmp_path: Path, indent: int | None) -> None:
     source = stored(tmp_path, json.dumps(PERSONACHAT, indent=indent), "personachat_self_original.json")
     assert json_stream.is_personachat(source)
-    found = list(whole.conversations(source, OPTIONS))
+    found = list(whole.read_conversations(source, OPTIONS))
     assert short(found) == EXPECTED
     assert [item.part for item in found if isinstance(item, Located)] == ["train", "train", "valid"]
-    assert short(whole.conversations_of_value(PERSONACHAT, "a.json", OPTIONS)) == EXPECTED
+    assert short(whole.read_value(PERSONACHAT, "a.json", OPTIONS)) == EXPECTED
 
 
 def test_personachat_as_rows() -> None:
@@ -279,7 +285,7 @@ def test_blended_skill_talk_from_its_own_file(tmp_path: Path) -> None:
         "dialog": [[0, "Yes."], [1, "Poor you."], [0, "Thanks."], [1, "Bye."]],
     }
     source = stored(tmp_path, json.dumps([item, {**item, "dialog": [[2, "x"]]}], indent=1), "train.json")
-    assert short(whole.conversations(source, OPTIONS)) == [
+    assert short(whole.read_conversations(source, OPTIONS)) == [
         (
             1,
             ["s:i am bob.\ni sing.", "u:I fell.", "a:Oh no.", "u:Yes.", "a:Poor you.", "u:Thanks.", "a:Bye."],
@@ -290,4 +296,4 @@ def test_blended_skill_talk_from_its_own_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["a\tb\n", '["a __eou__ b"]\n', "a,b\n1,2\n", "hello\n"])
 def test_other_files_are_no_corpus(tmp_path: Path, text: str) -> None:
-    assert detect.recognised(stored(tmp_path, text, "train.csv")) is None
+    assert kind_of(stored(tmp_path, text, "train.csv")) not in ("dailydialog", "empathetic")

@@ -44,7 +44,7 @@ WHOLE: list[tuple[Any, list[Any]]] = [
 
 @pytest.mark.parametrize(("value", "expected"), WHOLE)
 def test_every_whole_file(value: Any, expected: list[Any]) -> None:
-    assert short(whole.conversations_of_value(value, "a.json", OPTIONS)) == expected
+    assert short(whole.read_value(value, "a.json", OPTIONS)) == expected
 
 
 PARTS = {"train": RECORDS, "validation": RECORDS[:1], "test": RECORDS[1:]}
@@ -54,7 +54,9 @@ PARTS = {"train": RECORDS, "validation": RECORDS[:1], "test": RECORDS[1:]}
 @pytest.mark.parametrize("limit", [10**9, 0], ids=["at once", "streamed"])
 def test_official_parts_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: Any, limit: int) -> None:
     monkeypatch.setattr(whole, "MAX_WHOLE_BYTES", limit)
-    found = [item for item in whole.conversations(stored(tmp_path, json.dumps(value))) if isinstance(item, Located)]
+    found = [
+        item for item in whole.read_conversations(stored(tmp_path, json.dumps(value))) if isinstance(item, Located)
+    ]
     assert [(item.part, item.line, item.file) for item in found] == [
         ("train", 1, "data.json"), ("train", 2, "data.json"), ("valid", 1, "data.json"), ("test", 1, "data.json"),
     ]  # fmt: skip
@@ -72,7 +74,7 @@ def test_official_parts_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 )
 def test_what_is_streamed_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: Any) -> None:
     monkeypatch.setattr(whole, "MAX_WHOLE_BYTES", 0)
-    assert short(whole.conversations(stored(tmp_path, json.dumps(value, indent=1)))) == BOTH
+    assert short(whole.read_conversations(stored(tmp_path, json.dumps(value, indent=1)))) == BOTH
 
 
 BROKEN: list[tuple[bytes, str, str]] = [
@@ -90,18 +92,18 @@ def test_broken_files_say_where(
 ) -> None:
     source = stored(tmp_path, content)
     with pytest.raises(DataError, match=at_once):
-        list(whole.conversations(source))
+        list(whole.read_conversations(source))
     monkeypatch.setattr(whole, "MAX_WHOLE_BYTES", 0)
     with pytest.raises(DataError, match=streamed):
-        list(whole.conversations(source))
+        list(whole.read_conversations(source))
 
 
 def test_one_item_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(whole, "MAX_WHOLE_BYTES", 0)
     monkeypatch.setattr(json_stream, "MAX_ITEM_EVENTS", 50)
     with pytest.raises(DataError, match=r"data\.json, item 2: This file has too much in one item"):
-        list(whole.conversations(stored(tmp_path, json.dumps([["a", "b"], ["x"] * 60]))))
+        list(whole.read_conversations(stored(tmp_path, json.dumps([["a", "b"], ["x"] * 60]))))
     with pytest.raises(DataError, match="No list of conversations"):
-        list(whole.conversations(stored(tmp_path, '{"a": 1}')))
+        list(whole.read_conversations(stored(tmp_path, '{"a": 1}')))
     with pytest.raises(DataError, match="at most 0 KB are read at once"):
-        whole.parsed(stored(tmp_path, "[]"))
+        whole.parse(stored(tmp_path, "[]"))

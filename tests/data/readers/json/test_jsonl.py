@@ -268,7 +268,7 @@ def test_nothing_usable_names_the_items(tmp_path: Path) -> None:
 
 
 def test_problems_are_counted_beyond_those_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("chat_app.data.readers.reader.MAX_PROBLEMS", 2)
+    monkeypatch.setattr("chat_app.data.readers.reading.MAX_PROBLEMS", 2)
     reading = read(tmp_path, GOOD + "\n[]" * 5)
     assert (len(reading.problems), reading.problems_total) == (2, 5)
     assert all(isinstance(problem, Problem) for problem in reading.problems)

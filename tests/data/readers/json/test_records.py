@@ -14,11 +14,14 @@ from hypothesis import strategies as st
 
 from chat_app.conversation import Conversation
 from chat_app.data.readers.corpora import dialogpt
+from chat_app.data.readers.corpora.dialogpt import DialoGPTReader
 from chat_app.data.readers.json import document as whole
 from chat_app.data.readers.json import jsonl
 from chat_app.data.readers.json.records import conversation
 from chat_app.data.readers.options import ReadingOptions
+from chat_app.data.readers.protocol import InputFile
 from chat_app.data.readers.text import transcript as marked
+from chat_app.data.readers.text.transcript import TranscriptReader
 from chat_app.data.readers.text_source import Source, open_source
 from chat_app.data.readers.types import Located, Problem, RejectedError
 from chat_app.errors import DataError
@@ -190,14 +193,14 @@ def test_lines_of_a_table_are_read_by_their_columns() -> None:
         {"conversation_id": 2, "speaker": "user", "text": "Bye"},
         {"conversation_id": 2, "speaker": "bot", "text": "See you"},
     ]
-    found = short(jsonl.conversations([*lines_of(*rows), (5, b"{"), (6, b"[1]")], "a.jsonl"))
+    found = short(jsonl.read_conversations([*lines_of(*rows), (5, b"{"), (6, b"[1]")], "a.jsonl"))
     assert [item for item in found if isinstance(item[1], list)] == [(1, TOLD[:2]), (3, TOLD[2:])]
     assert [item[0] for item in found if isinstance(item[1], str)] == [5, 6]
 
 
 def test_columns_are_told_by_the_options() -> None:
     options = ReadingOptions(columns=("b=context", "a=reply"))
-    found = jsonl.conversations(lines_of({"a": "Hello", "b": "Hi"}), "a.jsonl", options=options)
+    found = jsonl.read_conversations(lines_of({"a": "Hello", "b": "Hi"}), "a.jsonl", options=options)
     assert short(found) == [(1, TOLD[:2])]
 
 
@@ -207,18 +210,18 @@ def test_columns_are_told_by_the_options() -> None:
 def test_lines_that_name_speakers(tmp_path: Path) -> None:
     text = "User: Hi\nBot: Hello\n\nUser: Bye\nBot: See\nyou\n---\nUser: alone\n"
     source = stored(tmp_path, text, "a.txt")
-    assert marked.recognises(source)
-    assert short(marked.conversations(source, OPTIONS)) == [
+    assert marked.is_transcript(source)
+    assert short(marked.read_conversations(source, OPTIONS)) == [
         (1, ["u:Hi", "a:Hello"]),
         (4, ["u:Bye", "a:See\nyou"]),
         (8, "No message is the assistant's: there is nothing to learn in it."),
     ]
-    assert short(marked.conversations(source, OPTIONS, need_reply=False))[-1] == (8, ["u:alone"])
+    assert short(marked.read_conversations(source, OPTIONS, need_reply=False))[-1] == (8, ["u:alone"])
 
 
 def test_empty_lines_inside_a_conversation_do_not_end_it(tmp_path: Path) -> None:
     source = stored(tmp_path, f"{HH.lstrip()}\n<|endoftext|>\n{HH}", "a.txt")
-    assert short(marked.conversations(source, OPTIONS)) == [(1, TOLD), (11, TOLD)]
+    assert short(marked.read_conversations(source, OPTIONS)) == [(1, TOLD), (11, TOLD)]
 
 
 @pytest.mark.parametrize(
@@ -235,13 +238,13 @@ def test_empty_lines_inside_a_conversation_do_not_end_it(tmp_path: Path) -> None
 )
 def test_files_of_prompts(tmp_path: Path, text: str, lines: int) -> None:
     source = stored(tmp_path, text * 2, "a.txt")
-    assert marked.recognises(source)
-    assert [item[1] for item in short(marked.conversations(source, OPTIONS))] == [["s:S", "u:Hi", "a:Hello"]] * 2
+    assert marked.is_transcript(source)
+    assert [item[1] for item in short(marked.read_conversations(source, OPTIONS))] == [["s:S", "u:Hi", "a:Hello"]] * 2
 
 
 def test_each_instruction_is_a_conversation(tmp_path: Path) -> None:
     text = "### Instruction:\nAdd.\n\n### Input:\n1 2\n\n### Response:\n3\n\n"
-    found = short(marked.conversations(stored(tmp_path, text * 2, "a.txt"), OPTIONS))
+    found = short(marked.read_conversations(stored(tmp_path, text * 2, "a.txt"), OPTIONS))
     assert found == [(1, ["u:Add.\n1 2", "a:3"]), (10, ["u:Add.\n1 2", "a:3"])]
 
 
@@ -256,12 +259,12 @@ def test_each_instruction_is_a_conversation(tmp_path: Path) -> None:
     ],
 )
 def test_other_texts_are_not_marked(tmp_path: Path, text: str) -> None:
-    assert not marked.recognises(stored(tmp_path, text, "a.txt"))
+    assert not marked.is_transcript(stored(tmp_path, text, "a.txt"))
 
 
 def test_bad_bytes_in_marked_text_name_their_line(tmp_path: Path) -> None:
     content = "User: é\nBot: è\nUser: à\nBot: ù\n".encode() + b"and \xe9\n"
-    found = short(marked.conversations(stored(tmp_path, content, "a.txt"), OPTIONS))
+    found = short(marked.read_conversations(stored(tmp_path, content, "a.txt"), OPTIONS))
     assert found[0] == (5, "This line has bytes that are not UTF-8 text (byte 5).")
     assert found[1] == (1, ["u:é", "a:è", "u:à", "a:ù"])
 
@@ -281,8 +284,8 @@ def test_weighted_lines(tmp_path: Path) -> None:
         "1.0 \t1.0 Hello\n"
     )
     source = stored(tmp_path, text, "train.tsv")
-    assert dialogpt.recognises(source)
-    assert short(dialogpt.conversations(source, OPTIONS)) == [
+    assert dialogpt.is_dialogpt(source)
+    assert short(dialogpt.read_conversations(source, OPTIONS)) == [
         (1, ["a*:I would say", "u:Really ?", "a:I did"]),
         (2, ["u:Hi", "a:Hello"]),
         (4, "Every reply has the weight 0.0: there is nothing to learn in this line."),
@@ -292,7 +295,7 @@ def test_weighted_lines(tmp_path: Path) -> None:
         (8, "Turn 1 is empty."),
     ]
     for other in ("Hi\tHello\n", "1.0 Hi\n", "3.5 stars\t1.0 yes\n"):
-        assert not dialogpt.recognises(stored(tmp_path, other, "a.tsv"))
+        assert not dialogpt.is_dialogpt(stored(tmp_path, other, "a.tsv"))
 
 
 json_values = st.recursive(
@@ -317,9 +320,9 @@ json_values = st.recursive(
 @given(value=json_values)
 def test_any_json_gives_conversations_problems_or_a_data_error(tmp_path: Path, value: Any) -> None:
     for read in (
-        lambda: jsonl.conversations(lines_of(value, value), "a.jsonl", options=OPTIONS),
-        lambda: whole.conversations_of_value(value, "a.json", OPTIONS),
-        lambda: whole._streamed(stored(tmp_path, json.dumps(value)), OPTIONS, True),
+        lambda: jsonl.read_conversations(lines_of(value, value), "a.jsonl", options=OPTIONS),
+        lambda: whole.read_value(value, "a.json", OPTIONS),
+        lambda: whole._read_streamed(stored(tmp_path, json.dumps(value)), OPTIONS, True),
     ):
         with contextlib.suppress(DataError):
             assert all(isinstance(item, Located | Problem) for item in read())
@@ -335,6 +338,6 @@ def test_any_json_gives_conversations_problems_or_a_data_error(tmp_path: Path, v
 )  # fmt: skip
 def test_any_marked_text_gives_conversations_or_problems(tmp_path: Path, content: str) -> None:
     source = stored(tmp_path, content, "a.txt")
-    for reader in (marked, dialogpt):
-        reader.recognises(source)
-        assert all(isinstance(item, Located | Problem) for item in reader.conversations(source, OPTIONS))
+    for reader in (TranscriptReader, DialoGPTReader):
+        reader.sniff(InputFile(source.path, source.name, OPTIONS))
+        assert all(isinstance(item, Located | Problem) for item in reader(source, OPTIONS).read())

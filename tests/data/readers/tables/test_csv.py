@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from chat_app.data.readers.options import ReadingOptions
 from chat_app.data.readers.tables import columns, tsv
 from chat_app.data.readers.tables import csv as delimited
-from chat_app.data.readers.tables.csv import Dialect, dialect_of
+from chat_app.data.readers.tables.csv import Dialect, detect_dialect
 from chat_app.data.readers.text_source import open_source
 from chat_app.data.readers.types import Column, Located, Problem
 from chat_app.errors import DataError
@@ -33,10 +33,10 @@ def read(tmp_path: Path) -> Callable[..., list[Located | Problem]]:
         path = tmp_path / name
         path.write_bytes(text if isinstance(text, bytes) else text.encode())
         source, options = open_source(path), ReadingOptions(**said)
-        dialect = dialect_of(source)
+        dialect = detect_dialect(source)
         if dialect is None:
-            return list(tsv.conversations(source.lines(), source.name, options))
-        return list(delimited.conversations(source, dialect, options))
+            return list(tsv.read_conversations(source.lines(), source.name, options))
+        return list(delimited.read_conversations(source, dialect, options))
 
     return reading
 
@@ -44,7 +44,7 @@ def read(tmp_path: Path) -> Callable[..., list[Located | Problem]]:
 def dialect(tmp_path: Path, text: str, name: str = "a.txt") -> Dialect | None:
     path = tmp_path / name
     path.write_bytes(text.encode())
-    return dialect_of(open_source(path))
+    return detect_dialect(open_source(path))
 
 
 def test_delimiters_are_recognised(read: Callable[..., Any]) -> None:
@@ -91,9 +91,9 @@ def test_tab_separated_text_with_other_columns(read: Callable[..., Any]) -> None
     assert spoken(read("id\tquestion\tanswer\n7\ta\tb\n")) == [["a", "b"]]
     assert spoken(read("1\ta\tb\n2\tc\td\n3\te\tf\n")) == [["a", "b"], ["c", "d"], ["e", "f"]]
     assert spoken(read("a\tb\tc\n", columns=("1=reply", "3=context"))) == [["c", "a"]]
-    found = tsv.look([(1, b"context\treply"), (2, b"a\tb")], "a.tsv")
+    found = tsv.preview_columns([(1, b"context\treply"), (2, b"a\tb")], "a.tsv")
     assert found == (Column("context", "context", ("a",)), Column("reply", "reply", ("b",)))
-    assert [one.role for one in tsv.look([(1, b"a\tb\tc")], "a.tsv")] == ["turn", "turn", "turn"]
+    assert [one.role for one in tsv.preview_columns([(1, b"a\tb\tc")], "a.tsv")] == ["turn", "turn", "turn"]
 
 
 def test_a_row_has_the_number_of_the_line_where_it_starts(read: Callable[..., Any]) -> None:
@@ -169,9 +169,9 @@ def test_a_look_at_a_delimited_file(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("id;Frage;Antwort\n1;a;b\n2;c;d\n")
     source = open_source(path)
-    found = dialect_of(source)
+    found = detect_dialect(source)
     assert found == Dialect(";", 3)
-    assert [(one.name, one.role, one.sample) for one in delimited.look(source, found)] == [
+    assert [(one.name, one.role, one.sample) for one in delimited.preview_columns(source, found)] == [
         ("id", "ignore", ("1", "2")), ("Frage", "context", ("a", "c")), ("Antwort", "reply", ("b", "d")),
     ]  # fmt: skip
 
@@ -200,8 +200,8 @@ def test_what_csv_writes_is_read_the_same(
     path.write_bytes(written.getvalue().encode())
     source = open_source(path)
     found = Dialect(delimiter, 2)
-    assert spoken(delimited.conversations(source, found)) == [[one.strip() for one in pair] for pair in pairs]
-    assert dialect_of(source) == found
+    assert spoken(delimited.read_conversations(source, found)) == [[one.strip() for one in pair] for pair in pairs]
+    assert detect_dialect(source) == found
 
 
 @FIXTURE_REUSED
@@ -212,9 +212,9 @@ def test_any_text_is_read_to_its_end(tmp_path: Path, content: str | bytes) -> No
     try:
         source = open_source(path)
         items: list[Located | Problem] = []
-        found = dialect_of(source)
+        found = detect_dialect(source)
         for one in ([found] if found else []) + [Dialect(",", 2), Dialect(",", 2, backslash=True)]:
-            items += delimited.conversations(source, one)
+            items += delimited.read_conversations(source, one)
     except DataError:
         return
     lines = path.read_bytes().count(b"\n") + path.read_bytes().count(b"\r") + 1

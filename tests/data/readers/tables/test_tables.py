@@ -29,7 +29,9 @@ def guessed(header: str, *rows: str) -> list[str]:
 
 def rows_of(header: str, *rows: str, need_reply: bool = True, **said: Any) -> list[str]:
     numbered = ((number, row.split(",")) for number, row in enumerate(rows, start=2))
-    return shown(columns.conversations(numbered, header.split(","), "t", ReadingOptions(**said), need_reply=need_reply))
+    return shown(
+        columns.read_conversations(numbered, header.split(","), "t", ReadingOptions(**said), need_reply=need_reply)
+    )
 
 
 # What columns hold
@@ -66,7 +68,7 @@ def rows_of(header: str, *rows: str, need_reply: bool = True, **said: Any) -> li
 def test_names_tell_what_columns_hold(header: str, roles: str) -> None:
     count = header.count(",") + 1
     rows = [",".join(f"some text {number} {place}" for place in range(count)) for number in range(3)]
-    found = columns.look(header.split(","), [row.split(",") for row in rows], ReadingOptions())
+    found = columns.preview_columns(header.split(","), [row.split(",") for row in rows], ReadingOptions())
     assert [one.role for one in found] == roles.split()
 
 
@@ -100,7 +102,9 @@ def test_a_table_without_conversations_lists_its_columns() -> None:
 
 
 def test_a_look_shows_the_first_cells_with_something_in_them() -> None:
-    found = columns.look(["question", "", "n"], [["a", None, 1], ["", "b", 2.0], ["x" * 999]], ReadingOptions())
+    found = columns.preview_columns(
+        ["question", "", "n"], [["a", None, 1], ["", "b", 2.0], ["x" * 999]], ReadingOptions()
+    )
     assert found == (
         Column("question", "context", ("a", "x" * columns.LONGEST_SAMPLE)),
         Column("2", "reply", ("b",)),
@@ -115,7 +119,7 @@ def test_pairs_with_more_than_a_context() -> None:
     ]
     assert rows_of("system,question,answer", "Be kind,a,b", ",c,d") == ["2: s Be kind / u a / a b", "3: u c / a d"]
     assert rows_of("question,answer", "a EOS b,c") == ["2: a a / u b / a c"]
-    history = columns.conversations([(1, [["a", "b"], "c", "d"])], ["history", "question", "answer"], "t")
+    history = columns.read_conversations([(1, [["a", "b"], "c", "d"])], ["history", "question", "answer"], "t")
     assert shown(history) == ["1: u a / a b / u c / a d"]
 
 
@@ -134,7 +138,7 @@ def test_what_is_wrong_with_a_row() -> None:
 def test_cells_become_their_text() -> None:
     cells: list[Any] = [7, 2.0, 0.5, True, datetime(2024, 5, 1), datetime(2024, 5, 1, 9, 30), b"bytes", float("nan")]
     table = ((number, ["q", cell]) for number, cell in enumerate(cells))
-    assert shown(columns.conversations(table, ["question", "answer"], "t")) == [
+    assert shown(columns.read_conversations(table, ["question", "answer"], "t")) == [
         "0: u q / a 7", "1: u q / a 2", "2: u q / a 0.5", "3: u q / a true", "4: u q / a 2024-05-01",
         "5: u q / a 2024-05-01 09:30", "6: u q / a bytes", "7! The reply is empty.",
     ]  # fmt: skip
@@ -154,7 +158,7 @@ def test_turns_in_columns() -> None:
 
 def test_the_part_of_a_data_set() -> None:
     rows = [(1, ["a", "b", part]) for part in ("train", "validation", "DEV", "test", "")]
-    items = list(columns.conversations(rows, ["question", "answer", "split"], "t"))
+    items = list(columns.read_conversations(rows, ["question", "answer", "split"], "t"))
     assert [item.part for item in items if isinstance(item, Located)] == ["train", "valid", "valid", "test", "train"]
 
 
@@ -162,10 +166,10 @@ def test_lists_in_cells() -> None:
     messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
     for cell in (messages, '[{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]', str(messages),
                  ["a", "b"], '["a", "b"]', "['a', 'b']", "['a'\n 'b']"):  # fmt: skip
-        assert shown(columns.conversations([(1, ["x", cell])], ["topic", "dialog"], "t")) == ["1: u a / a b"]
+        assert shown(columns.read_conversations([(1, ["x", cell])], ["topic", "dialog"], "t")) == ["1: u a / a b"]
     table = [(1, ["s", messages]), (2, ["", "[oops"]), (3, ["", "[" * 100_000 + "]" * 100_000])]
     said = ReadingOptions(columns=("messages=record",))
-    assert shown(columns.conversations(table, ["system", "messages"], "t", said)) == [
+    assert shown(columns.read_conversations(table, ["system", "messages"], "t", said)) == [
         "1: s s / u a / a b",
         "2! There is no list of messages in this row.",
         "3! There is no list of messages in this row.",
@@ -174,7 +178,7 @@ def test_lists_in_cells() -> None:
 
 def test_records_with_fields_are_rows() -> None:
     items = [(1, {"n": "x", "Answer": "b", "Question": "a"}), (4, {"Question": "c", "Answer": None})]
-    assert shown(columns.conversations_of_records(items, "t")) == ["1: u a / a b", "4! The reply is empty."]
+    assert shown(columns.read_records(items, "t")) == ["1: u a / a b", "4! The reply is empty."]
 
 
 # A message a row
@@ -234,10 +238,10 @@ def test_without_an_id_a_pause_an_empty_row_or_a_new_numbering_ends_a_conversati
 
 def test_a_conversation_without_end_is_bounded() -> None:
     many = ((number, ["1", "user" if number % 2 else "bot", "x"]) for number in range(1, 10_000))
-    items = list(columns.conversations(many, ["conversation_id", "speaker", "text"], "t"))
+    items = list(columns.read_conversations(many, ["conversation_id", "speaker", "text"], "t"))
     assert shown(items) == ["1! This conversation has 9,999 messages; at most 4,000 are read."]
     endless = ((number, ["user" if number % 2 else "bot", "x"]) for number in range(1, 5_001))
-    assert [len(texts) for texts in spoken(columns.conversations(endless, ["speaker", "text"], "t"))] == [
+    assert [len(texts) for texts in spoken(columns.read_conversations(endless, ["speaker", "text"], "t"))] == [
         2000,
         2000,
         1000,
@@ -261,13 +265,13 @@ def workbook(path: Path, sheets: dict[str, Sequence[Sequence[Any]]]) -> Path:
 def test_a_workbook(tmp_path: Path) -> None:
     rows = [["Question", "Answer", "Price"], ["a", "b", 1], [None], ["c", 7, None], ["d", "#N/A", 2], ["e"]]
     path = workbook(tmp_path / "a.xlsx", {"Sheet": rows})
-    assert shown(xlsx.conversations(path, "a.xlsx")) == [
+    assert shown(xlsx.read_conversations(path, "a.xlsx")) == [
         "2: u a / a b",
         "4: u c / a 7",
         "5! The reply is empty.",
         "6! This row has 1 column, but the table has 3.",
     ]
-    assert [(one.name, one.role) for one in xlsx.look(path, "a.xlsx")] == [
+    assert [(one.name, one.role) for one in xlsx.preview_columns(path, "a.xlsx")] == [
         ("Question", "context"), ("Answer", "reply"), ("Price", "ignore"),
     ]  # fmt: skip
 
@@ -280,19 +284,19 @@ def test_the_sheets_of_a_workbook(tmp_path: Path) -> None:
         "Two": [["Frage", "Antwort"], ["a", "b"]],
     }
     path = workbook(tmp_path / "a.xlsx", sheets)
-    items = list(xlsx.conversations(path, "a.xlsx"))
+    items = list(xlsx.read_conversations(path, "a.xlsx"))
     assert [(item.file, item.line) for item in items] == [
         ("a.xlsx, sheet One", 1), ("a.xlsx, sheet Two", 2), ("a.xlsx, sheet Notes", None),
     ]  # fmt: skip
-    assert [one.role for one in xlsx.look(path, "a.xlsx")] == ["context", "reply"]
+    assert [one.role for one in xlsx.preview_columns(path, "a.xlsx")] == ["context", "reply"]
     with pytest.raises(DataError, match="No column of this table"):
-        list(xlsx.conversations(workbook(tmp_path / "b.xlsx", {"Notes": [["just this"]]}), "b.xlsx"))
-    assert list(xlsx.conversations(workbook(tmp_path / "c.xlsx", {"Empty": []}), "c.xlsx")) == []
+        list(xlsx.read_conversations(workbook(tmp_path / "b.xlsx", {"Notes": [["just this"]]}), "b.xlsx"))
+    assert list(xlsx.read_conversations(workbook(tmp_path / "c.xlsx", {"Empty": []}), "c.xlsx")) == []
 
 
 def test_a_formula_without_its_result_is_named(tmp_path: Path) -> None:
     path = workbook(tmp_path / "a.xlsx", {"S": [["question", "answer"], ["a", "=B3"], ["b", "c"]]})
-    items = list(xlsx.conversations(path, "a.xlsx"))
+    items = list(xlsx.read_conversations(path, "a.xlsx"))
     assert shown(items) == ["2! The cell B2 holds a formula whose result is not stored.", "3: u b / a c"]
 
 
@@ -309,7 +313,7 @@ def test_what_a_workbook_says_about_its_size_is_not_believed(tmp_path: Path) -> 
         with zipfile.ZipFile(tmp_path / "b.xlsx", "w", zipfile.ZIP_DEFLATED) as archive:
             for name, content in parts.items():
                 archive.writestr(name, content.replace(b"</sheetData>", more + b"</sheetData>"))
-        assert shown(xlsx.conversations(tmp_path / "b.xlsx", "b.xlsx")) == expected
+        assert shown(xlsx.read_conversations(tmp_path / "b.xlsx", "b.xlsx")) == expected
 
 
 def test_workbooks_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -324,17 +328,17 @@ def test_workbooks_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.Monke
     ):
         path.write_bytes(content)
         with pytest.raises(DataError) as caught:
-            list(xlsx.conversations(path, "a.xlsx"))
+            list(xlsx.read_conversations(path, "a.xlsx"))
         assert str(caught.value).startswith(message)
     with zipfile.ZipFile(path, "w") as archive:
         for name in ("[Content_Types].xml", "xl/workbook.xml"):
             archive.writestr(name, "<not xml")
     with pytest.raises(DataError, match="damaged"):
-        xlsx.look(path, "a.xlsx")
+        xlsx.preview_columns(path, "a.xlsx")
     path.write_bytes(good)
     monkeypatch.setattr(xlsx, "MAX_BYTES", 1_000)
     with pytest.raises(DataError, match=r"This workbook unpacks to \d+ KB\. Save it as CSV"):
-        list(xlsx.conversations(path, "a.xlsx"))
+        list(xlsx.read_conversations(path, "a.xlsx"))
 
 
 # Parquet
@@ -348,21 +352,21 @@ def test_a_parquet_table(tmp_path: Path) -> None:
          "split": ["test" if n == 5 else "train" for n in range(count)]}
     )  # fmt: skip
     pyarrow.parquet.write_table(table, path, row_group_size=700)
-    items = list(parquet.conversations(path, "a.parquet"))
+    items = list(parquet.read_conversations(path, "a.parquet"))
     assert spoken(items) == [[f"q{number}", f"a{number}"] for number in range(count)]
     assert [item.line for item in items] == list(range(1, count + 1))
     assert [item.line for item in items if isinstance(item, Located) and item.part == "test"] == [6]
-    assert [one.role for one in parquet.look(path, "a.parquet")] == ["ignore", "context", "reply", "split"]
+    assert [one.role for one in parquet.preview_columns(path, "a.parquet")] == ["ignore", "context", "reply", "split"]
 
 
 def test_lists_in_a_parquet_table(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
     pyarrow.parquet.write_table(pyarrow.table({"messages": [messages, [], None], "n": [1, 2, 3]}), path)
-    assert shown(parquet.conversations(path, "p"))[0] == "1: u a / a b"
-    assert [one.role for one in parquet.look(path, "p")] == ["record", "ignore"]
+    assert shown(parquet.read_conversations(path, "p"))[0] == "1: u a / a b"
+    assert [one.role for one in parquet.preview_columns(path, "p")] == ["record", "ignore"]
     pyarrow.parquet.write_table(pyarrow.table({"prompt": pyarrow.array([], "string")}), path)
-    assert list(parquet.conversations(path, "p")) == []
+    assert list(parquet.read_conversations(path, "p")) == []
 
 
 def test_parquet_tables_that_cannot_be_read(tmp_path: Path) -> None:
@@ -373,11 +377,11 @@ def test_parquet_tables_that_cannot_be_read(tmp_path: Path) -> None:
     for broken in (content[:-20], content[:4] + b"\xff" * 2000 + content[2004:], b"PAR1PAR1", b"PAR1"):
         path.write_bytes(broken)
         with pytest.raises(DataError, match="This Parquet table is damaged or cut off"):
-            list(parquet.conversations(path, "a.parquet"))
+            list(parquet.read_conversations(path, "a.parquet"))
     pyarrow.feather.write_feather(table, path)
     assert parquet.is_parquet(path.read_bytes()[:8])
     with pytest.raises(DataError, match=r"This is an Arrow \(Feather\) table\. Save it as Parquet"):
-        parquet.look(path, "a.parquet")
+        parquet.preview_columns(path, "a.parquet")
     pyarrow.parquet.write_table(pyarrow.table({f"c{n}": ["x"] for n in range(1_001)}), path)
     with pytest.raises(DataError, match="1,001 columns"):
-        list(parquet.conversations(path, "a.parquet"))
+        list(parquet.read_conversations(path, "a.parquet"))

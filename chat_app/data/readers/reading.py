@@ -11,16 +11,16 @@ from pathlib import Path
 from chat_app.conversation import Conversation
 from chat_app.data.readers import archives as containers
 from chat_app.data.readers.archives import Member
-from chat_app.data.readers.chat_exports.slack import is_slack_export, slack_export
-from chat_app.data.readers.detect import readable
+from chat_app.data.readers.detect import open_folder_reader, open_reader
 from chat_app.data.readers.options import ReadingOptions
+from chat_app.data.readers.protocol import InputFile
 from chat_app.data.readers.split_names import part_of_file
-from chat_app.data.readers.types import Located, Look, Part, Problem, Reading, printable
+from chat_app.data.readers.types import Located, Part, Preview, Problem, Reading, printable
 from chat_app.errors import DataError
 
 MAX_PROBLEMS = 100_000
 SHOWN_PROBLEMS = 3
-MOST_LOOKS = 50
+MOST_PREVIEWS = 50
 
 AnyPath = str | os.PathLike[str]
 
@@ -31,7 +31,7 @@ def iterate(
     name: str | None = None,
     options: ReadingOptions | None = None,
     need_reply: bool = True,
-    seen: Callable[[Look], object] | None = None,
+    on_preview: Callable[[Preview], object] | None = None,
 ) -> Iterator[Located | Problem]:
     """The conversations and the problems of a file, an archive or a folder in their order, in bounded memory.
 
@@ -40,8 +40,8 @@ def iterate(
         name: what to call it in problems, if not by the name it has on disk.
         options: how to understand it, where that cannot be seen.
         need_reply: without it, conversations that nobody has answered are taken too (prompts for `generate`).
-        seen: is told at once what a file turns out to be; of an archive or a folder, what each of the first files in
-            it does, when its turn comes.
+        on_preview: is called with the preview of the file at once; of an archive or a folder, with that of each of the
+            first files in it when they are reached.
 
     Raises:
         DataError: at once for a file that is missing, empty or of no kind that is read; later for one that is broken
@@ -49,19 +49,20 @@ def iterate(
     """
     place, options = Path(path), options or ReadingOptions()
     name = printable(name or place.name or str(path))
-    if is_slack_export(place):
-        if seen:
-            seen(Look(name, "slack"))
-        return slack_export(place, name, options)
+    whole = open_folder_reader(InputFile(place, name, options))
+    if whole is not None:
+        if on_preview:
+            on_preview(whole.preview())
+        return whole.read(need_reply=need_reply)
     with ExitStack() as stack:
         members = stack.enter_context(containers.opened(place, name))
         first = next(members)
         if isinstance(first, Member) and first.path == place:
-            file = readable(first, options, need_reply)
-            if seen:
-                seen(file.look())
-            return _with_part(file.items(), part_of_file(name))
-        return _of_members(stack.pop_all(), first, members, options, need_reply, seen)
+            reader = open_reader(InputFile(first.path, first.name, options))
+            if on_preview:
+                on_preview(reader.preview())
+            return _with_part(reader.read(need_reply=need_reply), part_of_file(name))
+        return _read_members(stack.pop_all(), first, members, options, need_reply, on_preview)
 
 
 def conversations_of(path: AnyPath, *, need_reply: bool = False) -> Iterator[Conversation]:
@@ -88,13 +89,13 @@ def read_file(
     Raises:
         DataError: it cannot be read, or holds no conversation that can be used.
     """
-    looks: list[Look] = []
+    previews: list[Preview] = []
     name = name or Path(path).name
     conversations: list[Conversation] = []
     lines: list[int] = []
     problems: list[Problem] = []
     total = 0
-    for item in iterate(path, name=name, options=options, need_reply=need_reply, seen=looks.append):
+    for item in iterate(path, name=name, options=options, need_reply=need_reply, on_preview=previews.append):
         if isinstance(item, Located):
             conversations.append(item.conversation)
             lines.append(item.line)
@@ -104,8 +105,8 @@ def read_file(
                 problems.append(item)
     if not conversations:
         raise nothing_usable(name, problems, total)
-    encodings = ", ".join(dict.fromkeys(look.encoding for look in looks if look.encoding))
-    return Reading(conversations, problems, lines, looks[0].kind if looks else "text", encodings, total)
+    encodings = ", ".join(dict.fromkeys(preview.encoding for preview in previews if preview.encoding))
+    return Reading(conversations, problems, lines, previews[0].kind if previews else "text", encodings, total)
 
 
 def read_files(paths: Sequence[AnyPath], *, options: ReadingOptions | None = None, need_reply: bool = True) -> Reading:
@@ -149,13 +150,13 @@ def _place(problem: Problem, name: str) -> str:
     return f"{inside}, line {problem.line}: " if inside else f"Line {problem.line}: "
 
 
-def _of_members(
+def _read_members(
     stack: ExitStack,
     first: Member | Problem,
     rest: Iterator[Member | Problem],
     options: ReadingOptions,
     need_reply: bool,
-    seen: Callable[[Look], object] | None,
+    on_preview: Callable[[Preview], object] | None,
 ) -> Iterator[Located | Problem]:
     """The conversations of the files of an archive or a folder, each file with what it is meant for."""
     with stack:
@@ -164,14 +165,14 @@ def _of_members(
                 yield member
                 continue
             try:
-                file = readable(member, options, need_reply)
+                reader = open_reader(InputFile(member.path, member.name, options))
             except DataError as error:
                 yield _as_problem(member, error)
                 continue
-            if seen and number < MOST_LOOKS:
-                seen(file.look())
+            if on_preview and number < MOST_PREVIEWS:
+                on_preview(reader.preview())
             try:
-                yield from _named(file.items(), member.name, part_of_file(member.name))
+                yield from _named(reader.read(need_reply=need_reply), member.name, part_of_file(member.name))
             except DataError as error:
                 yield _as_problem(member, error)
 

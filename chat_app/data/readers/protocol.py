@@ -1,0 +1,118 @@
+"""The interface of a reader, and the file that it is given. Knows no kind of file.
+
+A reader is a class with three methods: `sniff` tells whether a file is of its kind, `preview` shows what a person can
+choose about it, `read` gives its conversations. To add one, write the class and enter it in the table in `detect`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, TypeVar
+
+from chat_app.data.readers.detect_text import Layout, detect_layout
+from chat_app.data.readers.options import ReadingOptions
+from chat_app.data.readers.text_source import Source, open_source
+from chat_app.data.readers.types import Column, Kind, Located, Preview, Problem
+
+HEAD_BYTES = 8
+Result = TypeVar("Result")
+
+
+class Reader(Protocol):
+    """Reads one kind of file. The class detects the kind; an instance reads one file."""
+
+    @classmethod
+    def sniff(cls, file: InputFile) -> Reader | None:
+        """A reader for the file, or None if the file is of another kind.
+
+        Readers are asked in the order of their table, so this may rely on those before it having refused the file.
+
+        Raises:
+            DataError: the file is missing, empty or broken, so that no reader can read it.
+        """
+        ...
+
+    def preview(self) -> Preview:
+        """The kind of the file with its columns or its speakers, found without reading all of it."""
+        ...
+
+    def read(self, *, need_reply: bool = True) -> Iterator[Located | Problem]:
+        """The conversations and the problems of the file in their order. Every call reads the file anew.
+
+        Args:
+            need_reply: False also yields conversations without a reply (prompts for `generate`).
+
+        Raises:
+            DataError: the file breaks off, or nothing in it can be used.
+        """
+        ...
+
+
+class InputFile:
+    """A file to read.
+
+    What several readers need to know of it (encoding, layout, JSON value) is computed once, when it is first needed.
+
+    Args:
+        path: where it lies on the disk.
+        name: what the person calls it ("archive.zip/inside.csv"); problems and errors use this name.
+        options: what the person says about it.
+    """
+
+    def __init__(self, path: Path, name: str, options: ReadingOptions):
+        self.path, self.name, self.options = path, name, options
+        self._results: dict[Callable[[InputFile], Any], Any] = {}
+
+    @cached_property
+    def head(self) -> bytes:
+        """The first bytes; empty if there is no such file or it cannot be opened, for which `source` has the words."""
+        try:
+            if not self.path.is_file():
+                return b""
+            with self.path.open("rb") as file:
+                return file.read(HEAD_BYTES)
+        except (OSError, ValueError):
+            return b""
+
+    @cached_property
+    def source(self) -> Source:
+        """The file as text.
+
+        Raises:
+            DataError: it is missing, empty, unreadable or no text.
+        """
+        return open_source(self.path, self.name)
+
+    @cached_property
+    def layout(self) -> Layout:
+        """Whether the text is one JSON value, lines of JSON, or neither. Raises as `source` does."""
+        return detect_layout(self.source)
+
+    def once(self, compute: Callable[[InputFile], Result]) -> Result:
+        """The result of a function of this file, which is called the first time only."""
+        if compute not in self._results:
+            self._results[compute] = compute(self)
+        result: Result = self._results[compute]
+        return result
+
+
+@dataclass(frozen=True)
+class TextReader:
+    """A base for readers of text: the file, the options, and the preview of a file without columns and speakers.
+
+    It does not keep the `InputFile`, whose computed results may be large.
+    """
+
+    source: Source
+    options: ReadingOptions
+    kind: ClassVar[Kind]
+
+    def preview(self) -> Preview:
+        """The kind and the encoding."""
+        return self._preview(self.kind)
+
+    def _preview(self, kind: Kind, columns: tuple[Column, ...] = ()) -> Preview:
+        return Preview(self.source.name, kind, self.source.encoding, columns)
