@@ -36,9 +36,10 @@ WINDOW = 128
 
 # Each takes longer than all those that are not named together: begun first, they leave no processor idle at the end.
 LONGEST = (
-    "test_browser", "test_jobs", "test_readme", "test_training", "test_cli", "test_starter", "test_server",
-    "test_encoding", "test_rehearsal", "test_models", "test_browser_runs", "test_browser_proof", "test_ranks",
-    "test_gpt2_forward", "test_chat", "test_bad_inputs", "test_recipe", "test_formats", "test_browser_api",
+    "test_browser", "test_stress", "test_jobs", "test_readme", "test_training", "test_cli", "test_starter",
+    "test_server", "test_encoding", "test_rehearsal", "test_models", "test_browser_runs", "test_browser_proof",
+    "test_ranks", "test_gpt2_forward", "test_chat", "test_bad_inputs", "test_recipe", "test_formats",
+    "test_browser_api",
 )  # fmt: skip
 
 
