@@ -17,7 +17,7 @@ from chat_app.data.readers import read_file
 from chat_app.inference.backend import reply
 from chat_app.inference.model_manager import LoadedModel, load
 from chat_app.inference.model_runner import Piece
-from chat_app.tokenization.encoder import NOT_LEARNED, Example
+from chat_app.tokenization.encoder import IGNORE_INDEX, Example
 
 TOGETHER = 8
 
@@ -48,7 +48,7 @@ def perplexity(loaded: LoadedModel, rows: list[Example]) -> float:
         for at in range(len(row.ids) - 1):
             types = None if row.types is None else row.types[at : at + 1]
             scores = forward.step([Piece(row.ids[at : at + 1], types, memory, True)])[0]
-            if row.labels[at + 1] != NOT_LEARNED:
+            if row.labels[at + 1] != IGNORE_INDEX:
                 total -= float(scores.float().log_softmax(-1)[row.labels[at + 1]])
                 count += 1
     return math.exp(total / count)

@@ -48,7 +48,7 @@ from transformers import TrainerCallback
 from transformers.utils import logging
 
 from benchmarks.learning_curves import Curve, Stopwatch, Watch, draw, ends, summary_of, table
-from benchmarks.learning_seeds import PROCEDURES, Procedure, learn, tokenize_conversations
+from benchmarks.learning_seeds import PROCEDURES, Procedure, learn, rows_of
 from chat_app.config.loading import LoadConfig
 from chat_app.config.paths import STARTER, Paths
 from chat_app.config.training import TrainConfig
@@ -128,7 +128,7 @@ def measure_of(rows: Sequence[Example], conversations: Sequence[Conversation]) -
         rows: the validation part, laid out.
         conversations: the same; they tell the bytes.
     """
-    size = sum(len(reply.text.encode()) for one in conversations for reply in one.replies if reply.learned)
+    size = sum(len(reply.text.encode()) for one in conversations for reply in one.replies if reply.in_loss)
     packer = Packer(pad_id=0)
     return lambda model: likelihood(model, rows, packer).bits / size
 
@@ -171,9 +171,9 @@ def run_other(trial: Trial, procedure: Procedure, run: Run, layout: str) -> Curv
     train, valid = part_of(run, "train"), part_of(run, "valid")
     model, encoder = parts_of(trial, layout)
     encoder.window = min(encoder.window, procedure.window)
-    tested = tokenize_conversations(procedure, encoder, valid, learn_all=False)
+    tested = rows_of(procedure, encoder, valid, learn_all=False)
     watch = trial.watch(procedure.name, measure_of(tested, valid))
-    rows = tokenize_conversations(procedure, encoder, train, procedure.learn_all)
+    rows = rows_of(procedure, encoder, train, procedure.learn_all)
     learn(procedure, model, rows, encoder.tokenizer.pad_token_id or 0, watch)
     return watch.curve
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from benchmarks.learning_curves import Watch
 from chat_app.conversation import Conversation
-from chat_app.tokenization.encoder import NOT_LEARNED, Encoder, Example
+from chat_app.tokenization.encoder import IGNORE_INDEX, Encoder, Example
 
 LAST_RATE = 1e-7  # Where the polynomial ends.
 
@@ -114,14 +114,14 @@ def tokenize_conversations(
     rows = []
     for conversation in conversations:
         for end, turn in enumerate(conversation.turns, start=1):
-            if turn.role != "assistant" or not turn.learned or end < 2:
+            if turn.role != "assistant" or not turn.in_loss or end < 2:
                 continue
             start = max(end - procedure.max_turns, 0) if procedure.max_turns else 0
             part = conversation.part(start, end)
             if learn_all:
                 rows.append(encoder.example(part, "all"))
             else:
-                shown = (replace(one, learned=False) for one in part.messages[:-1])
+                shown = (replace(one, in_loss=False) for one in part.messages[:-1])
                 rows.append(encoder.example(Conversation((*shown, part.messages[-1]))))
     return rows
 
@@ -137,7 +137,7 @@ def padded(rows: Sequence[Example], pad_id: int, length: int = 0) -> dict[str, T
     batch = {
         "input_ids": filled([row.ids for row in rows], pad_id),
         "attention_mask": filled([[1] * len(row.ids) for row in rows], 0),
-        "labels": filled([row.labels for row in rows], NOT_LEARNED),
+        "labels": filled([row.labels for row in rows], IGNORE_INDEX),
     }
     types = [row.types for row in rows if row.types is not None]
     return {**batch, "token_type_ids": filled(types, pad_id)} if types else batch

@@ -23,7 +23,7 @@ from chat_app.config.training import TrainConfig
 from chat_app.formatting import bytes_in_words
 from chat_app.models.resolver import find
 from chat_app.system.memory import lacks_memory
-from chat_app.tokenization.encoder import NOT_LEARNED, Example
+from chat_app.tokenization.encoder import IGNORE_INDEX, Example
 from chat_app.training.collator import Packer
 from chat_app.training.loss import precision_context, summed_loss
 from chat_app.training.memory_estimate import Plan, Shape, first_that_fits, plans, predict
@@ -73,7 +73,7 @@ def shape_named(name: str, window: int) -> Shape:
 def rows_of(window: int, learned: float) -> list[Example]:
     """Rows that fill the window, of which a share is learned."""
     first = int(window * (1 - learned))
-    row = Example([7] * window, None, [NOT_LEARNED] * first + [7] * (window - first))
+    row = Example([7] * window, None, [IGNORE_INDEX] * first + [7] * (window - first))
     return [row] * BATCH
 
 

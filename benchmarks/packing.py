@@ -25,7 +25,7 @@ from chat_app.data.readers import read_file
 from chat_app.models.device import resolve_precision
 from chat_app.models.loading import fit_embeddings, load_parts
 from chat_app.tokenization.chat_formats import get_format
-from chat_app.tokenization.encoder import NOT_LEARNED, Encoder, Example
+from chat_app.tokenization.encoder import IGNORE_INDEX, Encoder, Example
 from chat_app.training.collator import Packer
 from chat_app.training.loss import precision_context, summed_loss
 
@@ -37,7 +37,7 @@ def padded_loss(model: Any, rows: Sequence[Example]) -> Tensor:
     """One row an example, padded to the longest; logits of every position, as transformers computes them."""
     length = max(len(row.ids) for row in rows)
     ids = torch.tensor([row.ids + [0] * (length - len(row.ids)) for row in rows])
-    labels = torch.tensor([row.labels + [NOT_LEARNED] * (length - len(row.ids)) for row in rows])
+    labels = torch.tensor([row.labels + [IGNORE_INDEX] * (length - len(row.ids)) for row in rows])
     mask = torch.tensor([[1] * len(row.ids) + [0] * (length - len(row.ids)) for row in rows])
     logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, :-1]
     return functional.cross_entropy(logits.float().flatten(0, 1), labels[:, 1:].flatten(), reduction="sum")

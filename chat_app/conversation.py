@@ -14,11 +14,11 @@ ROLES: tuple[Role, ...] = ("system", "user", "assistant")
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One utterance. `learned=False` keeps a reply as context that training does not imitate."""
+    """One utterance. `in_loss=False` keeps a reply as context, outside the training loss."""
 
     role: Role
     text: str
-    learned: bool = True
+    in_loss: bool = True
 
     def __post_init__(self) -> None:
         if self.role not in ROLES:
@@ -119,8 +119,8 @@ class Conversation:
                 system.append(message.text)
             elif turns and turns[-1].role == message.role:
                 before = turns.pop()
-                learned = before.learned and message.learned
-                turns.append(Message(message.role, f"{before.text}\n{message.text}", learned))
+                in_loss = before.in_loss and message.in_loss
+                turns.append(Message(message.role, f"{before.text}\n{message.text}", in_loss))
             else:
                 turns.append(message)
         head = (Message("system", "\n".join(system)),) if system else ()

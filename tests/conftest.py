@@ -117,7 +117,7 @@ def _saved(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
             build_model(len(tokenizer), width).save_pretrained(folder)
             tokenizer.save_pretrained(folder)
             if note:
-                write_chat_format(folder, encoder.format, encoder.marks)
+                write_chat_format(folder, encoder.format, encoder.special_tokens)
         return made[what]
 
     return saved

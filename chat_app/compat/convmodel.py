@@ -77,12 +77,12 @@ class ConversationTokenizer:
     @property
     def sep_token(self) -> str:
         """The separator's spelling."""
-        return self.encoder.marks["sep"]
+        return self.encoder.special_tokens["sep"]
 
     @property
     def sep_token_id(self) -> int:
         """The separator's id."""
-        return self.encoder.mark_ids["sep"]
+        return self.encoder.special_token_ids["sep"]
 
     def encode(self, text: str) -> list[int]:
         """The ids of a text, in which nothing is special."""

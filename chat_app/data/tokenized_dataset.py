@@ -1,6 +1,6 @@
-"""Rows for a model, made once from conversations or running text, kept by content and mapped into memory from the disk.
+"""Tokenized datasets: examples made once from conversations or running text, cached on disk and memory-mapped.
 
-Ten conversations and a million cost the same memory: the system reads from the disk what a batch needs.
+Memory use does not grow with the number of examples: the operating system reads the pages that a batch needs.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ from chat_app.data.text_corpus import read_pieces
 from chat_app.errors import DataError
 from chat_app.system.disk_cache import Cache, content_digest
 from chat_app.system.progress import Progress, ProgressCallback, ignore_progress
-from chat_app.tokenization.encoder import NOT_LEARNED, Encoder, Example, Learn
+from chat_app.tokenization.encoder import IGNORE_INDEX, Encoder, Example, Learn
 
 if TYPE_CHECKING:
     from pyarrow import Table
 
-VERSION = "1"  # Another one, and all rows are made anew.
+VERSION = "2"  # Part of every key: raise it when encoding or the file changes, so that datasets are made anew.
 ROWS, FACTS = "rows.arrow", "facts.json"
 AT_ONCE = 1_000
-WINDOW_LIMIT = 1024  # The most tokens of a row where nobody asks for more, however many the model sees.
+WINDOW_LIMIT = 1024  # The default limit for the tokens of an example, also if the model has a longer window.
 
 
 @dataclass(frozen=True)
 class TokenizationOptions:
-    """How conversations become rows, beside the tokenizer and the format: see Encoder.examples.
+    """How a conversation is divided into examples; see `Encoder.examples`.
 
     Attributes:
-        learn: "replies" or "all".
-        new_share: of the window of each further row of a long conversation.
-        max_turns: the most turns a row shows, 0 for no limit.
+        learn: whether the replies or all turns count in the loss.
+        new_share: the share of the window for turns in the loss, in all but the first example of a long conversation.
+        max_turns: the most turns of an example; 0 for no limit.
     """
 
     learn: Learn = "replies"
@@ -45,8 +45,8 @@ class TokenizationOptions:
     max_turns: int = 0
 
 
-class _Numbered(Sequence[Example]):
-    """Rows that can be asked for by number; each kind says what stands at one, from 0."""
+class _ExampleSequence(Sequence[Example]):
+    """Indexing and slicing of examples; a subclass implements `_at` for one index, from 0."""
 
     @abstractmethod
     def _at(self, index: int) -> Example: ...
@@ -66,11 +66,11 @@ class _Numbered(Sequence[Example]):
         return self._at(index % length)
 
 
-class TokenizedDataset(_Numbered):
-    """Rows on disk.
+class TokenizedDataset(_ExampleSequence):
+    """Examples on disk.
 
     Args:
-        folder: an entry of the cache, made by `rows_of`.
+        folder: an entry of the disk cache, made by `tokenize_conversations` or `tokenize_text`.
     """
 
     def __init__(self, folder: Path):
@@ -79,7 +79,7 @@ class TokenizedDataset(_Numbered):
         self.tokens: int = facts["tokens"]
         self._length: int = facts["rows"]
         self._has_types: bool = facts["types"]
-        self._data: Table | None = _mapped(folder / ROWS) if self._length else None
+        self._data: Table | None = _open_mapped(folder / ROWS) if self._length else None
 
     def __len__(self) -> int:
         return self._length
@@ -87,28 +87,29 @@ class TokenizedDataset(_Numbered):
     def _at(self, index: int) -> Example:
         assert self._data is not None
         row = {name: self._data[name][index].as_py() for name in self._data.column_names}
-        labels = [token if learned else NOT_LEARNED for token, learned in zip(row["ids"], row["learned"], strict=True)]
+        labels = [token if kept else IGNORE_INDEX for token, kept in zip(row["ids"], row["loss_mask"], strict=True)]
         return Example(row["ids"], row["types"] if self._has_types else None, labels)
 
     def lengths(self) -> list[int]:
-        """Tokens of each row."""
+        """The number of tokens of each example."""
         found: list[int] = [] if self._data is None else self._data["length"].to_pylist()
         return found
 
 
-def _mapped(file: Path) -> Table:
-    """A file of Arrow's stream format, of which only that is read which somebody asks for."""
+def _open_mapped(file: Path) -> Table:
+    """A memory-mapped file in Arrow's stream format, whose pages are read when they are used."""
     import pyarrow
 
     with pyarrow.memory_map(str(file)) as source, pyarrow.ipc.open_stream(source) as stream:
         return stream.read_all()
 
 
-class ConcatenatedDataset(_Numbered):
-    """Rows of conversations, then rows of running text.
+class ConcatenatedDataset(_ExampleSequence):
+    """The examples of conversations, then those of running text, without copying either.
 
     Args:
-        first, second: both stay where they are.
+        first: of conversations.
+        second: of running text.
     """
 
     def __init__(self, first: TokenizedDataset, second: TokenizedDataset):
@@ -123,64 +124,70 @@ class ConcatenatedDataset(_Numbered):
         return self._first[index] if index < len(self._first) else self._second[index - len(self._first)]
 
     def lengths(self) -> list[int]:
-        """Tokens of each row."""
+        """The number of tokens of each example."""
         return self._first.lengths() + self._second.lengths()
 
 
 def tokenize_conversations(
     file: Path,
     encoder: Encoder,
-    rules: TokenizationOptions,
+    options: TokenizationOptions,
     cache: Cache,
     *,
     progress: ProgressCallback = ignore_progress,
 ) -> TokenizedDataset:
-    """The rows of a file of conversations, from the cache where they were made before.
+    """Tokenize a file of conversations, or take the dataset from the cache.
 
     Args:
-        file: JSON Lines as `write_jsonl` writes them; none or an empty one gives no rows.
+        file: JSON Lines as `write_jsonl` writes them; a missing or empty file gives no examples.
+        encoder: the tokenizer, the format and the window.
+        options: how conversations are divided into examples.
+        cache: where the dataset is kept.
         progress: is given the number of conversations encoded so far.
 
     Raises:
-        DataError: a conversation cannot be laid out, or the disk is too full to keep the rows.
+        DataError: a conversation cannot be encoded, or the disk is too full.
     """
-    return _kept(file, encoder, rules, cache, _of_conversations(file, encoder, rules, progress))
+    return _find_or_make(file, encoder, options, cache, _encode_conversations(file, encoder, options, progress))
 
 
 def tokenize_text(
     file: Path, encoder: Encoder, cache: Cache, *, progress: ProgressCallback = ignore_progress
 ) -> TokenizedDataset:
-    """The rows of pieces of running text: the window is filled from end to end, and everything is learned."""
-    return _kept(file, encoder, None, cache, _of_text(file, encoder, progress))
+    """Tokenize a file of running text, or take the dataset from the cache.
+
+    The text is cut into examples of a full window, and every token counts in the loss.
+    """
+    return _find_or_make(file, encoder, None, cache, _encode_text(file, encoder, progress))
 
 
-def _kept(
-    file: Path, encoder: Encoder, rules: TokenizationOptions | None, cache: Cache, batches: Iterator[list[Example]]
+def _find_or_make(
+    file: Path, encoder: Encoder, options: TokenizationOptions | None, cache: Cache, batches: Iterator[list[Example]]
 ) -> TokenizedDataset:
-    key = content_digest([VERSION, _signature(encoder, rules), *([file] if file.exists() else [])])
-    rows = cache.find_or_make(key, _opened, lambda folder: _make(folder, batches, encoder.format.has_types))
-    if rows is None:
+    key = content_digest([VERSION, _encoding_key(encoder, options), *([file] if file.exists() else [])])
+    dataset = cache.find_or_make(key, _open_dataset, lambda folder: _make(folder, batches, encoder.format.has_types))
+    if dataset is None:
         raise DataError("The prepared conversations could not be kept.", advice="Free some space on the disk.")
-    return rows
+    return dataset
 
 
-def _of_conversations(
-    file: Path, encoder: Encoder, rules: TokenizationOptions, progress: ProgressCallback
+def _encode_conversations(
+    file: Path, encoder: Encoder, options: TokenizationOptions, progress: ProgressCallback
 ) -> Iterator[list[Example]]:
     done = 0
     try:
         said = conversations_of(file) if has_text(file) else iter(())
         for conversations in _in_batches(said, AT_ONCE):
             encoder.prepare(text for one in conversations for text in (*one.texts, one.system or ""))
-            shapes = (rules.learn, rules.new_share, rules.max_turns)
-            yield [row for one in conversations for row in encoder.examples(one, *shapes)]
+            chosen = (options.learn, options.new_share, options.max_turns)
+            yield [example for one in conversations for example in encoder.examples(one, *chosen)]
             done += len(conversations)
             progress(Progress(done=done))
     finally:
         encoder.forget()
 
 
-def _of_text(file: Path, encoder: Encoder, progress: ProgressCallback) -> Iterator[list[Example]]:
+def _encode_text(file: Path, encoder: Encoder, progress: ProgressCallback) -> Iterator[list[Example]]:
     separator = encoder.tokenizer.bos_token_id
     ids: list[int] = []
     for number, text in enumerate(read_pieces(file), start=1):
@@ -188,14 +195,14 @@ def _of_text(file: Path, encoder: Encoder, progress: ProgressCallback) -> Iterat
         if separator is not None:
             ids.append(int(separator))
         full = len(ids) - len(ids) % encoder.window
-        yield [_text_row(ids[start : start + encoder.window], encoder) for start in range(0, full, encoder.window)]
+        yield [_text_example(ids[start : start + encoder.window], encoder) for start in range(0, full, encoder.window)]
         ids = ids[full:]
         progress(Progress(done=number))
     if len(ids) > 1:
-        yield [_text_row(ids, encoder)]
+        yield [_text_example(ids, encoder)]
 
 
-def _text_row(ids: list[int], encoder: Encoder) -> Example:
+def _text_example(ids: list[int], encoder: Encoder) -> Example:
     return Example(ids, [0] * len(ids) if encoder.format.has_types else None, ids)
 
 
@@ -204,7 +211,7 @@ def _make(folder: Path, batches: Iterator[list[Example]], has_types: bool) -> No
 
     whole = {
         "ids": pyarrow.list_(pyarrow.int32()),
-        "learned": pyarrow.list_(pyarrow.bool_()),
+        "loss_mask": pyarrow.list_(pyarrow.bool_()),
         "length": pyarrow.int32(),
     }
     if has_types:
@@ -225,7 +232,7 @@ def _make(folder: Path, batches: Iterator[list[Example]], has_types: bool) -> No
 def _columns(rows: Sequence[Example], has_types: bool) -> dict[str, list[Any]]:
     columns: dict[str, list[Any]] = {
         "ids": [row.ids for row in rows],
-        "learned": [[label != NOT_LEARNED for label in row.labels] for row in rows],
+        "loss_mask": [[label != IGNORE_INDEX for label in row.labels] for row in rows],
         "length": [len(row.ids) for row in rows],
     }
     if has_types:
@@ -233,12 +240,12 @@ def _columns(rows: Sequence[Example], has_types: bool) -> dict[str, list[Any]]:
     return columns
 
 
-def _signature(encoder: Encoder, rules: TokenizationOptions | None) -> str:
-    """Everything beside the conversations that decides the ids of a row."""
+def _encoding_key(encoder: Encoder, options: TokenizationOptions | None) -> str:
+    """Everything but the conversations that determines the ids of the examples."""
     tokenizer = encoder.tokenizer.backend_tokenizer.to_str()
     template = encoder.tokenizer.chat_template if encoder.format.render is None else ""
-    values = [encoder.format.name, sorted(encoder.marks.items()), encoder.window, tokenizer, template]
-    return json.dumps([*values, asdict(rules) if rules else "text"], default=str)
+    values = [encoder.format.name, sorted(encoder.special_tokens.items()), encoder.window, tokenizer, template]
+    return json.dumps([*values, asdict(options) if options else "text"], default=str)
 
 
 def _in_batches(conversations: Iterator[Conversation], size: int) -> Iterator[list[Conversation]]:
@@ -246,8 +253,8 @@ def _in_batches(conversations: Iterator[Conversation], size: int) -> Iterator[li
         yield batch
 
 
-def _opened(entry: Path) -> TokenizedDataset | None:
-    """The rows, or None where they are damaged."""
+def _open_dataset(entry: Path) -> TokenizedDataset | None:
+    """The dataset of a cache entry, or None if the entry is damaged."""
     try:
         return TokenizedDataset(entry)
     except (OSError, ValueError, KeyError):  # pyarrow's errors are ValueErrors

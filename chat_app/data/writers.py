@@ -54,7 +54,7 @@ def write_tsv(conversations: Iterable[Conversation], path: str | os.PathLike[str
             if turns[-1].role == "user":
                 turns.pop()
             cells, same = _cells([_on_one_line(turn.text) for turn in turns])
-            same = same and conversation.head == () and all(turn.learned for turn in turns)
+            same = same and conversation.head == () and all(turn.in_loss for turn in turns)
             same = same and [turn.text for turn in conversation.turns] == [_on_one_line(turn.text) for turn in turns]
             lossy += not same
             if len(turns) > 1:
@@ -109,6 +109,6 @@ def record_of(conversation: Conversation) -> dict[str, Any]:
 
 def _record(message: Message) -> dict[str, Any]:
     record: dict[str, Any] = {"role": message.role, "content": storable(message.text)}
-    if not message.learned:
+    if not message.in_loss:
         record["weight"] = 0
     return record

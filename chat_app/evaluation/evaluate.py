@@ -11,7 +11,7 @@ from chat_app.errors import DataError
 from chat_app.evaluation import metrics as scoring
 from chat_app.inference.generation import generate_greedily
 from chat_app.system.progress import Progress, ProgressCallback, ignore_progress
-from chat_app.tokenization.encoder import NOT_LEARNED, Encoder, Example, Learn
+from chat_app.tokenization.encoder import IGNORE_INDEX, Encoder, Example, Learn
 from chat_app.training.collator import Packer
 from chat_app.training.loss import Likelihood, likelihood
 
@@ -74,13 +74,13 @@ def evaluate(
         DataError: nothing in the conversations is learned.
     """
     total, tokens, size = 0.0, 0, 0
-    marks = frozenset(encoder.mark_ids.values()) | encoder.end_ids
+    special = frozenset(encoder.special_token_ids.values()) | encoder.end_ids
     packer = Packer(pad_id=encoder.tokenizer.pad_token_id or 0)
     rows: list[Example] = []
     for number, conversation in enumerate(conversations, start=1):
         own = encoder.examples(conversation, learn, new_share=0.0)
         rows += own
-        size += sum(_bytes_of(encoder, row, marks) for row in own)
+        size += sum(_bytes_of(encoder, row, special) for row in own)
         if rows and (len(rows) >= ROWS_AT_ONCE or number == len(conversations)):
             part = likelihood(model, rows, packer, precision)
             total, tokens = total + part.total, tokens + part.tokens
@@ -105,9 +105,9 @@ def evaluate(
     )
 
 
-def _bytes_of(encoder: Encoder, row: Example, marks: frozenset[int]) -> int:
+def _bytes_of(encoder: Encoder, row: Example, special: frozenset[int]) -> int:
     """The UTF-8 bytes of the text that a row learns. What was cut off is not measured, so it is not counted either."""
-    learned = [label for label in row.labels if label != NOT_LEARNED and label not in marks]
+    learned = [label for label in row.labels if label != IGNORE_INDEX and label not in special]
     return len(encoder.text_of(learned).encode("utf-8", "replace"))
 
 

@@ -26,7 +26,7 @@ from chat_app.models.transformers_internals import accepts
 from chat_app.system.memory import release_memory
 from chat_app.tokenization.chat_formats import get_format
 from chat_app.tokenization.encoder import Encoder
-from chat_app.tokenization.format_detection import Recognised
+from chat_app.tokenization.format_detection import DetectedFormat
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class LoadedModel:
     encoder: Encoder
     engine: Engine
     files: ModelFiles
-    recognised: Recognised
+    recognised: DetectedFormat
     precision: str
     device: str
     memory_bytes: int
@@ -103,7 +103,7 @@ def load(name: str, config: LoadConfig, paths: Paths) -> LoadedModel:
     will_be_packed = fits_tiles if form != "shared" else lambda empty: False
     model, tokenizer, files, recognised = load_files(files, stored, device, will_be_packed=will_be_packed)
     if config.format != AUTOMATIC:
-        recognised = Recognised(config.format, True, "it was chosen by hand")
+        recognised = DetectedFormat(config.format, True, "it was chosen by hand")
     chat_format = get_format(recognised.format)
     if chat_format.has_types and not accepts(model, "token_type_ids"):
         raise FormatError(f"The format '{chat_format.name}' needs token types, which this model does not have.")

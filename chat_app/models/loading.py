@@ -24,14 +24,14 @@ from chat_app.models.library_calls import call_library
 from chat_app.models.lora import attach
 from chat_app.models.resolver import ModelFiles, check_memory, check_weights, download, find
 from chat_app.models.tokenizer import read_tokenizer_files
-from chat_app.tokenization.format_detection import Recognised, recognise
+from chat_app.tokenization.format_detection import DetectedFormat, detect_format
 
 _DEVICE = re.compile(r"automatic|cpu|mps|cuda(:\d{1,2})?")
 
 
 def load_parts(
     name: str, config: LoadConfig, paths: Paths, *, compute_in: str | None = None
-) -> tuple[Any, Any, ModelFiles, Recognised]:
+) -> tuple[Any, Any, ModelFiles, DetectedFormat]:
     """A model, its tokenizer, its files, and the format it was trained with, whatever the format asked for.
 
     Args:
@@ -67,7 +67,7 @@ def load_files(
     device: str,
     compute_in: str | None = None,
     will_be_packed: Callable[[Any], bool] = lambda empty: False,
-) -> tuple[Any, Any, ModelFiles, Recognised]:
+) -> tuple[Any, Any, ModelFiles, DetectedFormat]:
     """A model's weights in memory, its tokenizer, its downloaded files and its chat format.
 
     Args:
@@ -82,7 +82,7 @@ def load_files(
     if files.adapter is not None:
         fit_embeddings(model, tokenizer)
         model = attach(model, files.adapter)
-    return model, tokenizer, files, recognise(files.words_folder, tokenizer, files.config)
+    return model, tokenizer, files, detect_format(files.words_folder, tokenizer, files.config)
 
 
 def choose_device(device: str) -> str:

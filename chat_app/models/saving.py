@@ -84,7 +84,7 @@ def write_words(folder: Path, encoder: Encoder, card: str) -> None:
     (folder / "tokenizer_config.json").write_text(
         json.dumps(kept, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8"
     )
-    write_chat_format(folder, encoder.format, encoder.marks)
+    write_chat_format(folder, encoder.format, encoder.special_tokens)
     if card:
         (folder / "README.md").write_text(card, encoding="utf-8")
 

@@ -13,13 +13,13 @@ from chat_app.models.gpt2_fast_loading import read_tokenizer
 from chat_app.models.library_calls import call_library
 from chat_app.models.resolver import DEFAULT_WINDOW, ModelFiles, check_weights, download, find
 from chat_app.models.validation import read_config, size_of
-from chat_app.tokenization.format_detection import Recognised, recognise
+from chat_app.tokenization.format_detection import DetectedFormat, detect_format
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.txt", "sentencepiece.bpe.model")
 _GPT2_FILES = (("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe"))
 
 
-def load_words(name: str, paths: Paths) -> tuple[Any, ModelFiles, Recognised]:
+def load_words(name: str, paths: Paths) -> tuple[Any, ModelFiles, DetectedFormat]:
     """A model's tokenizer, its files and its format, without its weights (which are checked, and downloaded).
 
     Raises:
@@ -28,7 +28,7 @@ def load_words(name: str, paths: Paths) -> tuple[Any, ModelFiles, Recognised]:
     files = download(find(name, paths))
     check_weights(files)
     tokenizer = read_tokenizer_files(files.words_folder, files.gguf)
-    return tokenizer, files, recognise(files.words_folder, tokenizer, files.config)
+    return tokenizer, files, detect_format(files.words_folder, tokenizer, files.config)
 
 
 def load_tokenizer(name: str | Path, paths: Paths | None = None) -> Any:

@@ -1,6 +1,7 @@
-"""Conversations -> token ids: chat formats, chat templates, the encoder, and detecting a checkpoint's format.
+"""Conversations -> token ids: chat formats, chat templates, the encoder, and the detection of a checkpoint's format.
 
-Neither torch nor transformers is imported.
+The tokenizer of transformers is passed in; neither torch nor transformers is imported. Batches are made in
+`chat_app.training.collator`.
 """
 
 __all__ = ["chat_formats", "encoder", "format_detection"]

@@ -1,8 +1,7 @@
-"""Prompt formats: how a conversation is laid out for a model, and what ends a reply.
+"""Chat formats: the layout of a conversation in a prompt, and the special tokens that end a reply.
 
-A format turns a conversation into segments. A segment says which turn it belongs to and whether it is learned, so
-that ids, token types and labels grow together, once, in `encoding`. This file knows no token ids and no tensors; a
-tokenizer is only asked for the spellings of its special tokens.
+A format turns a conversation into segments. A segment carries its turn and whether it counts in the loss, so that
+`encoder` builds ids, token types and labels together, in one place. Knows no token ids and no tensors.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from typing import Literal
 from chat_app.conversation import Conversation
 from chat_app.errors import FormatError
 
-Kind = Literal["text", "mark", "literal"]
+Kind = Literal["text", "special", "literal"]
 SYSTEM_TURN = -1
 
 
@@ -23,18 +22,18 @@ class Segment:
     """A run of tokens.
 
     Attributes:
-        kind: "text" is what somebody said and never becomes a special token; "mark" is the name of one special token of
-            the format; "literal" is text of a chat template, in which special tokens count.
-        value: the text, or the mark's name.
-        turn: the number of the turn, from 0; -1 for the system text and what frames the whole.
-        learned: whether training imitates these tokens.
-        type: the token type: a number, or the name of the mark whose id is the type; None where a format has none.
+        kind: "text" is a message's text, which never becomes a special token; "special" is one special token of the
+            format; "literal" is text of a chat template, which may spell special tokens.
+        value: the text, or the special token's name in the format.
+        turn: the index of the turn, from 0; -1 for the system text and the tokens around the conversation.
+        in_loss: whether these tokens count in the training loss.
+        type: the token type id, or the name of the special token whose id it is; None in a format without types.
     """
 
     kind: Kind
     value: str
     turn: int
-    learned: bool = False
+    in_loss: bool = False
     type: int | str | None = None
 
 
@@ -46,19 +45,22 @@ class ChatFormat:
     """One layout of conversations.
 
     Attributes:
-        name: the name people and files use.
+        name: the name on the page, on the command line and in `chat_format.json`.
         about: one sentence for the page and the command line.
-        marks: name -> spelling of each special token, in the order in which a tokenizer that lacks them gets them.
-            "<eos>" and "<sep>" stand for the tokenizer's own token of that kind.
-        reply_end: the marks that end a reply when a model writes them.
-        render: (conversation, learned turns, open) -> segments; `open` ends where the assistant would go on.
-        one_reply: every example teaches only its last reply: a conversation of three replies gives three examples.
-        chat_template: the same layout in Jinja, where ids alone express it.
+        special_tokens: name -> spelling. Tokens that a tokenizer lacks are added to it in this order. "<eos>" and
+            "<sep>" stand for the tokenizer's own token of that kind.
+        reply_end: the names of the special tokens that end a reply.
+        render: (conversation, loss mask of the turns, is_open) -> segments. An open prompt ends where the assistant's
+            reply begins. None for the format that uses the tokenizer's chat template.
+        has_types: whether the model gets token type ids.
+        one_reply: whether only the last reply of an example counts in the loss, so that a conversation of three replies
+            gives three examples.
+        chat_template: the same layout in Jinja, if ids without token types express it.
     """
 
     name: str
     about: str
-    marks: Mapping[str, str]
+    special_tokens: Mapping[str, str]
     reply_end: tuple[str, ...]
     render: Render | None
     has_types: bool = False
@@ -66,60 +68,60 @@ class ChatFormat:
     chat_template: str | None = None
 
 
-def _roles(conversation: Conversation, learned: Sequence[bool], is_open: bool) -> Iterator[Segment]:
+def _roles(conversation: Conversation, loss_mask: Sequence[bool], is_open: bool) -> Iterator[Segment]:
     first = len(conversation.head)
     for index, message in enumerate(conversation.messages):
         turn = index - first
-        learns = turn >= 0 and learned[turn]
-        yield Segment("mark", message.role, turn)
-        yield Segment("text", message.text, turn, learns)
-        yield Segment("mark", "end", turn, learns)
+        in_loss = turn >= 0 and loss_mask[turn]
+        yield Segment("special", message.role, turn)
+        yield Segment("text", message.text, turn, in_loss)
+        yield Segment("special", "end", turn, in_loss)
     if is_open:
-        yield Segment("mark", "assistant", SYSTEM_TURN)
+        yield Segment("special", "assistant", SYSTEM_TURN)
 
 
-def _roles_spaced(conversation: Conversation, learned: Sequence[bool], is_open: bool) -> Iterator[Segment]:
+def _roles_spaced(conversation: Conversation, loss_mask: Sequence[bool], is_open: bool) -> Iterator[Segment]:
     if conversation.system is not None:
-        yield Segment("mark", "system", SYSTEM_TURN)
+        yield Segment("special", "system", SYSTEM_TURN)
         yield Segment("text", f" {conversation.system} ", SYSTEM_TURN)
     for turn, message in enumerate(conversation.turns):
-        yield Segment("mark", message.role, turn)
+        yield Segment("special", message.role, turn)
         if message.role == "user":
-            yield Segment("text", f" {message.text} ", turn, learned[turn])
+            yield Segment("text", f" {message.text} ", turn, loss_mask[turn])
         else:  # The space stands alone, as it does at the end of a prompt.
             yield Segment("text", " ", turn)
-            yield Segment("text", message.text, turn, learned[turn])
-            yield Segment("mark", "end", turn, learned[turn])
+            yield Segment("text", message.text, turn, loss_mask[turn])
+            yield Segment("special", "end", turn, loss_mask[turn])
     if is_open:
-        yield Segment("mark", "assistant", SYSTEM_TURN)
+        yield Segment("special", "assistant", SYSTEM_TURN)
         yield Segment("text", " ", SYSTEM_TURN)
 
 
-def _sep(conversation: Conversation, learned: Sequence[bool], is_open: bool) -> Iterator[Segment]:
+def _sep(conversation: Conversation, loss_mask: Sequence[bool], is_open: bool) -> Iterator[Segment]:
     if conversation.system is not None:
-        yield Segment("mark", "sep", SYSTEM_TURN, type=0)
+        yield Segment("special", "sep", SYSTEM_TURN, type=0)
         yield Segment("text", conversation.system, SYSTEM_TURN, type=0)
-    yield Segment("mark", "sep", SYSTEM_TURN, learned[0], type=0)
+    yield Segment("special", "sep", SYSTEM_TURN, loss_mask[0], type=0)
     for turn, message in enumerate(conversation.turns):
-        yield Segment("text", message.text, turn, learned[turn], type=turn % 2)
-        yield Segment("mark", "sep", turn, learned[turn], type=(turn + 1) % 2)
+        yield Segment("text", message.text, turn, loss_mask[turn], type=turn % 2)
+        yield Segment("special", "sep", turn, loss_mask[turn], type=(turn + 1) % 2)
 
 
-def _speaker(conversation: Conversation, learned: Sequence[bool], is_open: bool) -> Iterator[Segment]:
+def _speaker(conversation: Conversation, loss_mask: Sequence[bool], is_open: bool) -> Iterator[Segment]:
     tags = ["sp2" if turn.role == "assistant" else "sp1" for turn in conversation.turns]
-    yield Segment("mark", "bos", SYSTEM_TURN, type=tags[0])
+    yield Segment("special", "bos", SYSTEM_TURN, type=tags[0])
     if conversation.system is not None:
         yield Segment("text", conversation.system, SYSTEM_TURN, type=tags[0])
     for turn, (tag, message) in enumerate(zip(tags, conversation.turns, strict=True)):
-        yield Segment("mark", tag, turn, type=tag)
-        yield Segment("text", message.text, turn, learned[turn], type=tag)
+        yield Segment("special", tag, turn, type=tag)
+        yield Segment("text", message.text, turn, loss_mask[turn], type=tag)
     if is_open:
-        yield Segment("mark", "sp2", SYSTEM_TURN, type="sp2")
+        yield Segment("special", "sp2", SYSTEM_TURN, type="sp2")
     else:
-        yield Segment("mark", "eos", SYSTEM_TURN, learned[-1], type="sp2")
+        yield Segment("special", "eos", SYSTEM_TURN, loss_mask[-1], type="sp2")
 
 
-def _pair(conversation: Conversation, learned: Sequence[bool], is_open: bool) -> Iterator[Segment]:
+def _pair(conversation: Conversation, loss_mask: Sequence[bool], is_open: bool) -> Iterator[Segment]:
     turns = conversation.turns
     context = len(turns) if is_open else len(turns) - 1
     if conversation.system is not None:
@@ -127,20 +129,20 @@ def _pair(conversation: Conversation, learned: Sequence[bool], is_open: bool) ->
     for turn in range(context):
         is_first = turn == 0 and conversation.system is None
         text = turns[turn].text if is_first else f" {turns[turn].text}"
-        yield Segment("text", text, turn, learned[turn], type=0)
-    yield Segment("mark", "sep", SYSTEM_TURN, any(learned[:context]), type=1)
+        yield Segment("text", text, turn, loss_mask[turn], type=0)
+    yield Segment("special", "sep", SYSTEM_TURN, any(loss_mask[:context]), type=1)
     for turn in range(context, len(turns)):
-        yield Segment("text", turns[turn].text, turn, learned[turn], type=1)
-        yield Segment("mark", "end", turn, learned[turn], type=1)
+        yield Segment("text", turns[turn].text, turn, loss_mask[turn], type=1)
+        yield Segment("special", "end", turn, loss_mask[turn], type=1)
 
 
-def _eos(conversation: Conversation, learned: Sequence[bool], is_open: bool) -> Iterator[Segment]:
+def _eos(conversation: Conversation, loss_mask: Sequence[bool], is_open: bool) -> Iterator[Segment]:
     if conversation.system is not None:
         yield Segment("text", conversation.system, SYSTEM_TURN)
-        yield Segment("mark", "eos", SYSTEM_TURN)
+        yield Segment("special", "eos", SYSTEM_TURN)
     for turn, message in enumerate(conversation.turns):
-        yield Segment("text", message.text, turn, learned[turn])
-        yield Segment("mark", "eos", turn, learned[turn])
+        yield Segment("text", message.text, turn, loss_mask[turn])
+        yield Segment("special", "eos", turn, loss_mask[turn])
 
 
 _ROLES_TEMPLATE = (
@@ -236,9 +238,9 @@ def get_format(name: str) -> ChatFormat:
     return FORMATS[name]
 
 
-def learned_turns(conversation: Conversation, learn: str, new_from: int = 0) -> list[bool]:
-    """Which turns are learned: replies or all, none before turn `new_from`, none that the data excludes."""
+def turn_loss_mask(conversation: Conversation, learn: str, new_from: int = 0) -> list[bool]:
+    """Whether each turn counts in the loss: replies or all turns, from turn `new_from`, unless the data excludes it."""
     return [
-        turn >= new_from and message.learned and (learn == "all" or message.role == "assistant")
+        turn >= new_from and message.in_loss and (learn == "all" or message.role == "assistant")
         for turn, message in enumerate(conversation.turns)
     ]

@@ -1,7 +1,7 @@
 """The format `template`: segments from a tokenizer's own chat template.
 
-The template is run on placeholders and its output is split at them, so that what people say never passes through the
-template's text, nor becomes a special token.
+The template is rendered with placeholders in place of the messages, and its output is split at them. So a message's
+text is never mixed with the template's text and never becomes a special token.
 """
 
 from __future__ import annotations
@@ -14,35 +14,42 @@ from chat_app.conversation import Conversation
 from chat_app.errors import FormatError
 from chat_app.tokenization.chat_formats import SYSTEM_TURN, Segment
 
-# Characters of the private-use area: no template writes them, and texts are not looked at.
+# Characters of the private-use area, which no template writes. Messages may hold them, since they are not rendered.
 _PLACEHOLDER = "\ue000{}\ue001"
 _FIND_PLACEHOLDER = re.compile("\ue000(\\d+)\ue001")
 _MOST_CHARACTERS = 100_000
 
 
 def template_segments(
-    tokenizer: Any, conversation: Conversation, learned: Sequence[bool], is_open: bool, specials: Mapping[str, int]
+    tokenizer: Any, conversation: Conversation, loss_mask: Sequence[bool], is_open: bool, specials: Mapping[str, int]
 ) -> list[Segment]:
-    """Segments of the conversation as the tokenizer's chat template lays it out.
+    """The segments of a conversation in the layout of the tokenizer's chat template.
+
+    Args:
+        tokenizer: a tokenizer of transformers.
+        conversation: the conversation.
+        loss_mask: whether each turn counts in the loss.
+        is_open: whether the prompt ends where the assistant's reply begins.
+        specials: spelling -> id of the tokenizer's special tokens.
 
     Raises:
-        FormatError: there is no template, or it fails, or it leaves out what people said.
+        FormatError: there is no template, it fails, or it leaves out a message.
     """
     first = len(conversation.head)
     messages = [
         {"role": message.role, "content": _PLACEHOLDER.format(index)}
         for index, message in enumerate(conversation.messages)
     ]
-    pieces = _FIND_PLACEHOLDER.split(_rendered(tokenizer, messages, is_open))
+    pieces = _FIND_PLACEHOLDER.split(_render(tokenizer, messages, is_open))
     segments: list[Segment] = []
-    turn, learns = SYSTEM_TURN, False
+    turn, in_loss = SYSTEM_TURN, False
     for position, piece in enumerate(pieces):
         if position % 2:
             turn = int(piece) - first
-            learns = turn >= 0 and learned[turn]
-            segments.append(Segment("text", conversation.messages[int(piece)].text, max(turn, SYSTEM_TURN), learns))
+            in_loss = turn >= 0 and loss_mask[turn]
+            segments.append(Segment("text", conversation.messages[int(piece)].text, max(turn, SYSTEM_TURN), in_loss))
             continue
-        end, rest = _after_end(piece, specials) if learns else ("", piece)
+        end, rest = _split_after_end(piece, specials) if in_loss else ("", piece)
         if end:
             segments.append(Segment("literal", end, turn, True))
         if rest:
@@ -56,12 +63,12 @@ def template_segments(
     return segments
 
 
-def _rendered(tokenizer: Any, messages: list[dict[str, str]], is_open: bool) -> str:
+def _render(tokenizer: Any, messages: list[dict[str, str]], is_open: bool) -> str:
     if not getattr(tokenizer, "chat_template", None):
         raise FormatError("This tokenizer has no chat template.", advice="Choose another format, such as 'roles'.")
     try:
         text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=is_open)
-    except Exception as error:  # A template is somebody's program: it may raise anything.
+    except Exception as error:  # A template is a program from a checkpoint and may raise anything.
         raise FormatError(
             f"The model's chat template refuses this conversation ({error}).",
             advice="Remove the system text, or choose another format.",
@@ -71,8 +78,8 @@ def _rendered(tokenizer: Any, messages: list[dict[str, str]], is_open: bool) -> 
     return str(text)
 
 
-def _after_end(piece: str, specials: Mapping[str, int]) -> tuple[str, str]:
-    """Split what follows a reply behind its first special token: the end mark, which is learned, and the rest."""
+def _split_after_end(piece: str, specials: Mapping[str, int]) -> tuple[str, str]:
+    """Split the text after a reply behind its first special token: (the end of the reply, in the loss; the rest)."""
     found = [(piece.find(spelling), spelling) for spelling in specials if spelling in piece]
     if not found:
         return "", piece

@@ -1,6 +1,6 @@
-"""Which format a checkpoint was trained with: read from its own note, else told from its tokenizer and settings.
+"""Detects the chat format that a checkpoint was trained with, from its chat_format.json, its tokenizer and its config.
 
-Knows the note `chat_format.json`; loads nothing.
+Loads no model and no tokenizer.
 """
 
 from __future__ import annotations
@@ -19,26 +19,32 @@ FILE = "chat_format.json"
 VERSION = 1
 _MOST_BYTES = 64 * 1024
 _GPT2_VOCABULARY = 50257
-# Published checkpoints may come with GPT-2's own tokenizer: rows that their embeddings have more -> their format.
+# Published checkpoints that come with GPT-2's own tokenizer: number of additional embedding rows -> format.
 _PUBLISHED_WITHOUT_TOKENS = {3: "speaker", 5: "roles-spaced"}
 
 
 @dataclass(frozen=True)
-class Recognised:
-    """A format and why it was taken. `certain` is False for a guess that a person should look at."""
+class DetectedFormat:
+    """A chat format and the reason for it.
+
+    Attributes:
+        format: its name.
+        certain: False for a guess that a person should confirm.
+        because: the reason, as the end of a sentence.
+    """
 
     format: str
     certain: bool
     because: str
 
 
-def recognise(folder: Path | None, tokenizer: Any, config: Any) -> Recognised:
-    """The format of a checkpoint.
+def detect_format(folder: Path | None, tokenizer: Any, config: Any) -> DetectedFormat:
+    """Detect the format of a checkpoint.
 
     Args:
-        folder: where its files lie, if they lie in a folder.
-        tokenizer: its tokenizer, as it came.
-        config: its settings: those of transformers, or the contents of config.json.
+        folder: the folder of its files, if there is one.
+        tokenizer: its tokenizer, before special tokens are added.
+        config: the config of transformers, or the contents of config.json.
 
     Raises:
         ModelError: its chat_format.json is nonsense.
@@ -46,31 +52,31 @@ def recognise(folder: Path | None, tokenizer: Any, config: Any) -> Recognised:
     settings: Mapping[str, Any] = config if isinstance(config, Mapping) else config.to_dict()
     if folder is not None and (folder / FILE).exists():
         note = read_chat_format(folder)
-        return Recognised(note["format"], True, f"its {FILE} says so")
+        return DetectedFormat(note["format"], True, f"its {FILE} says so")
     if _is_dialogpt(tokenizer, settings):
-        return Recognised("eos", True, "it joins turns with the end-of-text token, as DialoGPT does")
+        return DetectedFormat("eos", True, "it joins turns with the end-of-text token, as DialoGPT does")
     if _knows(tokenizer, "<sp1>", "<sp2>"):
-        return Recognised("speaker", True, "it knows the tokens <sp1> and <sp2>")
+        return DetectedFormat("speaker", True, "it knows the tokens <sp1> and <sp2>")
     if _knows(tokenizer, "<|USER|>", "<|ASSISTANT|>", "<|End|>"):
-        return Recognised("roles-spaced", True, "it knows the tokens <|USER|>, <|ASSISTANT|> and <|End|>")
+        return DetectedFormat("roles-spaced", True, "it knows the tokens <|USER|>, <|ASSISTANT|> and <|End|>")
     if _knows(tokenizer, "[SEP]", "[CLS]"):
-        return Recognised("pair", True, "it knows the tokens [SEP] and [CLS]")
+        return DetectedFormat("pair", True, "it knows the tokens [SEP] and [CLS]")
     if _knows(tokenizer, "<sep>") or tokenizer.sep_token is not None:
-        return Recognised("sep", True, "it has a separator token")
+        return DetectedFormat("sep", True, "it has a separator token")
     if getattr(tokenizer, "chat_template", None):
-        return Recognised("template", True, "it brings a chat template")
+        return DetectedFormat("template", True, "it brings a chat template")
     added = settings.get("vocab_size", 0) - _GPT2_VOCABULARY
     if len(tokenizer) == _GPT2_VOCABULARY and added in _PUBLISHED_WITHOUT_TOKENS:
-        return Recognised(_PUBLISHED_WITHOUT_TOKENS[added], True, f"it has {added} tokens more than GPT-2")
-    return Recognised("eos", False, "it is a plain language model that has not learned to chat")
+        return DetectedFormat(_PUBLISHED_WITHOUT_TOKENS[added], True, f"it has {added} tokens more than GPT-2")
+    return DetectedFormat("eos", False, "it is a plain language model that has not learned to chat")
 
 
 def _knows(tokenizer: Any, *tokens: str) -> bool:
-    """Whether it has all of these tokens."""
+    """Whether a tokenizer has all of these tokens."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         return set(tokens) <= tokenizer.get_vocab().keys()
-    return all(backend.token_to_id(one) is not None for one in tokens)  # A list of all would take a while.
+    return all(backend.token_to_id(one) is not None for one in tokens)  # Faster than listing the vocabulary.
 
 
 def _is_dialogpt(tokenizer: Any, settings: Mapping[str, Any]) -> bool:
@@ -83,30 +89,30 @@ def _is_dialogpt(tokenizer: Any, settings: Mapping[str, Any]) -> bool:
 
 
 def _joins_with_end(tokenizer: Any) -> bool:
-    """Whether the chat template only writes each message and the end token behind it."""
+    """Whether the chat template writes each message with the end-of-text token after it, and nothing else."""
     if not getattr(tokenizer, "chat_template", None) or not tokenizer.eos_token:
         return False
     messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
     try:
         text = tokenizer.apply_chat_template(messages, tokenize=False)
-    except Exception:  # A template is somebody's program: it may raise anything. Then it is not this one.
+    except Exception:  # A template is a program from a checkpoint and may raise anything; then it is not this one.
         return False
     return bool(text == f"a{tokenizer.eos_token}b{tokenizer.eos_token}")
 
 
-def write_chat_format(folder: Path, chat_format: ChatFormat, marks: Mapping[str, str]) -> None:
-    """Note the format and the spelling of its marks beside a model."""
-    note = {"format": chat_format.name, "version": VERSION, "tokens": dict(marks)}
+def write_chat_format(folder: Path, chat_format: ChatFormat, special_tokens: Mapping[str, str]) -> None:
+    """Write chat_format.json beside a model: the format and the spelling of its special tokens."""
+    note = {"format": chat_format.name, "version": VERSION, "tokens": dict(special_tokens)}
     temporary = folder / f".{FILE}.new"
     temporary.write_text(json.dumps(note, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
     os.replace(temporary, folder / FILE)
 
 
 def read_chat_format(folder: Path) -> dict[str, Any]:
-    """The note beside a model: "format", "version" and "tokens".
+    """Read the chat_format.json beside a model: "format", "version" and "tokens".
 
     Raises:
-        ModelError: it cannot be read, or says something this version does not know.
+        ModelError: it cannot be read, or it has a format or a version that this program does not know.
     """
     file = folder / FILE
     advice = f"Correct or delete {FILE}; the format can be chosen by hand, too."

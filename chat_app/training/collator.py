@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from chat_app.tokenization.encoder import NOT_LEARNED, Example
+from chat_app.tokenization.encoder import IGNORE_INDEX, Example
 
 
 @dataclass(frozen=True)
@@ -43,10 +43,9 @@ class Packer:
         shape = (len(rows), length)
         ids = torch.full(shape, self.pad_id, dtype=torch.long, device="cpu")
         positions = torch.zeros(shape, dtype=torch.long, device="cpu")
-        labels = torch.full(shape, NOT_LEARNED, dtype=torch.long, device="cpu")
-        owners = torch.full(
-            shape, -1, dtype=torch.long, device="cpu"
-        )  # Which example a token belongs to; -1 is padding.
+        labels = torch.full(shape, IGNORE_INDEX, dtype=torch.long, device="cpu")
+        # Which example a token belongs to; -1 is padding.
+        owners = torch.full(shape, -1, dtype=torch.long, device="cpu")
         types = torch.zeros(shape, dtype=torch.long, device="cpu") if examples[0].types is not None else None
         for row, members in enumerate(rows):
             start = 0

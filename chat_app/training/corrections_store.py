@@ -235,14 +235,14 @@ def _taught(
     taken = {bare(prompt) for prompt in rest}
     others = [frozenset(keywords(prompt)) for prompt in rest]
     head, turns = correction.conversation.head, correction.conversation.turns
-    before = (*head, *(replace(turn, learned=False) for turn in turns[:-1]))
+    before = (*head, *(replace(turn, in_loss=False) for turn in turns[:-1]))
     for number in range(repeat):
         prompt = correction.prompt
         if number:
             prompt = about(prompt, others, chance) if number % ABOUT_EVERY == 0 else worded(prompt, chance)
         if bare(prompt) in taken:
             prompt = correction.prompt
-        ending = (Message("user", prompt, learned=False), Message("assistant", correction.good))
+        ending = (Message("user", prompt, in_loss=False), Message("assistant", correction.good))
         yield Conversation((*before, *ending))
 
 

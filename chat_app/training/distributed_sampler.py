@@ -14,7 +14,7 @@ from accelerate.data_loader import SeedableRandomSampler
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, Dataset
 
-from chat_app.tokenization.encoder import NOT_LEARNED, Example
+from chat_app.tokenization.encoder import IGNORE_INDEX, Example
 from chat_app.training.collator import Packer
 
 
@@ -50,7 +50,7 @@ def loader(
     rows: Dataset[Example], packer: Packer, size: int, seed: int, process: int, processes: int
 ) -> DataLoader[Any]:
     """Batches of this process's share of the rows."""
-    blank = replace(rows[0], labels=[NOT_LEARNED] * len(rows[0].ids))
+    blank = replace(rows[0], labels=[IGNORE_INDEX] * len(rows[0].ids))
 
     def collate(examples: Sequence[Example]) -> dict[str, Tensor]:
         return packer(examples or [blank])

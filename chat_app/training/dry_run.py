@@ -31,7 +31,7 @@ from chat_app.runs.files import seal
 from chat_app.runs.run import Run
 from chat_app.system.memory import free_memory, release_memory
 from chat_app.system.progress import ShouldStop, never_stop
-from chat_app.tokenization.encoder import Example, lengths_of
+from chat_app.tokenization.encoder import Example, example_lengths
 from chat_app.training import distributed as ranks
 from chat_app.training.callbacks import RunWriter
 from chat_app.training.collator import Packer
@@ -143,7 +143,7 @@ def _steps_to_try(
 ) -> list[list[Example]]:
     """The longest rows first, for the memory and to warm up; then usual steps, short and long ones in turn."""
     size = min(config.batch_size * config.accumulation, len(rows))
-    lengths = lengths_of(rows)
+    lengths = example_lengths(rows)
     longest = [rows[index] for index in heapq.nlargest(size, range(len(rows)), key=lengths.__getitem__)]
     by_length = sorted(usual, key=lambda step: sum(len(row.ids) for row in step))
     by_length = [step for step in by_length if len(step) == size] or by_length
@@ -217,7 +217,7 @@ def _evaluation(
     tested = [rows[index] for index in range(0, len(rows), max(len(rows) // _TESTED_ROWS, 1))]
     if tested:
         likelihood(trainer.causal, tested, trainer.packer, lesson.precision, trainer.evaluation_tokens())
-        share = sum(lengths_of(lesson.valid_rows)) / sum(len(row.ids) for row in tested)
+        share = sum(example_lengths(lesson.valid_rows)) / sum(len(row.ids) for row in tested)
         seconds = (time.perf_counter() - started) * share
     started = time.perf_counter()
     lesson.samples(trainer.causal)

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from chat_app.tokenization.encoder import NOT_LEARNED, Example
+from chat_app.tokenization.encoder import IGNORE_INDEX, Example
 from chat_app.training.collator import Packer
 
 # Settings of a model that change its logits after the output layer: then its own forward must be used.
@@ -65,7 +65,7 @@ def summed_loss(model: Any, batch: dict[str, Tensor], direct: bool = True, spari
     """
     inputs = {name: value for name, value in batch.items() if name not in ("labels", "shift_labels", "tokens")}
     labels = batch["labels"]
-    learned = labels != NOT_LEARNED
+    learned = labels != IGNORE_INDEX
     if direct and not any(getattr(model.config, name, None) for name in _CHANGES_LOGITS):
         hidden = model.base_model(**inputs, use_cache=False).last_hidden_state[learned]  # [learned tokens, width]
         return _output_loss(model.get_output_embeddings(), hidden, labels[learned], sparing)
@@ -116,7 +116,7 @@ def likelihood(
             for part in batches_of(rows, tokens_a_batch):
                 batch = {name: value.to(device) for name, value in packer(part).items()}
                 total += float(summed_loss(model, batch))
-                tokens += sum(row.learned_tokens for row in part)
+                tokens += sum(row.loss_tokens for row in part)
     finally:
         model.train(was_training)
     if not tokens:

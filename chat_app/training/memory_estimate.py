@@ -30,7 +30,7 @@ from chat_app.config.fields import AUTOMATIC
 from chat_app.config.training import METHODS, TrainConfig
 from chat_app.models.resolver import ModelFiles
 from chat_app.models.validation import size_of
-from chat_app.tokenization.encoder import Example, lengths_of
+from chat_app.tokenization.encoder import Example, example_lengths
 from chat_app.training.collator import fill_rows
 from chat_app.training.loss import PIECE_TOKENS
 
@@ -127,11 +127,11 @@ def shape_of(files: ModelFiles, new_tokens: int = 0, dropout: float = -1.0) -> S
 
 def heaviest(rows: Sequence[Example], count: int) -> Load:
     """The largest batch of `count` rows that can come."""
-    lengths = lengths_of(rows)
+    lengths = example_lengths(rows)
     longest = [rows[index] for index in heapq.nlargest(count, range(len(rows)), key=lengths.__getitem__)]
     packed = fill_rows([len(row.ids) for row in longest])
     length = -(-len(longest[0].ids) // 8) * 8
-    return Load(len(packed), length, sum(row.learned_tokens for row in longest))
+    return Load(len(packed), length, sum(row.loss_tokens for row in longest))
 
 
 def predict(

@@ -83,19 +83,19 @@ def learn_tokenizer(texts: Iterable[str], vocab_size: int, out: Path) -> int:
     from tokenizers import ByteLevelBPETokenizer
     from transformers import GPT2Tokenizer
 
-    marks = list(get_format(DEFAULT_FORMAT).marks.values())
-    if not 256 + len(marks) < vocab_size <= 200_000:
+    special_tokens = list(get_format(DEFAULT_FORMAT).special_tokens.values())
+    if not 256 + len(special_tokens) < vocab_size <= 200_000:
         raise SettingError("vocab-size", f"{vocab_size} is out of range.", advice="Give 300 to 200000.")
     bpe = ByteLevelBPETokenizer(add_prefix_space=False)
-    special = [END_OF_TEXT, *marks]
+    special = [END_OF_TEXT, *special_tokens]
     bpe.train_from_iterator(texts, vocab_size=vocab_size, min_frequency=2, special_tokens=special)
     tokenizer = GPT2Tokenizer(
         tokenizer_object=bpe,
         bos_token=END_OF_TEXT,
-        eos_token=get_format(DEFAULT_FORMAT).marks["end"],
+        eos_token=get_format(DEFAULT_FORMAT).special_tokens["end"],
         unk_token=END_OF_TEXT,
         pad_token=END_OF_TEXT,
-        additional_special_tokens=marks[:-1],
+        additional_special_tokens=special_tokens[:-1],
     )
     tokenizer.chat_template = get_format(DEFAULT_FORMAT).chat_template
     out.mkdir(parents=True, exist_ok=True)

@@ -51,7 +51,7 @@ def work_of(shape: Shape, batches: Sequence[Sequence[Example]]) -> float:
         lengths = [len(row.ids) for row in batch]
         rows, length = len(fill_rows(lengths)), -(-max(lengths) // 8) * 8
         total += rows * length * (shape.parameters - table + 2.0 * shape.layers * shape.width * length)
-        total += table * sum(row.learned_tokens for row in batch)
+        total += table * sum(row.loss_tokens for row in batch)
     return total
 
 

@@ -27,7 +27,7 @@ from chat_app.runs.files import MANIFEST
 from chat_app.runs.run import Run
 from chat_app.system.memory import lacks_memory
 from chat_app.system.progress import ShouldStop, never_stop
-from chat_app.tokenization.encoder import NOT_LEARNED, Example, lengths_of
+from chat_app.tokenization.encoder import IGNORE_INDEX, Example, example_lengths
 from chat_app.training import distributed as ranks
 from chat_app.training.callbacks import RunWriter
 from chat_app.training.collator import Packer
@@ -105,7 +105,7 @@ class ChatTrainer(Trainer):
                 loss = summed_loss(self.causal, inputs, sparing=self.config.gradient_checkpointing == "on")
             else:
                 loss = summed_loss(model, inputs, direct=False)
-        items = num_items_in_batch if num_items_in_batch is not None else (inputs["labels"] != NOT_LEARNED).sum()
+        items = num_items_in_batch if num_items_in_batch is not None else (inputs["labels"] != IGNORE_INDEX).sum()
         return loss / items * self.accelerator.num_processes
 
     def training_step(
@@ -144,7 +144,7 @@ class ChatTrainer(Trainer):
         """How many tokens to evaluate at once: on a GPU an evaluation must not need more memory than a step."""
         if self.lesson.device == "cpu":
             return TOKENS_A_BATCH
-        return min(TOKENS_A_BATCH, self.config.batch_size * max(lengths_of(self.lesson.train_rows)))
+        return min(TOKENS_A_BATCH, self.config.batch_size * max(example_lengths(self.lesson.train_rows)))
 
     def evaluate(self, *arguments: Any, **named: Any) -> dict[str, float]:
         """Validation loss and perplexity, told to the callbacks as the Trainer does it."""

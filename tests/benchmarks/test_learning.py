@@ -18,7 +18,7 @@ from benchmarks.learning_seeds import DIALOGUE, GPTCHAT, constant, learn, padded
 from chat_app.config.paths import Paths
 from chat_app.conversation import Conversation
 from chat_app.tokenization.chat_formats import get_format
-from chat_app.tokenization.encoder import NOT_LEARNED, Encoder, Example
+from chat_app.tokenization.encoder import IGNORE_INDEX, Encoder, Example
 
 
 def rates(make: Callable[[torch.optim.Optimizer], Any], rate: float, steps: int) -> list[float]:
@@ -55,7 +55,7 @@ def test_the_constant_rate_is_whole_at_the_end_of_the_warm_up() -> None:
 
 
 def test_a_batch_is_padded_to_its_longest_and_learns_nothing_there() -> None:
-    rows = [Example([5, 6, 7], [0, 0, 1], [NOT_LEARNED, NOT_LEARNED, 7]), Example([8], [0], [8])]
+    rows = [Example([5, 6, 7], [0, 0, 1], [IGNORE_INDEX, IGNORE_INDEX, 7]), Example([8], [0], [8])]
     batch = padded(rows, 2)
     assert batch["input_ids"].tolist() == [[5, 6, 7], [8, 2, 2]]
     assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 0, 0]]
@@ -69,7 +69,7 @@ TALK = Conversation.from_turns(["one", "two", "three", "four", "five", "six", "s
 
 
 def learned_text(encoder: Encoder, row: Example) -> str:
-    return encoder.text_of([label for label in row.labels if label != NOT_LEARNED and label not in encoder.end_ids])
+    return encoder.text_of([label for label in row.labels if label != IGNORE_INDEX and label not in encoder.end_ids])
 
 
 @pytest.mark.parametrize("layout", ["roles", "speaker"])
@@ -79,7 +79,7 @@ def test_each_reply_is_an_example_of_at_most_five_turns(tiny_tokenizer: Any, lay
     assert [learned_text(encoder, row) for row in rows] == ["two", "four", "six", "eight"]
     assert "three" not in encoder.text_of(rows[3].ids)
     assert all(word in encoder.text_of(rows[3].ids) for word in ("four", "five", "six", "seven", "eight"))
-    end = encoder.mark_ids["eos" if layout == "speaker" else "end"]
+    end = encoder.special_token_ids["eos" if layout == "speaker" else "end"]
     assert all(row.labels[-1] == row.ids[-1] == end for row in rows)
 
 

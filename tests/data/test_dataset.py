@@ -257,7 +257,7 @@ def test_what_is_prepared_in_one_go_is_the_same(tiny_tokenizer: Any) -> None:
 
 def test_the_mark_of_a_conversation_does_not_depend_on_what_is_learned_of_it() -> None:
     one = Conversation((Message("user", "a"), Message("assistant", "b")))
-    same = Conversation((Message("user", "a"), Message("assistant", "b", learned=False)))
+    same = Conversation((Message("user", "a"), Message("assistant", "b", in_loss=False)))
     assert mark(one, 0) == mark(same, 0) != mark(one, 1)
 
 

@@ -57,7 +57,7 @@ def test_an_apostrophe_in_a_table_without_a_header_is_text(tmp_path: Path) -> No
         (pair("a\tb", "c\r\nd"), "a b\tc d\n"),
         (Conversation.from_turns(["a", "b"], system="s"), "a\tb\n"),
         (Conversation.from_turns(["a", "b", "c"]), "a\tb\n"),
-        (Conversation((Message("user", "a"), Message("assistant", "b", learned=False))), "a\tb\n"),
+        (Conversation((Message("user", "a"), Message("assistant", "b", in_loss=False))), "a\tb\n"),
         (Conversation.from_turns(["a"]), ""),
         (Conversation((Message("assistant", "a"),)), ""),
         (pair("one EOS two", "c"), "one eos two\tc\n"),

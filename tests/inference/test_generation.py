@@ -59,7 +59,7 @@ def taught_folder(tmp_path_factory) -> Callable[[str, Any, Callable[..., Any]], 
         folder = tmp_path_factory.mktemp("taught") / format_name
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-        write_chat_format(folder, encoder.format, encoder.marks)
+        write_chat_format(folder, encoder.format, encoder.special_tokens)
         made[format_name] = folder
         return folder
 

@@ -49,7 +49,7 @@ def long_services(tmp_path: Path, tiny_tokenizer: Any, make_model: Callable[...,
     encoder = Encoder(tiny_tokenizer, get_format("roles"), LONG_WINDOW)
     make_model(len(tiny_tokenizer), window=LONG_WINDOW).save_pretrained(folder)
     tiny_tokenizer.save_pretrained(folder)
-    write_chat_format(folder, encoder.format, encoder.marks)
+    write_chat_format(folder, encoder.format, encoder.special_tokens)
     services = Services(Paths(tmp_path / "home"), ServerRules(training=False), str(folder))
     slow_down(services.models.use(str(folder), LoadConfig(precision="float32")).engine)
     yield services

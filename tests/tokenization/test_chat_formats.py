@@ -143,8 +143,8 @@ def test_ids_survive_saving_and_loading(name: str, tmp_path: Path) -> None:
     config = GPT2Config(vocab_size=len(tokenizer), n_embd=8, n_layer=1, n_head=1, n_positions=64)
     save_model_folder(tmp_path / "model", GPT2LMHeadModel(config), before)
     after = Encoder(AutoTokenizer.from_pretrained(tmp_path / "model"), get_format(name), 1024)
-    assert after.marks == before.marks
-    assert after.mark_ids == before.mark_ids
+    assert after.special_tokens == before.special_tokens
+    assert after.special_token_ids == before.special_token_ids
     turns = ["Hello, <|End|> and <sep>", "How are you?", "Fine <|USER|>", "Great!"]
     for is_prompt, part in ((True, turns[:3]), (False, turns)):
         assert encode(after, part, None, is_prompt) == encode(before, part, None, is_prompt)
@@ -155,7 +155,7 @@ def test_pair_layout() -> None:
     backend = Tokenizer(models.WordLevel(words, unk_token="[PAD]"))
     backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     encoder = Encoder(PreTrainedTokenizerFast(tokenizer_object=backend), get_format("pair"), 64)
-    assert encoder.mark_ids == {"sep": 5, "end": 4}
+    assert encoder.special_token_ids == {"sep": 5, "end": 4}
     example = encoder.example(Conversation.from_turns(["Good morning", "Hi"]), learn="all")
     assert example.ids == [11, 12, 5, 13, 4]
     assert example.types == [0, 0, 1, 1, 1]
@@ -164,7 +164,7 @@ def test_pair_layout() -> None:
 
 def test_roles_layout() -> None:
     encoder = encoder_of("roles")
-    assert encoder.mark_ids == {"system": 50257, "user": 50258, "assistant": 50259, "end": 50260}
+    assert encoder.special_token_ids == {"system": 50257, "user": 50258, "assistant": 50259, "end": 50260}
     conversation = Conversation.from_turns(["Hello", "Hi!"], system="Be kind")
     example = encoder.example(conversation)
     assert example.ids == [50257, 3856, 1611, 50260, 50258, 15496, 50260, 50259, 17250, 0, 50260]
@@ -241,14 +241,14 @@ def test_what_is_typed_never_becomes_special(name: str, turns: list[str]) -> Non
     encoder = encoder_of(name)
     harmless = encode(encoder, ["x" for _ in turns], None, is_prompt=False)
     typed = encode(encoder, turns, None, is_prompt=False)
-    special = set(encoder.mark_ids.values()) | encoder.end_ids | encoder.suppressed_ids
+    special = set(encoder.special_token_ids.values()) | encoder.end_ids | encoder.suppressed_ids
     assert [one for one in typed.ids if one in special] == [one for one in harmless.ids if one in special]
 
 
 def test_replies_end_where_the_format_says() -> None:
     roles = encoder_of("roles")
-    assert roles.mark_ids["end"] in roles.end_ids
-    assert encoder_of("speaker").mark_ids["sp1"] in encoder_of("speaker").end_ids
+    assert roles.special_token_ids["end"] in roles.end_ids
+    assert encoder_of("speaker").special_token_ids["sp1"] in encoder_of("speaker").end_ids
     template = encoder_of("template")
     assert template.tokenizer.convert_tokens_to_ids("<|im_end|>") in template.end_ids
     assert template.tokenizer.convert_tokens_to_ids("<|im_start|>") in template.suppressed_ids

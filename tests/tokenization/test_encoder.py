@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from chat_app.conversation import Conversation, Message
 from chat_app.errors import DataError
 from chat_app.tokenization.chat_formats import FORMATS, get_format
-from chat_app.tokenization.encoder import NOT_LEARNED, Encoder
+from chat_app.tokenization.encoder import IGNORE_INDEX, Encoder
 from tests.tokenization.test_chat_formats import gpt2_tokenizer
 
 pytestmark = pytest.mark.slow_file
@@ -47,7 +47,7 @@ def test_system_text_and_reply_stay(small: Encoder) -> None:
     assert len(example.ids) <= 40
     assert example.cut_tokens > 0
     assert example.dropped_turns == 0
-    learned = [label for label in example.labels if label != NOT_LEARNED]
+    learned = [label for label in example.labels if label != IGNORE_INDEX]
     assert small.text_of(learned[:3]) == "The reply stays"
     for token in small.text_ids("Be kind")[1:]:
         assert token in example.ids
@@ -87,7 +87,7 @@ def test_every_reply_is_learned_once(name: str, lengths: list[int], learn: Any, 
     conversation = Conversation.from_turns(turns)
     rows = encoder.examples(conversation, learn, share, max_turns)
     assert all(len(row.ids) <= 60 for row in rows)
-    learned = [label for row in rows for label in row.labels if label != NOT_LEARNED]
+    learned = [label for row in rows for label in row.labels if label != IGNORE_INDEX]
     for index, turn in enumerate(conversation.turns):
         (token,) = encoder.text_ids(words[index])
         is_learned = learn == "all" or turn.role == "assistant"
@@ -106,14 +106,14 @@ def test_excluded_replies_are_context_only() -> None:
     conversation = Conversation(
         (
             Message("user", "a"),
-            Message("assistant", "bad", learned=False),
+            Message("assistant", "bad", in_loss=False),
             Message("user", "b"),
             Message("assistant", "good"),
         )
     )
     encoder = encoder_of("roles", 100)
     example = encoder.example(conversation)
-    assert encoder.text_of([one for one in example.labels if one != NOT_LEARNED][:-1]) == "good"
+    assert encoder.text_of([one for one in example.labels if one != IGNORE_INDEX][:-1]) == "good"
 
 
 def test_one_reply_formats_make_a_row_for_each_reply() -> None:

@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerFast
 from chat_app.errors import ModelError
 from chat_app.tokenization.chat_formats import FORMATS, get_format
 from chat_app.tokenization.encoder import Encoder
-from chat_app.tokenization.format_detection import FILE, read_chat_format, recognise, write_chat_format
+from chat_app.tokenization.format_detection import FILE, detect_format, read_chat_format, write_chat_format
 
 DIALOGPT_TEMPLATE = "{% for message in messages %}{{ message.content }}{{ eos_token }}{% endfor %}"
 OTHER_TEMPLATE = "{% for message in messages %}<|{{ message.role }}|>{{ message.content }}{% endfor %}"
@@ -22,7 +22,7 @@ def with_tokens(tokenizer, *tokens: str):
 
 
 def test_a_plain_model_is_a_guess(tiny_tokenizer, tiny_model):
-    found = recognise(None, tiny_tokenizer, tiny_model.config)
+    found = detect_format(None, tiny_tokenizer, tiny_model.config)
     assert (found.format, found.certain) == ("eos", False)
     assert "plain language model" in found.because
 
@@ -37,13 +37,13 @@ def test_a_plain_model_is_a_guess(tiny_tokenizer, tiny_model):
     ],
 )
 def test_the_tokens_of_published_models(tiny_tokenizer, tokens, expected):
-    found = recognise(None, with_tokens(tiny_tokenizer, *tokens), {"model_type": "gpt2"})
+    found = detect_format(None, with_tokens(tiny_tokenizer, *tokens), {"model_type": "gpt2"})
     assert (found.format, found.certain) == (expected, True)
 
 
 def test_a_separator_token(tiny_tokenizer):
     tiny_tokenizer.add_special_tokens({"sep_token": "<separator>"})
-    assert recognise(None, tiny_tokenizer, {}).format == "sep"
+    assert detect_format(None, tiny_tokenizer, {}).format == "sep"
 
 
 @pytest.mark.parametrize(
@@ -51,21 +51,21 @@ def test_a_separator_token(tiny_tokenizer):
     [{"task_specific_params": {"conversational": {"max_length": 1000}}}, {"_name_or_path": "microsoft/DialoGPT-small"}],
 )
 def test_dialogpt_by_its_settings(tiny_tokenizer, config):
-    found = recognise(None, tiny_tokenizer, config)
+    found = detect_format(None, tiny_tokenizer, config)
     assert (found.format, found.certain) == ("eos", True)
 
 
 def test_gpt2s_own_task_is_not_a_chat(tiny_tokenizer):
-    assert not recognise(None, tiny_tokenizer, {"task_specific_params": {"text-generation": {}}}).certain
+    assert not detect_format(None, tiny_tokenizer, {"task_specific_params": {"text-generation": {}}}).certain
 
 
 def test_templates(tiny_tokenizer):
     tiny_tokenizer.chat_template = DIALOGPT_TEMPLATE
-    assert recognise(None, tiny_tokenizer, {}).format == "eos"
+    assert detect_format(None, tiny_tokenizer, {}).format == "eos"
     tiny_tokenizer.chat_template = OTHER_TEMPLATE
-    assert recognise(None, tiny_tokenizer, {}).format == "template"
+    assert detect_format(None, tiny_tokenizer, {}).format == "template"
     tiny_tokenizer.chat_template = "{{ broken"
-    assert recognise(None, tiny_tokenizer, {}).format == "template"
+    assert detect_format(None, tiny_tokenizer, {}).format == "template"
 
 
 @pytest.mark.parametrize(("rows", "expected"), [(50260, "speaker"), (50262, "roles-spaced"), (50257, "eos")])
@@ -85,17 +85,17 @@ def test_more_rows_than_gpt2_has_tokens(rows, expected):
         def __len__(self):
             return 50257
 
-    assert recognise(None, Gpt2(), {"vocab_size": rows}).format == expected
+    assert detect_format(None, Gpt2(), {"vocab_size": rows}).format == expected
 
 
 @pytest.mark.parametrize("name", [name for name in FORMATS if name != "template"])
 def test_the_note_wins(tmp_path, tiny_tokenizer, name):
     encoder = Encoder(tiny_tokenizer, get_format(name), 64)
     with_tokens(tiny_tokenizer, "<sp1>", "<sp2>")
-    write_chat_format(tmp_path, encoder.format, encoder.marks)
+    write_chat_format(tmp_path, encoder.format, encoder.special_tokens)
     note = read_chat_format(tmp_path)
-    assert note == {"format": name, "version": 1, "tokens": dict(encoder.marks)}
-    found = recognise(tmp_path, tiny_tokenizer, {})
+    assert note == {"format": name, "version": 1, "tokens": dict(encoder.special_tokens)}
+    found = detect_format(tmp_path, tiny_tokenizer, {})
     assert (found.format, found.certain) == (name, True)
     assert [file.name for file in tmp_path.iterdir()] == [FILE]
 
@@ -121,4 +121,4 @@ def test_the_note_wins(tmp_path, tiny_tokenizer, name):
 def test_nonsense_is_a_sentence(tmp_path, tiny_tokenizer, content):
     (tmp_path / FILE).write_bytes(content)
     with pytest.raises(ModelError, match=FILE):
-        recognise(tmp_path, tiny_tokenizer, {})
+        detect_format(tmp_path, tiny_tokenizer, {})

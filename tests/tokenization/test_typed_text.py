@@ -71,7 +71,7 @@ PIECES = st.one_of(st.sampled_from([*SPELLED, *WORDS, " ", "  ", "\n", "Ã©", "â…
 @pytest.fixture(scope="module", params=KINDS)
 def pair(request: Any) -> tuple[Encoder, Tokenizer]:
     encoder = Encoder(request.param(), get_format("roles"), 64)
-    return encoder, parsed(encoder.tokenizer, set(encoder.marks.values()))
+    return encoder, parsed(encoder.tokenizer, set(encoder.special_tokens.values()))
 
 
 @settings(max_examples=150, deadline=None)
@@ -86,7 +86,7 @@ def test_typed_text_is_what_a_copy_without_special_tokens_makes_of_it(
     assert [encoder.text_ids(text) for text in texts] == wanted
     encoder.forget()
     assert [encoder.text_of(ids) for ids in wanted] == [copy.decode(ids, skip_special_tokens=False) for ids in wanted]
-    assert not {one for ids in wanted for one in ids} & set(encoder.mark_ids.values())
+    assert not {one for ids in wanted for one in ids} & set(encoder.special_token_ids.values())
 
 
 def test_tokens_added_after_special_ones_keep_their_ids() -> None:

@@ -9,7 +9,7 @@ import torch
 
 from chat_app.conversation import Conversation
 from chat_app.tokenization.chat_formats import get_format
-from chat_app.tokenization.encoder import NOT_LEARNED, Encoder, Example
+from chat_app.tokenization.encoder import IGNORE_INDEX, Encoder, Example
 from chat_app.training.collator import Packer
 from chat_app.training.loss import batches_of, likelihood, summed_loss
 
@@ -50,7 +50,7 @@ def test_loss_is_that_of_transformers(tiny_tokenizer: Any, make_model: Any) -> N
 
 def test_what_another_example_says_changes_nothing(tiny_tokenizer: Any, make_model: Any) -> None:
     model = make_model(len(tiny_tokenizer))
-    long = Example(list(range(5, 45)), None, [NOT_LEARNED] * 40)
+    long = Example(list(range(5, 45)), None, [IGNORE_INDEX] * 40)
     first, other = Example([7, 8, 9, 10], None, [7, 8, 9, 10]), Example([11, 12, 13], None, [11, 12, 13])
     changed = Example([20, 21, 22], None, [20, 21, 22])
 
@@ -64,8 +64,10 @@ def test_what_another_example_says_changes_nothing(tiny_tokenizer: Any, make_mod
 
 
 def test_labels_are_shifted_inside_each_example() -> None:
-    batch = Packer(pad_id=0, multiple=1)([Example([1, 2, 3], None, [1, 2, 3]), Example([4, 5], None, [NOT_LEARNED, 5])])
-    assert batch["labels"].tolist() == [[2, 3, NOT_LEARNED], [5, NOT_LEARNED, NOT_LEARNED]]
+    batch = Packer(pad_id=0, multiple=1)(
+        [Example([1, 2, 3], None, [1, 2, 3]), Example([4, 5], None, [IGNORE_INDEX, 5])]
+    )
+    assert batch["labels"].tolist() == [[2, 3, IGNORE_INDEX], [5, IGNORE_INDEX, IGNORE_INDEX]]
     assert batch["position_ids"].tolist() == [[0, 1, 2], [0, 1, 0]]
     assert int(batch["tokens"]) == 5
 

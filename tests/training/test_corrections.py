@@ -154,7 +154,7 @@ def test_only_the_good_reply_is_learned() -> None:
     for row in rows:
         assert row.system == "You are a shop."
         assert row.texts[:2] == ["Hello", "Hi!"]
-        assert [turn.learned for turn in row.turns] == [False, False, False, True]
+        assert [turn.in_loss for turn in row.turns] == [False, False, False, True]
 
 
 def test_what_is_learned_survives_the_file(tmp_path: Path) -> None:

@@ -179,12 +179,12 @@ def test_a_repair_does_exactly_what_it_says(repair: str, before: list[str], afte
 
 
 def test_a_mended_conversation_keeps_its_place_its_roles_and_what_is_learned() -> None:
-    messages = (Message("system", "Be <b>kind</b>."), Message("assistant", "Hi <i>you</i>", learned=False))
+    messages = (Message("system", "Be <b>kind</b>."), Message("assistant", "Hi <i>you</i>", in_loss=False))
     item = Located(Conversation((*messages, Message("user", "Hey"))), 7, "a.jsonl", "test")
     (mended,) = apply_repairs([item], ["html"])
     assert mended.conversation.messages == (
         Message("system", "Be kind."),
-        Message("assistant", "Hi you", learned=False),
+        Message("assistant", "Hi you", in_loss=False),
         Message("user", "Hey"),
     )
     assert (mended.line, mended.file, mended.part) == (7, "a.jsonl", "test")

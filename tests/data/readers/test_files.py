@@ -221,7 +221,7 @@ def test_the_samples() -> None:
 def test_writing_is_canonical_and_whole(tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
     path.write_text("before")
-    spoken = (Message("system", "s"), Message("user", "é"), Message("assistant", "a\tb", learned=False))
+    spoken = (Message("system", "s"), Message("user", "é"), Message("assistant", "a\tb", in_loss=False))
 
     def failing() -> list[Conversation]:
         raise RuntimeError

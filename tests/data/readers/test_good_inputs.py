@@ -155,7 +155,7 @@ def shown(item: Located) -> Said:
     conversation = item.conversation
     part = [f"({item.part})"] if item.part != "train" else []
     system = [f"SYSTEM {conversation.system}"] if conversation.system is not None else []
-    turns = [message.text if message.learned else f"~{message.text}" for message in conversation.turns]
+    turns = [message.text if message.in_loss else f"~{message.text}" for message in conversation.turns]
     return item.line, [*part, *system, *turns]
 
 

@@ -69,7 +69,7 @@ def _conversation(raw: bytes | None, need_reply: bool) -> Conversation:
         Message("assistant" if (len(said) - number) % 2 else "user", text, learned)
         for number, (text, learned) in enumerate(said)
     ]
-    if need_reply and not any(message.learned for message in messages if message.role == "assistant"):
+    if need_reply and not any(message.in_loss for message in messages if message.role == "assistant"):
         raise RejectedError(
             "Every reply has the weight 0.0: there is nothing to learn in this line.",
             "Write 1.0 before the reply that is to be learned, or delete the line.",

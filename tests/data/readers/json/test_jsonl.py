@@ -26,7 +26,7 @@ def read(tmp_path: Path, text: str, name: str = "data.jsonl") -> Reading:
 
 def short(found: Conversation) -> list[str]:
     """The messages as "u:text"; a * after those that are not learned."""
-    return [f"{message.role[0]}{'' if message.learned else '*'}:{message.text}" for message in found.messages]
+    return [f"{message.role[0]}{'' if message.in_loss else '*'}:{message.text}" for message in found.messages]
 
 
 def roles(*names: str) -> list[dict[str, str]]:

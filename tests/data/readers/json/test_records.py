@@ -37,7 +37,7 @@ def stored(tmp_path: Path, content: str | bytes, name: str = "data.json") -> Sou
 
 def said(found: Conversation) -> list[str]:
     """The messages as "u:text"; a * after those that are not learned."""
-    return [f"{message.role[0]}{'' if message.learned else '*'}:{message.text}" for message in found.messages]
+    return [f"{message.role[0]}{'' if message.in_loss else '*'}:{message.text}" for message in found.messages]
 
 
 def short(items: Iterator[Located | Problem]) -> list[Any]:
