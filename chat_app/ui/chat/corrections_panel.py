@@ -21,7 +21,7 @@ from chat_app.ui.components import formatting as words
 from chat_app.ui.components.background_task import count_conversations
 from chat_app.ui.components.escape import clean, shown, warn
 from chat_app.ui.components.events import QUICK, given, slow
-from chat_app.ui.training.data_report import working
+from chat_app.ui.components.notices import working
 from chat_app.ui.training.start_run import begun, jobs_of
 from chat_app.ui.visitor import Visitors
 

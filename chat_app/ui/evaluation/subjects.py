@@ -24,8 +24,8 @@ from chat_app.services import Services
 from chat_app.system.progress import Progress, ProgressCallback
 from chat_app.ui.components.background_task import Work, count_conversations
 from chat_app.ui.components.escape import sentence
+from chat_app.ui.components.notices import refused, working
 from chat_app.ui.models import choices as model_choices
-from chat_app.ui.training.data_report import refused, working
 from chat_app.ui.visitor import Visitors
 
 LOGGER = logging.getLogger(__name__)

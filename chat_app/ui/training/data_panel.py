@@ -27,8 +27,9 @@ from chat_app.ui.components.conversation_view import turns_value, turns_view
 from chat_app.ui.components.downloads import place_for, pressing
 from chat_app.ui.components.escape import clean, sentence, warn
 from chat_app.ui.components.events import QUICK, slow
+from chat_app.ui.components.notices import refused, working
 from chat_app.ui.training.column_mapping import Mapping
-from chat_app.ui.training.data_report import check_of, preview_of, refused, report_of, running_text, working
+from chat_app.ui.training.data_report import check_of, preview_of, report_of, running_text
 
 MOST_FILES = 20
 TEXT_ENDINGS = (".txt", ".text", ".md")

@@ -17,7 +17,7 @@ from chat_app.ui.components.background_task import followed
 from chat_app.ui.components.downloads import place_for, pressing
 from chat_app.ui.components.escape import clean, shown
 from chat_app.ui.components.events import slow
-from chat_app.ui.training.data_report import working
+from chat_app.ui.components.notices import working
 from chat_app.ui.visitor import Visitors
 
 WHOLE: As = "merged"

@@ -20,12 +20,12 @@ from chat_app.training.follow_up_runs import give_more_epochs, with_half_the_rat
 from chat_app.training.job_queue import Jobs
 from chat_app.ui.components.downloads import saving
 from chat_app.ui.components.escape import warn
-from chat_app.ui.components.events import QUICK
+from chat_app.ui.components.events import QUICK, listen_for_choice
+from chat_app.ui.components.notices import working
 from chat_app.ui.training import run_report
 from chat_app.ui.training import start_run as run_start
 from chat_app.ui.training.all_runs_panel import RunsPanel
 from chat_app.ui.training.command_panel import RunDesk
-from chat_app.ui.training.data_report import working
 from chat_app.ui.training.export_panel import RunExport
 from chat_app.ui.training.run_queue import RunQueue, queue_list
 from chat_app.ui.visitor import Visitors
@@ -145,7 +145,7 @@ class RunView:
         """
         inputs = [self.picker, self.at, self.seen, self.token]
         self.timer.tick(self.look, inputs, self.outputs, **QUICK)
-        self.picker.input(self.choose, inputs, self.outputs, **QUICK)
+        listen_for_choice(self.picker, self.choose, inputs, self.outputs, **QUICK)
         self.at.input(self.compare, [self.picker, self.at, self.token], [self.samples], **QUICK)
         for button, do in ((self.stop, self.ask_stop), (self.resume, self.go_on)):
             button.click(do, [self.picker, self.token], None, **QUICK).then(self.look, inputs, self.outputs, **QUICK)
@@ -204,8 +204,9 @@ class RunView:
     def choose(
         self, name: str | None, at: Any, seen: dict[str, Any], token: str, request: gr.Request
     ) -> tuple[Any, ...]:
-        """The person has chosen a run."""
-        return self.look(name, at, {}, token, request)
+        """The person has chosen a run; where it is the one that is shown already, only what has changed is sent."""
+        is_shown = isinstance(seen, dict) and seen.get("run") == name
+        return self.look(name, at, seen if is_shown else {}, token, request)
 
     def compare(self, name: str | None, at: Any, token: str, request: gr.Request) -> str:
         """The person has chosen an evaluation: the replies then."""
