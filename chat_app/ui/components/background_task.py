@@ -16,6 +16,8 @@ from chat_app.errors import ChatAppError
 from chat_app.system.progress import Progress, ProgressCallback, stop_when
 from chat_app.ui.components import formatting as words
 from chat_app.ui.components.escape import warn
+from chat_app.ui.components.events import Updates
+from chat_app.ui.components.notices import working
 
 T = TypeVar("T")
 Outputs = TypeVar("Outputs")
@@ -104,9 +106,24 @@ def count_conversations(progress: ProgressCallback, doing: str) -> ProgressCallb
     return report
 
 
-def work_row(name: str) -> tuple[gr.Row, gr.HTML, gr.Button]:
-    """The hidden row for work under way: its progress, and a button that stops it. `name` begins their ids."""
-    with gr.Row(visible=False, elem_classes=["work-row"]) as row:
-        progress = gr.HTML("", elem_id=f"{name}-progress", apply_default_css=False)
-        stop: Any = gr.Button("Stop", variant="stop", size="sm", min_width=80, scale=0, elem_id=f"{name}-stop")
-    return row, progress, stop
+class WorkRow:
+    """The row for work under way: how far it is, and a button that stops it. Hidden while there is none."""
+
+    def draw(self, name: str) -> None:
+        """Put the components where the page is being built. `name` begins their ids."""
+        with gr.Row(visible=False, elem_classes=["work-row"]) as self.row:
+            self.progress = gr.HTML("", elem_id=f"{name}-progress", apply_default_css=False)
+            self.stop = gr.Button("Stop", variant="stop", size="sm", min_width=80, scale=0, elem_id=f"{name}-stop")
+
+    @property
+    def outputs(self) -> list[Any]:
+        """What `show` and `hide` update."""
+        return [self.row, self.progress]
+
+    def show(self, text: str) -> Updates:
+        """The work has come so far."""
+        return {self.row: gr.Row(visible=True), self.progress: working(text)}
+
+    def hide(self) -> Updates:
+        """There is no work under way."""
+        return {self.row: gr.Row(visible=False), self.progress: ""}

@@ -10,6 +10,10 @@ from chat_app.ui.components.gradio_internals import given
 
 __all__ = ["QUICK", "given", "listen_for_choice", "slow"]
 
+Updates = dict[Any, Any]
+"""What a handler returns: an update for each component that changes. Gradio leaves the event's other outputs as they
+are; at least one must be named."""
+
 # Nothing is marked as being worked on: otherwise a page goes through all that any event has ever filled with each piece
 # of a reply, only to tell it that nothing is to be shown.
 _UNMARKED: Mapping[str, Any] = MappingProxyType({"show_progress": "hidden", "show_progress_on": []})

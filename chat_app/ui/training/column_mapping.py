@@ -11,6 +11,7 @@ from chat_app.data.dataset import DatasetFacts
 from chat_app.data.readers import Column, Preview, ReadingOptions
 from chat_app.ui.components import formatting as words
 from chat_app.ui.components.escape import clean, shown
+from chat_app.ui.components.events import Updates
 
 MOST_COLUMNS = 12
 LONGEST_SAMPLE = 120
@@ -64,26 +65,26 @@ class Mapping:
         """What `options` is made from."""
         return [*self.columns, self.bot, self.pause, self.names]
 
-    def hidden(self) -> tuple[Any, ...]:
+    def hidden(self) -> Updates:
         """Nothing was read."""
-        return gr.Accordion(visible=False), *(gr.skip(),) * (len(self.outputs) - 1)
+        return {self.panel: gr.Accordion(visible=False)}
 
-    def shown(self, facts: DatasetFacts, options: ReadingOptions) -> tuple[Any, ...]:
+    def shown(self, facts: DatasetFacts, options: ReadingOptions) -> Updates:
         """The questions that these files raise, with what was guessed or said."""
         columns, speakers, bot = columns_of(facts.previews), _speakers(facts.previews), _bot(facts.previews)
         drops = [_drop(column) for column in columns[:MOST_COLUMNS]]
         drops += [gr.Dropdown(visible=False)] * (MOST_COLUMNS - len(drops))
         people = [(f"{name} ({words.count(count, 'message')})", name) for name, count in speakers.items()]
-        return (
-            gr.Accordion(visible=bool(columns or people), open=bool(people) or not _is_plain(columns)),
-            _hint(columns[:MOST_COLUMNS], bool(people)),
-            gr.Row(visible=bool(columns)),
-            gr.Row(visible=bool(people)),
-            *drops,
-            gr.Dropdown(choices=people, value=options.bot or bot or None),
-            options.pause,
-            options.names,
-        )
+        return {
+            self.panel: gr.Accordion(visible=bool(columns or people), open=bool(people) or not _is_plain(columns)),
+            self.hint: _hint(columns[:MOST_COLUMNS], bool(people)),
+            self.table: gr.Row(visible=bool(columns)),
+            self.chat: gr.Row(visible=bool(people)),
+            **dict(zip(self.columns, drops, strict=True)),
+            self.bot: gr.Dropdown(choices=people, value=options.bot or bot or None),
+            self.pause: options.pause,
+            self.names: options.names,
+        }
 
     def options(self, facts: DatasetFacts, values: Sequence[Any]) -> ReadingOptions:
         """What the person says.

@@ -22,12 +22,12 @@ from chat_app.formatting import bytes_in_words
 from chat_app.services import Services
 from chat_app.system.progress import Progress, ProgressCallback
 from chat_app.ui.components import formatting as words
-from chat_app.ui.components.background_task import Work, count_conversations, followed, work_row
+from chat_app.ui.components.background_task import Work, WorkRow, count_conversations, followed
 from chat_app.ui.components.conversation_view import turns_value, turns_view
 from chat_app.ui.components.downloads import place_for, pressing
 from chat_app.ui.components.escape import clean, sentence, warn
-from chat_app.ui.components.events import QUICK, slow
-from chat_app.ui.components.notices import refused, working
+from chat_app.ui.components.events import QUICK, Updates, slow
+from chat_app.ui.components.notices import refused
 from chat_app.ui.training.column_mapping import Mapping
 from chat_app.ui.training.data_report import check_of, preview_of, report_of, running_text
 
@@ -67,15 +67,26 @@ class DataPanel:
 
     Args:
         services: the home folder and the rules.
-        model: the component that names the model whose tokens and window count; set by who draws it.
     """
 
     def __init__(self, services: Services):
         self.services = services
         self.mapping = Mapping()
+        self.work = WorkRow()
 
     def draw(self) -> None:
         """Put the components where the page is being built."""
+        self.brought = gr.State(Brought())
+        self._draw_sources()
+        self.work.draw("reading")
+        self.report = gr.HTML("", elem_id="reading", apply_default_css=False)
+        self.mapping.draw()
+        self.preview = turns_view(
+            turns_value([], is_readonly=True), label="The first conversations", elem_id="preview", visible=False
+        )
+        self._draw_check()
+
+    def _draw_sources(self) -> None:
         limit = bytes_in_words(self.services.rules.upload_limit)
         self.files = gr.File(
             file_count="multiple", label=f"Files of conversations, up to {limit}", height=150, elem_id="files"
@@ -92,13 +103,8 @@ class DataPanel:
                 self.hub_config = gr.Textbox(label="Configuration", placeholder="if it has several", max_length=100)
                 self.hub_split = gr.Textbox(label="Part", placeholder="all", max_length=100)
             self.fetch = gr.Button("Fetch", size="md", elem_id="hub-fetch")
-        self.brought = gr.State(Brought())
-        self.busy, self.progress, self.stop = work_row("reading")
-        self.report = gr.HTML("", elem_id="reading", apply_default_css=False)
-        self.mapping.draw()
-        self.preview = turns_view(
-            turns_value([], is_readonly=True), label="The first conversations", elem_id="preview", visible=False
-        )
+
+    def _draw_check(self) -> None:
         with gr.Accordion("Data check", open=True, visible=False, elem_id="data-check") as self.check_panel:
             self.check = gr.HTML("", elem_id="check", apply_default_css=False)
             self.repairs = gr.CheckboxGroup(
@@ -112,14 +118,6 @@ class DataPanel:
                 self.save_tsv = gr.Button("Download as TSV", size="sm", elem_id="save-tsv")
             self.mended = gr.DownloadButton("Download", visible="hidden", elem_id="mended-file")
 
-    @property
-    def outputs(self) -> list[Any]:
-        """What reading fills."""
-        return [
-            *(self.brought, self.busy, self.progress, self.report, self.preview, self.check_panel),
-            *self.mapping.outputs,
-        ]
-
     def connect(self, start: Any, model: Any) -> None:
         """Join the events.
 
@@ -127,9 +125,13 @@ class DataPanel:
             start: the button that can be pressed when something was read.
             model: the component that names the model whose tokens and window the check counts.
         """
+        self.start = start
         long = slow("reading", 2)
-        checks = [self.brought, self.preview, self.check_panel, self.check, self.repairs, self.busy, self.progress]
-        outputs = [*self.outputs, start]
+        outputs = [
+            *(self.brought, *self.work.outputs, self.report, self.preview, self.check_panel, start),
+            *self.mapping.outputs,
+        ]
+        checks = [self.brought, self.preview, self.check_panel, self.check, self.repairs, *self.work.outputs]
         readings = [
             self.files.upload(self.take, [self.files, self.brought], outputs, **long),
             self.sample.click(self.take_sample, None, outputs, **long),
@@ -142,14 +144,14 @@ class DataPanel:
             stopped += [reading, check]
         self.files.delete(self.take, [self.files, self.brought], outputs, **long)
         self.files.clear(self.forget, None, outputs, **QUICK)
-        self.stop.click(self.stopped, [self.brought], [self.busy, self.progress, self.report], cancels=stopped, **QUICK)
+        self.work.stop.click(self.stopped, [self.brought], [*self.work.outputs, self.report], cancels=stopped, **QUICK)
         self.repairs.input(self.mend, [self.brought, self.repairs], [self.brought, self.preview], **QUICK)
         for button, ending in ((self.save_jsonl, ".jsonl"), (self.save_tsv, ".tsv")):
-            button.click(self.saver(ending), [self.brought], [self.mended, self.busy, self.progress], **long).success(
+            button.click(self.saver(ending), [self.brought], [self.mended, *self.work.outputs], **long).success(
                 None, None, None, js=pressing("mended-file"), api_visibility="private"
             )
 
-    def take(self, files: list[str] | None, brought: Brought) -> Iterator[tuple[Any, ...]]:
+    def take(self, files: list[str] | None, brought: Brought) -> Iterator[Updates]:
         """Read what was uploaded and show it."""
         if not files:
             yield self.forget()
@@ -165,24 +167,22 @@ class DataPanel:
         if talk:
             yield from self._read(DataSource(files=talk, names=tuple(path.name for path in talk)), texts)
         else:
-            nothing = list(self.forget())
-            nothing[0], nothing[3] = Brought(texts=texts), running_text(texts)
-            yield tuple(nothing)
+            yield {**self.forget(), self.brought: Brought(texts=texts), self.report: running_text(texts)}
 
-    def take_sample(self) -> Iterator[tuple[Any, ...]]:
+    def take_sample(self) -> Iterator[Updates]:
         """Read the sample conversations that come with the app."""
         yield from self._read(DataSource(files=(self.services.paths.samples / "shop.tsv",)))
 
-    def take_hub(self, name: str, config: str, split: str) -> Iterator[tuple[Any, ...]]:
+    def take_hub(self, name: str, config: str, split: str) -> Iterator[Updates]:
         """Fetch a data set."""
         folders = not self.services.rules.is_shared
         hub = HubData(clean(name).strip(), clean(config).strip(), clean(split).strip(), folders)
         yield from self._read(DataSource(hub=hub))
 
-    def again(self, brought: Brought, *values: Any) -> Iterator[tuple[Any, ...]]:
+    def again(self, brought: Brought, *values: Any) -> Iterator[Updates]:
         """Read the same once more, as the person says that it is meant."""
         if brought.material is None:
-            yield (gr.skip(),) * (len(self.outputs) + 1)  # Nothing at all would empty them.
+            yield self.work.hide()
             return
         try:
             options = self.mapping.options(brought.material.facts, values)
@@ -191,18 +191,23 @@ class DataPanel:
             return
         yield from self._read(replace(brought.wanted, options=options), brought.texts)
 
-    def forget(self) -> tuple[Any, ...]:
+    def forget(self) -> Updates:
         """The person has taken the files away."""
-        return (
-            *(Brought(), gr.Row(visible=False), "", "", gr.HTML(visible=False), gr.Accordion(visible=False)),
-            *self.mapping.hidden(),
-            gr.Button(interactive=False),
-        )
+        return {
+            **self.work.hide(),
+            **self.mapping.hidden(),
+            self.brought: Brought(),
+            self.report: "",
+            self.preview: gr.HTML(visible=False),
+            self.check_panel: gr.Accordion(visible=False),
+            self.start: gr.Button(interactive=False),
+        }
 
-    def stopped(self, brought: Brought) -> tuple[Any, ...]:
+    def stopped(self, brought: Brought) -> Updates:
         """Somebody has stopped the reading or the check."""
-        said = gr.skip() if brought.material else '<p class="quiet">Stopped. Nothing was changed.</p>'
-        return gr.Row(visible=False), "", said
+        if brought.material is not None:
+            return self.work.hide()
+        return {**self.work.hide(), self.report: '<p class="quiet">Stopped. Nothing was changed.</p>'}
 
     def _check_uploads(self, paths: tuple[Path, ...]) -> None:
         if len(paths) > MOST_FILES:
@@ -215,13 +220,12 @@ class DataPanel:
             if path.stat().st_size > limit:
                 raise TooLargeError(f"This file is larger than {bytes_in_words(limit)}.", where=path.name)
 
-    def _read(self, wanted: DataSource, texts: tuple[Path, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    def _read(self, wanted: DataSource, texts: tuple[Path, ...] = ()) -> Iterator[Updates]:
         work = Work(
             lambda progress: load_source(wanted, self.services.paths, progress=count_conversations(progress, "Reading"))
         )
-        kept = (gr.skip(),) * (len(self.outputs) - 3)
         for text in work:
-            yield gr.skip(), gr.Row(visible=True), working(text or "Reading."), *kept, gr.Button(interactive=False)
+            yield {**self.work.show(text or "Reading."), self.start: gr.Button(interactive=False)}
         try:
             material = work.result()
         except ChatAppError as error:
@@ -230,29 +234,25 @@ class DataPanel:
         except OSError as error:
             yield self._refused(DataError(f"What was read could not be kept: {error.strerror or error}."))
             return
-        preview = gr.HTML(value=preview_of(material.conversations()), visible=True)
         report = report_of(material.facts, material.problems()) + (running_text(texts) if texts else "")
-        shown = self.mapping.shown(material.facts, wanted.options)
-        read_well = (
-            Brought(wanted, material, texts),
-            gr.Row(visible=False),
-            "",
-            report,
-            preview,
-            gr.Accordion(visible=False),
-        )
-        yield *read_well, *shown, gr.Button(interactive=True)
+        yield {
+            **self.work.hide(),
+            **self.mapping.shown(material.facts, wanted.options),
+            self.brought: Brought(wanted, material, texts),
+            self.report: report,
+            self.preview: gr.HTML(value=preview_of(material.conversations()), visible=True),
+            self.check_panel: gr.Accordion(visible=False),
+            self.start: gr.Button(interactive=True),
+        }
 
-    def _refused(self, error: ChatAppError) -> tuple[Any, ...]:
-        nothing = list(self.forget())
-        nothing[3] = refused(sentence(error))
-        return tuple(nothing)
+    def _refused(self, error: ChatAppError) -> Updates:
+        return {**self.forget(), self.report: refused(sentence(error))}
 
-    def look_over(self, brought: Brought, model: str) -> Iterator[tuple[Any, ...]]:
+    def look_over(self, brought: Brought, model: str) -> Iterator[Updates]:
         """Check what was read."""
         material = brought.material
         if material is None:
-            yield gr.skip(), gr.skip(), gr.Accordion(visible=False), "", gr.skip(), gr.skip(), gr.skip()
+            yield {self.check_panel: gr.Accordion(visible=False), self.check: ""}
             return
 
         def look(progress: ProgressCallback) -> tuple[Check, str]:
@@ -267,38 +267,43 @@ class DataPanel:
 
         work = Work(look)
         for text in work:
-            yield *(gr.skip(),) * 5, gr.Row(visible=True), working(text or "Checking.")
+            yield self.work.show(text or "Checking.")
         check, name = work.result()
         offered = [one for one in REPAIRS.values() if self._is_found(check, one.name)]
         chosen = [one.name for one in offered if one.is_on]
-        switches = gr.CheckboxGroup(
-            choices=[(one.label, one.name) for one in offered], value=chosen, visible=bool(offered)
-        )
-        mended, preview = self.mend(brought, chosen) if chosen else (gr.skip(), gr.skip())
-        panel = gr.Accordion(visible=True)
-        yield mended, preview, panel, check_of(check, name), switches, gr.Row(visible=False), ""
+        yield {
+            **self.work.hide(),
+            **(self.mend(brought, chosen) if chosen else {}),
+            self.check_panel: gr.Accordion(visible=True),
+            self.check: check_of(check, name),
+            self.repairs: gr.CheckboxGroup(
+                choices=[(one.label, one.name) for one in offered], value=chosen, visible=bool(offered)
+            ),
+        }
 
     @staticmethod
     def _is_found(check: Check, repair: str) -> bool:
         return any(finding.repair == repair for finding in check.findings)
 
-    def mend(self, brought: Brought, chosen: list[str]) -> tuple[Any, Any]:
+    def mend(self, brought: Brought, chosen: list[str]) -> Updates:
         """Apply these repairs from now on."""
         if brought.material is None:
-            return gr.skip(), gr.skip()
+            return {self.brought: gr.skip()}
         repairs = frozenset(one for one in chosen or () if one in REPAIRS)
         material = brought.material.with_repairs(repairs)
-        mended = Brought(replace(brought.wanted, repairs=repairs), material, brought.texts)
-        return mended, gr.HTML(value=preview_of(material.conversations()), visible=True)
+        return {
+            self.brought: Brought(replace(brought.wanted, repairs=repairs), material, brought.texts),
+            self.preview: gr.HTML(value=preview_of(material.conversations()), visible=True),
+        }
 
     def saver(self, ending: str) -> Any:
         """What writes the mended conversations as a file for the browser."""
 
-        def save(brought: Brought) -> Iterator[tuple[Any, ...]]:
+        def save(brought: Brought) -> Iterator[Updates]:
             material = brought.material
             if material is None:
                 warn("There is nothing to download yet.")
-                yield gr.skip(), gr.skip(), gr.skip()
+                yield self.work.hide()
                 return
             stem = Path(material.facts.files[0]).name.partition(".")[0] or "conversations"
 
@@ -311,14 +316,15 @@ class DataPanel:
                 return target, write_repaired(material, target, report)
 
             written = yield from followed(
-                write,
-                lambda text: (gr.skip(), gr.Row(visible=True), working(text or "Writing.")),
-                "The file could not be written",
+                write, lambda text: self.work.show(text or "Writing."), "The file could not be written"
             )
-            target, lost = written or (None, 0)
+            if written is None:
+                yield self.work.hide()
+                return
+            target, lost = written
             if lost:
                 warn(f"{words.count(lost, 'conversation')} lost something that TSV cannot hold. JSONL keeps all.")
-            yield gr.DownloadButton(value=str(target)) if target else gr.skip(), gr.Row(visible=False), ""
+            yield {**self.work.hide(), self.mended: gr.DownloadButton(value=str(target))}
 
         return save
 

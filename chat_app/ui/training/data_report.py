@@ -163,13 +163,3 @@ def _percent(share: float) -> str:
     if 0 < share < 0.005:
         return "under 1 %"
     return f"{min(round(100 * share), 99) if share < 1 else 100} %"
-
-
-def working(text: str) -> str:
-    """What is being done, while it is done."""
-    return f'<p class="working" role="status">{shown(text)}</p>'
-
-
-def refused(why: str) -> str:
-    """Why something cannot be used or done."""
-    return f'<p class="bad" role="alert">{shown(why)}</p>'

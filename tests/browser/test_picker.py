@@ -10,14 +10,15 @@ from typing import Any
 
 import pytest
 
-from chat_app.config import Paths, TrainConfig
+from chat_app.config.paths import Paths
+from chat_app.config.training import TrainConfig
 from chat_app.models.resolver import find
-from chat_app.runs import Run
+from chat_app.runs.run import Run
 from chat_app.services import ServerRules, Services
 from chat_app.ui.chat.streaming import LiveReplies
 from chat_app.ui.components.theme import page_arguments
 from chat_app.ui.page import build_page
-from tests.test_browser import CHROMIUM, browser, expect  # noqa: F401 - the fixture is used by name.
+from tests.browser.test_page import CHROMIUM, browser, expect  # noqa: F401 - the fixture is used by name.
 
 STARTER, TEA, BOOKS = "starter", "taught-tea", "taught-books"
 TITLES = {STARTER: "Starter: comes with this app", TEA: "Taught: Tea", BOOKS: "Taught: Books"}
