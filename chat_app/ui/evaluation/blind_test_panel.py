@@ -6,7 +6,7 @@ The duel stays on the server; the page is given one card at a time, without name
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,19 +15,18 @@ import gradio as gr
 from chat_app.config.sampling import SamplingConfig
 from chat_app.conversation import Conversation
 from chat_app.errors import DataError
-from chat_app.evaluation.blind_test import Duel, Score, Vote
+from chat_app.evaluation.blind_test import Card, Duel, Score, Vote
 from chat_app.evaluation.runner import prompts_of, replies_of
 from chat_app.system.progress import ProgressCallback, add_prefix
 from chat_app.ui.chat.session import check_length
 from chat_app.ui.components import formatting as words
 from chat_app.ui.components.escape import clean, shown, warn
-from chat_app.ui.components.events import QUICK
-from chat_app.ui.evaluation.subjects import Bench, Subject, whole
+from chat_app.ui.components.events import QUICK, Updates
+from chat_app.ui.evaluation.panel import Choice, EvaluationPanel
+from chat_app.ui.evaluation.subjects import Subject, whole
 
 QUESTIONS, MOST_QUESTIONS = 10, 50
 SAMPLING = SamplingConfig(seed=1, max_new_tokens=64)
-ABOUT = """<p class="quiet">Numbers are not taste. Both models answer the same questions; you say which answer you like
-better, without knowing whose it is. At the end you see who won, and how sure that is.</p>"""
 LIKED = ' class="liked" title="You liked this one"'
 VOTES: tuple[tuple[str, Vote, str], ...] = (
     ("A is better", "first", "duel-first"),
@@ -49,22 +48,16 @@ class Contest:
         return self.duel.score(f"“{self.after}”", f"“{self.before}”")
 
 
-class DuelPanel:
-    """The components and what they do.
-
-    Args:
-        bench: chooses and works.
-    """
+class DuelPanel(EvaluationPanel):
+    """Lets both models answer the same questions, and the person vote."""
 
     title = "Blind duel"
+    about = """Numbers are not taste. Both models answer the same questions; you say which answer you like
+better, without knowing whose it is. At the end you see who won, and how sure that is."""
 
-    def __init__(self, bench: Bench):
-        self.bench = bench
-
-    def draw(self) -> None:
-        """Put the components where the page is being built."""
+    def draw_controls(self) -> None:
+        """The questions, the button that begins, the card and the buttons that vote."""
         self.contest = gr.State(None)
-        gr.HTML(ABOUT, apply_default_css=False)
         self.typed = gr.Textbox(
             label="Your own questions, one a line",
             info="Without any, the openings of the chosen conversations are asked.",
@@ -85,46 +78,65 @@ class DuelPanel:
             self.back = gr.Button("Take the last vote back", size="sm", elem_id="duel-back", min_width=150)
             self.end = gr.Button("End here and show who won", size="sm", elem_id="duel-end", min_width=170)
 
-    def connect(self, choice: list[Any], busy: list[Any], long: dict[str, Any]) -> list[Any]:
-        """Join the events; those that Stop ends are returned."""
-        views = [self.card, self.voting, self.leaving]
+    @property
+    def settings(self) -> list[Any]:
+        """The questions that were typed, and how many are asked at most."""
+        return [self.typed, self.count]
+
+    @property
+    def results(self) -> list[Any]:
+        """The contest, and what shows it."""
+        return [self.contest, *self.views]
+
+    @property
+    def views(self) -> list[Any]:
+        """The components that show how the contest stands."""
+        return [self.card, self.voting, self.leaving]
+
+    def connect(self, choice: list[Any], long: dict[str, Any]) -> Any:
+        """Join the events, those of the votes among them."""
         for button, vote in self.buttons:
-            button.click(self.voter(vote), [self.contest], views, **QUICK)
-        self.back.click(self.take_back, [self.contest], views, **QUICK)
-        self.end.click(self.finish, [self.contest], views, **QUICK)
-        outputs = [*busy, self.contest, *views]
-        return [self.start.click(self.begin, [*choice, self.typed, self.count], outputs, **long)]
+            button.click(self.voter(vote), [self.contest], self.views, **QUICK)
+        self.back.click(self.take_back, [self.contest], self.views, **QUICK)
+        self.end.click(self.finish, [self.contest], self.views, **QUICK)
+        return super().connect(choice, long)
 
-    def begin(
-        self,
-        token: str,
-        after: str,
-        before: str,
-        source: str,
-        files: list[str] | None,
-        typed: str,
-        count: float,
-        request: gr.Request,
-    ) -> Iterator[tuple[Any, ...]]:
-        """Let both models answer, and show the first card."""
+    def prepare(self, choice: Choice, *settings: Any) -> Callable[[ProgressCallback], Updates]:
+        """Find both models and what they are asked."""
+        typed, count = settings
+        bench, visitor = self.bench, choice.visitor
+        subject, earlier = bench.subject(choice.after, visitor), bench.earlier(choice.before, choice.after, visitor)
+        if earlier is None or earlier.name == subject.name:
+            raise DataError("A duel needs two models.", advice="Choose another one under “Compared with”.")
+        most = whole(count, 2, MOST_QUESTIONS, "questions can be asked")
+        own = questions(typed, most)
+        read = None if own else bench.conversations(choice.source, choice.after, choice.files, visitor)[0]
 
-        def begin() -> Callable[[ProgressCallback], tuple[Any, ...]]:
-            visitor = self.bench.visitors.name(token, request)
-            subject, earlier = self.bench.subject(after, visitor), self.bench.earlier(before, after, visitor)
-            if earlier is None or earlier.name == subject.name:
-                raise DataError("A duel needs two models.", advice="Choose another one under “Compared with”.")
-            most = whole(count, 2, MOST_QUESTIONS, "questions can be asked")
-            own = questions(typed, most)
-            read = None if own else self.bench.conversations(source, after, files, visitor)[0]
+        def answer(progress: ProgressCallback) -> Updates:
+            prompts = own if read is None else prompts_of(read(progress), most)
+            contest = self._contest(subject, earlier, prompts, progress)
+            return {self.contest: contest, **self.show(contest)}
 
-            def do(progress: ProgressCallback) -> tuple[Any, ...]:
-                prompts = own if read is None else prompts_of(read(progress), most)
-                contest = self._contest(subject, earlier, prompts, progress)
-                return contest, *view_of(contest)
+        return answer
 
-            return do
+    def show_failure(self, reason: str) -> Updates:
+        """The reason in place of the card."""
+        return {self.contest: None, **self._show_text(reason)}
 
-        yield from self.bench.follow(begin, lambda why: (None, why, gr.Row(visible=False), gr.Row(visible=False)))
+    def show(self, contest: Contest) -> Updates:
+        """The card to vote on, or the result once every card has its vote."""
+        card = contest.duel.next_card
+        if card is None:
+            return self._show_text(result_of(contest))
+        return {
+            self.card: card_of(contest, card),
+            self.voting: gr.Row(visible=True),
+            self.leaving: gr.Row(visible=bool(contest.duel.votes)),
+        }
+
+    def _show_text(self, text: str) -> Updates:
+        """A text in place of the card; there is nothing to vote on."""
+        return {self.card: text, self.voting: gr.Row(visible=False), self.leaving: gr.Row(visible=False)}
 
     def _contest(
         self, subject: Subject, earlier: Subject, prompts: list[Conversation], progress: ProgressCallback
@@ -141,36 +153,34 @@ class DuelPanel:
         duel = Duel(asked, replies(1, subject), replies(2, earlier), secrets.randbits(32))
         return Contest(duel, subject.title, earlier.title)
 
-    def voter(self, vote: Vote) -> Callable[[Any], tuple[Any, ...]]:
+    def voter(self, vote: Vote) -> Callable[[Any], Updates]:
         """What a button does."""
 
-        def cast(contest: Contest | None) -> tuple[Any, ...]:
+        def cast(contest: Contest | None) -> Updates:
             card = contest.duel.next_card if isinstance(contest, Contest) else None
             if contest is None or card is None:
-                return (gr.skip(),) * 3
+                return {self.card: gr.skip()}
             contest.duel.vote(card.number, vote)
-            return view_of(contest)
+            return self.show(contest)
 
         return cast
 
-    @staticmethod
-    def take_back(contest: Contest | None) -> tuple[Any, ...]:
+    def take_back(self, contest: Contest | None) -> Updates:
         """The last vote was a mistake."""
         if not isinstance(contest, Contest):
-            return (gr.skip(),) * 3
+            return {self.card: gr.skip()}
         if contest.duel.votes:
             contest.duel.take_back(max(contest.duel.votes))
-        return view_of(contest)
+        return self.show(contest)
 
-    @staticmethod
-    def finish(contest: Contest | None) -> tuple[Any, ...]:
+    def finish(self, contest: Contest | None) -> Updates:
         """Enough: show who won so far."""
         if not isinstance(contest, Contest):
-            return (gr.skip(),) * 3
+            return {self.card: gr.skip()}
         if not contest.duel.votes:
             warn("Nobody has voted yet.")
-            return (gr.skip(),) * 3
-        return result_of(contest), gr.Row(visible=False), gr.Row(visible=False)
+            return {self.card: gr.skip()}
+        return self._show_text(result_of(contest))
 
 
 def questions(typed: object, most: int) -> list[Conversation]:
@@ -185,14 +195,11 @@ def questions(typed: object, most: int) -> list[Conversation]:
     return [Conversation.from_turns([line]) for line in list(lines)[:most]]
 
 
-def view_of(contest: Contest) -> tuple[Any, ...]:
-    """The card to vote on, or the result; and whether there is something to vote on."""
-    card, duel = contest.duel.next_card, contest.duel
-    if card is None:
-        return result_of(contest), gr.Row(visible=False), gr.Row(visible=False)
-    number = len(duel.votes) + 1
-    text = (
-        f'<div class="duel"><p class="quiet" role="status">Question {number} of {len(duel.cards)}</p>'
+def card_of(contest: Contest, card: Card) -> str:
+    """A question with both answers, of which nothing tells whose they are."""
+    number = len(contest.duel.votes) + 1
+    return (
+        f'<div class="duel"><p class="quiet" role="status">Question {number} of {len(contest.duel.cards)}</p>'
         f'<p class="asked" dir="auto">{shown(card.prompt)}</p><div class="answers">'
         + "".join(
             f'<figure class="card"><figcaption>{name}</figcaption>'
@@ -201,7 +208,6 @@ def view_of(contest: Contest) -> tuple[Any, ...]:
         )
         + "</div></div>"
     )
-    return text, gr.Row(visible=True), gr.Row(visible=bool(duel.votes))
 
 
 def result_of(contest: Contest) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import gradio as gr
@@ -18,58 +18,59 @@ from chat_app.system.progress import Progress, ProgressCallback
 from chat_app.training.pipeline import sample_prompts
 from chat_app.ui.components import formatting as words
 from chat_app.ui.components.escape import shown
-from chat_app.ui.evaluation.subjects import Bench, whole
+from chat_app.ui.components.events import Updates
+from chat_app.ui.evaluation.panel import Choice, EvaluationPanel
+from chat_app.ui.evaluation.subjects import whole
 
 QUESTIONS, MOST_QUESTIONS = 12, 60
-ABOUT = """<p class="quiet">Does it answer in its own words, or has it learned yours by heart? It is asked the questions
-that were pinned when it learned, then others of your conversations. Nothing here leaves this program.</p>"""
 Row = tuple[str, str, Copy]
 
 
-class CopiesPanel:
-    """The components and what they do.
-
-    Args:
-        bench: chooses and works.
-    """
+class CopiesPanel(EvaluationPanel):
+    """Asks a taught model questions, and searches for every reply in what it learned."""
 
     title = "Copied or new"
+    about = """Does it answer in its own words, or has it learned yours by heart? It is asked the questions
+that were pinned when it learned, then others of your conversations. Nothing here leaves this program."""
 
-    def __init__(self, bench: Bench):
-        self.bench = bench
-
-    def draw(self) -> None:
-        """Put the components where the page is being built."""
-        gr.HTML(ABOUT, apply_default_css=False)
+    def draw_controls(self) -> None:
+        """The number of questions, the button and the report."""
         self.count = gr.Slider(
             1, MOST_QUESTIONS, value=QUESTIONS, step=1, label="Questions to ask", elem_id="copies-count"
         )
         self.start = gr.Button("Look for copies", variant="primary", size="md", elem_id="copies-start")
         self.report = gr.HTML("", elem_id="copies-report", apply_default_css=False)
 
-    def connect(self, choice: list[Any], busy: list[Any], long: dict[str, Any]) -> list[Any]:
-        """Join the events; those that Stop ends are returned."""
-        return [self.start.click(self.look, [*choice[:2], self.count], [*busy, self.report], **long)]
+    @property
+    def settings(self) -> list[Any]:
+        """How many questions are asked."""
+        return [self.count]
 
-    def look(self, token: str, after: str, count: float, request: gr.Request) -> Iterator[tuple[Any, ...]]:
-        """Ask, and search for every reply in what was learned."""
+    @property
+    def results(self) -> list[Any]:
+        """The replies and what was found of them."""
+        return [self.report]
 
-        def begin() -> Callable[[ProgressCallback], tuple[str]]:
-            visitor = self.bench.visitors.name(token, request)
-            run, subject = self.bench.run(after, visitor), self.bench.subject(after, visitor)
-            most, paths = whole(count, 1, MOST_QUESTIONS, "questions can be asked"), self.bench.services.paths
+    def prepare(self, choice: Choice, *settings: Any) -> Callable[[ProgressCallback], Updates]:
+        """Find the run whose model was chosen."""
+        run = self.bench.run(choice.after, choice.visitor)
+        subject = self.bench.subject(choice.after, choice.visitor)
+        most, paths = whole(settings[0], 1, MOST_QUESTIONS, "questions can be asked"), self.bench.services.paths
 
-            def do(progress: ProgressCallback) -> tuple[str]:
-                progress(Progress("Looking through what it learned."))
-                sources = RunSources.open(run, paths, progress)
-                prompts = questions_of(run, most)
-                replies = replies_of(subject.name, prompts, paths, progress=progress)
-                asked = [prompt.turns[-1].text for prompt in prompts]
-                return (report_of([(*one, sources.look(one[1])) for one in zip(asked, replies, strict=True)]),)
+        def search(progress: ProgressCallback) -> Updates:
+            progress(Progress("Looking through what it learned."))
+            sources = RunSources.open(run, paths, progress)
+            prompts = questions_of(run, most)
+            replies = replies_of(subject.name, prompts, paths, progress=progress)
+            asked = [prompt.turns[-1].text for prompt in prompts]
+            rows = [(*one, sources.look(one[1])) for one in zip(asked, replies, strict=True)]
+            return {self.report: report_of(rows)}
 
-            return do
+        return search
 
-        yield from self.bench.follow(begin, lambda why: (why,))
+    def show_failure(self, reason: str) -> Updates:
+        """The reason in place of the report."""
+        return {self.report: reason}
 
 
 def questions_of(run: Run, most: int) -> list[Conversation]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import gradio as gr
@@ -15,28 +15,22 @@ from chat_app.system.progress import Progress, ProgressCallback
 from chat_app.ui.components import formatting as words
 from chat_app.ui.components.downloads import saving
 from chat_app.ui.components.escape import shown
-from chat_app.ui.evaluation.subjects import MOST_CONVERSATIONS, Bench, Subject, whole
+from chat_app.ui.components.events import Updates
+from chat_app.ui.evaluation.panel import Choice, EvaluationPanel
+from chat_app.ui.evaluation.subjects import MOST_CONVERSATIONS, Subject, whole
 
 REPLIES, MAX_REPLIES = 40, 200
-ABOUT = """<p class="quiet">Both models read the same conversations and answer the same questions. Lower surprise and
-replies closer to the right ones are better.</p>"""
 
 
-class NumbersPanel:
-    """The components and what they do.
-
-    Args:
-        bench: chooses and works.
-    """
+class NumbersPanel(EvaluationPanel):
+    """Measures one or two models on the same conversations."""
 
     title = "Numbers"
+    about = """Both models read the same conversations and answer the same questions. Lower surprise and
+replies closer to the right ones are better."""
 
-    def __init__(self, bench: Bench):
-        self.bench = bench
-
-    def draw(self) -> None:
-        """Put the components where the page is being built."""
-        gr.HTML(ABOUT, apply_default_css=False)
+    def draw_controls(self) -> None:
+        """The number of replies, the buttons and the report."""
         self.replies = gr.Slider(
             0,
             MAX_REPLIES,
@@ -52,47 +46,48 @@ class NumbersPanel:
         self.report = gr.HTML("", elem_id="evaluate-report", apply_default_css=False)
         self.text = gr.Textbox(visible="hidden", elem_id="evaluate-csv-text")
 
-    def connect(self, choice: list[Any], busy: list[Any], long: dict[str, Any]) -> list[Any]:
-        """Join the events; those that Stop ends are returned."""
-        outputs = [*busy, self.report, self.text, self.save]
+    @property
+    def settings(self) -> list[Any]:
+        """How many replies are written."""
+        return [self.replies]
+
+    @property
+    def results(self) -> list[Any]:
+        """The table, the same as CSV, and the button that saves it."""
+        return [self.report, self.text, self.save]
+
+    def connect(self, choice: list[Any], long: dict[str, Any]) -> Any:
+        """Join the events, the one that saves the table among them."""
         self.save.click(None, [self.text], None, js=saving("evaluation.csv", "text/csv"), api_visibility="private")
-        return [self.start.click(self.measure, [*choice, self.replies], outputs, **long)]
+        return super().connect(choice, long)
 
-    def measure(
-        self,
-        token: str,
-        after: str,
-        before: str,
-        source: str,
-        files: list[str] | None,
-        replies: float,
-        request: gr.Request,
-    ) -> Iterator[tuple[Any, ...]]:
-        """Measure what was chosen, and show it."""
+    def prepare(self, choice: Choice, *settings: Any) -> Callable[[ProgressCallback], Updates]:
+        """Find the models and the conversations."""
+        bench, visitor = self.bench, choice.visitor
+        subjects = [bench.subject(choice.after, visitor)]
+        if (earlier := bench.earlier(choice.before, choice.after, visitor)) is not None:
+            subjects.insert(0, earlier)
+        read, what = bench.conversations(choice.source, choice.after, choice.files, visitor)
+        most = whole(settings[0], 0, MAX_REPLIES, "replies can be written")
 
-        def begin() -> Callable[[ProgressCallback], tuple[Any, ...]]:
-            visitor = self.bench.visitors.name(token, request)
-            subjects = [self.bench.subject(after, visitor)]
-            if (earlier := self.bench.earlier(before, after, visitor)) is not None:
-                subjects.insert(0, earlier)
-            read, what = self.bench.conversations(source, after, files, visitor)
-            most = whole(replies, 0, MAX_REPLIES, "replies can be written")
+        def measure(progress: ProgressCallback) -> Updates:
+            progress(Progress("Reading the conversations."))
+            total = sum(1 for _ in read(progress))
+            chosen = spread(read(progress), total, MOST_CONVERSATIONS)
+            if not chosen:
+                raise DataError("There are no conversations to measure on.", advice="Bring another file.")
+            names = [one.name for one in subjects]
+            found = evaluate_models(names, chosen, bench.services.paths, most_replies=most, progress=progress)
+            titles = _columns([one.title for one in subjects])
+            table = as_csv(dict(zip(titles, (one.as_dict() for one in found), strict=True)))
+            report = report_of(subjects, found, what, total)
+            return {self.report: report, self.text: table, self.save: gr.Button(visible=True)}
 
-            def do(progress: ProgressCallback) -> tuple[Any, ...]:
-                progress(Progress("Reading the conversations."))
-                total = sum(1 for _ in read(progress))
-                chosen = spread(read(progress), total, MOST_CONVERSATIONS)
-                if not chosen:
-                    raise DataError("There are no conversations to measure on.", advice="Bring another file.")
-                names = [one.name for one in subjects]
-                found = evaluate_models(names, chosen, self.bench.services.paths, most_replies=most, progress=progress)
-                titles = _columns([one.title for one in subjects])
-                table = as_csv(dict(zip(titles, (one.as_dict() for one in found), strict=True)))
-                return report_of(subjects, found, what, total), table, gr.Button(visible=True)
+        return measure
 
-            return do
-
-        yield from self.bench.follow(begin, lambda why: (why, "", gr.Button(visible=False)))
+    def show_failure(self, reason: str) -> Updates:
+        """The reason in place of the table."""
+        return {self.report: reason, self.text: "", self.save: gr.Button(visible=False)}
 
 
 def _columns(titles: Sequence[str]) -> list[str]:

@@ -1,6 +1,6 @@
 """What is judged on the Evaluate tab, and the work of judging it: which models, on which conversations, one at a time.
 
-Knows no components but those that choose and the row of the work. Rights are checked here, at every call.
+Knows no components. Rights are checked here, at every call.
 """
 
 from __future__ import annotations
@@ -10,9 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
-
-import gradio as gr
+from typing import TypeVar
 
 from chat_app.conversation import Conversation
 from chat_app.data.readers import conversations_of, has_text
@@ -24,13 +22,11 @@ from chat_app.services import Services
 from chat_app.system.progress import Progress, ProgressCallback
 from chat_app.ui.components.background_task import Work, count_conversations
 from chat_app.ui.components.escape import sentence
-from chat_app.ui.components.notices import refused, working
 from chat_app.ui.models import choices as model_choices
 from chat_app.ui.visitor import Visitors
 
 LOGGER = logging.getLogger(__name__)
 T = TypeVar("T")
-Shown = tuple[Any, ...]  # A value for each of a panel's own outputs.
 NOTHING, START = "", "the model it started from"
 KEPT_ASIDE, OWN_FILE = "kept aside", "own file"
 MOST_CONVERSATIONS = 2_000  # Measured on the page; the command line measures all.
@@ -165,29 +161,6 @@ class Bench:
                 self._place.release()
 
         return Work(wait_and_do)
-
-    def follow(
-        self, begin: Callable[[], Callable[[ProgressCallback], Shown]], nothing: Callable[[str], Shown]
-    ) -> Iterator[tuple[Any, ...]]:
-        """Do a test and show it: the row of the work, how far it is, and what the panel fills.
-
-        Args:
-            begin: looks at what the page sent, and gives what does the test and says how to show it.
-            nothing: what to show where there is no result, with the reason.
-        """
-        try:
-            work = self.work(begin())
-        except ChatAppError as error:
-            yield gr.Row(visible=False), "", *nothing(refused(reason_of(error)))
-            return
-        kept = (gr.skip(),) * len(nothing(""))
-        for text in work:
-            yield gr.Row(visible=True), working(text or "Beginning."), *kept
-        try:
-            result = work.result()
-        except Exception as error:  # The page's edge: whatever happened, the page is ready again.
-            result = nothing(refused(reason_of(error)))
-        yield gr.Row(visible=False), "", *result
 
 
 def whole(number: object, fewest: int, most: int, what: str) -> int:

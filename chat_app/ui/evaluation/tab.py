@@ -9,11 +9,12 @@ import gradio as gr
 from chat_app.errors import ChatAppError
 from chat_app.formatting import bytes_in_words
 from chat_app.services import Services
-from chat_app.ui.components.background_task import work_row
-from chat_app.ui.components.events import QUICK, listen_for_choice, slow
+from chat_app.ui.components.background_task import WorkRow
+from chat_app.ui.components.events import QUICK, Updates, listen_for_choice, slow
 from chat_app.ui.evaluation.blind_test_panel import DuelPanel
 from chat_app.ui.evaluation.memorization_panel import CopiesPanel
 from chat_app.ui.evaluation.metrics_panel import NumbersPanel
+from chat_app.ui.evaluation.panel import EvaluationPanel
 from chat_app.ui.evaluation.subjects import KEPT_ASIDE, NOTHING, OWN_FILE, START, Bench
 from chat_app.ui.visitor import Visitors
 
@@ -31,7 +32,9 @@ class EvaluateTab:
     def __init__(self, services: Services, visitors: Visitors, token: Any):
         self.services, self.visitors, self.token = services, visitors, token
         self.bench = Bench(services, visitors)
-        self.panels = [kind(self.bench) for kind in (NumbersPanel, DuelPanel, CopiesPanel)]
+        self.work = WorkRow()
+        panels: tuple[type[EvaluationPanel], ...] = (NumbersPanel, DuelPanel, CopiesPanel)
+        self.panels = [panel(self.bench, self.work) for panel in panels]
 
     def draw(self) -> None:
         """Put the components where the page is being built."""
@@ -39,7 +42,7 @@ class EvaluateTab:
             with gr.Column(scale=4, min_width=300):
                 self._draw_choice()
             with gr.Column(scale=7, min_width=320, elem_classes=["evaluate-side"]):
-                self.busy, self.progress, self.stop = work_row("evaluate")
+                self.work.draw("evaluate")
                 with gr.Tabs(elem_id="evaluate-tabs"):
                     for panel in self.panels:
                         with gr.Tab(panel.title, id=panel.title, render_children=True):
@@ -86,17 +89,8 @@ class EvaluateTab:
             **QUICK,
         )
         self.source.input(lambda source: gr.File(visible=source == OWN_FILE), [self.source], [self.files], **QUICK)
-        events = [
-            event
-            for panel in self.panels
-            for event in panel.connect(self.choice, [self.busy, self.progress], slow("judging", 8))
-        ]
-        self.stop.click(self.stopped, None, [self.busy, self.progress], cancels=events, **QUICK)
-
-    @staticmethod
-    def stopped() -> tuple[Any, str]:
-        """Somebody has stopped what was under way."""
-        return gr.Row(visible=False), ""
+        tests = [panel.connect(self.choice, slow("judging", 8)) for panel in self.panels]
+        self.work.stop.click(self.work.hide, None, self.work.outputs, cancels=tests, **QUICK)
 
     @property
     def chosen(self) -> list[Any]:
@@ -108,22 +102,21 @@ class EvaluateTab:
         """What `look` fills."""
         return [self.after, self.shown_after, self.before, self.source, self.files]
 
-    def look(self, after: str, before: str, source: str, token: str, request: gr.Request) -> tuple[Any, ...]:
+    def look(self, after: str, before: str, source: str, token: str, request: gr.Request) -> Updates:
         """The models may have become more; what was chosen stays, where it can."""
         try:
             visitor = self.visitors.name(token, request)
             rows = self.bench.choices(visitor)
             names = [name for _, name in rows]
             chosen = after if after in names else (names[0] if names else None)
-            picker = gr.Dropdown(choices=rows, value=chosen)
             rest = self._rest(rows, chosen, before, source, visitor, is_new=after not in names)
-            return picker, chosen or "", *rest
+            return {self.after: gr.Dropdown(choices=rows, value=chosen), **rest}
         except ChatAppError:
-            return (gr.skip(),) * 5
+            return {self.after: gr.skip()}
 
     def choose(
         self, after: str | None, shown_after: str, before: str, source: str, token: str, request: gr.Request
-    ) -> tuple[Any, ...]:
+    ) -> Updates:
         """Another model was chosen: what it can be compared with, and measured on.
 
         Args:
@@ -132,10 +125,10 @@ class EvaluateTab:
         try:
             visitor = self.visitors.name(token, request)
         except ChatAppError:
-            return (gr.skip(),) * 4
+            return {self.shown_after: gr.skip()}
         if not after or after == shown_after:
-            return (gr.skip(),) * 4
-        return after, *self._rest(self.bench.choices(visitor), after, before, source, visitor, is_new=True)
+            return {self.shown_after: gr.skip()}
+        return self._rest(self.bench.choices(visitor), after, before, source, visitor, is_new=True)
 
     def _rest(
         self,
@@ -145,7 +138,7 @@ class EvaluateTab:
         source: str,
         visitor: str,
         is_new: bool,
-    ) -> tuple[Any, Any, Any]:
+    ) -> Updates:
         """What a model can be compared with and measured on; a model that is new here brings what suits it."""
         first = [("How it was before it learned", START)] if self.bench.is_run(chosen, visitor) else []
         others = [*first, ("Nothing", NOTHING), *rows]
@@ -153,8 +146,9 @@ class EvaluateTab:
             before = others[0][1]
         has_kept = self.bench.has_kept_aside(chosen, visitor)
         source = KEPT_ASIDE if has_kept and (is_new or source == KEPT_ASIDE) else OWN_FILE
-        return (
-            gr.Dropdown(choices=others, value=before),
-            gr.Radio(choices=SOURCES if has_kept else SOURCES[1:], value=source),
-            gr.File(visible=source == OWN_FILE),
-        )
+        return {
+            self.shown_after: chosen or "",
+            self.before: gr.Dropdown(choices=others, value=before),
+            self.source: gr.Radio(choices=SOURCES if has_kept else SOURCES[1:], value=source),
+            self.files: gr.File(visible=source == OWN_FILE),
+        }

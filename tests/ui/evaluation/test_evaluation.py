@@ -110,15 +110,18 @@ def test_what_can_be_measured_on_follows_the_model(shared: Any) -> None:
     visitors = Visitors(shared)
     ann = visitors.issue(None)
     run_in(shared, "mine", visitors.name(ann, None))
-    tab: Any = EvaluateTab(shared, visitors, None)
-    after, shown, before, source, files = tab.look("", NOTHING, KEPT_ASIDE, ann, None)
-    assert (after.value, before.value, source.value, files.visible) == ("mine", START, KEPT_ASIDE, False)
-    assert shown == "mine"
+    with gr.Blocks():
+        tab = EvaluateTab(shared, visitors, gr.State(""))
+        tab.draw()
+    request: Any = None
+    found = tab.look("", NOTHING, KEPT_ASIDE, ann, request)
+    assert found[tab.after].value == found[tab.shown_after] == "mine"
+    assert (found[tab.before].value, found[tab.source].value, found[tab.files].visible) == (START, KEPT_ASIDE, False)
     for passed in ("mine", "", None):  # The list was only passed: what was chosen stays.
-        assert tab.choose(passed, shown, NOTHING, KEPT_ASIDE, ann, None) == (gr.skip(),) * 4
-    shown, before, source, files = tab.choose(IN_USE, shown, START, KEPT_ASIDE, ann, None)
-    assert shown == IN_USE
-    assert (before.value, source.value, files.visible) == (NOTHING, OWN_FILE, True)
+        assert tab.choose(passed, "mine", NOTHING, KEPT_ASIDE, ann, request) == {tab.shown_after: gr.skip()}
+    found = tab.choose(IN_USE, "mine", START, KEPT_ASIDE, ann, request)
+    assert found[tab.shown_after] == IN_USE
+    assert (found[tab.before].value, found[tab.source].value, found[tab.files].visible) == (NOTHING, OWN_FILE, True)
 
 
 def test_without_conversations_the_page_says_what_to_do(local: Any) -> None:
@@ -148,17 +151,23 @@ def test_an_unknown_fault_is_one_sentence_for_the_page() -> None:
     assert "memory" in reason_of(MemoryError())
 
 
+def panels(services: Any) -> Any:
+    """Those that measure, vote, and search for copies."""
+    with gr.Blocks():
+        tab = EvaluateTab(services, Visitors(services), gr.State(""))
+        tab.draw()
+    return tab.panels
+
+
 @pytest.mark.parametrize("number", [-1, 1e9, float("nan"), True, None, "5", [1]])
 def test_amounts_from_the_page_are_checked_again(number: Any, shared: Any) -> None:
     run_in(shared, "a", "user:ann")
-    bench, request = Bench(shared, Visitors(shared)), SimpleNamespace(username="ann")
-    numbers, duel, copies = (
-        kind(bench) for kind in (numbers_panel.NumbersPanel, duel_panel.DuelPanel, copies_panel.CopiesPanel)
-    )
-    chosen: Any = ("", "a", START, KEPT_ASIDE, None)
-    assert "0 to 200 replies can be written." in last(numbers.measure(*chosen, number, request))[2]
-    assert "2 to 50 questions can be asked." in last(duel.begin(*chosen, "", number, request))[3]
-    assert "1 to 60 questions can be asked." in last(copies.look("", "a", number, request))[2]
+    request: Any = SimpleNamespace(username="ann")
+    numbers, duel, copies = panels(shared)
+    chosen: Any = (request, "", "a", START, KEPT_ASIDE, None)
+    assert "0 to 200 replies can be written." in last(numbers.begin(*chosen, number))[numbers.report]
+    assert "2 to 50 questions can be asked." in last(duel.begin(*chosen, "", number))[duel.card]
+    assert "1 to 60 questions can be asked." in last(copies.begin(*chosen, number))[copies.report]
 
 
 def test_the_table_escapes_names_and_says_better_or_worse() -> None:
@@ -179,31 +188,31 @@ def contest() -> duel_panel.Contest:
     return duel_panel.Contest(Duel(prompts, ["mine"] * 3, [HOSTILE] * 3, 5), "Taught model", "Starter model")
 
 
-def test_a_card_tells_no_name_and_the_end_tells_both() -> None:
-    panel: Any = duel_panel.DuelPanel(SimpleNamespace())  # type: ignore[arg-type]
+def test_a_card_tells_no_name_and_the_end_tells_both(local: Any) -> None:
+    panel = panels(local)[1]
     fight = contest()
-    page = duel_panel.view_of(fight)[0]
+    page = panel.show(fight)[panel.card]
     for _ in range(3):
         assert "Taught model" not in page
         assert HOSTILE not in page
         card = fight.duel.next_card
         assert card is not None
-        page = panel.voter("first" if card.first == "mine" else "second")(fight)[0]
+        page = panel.voter("first" if card.first == "mine" else "second")(fight)[panel.card]
     assert "“Taught model” was preferred in 3 of 3 answers" in page
     assert page.count('class="liked"') == 3
     assert HOSTILE not in page
     assert panel.voter("first")(None) == panel.take_back(None) == panel.finish(None)
 
 
-def test_a_vote_can_be_taken_back_and_a_duel_ended_early() -> None:
-    panel: Any = duel_panel.DuelPanel(SimpleNamespace())  # type: ignore[arg-type]
+def test_a_vote_can_be_taken_back_and_a_duel_ended_early(local: Any) -> None:
+    panel = panels(local)[1]
     fight = contest()
     with pytest.warns(UserWarning, match="Nobody has voted"):
         panel.finish(fight)
     panel.voter("tie")(fight)
-    assert "Question 1 of 3" in panel.take_back(fight)[0]
+    assert "Question 1 of 3" in panel.take_back(fight)[panel.card]
     panel.voter("tie")(fight)
-    assert "Nobody has won an answer yet" in panel.finish(fight)[0]
+    assert "Nobody has won an answer yet" in panel.finish(fight)[panel.card]
 
 
 def test_typed_questions_are_one_a_line_and_bounded() -> None:
