@@ -13,7 +13,7 @@ from chat_app.ui.chat.session import Talk
 from chat_app.ui.chat.streaming import LiveReplies
 from chat_app.ui.chat.tab import ChatTab
 from chat_app.ui.components.escape import shown, warn
-from chat_app.ui.components.events import QUICK
+from chat_app.ui.components.events import QUICK, Updates
 from chat_app.ui.components.theme import ASSETS, TITLE
 from chat_app.ui.evaluation.tab import EvaluateTab
 from chat_app.ui.models.tab import ModelsTab, card
@@ -78,18 +78,18 @@ class _Page:
             self.models.measure, **self.models.measured
         )
 
-    def open(self, token: str, talk: Talk, request: gr.Request) -> tuple[Any, ...]:
+    def open(self, token: str, talk: Talk, request: gr.Request) -> Updates:
         """A page was opened or loaded again: everything is read from the disk and the server."""
         try:
             visitor = self.visitors.name(token, request)
         except ChatAppError as error:
             warn(error)
-            return (gr.skip(),) * (len(self.chat.parts) + len(self.teach.runs.outputs))
-        return *self.chat.look(talk, token, request), *self.teach.runs.begin(visitor)
+            return {self.chat.view: gr.skip()}
+        return self.chat.look(talk, token, request) | self.teach.runs.begin(visitor)
 
-    def watch(self, run: Run, visitor: str) -> tuple[Any, ...]:
+    def watch(self, run: Run, visitor: str) -> Updates:
         """Go to a run that has just been queued."""
-        return gr.Tabs(selected=TEACH), *self.teach.runs.show(run, self.services.runs_of(visitor))
+        return {self.tabs: gr.Tabs(selected=TEACH)} | self.teach.runs.show(run, self.services.runs_of(visitor))
 
     def show_teach_tab(self, token: str, chosen: str, request: gr.Request) -> Any:
         """The models to start from may have become more."""
@@ -98,15 +98,15 @@ class _Page:
         except ChatAppError:
             return gr.skip()
 
-    def show_models_tab(self, token: str, request: gr.Request) -> tuple[Any, Any]:
+    def show_models_tab(self, token: str, request: gr.Request) -> Updates:
         """The model in use, and the list of those that are here."""
         try:
             names = self.models.names(self.visitors.name(token, request))
         except ChatAppError:
             names = gr.skip()
-        return card(self.services), names
+        return {self.models.card: card(self.services), self.models.name: names}
 
-    def chat_with(self, name: str, token: str, talk: Talk, request: gr.Request) -> tuple[Any, ...]:
+    def chat_with(self, name: str, token: str, talk: Talk, request: gr.Request) -> Updates:
         """Load the model of a run, begin a new conversation, and go to it."""
         tabs = gr.skip()
         try:
@@ -116,7 +116,7 @@ class _Page:
             tabs = gr.Tabs(selected=CHAT)
         except ChatAppError as error:
             warn(error)
-        return tabs, *self.chat.look(talk, token, request)
+        return {self.tabs: tabs} | self.chat.look(talk, token, request)
 
 
 def _header(services: Services) -> str:

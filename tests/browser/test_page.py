@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from chat_app.data.readers import read_file
+from chat_app.ui.training.run_curves import COLORS
 from chat_app.ui.training.run_report import TRAINING, VALIDATION
-from chat_app.ui.training.run_view import COLORS
 
 sync_api = pytest.importorskip("playwright.sync_api")
 expect = sync_api.expect

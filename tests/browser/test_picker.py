@@ -12,6 +12,7 @@ import pytest
 
 from chat_app.config.paths import Paths
 from chat_app.config.training import TrainConfig
+from chat_app.inference.backend import ModelDescription
 from chat_app.models.resolver import find
 from chat_app.runs.run import Run
 from chat_app.services import ServerRules, Services
@@ -41,7 +42,9 @@ class RecordingModels:
 
     def use(self, name: str, config: Any = None) -> None:
         """Put a model into use."""
-        self.current = SimpleNamespace(name=name, files=find(name, self._paths))
+        files = find(name, self._paths)
+        model = ModelDescription(name, files.kind, is_ready=True, window=files.window, parameters=files.parameters)
+        self.current = SimpleNamespace(name=name, description=model)
         self.loaded.append(name)
 
     def here(self, name: str | None) -> Any:

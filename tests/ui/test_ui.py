@@ -347,7 +347,7 @@ def test_on_a_shared_server_nobody_changes_the_model_for_all(shared: Any, monkey
     with pytest.warns(UserWarning, match="owner"):
         tab.free()
     assert "owner" in tab.measure(request, "/etc", token, *tab.settings.defaults())
-    chat: Any = ChatTab(shared, visitors, None, LiveReplies())
+    chat = ChatTab(shared, visitors, None, LiveReplies())
     with pytest.raises(RunError, match="no run"):
         chat.choose("gpt2", Talk(), visitors.name(token, request))
 
@@ -362,9 +362,11 @@ def test_on_a_shared_server_everybody_talks_to_their_own_model(shared: Any) -> N
     loaded = SimpleNamespace(name=run.id, description=model)
     here = {None: shared.models.current, run.id: loaded}
     shared.models.guest = shared.models.here = here.get
-    chat: Any = ChatTab(shared, visitors, None, LiveReplies())
+    with gr.Blocks():
+        chat: Any = ChatTab(shared, visitors, gr.State(""), LiveReplies())
+        chat.draw()
     talk = Talk()
-    assert "Your model" in str(chat.pick(run.id, model_choices.IN_USE, talk, ann, None))
+    assert chat.pick(run.id, model_choices.IN_USE, talk, ann, None)[chat.view]["name"] == "Your model"
     assert talk.model == run.id
     chat.pick(model_choices.IN_USE, run.id, talk, ann, None)
     assert talk.model is None
@@ -386,8 +388,7 @@ def test_what_nobody_has_chosen_is_not_loaded(
 ) -> None:
     services = fake_services(tmp_path)
     loaded: list[str] = []
-    files = SimpleNamespace(kind="starter", name="starter", parameters=1, window=8)
-    now = SimpleNamespace(name="starter", files=files)
+    now = SimpleNamespace(name="starter", description=ModelDescription("starter", "starter", is_ready=True, window=8))
     services.models = SimpleNamespace(current=now, use=lambda name, config: loaded.append(name), here=lambda name: now)
     rows = [(one, one) for one in ("starter", "mine", "other")]
     monkeypatch.setattr(model_choices, "choices", lambda services, visitor: rows)
@@ -397,12 +398,12 @@ def test_what_nobody_has_chosen_is_not_loaded(
     request: Any = None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Those of the page: some of these were meant, and are too late.
-        picker, shown_model, *_ = chat.pick(name, shown, Talk(), "", request)
-    assert (picker.value, shown_model) == ("starter", "starter")
+        updates = chat.pick(name, shown, Talk(), "", request)
+    assert updates[chat.picker].value == updates[chat.shown_model] == "starter"
     assert not loaded
     chat.pick("other", "starter", Talk(), "", request)
     assert loaded == ["other"]
-    assert chat.pick("starter", "starter", Talk(), "", request)[0] == gr.skip()
+    assert chat.pick("starter", "starter", Talk(), "", request) == {chat.picker: gr.skip()}
 
 
 def test_no_list_acts_when_it_only_loses_the_focus(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from chat_app.ui.chat.session import CHANGED, Talk
 from chat_app.ui.components import formatting as words
 from chat_app.ui.components.background_task import count_conversations
 from chat_app.ui.components.escape import clean, shown, warn
-from chat_app.ui.components.events import QUICK, given, slow
+from chat_app.ui.components.events import QUICK, Updates, given, slow
 from chat_app.ui.components.notices import working
 from chat_app.ui.training.start_run import begun, jobs_of
 from chat_app.ui.visitor import Visitors
@@ -73,7 +73,7 @@ class CorrectionsPanel:
 
     @property
     def outputs(self) -> list[Any]:
-        """What `look` fills."""
+        """What `look` updates."""
         return [self.panel, self.list, self.teach, self.changing]
 
     def connect(self, view: Any, talk: Any, system: Any, show: Callable[[Talk], Any]) -> None:
@@ -83,7 +83,7 @@ class CorrectionsPanel:
             view, talk, system: the components of the conversation and of its system text.
             show: the value of the view.
         """
-        self._show = show
+        self._talk_view, self._show = view, show
         view.teach(self.keep, [talk, system, self.token], [view, *self.outputs], **QUICK)
         self.list.forget(self.remove, [talk, self.token], [view, *self.outputs], **QUICK)
         self.list.rework(self.choose, [self.token], [self.chosen, self.good, self.changing], **QUICK)
@@ -91,14 +91,14 @@ class CorrectionsPanel:
             event(self.change, [self.chosen, self.good, self.token], self.outputs, **QUICK)
         self.cancel.click(lambda: gr.Column(visible=False), None, [self.changing], **QUICK)
 
-    def connect_teaching(self, talk: Any, leave: Callable[[Run, str], tuple[Any, ...]], outputs: list[Any]) -> None:
+    def connect_teaching(self, talk: Any, leave: Callable[[Run, str], Updates], outputs: list[Any]) -> None:
         """Join the press that teaches.
 
         Args:
             leave: shows a run that has just been queued; takes it and the visitor.
-            outputs: what it fills.
+            outputs: what it updates.
         """
-        self._leave, self._left = leave, outputs
+        self._leave = leave
         self.teach.click(
             self.begin,
             [talk, self.token],
@@ -106,14 +106,14 @@ class CorrectionsPanel:
             **slow("reading", 2),
         )
 
-    def look(self, token: str, request: gr.Request) -> tuple[Any, ...]:
+    def look(self, token: str, request: gr.Request) -> Updates:
         """The visitor's corrections, as they are on the disk."""
         try:
             return self._view(self.visitors.name(token, request))
         except ChatAppError:
-            return (gr.skip(),) * 4
+            return {self.panel: gr.skip()}
 
-    def keep(self, event: gr.EventData, talk: Talk, system: str, token: str, request: gr.Request) -> tuple[Any, ...]:
+    def keep(self, event: gr.EventData, talk: Talk, system: str, token: str, request: gr.Request) -> Updates:
         """The person wants a reply that they have put right to be taught."""
         try:
             visitor = self.visitors.name(token, request)
@@ -123,53 +123,65 @@ class CorrectionsPanel:
             turn.kept, turn.note = added.id, KEPT
         except ChatAppError as error:
             warn(error)
-            return (gr.skip(),) * 5
-        view = gr.skip() if talk.writing is not None else self._show(talk)
-        return view, *self._view(visitor, is_open=True)
+            return {self.panel: gr.skip()}
+        return self._show_talk(talk) | self._view(visitor, is_open=True)
 
-    def remove(self, event: gr.EventData, talk: Talk, token: str, request: gr.Request) -> tuple[Any, ...]:
+    def remove(self, event: gr.EventData, talk: Talk, token: str, request: gr.Request) -> Updates:
         """The person takes one out; where it came from this conversation, it can be kept again."""
         name = str(given(event, "id"))
         panel = self._changed(lambda known: known.remove(name), token, request)
         for turn in talk.turns:
             if turn.kept == name:
                 turn.kept, turn.note = "", CHANGED
-        return gr.skip() if talk.writing is not None else self._show(talk), *panel
+        return self._show_talk(talk) | panel
 
-    def choose(self, event: gr.EventData, token: str, request: gr.Request) -> tuple[Any, ...]:
+    def _show_talk(self, talk: Talk) -> Updates:
+        """Show the conversation, unless a reply is being written: then that keeps the page up to date."""
+        return {} if talk.writing is not None else {self._talk_view: self._show(talk)}
+
+    def choose(self, event: gr.EventData, token: str, request: gr.Request) -> Updates:
         """The person wants to change one."""
         try:
             known = corrections_of(self.services.paths, self.visitors.name(token, request)).list()
         except ChatAppError as error:
             warn(error)
-            return (gr.skip(),) * 3
+            return {self.chosen: gr.skip()}
         one = next((one for one in known if one.id == given(event, "id")), None)
         if one is None:
             warn("This correction is no longer there.")
-            return (gr.skip(),) * 3
-        return one.id, gr.Textbox(value=one.good, info=None), gr.Column(visible=True)
+            return {self.chosen: gr.skip()}
+        return {
+            self.chosen: one.id,
+            self.good: gr.Textbox(value=one.good, info=None),
+            self.changing: gr.Column(visible=True),
+        }
 
-    def change(self, chosen: str, good: str, token: str, request: gr.Request) -> tuple[Any, ...]:
+    def change(self, chosen: str, good: str, token: str, request: gr.Request) -> Updates:
         """What one should have been is another text now."""
         return self._changed(lambda known: known.change(str(chosen), clean(good)), token, request)
 
-    def _changed(self, act: Callable[[Any], Any], token: str, request: gr.Request) -> tuple[Any, ...]:
+    def _changed(self, act: Callable[[Any], Any], token: str, request: gr.Request) -> Updates:
         try:
             visitor = self.visitors.name(token, request)
             act(corrections_of(self.services.paths, visitor))
             return self._view(visitor)
         except ChatAppError as error:
             warn(error)
-            return (gr.skip(),) * 4
+            return {self.panel: gr.skip()}
 
-    def _view(self, visitor: str, is_open: bool | None = None) -> tuple[Any, ...]:
+    def _view(self, visitor: str, is_open: bool | None = None) -> Updates:
         known = corrections_of(self.services.paths, visitor).list()
         label = f"Teach by correcting ({len(known)})" if known else "Teach by correcting"
         panel = gr.update(label=label) if is_open is None else gr.update(label=label, open=is_open)
         button = gr.Button(f"Teach {'these ' if len(known) > 1 else 'this '}{_counted(known)}", visible=bool(known))
-        return panel, listed(known), button, gr.Column(visible=False)
+        return {
+            self.panel: panel,
+            self.list: listed(known),
+            self.teach: button,
+            self.changing: gr.Column(visible=False),
+        }
 
-    def begin(self, talk: Talk, token: str, request: gr.Request) -> Iterator[tuple[Any, ...]]:
+    def begin(self, talk: Talk, token: str, request: gr.Request) -> Iterator[Updates]:
         """Make a run of the corrections and put it into the queue."""
 
         def prepare(progress: ProgressCallback) -> Run:
@@ -180,13 +192,13 @@ class CorrectionsPanel:
             report = count_conversations(progress, "Preparing")
             return prepare_correcting(model, known, self.services.paths, about={"by": visitor}, progress=report)
 
-        left = (gr.skip(),) * len(self._left)
         run = yield from begun(
-            self.services, prepare, lambda text: (working(text), gr.Button(interactive=False), *left)
+            self.services,
+            prepare,
+            lambda text: {self.progress: working(text), self.teach: gr.Button(interactive=False)},
         )
-        if run is not None:
-            left = self._leave(run, self.visitors.name(token, request))
-        yield "", gr.Button(interactive=True), *left
+        left = {} if run is None else self._leave(run, self.visitors.name(token, request))
+        yield {**left, self.progress: "", self.teach: gr.Button(interactive=True)}
 
     def _model(self, talk: Talk, visitor: str) -> str:
         """The model that is talked with: it is the one to be put right.

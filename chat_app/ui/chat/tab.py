@@ -24,7 +24,7 @@ from chat_app.ui.chat.streaming import SECONDS_TO_FOLLOW, Drawings, LiveReplies,
 from chat_app.ui.components import formatting as words
 from chat_app.ui.components.conversation_view import rows_of, turns_value, turns_view
 from chat_app.ui.components.escape import clean, shown, warn
-from chat_app.ui.components.events import QUICK, given, listen_for_choice, slow
+from chat_app.ui.components.events import QUICK, Updates, given, listen_for_choice, slow
 from chat_app.ui.components.settings_form import Controls
 from chat_app.ui.models import choices as model_choices
 from chat_app.ui.visitor import Visitors
@@ -38,7 +38,6 @@ ENDS = {
     "cancelled": "You stopped it.",
     "time": "It took too long.",
 }
-Parts = Iterator[tuple[Any, Any]]  # What to show of the conversation and of the box to type in.
 
 
 class ChatTab:
@@ -136,13 +135,13 @@ class ChatTab:
 
     @property
     def parts(self) -> list[Any]:
-        """What shows which model is in use; `look` fills it."""
+        """What shows which model is in use; `look` updates it."""
         return [self.picker, self.shown_model, self.about, self.waiting, self.copied.switch, self.view]
 
-    def look(self, talk: Talk, token: str, request: gr.Request) -> tuple[Any, ...]:
-        """The model in use, and the conversation unless a reply is being written."""
-        view = gr.skip() if talk.writing is not None else self.show(talk)
-        return *self._head(talk, token, request), view
+    def look(self, talk: Talk, token: str, request: gr.Request) -> Updates:
+        """Show the model in use, and the conversation unless a reply is being written."""
+        model = self._show_model(talk, self.visitors.name(token, request))
+        return model if talk.writing is not None else {**model, self.view: self.show(talk)}
 
     def show(self, talk: Talk, writing: Turn | None = None, live: LiveReply | None = None) -> dict[str, Any]:
         """The value of the view: the conversation, and the reply that is being written and where to follow it."""
@@ -159,35 +158,35 @@ class ChatTab:
             live=live.name if live is not None else "",
         )
 
-    def send(self, text: str, talk: Talk, system: str, *values: Any) -> Parts:
+    def send(self, text: str, talk: Talk, system: str, *values: Any) -> Iterator[Updates]:
         """The person says something; the model answers."""
         text = clean(text).strip()
         if not text:
-            yield gr.skip(), gr.skip()
+            yield {self.view: gr.skip()}
             return
         try:
             talk.say(text)
         except ChatAppError as error:
             warn(error)
-            yield gr.skip(), gr.skip()
+            yield {self.view: gr.skip()}
             return
         yield from self._answer(talk, system, values)
 
-    def suggest(self, event: gr.EventData, talk: Talk, system: str, *values: Any) -> Parts:
+    def suggest(self, event: gr.EventData, talk: Talk, system: str, *values: Any) -> Iterator[Updates]:
         """The person takes one of the suggestions."""
         yield from self.send(given(event, "text"), talk, system, *values)
 
-    def again(self, event: gr.EventData, talk: Talk, system: str, *values: Any) -> Parts:
+    def again(self, event: gr.EventData, talk: Talk, system: str, *values: Any) -> Iterator[Updates]:
         """The person wants another reply."""
         try:
             talk.again(given(event, "index"))
         except ChatAppError as error:
             warn(error)
-            yield self.show(talk), gr.skip()
+            yield {self.view: self.show(talk)}
             return
         yield from self._answer(talk, system, values, clear_box=False)
 
-    def edit(self, event: gr.EventData, talk: Talk, system: str, *values: Any) -> Parts:
+    def edit(self, event: gr.EventData, talk: Talk, system: str, *values: Any) -> Iterator[Updates]:
         """The person says something otherwise, or puts words into the model's mouth."""
         try:
             needs_reply = talk.change(given(event, "index"), clean(given(event, "text")).strip())
@@ -197,27 +196,28 @@ class ChatTab:
         if needs_reply:
             yield from self._answer(talk, system, values, clear_box=False)
         else:
-            yield self.show(talk), gr.skip()
+            yield {self.view: self.show(talk)}
 
-    def take_back(self, event: gr.EventData, talk: Talk, typed: str) -> tuple[Any, Any]:
+    def take_back(self, event: gr.EventData, talk: Talk, typed: str) -> Updates:
         """The last exchange goes; what the person had said is in the box again, unless something stands there."""
         try:
             text = talk.take_back(given(event, "index"))
         except ChatAppError as error:
             warn(error)
-            return self.show(talk), gr.skip()
-        return self.show(talk), _box_ready(text) if text and not clean(typed).strip() else _box_ready()
+            return {self.view: self.show(talk)}
+        box = _box_ready(text) if text and not clean(typed).strip() else _box_ready()
+        return {self.view: self.show(talk), self.box: box}
 
-    def start_anew(self, talk: Talk) -> tuple[Any, Any]:
+    def start_anew(self, talk: Talk) -> Updates:
         """Forget the conversation; a reply under way has no place any more."""
         talk.clear()
-        return self.show(talk), _box_ready()
+        return {self.view: self.show(talk), self.box: _box_ready()}
 
     def stop(self, talk: Talk) -> None:
         """End the reply under way; what there is of it stays."""
         talk.stop()
 
-    def _answer(self, talk: Talk, system: str, values: tuple[Any, ...], clear_box: bool = True) -> Parts:
+    def _answer(self, talk: Talk, system: str, values: tuple[Any, ...], clear_box: bool = True) -> Iterator[Updates]:
         """Show the reply as it comes. Whatever happens, the conversation stays and the box is ready again."""
         ticket, turn = talk.begin_reply(), Turn("assistant", "")
         box = gr.update(submit_btn=False, stop_btn="Stop")
@@ -226,9 +226,9 @@ class ChatTab:
         is_current = False
         try:
             with self.live.of(turn) as live:
-                yield self.show(talk, turn, live), box
+                yield {self.view: self.show(talk, turn, live), self.box: box}
                 for _ in self._write(turn, talk, ticket, live, system, values):
-                    yield self.show(talk, turn, live), gr.skip()
+                    yield {self.view: self.show(talk, turn, live)}
         except ChatAppError as error:
             warn(error)
         except Exception:  # The page's edge: one visitor's error must not look like a frozen page.
@@ -237,7 +237,7 @@ class ChatTab:
         finally:  # Also where the page was closed in the middle.
             is_current = talk.end_reply(ticket, turn)
         if is_current:
-            yield self.show(talk), _box_ready()
+            yield {self.view: self.show(talk), self.box: _box_ready()}
 
     def _write(
         self,
@@ -277,7 +277,7 @@ class ChatTab:
         finally:
             events.close()
 
-    def pick(self, name: str | None, shown_model: str, talk: Talk, token: str, request: gr.Request) -> tuple[Any, ...]:
+    def pick(self, name: str | None, shown_model: str, talk: Talk, token: str, request: gr.Request) -> Updates:
         """Load the model that was chosen; the conversation stays.
 
         Args:
@@ -290,9 +290,9 @@ class ChatTab:
             visitor = self.visitors.name(token, request)
         except ChatAppError as error:
             warn(error)
-            return (gr.skip(),) * len(self.parts)
+            return {self.picker: gr.skip()}
         if name and name == shown_model == now:
-            return (gr.skip(),) * len(self.parts)
+            return {self.picker: gr.skip()}
         if not name or name in (shown_model, now):
             return self.look(talk, token, request)
         try:
@@ -330,17 +330,18 @@ class ChatTab:
             self.services.models.guest(model)
             talk.model = model
 
-    def _head(self, talk: Talk, token: str, request: gr.Request) -> tuple[Any, ...]:
-        """The picker and its value, the line about the model, whether to look for one again, the switch for copies."""
+    def _show_model(self, talk: Talk, visitor: str) -> Updates:
+        """Show which model answers; while there is none, the page looks again by itself."""
         loaded = self.services.answering(talk.model)
-        here = self.services.models.here(talk.model)
-        line = f'<p class="quiet">{shown(model_choices.describe(loaded))}</p>'
-        timer = gr.Timer(active=loaded is None and talk.model is None)
-        visitor = self.visitors.name(token, request)
         rows = model_choices.talkers(self.services, visitor, talk.model)
         now = model_choices.talker(self.services, talk.model)
-        picker = gr.Dropdown(choices=rows, value=now)
-        return picker, now or "", line, timer, self.copied.visible(here, visitor)
+        return {
+            self.picker: gr.Dropdown(choices=rows, value=now),
+            self.shown_model: now or "",
+            self.about: f'<p class="quiet">{shown(model_choices.describe(loaded))}</p>',
+            self.waiting: gr.Timer(active=loaded is None and talk.model is None),
+            self.copied.switch: self.copied.visible(self.services.models.here(talk.model), visitor),
+        }
 
 
 def note_of(end: ReplyEnd) -> str:

@@ -10,6 +10,7 @@ __all__ = [
     "escape",
     "events",
     "formatting",
+    "notices",
     "settings_form",
     "theme",
 ]

@@ -3,4 +3,4 @@
 The training itself is in `chat_app.training`.
 """
 
-__all__ = ["data_report", "start_run", "tab"]
+__all__ = ["start_run", "tab"]

@@ -18,7 +18,7 @@ from chat_app.runs.run import Run
 from chat_app.services import Services
 from chat_app.ui.components import formatting as words
 from chat_app.ui.components.escape import clean, shown, warn
-from chat_app.ui.components.events import QUICK, slow
+from chat_app.ui.components.events import QUICK, Updates, slow
 from chat_app.ui.models.choices import run_title
 from chat_app.ui.training.run_report import labels, titles
 from chat_app.ui.visitor import Visitors
@@ -111,19 +111,23 @@ class RunsPanel:
         rows = [row for row in labels(runs) if row[1] in matching or row[1] in kept][:MOST_SHOWN]
         return gr.CheckboxGroup(choices=rows, value=[name for _, name in rows if name in kept])
 
-    def side_by_side(self, ticked: list[str] | None, token: str, request: gr.Request) -> tuple[Any, ...]:
+    def side_by_side(self, ticked: list[str] | None, token: str, request: gr.Request) -> Updates:
         """The curves of the ticked runs over each other, and where their settings differ."""
         try:
             runs = self._own(ticked, token, request)
             check_count(len(runs))
         except ChatAppError as error:
             warn(error)
-            return gr.Column(visible=False), gr.skip(), ""
+            return {self.compared: gr.Column(visible=False), self.table: ""}
         names = [f"{number} · {title}" for number, title in enumerate(titles(runs).values(), start=1)]
         colors = dict(zip(names, COLORS, strict=False))
         told = public_name if self.services.rules.is_shared else str
         table = compare_table(names, differences(runs, told), colors)
-        return gr.Column(visible=True), gr.LinePlot(value=curves(names, runs), color_map=colors), table
+        return {
+            self.compared: gr.Column(visible=True),
+            self.plot: gr.LinePlot(value=curves(names, runs), color_map=colors),
+            self.table: table,
+        }
 
     def name(self, ticked: list[str] | None, title: str, token: str, request: gr.Request) -> Any:
         """Give the ticked run a name."""
@@ -137,7 +141,7 @@ class RunsPanel:
             return gr.skip()
         return ""
 
-    def warn_of(self, ticked: list[str] | None, token: str, request: gr.Request) -> tuple[Any, ...]:
+    def warn_of(self, ticked: list[str] | None, token: str, request: gr.Request) -> Updates:
         """Say what would go; nothing is deleted yet."""
         try:
             runs = self._own(ticked, token, request)
@@ -145,14 +149,18 @@ class RunsPanel:
                 collection.check_deletable(run)
         except ChatAppError as error:
             warn(error)
-            return gr.Column(visible=False), "", []
-        return gr.Column(visible=True), what_goes(runs), [run.id for run in runs]
+            return {**self.spare(), self.what_goes: ""}
+        return {
+            self.warning: gr.Column(visible=True),
+            self.what_goes: what_goes(runs),
+            self.doomed: [run.id for run in runs],
+        }
 
-    def spare(self) -> tuple[Any, Any]:
+    def spare(self) -> Updates:
         """Delete nothing."""
-        return gr.Column(visible=False), []
+        return {self.warning: gr.Column(visible=False), self.doomed: []}
 
-    def delete_all(self, doomed: list[str], token: str, request: gr.Request) -> tuple[Any, Any]:
+    def delete_all(self, doomed: list[str], token: str, request: gr.Request) -> Updates:
         """Delete the runs that the warning named."""
         try:
             for run in self._own(doomed, token, request):

@@ -12,6 +12,7 @@ from chat_app.models.model_card import public_name
 from chat_app.runs.run import Run
 from chat_app.services import Services
 from chat_app.training.recipe import command_for
+from chat_app.ui.components.events import Updates
 
 
 class RunDesk:
@@ -37,17 +38,22 @@ class RunDesk:
                 elem_id="command",
             )
 
-    def parts(self) -> dict[str, Any]:
-        """What `values` fills, by name."""
-        return {"desk": self.box, "command": self.command}
+    @property
+    def outputs(self) -> list[Any]:
+        """What `show` and `hide` update."""
+        return [self.box, self.command]
 
-    def values(self, run: Run) -> dict[str, Any]:
-        """Of a run."""
+    def show(self, run: Run) -> Updates:
+        """Show the command of a run."""
         try:
             config = run.config()
             if self.services.rules.is_shared:  # Strangers need not know where the owner keeps things.
                 config = replace(config, model=public_name(config.model))
             command = command_for(run, config)
         except RunError:
-            return {"desk": gr.Accordion(visible=False)}
-        return {"desk": gr.Accordion(visible=True), "command": command}
+            return self.hide()
+        return {self.box: gr.Accordion(visible=True), self.command: command}
+
+    def hide(self) -> Updates:
+        """There is no run, or it cannot be read."""
+        return {self.box: gr.Accordion(visible=False)}

@@ -16,7 +16,7 @@ from chat_app.system.progress import ProgressCallback
 from chat_app.ui.components.background_task import followed
 from chat_app.ui.components.downloads import place_for, pressing
 from chat_app.ui.components.escape import clean, shown
-from chat_app.ui.components.events import slow
+from chat_app.ui.components.events import Updates, slow
 from chat_app.ui.components.notices import working
 from chat_app.ui.visitor import Visitors
 
@@ -67,15 +67,20 @@ class RunExport:
                 self.private = gr.Checkbox(value=True, label="Only I can see it", elem_id="hub-private")
                 self.push = gr.Button("Put it on the Hub", size="md", elem_id="hub-push")
 
-    def parts(self) -> dict[str, Any]:
-        """What `values` fills, by name."""
-        return {"export": self.box, "export_as": self.form}
+    @property
+    def outputs(self) -> list[Any]:
+        """What `show` and `hide` update."""
+        return [self.box, self.form]
 
-    def values(self, run: Run) -> dict[str, Any]:
-        """Of a run. The choice is there where there is one."""
+    def show(self, run: Run) -> Updates:
+        """Offer the model of a run. The choice is there where there is one."""
         has_choice = run.adapter.is_dir()
         form = gr.Radio(visible=True) if has_choice else gr.Radio(visible=False, value=WHOLE)
-        return {"export": gr.Accordion(visible=run.has_model), "export_as": form}
+        return {self.box: gr.Accordion(visible=run.has_model), self.form: form}
+
+    def hide(self) -> Updates:
+        """There is no run."""
+        return {self.box: gr.Accordion(visible=False)}
 
     def connect(self, picker: Any) -> None:
         """Join the events; `picker` names the run."""
@@ -87,9 +92,7 @@ class RunExport:
         # The token leaves the page's field as soon as it was read.
         self.push.click(self.put, hub, [self.said, self.secret], **long)
 
-    def make_zip(
-        self, name: str | None, form: str, licence: str, token: str, request: gr.Request
-    ) -> Iterator[tuple[Any, ...]]:
+    def make_zip(self, name: str | None, form: str, licence: str, token: str, request: gr.Request) -> Iterator[Updates]:
         """Write the zip into the page's cache and let the browser fetch it."""
 
         def write(progress: ProgressCallback) -> Path:
@@ -97,9 +100,9 @@ class RunExport:
             return export(source, place_for(self.file, f"{run.id}.zip"), run=run, licence=clean(licence), as_=as_)
 
         path = yield from followed(
-            write, lambda _: (gr.skip(), working("Packing the model.")), "The zip could not be written"
+            write, lambda _: {self.said: working("Packing the model.")}, "The zip could not be written"
         )
-        yield gr.skip() if path is None else gr.DownloadButton(value=str(path)), ""
+        yield {self.said: ""} if path is None else {self.said: "", self.file: gr.DownloadButton(value=str(path))}
 
     def put(
         self,
@@ -111,7 +114,7 @@ class RunExport:
         private: bool,
         token: str,
         request: gr.Request,
-    ) -> Iterator[tuple[Any, ...]]:
+    ) -> Iterator[Updates]:
         """Put the model on the Hub."""
 
         def send(progress: ProgressCallback) -> str:
@@ -122,12 +125,12 @@ class RunExport:
             )
 
         sending = working("Sending the model to the Hub. Please leave this page open.")
-        address = yield from followed(send, lambda _: (sending, ""), "The model could not be read")
-        if address is None:
-            yield "", ""
-            return
+        address = yield from followed(
+            send, lambda _: {self.said: sending, self.secret: ""}, "The model could not be read"
+        )
         link = shown(address)
-        yield f'<p class="good">It is there: <a href="{link}" rel="noopener" target="_blank">{link}</a></p>', ""
+        there = f'<p class="good">It is there: <a href="{link}" rel="noopener" target="_blank">{link}</a></p>'
+        yield {self.said: "" if address is None else there, self.secret: ""}
 
     def _source(self, name: str | None, form: str, token: str, request: gr.Request) -> tuple[Run, As, Path]:
         run = self.services.run_of(self.visitors.name(token, request), str(name))

@@ -17,7 +17,7 @@ from chat_app.training.pretraining import PRETRAIN_DEFAULTS
 from chat_app.training.pretraining_plan import prepare_from_nothing, size_named
 from chat_app.training.sample_prompts import questions_of
 from chat_app.ui.components.escape import clean
-from chat_app.ui.components.events import slow
+from chat_app.ui.components.events import Updates, slow
 from chat_app.ui.training.data_panel import Brought, check_here
 from chat_app.ui.training.run_view import RunView
 from chat_app.ui.visitor import Visitors
@@ -71,6 +71,7 @@ class NothingPanel:
             brought, questions: the components that hold what to learn and what to ask.
             preparing: where it is told how far the preparations are. then: a script for the page afterwards.
         """
+        self.preparing = preparing
         self.start.click(
             self.begin,
             [brought, self.size, self.epochs, questions, self.token],
@@ -80,7 +81,7 @@ class NothingPanel:
 
     def begin(
         self, request: gr.Request, brought: Brought, size: str, epochs: float, questions: str, token: str
-    ) -> Iterator[tuple[Any, ...]]:
+    ) -> Iterator[Updates]:
         """Make the words, the model and the run, and put it into the queue."""
 
         def prepare(progress: ProgressCallback) -> Run:
@@ -101,4 +102,4 @@ class NothingPanel:
                 progress=progress,
             )
 
-        yield from self.runs.begun(prepare, token, request)
+        yield from self.runs.begun(self.preparing, prepare, token, request)

@@ -18,7 +18,7 @@ from chat_app.training.recipe import write_recipe
 from chat_app.training.sample_prompts import MOST, questions_of
 from chat_app.ui.components.background_task import count_conversations
 from chat_app.ui.components.escape import clean
-from chat_app.ui.components.events import QUICK, slow
+from chat_app.ui.components.events import QUICK, Updates, slow
 from chat_app.ui.components.settings_form import Controls
 from chat_app.ui.models import choices as model_choices
 from chat_app.ui.training.data_panel import Brought, DataPanel
@@ -140,7 +140,7 @@ class TeachTab:
 
     def begin(
         self, request: gr.Request, brought: Brought, model: str, questions: str, token: str, *values: Any
-    ) -> Iterator[tuple[Any, ...]]:
+    ) -> Iterator[Updates]:
         """Make a run of what was read, and put it into the queue."""
 
         def prepare(progress: ProgressCallback) -> Run:
@@ -149,7 +149,7 @@ class TeachTab:
             config = self.settings.settings(values, model=name)
             return self._prepared(config, self.data.wanted(brought), questions, visitor, progress)
 
-        yield from self.runs.begun(prepare, token, request)
+        yield from self.runs.begun(self.preparing, prepare, token, request)
 
     def _prepared(
         self, config: TrainConfig, wanted: DataSource, questions: str, visitor: str, progress: ProgressCallback

@@ -95,15 +95,16 @@ def test_a_reply_has_an_address_only_while_it_is_written() -> None:
 
 def views_of(written: Any, is_followed: bool, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """What Gradio draws of a reply that comes in these parts."""
-    backend = SimpleNamespace(name="tiny", stream=written)
+    backend = SimpleNamespace(name="tiny", description=SimpleNamespace(kind="folder"), stream=written)
     services: Any = SimpleNamespace(jobs=None, answering=lambda model=None: backend)
     monkeypatch.setattr("chat_app.ui.models.choices.name_of", lambda *_: "Model")
     monkeypatch.setattr(LiveReply, "is_read", is_followed)
     visitors: Any = None
-    tab = ChatTab(services, visitors, None, LiveReplies())
+    services.rules = SimpleNamespace(is_shared=False)
     with gr.Blocks():
-        tab.sampling.draw()
-    return [view for view, _ in tab.send("Hello", Talk(), "", *tab.sampling.defaults())]
+        tab = ChatTab(services, visitors, gr.State(""), LiveReplies())
+        tab.draw()
+    return [updates[tab.view] for updates in tab.send("Hello", Talk(), "", *tab.sampling.defaults())]
 
 
 @pytest.mark.usefixtures("hurried")

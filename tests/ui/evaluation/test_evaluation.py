@@ -285,9 +285,18 @@ def event(**data: Any) -> Any:
 
 @pytest.fixture
 def panel(local: Any) -> Any:
-    made: Any = CorrectionsPanel(local, Visitors(local), None)
+    return corrections_panel(local, Visitors(local))
+
+
+def corrections_panel(services: Any, visitors: Visitors) -> Any:
+    """The panel beside a view that shows the rows of the conversation, and a page that shows a run by its id."""
+    with gr.Blocks():
+        made: Any = CorrectionsPanel(services, visitors, gr.State(""))
+        made.draw()
+        made.run = gr.State("")
+        made._talk_view = gr.State("")
     made._show = lambda talk: rows_of(talk.turns, can_teach=True)
-    made._leave, made._left = (lambda run, visitor: (run.id,)), [None]
+    made._leave = lambda run, visitor: {made.run: run.id}
     return made
 
 
@@ -299,22 +308,21 @@ def corrected() -> Talk:
 
 def test_corrections_are_kept_changed_removed_and_taught(panel: Any, local: Any) -> None:
     talk = corrected()
-    view, head, page, button, _ = panel.keep(event(index=1), talk, "", "", None)
-    assert "teach" not in view[1]
-    assert head["label"] == "Teach by correcting (1)"
-    assert HOSTILE not in page
-    assert button.value == "Teach this correction"
+    found = panel.keep(event(index=1), talk, "", "", None)
+    assert "teach" not in found[panel._talk_view][1]
+    assert found[panel.panel]["label"] == "Teach by correcting (1)"
+    assert HOSTILE not in found[panel.list]
+    assert found[panel.teach].value == "Teach this correction"
     kept = corrections_of(local.paths, "local")
     one = kept.list()[0]
     assert (one.prompt, one.bad, one.good) == ("Hi", "Wrong", HOSTILE)
     panel.change(one.id, "Better", "", None)
     assert kept.list()[0].good == "Better"
     end = last(panel.begin(talk, "", None))
-    assert local.jobs.submitted == [end[-1]]
-    run = Run(local.paths.runs / end[-1])
+    assert local.jobs.submitted == [end[panel.run]]
+    run = Run(local.paths.runs / end[panel.run])
     assert (run.config().model, run.about()["by"]) == ("starter", "local")
-    view, *_ = panel.remove(event(id=one.id), talk, "", None)
-    assert view[1]["teach"]
+    assert panel.remove(event(id=one.id), talk, "", None)[panel._talk_view][1]["teach"]
     assert kept.list() == []
     with pytest.warns(UserWarning, match="no corrections to teach"):
         last(panel.begin(talk, "", None))
@@ -323,16 +331,14 @@ def test_corrections_are_kept_changed_removed_and_taught(panel: Any, local: Any)
 def test_one_visitor_never_sees_or_removes_anothers_corrections(shared: Any) -> None:
     visitors = Visitors(shared)
     ann, bob = visitors.issue(None), visitors.issue(None)
-    panel: Any = CorrectionsPanel(shared, visitors, None)
-    panel._show = lambda talk: rows_of(talk.turns)
-    panel._leave, panel._left = (lambda run, visitor: (run.id,)), [None]
+    panel = corrections_panel(shared, visitors)
     panel.keep(event(index=1), corrected(), "", ann, None)
     name = corrections_of(shared.paths, visitors.name(ann, None)).list()[0].id
-    assert panel.look(bob, None)[1] == ""
+    assert panel.look(bob, None)[panel.list] == ""
     for act in (lambda: panel.remove(event(id=name), Talk(), bob, None), lambda: panel.change(name, "x", bob, None)):
         with pytest.warns(UserWarning, match="no longer there"):
             act()
-    assert "Wrong" in panel.look(ann, None)[1]
+    assert "Wrong" in panel.look(ann, None)[panel.list]
     talk = Talk(model="of-nobody")
     with pytest.warns(UserWarning, match="no run"):
         last(panel.begin(talk, ann, None))

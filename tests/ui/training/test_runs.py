@@ -104,7 +104,11 @@ def test_on_a_shared_server_nobody_touches_the_run_of_another(tmp_path: Path) ->
     run = Run.create(shared.paths.runs / "of-ann", TrainConfig(), {"by": visitors.name(ann, None)})
     run.set_state("stopped")
     request: Any = None
-    panel = runs_panel.RunsPanel(shared, visitors, None)
+    with gr.Blocks():
+        panel = runs_panel.RunsPanel(shared, visitors, gr.State(""))
+        panel.draw()
+        export: Any = run_export.RunExport(shared, visitors, gr.State(""))
+        export.draw()
     with pytest.warns(UserWarning, match="no run"):
         panel.delete_all([run.id], bob, request)
     with pytest.warns(UserWarning, match="no run"):
@@ -112,8 +116,7 @@ def test_on_a_shared_server_nobody_touches_the_run_of_another(tmp_path: Path) ->
     with pytest.warns(UserWarning, match="no run"):
         panel.side_by_side([run.id, run.id], bob, request)
     with pytest.warns(UserWarning, match="no run"):
-        assert panel.warn_of([run.id], bob, request)[2] == []
-    export: Any = run_export.RunExport(shared, visitors, None)
+        assert panel.warn_of([run.id], bob, request)[panel.doomed] == []
     with pytest.warns(UserWarning, match="no run"):
         list(export.make_zip(run.id, "merged", "", bob, request))
     with pytest.raises(RunError):
@@ -131,14 +134,12 @@ def test_a_list_of_runs_that_is_only_passed_leaves_the_view_as_it_is(tmp_path: P
     with gr.Blocks():
         view = RunView(services, Visitors(services), gr.State(""))
         view.draw()
-    names = list(view._parts())
     request: Any = None
-    seen = dict(zip(names, view.choose("first", None, {}, "", request), strict=True))["seen"]
-    passed = dict(zip(names, view.choose("first", 0, seen, "", request), strict=True))
-    assert [name for name, value in passed.items() if value != gr.skip()] == ["seen"]
-    other = dict(zip(names, view.choose("second", 0, seen, "", request), strict=True))
-    assert other["picker"].value == "second"
-    assert other["samples"] != gr.skip()
+    seen = view.choose("first", None, {}, "", request)[view.seen]
+    assert view.choose("first", 0, seen, "", request) == {view.seen: seen}
+    other = view.choose("second", 0, seen, "", request)
+    assert other[view.picker].value == "second"
+    assert view.curves.samples in other
 
 
 def test_a_run_begun_on_the_page_has_its_recipe(tmp_path: Path) -> None:

@@ -1,0 +1,156 @@
+"""What can be done with the run that is looked at: stop, resume, follow the verdict, chat with it, see its log."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+
+from chat_app.errors import ChatAppError, RunError
+from chat_app.runs.run import RESUMABLE, Run
+from chat_app.services import Services
+from chat_app.training.follow_up_runs import give_more_epochs, with_half_the_rate
+from chat_app.training.job_queue import Jobs
+from chat_app.ui.components.downloads import saving
+from chat_app.ui.components.escape import warn
+from chat_app.ui.components.events import QUICK, Updates
+from chat_app.ui.training import run_report
+from chat_app.ui.training import start_run as run_start
+from chat_app.ui.visitor import Visitors
+
+MOST_LOG_BYTES = 1_000_000
+
+
+class RunActions:
+    """The buttons and what they do.
+
+    Args:
+        services: the runs and the training queue.
+        visitors, token: tell who calls.
+    """
+
+    def __init__(self, services: Services, visitors: Visitors, token: Any):
+        self.services, self.visitors, self.token = services, visitors, token
+
+    def draw(self) -> None:
+        """Put the components where the page is being built."""
+        with gr.Row(elem_classes=["run-buttons"]):
+            self.act = gr.Button("", variant="primary", size="md", visible=False, elem_id="run-act", min_width=180)
+            self.stop = gr.Button("Stop", variant="stop", size="md", visible=False, elem_id="run-stop", min_width=110)
+            self.resume = gr.Button("Resume", size="md", visible=False, elem_id="run-resume", min_width=110)
+            self.which = gr.Dropdown(
+                [],
+                label="Model",
+                show_label=False,
+                container=False,
+                visible=False,
+                elem_id="run-which",
+                filterable=False,
+                min_width=180,
+            )
+            self.chat = gr.Button(
+                "Chat with this model", variant="primary", size="md", visible=False, elem_id="run-chat", min_width=200
+            )
+            self.download = gr.Button("Download log", size="md", visible=False, elem_id="run-log", min_width=140)
+        self.log_text = gr.Textbox(visible="hidden", elem_id="run-log-text")
+
+    @property
+    def outputs(self) -> list[Any]:
+        """What `show`, `show_action` and `hide` update."""
+        return [self.act, self.stop, self.resume, self.which, self.chat, self.download]
+
+    def connect(self, picker: Any, seen: Any) -> list[Any]:
+        """Join the events, and return those after which the run is to be looked at again.
+
+        Args:
+            picker, seen: the components that hold which run is chosen, and what the page was shown of it.
+        """
+        self.download.click(self.read_log, [picker, self.token], [self.log_text], **QUICK).then(
+            None, [self.log_text], None, js=saving("training-log.txt", "text/plain"), api_visibility="private"
+        )
+        return [
+            self.stop.click(self.ask_stop, [picker, self.token], None, **QUICK),
+            self.resume.click(self.go_on, [picker, self.token], None, **QUICK),
+            self.act.click(self.follow, [picker, seen, self.token], [picker], **QUICK),
+        ]
+
+    def show(self, run: Run, status: str, checkpoints: list[int]) -> Updates:
+        """Offer what can be done with a run in this state, and the models of it that can be chatted with."""
+        can_train = self.services.jobs is not None
+        models = [("The best model", run.id)] if run.has_model else []
+        models += [(f"Checkpoint of step {step:,}", f"{run.id}@{step}") for step in reversed(checkpoints)]
+        has_choice = run.has_model and len(models) > 1
+        return {
+            self.stop: gr.Button(visible=can_train and status in ("queued", "running"), interactive=True),
+            self.resume: gr.Button(visible=can_train and status in RESUMABLE, interactive=True),
+            self.which: gr.Dropdown(choices=models, value=run.id if run.has_model else None, visible=has_choice),
+            self.chat: gr.Button(visible=run.has_model),
+            self.download: gr.Button(visible=run.log.is_file()),
+        }
+
+    def show_action(self, action: str) -> Updates:
+        """Offer what the verdict suggests; nothing where it suggests nothing that can be pressed."""
+        label = run_report.ACTION_WORDS.get(action, "")  # type: ignore[call-overload]
+        return {self.act: gr.Button(value=label, visible=bool(label))}
+
+    def hide(self) -> Updates:
+        """There is no run."""
+        return {component: gr.update(visible=False) for component in self.outputs}
+
+    def ask_stop(self, name: str | None, token: str, request: gr.Request) -> None:
+        """End a run after the step it is in."""
+        try:
+            run, jobs = self._own(name, token, request)
+            jobs.stop(run)
+        except ChatAppError as error:
+            warn(error)
+
+    def go_on(self, name: str | None, token: str, request: gr.Request) -> None:
+        """Put a run that stopped into the queue again."""
+        try:
+            run, jobs = self._own(name, token, request)
+            jobs.submit(run)
+        except ChatAppError as error:
+            warn(error)
+
+    def follow(self, name: str | None, seen: dict[str, Any], token: str, request: gr.Request) -> Any:
+        """Do what the verdict suggests. What that was, the server has kept; the page does not choose it."""
+        try:
+            run, jobs = self._own(name, token, request)
+            if not isinstance(seen, dict) or seen.get("run") != run.id:
+                raise RunError("The page shows another run by now.", advice="Look again, and press the button again.")
+            new = self._follow(run, jobs, seen.get("action"))
+            return gr.skip() if new is None else gr.Dropdown(choices=run_report.labels([new]), value=new.id)
+        except ChatAppError as error:
+            warn(error)
+            return gr.skip()
+
+    def _follow(self, run: Run, jobs: Jobs, action: str | None) -> Run | None:
+        """The run that was begun, if any."""
+        if action == "keep-best-and-stop":
+            jobs.stop(run)
+        elif action == "more-epochs":
+            give_more_epochs(run)
+            jobs.submit(run)
+        elif action == "lower-rate":
+            new = with_half_the_rate(run, self.services.paths)
+            if run.state().status == "running":  # It only gets worse.
+                jobs.stop(run)
+            jobs.submit(new)
+            return new
+        return None
+
+    def _own(self, name: str | None, token: str, request: gr.Request) -> tuple[Run, Jobs]:
+        jobs = run_start.jobs_of(self.services)
+        return self.services.run_of(self.visitors.name(token, request), str(name)), jobs
+
+    def read_log(self, name: str | None, token: str, request: gr.Request) -> str:
+        """The end of what the training process printed."""
+        try:
+            run = self.services.run_of(self.visitors.name(token, request), str(name))
+            with open(run.log, "rb") as file:
+                file.seek(max(run.log.stat().st_size - MOST_LOG_BYTES, 0))
+                return file.read().decode("utf-8", "replace")
+        except (ChatAppError, OSError):
+            warn("There is no log of this run.")
+            return ""
