@@ -8,7 +8,7 @@ from typing import Any
 
 from chat_app.ui.components.gradio_internals import given
 
-__all__ = ["QUICK", "given", "listen_for_choice", "slow"]
+__all__ = ["QUICK", "Updates", "given", "listen_for_choice", "slow"]
 
 Updates = dict[Any, Any]
 """What a handler returns: an update for each component that changes. Gradio leaves the event's other outputs as they
