@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from dataclasses import fields
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,7 +14,7 @@ import pytest
 
 from chat_app.config import CAREFULNESS, LoadConfig, Paths, SamplingConfig, TrainConfig
 from chat_app.conversation import Conversation
-from chat_app.errors import ModelError, SettingError, UserError
+from chat_app.errors import ModelError, RunError, SettingError, UserError
 from chat_app.material import gather
 from chat_app.runs import Run, State
 from chat_app.services import LOCAL_VISITOR, ServerRules, Services
@@ -337,8 +338,8 @@ def test_on_a_shared_server_nobody_changes_the_model_for_all(shared: Any, monkey
         tab.free()
     assert "owner" in tab.measure(request, "/etc", token, *tab.settings.defaults())
     chat: Any = ChatTab(shared, visitors, None, LiveReplies())
-    with pytest.warns(UserWarning, match="no run"):
-        chat.pick("gpt2", Talk(), token, request)
+    with pytest.raises(RunError, match="no run"):
+        chat.choose("gpt2", Talk(), visitors.name(token, request))
 
 
 def test_on_a_shared_server_everybody_talks_to_their_own_model(shared: Any) -> None:
@@ -352,14 +353,54 @@ def test_on_a_shared_server_everybody_talks_to_their_own_model(shared: Any) -> N
     shared.models.guest = shared.models.here = here.get
     chat: Any = ChatTab(shared, visitors, None, LiveReplies())
     talk = Talk()
-    assert "Your model" in str(chat.pick(run.id, talk, ann, None))
+    assert "Your model" in str(chat.pick(run.id, model_choices.IN_USE, talk, ann, None))
     assert talk.model == run.id
-    chat.pick(model_choices.IN_USE, talk, ann, None)
+    chat.pick(model_choices.IN_USE, run.id, talk, ann, None)
     assert talk.model is None
-    with pytest.warns(UserWarning, match="no run"):
-        chat.pick(run.id, talk, bob, None)
+    with pytest.warns(UserWarning, match="no longer here"):
+        chat.pick(run.id, model_choices.IN_USE, talk, bob, None)
+    with pytest.raises(RunError, match="no run"):
+        chat.choose(run.id, talk, visitors.name(bob, None))
     assert talk.model is None
     assert [name for _, name in model_choices.own_choices(shared, visitors.name(bob, None))] == [model_choices.IN_USE]
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [(None, ""), ("", ""), (None, "mine"), ("mine", "mine"), ("other", "other"), ("mine", "other"), ("other", "mine"),
+     ("gone", "starter")],
+)  # fmt: skip
+def test_what_nobody_has_chosen_is_not_loaded(
+    name: str | None, shown: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    services = fake_services(tmp_path)
+    loaded: list[str] = []
+    files = SimpleNamespace(kind="starter", name="starter", parameters=1, window=8)
+    now = SimpleNamespace(name="starter", files=files)
+    services.models = SimpleNamespace(current=now, use=lambda name, config: loaded.append(name), here=lambda name: now)
+    rows = [(one, one) for one in ("starter", "mine", "other")]
+    monkeypatch.setattr(model_choices, "choices", lambda services, visitor: rows)
+    with gr.Blocks():
+        chat = ChatTab(services, Visitors(services), gr.State(""), LiveReplies())
+        chat.draw()
+    request: Any = None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Those of the page: some of these were meant, and are too late.
+        picker, shown_model, *_ = chat.pick(name, shown, Talk(), "", request)
+    assert (picker.value, shown_model) == ("starter", "starter")
+    assert not loaded
+    chat.pick("other", "starter", Talk(), "", request)
+    assert loaded == ["other"]
+    assert chat.pick("starter", "starter", Talk(), "", request)[0] == gr.skip()
+
+
+def test_no_list_acts_when_it_only_loses_the_focus(tmp_path: Path) -> None:
+    page = build_page(Services(Paths(tmp_path), ServerRules(training=False)), LiveReplies())
+    config = page.get_config_file()
+    lists = {one["id"] for one in config["components"] if one["type"] == "dropdown"}
+    assert lists
+    targets = [tuple(target) for event in config["dependencies"] for target in event["targets"]]
+    assert not [target for target in targets if target[0] in lists and target[1] == "input"]
 
 
 def test_a_shared_server_does_not_tell_where_its_model_lies(shared: Any) -> None:

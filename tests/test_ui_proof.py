@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import gradio as gr
 import pytest
 
 from chat_app.comparison import MEASURES
@@ -106,9 +107,13 @@ def test_what_can_be_measured_on_follows_the_model(shared: Any) -> None:
     ann = visitors.issue(None)
     run_in(shared, "mine", visitors.name(ann, None))
     tab: Any = EvaluateTab(shared, visitors, None)
-    after, before, source, files = tab.look("", NOTHING, KEPT_ASIDE, ann, None)
+    after, shown, before, source, files = tab.look("", NOTHING, KEPT_ASIDE, ann, None)
     assert (after.value, before.value, source.value, files.visible) == ("mine", START, KEPT_ASIDE, False)
-    before, source, files = tab.choose(IN_USE, START, KEPT_ASIDE, ann, None)
+    assert shown == "mine"
+    for passed in ("mine", "", None):  # The list was only passed: what was chosen stays.
+        assert tab.choose(passed, shown, NOTHING, KEPT_ASIDE, ann, None) == (gr.skip(),) * 4
+    shown, before, source, files = tab.choose(IN_USE, shown, START, KEPT_ASIDE, ann, None)
+    assert shown == IN_USE
     assert (before.value, source.value, files.visible) == (NOTHING, OWN_FILE, True)
 
 

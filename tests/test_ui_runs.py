@@ -18,6 +18,7 @@ from chat_app.run_comparison import differences
 from chat_app.runs import Run, State
 from chat_app.ui import escape, run_export, run_queue, run_report, runs_panel
 from chat_app.ui.data_panel import Brought
+from chat_app.ui.run_view import RunView
 from chat_app.ui.teach_tab import TeachTab
 from chat_app.ui.visitor import Visitors
 from tests.test_ui import HOSTILE, fake_services
@@ -117,6 +118,23 @@ def test_on_a_shared_server_nobody_touches_the_run_of_another(tmp_path: Path) ->
     assert run.about().get("title") is None
     panel.delete_all([run.id], ann, request)
     assert not run.folder.exists()
+
+
+def test_a_list_of_runs_that_is_only_passed_leaves_the_view_as_it_is(tmp_path: Path) -> None:
+    services = fake_services(tmp_path)
+    for name in ("first", "second"):
+        Run.create(services.paths.runs / name, TrainConfig())
+    with gr.Blocks():
+        view = RunView(services, Visitors(services), gr.State(""))
+        view.draw()
+    names = list(view._parts())
+    request: Any = None
+    seen = dict(zip(names, view.choose("first", None, {}, "", request), strict=True))["seen"]
+    passed = dict(zip(names, view.choose("first", 0, seen, "", request), strict=True))
+    assert [name for name, value in passed.items() if value != gr.skip()] == ["seen"]
+    other = dict(zip(names, view.choose("second", 0, seen, "", request), strict=True))
+    assert other["picker"].value == "second"
+    assert other["samples"] != gr.skip()
 
 
 def test_a_run_begun_on_the_page_has_its_recipe(tmp_path: Path) -> None:

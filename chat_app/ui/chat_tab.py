@@ -20,7 +20,7 @@ from chat_app.ui.controls import Controls
 from chat_app.ui.copied import CopiedMarks
 from chat_app.ui.corrections_panel import CorrectionsPanel
 from chat_app.ui.escape import clean, shown, warn
-from chat_app.ui.events import QUICK, given, slow
+from chat_app.ui.events import QUICK, given, listen_for_choice, slow
 from chat_app.ui.live import SECONDS_TO_FOLLOW, Drawings, LiveReplies, LiveReply
 from chat_app.ui.talk import Talk, Turn, check_length
 from chat_app.ui.turns_view import rows_of, turns_value, turns_view
@@ -80,6 +80,8 @@ class ChatTab:
     def _draw_side(self) -> None:
         is_shared = self.services.rules.is_shared
         self.picker = gr.Dropdown([], label="Model", elem_id="chat-model", visible=not is_shared, filterable=False)
+        # What the picker was filled with. Both lie in the page, so they fit together whatever is still under way.
+        self.shown_model = gr.Textbox(visible="hidden", elem_id="chat-model-shown")
         self.about = gr.HTML("", elem_id="chat-model-about", apply_default_css=False)
         self.clear = gr.Button("New conversation", size="md", elem_id="clear")
         self.copied.draw()
@@ -118,9 +120,10 @@ class ChatTab:
         self.clear.click(self.start_anew, [self.talk], [self.view, self.box], **QUICK)
         self.defaults.click(self.sampling.defaults, None, self.sampling.components, **QUICK)
         self.waiting.tick(self.look, [self.talk, self.token], self.parts, **QUICK)
-        self.picker.input(
+        listen_for_choice(
+            self.picker,
             self.pick,
-            [self.picker, self.talk, self.token],
+            [self.picker, self.shown_model, self.talk, self.token],
             self.parts,
             show_progress_on=[self.about],
             api_visibility="private",
@@ -131,7 +134,7 @@ class ChatTab:
     @property
     def parts(self) -> list[Any]:
         """What shows which model is in use; `look` fills it."""
-        return [self.picker, self.about, self.waiting, self.copied.switch, self.view]
+        return [self.picker, self.shown_model, self.about, self.waiting, self.copied.switch, self.view]
 
     def look(self, talk: Talk, token: str, request: gr.Request) -> tuple[Any, ...]:
         """The model in use, and the conversation unless a reply is being written."""
@@ -274,13 +277,41 @@ class ChatTab:
         finally:
             parts.close()
 
-    def pick(self, name: str, talk: Talk, token: str, request: gr.Request) -> tuple[Any, ...]:
-        """Load another model; the conversation stays."""
+    def pick(self, name: str | None, shown_model: str, talk: Talk, token: str, request: gr.Request) -> tuple[Any, ...]:
+        """Load the model that was chosen; the conversation stays.
+
+        Args:
+            name: what the picker holds.
+            shown_model: what the picker was filled with. If it holds the same, nobody has chosen anything; if another
+                model answers by now, the choice was made from a page that is out of date, and only the page changes.
+        """
+        now = model_choices.talker(self.services, talk.model) or ""
         try:
-            self.choose(name, talk, self.visitors.name(token, request))
+            visitor = self.visitors.name(token, request)
+        except ChatAppError as error:
+            warn(error)
+            return (gr.skip(),) * len(self.parts)
+        if name and name == shown_model == now:
+            return (gr.skip(),) * len(self.parts)
+        if not name or name in (shown_model, now):
+            return self.look(talk, token, request)
+        try:
+            self._check_choice(name, shown_model, now, talk, visitor)
+            self.choose(name, talk, visitor)
         except ChatAppError as error:
             warn(error)
         return self.look(talk, token, request)
+
+    def _check_choice(self, name: str, shown_model: str, now: str, talk: Talk, visitor: str) -> None:
+        """Whether a choice was made from the models that are here, by somebody who knew which one answers.
+
+        Raises:
+            ModelError: it was not.
+        """
+        if shown_model != now:
+            raise ModelError("Another model was loaded meanwhile.", advice="Choose again, if you still want to.")
+        if name not in [offered for _, offered in model_choices.talkers(self.services, visitor, talk.model)]:
+            raise ModelError("This model is no longer here.", advice="Choose one from the list.")
 
     def choose(self, name: object, talk: Talk, visitor: str) -> None:
         """Let another model answer: everybody, or on a shared server this visitor only.
@@ -299,16 +330,17 @@ class ChatTab:
             self.services.models.guest(model)
             talk.model = model
 
-    def _head(self, talk: Talk, token: str, request: gr.Request) -> tuple[Any, Any, Any, Any]:
-        """The picker, the line about the model that answers, whether to look for one again, the switch for copies."""
+    def _head(self, talk: Talk, token: str, request: gr.Request) -> tuple[Any, ...]:
+        """The picker and its value, the line about the model, whether to look for one again, the switch for copies."""
         loaded = self.services.answering(talk.model)
         here = self.services.models.here(talk.model)
         line = f'<p class="quiet">{shown(model_choices.describe(loaded))}</p>'
         timer = gr.Timer(active=loaded is None and talk.model is None)
         visitor = self.visitors.name(token, request)
         rows = model_choices.talkers(self.services, visitor, talk.model)
-        picker = gr.Dropdown(choices=rows, value=model_choices.talker(self.services, talk.model))
-        return picker, line, timer, self.copied.visible(here, visitor)
+        now = model_choices.talker(self.services, talk.model)
+        picker = gr.Dropdown(choices=rows, value=now)
+        return picker, now or "", line, timer, self.copied.visible(here, visitor)
 
 
 def note_of(end: Any) -> str:

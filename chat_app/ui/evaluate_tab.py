@@ -13,7 +13,7 @@ from chat_app.ui.background import work_row
 from chat_app.ui.bench import KEPT_ASIDE, NOTHING, OWN_FILE, START, Bench
 from chat_app.ui.copies_panel import CopiesPanel
 from chat_app.ui.duel_panel import DuelPanel
-from chat_app.ui.events import QUICK, slow
+from chat_app.ui.events import QUICK, listen_for_choice, slow
 from chat_app.ui.numbers_panel import NumbersPanel
 from chat_app.ui.visitor import Visitors
 
@@ -51,6 +51,9 @@ class EvaluateTab:
         self.after = gr.Dropdown(
             [], label="Model", info="The one that you want to know about.", elem_id="evaluate-after", filterable=False
         )
+        self.shown_after = gr.Textbox(
+            visible="hidden", elem_id="evaluate-after-shown"
+        )  # What the list was filled with.
         self.before = gr.Dropdown(
             [("Nothing", NOTHING)],
             value=NOTHING,
@@ -75,10 +78,11 @@ class EvaluateTab:
         return [self.token, self.after, self.before, self.source, self.files]
 
     def _connect(self) -> None:
-        self.after.input(
+        listen_for_choice(
+            self.after,
             self.choose,
-            [self.after, self.before, self.source, self.token],
-            [self.before, self.source, self.files],
+            [self.after, self.shown_after, self.before, self.source, self.token],
+            [self.shown_after, self.before, self.source, self.files],
             **QUICK,
         )
         self.source.input(lambda source: gr.File(visible=source == OWN_FILE), [self.source], [self.files], **QUICK)
@@ -102,7 +106,7 @@ class EvaluateTab:
     @property
     def outputs(self) -> list[Any]:
         """What `look` fills."""
-        return [self.after, self.before, self.source, self.files]
+        return [self.after, self.shown_after, self.before, self.source, self.files]
 
     def look(self, after: str, before: str, source: str, token: str, request: gr.Request) -> tuple[Any, ...]:
         """The models may have become more; what was chosen stays, where it can."""
@@ -112,17 +116,26 @@ class EvaluateTab:
             names = [name for _, name in rows]
             chosen = after if after in names else (names[0] if names else None)
             picker = gr.Dropdown(choices=rows, value=chosen)
-            return picker, *self._rest(rows, chosen, before, source, visitor, is_new=after not in names)
+            rest = self._rest(rows, chosen, before, source, visitor, is_new=after not in names)
+            return picker, chosen or "", *rest
         except ChatAppError:
-            return (gr.skip(),) * 4
+            return (gr.skip(),) * 5
 
-    def choose(self, after: str, before: str, source: str, token: str, request: gr.Request) -> tuple[Any, ...]:
-        """Another model was chosen: what it can be compared with, and measured on."""
+    def choose(
+        self, after: str | None, shown_after: str, before: str, source: str, token: str, request: gr.Request
+    ) -> tuple[Any, ...]:
+        """Another model was chosen: what it can be compared with, and measured on.
+
+        Args:
+            shown_after: the model that these are shown for; if it is the same, nobody has chosen anything.
+        """
         try:
             visitor = self.visitors.name(token, request)
-            return self._rest(self.bench.choices(visitor), after, before, source, visitor, is_new=True)
         except ChatAppError:
-            return (gr.skip(),) * 3
+            return (gr.skip(),) * 4
+        if not after or after == shown_after:
+            return (gr.skip(),) * 4
+        return after, *self._rest(self.bench.choices(visitor), after, before, source, visitor, is_new=True)
 
     def _rest(
         self,

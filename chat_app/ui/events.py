@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -28,6 +28,16 @@ def slow(kind: str, at_once: int) -> dict[str, Any]:
         "concurrency_limit": at_once,
         "concurrency_id": kind,
     }
+
+
+def listen_for_choice(dropdown: Any, handler: Callable[..., Any], inputs: list[Any], outputs: Any, **how: Any) -> Any:
+    """Call a handler when something may have been chosen from a drop-down list, and return the event.
+
+    Gradio sends `select` for a choice by the pointer only, not for one by the keyboard. `blur` follows both, once; but
+    it is sent as well, and so is `input`, when the focus merely passes by. So the handler must compare what it is given
+    with what the page was filled with before, and do nothing if it is the same.
+    """
+    return dropdown.blur(handler, inputs, outputs, **how)
 
 
 def given(event: gr.EventData, name: str) -> Any:

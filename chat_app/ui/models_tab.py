@@ -96,7 +96,7 @@ class ModelsTab:
         self.measured = measured
         self.name.change(self.measure, **measured)
         for one in settings:
-            one.input(self.measure, **measured)
+            one.change(self.measure, **measured)
         self.list.picked(self.pick, None, [self.name], **QUICK)
 
     def use(self, request: gr.Request, name: str, token: str, *values: Any) -> str:

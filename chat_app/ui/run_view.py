@@ -22,7 +22,7 @@ from chat_app.ui.background import Tell
 from chat_app.ui.data_report import working
 from chat_app.ui.downloads import saving
 from chat_app.ui.escape import warn
-from chat_app.ui.events import QUICK
+from chat_app.ui.events import QUICK, listen_for_choice
 from chat_app.ui.run_desk import RunDesk
 from chat_app.ui.run_export import RunExport
 from chat_app.ui.run_queue import RunQueue, queue_list
@@ -144,7 +144,7 @@ class RunView:
         """
         inputs = [self.picker, self.at, self.seen, self.token]
         self.timer.tick(self.look, inputs, self.outputs, **QUICK)
-        self.picker.input(self.choose, inputs, self.outputs, **QUICK)
+        listen_for_choice(self.picker, self.choose, inputs, self.outputs, **QUICK)
         self.at.input(self.compare, [self.picker, self.at, self.token], [self.samples], **QUICK)
         for button, do in ((self.stop, self.ask_stop), (self.resume, self.go_on)):
             button.click(do, [self.picker, self.token], None, **QUICK).then(self.look, inputs, self.outputs, **QUICK)
@@ -201,8 +201,9 @@ class RunView:
     def choose(
         self, name: str | None, at: Any, seen: dict[str, Any], token: str, request: gr.Request
     ) -> tuple[Any, ...]:
-        """The person has chosen a run."""
-        return self.look(name, at, {}, token, request)
+        """The person has chosen a run; where it is the one that is shown already, only what has changed is sent."""
+        is_shown = isinstance(seen, dict) and seen.get("run") == name
+        return self.look(name, at, seen if is_shown else {}, token, request)
 
     def compare(self, name: str | None, at: Any, token: str, request: gr.Request) -> str:
         """The person has chosen an evaluation: the replies then."""
