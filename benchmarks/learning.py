@@ -59,9 +59,10 @@ from chat_app.models.loading import fit_embeddings, load_parts
 from chat_app.runs.run import Run
 from chat_app.tokenization.chat_formats import get_format
 from chat_app.tokenization.encoder import Encoder, Example
-from chat_app.training.collator import Packer
+from chat_app.training.collator import PackingCollator
 from chat_app.training.loss import likelihood
-from chat_app.training.pipeline import prepare_run_from, teach
+from chat_app.training.pipeline import train_run
+from chat_app.training.prepare import prepare_run
 
 OURS = "ours"
 LOOKS = 40
@@ -129,8 +130,8 @@ def measure_of(rows: Sequence[Example], conversations: Sequence[Conversation]) -
         conversations: the same; they tell the bytes.
     """
     size = sum(len(reply.text.encode()) for one in conversations for reply in one.replies if reply.in_loss)
-    packer = Packer(pad_id=0)
-    return lambda model: likelihood(model, rows, packer).bits / size
+    collator = PackingCollator(pad_id=0)
+    return lambda model: likelihood(model, rows, collator).bits / size
 
 
 def part_of(run: Run, part: str) -> list[Conversation]:
@@ -153,12 +154,12 @@ def run_ours(trial: Trial) -> tuple[Curve, Run]:
     """Our training, with every default; and its run, whose split the others use."""
     _, encoder = parts_of(trial)
     watch = trial.watch(OURS, lambda model: math.nan)
-    run, _ = prepare_run_from(TrainConfig(model=trial.model), DataSource(files=(trial.data,)), trial.paths)
+    run, _ = prepare_run(TrainConfig(model=trial.model), DataSource(files=(trial.data,)), trial.paths)
     with watch.stopwatch.held():
         valid = part_of(run, "valid")
         rows = [row for one in valid for row in encoder.examples(one, "replies", new_share=0.0)]
         watch.measure = measure_of(rows, valid)
-    teach(run, trial.paths, callbacks=[Looking(watch)], log=lambda line: print(f"  {line}", flush=True))
+    train_run(run, trial.paths, callbacks=[Looking(watch)], log=lambda line: print(f"  {line}", flush=True))
     with watch.stopwatch.held():
         kept, *_ = load_parts(str(run.model), LoadConfig(precision="float32", device="cpu"), trial.paths)
         watch.curve.final = watch.measure(kept)

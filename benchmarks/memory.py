@@ -24,11 +24,11 @@ from chat_app.formatting import bytes_in_words
 from chat_app.models.resolver import find
 from chat_app.system.memory import lacks_memory
 from chat_app.tokenization.encoder import IGNORE_INDEX, Example
-from chat_app.training.collator import Packer
-from chat_app.training.loss import precision_context, summed_loss
-from chat_app.training.memory_estimate import Plan, Shape, first_that_fits, plans, predict
-from chat_app.training.memory_estimate import heaviest as heaviest_batch
-from chat_app.training.methods import load_pupil
+from chat_app.training.collator import PackingCollator
+from chat_app.training.loss import precision_context, sum_loss
+from chat_app.training.memory_estimate import ModelShape, Plan, index_of_first_fit, list_plans, predict_memory
+from chat_app.training.memory_estimate import find_heaviest_batch as heaviest_batch
+from chat_app.training.methods import load_trainable_model
 
 SIZES = {  # parameters, layers, width, heads
     "gpt2": (124_439_808, 12, 768, 12),
@@ -64,10 +64,10 @@ CASES = [
 ]
 
 
-def shape_named(name: str, window: int) -> Shape:
+def shape_named(name: str, window: int) -> ModelShape:
     """The sizes of a published GPT-2, with the marks of the format `roles`."""
     parameters, layers, width, heads = SIZES[name]
-    return Shape(parameters, layers, width, 4 * width, heads, 50257 + NEW_TOKENS, window, NEW_TOKENS, 0.1)
+    return ModelShape(parameters, layers, width, 4 * width, heads, 50257 + NEW_TOKENS, window, NEW_TOKENS, 0.1)
 
 
 def rows_of(window: int, learned: float) -> list[Example]:
@@ -111,7 +111,7 @@ def load(plan: Plan, target: Path, precision: str, device: str) -> Any:
     tokenizer.add_tokens([f"<mark {number}>" for number in range(NEW_TOKENS)])
     config = plan.applied(TrainConfig(model=str(target)))
     new = range(before, before + NEW_TOKENS)
-    pupil = load_pupil(
+    trainable = load_trainable_model(
         config,
         find(str(target), paths),
         tokenizer,
@@ -121,7 +121,7 @@ def load(plan: Plan, target: Path, precision: str, device: str) -> Any:
         paths=paths,
         folder=target.parent,
     )
-    return pupil.model.to(device).train() if plan.method in ("full", "lora") else pupil.model.train()
+    return trainable.model.to(device).train() if plan.method in ("full", "lora") else trainable.model.train()
 
 
 def measured_on_gpu(plan: Plan, target: Path, rows: list[Example], limit: float) -> str:
@@ -142,9 +142,12 @@ def measured_on_gpu(plan: Plan, target: Path, rows: list[Example], limit: float)
         optimizer = kind(learned, lr=1e-5, **options)
         for _ in range(STEPS):
             for start in range(0, BATCH, plan.batch_size):
-                batch = {name: one.to("cuda") for name, one in Packer(0)(rows[start : start + plan.batch_size]).items()}
+                batch = {
+                    name: one.to("cuda")
+                    for name, one in PackingCollator(0)(rows[start : start + plan.batch_size]).items()
+                }
                 with precision_context("cuda", "bfloat16"):
-                    loss = summed_loss(causal, batch, sparing=plan.checkpointing)
+                    loss = sum_loss(causal, batch, sparing=plan.checkpointing)
                 loss.backward()
             torch.nn.utils.clip_grad_norm_(learned, 1.0)
             optimizer.step()
@@ -188,11 +191,12 @@ def remembered_on_cpu(name: str, window: int) -> str:
             return tensor
 
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            summed_loss(model, Packer(0)(rows))
+            sum_loss(model, PackingCollator(0)(rows))
         sizes.append(sum(one.untyped_storage().nbytes() for one in kept.values()))
     load = heaviest_batch(rows, 1)
     one, two = (
-        predict(replace(shape, layers=layers), load, "full", precision="float32").activations for layers in (1, 2)
+        predict_memory(replace(shape, layers=layers), load, "full", precision="float32").activations
+        for layers in (1, 2)
     )
     return f"{name}: a layer keeps {bytes_in_words(sizes[1] - sizes[0])}, predicted {bytes_in_words(two - one)}"
 
@@ -218,8 +222,8 @@ def main() -> None:
             shape = shape_named(case.name, options.window)
             config = TrainConfig(method=case.method, optimizer=case.optimizer, batch_size=BATCH)
             free = int(options.gigabytes * GIGABYTE)
-            made = plans(shape, rows, config, precision="bfloat16", device="cuda", free=free)
-            plan = made[first_that_fits(made)]
+            made = list_plans(shape, rows, config, precision="bfloat16", device="cuda", free=free)
+            plan = made[index_of_first_fit(made)]
             measured = "not measured"
             if options.measure and gpu:
                 target = folder_with(case.name, Path(folder), options.window)

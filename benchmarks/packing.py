@@ -26,8 +26,8 @@ from chat_app.models.device import resolve_precision
 from chat_app.models.loading import fit_embeddings, load_parts
 from chat_app.tokenization.chat_formats import get_format
 from chat_app.tokenization.encoder import IGNORE_INDEX, Encoder, Example
-from chat_app.training.collator import Packer
-from chat_app.training.loss import precision_context, summed_loss
+from chat_app.training.collator import PackingCollator
+from chat_app.training.loss import precision_context, sum_loss
 
 BATCH = 8
 ROUNDS = 3
@@ -75,14 +75,14 @@ def main() -> None:
     rows = [row for one in read_file(options.data).conversations for row in encoder.examples(one)]
     random.Random(0).shuffle(rows)
     rows = rows[: options.batches * BATCH]
-    packer = Packer(pad_id=0)
+    collator = PackingCollator(pad_id=0)
     shuffled = [rows[start : start + BATCH] for start in range(0, len(rows), BATCH)]
     by_length = sorted(rows, key=lambda row: len(row.ids))
     grouped = [by_length[start : start + BATCH] for start in range(0, len(rows), BATCH)]
     automatic = resolve_precision("automatic", "cpu")
 
     def packed_loss(model: Any, batch: Sequence[Example]) -> Tensor:
-        return summed_loss(model, packer(batch))
+        return sum_loss(model, collator(batch))
 
     variants: list[tuple[str, list[list[Example]], Callable[..., Tensor], str]] = [
         ("padded, float32 (usual)", shuffled, padded_loss, "float32"),

@@ -23,7 +23,7 @@ from chat_app.runs.run import Run
 from chat_app.tokenization.chat_formats import get_format
 from chat_app.tokenization.encoder import Encoder
 from chat_app.tokenization.format_detection import write_chat_format
-from chat_app.training.pipeline import prepare_run
+from chat_app.training.prepare import write_run
 
 SENTENCES = [
     "Hello, how are you today? I am fine, thank you.",
@@ -181,6 +181,6 @@ def prepare(paths: Paths, make_folder: Callable[..., Path]) -> Callable[..., Run
 
     def make(name: str, **changes: Any) -> Run:
         config = replace(CONFIG, model=str(model), **changes)
-        return prepare_run(config, reading_of(), paths, folder=paths.runs / name)
+        return write_run(config, reading_of(), paths, folder=paths.runs / name)
 
     return make

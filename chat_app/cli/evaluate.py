@@ -118,16 +118,16 @@ def _print_now_and_then() -> ProgressCallback:
 
 
 def _originality(options: argparse.Namespace) -> None:
-    from chat_app.evaluation.memorization import RunSources
+    from chat_app.evaluation.memorization import RunMemorizationIndex
 
     paths = Paths.default()
     folder = Path(options.run)
     run = Run(folder.resolve()) if (folder / "config.json").is_file() else find_run(paths.runs, options.run)
     progress = _print_now_and_then()
-    sources = RunSources.open(run, paths, progress)
+    index = RunMemorizationIndex.open(run, paths, progress)
     rows = [{"reply": options.reply}] if options.reply is not None else _own_replies(run, options, paths, progress)
     for row in rows:
-        copy = sources.look(row["reply"])
+        copy = index.classify_reply(row["reply"])
         row.update(kind=copy.kind, sentence=copy.sentence, file=copy.file, line=copy.line)
     if options.json:
         print(json.dumps(rows, ensure_ascii=False))
@@ -146,7 +146,7 @@ def _own_replies(
     """What the run's model answers to openings: those of a file, or those it was not taught, else those it was."""
     from chat_app.conversation import Conversation
     from chat_app.data.readers import conversations_of, has_text
-    from chat_app.evaluation.runner import prompts_of, replies_of
+    from chat_app.evaluation.runner import extract_prompts, generate_replies
 
     if not 0 < options.count <= MOST_PROMPTS:
         raise SettingError("count", f"{options.count} prompts cannot be asked.", advice=f"1 to {MOST_PROMPTS:,} can.")
@@ -154,8 +154,8 @@ def _own_replies(
     prompts: list[Conversation] = []
     for file in files:
         if not prompts and has_text(file):
-            prompts = prompts_of(conversations_of(file), options.count)
+            prompts = extract_prompts(conversations_of(file), options.count)
     if not prompts:
         raise DataError("There is nothing to ask the model.", advice="Give a file with --prompts.")
-    replies = replies_of(str(run.model), prompts, paths, progress=progress)
+    replies = generate_replies(str(run.model), prompts, paths, progress=progress)
     return [{"prompt": prompt.turns[-1].text, "reply": reply} for prompt, reply in zip(prompts, replies, strict=True)]

@@ -19,8 +19,8 @@ from chat_app.config.paths import Paths
 from chat_app.config.training import TrainConfig
 from chat_app.errors import ChatAppError, RunError, SettingError
 from chat_app.runs.run import Run, find_run, list_runs
-from chat_app.training import distributed as ranks
-from chat_app.training.recipe import read_besides, read_recipe, write_recipe
+from chat_app.training import distributed
+from chat_app.training.recipe import read_besides, read_recipe
 from chat_app.training.sample_prompts import questions_of
 
 
@@ -69,12 +69,12 @@ def add_commands(commands: Any) -> None:
 def _train(options: argparse.Namespace) -> None:
     paths = Paths.default()
     _short_flags(options)
-    ranks.join(options.device or "")
+    distributed.join_process_group(options.device or "")
     try:
-        run = Run(Path(ranks.from_first(lambda: str(_run_of(options, paths).folder))))
+        run = Run(Path(distributed.broadcast_from_main(lambda: str(_run_of(options, paths).folder))))
         _run_to_end(run, paths, options)
     finally:
-        ranks.leave()
+        distributed.leave_process_group()
 
 
 def _short_flags(options: argparse.Namespace) -> None:
@@ -117,20 +117,19 @@ def _take_recipe(options: argparse.Namespace) -> None:
 def _prepared(options: argparse.Namespace, paths: Paths) -> Run:
     """A new run of what was asked for."""
     from chat_app.cli.progress import ConversationBar
-    from chat_app.training.pipeline import prepare_run_from
+    from chat_app.training.prepare import prepare_run
 
     config, wanted = settings_of(options, TrainConfig), wanted_of(options, options.data or [])
-    asked = questions_of(options.question)
+    questions = questions_of(options.question)
     valid = read_paths([options.valid])[0] if options.valid else None
     folder = Path(options.run).resolve() if options.run else None
     with ConversationBar("reading") as reading:
-        run, material = prepare_run_from(config, wanted, paths, valid=valid, folder=folder, progress=reading.update)
-    run.note(reading=wanted.flags(), questions=list(asked))
+        run, material = prepare_run(
+            config, wanted, paths, valid=valid, questions=questions, folder=folder, progress=reading.update
+        )
     log_line(f"{material.facts.conversations} conversations, {material.facts.problems} lines that cannot be used.")
     for problem in material.problems(10):
         log_line(f"  {problem.sentence()}")
-    files = [path.resolve() for path in wanted.files]
-    write_recipe(run, files, wanted.settings(), valid.resolve() if valid else None)
     return run
 
 
@@ -155,11 +154,11 @@ def _resumed(options: argparse.Namespace, paths: Paths) -> Run:
 
 def _run_to_end(run: Run, paths: Paths, options: argparse.Namespace) -> None:
     """Train, stopping well on Ctrl-C, on a termination signal, and when the program that started this is gone."""
-    from chat_app.training.pipeline import be_gentle, teach
+    from chat_app.training.pipeline import lower_priority, train_run
 
     gone = threading.Event()
     if getattr(options, "supervised", False):
-        be_gentle()
+        lower_priority()
         threading.Thread(target=_watch_parent, args=(gone,), daemon=True).start()
     if threading.current_thread() is threading.main_thread():  # Only there can signals be caught.
         signal.signal(signal.SIGTERM, lambda *_: gone.set())
@@ -169,9 +168,9 @@ def _run_to_end(run: Run, paths: Paths, options: argparse.Namespace) -> None:
     bring_libraries()
     from chat_app.cli.training_progress import Progress
 
-    callbacks = [Progress(run)] if ranks.is_first() else []
-    teach(run, paths, should_stop=gone.is_set, callbacks=callbacks, log=log_line)
-    if not ranks.is_first():
+    callbacks = [Progress(run)] if distributed.is_main_process() else []
+    train_run(run, paths, should_stop=gone.is_set, callbacks=callbacks, log=log_line)
+    if not distributed.is_main_process():
         return
     state = run.state()
     log_line(f"{state.status}: {state.reason}")
@@ -205,16 +204,22 @@ def _tokenizer(options: argparse.Namespace) -> None:
 
 
 def _pretrain(options: argparse.Namespace) -> None:
-    from chat_app.training.pretraining import PRETRAIN_DEFAULTS, prepare_pretraining
+    from chat_app.data.source import DataSource
+    from chat_app.data.text_corpus import is_plain_text
+    from chat_app.training.pretraining import PRETRAIN_DEFAULTS
+    from chat_app.training.pretraining_plan import prepare_from_scratch
 
     paths = Paths.default()
     config = settings_of(options, TrainConfig, PRETRAIN_DEFAULTS)
-    run = prepare_pretraining(
+    files = read_paths(options.data)
+    texts = [file for file in files if is_plain_text(file)]
+    run = prepare_from_scratch(
         config,
-        read_paths(options.data),
-        Path(options.tokenizer),
-        options.size,
+        DataSource(tuple(file for file in files if file not in texts)),
+        texts,
         paths,
+        tokenizer=Path(options.tokenizer),
+        size=options.size,
         valid=read_paths([options.valid])[0] if options.valid else None,
         folder=Path(options.run).resolve() if options.run else None,
     )
@@ -245,5 +250,5 @@ def _facts(run: Run) -> dict[str, Any]:
 
 def log_line(line: str) -> None:
     """A line for a person, beside the results; said once, however many processes there are."""
-    if ranks.is_first():
+    if distributed.is_main_process():
         print(line, file=sys.stderr, flush=True)

@@ -253,9 +253,9 @@ class ConversationModel:
             raise DataError("There is nothing to learn.", advice="Give at least one example.")
         precision = resolve_precision(AUTOMATIC, self.device) if use_amp else "float32"
         run = Run.create(folder, config)
-        lesson = TrainingInputs(self.tokenizer.encoder, rows, valid_rows, self.device, precision, None)
+        inputs = TrainingInputs(self.tokenizer.encoder, rows, valid_rows, self.device, precision, None)
         with run.lock():
-            train(run, config, lesson, self.hf_model)
+            train(run, config, inputs, self.hf_model)
         for line in run.metrics() if show else []:
             if "valid_loss" in line:
                 shown = {name: line[name] for name in ("step", "epoch", "valid_loss", "valid_perplexity")}

@@ -86,7 +86,7 @@ _DROPPED = frozenset(
 )
 
 
-def worded(prompt: str, chance: random.Random) -> str:
+def paraphrase(prompt: str, chance: random.Random) -> str:
     """The same in another wording: other phrases of the same meaning, a greeting, a small word less, other capitals and
     marks. Nothing is added that would ask something else."""
     mark = (found.group().strip() if (found := _END.search(prompt)) else "")[:3]

@@ -12,11 +12,13 @@ from chat_app.evaluation import metrics as scoring
 from chat_app.inference.generation import generate_greedily
 from chat_app.system.progress import Progress, ProgressCallback, ignore_progress
 from chat_app.tokenization.encoder import IGNORE_INDEX, Encoder, Example, Learn
-from chat_app.training.collator import Packer
+from chat_app.training.collator import PackingCollator
 from chat_app.training.loss import Likelihood, likelihood
 
 REPLY_TOKENS = 64
-ROWS_AT_ONCE = 512  # Measured between two calls of `progress`: enough to be packed well, few enough to stop soon.
+ROWS_AT_ONCE = (
+    512  # EvaluationModel between two calls of `progress`: enough to be packed well, few enough to stop soon.
+)
 
 
 @dataclass(frozen=True)
@@ -75,14 +77,14 @@ def evaluate(
     """
     total, tokens, size = 0.0, 0, 0
     special = frozenset(encoder.special_token_ids.values()) | encoder.end_ids
-    packer = Packer(pad_id=encoder.tokenizer.pad_token_id or 0)
+    collator = PackingCollator(pad_id=encoder.tokenizer.pad_token_id or 0)
     rows: list[Example] = []
     for number, conversation in enumerate(conversations, start=1):
         own = encoder.examples(conversation, learn, new_share=0.0)
         rows += own
         size += sum(_bytes_of(encoder, row, special) for row in own)
         if rows and (len(rows) >= ROWS_AT_ONCE or number == len(conversations)):
-            part = likelihood(model, rows, packer, precision)
+            part = likelihood(model, rows, collator, precision)
             total, tokens = total + part.total, tokens + part.tokens
             rows = []
             progress(Progress(f"Read {number:,} of {len(conversations):,} conversations."))

@@ -1,6 +1,6 @@
 """Whether a reply of a taught model is copied, and from which line of the person's own files.
 
-The index of what a run learned (`originality`) is kept in the cache, with the place of each conversation in the file
+The memorization index of what a run learned is kept in the cache, with the place of each conversation in the file
 that it came from. Knows no model.
 """
 
@@ -16,7 +16,7 @@ import orjson
 
 from chat_app.config.paths import Paths
 from chat_app.errors import DataError
-from chat_app.evaluation.memorization_index import Kind, Match, Sources, badge
+from chat_app.evaluation.memorization_index import Kind, Match, MemorizationIndex, classify
 from chat_app.runs.run import Run
 from chat_app.system.disk_cache import content_digest
 from chat_app.system.progress import Progress, ProgressCallback, add_prefix, ignore_progress
@@ -27,8 +27,8 @@ REPORT_EVERY = 10_000
 
 
 @dataclass(frozen=True, slots=True)
-class Copy:
-    """What is known about one reply.
+class CopyFinding:
+    """What was found out about one reply.
 
     Attributes:
         kind: "copied", "partly copied" or "new".
@@ -44,8 +44,8 @@ class Copy:
     line: int | None
 
 
-class RunSources:
-    """What a run learned, to be searched for copies.
+class RunMemorizationIndex:
+    """The memorization index of a run, with the origin of each line in the person's own files.
 
     Args:
         folder: an entry of the cache, made by `open`.
@@ -54,14 +54,14 @@ class RunSources:
     def __init__(self, folder: Path):
         import numpy as np
 
-        self._sources = Sources(folder / INDEX)
+        self._index = MemorizationIndex(folder / INDEX)
         self._lines = np.fromfile(folder / LINES, dtype="<u8")
         self._owners = np.fromfile(folder / OWNERS, dtype="<u4")
         self._files: list[str] = json.loads((folder / FILES).read_text(encoding="utf-8"))
 
     @classmethod
-    def open(cls, run: Run, paths: Paths, progress: ProgressCallback = ignore_progress) -> RunSources:
-        """The sources of a run; the index is made at the first time.
+    def open(cls, run: Run, paths: Paths, progress: ProgressCallback = ignore_progress) -> RunMemorizationIndex:
+        """The index of a run; it is built the first time.
 
         Args:
             progress: is given a sentence about how far the index is.
@@ -81,7 +81,7 @@ class RunSources:
         if entry is None:
             with cache.making(key) as folder:
                 _write_places(path, folder, progress)
-                Sources.build(path, folder / INDEX, add_prefix("Looking through what it learned: ", progress))
+                MemorizationIndex.build(path, folder / INDEX, add_prefix("Looking through what it learned: ", progress))
             entry = cache.find(key)
         try:
             if entry is None:
@@ -91,14 +91,14 @@ class RunSources:
             cache.drop(key)
             raise DataError("The search for copies could not be prepared.", advice="Try once more.") from error
 
-    def look(self, reply: str) -> Copy:
+    def classify_reply(self, reply: str) -> CopyFinding:
         """What a reply has in common with what was learned."""
-        return self.judge(self._sources.longest_match(reply))
+        return self.describe_match(self._index.find_longest_match(reply))
 
-    def judge(self, match: Match) -> Copy:
+    def describe_match(self, match: Match) -> CopyFinding:
         """A match in the words of a person, with the line of their own file."""
         file, line = self._place(match.line)
-        kind, sentence = badge(replace(match, line=line))
+        kind, sentence = classify(replace(match, line=line))
         label: str = kind
         if file:
             sentence = sentence.replace("of the training data", f"of {file}", 1)
@@ -107,7 +107,7 @@ class RunSources:
             label = f"{kind} ({where})"
         elif kind == "new":
             file = line = None
-        return Copy(kind, label, sentence, file, line)
+        return CopyFinding(kind, label, sentence, file, line)
 
     def _place(self, line: int | None) -> tuple[str | None, int | None]:
         """A line of the run's data -> the file it came from, and the line there."""

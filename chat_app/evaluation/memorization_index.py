@@ -62,8 +62,8 @@ class Match:
 
 
 @dataclass(frozen=True, slots=True)
-class Leak:
-    """One line of a leak report: a prompt, what was answered, and how much of that is copied."""
+class CopyReport:
+    """What was found out about one reply: the prompt, the reply, and how much of it is copied."""
 
     prompt: str
     reply: str
@@ -72,8 +72,8 @@ class Leak:
     sentence: str
 
 
-class Sources:
-    """The conversations of a file, to be searched for what a reply has in common with them.
+class MemorizationIndex:
+    """An n-gram index of a file of conversations: finds the longest run of words that a reply shares with them.
 
     Args:
         folder: an index, made by `open` or `build`.
@@ -89,7 +89,7 @@ class Sources:
         )
 
     @classmethod
-    def open(cls, path: Path, progress: ProgressCallback = ignore_progress) -> Sources:
+    def open(cls, path: Path, progress: ProgressCallback = ignore_progress) -> MemorizationIndex:
         """The index of a file of conversations; it is made if it is not there or the file has changed.
 
         Raises:
@@ -131,7 +131,7 @@ class Sources:
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
-    def longest_match(self, reply: str) -> Match:
+    def find_longest_match(self, reply: str) -> Match:
         """The longest run of words of the reply that stands in a turn; capitals and punctuation do not count.
 
         Of several equally long ones it is the first of the reply, at its first place in the file. Only the first
@@ -142,10 +142,8 @@ class Sources:
         found = list(_spans(reply))
         grams = _grams_of(np.array([_number(word) for word, _, _ in found], dtype="<u8"))
         best, end, place = 0, 0, 0
-        before, lengths = (
-            np.empty(0, "<u8"),
-            np.empty(0, np.int64),
-        )  # Where runs stand that end here, how long they are.
+        # The places in the file of the n-grams that matched last, and how many words the runs have that end there.
+        before, lengths = np.empty(0, "<u8"), np.empty(0, np.int64)
         for index, gram in enumerate(grams):
             low, high = np.searchsorted(self._grams, gram, "left"), np.searchsorted(self._grams, gram, "right")
             here = np.asarray(self._places[low:high])
@@ -165,7 +163,7 @@ class Sources:
         return Match(best, text, int(self._lines[turn]), len(found))
 
 
-def badge(match: Match) -> tuple[Kind, str]:
+def classify(match: Match) -> tuple[Kind, str]:
     """What a match means, and a sentence that says so.
 
     "copied": nine tenths of the words in one run. "partly copied": a run of at least ten words, or of six that are half
@@ -185,12 +183,12 @@ def badge(match: Match) -> tuple[Kind, str]:
     return "new", f"At most {said}, which happens by chance: “{_shortened(match.text)}”."
 
 
-def leak_report(sources: Sources, prompts_and_replies: Iterable[tuple[str, str]]) -> list[Leak]:
+def report_copies(index: MemorizationIndex, prompts_and_replies: Iterable[tuple[str, str]]) -> list[CopyReport]:
     """How much of each reply is copied, in the given order."""
     rows = []
     for prompt, reply in prompts_and_replies:
-        match = sources.longest_match(reply)
-        rows.append(Leak(prompt, reply, match, *badge(match)))
+        match = index.find_longest_match(reply)
+        rows.append(CopyReport(prompt, reply, match, *classify(match)))
     return rows
 
 

@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Measured:
+class EvaluationModel:
     """A model that can be measured: the model, its encoder, and what to compute in."""
 
     model: Any
@@ -36,7 +36,7 @@ class Measured:
     precision: str
 
 
-def load_for_measuring(name: str, asked: LoadConfig, paths: Paths) -> Measured:
+def load_evaluation_model(name: str, asked: LoadConfig, paths: Paths) -> EvaluationModel:
     """A model without an engine.
 
     The weights are in float32 and, where that is fast, matrices are multiplied in bfloat16, as in training; another
@@ -51,17 +51,17 @@ def load_for_measuring(name: str, asked: LoadConfig, paths: Paths) -> Measured:
     encoder = Encoder(tokenizer, get_format(chosen), files.window)
     fit_embeddings(model, tokenizer)
     precision = resolve_precision(AUTOMATIC, model.device.type) if asked.precision == AUTOMATIC else "float32"
-    return Measured(model, encoder, precision)
+    return EvaluationModel(model, encoder, precision)
 
 
-def with_model(name: str, paths: Paths, use: Callable[[Measured], T], asked: LoadConfig | None = None) -> T:
-    """Load a model, use it, and give its memory back; `use` must not keep it.
+def with_model(name: str, paths: Paths, use: Callable[[EvaluationModel], T], asked: LoadConfig | None = None) -> T:
+    """BatchShape a model, use it, and give its memory back; `use` must not keep it.
 
     Raises:
-        As `load_for_measuring`, and what `use` raises.
+        As `load_evaluation_model`, and what `use` raises.
     """
     try:
-        return use(load_for_measuring(name, asked or LoadConfig(), paths))
+        return use(load_evaluation_model(name, asked or LoadConfig(), paths))
     finally:
         release_memory()
 
@@ -87,7 +87,7 @@ def evaluate_models(
             continue
         report = add_prefix(f"Model {number} of {len(names)}: ", progress) if len(names) > 1 else progress
 
-        def test(one: Measured, report: ProgressCallback = report) -> Evaluation:
+        def test(one: EvaluationModel, report: ProgressCallback = report) -> Evaluation:
             return evaluate(
                 one.model,
                 one.encoder,
@@ -103,7 +103,7 @@ def evaluate_models(
     return [found[name] for name in names]
 
 
-def replies_of(
+def generate_replies(
     name: str,
     prompts: Sequence[Conversation],
     paths: Paths,
@@ -120,12 +120,12 @@ def replies_of(
         DataError: a prompt does not end with the user.
     """
 
-    def reply(one: Measured, prompt: Conversation) -> str:
+    def reply(one: EvaluationModel, prompt: Conversation) -> str:
         if sampling is None:
             return generate_greedily(one.model, one.encoder, prompt, REPLY_TOKENS)
         return generate_without_engine(one.model, one.encoder, prompt, sampling)
 
-    def answer(one: Measured) -> list[str]:
+    def answer(one: EvaluationModel) -> list[str]:
         replies: list[str] = []
         for prompt in prompts:
             progress(Progress(f"Wrote {len(replies):,} of {len(prompts):,} replies."))
@@ -135,7 +135,7 @@ def replies_of(
     return with_model(name, paths, answer)
 
 
-def spread(conversations: Iterable[Conversation], total: int, most: int) -> list[Conversation]:
+def sample_evenly(conversations: Iterable[Conversation], total: int, most: int) -> list[Conversation]:
     """At most `most` of `total` conversations, evenly from beginning to end."""
     if total <= most:
         return list(islice(conversations, most))
@@ -143,7 +143,7 @@ def spread(conversations: Iterable[Conversation], total: int, most: int) -> list
     return [one for number, one in enumerate(conversations) if number in wanted]
 
 
-def prompts_of(conversations: Iterable[Conversation], most: int) -> list[Conversation]:
+def extract_prompts(conversations: Iterable[Conversation], most: int) -> list[Conversation]:
     """The first different openings: each conversation up to the first thing the user says."""
     prompts: dict[str, Conversation] = {}
     for conversation in conversations:

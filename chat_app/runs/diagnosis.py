@@ -1,24 +1,35 @@
-"""What the curves of a training say, in plain words, and what to do about it. Sees numbers only, no files and no page.
+"""Diagnosis of a loss curve: what it says in plain words, and what to do. Sees numbers only, no files and no page.
 
-Words: a *level* is the median of the newest training points (a sixth of them, 5 to 25), so that a single odd batch
-changes nothing. The *noise* is how far a training point lies from its neighbours by chance (from the median of the
-absolute differences), and a *margin* is four standard errors of the difference of two levels, at least a tenth of the
-loss at the start. The rules, the first that holds:
+- The *level* is the median of the newest training points (a sixth of them, 5 to 25): one odd batch changes nothing.
+- The *start* is the median of the first five points; the *origin* is the loss before anything was learned.
+- The *noise* is the standard deviation of a point, from the median absolute difference of neighbours.
+- The *margin* is MARGIN_ERRORS standard errors, at least MARGIN_SHARE of the origin.
 
-1. diverging: a training loss is no number; or five points in a row lay a quarter of the start, and twice the noise,
-   above it, and the level has not come below three quarters of it since; or the level lies above the start and the
-   latest evaluation a twentieth above the first; or the level is a margin above the start; or it has lost half of what
-   it had gained. In the first points of all, two in a row that are half as high again as the first two.
-2. too early: fewer than twelve training points and, where they are written down rarely, fewer than five evaluations;
-   or the learning rate still rises and nothing has been learned yet.
-3. memorising: the best evaluation is two or more evaluations ago, the latest is worse by a hundredth (at least 0.02
-   nats), and the training loss has fallen, or stayed low, since.
-4. stuck: twenty points or eight evaluations after the warm-up, neither curve has fallen: the level lies within four
-   standard errors of the start, and no evaluation is better than the first by a hundredth.
-5. done learning: it has learned, and over the newest third of the evaluations (at least three) the best got better by
-   less than a hundredth, or by less than a two-hundredth of all that was learned. Without validation the same is asked
-   of the training levels, where the noise lets it be seen.
-6. learning: a curve has fallen. Otherwise it is too early.
+The rules, in their order; the first that holds is the diagnosis.
+
+| rule          | condition                                                              | constants                   |
+|---------------|------------------------------------------------------------------------|-----------------------------|
+| diverging     | one of the newest losses is not finite                                 |                             |
+|               | ROW points in a row lie high above the start, the level has not        | HIGH_SHARE, HIGH_NOISE,     |
+|               | come down since                                                        | RECOVERED                   |
+|               | among the first points, two in a row lie far above the first two       | EARLY_RISE                  |
+|               | the newest evaluation is worse than the first, the level above start   | VALID_RISE                  |
+|               | the level is a margin above the origin                                 | MARGIN_SHARE, MARGIN_ERRORS |
+|               | the level has lost much of what it had gained                          | LOST_SHARE                  |
+| too early     | few points and few evaluations                                         | FEWEST_POINTS,              |
+|               |                                                                        | FEWEST_EVALUATIONS          |
+|               | the learning rate still warms up, and nothing has been learned         |                             |
+| memorising    | the best evaluation is two or more ago, the newest is worse, and the   | WORSE_SHARE, WORSE_NATS     |
+|               | training loss has not risen since                                      |                             |
+| stuck         | many points or evaluations after the warm-up, nothing has been learned | STUCK_POINTS,               |
+|               |                                                                        | STUCK_EVALUATIONS           |
+| done learning | the newest third of the evaluations hardly improved the best           | FLAT_SHARE, FLAT_GAIN       |
+|               | without validation: the newest third of the training points hardly     | FLAT_TRAIN, CLEAR_SHARE     |
+|               | fell, and the noise is small enough to see it                          |                             |
+| learning      | a curve has fallen: the level is below the start,                      | LEARNED_ERRORS,             |
+|               |                                                                        | LEARNED_SHARE               |
+|               | or an evaluation is better than the first                              | IMPROVED                    |
+| too early     | otherwise                                                              |                             |
 """
 
 from __future__ import annotations
@@ -38,12 +49,23 @@ Action = Literal["", "keep-best-and-stop", "more-epochs", "lower-rate"]
 FEWEST_POINTS, FEWEST_EVALUATIONS = 12, 5
 STUCK_POINTS, STUCK_EVALUATIONS = 20, 8
 ROW = 5
+HIGH_SHARE, HIGH_NOISE = 0.25, 2.0  # High: this share of the start, and this many times the noise, above the start.
+RECOVERED = 0.75  # A level below this share of the origin has come down again.
+EARLY_RISE = 1.5  # Times the first two points.
+VALID_RISE = 1.05  # Times the first evaluation.
+MARGIN_SHARE, MARGIN_ERRORS = 0.1, 4.0
+LOST_SHARE = 0.5  # Of the fall from the origin to the lowest level.
+LEARNED_SHARE, LEARNED_ERRORS = 0.03, 4.0  # Of the start; standard errors.
+IMPROVED = 0.99  # Times the first evaluation.
+WORSE_SHARE, WORSE_NATS = 0.01, 0.02  # Of the best evaluation, and at least so many nats.
+FLAT_SHARE, FLAT_GAIN = 0.01, 0.005  # Of the best evaluation, or of all that the evaluations gained.
+FLAT_TRAIN, CLEAR_SHARE = 0.03, 0.05  # Of all that the training loss gained: the fall, and the standard error.
 MOST_POINTS = 600
 RUNNING: tuple[Status, ...] = ("queued", "running", "stopping")
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Diagnosis:
     """What the curves say.
 
     Attributes:
@@ -59,8 +81,10 @@ class Verdict:
     action: Action = ""
 
 
-def verdict(metrics: Sequence[Mapping[str, Any]], *, total_steps: int, has_validation: bool, status: Status) -> Verdict:
-    """Judge a training by its curves so far, by the rules above.
+def diagnose(
+    metrics: Sequence[Mapping[str, Any]], *, total_steps: int, has_validation: bool, status: Status
+) -> Diagnosis:
+    """Diagnose a training by its curves so far, by the rules above.
 
     Args:
         metrics: the lines of the run, oldest first ("step", "train_loss", "valid_loss", "learning_rate"), in nats.
@@ -71,7 +95,7 @@ def verdict(metrics: Sequence[Mapping[str, Any]], *, total_steps: int, has_valid
     curves = _Curves.of(metrics)
     is_running = status in RUNNING
     if curves.diverges():
-        return Verdict(
+        return Diagnosis(
             "diverging",
             "The training loss rises instead of falling: the steps are too big, and the model forgets what it knew.",
             "Start again with a lower learning rate.",
@@ -82,7 +106,7 @@ def verdict(metrics: Sequence[Mapping[str, Any]], *, total_steps: int, has_valid
     if curves.memorises():
         return _memorising(curves, is_running)
     if curves.is_stuck(has_validation):
-        return Verdict(
+        return Diagnosis(
             "stuck",
             "Neither curve falls: the model learns nothing from these conversations, or knows them already.",
             "Try a higher learning rate (0 chooses one that suits the model), or other conversations.",
@@ -94,23 +118,23 @@ def verdict(metrics: Sequence[Mapping[str, Any]], *, total_steps: int, has_valid
     return _learning(curves, is_running, status, has_validation)
 
 
-def _too_early(is_running: bool, status: Status, total_steps: int) -> Verdict:
+def _too_early(is_running: bool, status: Status, total_steps: int) -> Diagnosis:
     if status == "done":
         steps = f"{total_steps:,} steps" if total_steps else "so few steps"
-        return Verdict("too early", f"After {steps} nothing can be told yet.", "Let it learn longer.", "more-epochs")
-    return Verdict("too early", "It is too early to tell.", "Wait a little." if is_running else "")
+        return Diagnosis("too early", f"After {steps} nothing can be told yet.", "Let it learn longer.", "more-epochs")
+    return Diagnosis("too early", "It is too early to tell.", "Wait a little." if is_running else "")
 
 
-def _memorising(curves: _Curves, is_running: bool) -> Verdict:
+def _memorising(curves: _Curves, is_running: bool) -> Diagnosis:
     step, _ = curves.best
     if step == 0:
-        return Verdict(
+        return Diagnosis(
             "memorising",
             "It learns these conversations by heart: on others it does worse than before the training.",
             "Use a lower learning rate, or more conversations.",
             "lower-rate",
         )
-    return Verdict(
+    return Diagnosis(
         "memorising",
         f"It has begun to learn by heart: on conversations it did not read it was best at step {step:,}.",
         "Stop now: the model of that step is kept." if is_running else "The model of that step is kept; all is well.",
@@ -118,8 +142,8 @@ def _memorising(curves: _Curves, is_running: bool) -> Verdict:
     )
 
 
-def _done_learning(is_running: bool) -> Verdict:
-    return Verdict(
+def _done_learning(is_running: bool) -> Diagnosis:
+    return Diagnosis(
         "done learning",
         "It has learned what these conversations can teach: the curves are flat.",
         "You can stop now and keep the best model." if is_running else "Chat with the model.",
@@ -127,7 +151,7 @@ def _done_learning(is_running: bool) -> Verdict:
     )
 
 
-def _learning(curves: _Curves, is_running: bool, status: Status, has_validation: bool) -> Verdict:
+def _learning(curves: _Curves, is_running: bool, status: Status, has_validation: bool) -> Diagnosis:
     if not has_validation:
         sentence = "It is learning: the training loss falls. Nothing was kept aside to see whether it learns by heart."
     elif curves.generalises():
@@ -135,12 +159,12 @@ def _learning(curves: _Curves, is_running: bool, status: Status, has_validation:
     else:
         sentence = "The training loss falls; on conversations it did not read nothing has changed so far."
     if is_running:
-        return Verdict("learning", sentence, "Let it go on.")
+        return Diagnosis("learning", sentence, "Let it go on.")
     if status == "done" and (curves.generalises() or not has_validation):
-        return Verdict(
+        return Diagnosis(
             "learning", sentence, "It was still getting better at the end: more epochs may help.", "more-epochs"
         )
-    return Verdict("learning", sentence)
+    return Diagnosis("learning", sentence)
 
 
 @dataclass(frozen=True)
@@ -236,28 +260,29 @@ class _Curves:
         return [median(losses[end - self.width : end]) for end in range(self.width, len(losses) + 1)]
 
     def diverges(self) -> bool:
+        """Whether the training loss rises, or is no number any more."""
         if any(not math.isfinite(loss) for loss in self.train[-self.width :]):
             return True
         losses = self.finite
         if len(losses) < 4:
             return False
         rows = (losses[end - ROW : end] for end in range(ROW, len(losses) + 1))
-        high = self.start + max(0.25 * self.start, 2 * self.noise)
-        if any(min(row) > high for row in rows) and self.level > 0.75 * self.origin:
+        high = self.start + max(HIGH_SHARE * self.start, HIGH_NOISE * self.noise)
+        if any(min(row) > high for row in rows) and self.level > RECOVERED * self.origin:
             return True
-        if len(losses) < FEWEST_POINTS and min(losses[-2:]) > 1.5 * median(self.first[:2]):
+        if len(losses) < FEWEST_POINTS and min(losses[-2:]) > EARLY_RISE * median(self.first[:2]):
             return True
         if not self.is_long_enough():
             return False
-        if len(self.valid) > 1 and self.valid[-1][1] > 1.05 * self.valid[0][1] and self.level > self.start:
+        if len(self.valid) > 1 and self.valid[-1][1] > VALID_RISE * self.valid[0][1] and self.level > self.start:
             return True
         if len(losses) < FEWEST_POINTS:
             return False
-        margin = max(0.1 * self.origin, 4 * self.standard_error(2))
+        margin = max(MARGIN_SHARE * self.origin, MARGIN_ERRORS * self.standard_error(2))
         lowest = min(self.levels())
         gained = self.origin - lowest
         return self.level > self.origin + margin or (
-            gained > margin and self.level > lowest + max(margin, 0.5 * gained)
+            gained > margin and self.level > lowest + max(margin, LOST_SHARE * gained)
         )
 
     def is_long_enough(self) -> bool:
@@ -271,24 +296,27 @@ class _Curves:
 
     def has_learned(self) -> bool:
         """Whether either curve has fallen for certain."""
-        return self.generalises() or self.start - self.level > max(4 * self.standard_error(), 0.03 * self.start)
+        fallen = max(LEARNED_ERRORS * self.standard_error(), LEARNED_SHARE * self.start)
+        return self.generalises() or self.start - self.level > fallen
 
     def generalises(self) -> bool:
         """Whether some evaluation was better than the first by a hundredth."""
-        return len(self.valid) >= 2 and self.best[1] < 0.99 * self.valid[0][1]
+        return len(self.valid) >= 2 and self.best[1] < IMPROVED * self.valid[0][1]
 
     def memorises(self) -> bool:
+        """Whether it overfits: the validation loss rises while the training loss does not."""
         if not self.valid:
             return False
         step, best = self.best
         later = [loss for at, loss in self.valid if at > step]
-        if len(later) < 2 or later[-1] < best + max(0.02, 0.01 * best):
+        if len(later) < 2 or later[-1] < best + max(WORSE_NATS, WORSE_SHARE * best):
             return False
         before = [loss for at, loss in zip(self.train_steps, self.train, strict=True) if at <= step]
         then = median(before[-self.width :]) if before else self.start
         return not self.level > then + self.standard_error()  # Without any training points the evaluations tell.
 
     def is_stuck(self, has_validation: bool) -> bool:
+        """Whether nothing has been learned for long enough after the warm-up."""
         if self.has_learned():
             return False
         points, evaluations = self.after_warm_up()
@@ -304,20 +332,21 @@ class _Curves:
         return self.points - begin, sum(step >= rose_until for step, _ in self.valid)
 
     def is_flat(self, has_validation: bool) -> bool:
+        """Whether the curves have stopped falling."""
         if has_validation:
             if len(self.valid) < 4 or not self.generalises():
                 return False
             newest = max(3, len(self.valid) // 3)
             losses = [loss for _, loss in self.valid]
             before, best = min(losses[:-newest]), min(losses)
-            return before - best < max(0.01 * best, 0.005 * (losses[0] - best))
+            return before - best < max(FLAT_SHARE * best, FLAT_GAIN * (losses[0] - best))
         third = len(self.finite) // 3
         if third < FEWEST_POINTS:
             return False
         middle, newest_third = self.finite[third:-third], self.finite[-third:]
         gained = self.start - self.level
-        is_clear = self.standard_error() < 0.05 * gained
-        return is_clear and median(middle) - median(newest_third) < 0.03 * gained
+        is_clear = self.standard_error() < CLEAR_SHARE * gained
+        return is_clear and median(middle) - median(newest_third) < FLAT_TRAIN * gained
 
 
 def _number(value: Any) -> float:

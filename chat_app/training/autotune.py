@@ -12,11 +12,19 @@ from chat_app.runs.run import Run
 from chat_app.system.memory import free_memory, lacks_memory, release_memory
 from chat_app.system.progress import LogCallback, ShouldStop, discard_line, never_stop
 from chat_app.tokenization.encoder import Example
-from chat_app.training import distributed as ranks
-from chat_app.training.dry_run import Rehearsal, is_wanted, rehearse
+from chat_app.training import distributed
+from chat_app.training.dry_run import DryRunResult, dry_run, is_dry_run_wanted
 from chat_app.training.inputs import TrainingInputs
-from chat_app.training.memory_estimate import Plan, Shape, facts, first_that_fits, methods_for, plans, shape_of
-from chat_app.training.methods import Pupil
+from chat_app.training.memory_estimate import (
+    ModelShape,
+    Plan,
+    get_model_shape,
+    index_of_first_fit,
+    list_methods,
+    list_plans,
+    plan_facts,
+)
+from chat_app.training.methods import TrainableModel
 
 _LORA_FACTOR = 5.0
 _WORDS = {
@@ -27,24 +35,24 @@ _WORDS = {
 }
 
 
-def settle(
+def resolve_plan(
     run: Run,
     config: TrainConfig,
     files: ModelFiles,
     rows: Sequence[Example],
     new_tokens: int,
-    load: Callable[[TrainConfig], Pupil],
-    lesson_of: Callable[[TrainConfig, Pupil], TrainingInputs],
+    load: Callable[[TrainConfig], TrainableModel],
+    make_inputs: Callable[[TrainConfig, TrainableModel], TrainingInputs],
     should_stop: ShouldStop = never_stop,
     log: LogCallback = discard_line,
-) -> tuple[TrainConfig, Pupil]:
+) -> tuple[TrainConfig, TrainableModel]:
     """Everything that was left open in the settings, decided; and the model, ready to learn.
 
     A run that goes on keeps the plan with which it began: any other would lead elsewhere.
 
     Args:
         files: of the model to start from. rows: what is learned. new_tokens: how many rows the vocabulary gains.
-        load, lesson_of, should_stop: as for `fit`.
+        load, make_inputs, should_stop: as for `first_plan_that_fits`.
 
     Raises:
         TrainingError: the memory is not enough.
@@ -52,27 +60,27 @@ def settle(
     about = run.about()
     if "plan" in about and run.newest_checkpoint() is not None:
         known = {one.name: about["plan"][one.name] for one in fields(Plan)}
-        settings = with_rate(Plan(**known).applied(config), files.width)
+        settings = resolve_rate(Plan(**known).applied(config), files.width)
         return settings, load(settings)
-    shape = shape_of(files, new_tokens, config.dropout)
-    made = plans(
+    shape = get_model_shape(files, new_tokens, config.dropout)
+    made = list_plans(
         shape,
         rows,
         config,
         precision=about["precision"],
         device=about["device"],
-        free=ranks.from_first(lambda: free_memory(about["device"])),
-        allowed=methods_for(files, about["device"]),
-        processes=ranks.processes(),
+        free=distributed.broadcast_from_main(lambda: free_memory(about["device"])),
+        allowed=list_methods(files, about["device"]),
+        processes=distributed.world_size(),
     )
-    return fit(
+    return first_plan_that_fits(
         run,
         config,
-        made[first_that_fits(made) :],
+        made[index_of_first_fit(made) :],
         shape,
         files.width,
         load,
-        lesson_of,
+        make_inputs,
         should_stop=should_stop,
         log=log,
     )
@@ -89,28 +97,28 @@ def learning_rate(config: TrainConfig, width: int) -> float:
     return (config.learning_rate or suited) * config.rate_factor
 
 
-def with_rate(config: TrainConfig, width: int) -> TrainConfig:
+def resolve_rate(config: TrainConfig, width: int) -> TrainConfig:
     """The settings with the rate decided."""
     return replace(config, learning_rate=learning_rate(config, width), rate_factor=1.0)
 
 
-def fit(
+def first_plan_that_fits(
     run: Run,
     config: TrainConfig,
     made: Sequence[Plan],
-    shape: Shape,
+    shape: ModelShape,
     width: int,
-    load: Callable[[TrainConfig], Pupil],
-    lesson_of: Callable[[TrainConfig, Pupil], TrainingInputs],
+    load: Callable[[TrainConfig], TrainableModel],
+    make_inputs: Callable[[TrainConfig, TrainableModel], TrainingInputs],
     *,
     should_stop: ShouldStop = never_stop,
     log: LogCallback = discard_line,
-) -> tuple[TrainConfig, Pupil]:
+) -> tuple[TrainConfig, TrainableModel]:
     """The settings of the first plan that the memory allows, and its model. The plan is noted in the run.
 
     Args:
         made: plans, the best first. shape, width: of the model.
-        load: the model for settings. lesson_of: what that is to learn.
+        load: the model for settings. make_inputs: what that is to learn.
         should_stop: True ends a rehearsal early.
 
     Raises:
@@ -121,40 +129,45 @@ def fit(
         if least is not None and plan.predicted_bytes >= least:
             continue
         least = plan.predicted_bytes
-        settings = with_rate(plan.applied(config), width)
-        pupil: Pupil | None = None
+        settings = resolve_rate(plan.applied(config), width)
+        trainable: TrainableModel | None = None
         try:
-            pupil = load(settings)
-            rehearsal = _rehearsed(run, settings, lesson_of(settings, pupil), pupil, shape, should_stop)
+            trainable = load(settings)
+            result = _dry_run_if_wanted(run, settings, make_inputs(settings, trainable), trainable, shape, should_stop)
         except (RuntimeError, MemoryError) as error:
-            if not lacks_memory(error) or ranks.processes() > 1:
+            if not lacks_memory(error) or distributed.world_size() > 1:
                 raise
-            log(f"{described(plan)}: this needs more memory than there is. Trying what needs less.")
+            log(f"{describe_plan(plan)}: this needs more memory than there is. Trying what needs less.")
         else:
-            note = {**facts(plan), "words": described(plan)}
-            if rehearsal is not None:
-                note |= {"rehearsal": asdict(rehearsal), "sentence": rehearsal.sentence()}
-                log(f"{described(plan)}: {rehearsal.sentence()}.")
-            if ranks.is_first():
+            note = {**plan_facts(plan), "words": describe_plan(plan)}
+            if result is not None:
+                note |= {"rehearsal": asdict(result), "sentence": result.sentence()}
+                log(f"{describe_plan(plan)}: {result.sentence()}.")
+            if distributed.is_main_process():
                 run.note(plan=note)
-            return settings, pupil
-        pupil = None  # Outside of the handler, whose error holds on to everything in it.
+            return settings, trainable
+        trainable = None  # Outside of the handler, whose error holds on to everything in it.
         release_memory()
     raise TrainingError(
         "The memory is not enough for this training.", advice="Shorten the window, or take a smaller model."
     )
 
 
-def _rehearsed(
-    run: Run, config: TrainConfig, lesson: TrainingInputs, pupil: Pupil, shape: Shape, should_stop: ShouldStop
-) -> Rehearsal | None:
-    if not is_wanted(config, len(lesson.train_rows)):
+def _dry_run_if_wanted(
+    run: Run,
+    config: TrainConfig,
+    inputs: TrainingInputs,
+    trainable: TrainableModel,
+    shape: ModelShape,
+    should_stop: ShouldStop,
+) -> DryRunResult | None:
+    if not is_dry_run_wanted(config, len(inputs.train_rows)):
         return None
     run.set_state("running", "Rehearsing a few steps.")
-    return rehearse(run, config, lesson, pupil.model, shape, lambda: run.stop_requested() or should_stop())
+    return dry_run(run, config, inputs, trainable.model, shape, lambda: run.stop_requested() or should_stop())
 
 
-def described(plan: Plan) -> str:
+def describe_plan(plan: Plan) -> str:
     """A plan for a person."""
     parts = f", {plan.accumulation} batches a step" if plan.accumulation > 1 else ""
     again = ", with recomputing" if plan.checkpointing else ""

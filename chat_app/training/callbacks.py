@@ -23,7 +23,7 @@ from chat_app.models.saving import save_model_folder
 from chat_app.runs.files import seal
 from chat_app.runs.run import Run
 from chat_app.system.progress import ShouldStop
-from chat_app.training import distributed as ranks
+from chat_app.training import distributed
 from chat_app.training.inputs import TrainingInputs
 
 STATE_SECONDS = 1.0
@@ -32,8 +32,8 @@ STATE_SECONDS = 1.0
 class RunWriter(TrainerCallback):
     """Writes the run folder, keeps the best model, and stops when it is time."""
 
-    def __init__(self, run: Run, config: TrainConfig, lesson: TrainingInputs, should_stop: ShouldStop):
-        self.run, self.config, self.lesson, self.should_stop = run, config, lesson, should_stop
+    def __init__(self, run: Run, config: TrainConfig, inputs: TrainingInputs, should_stop: ShouldStop):
+        self.run, self.config, self.inputs, self.should_stop = run, config, inputs, should_stop
         self.trainer: Any = None  # Set once the Trainer exists.
         self.best = math.inf
         self.since_best = 0
@@ -59,7 +59,7 @@ class RunWriter(TrainerCallback):
         """A run that was stopped at a step of evaluation makes up for it."""
         step = state.global_step
         seen = {line.get("step") for line in self.run.metrics() if "valid_loss" in line}
-        if step and step % int(args.eval_steps or 1) == 0 and step not in seen and self.lesson.valid_rows:
+        if step and step % int(args.eval_steps or 1) == 0 and step not in seen and self.inputs.valid_rows:
             self.trainer.evaluate()
 
     def on_step_end(
@@ -67,14 +67,14 @@ class RunWriter(TrainerCallback):
     ) -> TrainerControl:
         """Show the step; stop when somebody asked for it."""
         now = time.monotonic()
-        if now - self._written >= STATE_SECONDS and ranks.is_first():
+        if now - self._written >= STATE_SECONDS and distributed.is_main_process():
             self._written = now
             self.run.set_state("running", step=state.global_step, total_steps=state.max_steps)
         stopped = self.run.stop_requested()
-        if ranks.any_of(stopped or self.should_stop()):
+        if distributed.any_process(stopped or self.should_stop()):
             self.status = "stopped" if stopped else "interrupted"
             self.reason = "Stopped by hand." if stopped else "The program that had started this run ended."
-            if ranks.is_first():
+            if distributed.is_main_process():
                 self.run.set_state("stopping", self.reason, state.global_step)
             control.should_training_stop = True
             control.should_save = True
@@ -85,7 +85,7 @@ class RunWriter(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **named: Any
     ) -> None:
         """Gradients that are no numbers must not reach the weights. (In float16 the scaler skips such steps itself.)"""
-        if self.lesson.precision == "float16":
+        if self.inputs.precision == "float16":
             return
         gradients = [one.grad for one in named["model"].parameters() if one.grad is not None]
         if gradients and not math.isfinite(float(torch.nn.utils.get_total_norm(gradients))):
@@ -149,8 +149,8 @@ class RunWriter(TrainerCallback):
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **named: Any) -> None:
         """A checkpoint counts once it is whole on the disk, and holds no pickled settings."""
-        ranks.wait()  # Each process has a file in it.
-        if not ranks.is_first():
+        distributed.barrier()  # Each process has a file in it.
+        if not distributed.is_main_process():
             return
         folder = self.run.checkpoints / f"checkpoint-{state.global_step}"
         (folder / "training_args.bin").unlink(missing_ok=True)
@@ -158,24 +158,24 @@ class RunWriter(TrainerCallback):
 
     def save_model(self, state: TrainerState) -> None:
         """The model as it is now becomes the run's model."""
-        if not ranks.is_first():
+        if not distributed.is_main_process():
             return
         facts = {"step": state.global_step, "epoch": state.epoch, "valid_loss": self.best}
-        self.write_model(self.run.folder, self.lesson.card(facts))
+        self.write_model(self.run.folder, self.inputs.card(facts))
 
     def write_model(self, folder: Path, card: str) -> None:
         """The model as it is now, in `folder`/model; an addition also in `folder`/adapter."""
-        encoder, save_as = self.lesson.encoder, self.lesson.save_as
-        if self.lesson.base is None:
+        encoder, save_as = self.inputs.encoder, self.inputs.save_as
+        if self.inputs.base is None:
             save_model_folder(folder / "model", self.trainer.causal, encoder, card, save_as)
             return
         save_adapter(folder / "adapter", self.trainer.model, encoder, card)
         adapter = read_adapter(folder / "adapter")
-        write_merged(adapter, self.lesson.base, folder / "model", encoder, card, save_as)
+        write_merged(adapter, self.inputs.base, folder / "model", encoder, card, save_as)
 
     def record(self, state: TrainerState, values: dict[str, float | None]) -> None:
         """One line of metrics; only finite numbers."""
-        if not ranks.is_first():
+        if not distributed.is_main_process():
             return
         line: dict[str, Any] = {"step": state.global_step, "epoch": round(state.epoch or 0.0, 4), "time": time.time()}
         line.update(
@@ -194,12 +194,12 @@ class RunWriter(TrainerCallback):
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **named: Any) -> None:
         """Write out what TensorBoard still holds."""
-        if ranks.is_first():
+        if distributed.is_main_process():
             self._board.close()
 
     def record_samples(self, state: TrainerState, model: Any) -> None:
         """The replies to the fixed prompts, as the model is now."""
-        if not ranks.is_first():
+        if not distributed.is_main_process():
             return
-        for sample in self.lesson.samples(model):
+        for sample in self.inputs.samples(model):
             self.run.append("samples.jsonl", {"step": state.global_step, "epoch": state.epoch or 0.0, **sample})

@@ -16,7 +16,7 @@ from chat_app.tokenization.encoder import IGNORE_INDEX, Example
 
 
 @dataclass(frozen=True)
-class Packer:
+class PackingCollator:
     """The collator of the training and of every evaluation.
 
     Attributes:

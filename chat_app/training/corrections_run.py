@@ -15,7 +15,7 @@ from chat_app.errors import DataError, RunError
 from chat_app.runs.run import Run, find_run
 from chat_app.system.progress import ProgressCallback, ignore_progress
 from chat_app.training.corrections_store import TEACHING_SETTINGS, Correction, Corrections, mixed
-from chat_app.training.pipeline import prepare_run
+from chat_app.training.prepare import write_run
 
 CORRECTIONS, EARLIER = "your corrections", "earlier conversations"
 
@@ -26,7 +26,7 @@ def corrections_of(paths: Paths, visitor: str) -> Corrections:
     return Corrections(paths.home / "corrections" / name)
 
 
-def prepare_correcting(
+def prepare_corrections_run(
     model: str,
     corrections: Sequence[Correction],
     paths: Paths,
@@ -48,7 +48,7 @@ def prepare_correcting(
     config = from_mapping(TrainConfig, {**TEACHING_SETTINGS, "model": model})
     mixture = _Mixture(list(mixed(corrections, _earlier(model, paths), seed=config.seed)), corrections)
     name = f"{len(corrections)} correction{'' if len(corrections) == 1 else 's'}"
-    return prepare_run(config, mixture, paths, about={"files": [name], **(about or {})}, progress=progress)
+    return write_run(config, mixture, paths, about={"files": [name], **(about or {})}, progress=progress)
 
 
 class _Mixture:

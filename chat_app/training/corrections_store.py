@@ -18,7 +18,7 @@ from types import MappingProxyType
 from typing import Any
 
 from chat_app.conversation import Conversation, Message
-from chat_app.data.paraphrase import about, bare, keywords, worded
+from chat_app.data.paraphrase import about, bare, keywords, paraphrase
 from chat_app.errors import DataError
 from chat_app.runs.files import hold, read_lines, write_text
 
@@ -200,8 +200,8 @@ def mixed(
 ) -> Iterator[Conversation]:
     """What teaches the corrections: each of them `repeat` times, among conversations that were learned earlier.
 
-    The first time a correction stands as it is, then in other wordings (`worded`, and every other time `about`). Only
-    its good reply is learned, not what was said before it in that conversation.
+    The first time a correction stands as it is, then in other wordings (`paraphrase`, and every other time `about`).
+    Only its good reply is learned, not what was said before it in that conversation.
 
     Args:
         earlier: conversations so that the rest is not forgotten; they are drawn evenly, read once as a stream, and of
@@ -239,7 +239,7 @@ def _taught(
     for number in range(repeat):
         prompt = correction.prompt
         if number:
-            prompt = about(prompt, others, chance) if number % ABOUT_EVERY == 0 else worded(prompt, chance)
+            prompt = about(prompt, others, chance) if number % ABOUT_EVERY == 0 else paraphrase(prompt, chance)
         if bare(prompt) in taken:
             prompt = correction.prompt
         ending = (Message("user", prompt, in_loss=False), Message("assistant", correction.good))

@@ -18,18 +18,18 @@ Value = TypeVar("Value")
 _SIGNS = ("gloo", "nccl", "connection closed", "connection reset", "process group", "broken pipe")
 
 
-def processes() -> int:
+def world_size() -> int:
     """How many processes train together. Some clusters set the number alone, for other purposes: then it is one."""
     started = "RANK" in os.environ and "MASTER_ADDR" in os.environ
     return int(os.environ.get("WORLD_SIZE", "1")) if started else 1
 
 
-def is_first() -> bool:
+def is_main_process() -> bool:
     """Whether this is the process that writes and speaks."""
-    return processes() == 1 or int(os.environ["RANK"]) == 0
+    return world_size() == 1 or int(os.environ["RANK"]) == 0
 
 
-def join(device: str) -> None:
+def join_process_group(device: str) -> None:
     """Find the other processes, if there are any.
 
     Args:
@@ -44,33 +44,33 @@ def join(device: str) -> None:
             "A model that is divided between processes cannot be trained here.",
             advice="Choose plain multi-GPU in `accelerate config`, or --method lora-8bit for a model that is too big.",
         )
-    if processes() > 1:
+    if world_size() > 1:
         from accelerate import PartialState
 
         PartialState(cpu=device == "cpu")
 
 
-def leave() -> None:
+def leave_process_group() -> None:
     """Part from the other processes."""
-    if processes() > 1:
+    if world_size() > 1:
         import torch.distributed
 
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
 
 
-def from_first(make: Callable[[], Value]) -> Value:
+def broadcast_from_main(make: Callable[[], Value]) -> Value:
     """What the first process makes, for all; only there it is made.
 
     Raises:
         ChatAppError: what `make` raises, in the first process. PeerProcessError: in the others.
     """
-    if processes() == 1:
+    if world_size() == 1:
         return make()
     import torch.distributed
 
     box: list[Any] = [None]
-    if is_first():
+    if is_main_process():
         try:
             box = [("made", make())]
         except ChatAppError:
@@ -84,14 +84,14 @@ def from_first(make: Callable[[], Value]) -> Value:
     return result
 
 
-def any_of(flag: bool) -> bool:
+def any_process(flag: bool) -> bool:
     """Whether it is true in any process; all get the same answer."""
-    return flag if processes() == 1 else summed([float(flag)])[0] > 0
+    return flag if world_size() == 1 else all_reduce_sum([float(flag)])[0] > 0
 
 
-def summed(values: Sequence[float]) -> list[float]:
+def all_reduce_sum(values: Sequence[float]) -> list[float]:
     """Each value added up over all processes."""
-    if processes() == 1:
+    if world_size() == 1:
         return list(values)
     import torch
     import torch.distributed
@@ -102,14 +102,14 @@ def summed(values: Sequence[float]) -> list[float]:
     return [float(one) for one in total]
 
 
-def wait() -> None:
+def barrier() -> None:
     """Until all processes have come here."""
-    summed([0.0])
+    all_reduce_sum([0.0])
 
 
-def claim(path: Path) -> bool:
+def claim_failure(path: Path) -> bool:
     """Whether this process is the first to leave a mark: where all fail for one reason, one of them tells it."""
-    if processes() == 1:
+    if world_size() == 1:
         return True
     try:
         path.touch(exist_ok=False)
@@ -122,7 +122,7 @@ def is_consequence(error: BaseException) -> bool:
     """Whether an error only says that another process is gone, which has told why."""
     if isinstance(error, PeerProcessError):
         return True
-    if processes() == 1:
+    if world_size() == 1:
         return False
     chain = (error, error.__cause__)
     return any(sign in str(one).lower() for one in chain if one is not None for sign in _SIGNS)

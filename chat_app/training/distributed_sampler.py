@@ -15,10 +15,10 @@ from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, Dataset
 
 from chat_app.tokenization.encoder import IGNORE_INDEX, Example
-from chat_app.training.collator import Packer
+from chat_app.training.collator import PackingCollator
 
 
-class Shares(BatchSampler):
+class DistributedBatchSampler(BatchSampler):
     """The row numbers of each batch that belong to one process.
 
     Args:
@@ -33,7 +33,7 @@ class Shares(BatchSampler):
         self.process, self.processes = process, processes
 
     @property
-    def batch_sampler(self) -> Shares:
+    def batch_sampler(self) -> DistributedBatchSampler:
         """The Trainer looks for `set_epoch` here, also after it has skipped what a resumed run has learned."""
         return self
 
@@ -46,13 +46,15 @@ class Shares(BatchSampler):
             yield batch[self.process :: self.processes]
 
 
-def loader(
-    rows: Dataset[Example], packer: Packer, size: int, seed: int, process: int, processes: int
+def make_dataloader(
+    rows: Dataset[Example], collator: PackingCollator, size: int, seed: int, process: int, processes: int
 ) -> DataLoader[Any]:
     """Batches of this process's share of the rows."""
     blank = replace(rows[0], labels=[IGNORE_INDEX] * len(rows[0].ids))
 
     def collate(examples: Sequence[Example]) -> dict[str, Tensor]:
-        return packer(examples or [blank])
+        return collator(examples or [blank])
 
-    return DataLoader(rows, batch_sampler=Shares(rows, size, seed, process, processes), collate_fn=collate)
+    return DataLoader(
+        rows, batch_sampler=DistributedBatchSampler(rows, size, seed, process, processes), collate_fn=collate
+    )

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psutil
 import torch
@@ -32,15 +32,16 @@ from chat_app.runs.run import Run
 from chat_app.system.memory import free_memory, release_memory
 from chat_app.system.progress import ShouldStop, never_stop
 from chat_app.tokenization.encoder import Example, example_lengths
-from chat_app.training import distributed as ranks
+from chat_app.training import distributed
 from chat_app.training.callbacks import RunWriter
-from chat_app.training.collator import Packer
+from chat_app.training.collator import PackingCollator
 from chat_app.training.inputs import TrainingInputs
 from chat_app.training.loss import likelihood
-from chat_app.training.memory_estimate import Shape
-from chat_app.training.step_time import batches_in, duration, fitted, usual_steps, work_of
-from chat_app.training.trainer import ChatTrainer, arguments_of, evaluation_steps, saving_steps, total_steps
+from chat_app.training.memory_estimate import ModelShape
+from chat_app.training.step_time import compute_work, duration, fit_step_time, simulate_steps, split_into_batches
+from chat_app.training.trainer import ChatTrainer, evaluation_steps, make_training_arguments, saving_steps, total_steps
 
+T = TypeVar("T")
 STEPS = 20
 WARM_UP = 2
 FEWEST = WARM_UP + 3
@@ -51,7 +52,7 @@ _LOOK_EVERY = 0.02
 
 
 @dataclass(frozen=True)
-class Rehearsal:
+class DryRunResult:
     """What was measured, and what follows from it.
 
     Attributes:
@@ -76,21 +77,21 @@ class Rehearsal:
         return f"{duration(self.seconds)}, {bytes_in_words(self.peak_bytes)} of {bytes_in_words(self.memory_bytes)}"
 
 
-def is_wanted(config: TrainConfig, rows: int) -> bool:
+def is_dry_run_wanted(config: TrainConfig, rows: int) -> bool:
     """Whether to rehearse: as asked, or where the training is long enough to be worth it; alone only."""
-    if ranks.processes() > 1:
+    if distributed.world_size() > 1:
         return False
     return config.rehearse == "on" or (config.rehearse != "off" and total_steps(config, rows) >= SHORT)
 
 
-def rehearse(
+def dry_run(
     run: Run,
     config: TrainConfig,
-    lesson: TrainingInputs,
+    inputs: TrainingInputs,
     model: Any,
-    shape: Shape,
+    shape: ModelShape,
     should_stop: ShouldStop = never_stop,
-) -> Rehearsal | None:
+) -> DryRunResult | None:
     """Try some steps; the weights are put back. None where it was stopped before it could say anything.
 
     Args:
@@ -102,21 +103,21 @@ def rehearse(
         RuntimeError, MemoryError: of the machine; `lacks_memory` tells if that is what it was.
     """
     folder = run.folder / "rehearsal"
-    all_steps = total_steps(config, len(lesson.train_rows))
-    usual = usual_steps(lesson.train_rows, config.batch_size * config.accumulation, config.seed)
-    tried = _steps_to_try(lesson.train_rows, usual, config, min(STEPS, max(all_steps // 10, FEWEST)))
+    all_steps = total_steps(config, len(inputs.train_rows))
+    usual = simulate_steps(inputs.train_rows, config.batch_size * config.accumulation, config.seed)
+    tried = _steps_to_try(inputs.train_rows, usual, config, min(STEPS, max(all_steps // 10, FEWEST)))
     clock = _Clock(should_stop)
     weights = {name: one for name, one in model.named_parameters() if one.requires_grad}
     before = {name: one.detach().to("cpu", copy=True) for name, one in weights.items()}
     trainer = None
     try:
-        with _watched(lesson.device) as memory:
-            trainer = _trainer(folder, config, lesson, model, tried)
+        with _watched(inputs.device) as memory:
+            trainer = _trainer(folder, config, inputs, model, tried)
             trainer.add_callback(clock)
             trainer.train()
             if len(clock.seconds) < FEWEST:
                 return None
-            evaluation, saving = _evaluation(run, folder, config, lesson, trainer)
+            evaluation, saving = _evaluation(run, folder, config, inputs, trainer)
     finally:
         if trainer is not None:  # Takes away what the Trainer has put around the model's forward.
             trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
@@ -129,13 +130,17 @@ def rehearse(
                     one.grad = None
         shutil.rmtree(folder, ignore_errors=True)
         release_memory()
-    work = [work_of(shape, batches_in(step, config.batch_size)) for step in tried]
-    pace = fitted(work[WARM_UP : len(clock.seconds)], clock.seconds[WARM_UP:])
-    a_step = statistics.fmean(pace.seconds(work_of(shape, batches_in(step, config.batch_size))) for step in usual)
-    evaluations = math.ceil(all_steps / evaluation_steps(config, len(lesson.train_rows)))
-    saves = math.ceil(all_steps / saving_steps(config, len(lesson.train_rows)))
+    work = [compute_work(shape, split_into_batches(step, config.batch_size)) for step in tried]
+    pace = fit_step_time(work[WARM_UP : len(clock.seconds)], clock.seconds[WARM_UP:])
+    a_step = statistics.fmean(
+        pace.seconds(compute_work(shape, split_into_batches(step, config.batch_size))) for step in usual
+    )
+    evaluations = math.ceil(all_steps / evaluation_steps(config, len(inputs.train_rows)))
+    saves = math.ceil(all_steps / saving_steps(config, len(inputs.train_rows)))
     seconds = all_steps * a_step + (evaluations + 1) * evaluation + evaluations * saving + saves * clock.saving
-    return Rehearsal(len(clock.seconds), a_step, seconds, memory.peak, memory.total, evaluation, saving, clock.saving)
+    return DryRunResult(
+        len(clock.seconds), a_step, seconds, memory.peak, memory.total, evaluation, saving, clock.saving
+    )
 
 
 def _steps_to_try(
@@ -148,9 +153,18 @@ def _steps_to_try(
     by_length = sorted(usual, key=lambda step: sum(len(row.ids) for row in step))
     by_length = [step for step in by_length if len(step) == size] or by_length
     wanted = count - WARM_UP
-    spread = [by_length[place * (len(by_length) - 1) // max(wanted - 1, 1)] for place in range(wanted)]
-    spread = [step if place % 2 else spread[-1 - place] for place, step in enumerate(spread)]
-    return [longest] * WARM_UP + spread
+    short_to_long = [by_length[index * (len(by_length) - 1) // max(wanted - 1, 1)] for index in range(wanted)]
+    return [longest] * WARM_UP + interleave(short_to_long)
+
+
+def interleave(short_to_long: Sequence[T]) -> list[T]:
+    """Alternate long and short items, so that the first few already span the lengths.
+
+    Even positions run from long to short, odd ones from short to long:
+    interleave([1, 2, 3, 4, 5]) == [5, 2, 3, 4, 1].
+    """
+    pairs = zip(short_to_long, reversed(short_to_long), strict=True)
+    return [short if position % 2 else long for position, (short, long) in enumerate(pairs)]
 
 
 class _Trainer(ChatTrainer):
@@ -160,18 +174,22 @@ class _Trainer(ChatTrainer):
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Batches as they were chosen."""
-        batches = [batch for step in self.steps for batch in batches_in(step, self.config.batch_size)]
-        return DataLoader(batches, batch_size=None, collate_fn=self.packer)  # type: ignore[arg-type]
+        batches = [batch for step in self.steps for batch in split_into_batches(step, self.config.batch_size)]
+        return DataLoader(batches, batch_size=None, collate_fn=self.collator)  # type: ignore[arg-type]
 
 
 def _trainer(
-    folder: Path, config: TrainConfig, lesson: TrainingInputs, model: Any, steps: Sequence[list[Example]]
+    folder: Path, config: TrainConfig, inputs: TrainingInputs, model: Any, steps: Sequence[list[Example]]
 ) -> _Trainer:
     # A rate of next to nothing: what is measured does not depend on it, and the weights stay sound.
     config = replace(config, learning_rate=1e-12, max_steps=len(steps), evaluate_every=0, save_every=len(steps))
-    arguments = arguments_of(folder, config, replace(lesson, train_rows=[row for step in steps for row in step]))
+    arguments = make_training_arguments(
+        folder, config, replace(inputs, train_rows=[row for step in steps for row in step])
+    )
     arguments.eval_strategy = "no"
-    trainer = _Trainer(config, lesson, model, arguments, Packer(pad_id=lesson.encoder.tokenizer.pad_token_id or 0))
+    trainer = _Trainer(
+        config, inputs, model, arguments, PackingCollator(pad_id=inputs.encoder.tokenizer.pad_token_id or 0)
+    )
     trainer.steps = steps
     silence(trainer)
     return trainer
@@ -208,21 +226,21 @@ class _Clock(TrainerCallback):
 
 
 def _evaluation(
-    run: Run, folder: Path, config: TrainConfig, lesson: TrainingInputs, trainer: ChatTrainer
+    run: Run, folder: Path, config: TrainConfig, inputs: TrainingInputs, trainer: ChatTrainer
 ) -> tuple[float, float]:
     """Seconds of an evaluation with its replies, and of writing a model."""
     started = time.perf_counter()
     seconds = 0.0
-    rows = lesson.valid_rows
+    rows = inputs.valid_rows
     tested = [rows[index] for index in range(0, len(rows), max(len(rows) // _TESTED_ROWS, 1))]
     if tested:
-        likelihood(trainer.causal, tested, trainer.packer, lesson.precision, trainer.evaluation_tokens())
-        share = sum(example_lengths(lesson.valid_rows)) / sum(len(row.ids) for row in tested)
+        likelihood(trainer.causal, tested, trainer.collator, inputs.precision, trainer.evaluation_tokens())
+        share = sum(example_lengths(inputs.valid_rows)) / sum(len(row.ids) for row in tested)
         seconds = (time.perf_counter() - started) * share
     started = time.perf_counter()
-    lesson.samples(trainer.causal)
+    inputs.samples(trainer.causal)
     seconds += time.perf_counter() - started
-    writer = RunWriter(run, config, lesson, never_stop)
+    writer = RunWriter(run, config, inputs, never_stop)
     writer.trainer = trainer
     started = time.perf_counter()
     writer.write_model(folder, "")

@@ -10,7 +10,8 @@ from chat_app.config.fields import to_mapping
 from chat_app.config.paths import Paths
 from chat_app.config.training import TrainConfig
 from chat_app.errors import RunError
-from chat_app.runs.run import ACTIVE, Run, new_id
+from chat_app.runs.run import ACTIVE, Run
+from chat_app.training.prepare import create_run
 from chat_app.training.recipe import copy_recipe
 
 LOWEST_FACTOR = 0.01
@@ -53,17 +54,15 @@ def with_half_the_rate(run: Run, paths: Paths) -> Run:
     config = replace(config, rate_factor=config.rate_factor / 2)
     known = run.about()
     about: dict[str, Any] = {name: known[name] for name in _KEPT if name in known}
-    folder = paths.runs / new_id(paths.runs, config.model)
-    new = Run.create(folder, config, {**about, "after": run.id})
     try:
-        shutil.copytree(run.data, new.data, dirs_exist_ok=True)
-        start = run.folder / "start"
-        if start.is_dir() and config.model == str(start):  # A model that knows nothing yet belongs to its run.
-            shutil.copytree(start, new.folder / "start")
-            new.change(model=str(new.folder / "start"))
-        copy_recipe(run, new)
+        with create_run(config, paths, about={**about, "after": run.id}) as new:
+            shutil.copytree(run.data, new.data, dirs_exist_ok=True)
+            start = run.folder / "start"
+            if start.is_dir() and config.model == str(start):  # A model that knows nothing yet belongs to its run.
+                shutil.copytree(start, new.folder / "start")
+                new.change(model=str(new.folder / "start"))
+            copy_recipe(run, new)
     except OSError as error:
-        shutil.rmtree(folder, ignore_errors=True)
         raise RunError(
             "The conversations of this run cannot be copied.", advice="Free some space on the disk and try again."
         ) from error

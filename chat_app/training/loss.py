@@ -18,7 +18,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from chat_app.tokenization.encoder import IGNORE_INDEX, Example
-from chat_app.training.collator import Packer
+from chat_app.training.collator import PackingCollator
 
 # Settings of a model that change its logits after the output layer: then its own forward must be used.
 _CHANGES_LOGITS = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier")
@@ -56,8 +56,8 @@ def precision_context(device: str, precision: str) -> AbstractContextManager[Any
     return torch.autocast(device, dtype=getattr(torch, precision))
 
 
-def summed_loss(model: Any, batch: dict[str, Tensor], direct: bool = True, sparing: bool = False) -> Tensor:
-    """The negative log-likelihood of all learned tokens of a batch of `Packer`, added up; a float32 scalar in nats.
+def sum_loss(model: Any, batch: dict[str, Tensor], direct: bool = True, sparing: bool = False) -> Tensor:
+    """The summed negative log-likelihood of all learned tokens of a batch of `PackingCollator`: a float32 scalar, nats.
 
     Args:
         direct: go past the model's own forward where that is possible; False where something wraps it.
@@ -95,7 +95,7 @@ def _output_loss(output: Any, hidden: Tensor, labels: Tensor, sparing: bool) -> 
 def likelihood(
     model: Any,
     rows: Sequence[Example],
-    packer: Packer,
+    collator: PackingCollator,
     precision: str = "float32",
     tokens_a_batch: int = TOKENS_A_BATCH,
 ) -> Likelihood:
@@ -113,9 +113,9 @@ def likelihood(
     total, tokens = 0.0, 0
     try:
         with precision_context(device.type, precision):
-            for part in batches_of(rows, tokens_a_batch):
-                batch = {name: value.to(device) for name, value in packer(part).items()}
-                total += float(summed_loss(model, batch))
+            for part in group_by_length(rows, tokens_a_batch):
+                batch = {name: value.to(device) for name, value in collator(part).items()}
+                total += float(sum_loss(model, batch))
                 tokens += sum(row.loss_tokens for row in part)
     finally:
         model.train(was_training)
@@ -124,7 +124,7 @@ def likelihood(
     return Likelihood(total, tokens)
 
 
-def batches_of(rows: Sequence[Example], tokens: int = TOKENS_A_BATCH) -> Iterator[list[Example]]:
+def group_by_length(rows: Sequence[Example], tokens: int = TOKENS_A_BATCH) -> Iterator[list[Example]]:
     """Rows in groups of similar length, about `tokens` tokens each."""
     group: list[Example] = []
     size = 0

@@ -43,7 +43,7 @@ _GPU_SHARE = 0.92
 
 
 @dataclass(frozen=True)
-class Shape:
+class ModelShape:
     """The sizes of a model that memory depends on. `new_tokens`: rows that the format adds to its vocabulary."""
 
     parameters: int
@@ -59,7 +59,7 @@ class Shape:
 
 
 @dataclass(frozen=True)
-class Load:
+class BatchShape:
     """The largest batch that is computed at once: so many rows of this length, with so many learned tokens in all."""
 
     rows: int
@@ -107,11 +107,11 @@ class Plan:
         )
 
 
-def shape_of(files: ModelFiles, new_tokens: int = 0, dropout: float = -1.0) -> Shape:
+def get_model_shape(files: ModelFiles, new_tokens: int = 0, dropout: float = -1.0) -> ModelShape:
     """The sizes in a model's config.json; a dropout of -1 is the model's own."""
     config = files.config
     own = max([float(config.get(name) or 0) for name in ("resid_pdrop", "attn_pdrop", "attention_dropout")])
-    return Shape(
+    return ModelShape(
         parameters=files.parameters,
         layers=files.layers,
         width=files.width,
@@ -125,18 +125,18 @@ def shape_of(files: ModelFiles, new_tokens: int = 0, dropout: float = -1.0) -> S
     )
 
 
-def heaviest(rows: Sequence[Example], count: int) -> Load:
+def find_heaviest_batch(rows: Sequence[Example], count: int) -> BatchShape:
     """The largest batch of `count` rows that can come."""
     lengths = example_lengths(rows)
     longest = [rows[index] for index in heapq.nlargest(count, range(len(rows)), key=lengths.__getitem__)]
     packed = fill_rows([len(row.ids) for row in longest])
     length = -(-len(longest[0].ids) // 8) * 8
-    return Load(len(packed), length, sum(row.loss_tokens for row in longest))
+    return BatchShape(len(packed), length, sum(row.loss_tokens for row in longest))
 
 
-def predict(
-    shape: Shape,
-    load: Load,
+def predict_memory(
+    shape: ModelShape,
+    load: BatchShape,
     method: str,
     *,
     precision: str = "bfloat16",
@@ -178,13 +178,15 @@ def _weight_bytes(total: int, table: int, method: str, number: int) -> int:
     return total * (4 if method == "full" else number)
 
 
-def _lora_numbers(shape: Shape, rank: int) -> int:
+def _lora_numbers(shape: ModelShape, rank: int) -> int:
     """Inputs and outputs of a layer's matrices, times the rank; and rows for new tokens."""
     inner = (3 if shape.is_gated else 2) * (shape.width + shape.inner)
     return shape.layers * rank * (6 * shape.width + inner) + shape.new_tokens * shape.width
 
 
-def _activation_bytes(shape: Shape, load: Load, number: int, through: int, checkpointing: bool, device: str) -> int:
+def _activation_bytes(
+    shape: ModelShape, load: BatchShape, number: int, through: int, checkpointing: bool, device: str
+) -> int:
     positions = load.rows * load.length
     inner = (4 if shape.is_gated else 2) * number * shape.inner
     layer = positions * (2 * through * shape.width + 6 * number * shape.width + inner)
@@ -199,8 +201,8 @@ def _activation_bytes(shape: Shape, load: Load, number: int, through: int, check
     return shape.layers * layer + around
 
 
-def plans(
-    shape: Shape,
+def list_plans(
+    shape: ModelShape,
     rows: Sequence[Example],
     config: TrainConfig,
     *,
@@ -221,15 +223,15 @@ def plans(
     """
     share = _SHARE.get(device, _GPU_SHARE)
     made = []
-    loads: dict[int, Load] = {}
+    loads: dict[int, BatchShape] = {}
     for method, optimizer, checkpointing, batch in _ladder(config, device, allowed):
         if batch % processes and config.batch_size % processes == 0:
             continue
         accumulation = config.accumulation * config.batch_size // batch
         count = min(-(-batch // processes), len(rows))
         if count not in loads:
-            loads[count] = heaviest(rows, count)
-        predicted = predict(
+            loads[count] = find_heaviest_batch(rows, count)
+        predicted = predict_memory(
             shape,
             loads[count],
             method,
@@ -244,7 +246,7 @@ def plans(
     return made
 
 
-def first_that_fits(made: Sequence[Plan]) -> int:
+def index_of_first_fit(made: Sequence[Plan]) -> int:
     """Where in the list to begin: the first plan that fits, else the one that needs least."""
     fitting = [place for place, plan in enumerate(made) if plan.fits]
     return fitting[0] if fitting else min(range(len(made)), key=lambda place: made[place].predicted_bytes)
@@ -269,7 +271,7 @@ def _ladder(config: TrainConfig, device: str, allowed: Sequence[str]) -> Iterato
                     yield method, optimizer, True, size
 
 
-def methods_for(files: ModelFiles, device: str) -> list[str]:
+def list_methods(files: ModelFiles, device: str) -> list[str]:
     """The methods that a model can take here."""
     allowed = ["full"]
     if files.gguf is None and _is_there("peft"):
@@ -286,6 +288,6 @@ def _is_there(library: str) -> bool:
     return sys.modules.get(library) is not None or find_spec(library) is not None
 
 
-def facts(plan: Plan) -> dict[str, Any]:
+def plan_facts(plan: Plan) -> dict[str, Any]:
     """A plan for JSON."""
     return asdict(plan)

@@ -26,7 +26,7 @@ _STORED = {"lora-8bit": "8-bit", "lora-4bit": "4-bit"}
 
 
 @dataclass(frozen=True)
-class Pupil:
+class TrainableModel:
     """A model that can learn.
 
     Attributes:
@@ -38,7 +38,7 @@ class Pupil:
     base: Path | None
 
 
-def load_pupil(
+def load_trainable_model(
     config: TrainConfig,
     files: ModelFiles,
     tokenizer: Any,
@@ -48,7 +48,7 @@ def load_pupil(
     device: str,
     paths: Paths,
     folder: Path,
-) -> Pupil:
+) -> TrainableModel:
     """The model of `config`, ready for its method.
 
     Args:
@@ -64,7 +64,7 @@ def load_pupil(
         model, *_ = load_parts(config.model, LoadConfig(precision="float32", device="cpu"), paths)
         fit_embeddings(model, tokenizer)
         _prepare(model, config)
-        return Pupil(model.requires_grad_(True), None)
+        return TrainableModel(model.requires_grad_(True), None)
     if files.gguf is not None:
         raise ModelError("This model's file takes no LoRA.", advice="Choose the method full.")
     if config.optimizer == "muon":
@@ -74,7 +74,7 @@ def load_pupil(
     model, _, files, _ = load_parts(name, stored, paths, compute_in=precision)
     fit_embeddings(model, tokenizer)
     _prepare(model, config)
-    return Pupil(add_lora(model, config, name, new_tokens), files.folder)
+    return TrainableModel(add_lora(model, config, name, new_tokens), files.folder)
 
 
 def _whole_model(name: str, files: ModelFiles, paths: Paths, folder: Path) -> str:

@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from chat_app.config.paths import Paths
-from chat_app.config.training import TrainConfig
-from chat_app.data.readers import Reading, conversations_of
-from chat_app.data.source import DataSource, load_source
+from chat_app.data.readers import conversations_of
 from chat_app.data.text_corpus import is_plain_text, pieces
 from chat_app.errors import SettingError
 from chat_app.models.building import building
 from chat_app.runs.run import Run
 from chat_app.tokenization.chat_formats import DEFAULT_FORMAT, get_format
 from chat_app.tokenization.encoder import Encoder
-from chat_app.training.pipeline import prepare_run
 
 END_OF_TEXT = "<|endoftext|>"
-NOTHING = Reading([], [], [], "text", "")
 PRETRAIN_DEFAULTS: Mapping[str, Any] = {
     "learn": "all",
     "epochs": 6.0,
@@ -145,40 +138,6 @@ def new_model(tokenizer: Any, size: str, seed: int = 0) -> Any:
         return GPT2LMHeadModel(config)
 
 
-def prepare_pretraining(
-    config: TrainConfig,
-    files: Sequence[Path],
-    tokenizer_folder: Path,
-    size: str,
-    paths: Paths,
-    *,
-    valid: Path | None = None,
-    folder: Path | None = None,
-) -> Run:
-    """A run that starts from a new model, which lies in the run folder under `start`.
-
-    Raises:
-        DataError, SettingError: as for any run.
-    """
-    text = [file for file in files if is_plain_text(file)]
-    talk = tuple(file for file in files if file not in text)
-    is_text_valid = valid is not None and is_plain_text(valid)
-    check_size(size)
-    about = {"files": [file.name for file in files]}
-    run = prepare_run(
-        config,
-        load_source(DataSource(talk), paths, need_reply=False) if talk else NOTHING,
-        paths,
-        valid=load_source(DataSource((valid,)), paths, need_reply=False) if valid and not is_text_valid else None,
-        texts=chain.from_iterable(map(pieces, text)) if text else None,
-        valid_texts=pieces(valid) if valid and is_text_valid else None,
-        folder=folder,
-        about=about,
-    )
-    start_with_new_model(run, tokenizer_folder, size, config.seed)
-    return run
-
-
 def check_size(size: str) -> None:
     """Whether there is such a size.
 
@@ -189,18 +148,13 @@ def check_size(size: str) -> None:
         raise SettingError("size", f"There is no size '{size}'.", advice=f"Choose one of {', '.join(SIZES)}.")
 
 
-def start_with_new_model(run: Run, tokenizer_folder: Path, size: str, seed: int) -> None:
-    """Let a prepared run begin with a new model, which is put into its folder under `start`. If that fails, the run
-    goes."""
+def add_new_model(run: Run, tokenizer_folder: Path, size: str, seed: int) -> None:
+    """Let a prepared run begin with a new model, which is put into its folder under `start`."""
     from chat_app.models.saving import save_model_folder
     from chat_app.models.tokenizer import load_tokenizer
 
-    try:
-        tokenizer = load_tokenizer(tokenizer_folder)
-        model = new_model(tokenizer, size, seed)
-        encoder = Encoder(tokenizer, get_format(DEFAULT_FORMAT), SIZES[size].window)
-        save_model_folder(run.folder / "start", model, encoder, precision="float32")
-        run.change(model=str(run.folder / "start"))
-    except BaseException:
-        shutil.rmtree(run.folder, ignore_errors=True)
-        raise
+    tokenizer = load_tokenizer(tokenizer_folder)
+    model = new_model(tokenizer, size, seed)
+    encoder = Encoder(tokenizer, get_format(DEFAULT_FORMAT), SIZES[size].window)
+    save_model_folder(run.folder / "start", model, encoder, precision="float32")
+    run.change(model=str(run.folder / "start"))

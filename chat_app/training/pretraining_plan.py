@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -20,13 +20,14 @@ from typing import Any
 from chat_app.config.paths import Paths
 from chat_app.config.training import TrainConfig
 from chat_app.data.dataset import ConversationDataset
+from chat_app.data.readers import Reading
 from chat_app.data.source import DataSource, load_source
-from chat_app.data.text_corpus import pieces
+from chat_app.data.text_corpus import is_plain_text, pieces
 from chat_app.errors import DataError, SettingError
 from chat_app.runs.run import Run, new_id
 from chat_app.system.progress import Progress, ProgressCallback, ignore_progress
-from chat_app.training.pipeline import prepare_run
-from chat_app.training.pretraining import NOTHING, SIZES, learn_tokenizer, start_with_new_model
+from chat_app.training.prepare import create_run, write_data
+from chat_app.training.pretraining import SIZES, add_new_model, check_size, learn_tokenizer
 
 CHARACTERS_A_PARAMETER = 20
 CHARACTERS_A_TOKEN = 400
@@ -61,7 +62,7 @@ def layer_parameters(size: str) -> int:
     return 12 * SIZES[size].layers * SIZES[size].width ** 2
 
 
-def proposed(characters: int, size: str = "") -> Proposal:
+def propose_size(characters: int, size: str = "") -> Proposal:
     """The model that suits so much text, by the rule above.
 
     Args:
@@ -81,64 +82,107 @@ def proposed(characters: int, size: str = "") -> Proposal:
     return Proposal(characters, size, min(max(vocabulary, FEWEST_TOKENS), _MOST_TOKENS[size]))
 
 
-def prepare_from_nothing(
+def prepare_from_scratch(
     config: TrainConfig,
-    wanted: DataSource,
+    source: DataSource,
     texts: Sequence[Path],
     paths: Paths,
     *,
+    tokenizer: Path | None = None,
     size: str = "",
+    valid: Path | None = None,
     about: Mapping[str, Any] | None = None,
+    folder: Path | None = None,
     progress: ProgressCallback = ignore_progress,
 ) -> Run:
-    """A run that begins with a new tokenizer and a model that knows nothing, both made for what it will learn.
+    """Prepare a run that begins with a new model that knows nothing, which lies in the run folder under `start`.
 
     Args:
-        wanted: conversations; it may be empty. texts: files of running text.
-        size: as for `proposed`.
+        source: conversations; it may be empty. texts: files of running text.
+        tokenizer: a tokenizer folder; without one a tokenizer is trained on the conversations and texts.
+        size: as for `propose_size`.
+        valid: a file of conversations, or of running text, for validation.
+        about: further facts to keep, such as whose run it is.
+        folder: of the run; default a new one in the home.
         progress: is given a sentence about how far it is.
 
     Raises:
-        DataError: there is too little, or it cannot be read.
+        DataError: there is too little, or it cannot be read. SettingError: no such size.
     """
-    material = load_source(wanted, paths, need_reply=False) if wanted.files or wanted.hub else None
-    characters = 0
-    for text in _all_texts(material, texts):
-        characters += len(text)
-        progress(Progress(f"Counting: {characters / 1e6:.1f} million characters so far."))
-    plan = proposed(characters, size)
-    folder = paths.runs / new_id(paths.runs, f"new-{plan.size}")
-    words = folder.with_name(f".{folder.name}.words")
+    dataset = load_source(source, paths, need_reply=False) if source.files or source.hub else None
+    plan = _plan_model(dataset, texts, tokenizer, size, progress)
+    folder = folder or paths.runs / new_id(paths.runs, f"new-{plan.size}")
+    names = [*source.given, *(path.name for path in texts)]
+    facts = {**(about or {}), "files": names, "from_nothing": plan.size, "vocabulary": plan.vocabulary}
+    words = tokenizer or folder.with_name(f".{folder.name}.words")
     try:
-        progress(Progress(f"Learning {plan.vocabulary:,} pieces of words."))
-        learn_tokenizer(_some(_all_texts(material, texts), progress), plan.vocabulary, words)
-        progress(Progress("Making a model that knows nothing yet."))
-        names = [*wanted.given, *(path.name for path in texts)]
-        facts = {**(about or {}), "files": names, "from_nothing": plan.size, "vocabulary": plan.vocabulary}
-        run = prepare_run(
-            config,
-            material if material is not None else NOTHING,
-            paths,
-            texts=chain.from_iterable(map(pieces, texts)) if texts else None,
-            folder=folder,
-            about=facts,
-            progress=lambda now: progress(Progress(f"Writing: {now.done:,} so far.")),
-        )
-        start_with_new_model(run, words, plan.size, config.seed)
+        if tokenizer is None:
+            progress(Progress(f"Learning {plan.vocabulary:,} pieces of words."))
+            learn_tokenizer(_limit_texts(_all_texts(dataset, texts), progress), plan.vocabulary, words)
+        with create_run(config, paths, folder, facts) as run:
+            _write_conversations_and_texts(run, config, dataset, texts, valid, paths, progress)
+            progress(Progress("Making a model that knows nothing yet."))
+            add_new_model(run, words, plan.size, config.seed)
         return run
     finally:
-        shutil.rmtree(words, ignore_errors=True)
+        if tokenizer is None:
+            shutil.rmtree(words, ignore_errors=True)
 
 
-def _all_texts(material: ConversationDataset | None, texts: Sequence[Path]) -> Iterator[str]:
-    if material is not None:
-        for conversation in material.conversations():
+def _plan_model(
+    dataset: ConversationDataset | None,
+    texts: Sequence[Path],
+    tokenizer: Path | None,
+    size: str,
+    progress: ProgressCallback,
+) -> Proposal:
+    """The size and the vocabulary as they were given; what was not follows from how much text there is."""
+    from chat_app.models.tokenizer import load_tokenizer
+
+    if size:
+        check_size(size)
+    vocabulary = len(load_tokenizer(tokenizer)) if tokenizer is not None else 0
+    if vocabulary and size:
+        return Proposal(0, size, vocabulary)
+    characters = 0
+    for text in _all_texts(dataset, texts):
+        characters += len(text)
+        progress(Progress(f"Counting: {characters / 1e6:.1f} million characters so far."))
+    plan = propose_size(characters, size)
+    return replace(plan, vocabulary=vocabulary) if vocabulary else plan
+
+
+def _write_conversations_and_texts(
+    run: Run,
+    config: TrainConfig,
+    dataset: ConversationDataset | None,
+    texts: Sequence[Path],
+    valid: Path | None,
+    paths: Paths,
+    progress: ProgressCallback,
+) -> None:
+    nothing = Reading([], [], [], "text", "")
+    is_text = valid is not None and is_plain_text(valid)
+    write_data(
+        run,
+        config,
+        dataset if dataset is not None else nothing,
+        valid=load_source(DataSource((valid,)), paths, need_reply=False) if valid is not None and not is_text else None,
+        texts=chain.from_iterable(map(pieces, texts)) if texts else None,
+        valid_texts=pieces(valid) if valid is not None and is_text else None,
+        progress=lambda now: progress(Progress(f"Writing: {now.done:,} so far.")),
+    )
+
+
+def _all_texts(dataset: ConversationDataset | None, texts: Sequence[Path]) -> Iterator[str]:
+    if dataset is not None:
+        for conversation in dataset.conversations():
             yield from (message.text for message in conversation.messages)
     yield from chain.from_iterable(map(pieces, texts))
 
 
-def _some(texts: Iterator[str], progress: ProgressCallback) -> Iterator[str]:
-    """As much of the texts as a tokenizer needs."""
+def _limit_texts(texts: Iterator[str], progress: ProgressCallback) -> Iterator[str]:
+    """As much of the texts as training a tokenizer needs."""
     read = 0
     for text in texts:
         read += len(text)
@@ -148,7 +192,7 @@ def _some(texts: Iterator[str], progress: ProgressCallback) -> Iterator[str]:
             return
 
 
-def size_named(size: object) -> str:
+def parse_size(size: object) -> str:
     """A size from a page: one of those that there are, or empty for the rule's own.
 
     Raises:

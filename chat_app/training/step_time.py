@@ -15,13 +15,13 @@ from itertools import combinations
 
 from chat_app.tokenization.encoder import Example
 from chat_app.training.collator import fill_rows
-from chat_app.training.memory_estimate import Shape
+from chat_app.training.memory_estimate import ModelShape
 
 _SIMULATED = 500
 
 
 @dataclass(frozen=True)
-class Pace:
+class StepTimeModel:
     """Seconds of a step: `fixed`, and `a_unit` for each unit of work."""
 
     fixed: float
@@ -32,18 +32,18 @@ class Pace:
         return self.fixed + self.a_unit * work
 
 
-def fitted(work: Sequence[float], seconds: Sequence[float]) -> Pace:
+def fit_step_time(work: Sequence[float], seconds: Sequence[float]) -> StepTimeModel:
     """The line through measured steps. Neither part is below zero."""
     points = list(zip(work, seconds, strict=True))
     slopes = [(s2 - s1) / (w2 - w1) for (w1, s1), (w2, s2) in combinations(points, 2) if abs(w2 - w1) > 0.02 * w2]
     slope = max(statistics.median(slopes), 0.0) if slopes else 0.0
     fixed = statistics.median(second - slope * one for one, second in points)
     if fixed < 0:
-        return Pace(0.0, statistics.median(second / one for one, second in points))
-    return Pace(fixed, slope)
+        return StepTimeModel(0.0, statistics.median(second / one for one, second in points))
+    return StepTimeModel(fixed, slope)
 
 
-def work_of(shape: Shape, batches: Sequence[Sequence[Example]]) -> float:
+def compute_work(shape: ModelShape, batches: Sequence[Sequence[Example]]) -> float:
     """The work of a step that is computed in these batches."""
     table = shape.vocabulary * shape.width
     total = 0.0
@@ -55,7 +55,7 @@ def work_of(shape: Shape, batches: Sequence[Sequence[Example]]) -> float:
     return total
 
 
-def usual_steps(rows: Sequence[Example], size: int, seed: int = 0) -> list[list[Example]]:
+def simulate_steps(rows: Sequence[Example], size: int, seed: int = 0) -> list[list[Example]]:
     """The rows of steps as they will come: drawn as the training draws them, but not the same."""
     order = list(range(len(rows)))
     random.Random(seed).shuffle(order)
@@ -64,7 +64,7 @@ def usual_steps(rows: Sequence[Example], size: int, seed: int = 0) -> list[list[
     return [[rows[index] for index in order[start : start + size]] for start in starts]
 
 
-def batches_in(step: Sequence[Example], size: int) -> list[Sequence[Example]]:
+def split_into_batches(step: Sequence[Example], size: int) -> list[Sequence[Example]]:
     """The batches in which a step is computed."""
     return [step[start : start + size] for start in range(0, len(step), size)]
 

@@ -28,12 +28,12 @@ from chat_app.runs.run import Run
 from chat_app.system.memory import lacks_memory
 from chat_app.system.progress import ShouldStop, never_stop
 from chat_app.tokenization.encoder import IGNORE_INDEX, Example, example_lengths
-from chat_app.training import distributed as ranks
+from chat_app.training import distributed
 from chat_app.training.callbacks import RunWriter
-from chat_app.training.collator import Packer
-from chat_app.training.distributed_sampler import loader
+from chat_app.training.collator import PackingCollator
+from chat_app.training.distributed_sampler import make_dataloader
 from chat_app.training.inputs import TrainingInputs
-from chat_app.training.loss import TOKENS_A_BATCH, Likelihood, likelihood, precision_context, summed_loss
+from chat_app.training.loss import TOKENS_A_BATCH, Likelihood, likelihood, precision_context, sum_loss
 from chat_app.training.optimizers import MuonWithAdamW
 
 PLOT_POINTS = 300
@@ -68,18 +68,23 @@ class ChatTrainer(Trainer):
     loss_is_scaled_for_ga = True
 
     def __init__(
-        self, config: TrainConfig, lesson: TrainingInputs, model: Any, arguments: TrainingArguments, packer: Packer
+        self,
+        config: TrainConfig,
+        inputs: TrainingInputs,
+        model: Any,
+        arguments: TrainingArguments,
+        collator: PackingCollator,
     ):
-        self.config, self.lesson, self.packer = config, lesson, packer
+        self.config, self.inputs, self.collator = config, inputs, collator
         self.tokens_seen = 0
         # The transformers model: peft's, where an addition is learned, stands around it.
         self.causal = model.get_base_model() if hasattr(model, "get_base_model") else model
         super().__init__(
             model=model,
             args=arguments,
-            train_dataset=_Rows(lesson.train_rows),
-            eval_dataset=_Rows(lesson.valid_rows),
-            data_collator=packer,
+            train_dataset=_Rows(inputs.train_rows),
+            eval_dataset=_Rows(inputs.valid_rows),
+            data_collator=collator,
         )
         self.model_accepts_loss_kwargs = True  # Makes the Trainer count the learned tokens of a step.
 
@@ -100,11 +105,11 @@ class ChatTrainer(Trainer):
     ) -> Tensor:
         """Nats a learned token of the whole step, this batch's part of it."""
         self.tokens_seen += int(inputs["tokens"])
-        with precision_context(self.lesson.device, self.lesson.precision):
+        with precision_context(self.inputs.device, self.inputs.precision):
             if model is self.model:
-                loss = summed_loss(self.causal, inputs, sparing=self.config.gradient_checkpointing == "on")
+                loss = sum_loss(self.causal, inputs, sparing=self.config.gradient_checkpointing == "on")
             else:
-                loss = summed_loss(model, inputs, direct=False)
+                loss = sum_loss(model, inputs, direct=False)
         items = num_items_in_batch if num_items_in_batch is not None else (inputs["labels"] != IGNORE_INDEX).sum()
         return loss / items * self.accelerator.num_processes
 
@@ -123,28 +128,28 @@ class ChatTrainer(Trainer):
     def get_train_dataloader(self) -> DataLoader[Any]:
         """This process's share of the rows, in an order that the seed alone decides."""
         place, count = self.args.process_index, self.args.world_size
-        return loader(
-            _Rows(self.lesson.train_rows), self.packer, self.config.batch_size, self.config.seed, place, count
+        return make_dataloader(
+            _Rows(self.inputs.train_rows), self.collator, self.config.batch_size, self.config.seed, place, count
         )
 
     def likelihood(self) -> Likelihood | None:
         """The likelihood of the validation rows, or None where there are none."""
-        if not self.lesson.valid_rows:
+        if not self.inputs.valid_rows:
             return None
-        rows = self.lesson.valid_rows
+        rows = self.inputs.valid_rows
         if self.args.world_size > 1:
             rows = rows[self.args.process_index :: self.args.world_size]
         mine = Likelihood(0.0, 0)
         if rows:
-            mine = likelihood(self.causal, rows, self.packer, self.lesson.precision, self.evaluation_tokens())
-        total, tokens = ranks.summed([mine.total, mine.tokens])
+            mine = likelihood(self.causal, rows, self.collator, self.inputs.precision, self.evaluation_tokens())
+        total, tokens = distributed.all_reduce_sum([mine.total, mine.tokens])
         return Likelihood(total, round(tokens))
 
     def evaluation_tokens(self) -> int:
         """How many tokens to evaluate at once: on a GPU an evaluation must not need more memory than a step."""
-        if self.lesson.device == "cpu":
+        if self.inputs.device == "cpu":
             return TOKENS_A_BATCH
-        return min(TOKENS_A_BATCH, self.config.batch_size * max(example_lengths(self.lesson.train_rows)))
+        return min(TOKENS_A_BATCH, self.config.batch_size * max(example_lengths(self.inputs.train_rows)))
 
     def evaluate(self, *arguments: Any, **named: Any) -> dict[str, float]:
         """Validation loss and perplexity, told to the callbacks as the Trainer does it."""
@@ -157,7 +162,7 @@ class ChatTrainer(Trainer):
 def train(
     run: Run,
     config: TrainConfig,
-    lesson: TrainingInputs,
+    inputs: TrainingInputs,
     model: Any,
     *,
     should_stop: ShouldStop = never_stop,
@@ -179,15 +184,15 @@ def train(
     """
     checkpoint = run.newest_checkpoint()
     step = _step_of(checkpoint) if checkpoint else 0
-    if ranks.is_first():
+    if distributed.is_main_process():
         _clear_broken(run, checkpoint)
         _check_space(run, model)
         run.forget_after(step if checkpoint else -1)
-    ranks.wait()
-    packer = Packer(pad_id=lesson.encoder.tokenizer.pad_token_id or 0)
-    arguments = arguments_of(run.checkpoints, config, lesson)
-    trainer = ChatTrainer(config, lesson, model, arguments, packer)
-    writer = RunWriter(run, config, lesson, should_stop)
+    distributed.barrier()
+    collator = PackingCollator(pad_id=inputs.encoder.tokenizer.pad_token_id or 0)
+    arguments = make_training_arguments(run.checkpoints, config, inputs)
+    trainer = ChatTrainer(config, inputs, model, arguments, collator)
+    writer = RunWriter(run, config, inputs, should_stop)
     writer.trainer = trainer
     silence(trainer)
     for callback in (writer, *callbacks):
@@ -231,18 +236,18 @@ def saving_steps(config: TrainConfig, rows: int) -> int:
     return min(config.save_every or evaluation_steps(config, rows), total_steps(config, rows))
 
 
-def arguments_of(folder: Path, config: TrainConfig, lesson: TrainingInputs) -> TrainingArguments:
+def make_training_arguments(folder: Path, config: TrainConfig, inputs: TrainingInputs) -> TrainingArguments:
     """TrainConfig in the Trainer's words; checkpoints go into `folder`."""
-    rows = len(lesson.train_rows)
+    rows = len(inputs.train_rows)
     steps = total_steps(config, rows)
-    if config.optimizer == "adamw-8bit" and lesson.device != "cuda":
+    if config.optimizer == "adamw-8bit" and inputs.device != "cuda":
         raise SettingError("optimizer", "The 8-bit optimiser needs an NVIDIA GPU.", advice="Choose adamw.")
-    share, rest = divmod(config.batch_size, ranks.processes())
+    share, rest = divmod(config.batch_size, distributed.world_size())
     if rest:
         raise SettingError(
             "batch_size",
-            f"{config.batch_size} conversations cannot be shared by {ranks.processes()} processes.",
-            advice=f"Give a multiple of {ranks.processes()}.",
+            f"{config.batch_size} conversations cannot be shared by {distributed.world_size()} processes.",
+            advice=f"Give a multiple of {distributed.world_size()}.",
         )
     named: dict[str, Any] = {"lr_scheduler_kwargs": {"power": 2.0}} if config.schedule == "polynomial" else {}
     constant = "constant_with_warmup"
@@ -258,10 +263,10 @@ def arguments_of(folder: Path, config: TrainConfig, lesson: TrainingInputs) -> T
         max_grad_norm=config.clip,
         warmup_steps=math.ceil(steps * config.warmup),
         lr_scheduler_type=constant if config.schedule == "constant" else config.schedule,
-        optim="adamw_bnb_8bit" if config.optimizer == "adamw-8bit" else _adamw(lesson.device),
-        bf16=lesson.precision == "bfloat16",
-        fp16=lesson.precision == "float16",
-        use_cpu=lesson.device == "cpu",
+        optim="adamw_bnb_8bit" if config.optimizer == "adamw-8bit" else _adamw(inputs.device),
+        bf16=inputs.precision == "bfloat16",
+        fp16=inputs.precision == "float16",
+        use_cpu=inputs.device == "cpu",
         seed=config.seed,
         eval_strategy="steps",
         eval_steps=evaluation_steps(config, rows),

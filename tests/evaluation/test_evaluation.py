@@ -22,12 +22,12 @@ from chat_app.errors import DataError
 from chat_app.evaluation import metrics as scoring
 from chat_app.evaluation.comparison import MEASURES, as_csv, compare, figure, summary
 from chat_app.evaluation.evaluate import Evaluation
-from chat_app.evaluation.memorization import RunSources
-from chat_app.evaluation.runner import evaluate_models, prompts_of, replies_of, spread
+from chat_app.evaluation.memorization import RunMemorizationIndex
+from chat_app.evaluation.runner import evaluate_models, extract_prompts, generate_replies, sample_evenly
 from chat_app.runs.run import Run
 from chat_app.system.progress import Progress
-from chat_app.training.corrections_run import corrections_of, prepare_correcting
-from chat_app.training.pipeline import prepare_run
+from chat_app.training.corrections_run import corrections_of, prepare_corrections_run
+from chat_app.training.prepare import write_run
 
 BEFORE = Evaluation(200.0, 2.0, 1.0, 0.5, 0.8, 0.1, 0.02, 8.0, 10, 100, 5)
 AFTER = Evaluation(50.0, 1.5, 20.0, 0.5, 0.9, 0.4, 0.05, 12.0, 10, 100, 5)
@@ -87,14 +87,14 @@ def test_the_length_of_replies_counts_words_only() -> None:
 
 def test_conversations_are_taken_evenly() -> None:
     numbers: Any = range(10)
-    assert spread(numbers, 10, 4) == [0, 2, 5, 7]
-    assert spread(numbers, 10, 99) == list(range(10))
+    assert sample_evenly(numbers, 10, 4) == [0, 2, 5, 7]
+    assert sample_evenly(numbers, 10, 99) == list(range(10))
 
 
 def test_openings_are_asked_once() -> None:
     said = [Conversation.from_turns(one) for one in (["a", "b"], ["a", "c"], ["d", "e", "f", "g"])]
-    assert [one.texts for one in prompts_of(said, 5)] == [["a"], ["d"]]
-    assert [one.texts for one in prompts_of(said, 1)] == [["a"]]
+    assert [one.texts for one in extract_prompts(said, 5)] == [["a"], ["d"]]
+    assert [one.texts for one in extract_prompts(said, 1)] == [["a"]]
 
 
 def test_a_measurement_can_be_stopped_and_repeated(tiny_folder: Path, paths: Paths) -> None:
@@ -123,8 +123,8 @@ def test_a_measurement_can_be_stopped_and_repeated(tiny_folder: Path, paths: Pat
 def test_replies_with_a_seed_are_always_the_same(tiny_folder: Path, paths: Paths) -> None:
     prompts = [Conversation.from_turns(["Hello"]), Conversation.from_turns(["Where is the shop?"])]
     sampling = SamplingConfig(seed=1, max_new_tokens=8)
-    first = replies_of(str(tiny_folder), prompts, paths, sampling)
-    assert first == replies_of(str(tiny_folder), prompts, paths, sampling)
+    first = generate_replies(str(tiny_folder), prompts, paths, sampling)
+    assert first == generate_replies(str(tiny_folder), prompts, paths, sampling)
     assert len(first) == 2
 
 
@@ -141,38 +141,38 @@ class FromFiles:
 
 @pytest.fixture
 def learned(paths: Paths) -> Run:
-    return prepare_run(TrainConfig(valid_share=0.0), FromFiles(), paths, folder=paths.runs / "learned")
+    return write_run(TrainConfig(valid_share=0.0), FromFiles(), paths, folder=paths.runs / "learned")
 
 
 def test_a_copy_is_found_on_the_line_of_the_persons_own_file(learned: Run, paths: Paths) -> None:
-    sources = RunSources.open(learned, paths)
-    copy = sources.look("We only ship within the whole country.")
+    index = RunMemorizationIndex.open(learned, paths)
+    copy = index.classify_reply("We only ship within the whole country.")
     assert (copy.kind, copy.file, copy.line) == ("copied", "a.tsv", 12)
     assert copy.label == "copied (line 12 of a.tsv)"
     assert copy.sentence == "All 7 words of the reply stand in a row in line 12 of a.tsv."
-    assert sources.look("Good morning to you, dear friend of teapots").line == 7
-    new = sources.look("Nothing of this was ever said there, I promise.")
+    assert index.classify_reply("Good morning to you, dear friend of teapots").line == 7
+    new = index.classify_reply("Nothing of this was ever said there, I promise.")
     assert (new.kind, new.label, new.line) == ("new", "new", None)
 
 
 def test_the_index_is_made_once_and_anew_when_the_data_change(learned: Run, paths: Paths) -> None:
     told: list[str] = []
-    RunSources.open(learned, paths)
+    RunMemorizationIndex.open(learned, paths)
     kept = list((paths.home / "cache" / "sources").iterdir())
-    RunSources.open(learned, paths, lambda now: told.append(now.message))
+    RunMemorizationIndex.open(learned, paths, lambda now: told.append(now.message))
     assert told == []
     assert list((paths.home / "cache" / "sources").iterdir()) == kept
     assert not list(learned.data.glob("*words*"))  # What can be made again lies in the cache.
     with (learned.data / "train.jsonl").open("a") as file:
         file.write(json.dumps({"turns": ["And now?", "Now there is one more line here."]}) + "\n")
-    copy = RunSources.open(learned, paths).look("Now there is one more line here.")
+    copy = RunMemorizationIndex.open(learned, paths).classify_reply("Now there is one more line here.")
     assert (copy.kind, copy.line) == ("copied", 3)
 
 
 def test_without_the_data_a_copy_cannot_be_found(learned: Run, paths: Paths) -> None:
     (learned.data / "train.jsonl").unlink()
     with pytest.raises(DataError, match="no longer there"):
-        RunSources.open(learned, paths)
+        RunMemorizationIndex.open(learned, paths)
 
 
 def rows_of(run: Run) -> list[Located]:
@@ -182,21 +182,21 @@ def rows_of(run: Run) -> list[Located]:
 def test_corrections_become_a_run_among_what_the_model_learned_before(learned: Run, paths: Paths) -> None:
     kept = corrections_of(paths, "me")
     kept.add(Conversation.from_turns(["When do you open?"]), "Hm.", "At nine.")
-    run = prepare_correcting(learned.id, kept.list(), paths, about={"by": "me"})
+    run = prepare_corrections_run(learned.id, kept.list(), paths, about={"by": "me"})
     assert run.config().model == learned.id
     assert run.about()["by"] == "me"
     assert run.about()["files"] == ["1 correction"]
     replies = [row.conversation.turns[-1].text for row in rows_of(run)]
     assert replies.count("At nine.") > 10
     assert replies.count("We only ship within the whole country.") == 1
-    copy = RunSources.open(run, paths).judge
+    copy = RunMemorizationIndex.open(run, paths).describe_match
     assert copy  # Its replies can be searched for copies too.
 
 
 def test_the_starter_is_taught_among_what_the_starter_knows(paths: Paths) -> None:
     kept = corrections_of(paths, "me")
     kept.add(Conversation.from_turns(["When do you open?"]), "Hm.", "At nine.")
-    run = prepare_correcting("starter", kept.list(), paths)
+    run = prepare_corrections_run("starter", kept.list(), paths)
     learned = iterate(paths.assets / "starter_earlier.jsonl", need_reply=False)
     known = {text for item in learned if isinstance(item, Located) for text in item.conversation.texts}
     others = [row.conversation for row in rows_of(run) if row.conversation.turns[-1].text != "At nine."]

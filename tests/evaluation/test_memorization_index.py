@@ -13,18 +13,18 @@ from hypothesis import strategies as st
 from chat_app.conversation import Conversation
 from chat_app.data.writers import write_jsonl
 from chat_app.errors import DataError
-from chat_app.evaluation import memorization_index as originality
-from chat_app.evaluation.memorization_index import GRAM, Match, Sources, badge, leak_report, words
+from chat_app.evaluation import memorization_index
+from chat_app.evaluation.memorization_index import GRAM, Match, MemorizationIndex, classify, report_copies, words
 
-Make = Callable[[list[list[str]]], Sources]
+Make = Callable[[list[list[str]]], MemorizationIndex]
 
 
 @pytest.fixture
 def learned(tmp_path: Path) -> Make:
-    def make(conversations: list[list[str]]) -> Sources:
+    def make(conversations: list[list[str]]) -> MemorizationIndex:
         path = tmp_path / "train.jsonl"
         write_jsonl([Conversation.from_turns(turns) for turns in conversations], path)
-        return Sources.open(path)
+        return MemorizationIndex.open(path)
 
     return make
 
@@ -37,24 +37,24 @@ SHOP = [
 
 
 def test_a_copied_reply_is_found_with_its_line(learned: Make) -> None:
-    match = learned(SHOP).longest_match("no we ONLY ship within the country")
+    match = learned(SHOP).find_longest_match("no we ONLY ship within the country")
     assert match == Match(7, "no we ONLY ship within the country", 2, 7)
-    assert badge(match) == ("copied", "All 7 words of the reply stand in a row in line 2 of the training data.")
+    assert classify(match) == ("copied", "All 7 words of the reply stand in a row in line 2 of the training data.")
 
 
 def test_a_part_is_shown_as_it_stands_in_the_reply(learned: Make) -> None:
-    match = learned(SHOP).longest_match("Hello! WE open, at nine -- and close at ten; come by.")
+    match = learned(SHOP).find_longest_match("Hello! WE open, at nine -- and close at ten; come by.")
     assert match == Match(7, "WE open, at nine -- and close at", 1, 11)
-    kind, sentence = badge(match)
+    kind, sentence = classify(match)
     assert kind == "partly copied"
     assert sentence.startswith("7 of its 11 words stand in a row in line 1")
 
 
 def test_a_new_reply_is_new(learned: Make) -> None:
-    sources = learned(SHOP)
-    assert sources.longest_match("We open at ten and only on days with rain") == Match(0, "", None, 10)
-    kind, sentence = badge(
-        sources.longest_match("We are happy that you are welcome. See us, if you have the time today")
+    index = learned(SHOP)
+    assert index.find_longest_match("We open at ten and only on days with rain") == Match(0, "", None, 10)
+    kind, sentence = classify(
+        index.find_longest_match("We are happy that you are welcome. See us, if you have the time today")
     )
     assert (kind, sentence) == (
         "new",
@@ -64,58 +64,58 @@ def test_a_new_reply_is_new(learned: Make) -> None:
 
 
 def test_short_and_empty_replies_are_not_called_copied(learned: Make) -> None:
-    sources = learned(SHOP)
+    index = learned(SHOP)
     for reply in ("", "   ", "?!", "You are welcome"):
-        assert badge(sources.longest_match(reply))[0] == "new"
+        assert classify(index.find_longest_match(reply))[0] == "new"
 
 
 def test_a_run_never_reaches_from_one_turn_into_the_next(learned: Make) -> None:
-    sources = learned([["one two three four five", "six seven eight nine ten"], ["a b c", "d e f g"]])
-    assert sources.longest_match("one two three four five six seven eight nine ten").words == 5
-    assert sources.longest_match("a b c d e f").words == 0
+    index = learned([["one two three four five", "six seven eight nine ten"], ["a b c", "d e f g"]])
+    assert index.find_longest_match("one two three four five six seven eight nine ten").words == 5
+    assert index.find_longest_match("a b c d e f").words == 0
 
 
 def test_what_the_user_said_counts_too(learned: Make) -> None:
-    assert learned(SHOP).longest_match("When do you open?") == Match(4, "When do you open", 1, 4)
+    assert learned(SHOP).find_longest_match("When do you open?") == Match(4, "When do you open", 1, 4)
 
 
 def test_apostrophes_and_widths_do_not_matter(learned: Make) -> None:
-    sources = learned([["hi", "I don’t know what THE straße is"]])
-    assert sources.longest_match("i don't know what the STRASSE is").words == 7
+    index = learned([["hi", "I don’t know what THE straße is"]])
+    assert index.find_longest_match("i don't know what the STRASSE is").words == 7
 
 
 def test_scripts_without_spaces_are_compared_by_character(learned: Make) -> None:
-    sources = learned([["你好", "我们早上九点开门"]])
-    assert sources.longest_match("我们早上八点开门").words == 4
-    assert sources.longest_match("我们早上九点开门!").share == 1.0
+    index = learned([["你好", "我们早上九点开门"]])
+    assert index.find_longest_match("我们早上八点开门").words == 4
+    assert index.find_longest_match("我们早上九点开门!").share == 1.0
 
 
 def test_lines_are_those_of_the_file(tmp_path: Path) -> None:
     path = tmp_path / "train.jsonl"
     path.write_text('\n["a", "b"]\nbroken\n\n["x", "the very words of line five"]\n')
-    assert Sources.open(path).longest_match("the very words of line five").line == 5
+    assert MemorizationIndex.open(path).find_longest_match("the very words of line five").line == 5
 
 
 def test_the_index_is_kept_and_made_again_when_the_file_changes(tmp_path: Path) -> None:
     path = tmp_path / "train.jsonl"
     write_jsonl([Conversation.from_turns(["q", "one two three four"])], path)
-    first = Sources.open(path)
+    first = MemorizationIndex.open(path)
     made = (first.folder / "grams").stat().st_mtime_ns
-    assert (Sources.open(path).folder / "grams").stat().st_mtime_ns == made
+    assert (MemorizationIndex.open(path).folder / "grams").stat().st_mtime_ns == made
     write_jsonl([Conversation.from_turns(["q", "five six seven eight nine"])], path)
-    again = Sources.open(path)
-    assert again.longest_match("five six seven eight nine").words == 5
-    assert again.longest_match("one two three four").words == 0
+    again = MemorizationIndex.open(path)
+    assert again.find_longest_match("five six seven eight nine").words == 5
+    assert again.find_longest_match("one two three four").words == 0
     assert [one.name for one in tmp_path.iterdir() if one.is_dir()] == [again.folder.name]
 
 
 def test_a_missing_file_is_explained(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no longer there"):
-        Sources.open(tmp_path / "train.jsonl")
+        MemorizationIndex.open(tmp_path / "train.jsonl")
 
 
 def test_the_report_has_a_line_for_each_prompt(learned: Make) -> None:
-    rows = leak_report(
+    rows = report_copies(
         learned(SHOP), [("When?", "We open at nine and close at six, every day but Sunday."), ("Who?", "Me.")]
     )
     assert [(row.prompt, row.kind, row.match.line) for row in rows] == [("When?", "copied", 1), ("Who?", "new", None)]
@@ -139,13 +139,13 @@ TEXT = st.lists(st.sampled_from(["a", "b", "C", "don't"]), min_size=1, max_size=
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(conversations=st.lists(st.lists(TEXT, min_size=1, max_size=4), min_size=1, max_size=5), reply=TEXT)
-@pytest.mark.parametrize("chunk", [7, originality.CHUNK_WORDS])
+@pytest.mark.parametrize("chunk", [7, memorization_index.CHUNK_WORDS])
 def test_it_finds_what_looking_at_every_place_finds(
     tmp_path: Path, monkeypatch: Any, chunk: int, conversations: list[list[str]], reply: str
 ) -> None:
-    monkeypatch.setattr(originality, "CHUNK_WORDS", chunk)
+    monkeypatch.setattr(memorization_index, "CHUNK_WORDS", chunk)
     path = tmp_path / "train.jsonl"
     write_jsonl([Conversation.from_turns(turns) for turns in conversations], path)
-    match = Sources.open(path).longest_match(reply)
+    match = MemorizationIndex.open(path).find_longest_match(reply)
     assert (match.words, match.line) == brute_force(conversations, reply)
     assert match.words == 0 or len(words(match.text)) == match.words

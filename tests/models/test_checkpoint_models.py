@@ -15,7 +15,7 @@ from chat_app.errors import ModelError, ModelNotFoundError
 from chat_app.models.loading import load_parts
 from chat_app.models.resolver import find
 from chat_app.runs.run import Run, split_name
-from chat_app.training.pipeline import teach
+from chat_app.training.pipeline import train_run
 
 FLOAT = LoadConfig(precision="float32", device="cpu")
 
@@ -34,7 +34,7 @@ def test_a_checkpoint_is_loaded_with_the_words_of_its_run(
     prepare: Callable[..., Run], paths: Paths, method: str
 ) -> None:
     run = prepare("run", method=method, evaluate_every=4, max_steps=8, rehearse="off")
-    teach(run, paths)
+    train_run(run, paths)
     assert run.checkpoint_steps() == [4, 8]
     numbers = {}
     for step in (4, 8):
@@ -52,7 +52,7 @@ def test_a_checkpoint_is_loaded_with_the_words_of_its_run(
 
 def test_only_a_checkpoint_that_is_whole_is_a_model(prepare: Callable[..., Run], paths: Paths) -> None:
     run = prepare("run", evaluate_every=4, max_steps=8, rehearse="off")
-    teach(run, paths)
+    train_run(run, paths)
     with pytest.raises(ModelNotFoundError, match="kept: 4, 8"):
         find("run@5", paths)
     (run.checkpoints / "checkpoint-4" / "trainer_state.json").write_text("{}")

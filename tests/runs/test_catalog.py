@@ -20,7 +20,8 @@ from chat_app.runs import catalog as collection
 from chat_app.runs.compare import best_evaluation, check_count, curve_of, differences
 from chat_app.runs.run import Run
 from chat_app.training.follow_up_runs import give_more_epochs, with_half_the_rate
-from chat_app.training.pipeline import prepare_run_from, sample_prompts, teach
+from chat_app.training.pipeline import choose_sample_prompts, train_run
+from chat_app.training.prepare import prepare_run
 from chat_app.training.recipe import command_for
 from chat_app.training.sample_prompts import questions_of
 
@@ -122,11 +123,11 @@ def test_more_epochs_go_on_where_it_ended(prepare: Callable[..., Run], paths: Pa
     run.set_state("failed")
     with pytest.raises(RunError, match="go on from"):
         give_more_epochs(run)
-    teach(run, paths)
+    train_run(run, paths)
     before = run.state()
     assert give_more_epochs(run).epochs == 4
     assert run.state().status == "stopped"
-    teach(run, paths)
+    train_run(run, paths)
     assert (run.state().status, run.state().step) == ("done", 2 * before.step)
 
 
@@ -162,9 +163,9 @@ def test_questions_are_one_a_line_each_once_and_not_too_many() -> None:
 
 def test_pinned_questions_are_what_the_model_is_asked(prepare: Callable[..., Run]) -> None:
     run = prepare("run")
-    assert len(sample_prompts(run)) == 4
+    assert len(choose_sample_prompts(run)) == 4
     run.note(questions=["Who are you?", "Where?"])
-    assert [[turn.text for turn in one.turns] for one in sample_prompts(run)] == [["Who are you?"], ["Where?"]]
+    assert [[turn.text for turn in one.turns] for one in choose_sample_prompts(run)] == [["Who are you?"], ["Where?"]]
 
 
 def test_the_command_of_a_run_is_understood_again(prepare: Callable[..., Run], paths: Paths) -> None:
@@ -189,7 +190,7 @@ def test_the_command_names_what_was_given_and_not_what_was_in_it(paths: Paths, t
         (folder / name).write_text(f"Where is {name}?\tHere is {name}.\n")
     with zipfile.ZipFile(archive, "w") as file:
         file.write(folder / "a.tsv", "inside.tsv")
-    run, material = prepare_run_from(TrainConfig(), DataSource((folder, archive)), paths)
+    run, material = prepare_run(TrainConfig(), DataSource((folder, archive)), paths)
     assert material.facts.files == ("chats/a.tsv", "chats/b.tsv", "more.zip/inside.tsv")
     assert command_for(run) == "python -m chat_app train --data chats more.zip"
     assert DataSource((folder,), names=("mine",)).given == ["mine"]
@@ -207,7 +208,7 @@ def test_the_command_exports_a_run_and_refuses_what_it_cannot(
     monkeypatch.setenv("CHAT_APP_HOME", str(paths.home))
     monkeypatch.delenv("HF_TOKEN", raising=False)
     run = prepare("run", rehearse="off", method="lora", max_steps=4)
-    teach(run, paths)
+    train_run(run, paths)
     for name, more in (("whole.zip", ()), ("adapter.zip", ("--adapter", "--licence", "mit"))):
         target = tmp_path / name
         assert main(["export", "--model", "run", "--out", str(target), *more]) == 0

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chat_app.runs.diagnosis import Verdict, verdict
+from chat_app.runs.diagnosis import Diagnosis, diagnose
 from chat_app.runs.files import read_lines
 
 CURVES = Path(__file__).with_name("curves")
@@ -25,8 +25,10 @@ def kind_of(path: Path) -> str:
     return path.stem.rpartition("_")[0].replace("-", " ")
 
 
-def judge(lines: Lines, status: Any = "running", has_validation: bool = True) -> Verdict:
-    return verdict(lines, total_steps=max(line["step"] for line in lines), has_validation=has_validation, status=status)
+def judge(lines: Lines, status: Any = "running", has_validation: bool = True) -> Diagnosis:
+    return diagnose(
+        lines, total_steps=max(line["step"] for line in lines), has_validation=has_validation, status=status
+    )
 
 
 def along(path: Path) -> list[tuple[str, int]]:
@@ -170,9 +172,9 @@ def test_noise_never_makes_learning_look_like_diverging(noise: float, seed: int)
 
 
 def test_nothing_is_too_odd_to_be_judged() -> None:
-    assert verdict([], total_steps=0, has_validation=False, status="queued").kind == "too early"
+    assert diagnose([], total_steps=0, has_validation=False, status="queued").kind == "too early"
     odd: Lines = [{}, {"step": "x", "train_loss": True}, {"valid_loss": "y"}, {"step": 1, "valid_loss": math.nan}]
-    assert verdict(odd, total_steps=-1, has_validation=True, status="failed").kind in ("too early", "diverging")
+    assert diagnose(odd, total_steps=-1, has_validation=True, status="failed").kind in ("too early", "diverging")
 
 
 NUMBER = st.one_of(st.none(), st.floats(), st.integers(-5, 5))
@@ -183,7 +185,7 @@ LINE = st.fixed_dictionaries(
 
 @given(st.lists(LINE, max_size=60), st.booleans(), st.sampled_from(["queued", "running", "done", "failed"]))
 def test_any_lines_give_a_verdict(lines: Lines, has_validation: bool, status: Any) -> None:
-    found = verdict(lines, total_steps=100, has_validation=has_validation, status=status)
+    found = diagnose(lines, total_steps=100, has_validation=has_validation, status=status)
     assert found.sentence.endswith(".")
     json.dumps(found.kind)
 

@@ -30,7 +30,7 @@ from chat_app.server.auth import Accounts, Throttle
 from chat_app.server.flags import add_flags, parse_rules
 from chat_app.server.host_policy import HostPolicy
 from chat_app.services import ServerRules, Services
-from chat_app.training.pipeline import prepare_run_from
+from chat_app.training.prepare import prepare_run
 
 pytestmark = pytest.mark.slow_file
 
@@ -150,7 +150,7 @@ def _queued(home: Path, model: Path) -> Run:
     file = home.parent / "talk.tsv"
     file.write_text("".join(f"Hello number {number}\tHi, {number}!\n" for number in range(40)))
     config = TrainConfig(model=str(model), epochs=1000, patience=0, threads=1)
-    run, _ = prepare_run_from(config, DataSource((file,)), Paths(home))
+    run, _ = prepare_run(config, DataSource((file,)), Paths(home))
     run.note(queued=True)
     return run
 

@@ -18,7 +18,7 @@ from chat_app.config.fields import from_mapping
 from chat_app.config.paths import Paths
 from chat_app.config.training import TrainConfig
 from chat_app.conversation import Conversation, Message
-from chat_app.data.paraphrase import about, bare, keywords, worded
+from chat_app.data.paraphrase import about, bare, keywords, paraphrase
 from chat_app.data.readers import conversations_of, iterate
 from chat_app.data.writers import write_jsonl
 from chat_app.errors import DataError
@@ -229,7 +229,7 @@ def test_the_settings_are_settings_of_a_training() -> None:
 
 def test_a_question_is_put_in_many_ways_that_ask_the_same() -> None:
     chance = random.Random(0)
-    made = {worded("What is your favorite color?", chance) for _ in range(200)}
+    made = {paraphrase("What is your favorite color?", chance) for _ in range(200)}
     assert len(made) > 60
     assert "what's your favorite color?" in {one.lower() for one in made}
     assert all(one.count("?") <= 2 and "color" in one.lower() for one in made)
@@ -238,7 +238,7 @@ def test_a_question_is_put_in_many_ways_that_ask_the_same() -> None:
 def test_a_denial_is_never_lost() -> None:
     chance = random.Random(0)
     for _ in range(200):
-        said = worded("I do not like the rain.", chance).lower()
+        said = paraphrase("I do not like the rain.", chance).lower()
         assert "not" in said or "don't" in said
         assert "?" not in said
 
@@ -259,7 +259,7 @@ def test_keywords_that_fit_another_correction_are_not_used() -> None:
 @given(st.text(max_size=60), st.integers(0, 50))
 def test_any_text_can_be_reworded(text: str, seed: int) -> None:
     chance = random.Random(seed)
-    for prompt in (worded(text, chance), about(text, [], chance)):
+    for prompt in (paraphrase(text, chance), about(text, [], chance)):
         assert Message("user", prompt).text == prompt
         assert len(prompt) <= 4 * len(text) + 80
         if text.strip():

@@ -15,8 +15,8 @@ from chat_app.config.paths import Paths
 from chat_app.data.writers import write_jsonl
 from chat_app.runs.run import Run
 from chat_app.tokenization.encoder import Example
-from chat_app.training.distributed_sampler import Shares
-from chat_app.training.pipeline import teach
+from chat_app.training.distributed_sampler import DistributedBatchSampler
+from chat_app.training.pipeline import train_run
 from tests.conftest import reading_of
 from tests.training.test_trainer import weights
 
@@ -47,7 +47,7 @@ def test_two_processes_give_the_curve_of_one(prepare: Callable[..., Run], paths:
     """19 conversations in batches of 4: the last batch of an epoch is not full, and once one process has no row."""
     same_else = {"dropout": 0.0, "log_every": 1, "valid_share": 0.15, "batch_size": 4, "accumulation": 2}
     one, two = prepare("one", **same_else), prepare("two", **same_else)
-    teach(one, paths)
+    train_run(one, paths)
     done = two_processes(paths, "--resume", str(two.folder))
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("done: All epochs are done.") == 1
@@ -84,9 +84,9 @@ class Numbers(Dataset[Example]):
 
 
 def test_every_row_is_learned_by_one_process() -> None:
-    shares = [list(Shares(Numbers(), 3, 0, process, 2)) for process in range(2)]
+    shares = [list(DistributedBatchSampler(Numbers(), 3, 0, process, 2)) for process in range(2)]
     assert [[len(batch) for batch in share] for share in shares] == [[2, 2, 1], [1, 1, 0]]
     assert sorted(row for share in shares for batch in share for row in batch) == list(range(7))
-    again = Shares(Numbers(), 3, 0, 0, 2)
+    again = DistributedBatchSampler(Numbers(), 3, 0, 0, 2)
     again.set_epoch(1)
     assert list(again) != shares[0]

@@ -16,23 +16,30 @@ from chat_app.config.training import TrainConfig
 from chat_app.errors import TrainingError
 from chat_app.runs.run import Run
 from chat_app.tokenization.encoder import Example
-from chat_app.training import autotune as fitting
-from chat_app.training import dry_run as rehearsal
-from chat_app.training.collator import Packer
-from chat_app.training.loss import precision_context, summed_loss
-from chat_app.training.memory_estimate import Load, Shape, first_that_fits, heaviest, plans, predict
-from chat_app.training.pipeline import teach
-from chat_app.training.step_time import duration, fitted, usual_steps
+from chat_app.training import autotune
+from chat_app.training import dry_run as dry_run_module
+from chat_app.training.collator import PackingCollator
+from chat_app.training.loss import precision_context, sum_loss
+from chat_app.training.memory_estimate import (
+    BatchShape,
+    ModelShape,
+    find_heaviest_batch,
+    index_of_first_fit,
+    list_plans,
+    predict_memory,
+)
+from chat_app.training.pipeline import train_run
+from chat_app.training.step_time import duration, fit_step_time, simulate_steps
 from tests.training.test_trainer import same, weights
 
 pytestmark = pytest.mark.slow_file
 
 GB = 10**9
 SIZES = {
-    "gpt2": Shape(124_439_808, 12, 768, 3072, 12, 50257),
-    "gpt2-medium": Shape(354_823_168, 24, 1024, 4096, 16, 50257),
-    "gpt2-large": Shape(774_030_080, 36, 1280, 5120, 20, 50257),
-    "gpt2-xl": Shape(1_557_611_200, 48, 1600, 6400, 25, 50257),
+    "gpt2": ModelShape(124_439_808, 12, 768, 3072, 12, 50257),
+    "gpt2-medium": ModelShape(354_823_168, 24, 1024, 4096, 16, 50257),
+    "gpt2-large": ModelShape(774_030_080, 36, 1280, 5120, 20, 50257),
+    "gpt2-xl": ModelShape(1_557_611_200, 48, 1600, 6400, 25, 50257),
 }
 
 
@@ -40,7 +47,7 @@ def row(length: int) -> Example:
     return Example([1] * length, None, [1] * length)
 
 
-def remembered(shape: Shape, load: Load, precision: str, checkpointing: bool = False) -> int:
+def remembered(shape: ModelShape, load: BatchShape, precision: str, checkpointing: bool = False) -> int:
     """Bytes that PyTorch keeps for the way back of one batch, weights left out."""
     config = GPT2Config(
         vocab_size=shape.vocabulary,
@@ -58,7 +65,7 @@ def remembered(shape: Shape, load: Load, precision: str, checkpointing: bool = F
     model = GPT2LMHeadModel(config).train()
     if checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
-    batch = Packer(0)([row(load.length)] * load.rows)
+    batch = PackingCollator(0)([row(load.length)] * load.rows)
     own = {one.untyped_storage().data_ptr() for one in [*model.parameters(), *model.buffers()]}
     sizes: dict[int, int] = {}
     kept = []
@@ -71,29 +78,30 @@ def remembered(shape: Shape, load: Load, precision: str, checkpointing: bool = F
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), precision_context("cpu", precision):
-        summed_loss(model, batch)
+        sum_loss(model, batch)
     return sum(sizes.values())
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_the_formula_counts_what_a_layer_keeps(precision: str) -> None:
     """The difference between four layers and two, which leaves out everything around them."""
-    few = Shape(0, 2, 64, 256, 4, 300, dropout=0.0)
+    few = ModelShape(0, 2, 64, 256, 4, 300, dropout=0.0)
     many = replace(few, layers=4)
-    load = Load(2, 256, 8)
+    load = BatchShape(2, 256, 8)
     measured = remembered(many, load, precision) - remembered(few, load, precision)
     number = 4 if precision == "float32" else 2
     copies = 2 * 2 * 12 * 64 * 64 if number == 2 else 0  # Of the weights of two layers.
-    one, two = (predict(shape, load, "full", precision=precision).activations for shape in (few, many))
+    one, two = (predict_memory(shape, load, "full", precision=precision).activations for shape in (few, many))
     assert measured - copies == pytest.approx(two - one, rel=0.02)
 
 
 def test_the_formula_counts_what_recomputing_keeps() -> None:
-    few = Shape(0, 2, 64, 256, 4, 300, dropout=0.0)
-    many, load = replace(few, layers=4), Load(2, 256, 8)
+    few = ModelShape(0, 2, 64, 256, 4, 300, dropout=0.0)
+    many, load = replace(few, layers=4), BatchShape(2, 256, 8)
     measured = remembered(many, load, "float32", True) - remembered(few, load, "float32", True)
     one, two = (
-        predict(shape, load, "full", precision="float32", checkpointing=True).activations for shape in (few, many)
+        predict_memory(shape, load, "full", precision="float32", checkpointing=True).activations
+        for shape in (few, many)
     )
     assert measured == pytest.approx(two - one, rel=0.02)
 
@@ -104,8 +112,8 @@ def test_every_gpt2_learns_in_four_gigabytes(name: str) -> None:
     method = "full" if name == "gpt2" else "lora-8bit"
     shape = replace(SIZES[name], new_tokens=4, vocabulary=50261)
     config = TrainConfig(method=method)
-    made = plans(shape, [row(1024)] * 8, config, precision="bfloat16", device="cuda", free=4 * GB)
-    plan = made[first_that_fits(made)]
+    made = list_plans(shape, [row(1024)] * 8, config, precision="bfloat16", device="cuda", free=4 * GB)
+    plan = made[index_of_first_fit(made)]
     assert plan.fits
     assert plan.batch_size * plan.accumulation == 8
     assert plan.method == method
@@ -116,38 +124,38 @@ def test_every_gpt2_learns_in_four_gigabytes(name: str) -> None:
     [("gpt2", 4, "full"), ("gpt2", 24, "full"), ("gpt2-medium", 4, "lora"), ("gpt2-xl", 4, "lora-8bit")],
 )
 def test_the_method_is_chosen_by_the_memory(name: str, free: int, method: str) -> None:
-    made = plans(SIZES[name], [row(512)] * 8, TrainConfig(), precision="bfloat16", device="cuda", free=free * GB)
-    assert made[first_that_fits(made)].method == method
+    made = list_plans(SIZES[name], [row(512)] * 8, TrainConfig(), precision="bfloat16", device="cuda", free=free * GB)
+    assert made[index_of_first_fit(made)].method == method
 
 
 def test_where_there_is_room_nothing_is_changed() -> None:
     config = TrainConfig(batch_size=6, accumulation=2)
-    made = plans(SIZES["gpt2"], [row(100)] * 9, config, precision="float32", device="cpu", free=64 * GB)
-    plan = made[first_that_fits(made)]
+    made = list_plans(SIZES["gpt2"], [row(100)] * 9, config, precision="float32", device="cpu", free=64 * GB)
+    plan = made[index_of_first_fit(made)]
     assert (plan.method, plan.batch_size, plan.accumulation, plan.checkpointing) == ("full", 6, 2, False)
     assert {one.batch_size * one.accumulation for one in made} == {12}
-    nowhere = plans(SIZES["gpt2"], [row(100)] * 9, config, precision="float32", device="cpu", free=1000)
-    least = first_that_fits(nowhere)
+    nowhere = list_plans(SIZES["gpt2"], [row(100)] * 9, config, precision="float32", device="cpu", free=1000)
+    least = index_of_first_fit(nowhere)
     assert nowhere[least].predicted_bytes == min(one.predicted_bytes for one in nowhere)
 
 
 def test_the_heaviest_batch_is_that_of_the_longest_rows() -> None:
-    assert heaviest([row(10), row(100), row(90), row(10)], 3) == Load(2, 104, 99 + 89 + 9)
+    assert find_heaviest_batch([row(10), row(100), row(90), row(10)], 3) == BatchShape(2, 104, 99 + 89 + 9)
 
 
 def test_one_slow_step_bends_no_line() -> None:
     work = [float(number) for number in range(1, 12)]
     seconds = [0.5 + 2.0 * one for one in work]
     seconds[4] = 90.0
-    pace = fitted(work, seconds)
+    pace = fit_step_time(work, seconds)
     assert pace.fixed == pytest.approx(0.5)
     assert pace.a_unit == pytest.approx(2.0)
-    assert fitted([1.0, 1.0, 1.0], [2.0, 3.0, 2.0]).seconds(5.0) == 2.0
+    assert fit_step_time([1.0, 1.0, 1.0], [2.0, 3.0, 2.0]).seconds(5.0) == 2.0
 
 
 def test_usual_steps_are_all_rows_once() -> None:
     rows = [row(length) for length in range(2, 23)]
-    steps = usual_steps(rows, 4)
+    steps = simulate_steps(rows, 4)
     assert sorted(len(one.ids) for step in steps for one in step) == list(range(2, 23))
     assert [len(step) for step in steps] == [4, 4, 4, 4, 4, 1]
 
@@ -171,7 +179,7 @@ def test_times_in_words(seconds: float, words: str) -> None:
 def test_a_rehearsal_leaves_no_trace(prepare: Callable[..., Run], paths: Paths, changes: dict[str, Any]) -> None:
     plain, rehearsed = prepare("plain", rehearse="off", **changes), prepare("rehearsed", rehearse="on", **changes)
     for run in (plain, rehearsed):
-        teach(run, paths)
+        train_run(run, paths)
     assert same(weights(plain), weights(rehearsed))
     times = ("time", "tokens_per_second")
     first, second = (
@@ -191,17 +199,17 @@ def test_a_rehearsal_leaves_no_trace(prepare: Callable[..., Run], paths: Paths, 
 def test_slow_steps_are_tried_a_few_times_only_and_the_checkpoint_still(
     prepare: Callable[..., Run], paths: Paths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rehearsal, "LONG_ENOUGH", 0.0)
+    monkeypatch.setattr(dry_run_module, "LONG_ENOUGH", 0.0)
     found: list[Any] = []
-    tried = rehearsal.rehearse
+    tried = dry_run_module.dry_run
 
     def noted(*arguments: Any, **named: Any) -> Any:
         found.append(tried(*arguments, **named))
         return found[-1]
 
-    monkeypatch.setattr(fitting, "rehearse", noted)
-    teach(prepare("slow", rehearse="on", epochs=30), paths)
-    assert found[0].steps == rehearsal.FEWEST
+    monkeypatch.setattr(autotune, "dry_run", noted)
+    train_run(prepare("slow", rehearse="on", epochs=30), paths)
+    assert found[0].steps == dry_run_module.FEWEST
     assert found[0].checkpoint_seconds > 0
 
 
@@ -214,7 +222,7 @@ def test_a_stop_ends_the_rehearsal(prepare: Callable[..., Run], paths: Paths) ->
             seen.append(True)
         return bool(seen)
 
-    teach(run, paths, should_stop=should_stop)
+    train_run(run, paths, should_stop=should_stop)
     assert "rehearsal" not in run.about()["plan"]
     assert run.state().status == "interrupted"
     assert run.state().step == 1
@@ -224,7 +232,7 @@ def test_a_plan_that_does_not_fit_is_followed_by_a_smaller_one(
     prepare: Callable[..., Run], paths: Paths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = prepare("a", rehearse="on")
-    really, tried = fitting.rehearse, []
+    really, tried = autotune.dry_run, []
 
     def short_of_memory(run: Run, config: TrainConfig, *others: Any) -> Any:
         tried.append((config.batch_size, config.accumulation))
@@ -232,9 +240,9 @@ def test_a_plan_that_does_not_fit_is_followed_by_a_smaller_one(
             raise torch.OutOfMemoryError("out of memory")
         return really(run, config, *others)
 
-    monkeypatch.setattr(fitting, "rehearse", short_of_memory)
+    monkeypatch.setattr(autotune, "dry_run", short_of_memory)
     lines: list[str] = []
-    teach(run, paths, log=lines.append)
+    train_run(run, paths, log=lines.append)
     assert tried == [(4, 1), (2, 2), (1, 4)]
     assert run.about()["plan"]["batch_size"] == 1
     assert sum("more memory than there is" in line for line in lines) == 2
@@ -249,7 +257,13 @@ def test_no_plan_that_fits_is_a_sentence(
     def never(*arguments: Any) -> Any:
         raise MemoryError
 
-    monkeypatch.setattr(fitting, "rehearse", never)
+    monkeypatch.setattr(autotune, "dry_run", never)
     with pytest.raises(TrainingError, match="memory is not enough"):
-        teach(run, paths)
+        train_run(run, paths)
     assert "smaller model" in run.state().reason
+
+
+def test_long_and_short_steps_are_interleaved() -> None:
+    assert dry_run_module.interleave([1, 2, 3, 4, 5]) == [5, 2, 3, 4, 1]
+    assert dry_run_module.interleave([1, 2, 3, 4]) == [4, 2, 2, 4]
+    assert dry_run_module.interleave([]) == []

@@ -19,7 +19,7 @@ from chat_app.config.paths import Paths
 from chat_app.errors import RunError
 from chat_app.runs.run import Run
 from chat_app.training.job_queue import Jobs
-from chat_app.training.pipeline import teach
+from chat_app.training.pipeline import train_run
 from tests.training.test_trainer import same, weights
 
 pytestmark = pytest.mark.slow_file
@@ -104,7 +104,7 @@ def test_a_killed_child_is_interrupted_and_resumes_and_closing_the_app_saves(
     assert checkpoint is not None
     assert checkpoint.name == f"checkpoint-{state.step}"
     run.change(epochs=1 + state.step // 4)
-    teach(run, paths)
+    train_run(run, paths)
     assert run.state().status == "done"
     assert torch.isfinite(weights(run)["transformer.wte.weight"]).all()
 
@@ -150,7 +150,7 @@ def test_a_killed_app_leaves_a_run_that_resumes(
     finally:
         again.close()
     if victims == "both":  # What a child would do.
-        teach(run, paths)
+        train_run(run, paths)
         assert run.state().status == "done"
     assert run.has_model
 

@@ -17,7 +17,8 @@ from chat_app.errors import SettingError
 from chat_app.models.loading import load_parts
 from chat_app.models.lora_files import read_adapter
 from chat_app.runs.run import Run
-from chat_app.training.pipeline import prepare_run, teach
+from chat_app.training.pipeline import train_run
+from chat_app.training.prepare import write_run
 from tests.conftest import CONFIG, reading_of
 from tests.training.test_trainer import StopAfter, same, weights
 
@@ -32,7 +33,7 @@ def lora_run(paths: Paths, make_folder: Callable[..., Path]) -> Callable[..., Ru
 
     def make(name: str, **changes: Any) -> Run:
         config = replace(CONFIG, **{"model": str(model), "format": "roles", **LORA, **changes})
-        return prepare_run(config, reading_of(12), paths, folder=paths.runs / name)
+        return write_run(config, reading_of(12), paths, folder=paths.runs / name)
 
     return make
 
@@ -44,7 +45,7 @@ def losses(run: Run) -> list[float]:
 @pytest.mark.dependencies
 def test_an_addition_is_learned_and_merged(lora_run: Callable[..., Run], paths: Paths) -> None:
     run = lora_run("a", epochs=4)
-    teach(run, paths)
+    train_run(run, paths)
     assert losses(run)[-1] < 0.8 * losses(run)[0]
     adapter = read_adapter(run.adapter)
     assert len(adapter.tokens) == 4
@@ -68,13 +69,13 @@ def test_an_addition_is_learned_and_merged(lora_run: Callable[..., Run], paths: 
 @pytest.mark.parametrize("step", [3, 4])
 def test_an_addition_resumes_exactly(lora_run: Callable[..., Run], paths: Paths, step: int) -> None:
     whole, stopped = lora_run("whole", lora_dropout=0.1), lora_run("stopped", lora_dropout=0.1)
-    teach(whole, paths)
-    teach(stopped, paths, callbacks=[StopAfter(stopped, step)])
+    train_run(whole, paths)
+    train_run(stopped, paths, callbacks=[StopAfter(stopped, step)])
     assert stopped.state().step == step
     checkpoint = stopped.newest_checkpoint()
     assert checkpoint is not None
     assert not (checkpoint / "model.safetensors").exists()
-    teach(stopped, paths)
+    train_run(stopped, paths)
     assert same(weights(whole), weights(stopped))
     assert same(
         load_file(whole.adapter / "adapter_model.safetensors"), load_file(stopped.adapter / "adapter_model.safetensors")
@@ -90,7 +91,7 @@ def test_an_addition_to_quantized_weights(
 ) -> None:
     pytest.importorskip("bitsandbytes", reason="quantization needs bitsandbytes")
     run = lora_run("a", method=method, precision=precision, epochs=3)
-    teach(run, paths)
+    train_run(run, paths)
     assert losses(run)[-1] < 0.9 * losses(run)[0]
     base, *_ = load_parts(read_adapter(run.adapter).base, PLAIN, paths)
     whole, *_ = load_parts(run.id, PLAIN, paths)
@@ -102,7 +103,7 @@ def test_an_addition_to_quantized_weights(
 def test_recomputing_gives_the_same_weights(prepare: Callable[..., Run], paths: Paths) -> None:
     plain, again = prepare("plain", gradient_checkpointing="off"), prepare("again", gradient_checkpointing="on")
     for run in (plain, again):
-        teach(run, paths)
+        train_run(run, paths)
     first, second = weights(plain), weights(again)
     for name, value in first.items():
         torch.testing.assert_close(value, second[name], rtol=1e-3, atol=1e-4)
@@ -110,16 +111,16 @@ def test_recomputing_gives_the_same_weights(prepare: Callable[..., Run], paths: 
 
 def test_recomputing_with_an_addition(lora_run: Callable[..., Run], paths: Paths) -> None:
     run = lora_run("a", method="lora-8bit", gradient_checkpointing="on", epochs=2)
-    teach(run, paths)
+    train_run(run, paths)
     assert losses(run)[-1] < 0.95 * losses(run)[0]
 
 
 @pytest.mark.dependencies
 def test_an_addition_goes_on_from_an_adapter(lora_run: Callable[..., Run], paths: Paths) -> None:
     first = lora_run("first", epochs=3)
-    teach(first, paths)
+    train_run(first, paths)
     second = lora_run("second", epochs=1, model=str(first.adapter))
-    teach(second, paths)
+    train_run(second, paths)
     assert losses(second)[0] == pytest.approx(losses(first)[-1], rel=1e-3)
     assert read_adapter(second.adapter).base == str(second.folder / "base")
     assert read_adapter(second.adapter).tokens == ()
@@ -127,4 +128,4 @@ def test_an_addition_goes_on_from_an_adapter(lora_run: Callable[..., Run], paths
 
 def test_muon_is_not_for_additions(lora_run: Callable[..., Run], paths: Paths) -> None:
     with pytest.raises(SettingError, match="Muon"):
-        teach(lora_run("a", optimizer="muon"), paths)
+        train_run(lora_run("a", optimizer="muon"), paths)

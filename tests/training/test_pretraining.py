@@ -17,7 +17,7 @@ from chat_app.models.tokenizer import load_tokenizer
 from chat_app.runs.run import list_runs
 from chat_app.system.progress import Progress
 from chat_app.training.pretraining import PRETRAIN_DEFAULTS
-from chat_app.training.pretraining_plan import layer_parameters, prepare_from_nothing, proposed, size_named
+from chat_app.training.pretraining_plan import layer_parameters, parse_size, prepare_from_scratch, propose_size
 from chat_app.training.recipe import command_for
 
 CONFIG = from_mapping(TrainConfig, dict(PRETRAIN_DEFAULTS))
@@ -30,24 +30,24 @@ CONFIG = from_mapping(TrainConfig, dict(PRETRAIN_DEFAULTS))
      (10_000_000_000, "medium", 32_768)],
 )  # fmt: skip
 def test_the_size_follows_the_text(characters: int, size: str, vocabulary: int) -> None:
-    plan = proposed(characters)
+    plan = propose_size(characters)
     assert (plan.size, plan.vocabulary) == (size, vocabulary)
 
 
 def test_a_size_can_be_chosen_and_is_checked() -> None:
     assert layer_parameters("small") == 84_934_656  # GPT-2's, without its biases and norms.
-    plan = proposed(10_000, "mini")
+    plan = propose_size(10_000, "mini")
     assert (plan.size, plan.vocabulary, plan.parameters) == ("mini", 512, 10_616_832 + 512 * 384)
-    assert size_named("automatic") == size_named("") == ""
-    assert size_named("nano") == "nano"
+    assert parse_size("automatic") == parse_size("") == ""
+    assert parse_size("nano") == "nano"
     for wrong in ("huge", 7, ["nano"]):
         with pytest.raises(SettingError):
-            size_named(wrong)
+            parse_size(wrong)
 
 
 def test_too_little_text_is_refused() -> None:
     with pytest.raises(DataError, match="1,999 characters"):
-        proposed(1_999)
+        propose_size(1_999)
 
 
 def test_a_run_from_conversations_and_running_text(paths: Paths, tmp_path: Path) -> None:
@@ -56,7 +56,7 @@ def test_a_run_from_conversations_and_running_text(paths: Paths, tmp_path: Path)
     talk = tmp_path / "talk.tsv"
     talk.write_text("".join(f"Is the shop {number} open?\tIt is open all day.\n" for number in range(40)))
     told: list[str] = []
-    run = prepare_from_nothing(
+    run = prepare_from_scratch(
         CONFIG, DataSource((talk,)), (book,), paths, about={"by": "me"}, progress=lambda now: told.append(now.message)
     )
     config, about = run.config(), run.about()
@@ -89,5 +89,5 @@ def test_nothing_is_left_where_it_was_stopped(paths: Paths, tmp_path: Path) -> N
             raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        prepare_from_nothing(CONFIG, DataSource(), (book,), paths, progress=stop)
+        prepare_from_scratch(CONFIG, DataSource(), (book,), paths, progress=stop)
     assert not list(paths.runs.iterdir())

@@ -19,7 +19,8 @@ from chat_app.errors import RunError, TrainingError
 from chat_app.runs.files import verify
 from chat_app.runs.run import Run
 from chat_app.training.autotune import learning_rate
-from chat_app.training.pipeline import prepare_run, teach
+from chat_app.training.pipeline import train_run
+from chat_app.training.prepare import write_run
 from tests.conftest import CONFIG, reading_of
 
 pytestmark = pytest.mark.slow_file
@@ -53,7 +54,7 @@ class StopAfter(TrainerCallback):
 @pytest.mark.dependencies
 def test_a_run_learns_and_leaves_everything(prepare: Callable[..., Run], paths: Paths) -> None:
     run = prepare("a", epochs=6)
-    teach(run, paths)
+    train_run(run, paths)
     state = run.state()
     assert (state.status, state.step) == ("done", state.total_steps)
     lines = run.metrics()
@@ -85,12 +86,12 @@ def test_resuming_gives_the_weights_of_a_run_never_stopped(
     prepare: Callable[..., Run], paths: Paths, changes: dict[str, Any], step: int
 ) -> None:
     whole, stopped = prepare("whole", **changes), prepare("stopped", **changes)
-    teach(whole, paths)
-    teach(stopped, paths, callbacks=[StopAfter(stopped, step)])
+    train_run(whole, paths)
+    train_run(stopped, paths, callbacks=[StopAfter(stopped, step)])
     assert stopped.state().status == "stopped"
     assert stopped.state().step == step
     assert stopped.has_model
-    teach(stopped, paths)
+    train_run(stopped, paths)
     assert stopped.state().status == "done"
     assert same(last_checkpoint_weights(whole), last_checkpoint_weights(stopped))
     assert same(weights(whole), weights(stopped))
@@ -100,8 +101,8 @@ def test_resuming_gives_the_weights_of_a_run_never_stopped(
 
 def test_a_damaged_checkpoint_is_not_resumed(prepare: Callable[..., Run], paths: Paths) -> None:
     whole, damaged = prepare("whole"), prepare("damaged")
-    teach(whole, paths)
-    teach(damaged, paths, callbacks=[StopAfter(damaged, 6)])
+    train_run(whole, paths)
+    train_run(damaged, paths, callbacks=[StopAfter(damaged, 6)])
     newest = damaged.newest_checkpoint()
     assert newest is not None
     assert newest.name == "checkpoint-6"
@@ -112,7 +113,7 @@ def test_a_damaged_checkpoint_is_not_resumed(prepare: Callable[..., Run], paths:
     older = damaged.newest_checkpoint()
     assert older is not None
     assert older.name == "checkpoint-4"
-    teach(damaged, paths)
+    train_run(damaged, paths)
     assert same(last_checkpoint_weights(whole), last_checkpoint_weights(damaged))
 
 
@@ -121,8 +122,8 @@ def test_accumulation_equals_one_big_batch(prepare: Callable[..., Run], paths: P
     same_else: dict[str, Any] = {"epochs": 1, "dropout": 0.0}  # Dropout is drawn for each batch.
     big = prepare("big", batch_size=8, **same_else)
     small = prepare("small", batch_size=2, accumulation=4, **same_else)
-    teach(big, paths)
-    teach(small, paths)
+    train_run(big, paths)
+    train_run(small, paths)
     first, second = last_checkpoint_weights(big), last_checkpoint_weights(small)
     for name, value in first.items():
         torch.testing.assert_close(value, second[name], rtol=1e-3, atol=1e-4)  # Steps are 3e-3 long.
@@ -131,14 +132,14 @@ def test_accumulation_equals_one_big_batch(prepare: Callable[..., Run], paths: P
 def test_one_seed_one_result(prepare: Callable[..., Run], paths: Paths) -> None:
     first, second, other = prepare("a"), prepare("b"), prepare("c", seed=1)
     for run in (first, second, other):
-        teach(run, paths)
+        train_run(run, paths)
     assert same(weights(first), weights(second))
     assert not same(weights(first), weights(other))
 
 
 def test_it_stops_when_it_no_longer_gets_better(prepare: Callable[..., Run], paths: Paths) -> None:
     run = prepare("a", epochs=200, learning_rate=0.03, patience=2, schedule="constant")
-    teach(run, paths)
+    train_run(run, paths)
     state = run.state()
     assert state.status == "done"
     assert "stopped getting better" in state.reason
@@ -148,7 +149,7 @@ def test_it_stops_when_it_no_longer_gets_better(prepare: Callable[..., Run], pat
 
 def test_the_best_model_is_kept(prepare: Callable[..., Run], paths: Paths) -> None:
     run = prepare("a", epochs=40, learning_rate=0.03, patience=2, schedule="constant")
-    teach(run, paths)
+    train_run(run, paths)
     assert not same(weights(run), last_checkpoint_weights(run))
 
 
@@ -161,12 +162,12 @@ def test_numbers_that_break_end_the_run_with_a_sentence(prepare: Callable[..., R
                 named["model"].transformer.wte.weight.data[:] = float("nan")
 
     with pytest.raises(TrainingError, match="no longer a number"):
-        teach(run, paths, callbacks=[Break()])
+        train_run(run, paths, callbacks=[Break()])
     state = run.state()
     assert state.status == "failed"
     assert "learning rate" in state.reason
     assert torch.isfinite(weights(run)["transformer.wte.weight"]).all()
-    teach(run, paths)
+    train_run(run, paths)
     assert run.state().status == "done"
 
 
@@ -179,7 +180,7 @@ def test_a_gradient_that_breaks_never_reaches_the_weights(prepare: Callable[...,
                 named["model"].transformer.wte.weight.register_hook(lambda gradient: gradient * float("inf"))
 
     with pytest.raises(TrainingError, match="gradient"):
-        teach(run, paths, callbacks=[Break()])
+        train_run(run, paths, callbacks=[Break()])
     assert torch.isfinite(weights(run)["transformer.wte.weight"]).all()
 
 
@@ -194,10 +195,10 @@ def test_a_full_disk_is_told_in_a_sentence(
     with monkeypatch.context() as patch:
         patch.setattr("chat_app.training.callbacks.save_model_folder", full)
         with pytest.raises(TrainingError, match="disk is full"):
-            teach(run, paths)
+            train_run(run, paths)
     assert run.state().status == "failed"
     assert "resume" in run.state().reason
-    teach(run, paths)
+    train_run(run, paths)
     assert run.state().status == "done"
 
 
@@ -207,7 +208,7 @@ def test_too_little_space_is_known_beforehand(
     run = prepare("a")
     monkeypatch.setattr("chat_app.training.trainer.shutil.disk_usage", lambda path: type("Usage", (), {"free": 1000})())
     with pytest.raises(RunError, match="disk is too full"):
-        teach(run, paths)
+        train_run(run, paths)
     assert run.state().status == "failed"
 
 
@@ -219,9 +220,9 @@ def test_too_little_memory_is_told_in_a_sentence(
     def too_much(*arguments: Any, **named: Any) -> None:
         raise RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory")
 
-    monkeypatch.setattr("chat_app.training.trainer.summed_loss", too_much)
+    monkeypatch.setattr("chat_app.training.trainer.sum_loss", too_much)
     with pytest.raises(TrainingError, match="memory is not enough"):
-        teach(run, paths)
+        train_run(run, paths)
     assert "batch size" in run.state().reason
 
 
@@ -236,14 +237,14 @@ def test_the_rate_suits_the_model() -> None:
 def test_two_processes_never_train_one_run(prepare: Callable[..., Run], paths: Paths) -> None:
     run = prepare("a")
     with run.lock(), pytest.raises(RunError, match="Another process"):
-        teach(Run(run.folder), paths)
+        train_run(Run(run.folder), paths)
     assert run.state().status == "queued"
 
 
 def test_without_validation_the_last_model_is_kept(paths: Paths, make_folder: Callable[..., Path]) -> None:
     config = replace(CONFIG, model=str(make_folder("start")), valid_share=0.0)
-    run = prepare_run(config, reading_of(6), paths, folder=paths.runs / "a")
-    teach(run, paths)
+    run = write_run(config, reading_of(6), paths, folder=paths.runs / "a")
+    train_run(run, paths)
     assert run.state().status == "done"
     assert same(weights(run), last_checkpoint_weights(run))
 
@@ -251,6 +252,6 @@ def test_without_validation_the_last_model_is_kept(paths: Paths, make_folder: Ca
 @pytest.mark.parametrize("name", ["sep", "speaker", "pair", "eos", "roles-spaced"])
 def test_every_format_can_be_taught(name: str, prepare: Callable[..., Run], paths: Paths) -> None:
     run = prepare("a", format=name, epochs=1)
-    teach(run, paths)
+    train_run(run, paths)
     assert run.state().status == "done"
     assert json.loads((run.model / "chat_format.json").read_text())["format"] == name

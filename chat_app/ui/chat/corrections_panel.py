@@ -14,7 +14,7 @@ from chat_app.errors import ChatAppError, DataError, ModelError
 from chat_app.runs.run import Run
 from chat_app.services import Services
 from chat_app.system.progress import ProgressCallback
-from chat_app.training.corrections_run import corrections_of, prepare_correcting
+from chat_app.training.corrections_run import corrections_of, prepare_corrections_run
 from chat_app.training.corrections_store import Correction
 from chat_app.ui.chat.session import CHANGED, Talk
 from chat_app.ui.components import formatting as words
@@ -190,7 +190,7 @@ class CorrectionsPanel:
             if not known:
                 raise DataError("There are no corrections to teach.", advice="Correct a reply first.")
             report = count_conversations(progress, "Preparing")
-            return prepare_correcting(model, known, self.services.paths, about={"by": visitor}, progress=report)
+            return prepare_corrections_run(model, known, self.services.paths, about={"by": visitor}, progress=report)
 
         run = yield from begun(
             self.services,

@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 
 from chat_app.errors import ChatAppError
-from chat_app.evaluation.memorization import RunSources
+from chat_app.evaluation.memorization import RunMemorizationIndex
 from chat_app.runs.run import Run
 from chat_app.services import Services
 from chat_app.system.progress import ProgressCallback
@@ -86,8 +86,8 @@ class CopiedMarks:
         """Look for these replies in what a run learned; making its index may take a while."""
 
         def look(progress: ProgressCallback) -> list[dict[str, str]]:
-            sources = RunSources.open(run, self.services.paths, progress)
-            copies = [sources.look(turn.text) for turn in turns]
+            index = RunMemorizationIndex.open(run, self.services.paths, progress)
+            copies = [index.classify_reply(turn.text) for turn in turns]
             return [{"kind": one.kind, "label": one.label, "why": one.sentence} for one in copies]
 
         work = Work(look)

@@ -16,7 +16,7 @@ from chat_app.config.sampling import SamplingConfig
 from chat_app.conversation import Conversation
 from chat_app.errors import DataError
 from chat_app.evaluation.blind_test import Card, Duel, Score, Vote
-from chat_app.evaluation.runner import prompts_of, replies_of
+from chat_app.evaluation.runner import extract_prompts, generate_replies
 from chat_app.system.progress import ProgressCallback, add_prefix
 from chat_app.ui.chat.session import check_length
 from chat_app.ui.components import formatting as words
@@ -113,7 +113,7 @@ better, without knowing whose it is. At the end you see who won, and how sure th
         read = None if own else bench.conversations(choice.source, choice.after, choice.files, visitor)[0]
 
         def answer(progress: ProgressCallback) -> Updates:
-            prompts = own if read is None else prompts_of(read(progress), most)
+            prompts = own if read is None else extract_prompts(read(progress), most)
             contest = self._contest(subject, earlier, prompts, progress)
             return {self.contest: contest, **self.show(contest)}
 
@@ -147,7 +147,7 @@ better, without knowing whose it is. At the end you see who won, and how sure th
 
         def replies(number: int, one: Subject) -> list[str]:
             paths = self.bench.services.paths
-            return replies_of(one.name, prompts, paths, SAMPLING, add_prefix(f"Model {number} of 2: ", progress))
+            return generate_replies(one.name, prompts, paths, SAMPLING, add_prefix(f"Model {number} of 2: ", progress))
 
         asked = [prompt.turns[-1].text for prompt in prompts]
         duel = Duel(asked, replies(1, subject), replies(2, earlier), secrets.randbits(32))

@@ -11,11 +11,11 @@ import gradio as gr
 from chat_app.conversation import Conversation
 from chat_app.data.readers import conversations_of, has_text
 from chat_app.errors import DataError
-from chat_app.evaluation.memorization import Copy, RunSources
-from chat_app.evaluation.runner import prompts_of, replies_of
+from chat_app.evaluation.memorization import CopyFinding, RunMemorizationIndex
+from chat_app.evaluation.runner import extract_prompts, generate_replies
 from chat_app.runs.run import Run
 from chat_app.system.progress import Progress, ProgressCallback
-from chat_app.training.pipeline import sample_prompts
+from chat_app.training.pipeline import choose_sample_prompts
 from chat_app.ui.components import formatting as words
 from chat_app.ui.components.escape import shown
 from chat_app.ui.components.events import Updates
@@ -23,7 +23,7 @@ from chat_app.ui.evaluation.panel import Choice, EvaluationPanel
 from chat_app.ui.evaluation.subjects import whole
 
 QUESTIONS, MOST_QUESTIONS = 12, 60
-Row = tuple[str, str, Copy]
+Row = tuple[str, str, CopyFinding]
 
 
 class CopiesPanel(EvaluationPanel):
@@ -59,11 +59,11 @@ that were pinned when it learned, then others of your conversations. Nothing her
 
         def search(progress: ProgressCallback) -> Updates:
             progress(Progress("Looking through what it learned."))
-            sources = RunSources.open(run, paths, progress)
+            index = RunMemorizationIndex.open(run, paths, progress)
             prompts = questions_of(run, most)
-            replies = replies_of(subject.name, prompts, paths, progress=progress)
+            replies = generate_replies(subject.name, prompts, paths, progress=progress)
             asked = [prompt.turns[-1].text for prompt in prompts]
-            rows = [(*one, sources.look(one[1])) for one in zip(asked, replies, strict=True)]
+            rows = [(*one, index.classify_reply(one[1])) for one in zip(asked, replies, strict=True)]
             return {self.report: report_of(rows)}
 
         return search
@@ -79,11 +79,11 @@ def questions_of(run: Run, most: int) -> list[Conversation]:
     Raises:
         DataError: there is nothing to ask.
     """
-    found = {one.turns[-1].text: one for one in sample_prompts(run)}
+    found = {one.turns[-1].text: one for one in choose_sample_prompts(run)}
     for name in ("valid.jsonl", "train.jsonl"):
         path = run.data / name
         if len(found) < most and has_text(path):
-            for one in prompts_of(conversations_of(path), most + len(found)):
+            for one in extract_prompts(conversations_of(path), most + len(found)):
                 found.setdefault(one.turns[-1].text, one)
     if not found:
         raise DataError("There is nothing to ask this model.")
@@ -107,6 +107,6 @@ def report_of(rows: Sequence[Row]) -> str:
     )
 
 
-def badge_of(copy: Copy) -> str:
+def badge_of(copy: CopyFinding) -> str:
     """A small mark in the colour of its kind."""
     return f'<span class="copy-badge {copy.kind.replace(" ", "-")}">{shown(copy.label)}</span>'

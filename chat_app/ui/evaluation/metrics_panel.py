@@ -10,7 +10,7 @@ import gradio as gr
 from chat_app.errors import DataError
 from chat_app.evaluation.comparison import MEASURES, as_csv, compare, figure, summary
 from chat_app.evaluation.evaluate import Evaluation
-from chat_app.evaluation.runner import evaluate_models, spread
+from chat_app.evaluation.runner import evaluate_models, sample_evenly
 from chat_app.system.progress import Progress, ProgressCallback
 from chat_app.ui.components import formatting as words
 from chat_app.ui.components.downloads import saving
@@ -73,7 +73,7 @@ replies closer to the right ones are better."""
         def measure(progress: ProgressCallback) -> Updates:
             progress(Progress("Reading the conversations."))
             total = sum(1 for _ in read(progress))
-            chosen = spread(read(progress), total, MOST_CONVERSATIONS)
+            chosen = sample_evenly(read(progress), total, MOST_CONVERSATIONS)
             if not chosen:
                 raise DataError("There are no conversations to measure on.", advice="Bring another file.")
             names = [one.name for one in subjects]

@@ -152,10 +152,10 @@ def hints(services: Services, loaded: ReplyBackend | None) -> list[str]:
     if loaded.description.kind != "run":
         return general
     try:
-        from chat_app.training.pipeline import sample_prompts
+        from chat_app.training.pipeline import choose_sample_prompts
 
         run = Run(services.paths.runs / split_name(loaded.name)[0])
-        found = [prompt.turns[0].text for prompt in sample_prompts(run)]
+        found = [prompt.turns[0].text for prompt in choose_sample_prompts(run)]
     except (ChatAppError, OSError):
         return general
     return [text for text in found if len(text) <= 120][:MOST_HINTS] or general

@@ -171,7 +171,7 @@ class DataPanel:
 
     def take_sample(self) -> Iterator[Updates]:
         """Read the sample conversations that come with the app."""
-        yield from self._read(DataSource(files=(self.services.paths.samples / "shop.tsv",)))
+        yield from self._read(DataSource(files=(self.services.paths.samples / "shop.tsv",), names=("shop.tsv",)))
 
     def take_hub(self, name: str, config: str, split: str) -> Iterator[Updates]:
         """Fetch a data set."""

@@ -14,7 +14,7 @@ from chat_app.runs.run import Run
 from chat_app.services import Services
 from chat_app.system.progress import ProgressCallback
 from chat_app.training.pretraining import PRETRAIN_DEFAULTS
-from chat_app.training.pretraining_plan import prepare_from_nothing, size_named
+from chat_app.training.pretraining_plan import parse_size, prepare_from_scratch
 from chat_app.training.sample_prompts import questions_of
 from chat_app.ui.components.escape import clean
 from chat_app.ui.components.events import Updates, slow
@@ -89,10 +89,10 @@ class NothingPanel:
             if brought.material is None and not brought.texts:
                 raise DataError("There is nothing to learn from yet.", advice="Upload a file first.")
             check_here(brought)
-            wanted_size, asked = size_named(size), list(questions_of(clean(questions)))
+            wanted_size, asked = parse_size(size), list(questions_of(clean(questions)))
             config = from_mapping(TrainConfig, {**PRETRAIN_DEFAULTS, "epochs": epochs})
             about = {"by": visitor, "questions": asked, "repairs": sorted(brought.wanted.repairs)}
-            return prepare_from_nothing(
+            return prepare_from_scratch(
                 config,
                 brought.wanted,
                 brought.texts,

@@ -11,7 +11,7 @@ import pandas as pd
 
 from chat_app.config.fields import AUTOMATIC
 from chat_app.errors import RunError
-from chat_app.runs.diagnosis import Action, Verdict, verdict
+from chat_app.runs.diagnosis import Action, Diagnosis, diagnose
 from chat_app.runs.loss_plot import thinned
 from chat_app.runs.run import Run, State
 from chat_app.ui.components import formatting as words
@@ -21,7 +21,7 @@ from chat_app.ui.models.choices import run_title
 LATEST = -1
 TRAINING, VALIDATION = "training", "validation"
 Metrics = Sequence[Mapping[str, Any]]
-STOPPED_ITSELF = Verdict(
+STOPPED_ITSELF = Diagnosis(
     "done learning",
     "It stopped by itself, because it no longer got better on conversations it did not read.",
     "The best model is kept: chat with it.",
@@ -63,7 +63,7 @@ def learning_rates(metrics: Metrics) -> pd.DataFrame:
     return pd.DataFrame([(line["step"], line["learning_rate"]) for line in lines], columns=["step", "learning rate"])
 
 
-def judged(run: Run, state: State, metrics: Metrics) -> Verdict | None:
+def judged(run: Run, state: State, metrics: Metrics) -> Diagnosis | None:
     """What the curves say; None while there are none."""
     if not metrics:
         return None
@@ -74,7 +74,7 @@ def judged(run: Run, state: State, metrics: Metrics) -> Verdict | None:
     kept_aside = (about.get("valid_conversations") or 0) + (about.get("valid_texts") or 0)
     is_done = state.status == "done"
     steps = state.step if is_done else state.total_steps
-    said = verdict(metrics, total_steps=steps, has_validation=kept_aside > 0, status=state.status)
+    said = diagnose(metrics, total_steps=steps, has_validation=kept_aside > 0, status=state.status)
     if is_done and state.step < state.total_steps and said.action == "more-epochs":
         return STOPPED_ITSELF  # Its patience has judged by more evaluations than the curve has points.
     return said
@@ -95,7 +95,7 @@ def plan_words(run: Run) -> str:
     return f"{plan['words']} ({how}).{measured}"
 
 
-def status(run: Run, state: State, metrics: Metrics, now: float | None = None, said: Verdict | None = None) -> str:
+def status(run: Run, state: State, metrics: Metrics, now: float | None = None, said: Diagnosis | None = None) -> str:
     """The state in words, the progress bar, the facts, and what the curves say."""
     word = words.STATUS_WORDS[state.status]
     share = min(state.step / state.total_steps, 1.0) if state.total_steps else 0.0
@@ -120,7 +120,7 @@ def _plan(plan: str) -> str:
     return f'<p class="plan">{shown(plan)}</p>'
 
 
-def _said(said: Verdict) -> str:
+def _said(said: Diagnosis) -> str:
     advice = f" {shown(said.advice)}" if said.advice else ""
     kind = said.kind.replace(" ", "-")
     return f'<p class="verdict" data-verdict="{kind}"><b>{shown(said.sentence)}</b>{advice}</p>'

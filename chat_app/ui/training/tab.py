@@ -9,12 +9,11 @@ import gradio as gr
 
 from chat_app.config.paths import STARTER
 from chat_app.config.training import CAREFULNESS, TrainConfig
-from chat_app.data.source import DataSource, load_source
+from chat_app.data.source import DataSource
 from chat_app.runs.run import Run
 from chat_app.services import Services
 from chat_app.system.progress import ProgressCallback
-from chat_app.training.pipeline import prepare_run
-from chat_app.training.recipe import write_recipe
+from chat_app.training.prepare import prepare_run
 from chat_app.training.sample_prompts import MOST, questions_of
 from chat_app.ui.components.background_task import count_conversations
 from chat_app.ui.components.escape import clean
@@ -155,13 +154,14 @@ class TeachTab:
         self, config: TrainConfig, wanted: DataSource, questions: str, visitor: str, progress: ProgressCallback
     ) -> Run:
         """A run folder with its data and its recipe."""
-        paths, asked = self.services.paths, list(questions_of(clean(questions)))
-        report = count_conversations(progress, "Preparing")
-        material = load_source(wanted, paths, need_reply=config.learn == "replies", progress=report)
-        about = {"files": wanted.given, "by": visitor, "repairs": sorted(wanted.repairs)}
-        about |= {"reading": wanted.flags(), "questions": asked}
-        run = prepare_run(config, material, paths, about=about, progress=report)
-        write_recipe(run, [] if wanted.hub else run.about()["files"], wanted.settings())
+        run, _ = prepare_run(
+            config,
+            wanted,
+            self.services.paths,
+            questions=questions_of(clean(questions)),
+            about={"by": visitor},
+            progress=count_conversations(progress, "Preparing"),
+        )
         return run
 
     def models(self, visitor: str, chosen: str) -> Any:

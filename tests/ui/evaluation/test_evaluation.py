@@ -18,7 +18,7 @@ from chat_app.errors import DataError, ModelError, RunError, UserError
 from chat_app.evaluation.blind_test import Duel
 from chat_app.evaluation.comparison import MEASURES
 from chat_app.evaluation.evaluate import Evaluation
-from chat_app.evaluation.memorization import Copy
+from chat_app.evaluation.memorization import CopyFinding
 from chat_app.inference.backend import ModelDescription
 from chat_app.runs.run import Run
 from chat_app.services import ServerRules, Services
@@ -224,7 +224,7 @@ def test_typed_questions_are_one_a_line_and_bounded() -> None:
 
 
 def test_the_leak_report_is_escaped_and_counts(local: Any) -> None:
-    copy = Copy("partly copied", "partly copied (line 3)", HOSTILE, "a", 3)
+    copy = CopyFinding("partly copied", "partly copied (line 3)", HOSTILE, "a", 3)
     page = copies_panel.report_of([(HOSTILE, HOSTILE, copy)])
     assert HOSTILE not in page
     assert "Of 1 reply: 0 copied, 1 partly copied, 0 new." in page

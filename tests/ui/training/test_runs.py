@@ -9,6 +9,7 @@ from typing import Any
 import gradio as gr
 import pytest
 
+from chat_app.cli import main
 from chat_app.config.fields import from_mapping
 from chat_app.config.training import TrainConfig
 from chat_app.data.readers import ReadingOptions
@@ -165,3 +166,45 @@ def test_a_run_begun_on_the_page_has_its_recipe(tmp_path: Path) -> None:
         "repair": ["emails"],
         "question": ["Who?"],
     }
+
+
+def test_the_page_and_the_command_line_prepare_equal_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    services = fake_services(tmp_path)
+    submitted: list[Run] = []
+    services.jobs = SimpleNamespace(submit=submitted.append, waiting=list)
+    services.models = SimpleNamespace(current=None)
+    with gr.Blocks():
+        tab = TeachTab(services, Visitors(services), gr.State(""))
+        tab.draw(lambda *_: None, [], gr.State())
+    file = tmp_path / "shop.csv"
+    file.write_text("number,we say,they say\n" + "".join(f"{n},b{n} a@b.org,a{n}\n" for n in range(20)) + "7,,\n")
+    options = ReadingOptions(columns=("they say=context", "we say=reply"))
+    wanted = DataSource((file,), ("shop.csv",), options=options, repairs=frozenset({"emails"}))
+    request: Any = SimpleNamespace(username=None)
+    list(
+        tab.begin(
+            request,
+            Brought(wanted, load_source(wanted, services.paths)),
+            "starter",
+            "Who?",
+            "",
+            *tab.settings.defaults(),
+        )
+    )
+    (page,) = submitted
+    monkeypatch.setenv("CHAT_APP_HOME", str(services.paths.home))
+    monkeypatch.setattr("chat_app.cli.train._run_to_end", lambda *_: None)
+    monkeypatch.chdir(tmp_path)
+    command = ["train", "--data", "shop.csv", "--columns", "they say=context", "--columns", "we say=reply"]
+    assert main([*command, "--repair", "emails", "--question", "Who?", "--run", "command"]) == 0
+    line = Run(tmp_path / "command")
+    assert line.config() == page.config()
+    own = {"created", "by"}
+    facts = [{name: value for name, value in run.about().items() if name not in own} for run in (page, line)]
+    assert facts[0] == facts[1]
+    assert facts[0]["repairs"] == ["emails"]
+    files = [{path.name: path.read_bytes() for path in run.data.iterdir()} for run in (page, line)]
+    assert files[0] == files[1]
+    assert files[0].keys() == {"train.jsonl", "valid.jsonl", "problems.jsonl"}
+    recipes = [(run.folder / FILE).read_text() for run in (page, line)]
+    assert recipes[0].replace("- shop.csv", f"- {file}") == recipes[1]
