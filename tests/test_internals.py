@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,17 @@ def test_layers_of_a_gpt2_are_told_apart() -> None:
     assert block.mlp.c_fc.weight.shape == (16, 64)  # [in, out], the other way round than torch's.
     assert transformers_internals.is_gelu_new(block.mlp.act)
     assert not transformers_internals.is_gelu_new(torch.nn.GELU())
+
+
+def test_activations_are_computed_again_without_a_warning() -> None:
+    model = GPT2LMHeadModel(GPT2Config(**TINY)).train()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        transformers_internals.checkpoint_activations(model)
+    computed: list[int] = []
+    model.transformer.h[0].ln_1.register_forward_pre_hook(lambda *_: computed.append(1))
+    model(torch.arange(4)[None], use_cache=False).logits.sum().backward()
+    assert len(computed) == 2
 
 
 def test_the_trainer_prints_nothing_and_uses_one_gpu(tmp_path: Path) -> None:

@@ -24,8 +24,8 @@ if TYPE_CHECKING:  # Importing it takes seconds, and only a training needs it.
     from transformers import Trainer, TrainingArguments
 
 __all__ = [
-    "Conv1D", "accepts", "cache_argument", "can_crop", "config_from", "copy_cache", "is_gelu_new", "is_known",
-    "silence", "use_one_gpu", "writes_text",
+    "Conv1D", "accepts", "cache_argument", "can_crop", "checkpoint_activations", "config_from", "copy_cache",
+    "is_gelu_new", "is_known", "silence", "use_one_gpu", "writes_text",
 ]  # fmt: skip
 
 CACHE_ARGUMENTS = ("cache", "past_key_values")  # The name since 5.24, and the one before.
@@ -81,6 +81,14 @@ def config_from(settings: Mapping[str, Any]) -> Any:
 def is_gelu_new(module: Any) -> bool:
     """Whether a module is GPT-2's activation, written there as eight operations."""
     return type(module) is NewGELUActivation
+
+
+def checkpoint_activations(model: Any) -> None:
+    """Compute activations again on the way back instead of keeping them. The old name, which Python 3.10's newest
+    transformers has, warns where there is the new one."""
+    old = "gradient_checkpointing_enable"
+    enable = getattr(model, "activation_checkpointing_enable", None) or getattr(model, old)
+    enable({"use_reentrant": False})
 
 
 def silence(trainer: Trainer) -> None:

@@ -5,7 +5,6 @@ Which way is decided elsewhere (memory_plan); this file loads the model for it.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ from chat_app.models.loading import fit_embeddings, load_parts
 from chat_app.models.lora import add_lora
 from chat_app.models.lora_merge import merge
 from chat_app.models.resolver import ModelFiles
-from chat_app.models.transformers_internals import is_gelu_new
+from chat_app.models.transformers_internals import checkpoint_activations, is_gelu_new
 
 _STORED = {"lora-8bit": "8-bit", "lora-4bit": "4-bit"}
 
@@ -93,9 +92,7 @@ def _prepare(model: Any, config: TrainConfig) -> None:
     """What the settings change in the layers."""
     prepare_layers(model, config.dropout)
     if config.gradient_checkpointing == "on":
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # About a new name for the same.
-            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        checkpoint_activations(model)
 
 
 def prepare_layers(model: Any, dropout: float) -> None:
