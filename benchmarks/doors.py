@@ -34,7 +34,7 @@ from benchmarks.start import a_process, wait_until, when_said
 from chat_app.config.sampling import SamplingConfig
 from chat_app.conversation import Conversation
 from chat_app.inference.request import Request
-from chat_app.kernels.compilation import kernel
+from chat_app.kernels.packed_weights import get_kernel
 from chat_app.models.loading import fit_embeddings
 from chat_app.models.saving import save_model_folder
 from chat_app.tokenization.chat_formats import get_format
@@ -141,7 +141,7 @@ class Alone:
 
     def __init__(self, folder: Path):
         self._ours = Ours(folder, "8-bit")
-        kernel(eight_bits=True).result()  # Compiled once, for the server too.
+        get_kernel(eight_bits=True).result()  # Compiled once, for the server too.
 
     def reply(self, question: str) -> Seen:
         """One reply, with the settings that the server takes by itself."""

@@ -1,4 +1,4 @@
-"""From a loaded model to an engine that suits it and this machine: the form of its weights, threads, memory."""
+"""From a loaded model to an engine that suits it and this machine: the layout of its weights, threads, memory."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from typing import Any
 from chat_app.config.fields import AUTOMATIC
 from chat_app.inference.engine import Engine
 from chat_app.inference.gpt2.model_runner import GPT2Forward
-from chat_app.inference.gpt2.weights import Form, fits_tiles, is_plain_gpt2
+from chat_app.inference.gpt2.weights import WeightLayout, can_pack_model, is_plain_gpt2
 from chat_app.inference.model_runner import Forward, TransformersForward
 from chat_app.models.loading import SMALL_MODEL
 from chat_app.models.resolver import ModelFiles, kept_tokens
-from chat_app.models.weight_size import is_tiled
+from chat_app.models.weight_size import is_packed
 from chat_app.system.cpu import processors
 from chat_app.system.memory import free_memory
 
 MOST_ACTIVE = 16
 
 
-def form_of(files: ModelFiles, precision: str, device: str) -> Form:
-    """The form that the engine will give a model's weights: "shared", unless it is a GPT-2 on the processor.
+def choose_weight_layout(files: ModelFiles, precision: str, device: str) -> WeightLayout:
+    """The layout that the engine will give a model's weights: "shared", unless it is a GPT-2 on the processor.
 
-    Tiles of 8 bits are made here, from ordinary weights, and not by bitsandbytes. In "automatic" tiles are of
-    bfloat16: half the bytes a token.
+    The engine packs 8-bit weights itself, from ordinary ones, and not bitsandbytes. Where the precision is "automatic"
+    packed weights are bfloat16: half the bytes a token.
     """
-    if files.gguf or not is_tiled(files.config, "bfloat16" if precision == AUTOMATIC else precision, device):
+    if files.gguf or not is_packed(files.config, "bfloat16" if precision == AUTOMATIC else precision, device):
         return "shared"
     return "8-bit" if precision == "8-bit" else "packed"
 
@@ -32,7 +32,7 @@ def form_of(files: ModelFiles, precision: str, device: str) -> Form:
 def start_engine(model: Any, files: ModelFiles, precision: str) -> tuple[Engine, str]:
     """An engine for a model, and the precision it computes in.
 
-    The weights of a GPT-2 on the processor are moved into the form that is read fastest; the model is empty then.
+    The weights of a GPT-2 on the processor are moved into the layout that is read fastest; the model is empty then.
 
     Args:
         precision: what was asked for; "automatic": bfloat16 where this machine has a fast way to write with it.
@@ -61,10 +61,10 @@ def start_engine(model: Any, files: ModelFiles, precision: str) -> tuple[Engine,
 def _forward(model: Any, files: ModelFiles, precision: str) -> tuple[Forward, str]:
     if not is_plain_gpt2(model):
         return TransformersForward(model), precision_of(model)
-    form = form_of(files, precision, model.device.type)
-    if form == "shared" or not fits_tiles(model):
+    layout = choose_weight_layout(files, precision, model.device.type)
+    if layout == "shared" or not can_pack_model(model):
         return GPT2Forward(model, files.window), precision_of(model)
-    return GPT2Forward(model, files.window, form), "8-bit" if form == "8-bit" else "bfloat16"
+    return GPT2Forward(model, files.window, layout), "8-bit" if layout == "8-bit" else "bfloat16"
 
 
 def precision_of(model: Any) -> str:

@@ -1,5 +1,5 @@
-"""What a model remembers of the tokens it has read, in tiles as its weights are: the compiled step multiplies with keys
-and values as with those. Torch can read and write it too. Knows no requests and no ids.
+"""The KV cache in the layout of packed weights, so that kernels multiply with keys and values as with those. Torch can
+read and write it too. Knows no requests and no ids.
 """
 
 from __future__ import annotations
@@ -12,13 +12,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from chat_app.inference.kv_cache import KeyValues
-from chat_app.kernels.huge_pages import zeros_in_large_pages
-from chat_app.kernels.layout import LANES, up
-from chat_app.kernels.packed_weights import checked_address
+from chat_app.kernels.layout import TILE_N, round_up
+from chat_app.kernels.packed_weights import checked_address, huge_page_zeros
 
 
 class TiledKeyValues(KeyValues):
-    """Keys and values of bfloat16 on the processor, laid out as `tile_shape.CALL` says.
+    """Keys and values of bfloat16 on the processor, laid out as `kernel_args.KV_SLOT` says.
 
     Args:
         layers, heads, width: of the model; width is a head's.
@@ -26,15 +25,14 @@ class TiledKeyValues(KeyValues):
     """
 
     def __init__(self, layers: int, heads: int, width: int, window: int):
-        super().__init__(layers, heads, width, up(window, LANES), torch.bfloat16)
+        super().__init__(layers, heads, width, round_up(window, TILE_N), torch.bfloat16)
         self._layers, self._heads, self._width = layers, heads, width
         self._numbers = torch.empty(self._shape_for(0), dtype=torch.bfloat16, device="cpu")
 
-    def places(self, more: int) -> list[tuple[int, int, int]]:
-        """For what writes the next `more` tokens by itself, for each of them: the address of the numbers, for how many
-        tokens there is room, and how many come before."""
+    def slots(self, more: int) -> list[tuple[int, int, int]]:
+        """For the kernel, which appends the next `more` tokens itself: a KV_SLOT for each of them."""
         self.make_room(more)
-        room = up(self.length + more, LANES)
+        room = round_up(self.length + more, TILE_N)
         address = checked_address(self._numbers, torch.bfloat16, *self._shape_for(room), line=True)
         return [(address, self.room, self.length + at) for at in range(more)]
 
@@ -47,25 +45,27 @@ class TiledKeyValues(KeyValues):
         keys, values = self._keys[layer], self._values[layer]
         end = self.length + new.shape[2]
         at = torch.arange(self.length, end, dtype=torch.long, device="cpu")
-        filled = functional.pad(new.to(torch.bfloat16), (0, -self._width % LANES))
+        filled = functional.pad(new.to(torch.bfloat16), (0, -self._width % TILE_N))
         by_token = filled.transpose(1, 2)  # [2, tokens, heads, width]
-        keys[:, at // LANES, :, at % LANES] = by_token[0].unflatten(2, (-1, 2))
-        values[:, :, at // 2, :, at % 2] = by_token[1].unflatten(2, (-1, LANES))
+        keys[:, at // TILE_N, :, at % TILE_N] = by_token[0].unflatten(2, (-1, 2))
+        values[:, :, at // 2, :, at % 2] = by_token[1].unflatten(2, (-1, TILE_N))
         return self._plain_keys(keys, end), self._plain_values(values, end)
 
     def _plain_keys(self, tiles: Tensor, end: int) -> Tensor:
-        words = tiles.view(torch.int32)[:, : up(end, LANES) // LANES, ..., 0]  # Moved as they are: half as many.
-        rows = words.transpose(2, 3).contiguous().view(torch.bfloat16)  # [heads, tiles, LANES, width]
+        words = tiles.view(torch.int32)[
+            :, : round_up(end, TILE_N) // TILE_N, ..., 0
+        ]  # Moved as they are: half as many.
+        rows = words.transpose(2, 3).contiguous().view(torch.bfloat16)  # [heads, tiles, TILE_N, width]
         return rows.flatten(1, 2)[None, :, :end, : self._width]
 
     def _plain_values(self, tiles: Tensor, end: int) -> Tensor:
-        words = tiles.view(torch.int32)[:, :, : up(end, 2) // 2, :, 0]
+        words = tiles.view(torch.int32)[:, :, : round_up(end, 2) // 2, :, 0]
         rows = words.transpose(1, 2).flatten(2)  # [heads, pairs, width]
         pairs = torch.stack((rows.to(torch.int16), (rows >> 16).to(torch.int16)), 2)  # The lower half is the first.
         return pairs.flatten(1, 2).view(torch.bfloat16)[None, :, :end, : self._width]
 
     def _shape_for(self, room: int) -> tuple[int, int, int, int, int]:
-        return self._layers, self._heads, 2, room, up(self._width, LANES)
+        return self._layers, self._heads, 2, room, round_up(self._width, TILE_N)
 
     @property
     def _keys(self) -> Tensor:
@@ -77,10 +77,10 @@ class TiledKeyValues(KeyValues):
 
     def _moved(self, room: int, length: int) -> Tensor:
         """The first `length` tokens in a new tensor."""
-        shape = self._shape_for(up(room, LANES))
-        numbers = torch.from_numpy(zeros_in_large_pages(math.prod(shape), "i2")).view(torch.bfloat16).view(shape)
+        shape = self._shape_for(round_up(room, TILE_N))
+        numbers = torch.from_numpy(huge_page_zeros(math.prod(shape), "i2")).view(torch.bfloat16).view(shape)
         if length:
-            tiles, pairs = up(length, LANES) // LANES, up(length, 2) // 2
+            tiles, pairs = round_up(length, TILE_N) // TILE_N, round_up(length, 2) // 2
             _copy(self._keys[:, :, :tiles], _keys_in(numbers)[:, :, :tiles])
             _copy(self._values[:, :, :, :pairs], _values_in(numbers)[:, :, :, :pairs])
         return numbers
@@ -94,10 +94,10 @@ def _copy(source: Tensor, target: Tensor) -> None:
 def _keys_in(numbers: Tensor) -> Tensor:
     """[layers, heads, tiles, pairs of inputs, outputs (tokens), 2]."""
     room = numbers.shape[3]
-    return numbers[:, :, 0].flatten(2).unflatten(2, (room // LANES, -1, LANES, 2))
+    return numbers[:, :, 0].flatten(2).unflatten(2, (room // TILE_N, -1, TILE_N, 2))
 
 
 def _values_in(numbers: Tensor) -> Tensor:
     """[layers, heads, tiles, pairs of inputs (tokens), outputs, 2]."""
     room = numbers.shape[3]
-    return numbers[:, :, 1].flatten(2).unflatten(2, (-1, room // 2, LANES, 2))
+    return numbers[:, :, 1].flatten(2).unflatten(2, (-1, room // 2, TILE_N, 2))

@@ -1,7 +1,7 @@
 """Compiled CPU kernels for GPT-2: packed weights, matrix products, attention and the decode step.
 
-Others use `packed_weights`, and `layout` to ask whether a model can be packed. The README in this folder explains the
-layout.
+`packed_weights` is the door; `layout` has the constants, and whether a model can be packed. What is in memory and how
+threads work together is drawn in this folder's README. Sequences, tokens and models are not known here.
 """
 
 __all__ = ["layout", "packed_weights"]

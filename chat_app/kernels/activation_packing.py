@@ -1,99 +1,115 @@
-"""Rows in the form in which products with tiles take them: compiled. Knows no tiles."""
+"""Activations in the form that dot products with tiles take. For 8-bit weights each row is quantized by itself."""
 
 from __future__ import annotations
 
 import numpy as np
 from numba import carray, njit
 
-from chat_app.kernels.layout import DEPTH, LINE, MOST_ROWS, WORDS
-from chat_app.kernels.llvm_amx import HAS_MATRIX_UNIT, rounded_line, split
+from chat_app.kernels.layout import AMX_ROWS, CACHE_LINE, MICRO_M, TILE_K
+from chat_app.kernels.llvm_amx import HAS_AMX, round_line, split_hi_lo
 from chat_app.kernels.llvm_dot import as_bits, as_float, pointer
-from chat_app.kernels.scalar_math import address_of, compiled, floats_at, up
+from chat_app.kernels.scalar_math import address_of, floats_at, jit, round_up
 
-BLOCK_INPUTS = LINE // 2  # Of a block of 16 bits.
-_LARGEST = 32639  # Of whole numbers: its upper half has 8 bits when the lower one is signed.
+BF16_BLOCK_INPUTS = CACHE_LINE // 2  # Inputs of a block of bfloat16 activations, which is one cache line for each row.
+_MAX_INT16 = 32639  # The largest that splits into two int8: 127 * 256 + 127.
 
 
 @njit(inline="always")
-def _scale_of(given):
-    """What makes a row whole numbers, as large as they can be without a sum leaving 32 bits."""
-    # As whole numbers, of which vectors are compared: the bits of what is not below 0 are in its order.
-    bits, total = as_bits(np.float32(1e-20)), np.float32(1e-20)
-    for at in range(len(given)):
-        size = abs(given[at])
-        total += size
-        bits = max(bits, as_bits(size))
-    largest = as_float(bits)
-    # Whole numbers cannot carry a NaN on, but the scale can.
-    return min(np.float32(_LARGEST) / largest, np.float32(2147000000.0 / 127) / total) + total * np.float32(0)
+def _quantization_scale(row):
+    """What a row is multiplied by before it is rounded to integers: as much as neither they nor a sum of their products
+    with int8 weights, in 32 bits, overflow."""
+    # The bits of numbers that are not negative are in the order of the numbers, and integers have a vector maximum.
+    max_bits, abs_sum = as_bits(np.float32(1e-20)), np.float32(1e-20)
+    for index in range(len(row)):
+        size = abs(row[index])
+        abs_sum += size
+        max_bits = max(max_bits, as_bits(size))
+    abs_max = as_float(max_bits)
+    # Integers cannot carry a NaN on, but the scale can.
+    return min(np.float32(_MAX_INT16) / abs_max, np.float32(2147000000.0 / 127) / abs_sum) + abs_sum * np.float32(0)
 
 
-@compiled
-def _rows_as_vectors(numbers, source, share, room, factors, spare):
-    """A share of rows as products in vectors take them: the address of the first of all, and the bytes from row to row.
+@jit
+def _pack_for_vectors(weights_like, source, row_range, target, factors, row_tail):
+    """Pack a range of rows for vector instructions: row after row, zero-padded to TILE_K, as int16 for int8 weights and
+    else as float32.
 
-    For 8-bit weights they become whole numbers of 16 bits, and `factors` what a result is to be multiplied by.
+    Args:
+        weights_like: an array of the weights' type.
+        source: float32 [rows, n_in]. row_range: the first row, and the one after the last.
+        target: address of the packed rows, of all of them.
+        factors: float32 [rows], filled: what products of these rows are to be multiplied by.
+        row_tail: address of float32 [TILE_K], scratch memory.
+
+    Returns:
+        The address of the first of all rows, and the bytes from a row to the next.
     """
-    begin, end = share
+    begin, end = row_range
     factors[begin:end] = np.float32(1)
-    rows, width = source.shape
-    padded = up(width, DEPTH)
-    if numbers.itemsize > 1:
+    rows, n_in = source.shape
+    depth = round_up(n_in, TILE_K)
+    if weights_like.itemsize > 1:
         for row in range(begin, end):
-            target = floats_at(room + 4 * row * padded, width)
-            for at in range(width):
-                target[at] = source[row, at]
-        return room, 4 * padded
-    whole = carray(pointer(room), (rows, padded), np.int16)
+            copy = floats_at(target + 4 * row * depth, n_in)
+            for index in range(n_in):
+                copy[index] = source[row, index]
+        return target, 4 * depth
+    integers = carray(pointer(target), (rows, depth), np.int16)
     for row in range(begin, end):
-        given, places = source[row], whole[row]
-        scale = _scale_of(given)
+        numbers, quantized = source[row], integers[row]
+        scale = _quantization_scale(numbers)
         factors[row] = np.float32(1) / scale
-        for at in range(width):
-            places[at] = np.int16(np.rint(given[at] * scale))
-        places[width:] = 0
-    return room, 2 * padded
+        for index in range(n_in):
+            quantized[index] = np.int16(np.rint(numbers[index] * scale))
+        quantized[n_in:] = 0
+    return target, 2 * depth
 
 
-@compiled
-def _rows_as_blocks(numbers, source, share, room, factors, spare):
-    """The same as the matrix unit takes them; the bytes from row to row are an average."""
-    width = source.shape[1]
-    inputs = LINE // numbers.itemsize  # Of a block.
-    blocks = up(width, DEPTH) // inputs
-    together = MOST_ROWS if numbers.itemsize == 1 else WORDS  # Rows.
-    tail = floats_at(spare, DEPTH)
+@jit
+def _pack_for_amx(weights_like, source, row_range, target, factors, row_tail):
+    """The same for AMX: rows split into hi and lo halves, block after block, as `llvm_amx` reads them.
+
+    Rows lie in groups, of MICRO_M for int8 and of AMX_ROWS for bfloat16. A block of a group has one cache line of hi
+    halves for each row, and then one of lo halves. So the bytes from a row to the next are an average.
+    """
+    n_in = source.shape[1]
+    block_inputs = CACHE_LINE // weights_like.itemsize
+    blocks = round_up(n_in, TILE_K) // block_inputs
+    group = MICRO_M if weights_like.itemsize == 1 else AMX_ROWS
+    tail = floats_at(row_tail, TILE_K)
     tail[:] = np.float32(0)
-    for row in range(share[0], share[1]):
-        place, scale = address_of(source) + row * source.strides[0], np.float32(1)
-        if numbers.itemsize == 1:
-            scale = _scale_of(source[row])
+    for row in range(row_range[0], row_range[1]):
+        begin, scale = address_of(source) + row * source.strides[0], np.float32(1)
+        if weights_like.itemsize == 1:
+            scale = _quantization_scale(source[row])
         factors[row] = np.float32(1) / scale
-        upper = room + (row // together * blocks * 2 * together + row % together) * LINE
+        hi = target + (row // group * blocks * 2 * group + row % group) * CACHE_LINE
         for block in range(blocks):
-            left = block * inputs
-            given = place + 4 * left
-            if left + inputs > width:  # What follows the row is none of its.
-                for at in range(width - left):
-                    tail[at] = source[row, left + at]
-                given = address_of(tail)
-            split(numbers, given, scale, upper, upper + together * LINE)
-            upper += 2 * together * LINE
-    return room, blocks * 2 * LINE
+            left = block * block_inputs
+            numbers = begin + 4 * left
+            if left + block_inputs > n_in:  # The row ends within this block: what comes after it in memory is no input.
+                for index in range(n_in - left):
+                    tail[index] = source[row, left + index]
+                numbers = address_of(tail)
+            split_hi_lo(weights_like, numbers, scale, hi, hi + group * CACHE_LINE)
+            hi += 2 * group * CACHE_LINE
+    return target, blocks * 2 * CACHE_LINE
 
 
-@compiled
-def _rows_rounded(numbers, source, share, room, factors, spare):
-    """As _rows_as_blocks for floating point, but rows become bfloat16: half as much is to be multiplied. Their width
-    is a multiple of DEPTH."""
-    for row in range(share[0], share[1]):
-        place = address_of(source) + row * source.strides[0]
-        target = room + row * LINE
-        for block in range(source.shape[1] // BLOCK_INPUTS):
-            rounded_line(place + 4 * BLOCK_INPUTS * block, target + WORDS * LINE * block)
-    return room, 0
+@jit
+def _pack_rounded_for_amx(weights_like, source, row_range, target, factors, row_tail):
+    """The same for bfloat16 weights with rows rounded to bfloat16 in place of hi and lo halves: half the products.
+
+    n_in is a multiple of TILE_K, and there is one group of rows.
+    """
+    for row in range(row_range[0], row_range[1]):
+        begin = address_of(source) + row * source.strides[0]
+        line = target + row * CACHE_LINE
+        for block in range(source.shape[1] // BF16_BLOCK_INPUTS):
+            round_line(begin + 4 * BF16_BLOCK_INPUTS * block, line + AMX_ROWS * CACHE_LINE * block)
+    return target, 0
 
 
-rows_prepared = _rows_as_blocks if HAS_MATRIX_UNIT else _rows_as_vectors
-rows_rounded = _rows_rounded if HAS_MATRIX_UNIT else _rows_as_vectors
-"""For rows that need not be more precise than the weights; without the unit that would save nothing."""
+pack_rows = _pack_for_amx if HAS_AMX else _pack_for_vectors
+pack_rows_rounded = _pack_rounded_for_amx if HAS_AMX else _pack_for_vectors
+"""For rows that need not be more precise than the weights. Without AMX that would save nothing."""

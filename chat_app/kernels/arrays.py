@@ -1,8 +1,7 @@
-"""The addresses that compiled code is handed, each checked: what it reads and writes there is of the type, the size and
-the order that it takes for granted.
+"""The gate to compiled code: every address that it is handed is taken here, from an array that was checked first.
 
-Compiled code knows no bounds: an array of half the bytes it expects would be written past its end, and the process
-would die of it later, somewhere else. Here that is an exception, before anything is written.
+Compiled code knows no bounds. An array with half of the bytes that it expects would be written past its end, and the
+process would die of it later, somewhere else. Here that is an exception before anything is written.
 """
 
 from __future__ import annotations
@@ -13,32 +12,30 @@ from typing import Any
 
 import numpy as np
 
-from chat_app.kernels.layout import LINE
+from chat_app.kernels.layout import CACHE_LINE
 
-_WORD = 8  # Bytes: no number, and no field of a record, is longer.
+_WORD = 8  # Bytes of the largest element, and of the largest field of a structure.
 
 
 class KernelArrayError(AssertionError):
-    """An array does not suit the compiled code that should work on it: a fault of this program, not of its user."""
+    """An array does not suit the compiled code that would work on it: a fault of this program, not of its user."""
 
 
 def checked_address(array: Any, dtype: Any, *shape: int, line: bool = False, strided: bool = False) -> int:
-    """Where an array's numbers begin; 0 if there are none.
+    """The address of an array's first element; 0 if it has none.
 
     Args:
-        array: of torch or numpy. It must be kept until the compiled code is done.
-        dtype: what its numbers must be, as the library of the array names it.
-        shape: what the compiled code takes it for: the array has at least so many numbers.
-        line: whether it must begin where a line of the memory begins.
-        strided: for torch only: whether its numbers may lie apart, as the compiled code is told; it must have this very
-            shape then.
+        array: of torch or numpy. The caller keeps it until the compiled code is done.
+        dtype: what its elements must be, as the library of the array names it.
+        shape: what the compiled code takes it for; the array has at least as many elements.
+        line: whether it must be aligned to CACHE_LINE.
+        strided: for torch only: whether its strides are handed over with it; it must have this very shape then.
 
     Raises:
-        KernelArrayError: it is of another type, on another device, not contiguous, read-only, too small, or begins at
-            a place where its numbers cannot.
+        KernelArrayError: it is of another type, on another device, not contiguous, read-only, too small or unaligned.
     """
     address = -1
-    # numpy's own attribute `ctypes` takes twice as long, which in a step of a small model is noticed.
+    # numpy's own attribute `ctypes` takes twice as long, which can be measured in a step of a small model.
     if array.dtype is dtype or array.dtype == dtype:
         if isinstance(array, np.ndarray):
             if array.flags.carray and array.size >= math.prod(shape):
@@ -47,17 +44,17 @@ def checked_address(array: Any, dtype: Any, *shape: int, line: bool = False, str
         elif array.is_cpu:
             fits = array.shape == shape if strided else array.is_contiguous() and array.numel() >= math.prod(shape)
             address = array.data_ptr() if fits else -1
-    if address < 0 or address % (LINE if line else min(array.itemsize, _WORD)):
+    if address < 0 or address % (CACHE_LINE if line else min(array.itemsize, _WORD)):
         raise KernelArrayError(_difference(array, dtype, shape, line, strided))
     return address
 
 
 def _difference(array: Any, dtype: Any, shape: tuple[int, ...], line: bool, strided: bool) -> str:
-    """What compiled code needs, and what it would get."""
+    """What the compiled code needs, and what it was given."""
     order = "" if strided else "contiguous "
-    start = f" beginning with a line of {LINE} bytes" if line else ""
-    steps = array.strides if isinstance(array, np.ndarray) else array.stride()
+    alignment = f" aligned to {CACHE_LINE} bytes" if line else ""
+    strides = array.strides if isinstance(array, np.ndarray) else array.stride()
     return (
-        f"The compiled code needs {order}{dtype} {list(shape)} on the processor{start}, and was given {array.dtype} "
-        f"{list(array.shape)} with steps of {list(steps)} on {getattr(array, 'device', 'cpu')}."
+        f"The compiled code needs {order}{dtype} {list(shape)} on the processor{alignment}, and was given "
+        f"{array.dtype} {list(array.shape)} with strides {list(strides)} on {getattr(array, 'device', 'cpu')}."
     )

@@ -1,8 +1,9 @@
-"""Machine code of the compiled functions: made once for a processor, kept on the disk, and loaded without the compiler.
+"""Ahead-of-time compilation of the kernels: once for a processor, cached on disk, loaded without numba.
 
     python -m chat_app.kernels.compilation 8-bit FILE
 
-Knows no weights and no model.
+compiles in a process of its own and writes an object file, which llvmlite links into this one. CHAT_APP_KERNELS=off
+leaves all work to torch.
 """
 
 from __future__ import annotations
@@ -15,58 +16,107 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
 from concurrent.futures import Future
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from chat_app.errors import SettingError
 from chat_app.system.cpu import Processor, compiled_for, this_processor
 
 LOGGER = logging.getLogger(__name__)
 _SOURCES = tuple(sorted(file.name for file in Path(__file__).parent.glob("*.py")))
-_DIGEST = 32  # Bytes that stand before the code: its checksum.
-_LONGEST = 600  # Seconds that compiling may take.
-_NEVER_CALLED = "define void @NRT_MemInfo_call_dtor(i8* %0) { ret void }"  # No array here owns its memory.
-_OF_THE_SYSTEM = {"memcpy", "memmove", "memset"}
+_SWITCH = "CHAT_APP_KERNELS"  # Environment: "on" (the default) or "off".
+_DIGEST = 32  # Bytes before the machine code: its checksum.
+_TIMEOUT = 600  # Seconds that compiling may take.
+_NEVER_CALLED = "define void @NRT_MemInfo_call_dtor(i8* %0) { ret void }"  # No array in a kernel owns its memory.
+_LIBC = {"memcpy", "memmove", "memset"}  # What the object file may import.
 
-Code = Callable[[int, int], object]
-"""The function of `decode_kernel.entry`: a thread's number and the address of a call. Other threads go on meanwhile."""
+
+class CompiledKernel:
+    """The machine code of `decode_step.build_kernel`. Any number of threads may call it at once, without the GIL.
+
+    numba compiles `run(thread_id, address)` to a C function with two more arguments in front:
+
+        int run(void *retval, void **excinfo, int64 thread_id, int64 address)
+
+    It writes its result to `retval`, and if it raises, a pointer to the exception to `excinfo`. A kernel does neither,
+    so both point to memory that is never read and that all calls share.
+
+    Args:
+        engine: of LLVM, which owns the machine code.
+    """
+
+    def __init__(self, engine: Any):
+        self._engine = engine
+        self._unread = ctypes.create_string_buffer(64)
+        self._retval = ctypes.addressof(self._unread)
+        self._excinfo = self._retval + 32
+        signature = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
+        self._function = signature(engine.get_function_address("run"))
+
+    def __call__(self, thread_id: int, address: int) -> int:
+        """Do what a thread of the team does of a task; `address` is that of a KERNEL_ARGS. Gives 0."""
+        return int(self._function(self._retval, self._excinfo, thread_id, address))
+
+
+def kernels_are_on() -> bool:
+    """Whether compiled kernels may be used: unless the environment has CHAT_APP_KERNELS=off.
+
+    Raises:
+        SettingError: the variable has another value.
+    """
+    value = os.environ.get(_SWITCH) or "on"
+    if value not in ("on", "off"):
+        advice = "Leave it out, or set it to on or off."
+        raise SettingError(_SWITCH, f"'{value[:40]}' is no value of this environment variable.", advice=advice)
+    return value == "on"
+
+
+def get_kernel(eight_bits: bool) -> Future[CompiledKernel]:
+    """The kernel for one type of weights: at once if it is in the cache on disk, else after seconds.
+
+    Until then, where compiling fails, and with CHAT_APP_KERNELS=off, torch does its work.
+
+    Raises:
+        SettingError: CHAT_APP_KERNELS has an unknown value.
+    """
+    if kernels_are_on():
+        return _start_kernel(eight_bits)
+    off: Future[CompiledKernel] = Future()
+    off.set_exception(OSError(f"the kernels are switched off by {_SWITCH}"))
+    return off
 
 
 @cache
-def kernel(eight_bits: bool) -> Future[Code]:
-    """The compiled function for one kind of weights: at once where it was compiled before, else after seconds.
-
-    It is compiled in a process of its own; until then, and where that fails, torch does its work.
-    """
-    compiled: Future[Code] = Future()
+def _start_kernel(eight_bits: bool) -> Future[CompiledKernel]:
+    compiled: Future[CompiledKernel] = Future()
     try:
         file = _file(eight_bits, this_processor())
         if file.exists():
             compiled.set_result(load(file))
             return compiled
     except Exception:  # Of a damaged file or a library that is missing; a new one may help.
-        LOGGER.info("the compiled functions cannot be loaded", exc_info=True)
+        LOGGER.info("the cached kernel cannot be loaded", exc_info=True)
 
     def work() -> None:
         try:
             made = _file(eight_bits, this_processor())
-            compile_apart(eight_bits, made, this_processor())
+            compile_in_subprocess(eight_bits, made, this_processor())
             compiled.set_result(load(made))
         except Exception as error:  # The thread's edge. Chatting goes on without.
-            LOGGER.warning("the fast way to compute replies cannot be used here", exc_info=True)
+            LOGGER.warning("the compiled kernels cannot be used here; torch computes replies", exc_info=True)
             compiled.set_exception(error)
 
     threading.Thread(target=work, name="compiler", daemon=True).start()
     return compiled
 
 
-def compile_apart(eight_bits: bool, file: Path, processor: Processor) -> None:
-    """Compile for a processor, in another process: it takes seconds, and whatever happens there stays there.
+def compile_in_subprocess(eight_bits: bool, file: Path, processor: Processor) -> None:
+    """Compile for a processor, in another process: it takes seconds, and a crash of the compiler ends only that.
 
     Raises:
-        OSError, subprocess.TimeoutExpired: it did not work.
+        OSError, subprocess.TimeoutExpired: compiling failed.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "chat_app.kernels.compilation", "8-bit" if eight_bits else "bfloat16", str(file)]
@@ -74,14 +124,14 @@ def compile_apart(eight_bits: bool, file: Path, processor: Processor) -> None:
     paths = os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = {**os.environ, **processor.environment, "PYTHONPATH": paths}
     done = subprocess.run(
-        command, env=environment, timeout=_LONGEST, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        command, env=environment, timeout=_TIMEOUT, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     )
     if done.returncode:
         raise OSError(f"compiling failed with {done.returncode}: {done.stderr[-2000:]}")
 
 
-def load(file: Path) -> Code:
-    """The function in a file.
+def load(file: Path) -> CompiledKernel:
+    """Load the kernel in an object file.
 
     Raises:
         OSError, ValueError: the file is damaged.
@@ -92,21 +142,12 @@ def load(file: Path) -> Code:
     code = content[_DIGEST:]
     if hashlib.sha256(code).digest() != content[:_DIGEST]:
         raise ValueError(f"{file} is damaged")
-    _begin()
+    _initialize_llvm()
     empty = binding.parse_assembly(f'target triple = "{binding.get_process_triple()}"')
     engine = binding.create_mcjit_compiler(empty, _machine(this_processor()))
     engine.add_object_file(binding.ObjectFileRef.from_data(code))
     engine.finalize_object()
-    function = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)(
-        engine.get_function_address("run")
-    )
-    unused = ctypes.create_string_buffer(64)  # What compiled functions return, and how they complain.
-    place = ctypes.addressof(unused)
-
-    def run(me: int, address: int, _kept: Any = (engine, unused)) -> int:
-        return int(function(place, place + 32, me, address))
-
-    return run
+    return CompiledKernel(engine)
 
 
 def _file(eight_bits: bool, processor: Processor) -> Path:
@@ -132,7 +173,7 @@ def _cache_folder(package: Path) -> Path:
     return beside if os.access(beside, os.W_OK) else Path(platformdirs.user_cache_dir("chat_app"))
 
 
-def _begin() -> None:
+def _initialize_llvm() -> None:
     from llvmlite import binding
 
     binding.initialize_native_target()
@@ -140,48 +181,48 @@ def _begin() -> None:
 
 
 def _machine(processor: Processor) -> Any:
-    """LLVM's view of a processor."""
+    """LLVM's target for a processor."""
     from llvmlite import binding
 
     target = binding.Target.from_triple(binding.get_process_triple())
-    places = "static" if target.name.startswith("x86") else "default"  # As numba chooses them.
+    relocations = "static" if target.name.startswith("x86") else "default"  # As numba chooses them.
     return target.create_target_machine(
-        cpu=processor.name, features=processor.flags, opt=3, reloc=places, codemodel="jitdefault", jit=True
+        cpu=processor.name, features=processor.flags, opt=3, reloc=relocations, codemodel="jitdefault", jit=True
     )
 
 
-def _compiled(eight_bits: bool, processor: Processor) -> bytes:
-    """The machine code.
+def _compile(eight_bits: bool, processor: Processor) -> bytes:
+    """The object file of a kernel.
 
     Raises:
-        ValueError: it needs something that is not here.
+        ValueError: it imports a function that this process cannot give it.
     """
     from llvmlite import binding
     from numba import types
 
-    from chat_app.kernels.decode_step import entry
+    from chat_app.kernels.decode_step import build_kernel
     from chat_app.kernels.numba_internals import llvm_code
 
-    function = entry(eight_bits)
+    function = build_kernel(eight_bits)
     signature = (types.int64, types.int64)
     code, name = llvm_code(function, signature)
-    _begin()
+    _initialize_llvm()
     module = binding.parse_assembly(code)
     module.link_in(binding.parse_assembly(f'target triple = "{module.triple}"\n{_NEVER_CALLED}'))
     module.get_function(name).name = "run"
     module.verify()
-    declared = {one.name for one in module.functions if one.is_declaration and not one.name.startswith("llvm.")}
-    if declared - _OF_THE_SYSTEM:
-        raise ValueError(f"the compiled function needs {', '.join(sorted(declared - _OF_THE_SYSTEM))}")
+    imported = {one.name for one in module.functions if one.is_declaration and not one.name.startswith("llvm.")}
+    if imported - _LIBC:
+        raise ValueError(f"the compiled kernel imports {', '.join(sorted(imported - _LIBC))}")
     return bytes(_machine(processor).emit_object(module))
 
 
 def main(eight_bits: bool, file: Path) -> None:
-    """Compile, see that the code can be loaded, and put it into a file."""
-    code = _compiled(eight_bits, compiled_for())
+    """Compile, check that the object file can be loaded, and put it into the cache."""
+    code = _compile(eight_bits, compiled_for())
     part = file.with_name(f"{file.name}.{os.getpid()}")
     part.write_bytes(hashlib.sha256(code).digest() + code)
-    load(part)  # Whatever is wrong ends this process, and not the one that would have used it.
+    load(part)  # A crash ends this process, and not the one that would have used the kernel.
     try:
         os.replace(part, file)
     except PermissionError:  # On Windows, while another process reads one that is there already.

@@ -1,10 +1,7 @@
-"""One step of a GPT-2 for replies that are being written, compiled for the processor it runs on.
+"""The decode step of a GPT-2 for a few tokens: all layers in one compiled function, run by a team of threads.
 
-Writing a token reads every weight once, so a step lasts as long as the memory takes to hand the weights over; what a
-library does between two products (starting threads, allocating, dispatching) takes longer than the products. Here the
-whole step is one compiled function, which several threads run together.
-
-Knows arrays, no model.
+A step reads every weight once, so it lasts as long as memory takes to deliver them. What a library does between two
+products (starting threads, allocating, dispatching) would take longer than the products.
 """
 
 from __future__ import annotations
@@ -15,129 +12,160 @@ import numpy as np
 from numba import carray
 
 from chat_app.kernels.attention import attention
-from chat_app.kernels.gemm import Crew, Matrices, meet, multiply, share_of
-from chat_app.kernels.layout import ADD, CALL, LANES, MOST_ROWS, MULTIPLY, PACK, SET, STEP, UNPACK, WORDS
-from chat_app.kernels.llvm_amx import close_matrix_unit, open_matrix_unit
-from chat_app.kernels.llvm_dot import pointer, root
-from chat_app.kernels.scalar_math import address_of, compiled, floats_at, table_at, up
-from chat_app.kernels.weight_packing import Strays, pack, unpack
+from chat_app.kernels.barrier import TeamView, barrier, row_range
+from chat_app.kernels.gemm import WeightsView, buffers_of, multiply
+from chat_app.kernels.kernel_args import (
+    KERNEL_ARGS,
+    KV_SLOT,
+    MATMUL,
+    MATMUL_ARGS,
+    MATRIX,
+    PACK,
+    PACK_ARGS,
+    STEP,
+    STEP_ARGS,
+    UNPACK,
+    UNPACK_ARGS,
+)
+from chat_app.kernels.layout import ADD, AMX_ROWS, SET
+from chat_app.kernels.llvm_amx import configure_amx, release_amx
+from chat_app.kernels.llvm_dot import pointer, sqrt
+from chat_app.kernels.scalar_math import floats_at, jit, table_at
+from chat_app.kernels.weight_packing import pack, unpack
 
-PRODUCTS = 4  # Of a layer: queries, keys and values; what joins the heads; up; down.
+MATRICES_PER_LAYER = 4  # qkv_proj, out_proj, fc_in, fc_out; after all layers comes the head.
 
 
 class Model(NamedTuple):
-    """What is added to the weights to make a GPT-2 of them.
+    """What makes a GPT-2 of packed weights; `kernel_args.STEP_ARGS` says more.
 
     Attributes:
-        norms: int64 [2 * layers + 1]: where the factors and after them the biases of each norm stand.
-        scales: float32 [layers]: what products of queries and keys are multiplied by.
-        epsilon: float32, of the norms.
-        head_width: of an attention head.
-        activation: between a layer's last two products.
+        norms: int64 [2 * layers + 1].
+        attention_scales: float32 [layers].
+        epsilon: float32.
+        head_width, activation: numbers.
     """
 
     norms: Any
-    scales: Any
+    attention_scales: Any
     epsilon: Any
     head_width: int
     activation: int
 
 
-@compiled
-def _normed(source, floats, start, epsilon, target):
-    """The layer norm of a row; `start` is where its factors and biases stand among the floats."""
+@jit
+def _layer_norm(source, floats, start, epsilon, target):
+    """Layer norm of a row; `start` is the first of its weights among the floats, and its biases follow them."""
     width = len(source)
-    factor, bias = floats_at(floats + 4 * start, width), floats_at(floats + 4 * (start + width), width)
+    weight, bias = floats_at(floats + 4 * start, width), floats_at(floats + 4 * (start + width), width)
     total = np.float32(0)
-    for at in range(width):
-        total += source[at]
+    for index in range(width):
+        total += source[index]
     mean = total / np.float32(width)
     squares = np.float32(0)
-    for at in range(width):
-        apart = source[at] - mean
-        squares += apart * apart
-    scale = np.float32(1) / root(squares / np.float32(width) + epsilon)
-    for at in range(width):
-        target[at] = (source[at] - mean) * scale * factor[at] + bias[at]
+    for index in range(width):
+        deviation = source[index] - mean
+        squares += deviation * deviation
+    scale = np.float32(1) / sqrt(squares / np.float32(width) + epsilon)
+    for index in range(width):
+        target[index] = (source[index] - mean) * scale * weight[index] + bias[index]
 
 
-@compiled
-def _all_normed(me, crew, matrices, model, number, hidden, out):
-    """This thread's share of rows through norm `number`."""
-    begin, end = share_of(me, crew, len(hidden))
+@jit
+def _layer_norm_rows(team, weights, model, norm, hidden, ln_out):
+    """Layer norm number `norm` of the rows that this thread packs next."""
+    begin, end = row_range(team, len(hidden))
     for row in range(begin, end):
-        _normed(hidden[row], matrices.floats, model.norms[number], model.epsilon, out[row])
+        _layer_norm(hidden[row], weights.floats, model.norms[norm], model.epsilon, ln_out[row])
 
 
-@compiled
-def _step(me, crew, matrices, model, hidden, places, wanted, scores):
-    """What thread `me` of the crew does of a step, as `tile_shape.CALL` says."""
-    rows, width = hidden.shape
-    padded = up(rows, MOST_ROWS)
-    layers, widest = len(model.scales), matrices.shape[2, 2]
-    shared, own = address_of(crew.work[crew.threads]), address_of(crew.work[me])
-    end, size = 4 * crew.work.shape[1], 4 * padded * width
-    normed = table_at(own + end - size, padded, width)  # Rooms begin with what products need.
-    mixed = table_at(shared + end - 3 * size, rows, 3 * width)
-    attended = table_at(shared + end - 4 * size, padded, width)
-    between = table_at(shared + end - 4 * size - 4 * padded * widest, padded, widest)
-    met = 0
-    for layer in range(layers):
-        number = PRODUCTS * layer
-        _all_normed(me, crew, matrices, model, 2 * layer, hidden, normed)
-        met = multiply(me, crew, met, matrices, number, normed, SET, mixed)
-        met = meet(crew, met)
-        attention(me, crew, model, layer, mixed, places, attended)
-        met = meet(crew, met)
-        met = multiply(me, crew, met, matrices, number + 1, attended, ADD, hidden)
-        met = meet(crew, met)
-        _all_normed(me, crew, matrices, model, 2 * layer + 1, hidden, normed)
-        met = multiply(me, crew, met, matrices, number + 2, normed, model.activation, between[:rows])
-        met = meet(crew, met)
-        met = multiply(me, crew, met, matrices, number + 3, between, ADD, hidden)
-        met = meet(crew, met)
-    for place in range(len(wanted)):
-        _normed(hidden[wanted[place]], matrices.floats, model.norms[2 * layers], model.epsilon, normed[place])
-    met = multiply(me, crew, met, matrices, PRODUCTS * layers, normed, SET, scores)
-    meet(crew, met)
+@jit
+def _run_layers(team, weights, model, buffers, hidden, slots, wanted, logits):
+    """The transformer: hidden [rows, width] -> logits [wanted, vocabulary].
 
-
-def entry(eight_bits: bool) -> Any:
-    """The function that is compiled: what a thread of the crew does of a task.
-
-    Its arguments: the thread's number, and the address of a `tile_shape.CALL`.
+    After each barrier all threads see the whole of what was computed before it. `hidden`, `qkv`, `attn_out` and
+    `mlp_hidden` are shared by all threads; each has its own `ln_out`.
     """
-    kind = np.int8 if eight_bits else np.uint16
+    rows, width = hidden.shape
+    layers, mlp_width = len(model.attention_scales), weights.matrices[2].n_out
+    qkv = table_at(buffers.qkv, rows, 3 * width)
+    attn_out = table_at(buffers.attn_out, rows, width)
+    mlp_hidden = table_at(buffers.mlp_hidden, rows, mlp_width)
+    ln_out = table_at(buffers.ln_out, rows, width)
+    phase = 0
+    for layer in range(layers):
+        matrix = MATRICES_PER_LAYER * layer
+        # 1) qkv = ln_1(hidden) @ qkv_proj
+        _layer_norm_rows(team, weights, model, 2 * layer, hidden, ln_out)
+        phase = multiply(team, phase, weights, matrix, ln_out, SET, buffers, qkv)
+        phase = barrier(team, phase)
+        # 2) attn_out = attention(qkv), one head after the other
+        attention(team, layer, model, slots, qkv, buffers, attn_out)
+        phase = barrier(team, phase)
+        # 3) hidden += attn_out @ out_proj
+        phase = multiply(team, phase, weights, matrix + 1, attn_out, ADD, buffers, hidden)
+        phase = barrier(team, phase)
+        # 4) mlp_hidden = activation(ln_2(hidden) @ fc_in)
+        _layer_norm_rows(team, weights, model, 2 * layer + 1, hidden, ln_out)
+        phase = multiply(team, phase, weights, matrix + 2, ln_out, model.activation, buffers, mlp_hidden)
+        phase = barrier(team, phase)
+        # 5) hidden += mlp_hidden @ fc_out
+        phase = multiply(team, phase, weights, matrix + 3, mlp_hidden, ADD, buffers, hidden)
+        phase = barrier(team, phase)
+    # 6) logits = ln_f(hidden[wanted]) @ head, for which every thread normalizes all wanted rows
+    for index in range(len(wanted)):
+        norm = model.norms[2 * layers]
+        _layer_norm(hidden[wanted[index]], weights.floats, norm, model.epsilon, ln_out[index])
+    multiply(team, phase, weights, MATRICES_PER_LAYER * layers, ln_out, SET, buffers, logits)
 
-    @compiled
-    def run(me, address):
-        call = carray(pointer(address), (1,), CALL)[0]
-        crew = Crew(call.threads, call.counter, table_at(call.work, call.threads + 1, call.words))
-        shape = carray(pointer(call.shape), (call.matrices, 5), np.int64)
-        numbers = carray(pointer(call.numbers), (call.size,), kind)
-        matrices = Matrices(numbers, shape, call.floats)
-        open_matrix_unit(WORDS)
-        if call.task == STEP:
-            norms = carray(pointer(call.norms), (2 * call.layers + 1,), np.int64)
-            scales, epsilon = floats_at(call.scales, call.layers), np.float32(call.epsilon)
-            model = Model(norms, scales, epsilon, call.head_width, call.activation)
-            hidden = table_at(call.source, call.rows, call.width)
-            places = carray(pointer(call.places), (call.rows, 3), np.int64)
-            wanted = carray(pointer(call.wanted), (call.results,), np.int64)
-            scores = table_at(call.target, call.results, shape[call.matrices - 1, 2])
-            _step(me, crew, matrices, model, hidden, places, wanted, scores)
-        elif call.task == MULTIPLY:
-            padded = up(call.rows, MOST_ROWS)
-            source = table_at(call.source, padded, shape[call.number, 1])
-            target = table_at(call.target, call.rows, shape[call.number, 2])
-            multiply(me, crew, 0, matrices, call.number, source, SET, target)
-        elif call.task == UNPACK:
-            columns = up(shape[call.number, 2], LANES)
-            target = carray(pointer(call.target), (shape[call.number, 1], columns), np.uint16)
-            unpack(me, crew, matrices, call.number, target)
-        elif call.task == PACK:
-            strays = Strays(call.places, call.target, call.results)
-            pack(me, crew, matrices, call.number, call.source, call.row_step, call.column_step, strays)
-        close_matrix_unit()
+
+@jit
+def _step(team, weights, args, buffers):
+    """Do a STEP task."""
+    norms = carray(pointer(args.norms), (2 * args.layers + 1,), np.int64)
+    attention_scales, epsilon = floats_at(args.attention_scales, args.layers), np.float32(args.epsilon)
+    model = Model(norms, attention_scales, epsilon, args.head_width, args.activation)
+    hidden = table_at(args.hidden, args.rows, args.width)
+    slots = carray(pointer(args.kv_slots), (args.rows,), KV_SLOT)
+    wanted = carray(pointer(args.wanted), (args.n_wanted,), np.int64)
+    logits = table_at(args.logits, args.n_wanted, weights.matrices[MATRICES_PER_LAYER * args.layers].n_out)
+    _run_layers(team, weights, model, buffers, hidden, slots, wanted, logits)
+
+
+@jit
+def _matmul(team, weights, args, buffers):
+    """Do a MATMUL task."""
+    matrix = weights.matrices[args.matrix]
+    source = table_at(args.source, args.rows, matrix.n_in)
+    target = table_at(args.target, args.rows, matrix.n_out)
+    multiply(team, 0, weights, args.matrix, source, SET, buffers, target)
+
+
+def build_kernel(eight_bits: bool) -> Any:
+    """The function that is compiled for one type of weights: what a thread of the team does of a task.
+
+    Its arguments: the thread's number, from 0 on, and the address of a KERNEL_ARGS. The task is done when all threads
+    have returned.
+    """
+    weight_type = np.int8 if eight_bits else np.uint16
+
+    @jit
+    def run(thread_id, address):
+        args = carray(pointer(address), (1,), KERNEL_ARGS)[0]
+        team = TeamView(thread_id, args.team.threads, args.team.counter)
+        tiles = carray(pointer(args.weights.tiles), (args.weights.tiles_size,), weight_type)
+        matrices = carray(pointer(args.weights.matrices), (args.weights.n_matrices,), MATRIX)
+        weights = WeightsView(tiles, matrices, args.weights.floats)
+        buffers = buffers_of(args.workspace, thread_id)
+        configure_amx(AMX_ROWS)
+        if args.task == STEP:
+            _step(team, weights, carray(pointer(args.task_args), (1,), STEP_ARGS)[0], buffers)
+        elif args.task == MATMUL:
+            _matmul(team, weights, carray(pointer(args.task_args), (1,), MATMUL_ARGS)[0], buffers)
+        elif args.task == UNPACK:
+            unpack(team, weights, carray(pointer(args.task_args), (1,), UNPACK_ARGS)[0], buffers)
+        elif args.task == PACK:
+            pack(team, weights, carray(pointer(args.task_args), (1,), PACK_ARGS)[0], buffers)
+        release_amx()
 
     return run

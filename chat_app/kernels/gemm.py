@@ -1,6 +1,7 @@
-"""Products with weights that lie in tiles: compiled, and run by several threads together.
+"""Products of activations with packed weights, computed by a team of threads.
 
-A row's sums are added up in the same order whatever rows stand beside it. Knows matrices, no model.
+The sums of a row are added up in the same order whatever rows are beside it and however many threads there are. Knows
+matrices, but no model.
 """
 
 from __future__ import annotations
@@ -10,267 +11,332 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import njit
 
-from chat_app.kernels.activation_packing import BLOCK_INPUTS, rows_prepared
-from chat_app.kernels.bf16_compression import open_tile
+from chat_app.kernels.activation_packing import BF16_BLOCK_INPUTS, pack_rows
+from chat_app.kernels.barrier import barrier, row_range, thread_range
+from chat_app.kernels.bf16_compression import decompress_tile
 from chat_app.kernels.layout import (
     ADD,
-    AHEAD,
-    BLOCK,
-    DEPTH,
+    AMX_ROWS,
+    BLOCK_BYTES,
+    BLOCK_WEIGHTS,
+    CACHE_LINE,
+    CODEBOOK_BYTES,
     GELU_TANH,
-    LANES,
-    LINE,
-    MOST_ROWS,
+    MICRO_M,
+    PREFETCH_BYTES,
     QUICK_GELU,
     RELU,
     SET,
-    SHORT_BLOCK,
-    TABLE,
-    WORDS,
+    TILE_K,
+    TILE_N,
 )
 from chat_app.kernels.llvm_amx import (
-    HAS_MATRIX_UNIT,
-    open_matrix_unit,
-    product_of_halves,
-    product_of_rounded,
-    product_of_shorts,
-    product_of_wholes,
-    product_of_wholes_twice,
+    HAS_AMX,
+    amx_dot_bf16,
+    amx_dot_bf16_rounded,
+    amx_dot_compressed,
+    amx_dot_int8,
+    amx_dot_int8_pair,
+    configure_amx,
 )
-from chat_app.kernels.llvm_dot import ROW, SPAN, arrive, look, product_1, product_2, product_4, product_8
-from chat_app.kernels.scalar_math import address_of, compiled, exp, floats_at, up
+from chat_app.kernels.llvm_dot import TILE_ROW_BYTES, VECTOR_WIDTH, dot_1, dot_2, dot_4, dot_8
+from chat_app.kernels.scalar_math import address_of, exp, floats_at, jit, round_up
 
-RESULTS = 4 * MOST_ROWS * LANES
-"""Numbers: room for the results of two groups of rows times a tile, each with as much for the unit to work in."""
+ROWS_AT_ONCE = 2 * MICRO_M if HAS_AMX else MICRO_M  # Rows that one pass over a tile multiplies.
 
 
-class Matrices(NamedTuple):
-    """The weights.
+class WeightsView(NamedTuple):
+    """Packed weights, as compiled code sees them.
 
     Attributes:
-        numbers: all tiles, int8 or uint16 (bfloat16), one after the other; AHEAD bytes more may be asked for.
-        shape: int64 [matrices, 5], of each, as `tile_shape.CALL` says: where its tiles start, its inputs, its outputs,
-            where its scales and after them its biases stand among the floats, and the address of its key or 0.
-        floats: the address of float32 numbers.
+        tiles: of all matrices, int8 or uint16 (bfloat16); PREFETCH_BYTES more are readable.
+        matrices: MATRIX [matrices].
+        floats: address of float32: scales, biases and layer norms.
     """
 
-    numbers: Any
-    shape: Any
+    tiles: Any
+    matrices: Any
     floats: int
 
 
-class Short(NamedTuple):
-    """A tile whose weights of 16 bits are kept in 12. All are addresses.
+class Buffers(NamedTuple):
+    """The buffers of a workspace that one thread uses, as addresses; `workspace.WORKSPACE` says what each holds."""
+
+    shared_factors: int
+    shared_rows: int
+    qkv: int
+    attn_out: int
+    mlp_hidden: int
+    results: int
+    row_tail: int
+    factors: int
+    packed_rows: int
+    denominators: int
+    scores: int
+    ln_out: int
+    tile: int
+
+
+class PackedRows(NamedTuple):
+    """Activations as `activation_packing` packs them.
 
     Attributes:
-        tile: where it is.
-        table, before, strays: what turns it back, as `short_weights.Key` takes it.
+        first: address of the first row. stride: bytes from a row to the next.
+        factors: float32 [rows], what their products are multiplied by.
     """
 
-    tile: Any
-    table: Any
-    before: Any
-    strays: Any
+    first: int
+    stride: int
+    factors: Any
 
 
-class Crew(NamedTuple):
-    """The threads that run a function together, each with its own number.
+class CompressedTile(NamedTuple):
+    """A tile of compressed bfloat16. All are addresses.
 
     Attributes:
-        threads: how many they are.
-        counter: the address of an int64 that is 0.
-        work: float32 [threads + 1, words], room: the last row for all, the others for one thread each.
+        blocks: its compressed blocks.
+        exponents, outliers_before, outliers: as `bf16_compression.Codebook` takes them.
     """
 
-    threads: int
-    counter: int
-    work: Any
+    blocks: int
+    exponents: int
+    outliers_before: int
+    outliers: int
 
 
-@compiled
-def meet(crew, met):
-    """Wait for the other threads. `met` counts the meetings so far; gives how many they are then."""
-    if crew.threads > 1:
-        arrive(crew.counter)
-        while look(crew.counter) < crew.threads * (met + 1):
-            pass
-    return met + 1
+@jit
+def buffers_of(workspace, thread_id):
+    """The buffers of a thread in a WORKSPACE."""
+    shared = workspace.address
+    own = shared + workspace.shared_bytes + thread_id * workspace.own_bytes
+    return Buffers(
+        shared + workspace.shared_factors,
+        shared + workspace.shared_rows,
+        shared + workspace.qkv,
+        shared + workspace.attn_out,
+        shared + workspace.mlp_hidden,
+        own + workspace.results,
+        own + workspace.row_tail,
+        own + workspace.factors,
+        own + workspace.packed_rows,
+        own + workspace.denominators,
+        own + workspace.scores,
+        own + workspace.ln_out,
+        own + workspace.tile,
+    )
 
 
-@compiled
-def share_of(me, crew, rows):
-    """The rows that this thread prepares: from the first to before the last. All of them where they are few, since
-    threads that share must meet."""
-    if rows <= MOST_ROWS:
-        return 0, rows
-    return rows * me // crew.threads, rows * (me + 1) // crew.threads
+@jit
+def _vector_dot(weights_like, tile, first, stride, rows, n_in, ahead, out, out_bytes):
+    """Rows times one tile.
 
-
-@compiled
-def _tile_by_vectors(numbers, tile, first, stride, rows, inputs, ahead, out, step):
-    """`rows` rows times one tile: float32 [rows, LANES], `step` bytes from row to row. Rows up to the next 1, 2, 4 or 8
-    are computed too.
-
-    Meanwhile the memory is asked for what stands `ahead` bytes after the tile.
+    Args:
+        weights_like: an array of the weights' type.
+        tile: its address. first, stride: as PackedRows. rows: up to ROWS_AT_ONCE.
+        ahead: bytes from a weight to what is prefetched with it.
+        out, out_bytes: address of the results, float32 [rows, TILE_N], and the bytes from a row of them to the next.
+            Results are also written for the rows up to the next of 1, 2, 4 or 8.
     """
-    words = (inputs * numbers.itemsize + 3) // 4
+    words = (n_in * weights_like.itemsize + 3) // 4
     if rows == 1:
-        product_1(numbers, tile, first, stride, words, ahead, out, step)
+        dot_1(weights_like, tile, first, stride, words, ahead, out, out_bytes)
     elif rows == 2:
-        product_2(numbers, tile, first, stride, words, ahead, out, step)
+        dot_2(weights_like, tile, first, stride, words, ahead, out, out_bytes)
     elif rows <= 4:
-        product_4(numbers, tile, first, stride, words, ahead, out, step)
-    elif SPAN == 16:
-        product_8(numbers, tile, first, stride, words, ahead, out, step)
-    else:  # More sums than there are registers.
-        product_4(numbers, tile, first, stride, words, ahead, out, step)
-        product_4(numbers, tile, first + 4 * stride, stride, words, ahead, out + 4 * step, step)
+        dot_4(weights_like, tile, first, stride, words, ahead, out, out_bytes)
+    elif VECTOR_WIDTH == 16:
+        dot_8(weights_like, tile, first, stride, words, ahead, out, out_bytes)
+    else:  # 8 rows need more accumulators than there are registers.
+        dot_4(weights_like, tile, first, stride, words, ahead, out, out_bytes)
+        dot_4(weights_like, tile, first + 4 * stride, stride, words, ahead, out + 4 * out_bytes, out_bytes)
 
 
-@compiled
-def _tile_by_blocks(numbers, tile, first, stride, rows, inputs, ahead, out, step):
-    """The same; the unit is open, for weights of floating point for so many rows. Of whole numbers rows up to the next
-    multiple of MOST_ROWS are computed too, and results are where `result_of` says."""
-    blocks = up(inputs, DEPTH) * numbers.itemsize // LINE
-    if numbers.itemsize > 1:
-        product_of_halves(tile, first, blocks, ahead, out, step)
-    elif rows > MOST_ROWS:
-        product_of_wholes_twice(tile, first, MOST_ROWS * stride, blocks, ahead, out)
+@jit
+def _amx_dot(weights_like, tile, first, stride, rows, n_in, ahead, out, out_bytes):
+    """The same by AMX, which is configured, for bfloat16 for so many rows. For int8 the results are of TILE_ROW_BYTES a
+    row, where `result_of` says, and also written for the rows up to the next multiple of MICRO_M."""
+    blocks = round_up(n_in, TILE_K) * weights_like.itemsize // CACHE_LINE
+    if weights_like.itemsize > 1:
+        amx_dot_bf16(tile, first, blocks, ahead, out, out_bytes)
+    elif rows > MICRO_M:
+        amx_dot_int8_pair(tile, first, MICRO_M * stride, blocks, ahead, out)
     else:
-        product_of_wholes(tile, first, 0, blocks, ahead, out)
+        amx_dot_int8(tile, first, 0, blocks, ahead, out)
 
 
-@compiled
-def _rounded_by_blocks(numbers, tile, first, stride, rows, inputs, ahead, out, step):
-    """The same for rows of `_rows_rounded`."""
-    product_of_rounded(tile, first, up(inputs, DEPTH) // BLOCK_INPUTS, ahead, out, step)
+@jit
+def _amx_dot_rounded(weights_like, tile, first, stride, rows, n_in, ahead, out, out_bytes):
+    """The same for rows of `pack_rows_rounded`."""
+    amx_dot_bf16_rounded(tile, first, round_up(n_in, TILE_K) // BF16_BLOCK_INPUTS, ahead, out, out_bytes)
 
 
-@compiled
-def short_tile(matrices, number, tile):
-    """A tile of a matrix that has a key."""
-    start, count, outputs, _, key = matrices.shape[number]
-    blocks = up(count, DEPTH) * LANES // BLOCK
+@jit
+def compressed_tile(weights, matrix, tile):
+    """A tile of a matrix that has a codebook.
+
+    At the codebook's address are the exponents, CODEBOOK_BYTES; then, for every block of the matrix, how many outliers
+    come before it, int32, and how many there are in all; then the outliers.
+    """
+    n_tiles = (matrix.n_out + TILE_N - 1) // TILE_N
+    blocks = round_up(matrix.n_in, TILE_K) * TILE_N // BLOCK_WEIGHTS
     first = tile * blocks
-    before = key + TABLE
-    strays = before + 4 * ((outputs + LANES - 1) // LANES * blocks + 1)
-    return Short(address_of(matrices.numbers) + 2 * start + first * SHORT_BLOCK, key, before + 4 * first, strays)
+    outliers_before = matrix.codebook + CODEBOOK_BYTES
+    outliers = outliers_before + 4 * (n_tiles * blocks + 1)
+    address = address_of(weights.tiles) + 2 * matrix.offset + first * BLOCK_BYTES
+    return CompressedTile(address, matrix.codebook, outliers_before + 4 * first, outliers)
 
 
-@compiled
-def _opened(short, inputs, room):
-    """A tile with so many inputs in 16 bits: its address, which is that of the room."""
-    open_tile(short.tile, up(inputs, DEPTH) * LANES // BLOCK, short.table, short.before, short.strays, AHEAD, room)
-    return room
+@jit
+def _decompress_by_vectors(tile, n_in, target):
+    """Decompress a tile for so many inputs; gives the address of the result."""
+    blocks = round_up(n_in, TILE_K) * TILE_N // BLOCK_WEIGHTS
+    before, outliers = tile.outliers_before, tile.outliers
+    decompress_tile(tile.blocks, blocks, tile.exponents, before, outliers, PREFETCH_BYTES, target)
+    return target
 
 
-@compiled
-def _short_by_blocks(short, first, rows, inputs, room, out):
-    """As _tile_by_blocks, with a tile that is kept in 12 bits; `room` is for two blocks."""
-    blocks = up(inputs, DEPTH) * LANES // BLOCK
-    product_of_shorts(short.tile, first, blocks, AHEAD, out, short.table, short.before, short.strays, room)
+@jit
+def _compressed_dot_by_amx(tile, first, n_in, scratch, out):
+    """As `_amx_dot` for a compressed tile; `scratch` is the address of memory for two blocks."""
+    blocks = round_up(n_in, TILE_K) * TILE_N // BLOCK_WEIGHTS
+    before, outliers = tile.outliers_before, tile.outliers
+    amx_dot_compressed(tile.blocks, first, blocks, PREFETCH_BYTES, out, tile.exponents, before, outliers, scratch)
 
 
-@compiled
-def _none_opened(short, inputs, room):
-    """Without the unit nothing is kept in 12 bits."""
-    return room
+@jit
+def _decompress_nothing(tile, n_in, target):
+    """Without AMX no weights are compressed."""
+    return target
 
 
-@compiled
-def _no_short(short, first, rows, inputs, room, out):
+@jit
+def _no_compressed_dot(tile, first, n_in, scratch, out):
     """The same."""
 
 
-@compiled
-def result_of(numbers, row, results):
-    """Where one of the rows is that were multiplied with a tile, ROW bytes from row to row."""
-    if numbers.itemsize == 1:
-        row += row // MOST_ROWS * MOST_ROWS
-    return results + 4 * LANES * row
+dot_tile = _amx_dot if HAS_AMX else _vector_dot
+dot_tile_rounded = _amx_dot_rounded if HAS_AMX else _vector_dot  # For rows of pack_rows_rounded.
+decompress = _decompress_by_vectors if HAS_AMX else _decompress_nothing
+_dot_compressed = _compressed_dot_by_amx if HAS_AMX else _no_compressed_dot
 
 
-tile_product = _tile_by_blocks if HAS_MATRIX_UNIT else _tile_by_vectors
-# Of rows_rounded.
-rounded_product = _rounded_by_blocks if HAS_MATRIX_UNIT else _tile_by_vectors
-opened = _opened if HAS_MATRIX_UNIT else _none_opened
-_short_product = _short_by_blocks if HAS_MATRIX_UNIT else _no_short
-AT_ONCE = 2 * MOST_ROWS if HAS_MATRIX_UNIT else MOST_ROWS  # Rows.
+@jit
+def result_of(weights_like, row, results):
+    """The address of the results of a row, of a tile times up to ROWS_AT_ONCE rows, with TILE_ROW_BYTES a row."""
+    if weights_like.itemsize == 1:  # After each group of rows AMX has the lo results.
+        row += row // MICRO_M * MICRO_M
+    return results + TILE_ROW_BYTES * row
 
 
 @njit(inline="always")
-def _give(place, factor, scales, biases, wide, kind, out):
-    """Set or add results, each times its scale and plus its bias, or set what an activation makes of them. All is given
-    by its address.
+def _apply_epilogue(results, factor, scales, biases, count, epilogue, out):
+    """results * factor * scales + biases, which an epilogue sets, adds, or puts through an activation function.
 
-    Source of GELU_TANH: Hendrycks and Gimpel 2016, section 2, written with the logistic function; SILU and QUICK_GELU
-    are number * logistic(factor * number).
+    All but the factor are addresses of `count` float32. Source of GELU_TANH: Hendrycks and Gimpel 2016, section 2, with
+    the logistic function for the tangent; SILU and QUICK_GELU are number * logistic(slope * number).
     """
-    source, target = floats_at(place, wide), floats_at(out, wide)
-    scale, bias = floats_at(scales, wide), floats_at(biases, wide)
-    for at in range(wide):
-        source[at] = source[at] * factor * scale[at] + bias[at]
-    if kind == SET:
-        for at in range(wide):
-            target[at] = source[at]
-    elif kind == ADD:
-        for at in range(wide):
-            target[at] += source[at]
-    elif kind == RELU:
-        for at in range(wide):
-            target[at] = max(source[at], np.float32(0))
-    elif kind == GELU_TANH:
-        for at in range(wide):
-            number = source[at]
+    source, target = floats_at(results, count), floats_at(out, count)
+    scale, bias = floats_at(scales, count), floats_at(biases, count)
+    for index in range(count):
+        source[index] = source[index] * factor * scale[index] + bias[index]
+    if epilogue == SET:
+        for index in range(count):
+            target[index] = source[index]
+    elif epilogue == ADD:
+        for index in range(count):
+            target[index] += source[index]
+    elif epilogue == RELU:
+        for index in range(count):
+            target[index] = max(source[index], np.float32(0))
+    elif epilogue == GELU_TANH:
+        for index in range(count):
+            number = source[index]
             inner = np.float32(-1.5957691216057308) * (number + np.float32(0.044715) * number * number * number)
-            target[at] = number / (np.float32(1) + exp(inner))
+            target[index] = number / (np.float32(1) + exp(inner))
     else:
-        steep = np.float32(-1.702) if kind == QUICK_GELU else np.float32(-1)
-        for at in range(wide):
-            target[at] = source[at] / (np.float32(1) + exp(steep * source[at]))
+        slope = np.float32(-1.702) if epilogue == QUICK_GELU else np.float32(-1)
+        for index in range(count):
+            target[index] = source[index] / (np.float32(1) + exp(slope * source[index]))
 
 
-@compiled
-def multiply(me, crew, met, matrices, number, inputs, kind, out):
-    """This thread's share of rows times a matrix; `kind` is what becomes of the result. Changes its room, and where
-    there are more than MOST_ROWS rows that of all. Gives how often the threads have met then.
+@jit
+def _write_results(weights, matrix, packed, begin, count, tile, epilogue, results, out):
+    """Put the results of `count` rows, from row `begin` on, times a tile into their columns of `out`."""
+    left = tile * TILE_N
+    columns = min(TILE_N, matrix.n_out - left)
+    scales = weights.floats + 4 * (matrix.scales + left)
+    biases = scales + 4 * matrix.n_out
+    for row in range(count):
+        source, factor = result_of(weights.tiles, row, results), packed.factors[begin + row]
+        target = address_of(out) + (begin + row) * out.strides[0] + 4 * left
+        if columns == TILE_N:  # A constant number of columns is compiled without loops.
+            _apply_epilogue(source, factor, scales, biases, TILE_N, epilogue, target)
+        else:
+            _apply_epilogue(source, factor, scales, biases, columns, epilogue, target)
+
+
+@jit
+def _find_tile(weights, matrix, tile, rows, buffers):
+    """The address of a tile as `dot_tile` reads it. A compressed tile that is read more than once is decompressed."""
+    if matrix.codebook and rows > ROWS_AT_ONCE:
+        return decompress(compressed_tile(weights, matrix, tile), matrix.n_in, buffers.tile)
+    first = matrix.offset + tile * TILE_N * round_up(matrix.n_in, TILE_K)
+    return address_of(weights.tiles) + first * weights.tiles.itemsize
+
+
+@jit
+def _dot(weights, matrix, tile, here, first, stride, count, only, buffers):
+    """Up to ROWS_AT_ONCE rows, from address `first` on, times a tile that `_find_tile` has found at `here`.
+
+    If these are the `only` rows, the blocks of a compressed tile are decompressed just before they are used, so that no
+    decompressed weight leaves the first-level cache.
+    """
+    if matrix.codebook and only:
+        compressed = compressed_tile(weights, matrix, tile)
+        _dot_compressed(compressed, first, matrix.n_in, buffers.tile, buffers.results)
+    else:
+        results, ahead = buffers.results, PREFETCH_BYTES
+        dot_tile(weights.tiles, here, first, stride, count, matrix.n_in, ahead, results, TILE_ROW_BYTES)
+
+
+@jit
+def _multiply_tiles(tiles, weights, matrix, packed, epilogue, buffers, out):
+    """Packed rows times a range of tiles: each tile is read from memory once, for all rows."""
+    rows = len(out)
+    for tile in range(tiles[0], tiles[1]):
+        here = _find_tile(weights, matrix, tile, rows, buffers)
+        for begin in range(0, rows, ROWS_AT_ONCE):
+            count, first = min(rows - begin, ROWS_AT_ONCE), packed.first + begin * packed.stride
+            _dot(weights, matrix, tile, here, first, packed.stride, count, rows <= ROWS_AT_ONCE, buffers)
+            _write_results(weights, matrix, packed, begin, count, tile, epilogue, buffers.results, out)
+
+
+@jit
+def multiply(team, phase, weights, number, inputs, epilogue, buffers, out):
+    """Multiply rows with matrix `number`, together with the other threads; the results are complete after a barrier.
 
     Args:
-        inputs: float32 [rows up to a multiple of MOST_ROWS, inputs]; only this thread's share of them is looked at.
-        out: float32 [rows, outputs].
+        phase: as `barrier` counts. There is one barrier in here if there are more than MICRO_M rows.
+        inputs: float32 [rows, n_in]; a thread looks only at its `row_range`.
+        epilogue: what to do with the results.
+        out: float32 [rows, n_out]; a thread writes only the columns of its tiles.
+
+    Returns:
+        The phase.
     """
-    numbers = matrices.numbers
-    start, count, outputs, place, key = matrices.shape[number]
-    tiles, rows, results = (outputs + LANES - 1) // LANES, len(out), address_of(crew.work[me])
-    deep = up(count, DEPTH)
-    spare = results + 4 * RESULTS
-    blocks = spare + 4 * DEPTH  # Room for two, or for a tile where the rows are elsewhere.
-    room = blocks + 4 * BLOCK if rows <= MOST_ROWS else address_of(crew.work[crew.threads])
-    factors = floats_at(room, rows)
-    first, stride = rows_prepared(numbers, inputs, share_of(me, crew, rows), room + 4 * up(rows, 16), factors, spare)
-    if rows > MOST_ROWS:
-        met = meet(crew, met)
-    if numbers.itemsize > 1 and rows:
-        open_matrix_unit(min(rows, WORDS))
-    for tile in range(tiles * me // crew.threads, tiles * (me + 1) // crew.threads):
-        left = tile * LANES
-        wide = min(LANES, outputs - left)
-        scales = matrices.floats + 4 * (place + left)
-        biases = scales + 4 * outputs
-        here = address_of(numbers) + (start + left * deep) * numbers.itemsize
-        if key and rows > AT_ONCE:  # It is read more than once.
-            here = opened(short_tile(matrices, number, tile), count, blocks)
-        for begin in range(0, rows, AT_ONCE):
-            some = min(rows - begin, AT_ONCE)
-            if key and rows <= AT_ONCE:
-                _short_product(short_tile(matrices, number, tile), first, some, count, blocks, results)
-            else:
-                tile_product(numbers, here, first + begin * stride, stride, some, count, AHEAD, results, ROW)
-            for row in range(some):
-                source, factor = result_of(numbers, row, results), factors[begin + row]
-                target = address_of(out) + (begin + row) * out.strides[0] + 4 * left
-                if wide == LANES:  # What is so long for certain needs no loops.
-                    _give(source, factor, scales, biases, LANES, kind, target)
-                else:
-                    _give(source, factor, scales, biases, wide, kind, target)
-    return met
+    matrix, rows = weights.matrices[number], len(out)
+    # 1) Pack the rows: up to MICRO_M in every thread for itself, more of them a share in each thread for all.
+    if rows <= MICRO_M:
+        target, factors = buffers.packed_rows, floats_at(buffers.factors, rows)
+    else:
+        target, factors = buffers.shared_rows, floats_at(buffers.shared_factors, rows)
+    first, stride = pack_rows(weights.tiles, inputs, row_range(team, rows), target, factors, buffers.row_tail)
+    if rows > MICRO_M:
+        phase = barrier(team, phase)
+    packed = PackedRows(first, stride, factors)
+    # 2) Multiply them with this thread's tiles.
+    if weights.tiles.itemsize > 1 and rows:
+        configure_amx(min(rows, AMX_ROWS))
+    tiles = thread_range(team, (matrix.n_out + TILE_N - 1) // TILE_N)
+    _multiply_tiles(tiles, weights, matrix, packed, epilogue, buffers, out)
+    return phase

@@ -1,10 +1,13 @@
-"""Products with tiles by the matrix unit that some processors have (Intel's AMX).
+"""Dot products by AMX, the matrix unit of some Intel processors: intrinsics written in LLVM IR.
 
-It multiplies up to 16 rows of 64 bytes with 16 words of 16 outputs at once, and reads tiles as they are.
+An AMX tile register holds AMX_ROWS rows of 64 bytes. One instruction multiplies a register of activations (rows) with a
+register of weights (words of 16 outputs) and adds the products to a register of accumulators. Packed weights are read
+as they are.
 
-A row is split in two halves: its numbers' upper ones and their lower ones, 8 bits each for weights of 8 bits, 16 for
-bfloat16. So nothing is lost that counts. Whole numbers' halves have sums of their own, which are joined at the end;
-those of floating point are added to the same sum, block after block, and so it is the same in any company.
+To keep the precision of activations each is split into hi + lo: two int8 for int8 weights (16 bits), or two bfloat16
+for bfloat16 weights (16 bits of mantissa). For int8 each half has accumulators of its own, which are joined at the end.
+For bfloat16 both go into the same accumulators, block after block in a fixed order, so a row's result does not depend
+on the rows beside it.
 """
 
 from __future__ import annotations
@@ -15,120 +18,141 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from chat_app.kernels.bf16_compression import Key
-from chat_app.kernels.layout import BLOCK, LANES, LINE, MOST_ROWS, WORDS
-from chat_app.kernels.llvm_dot import BYTE, FLOATS, INT, INTS, LONG, ROW, SHORT, SPAN, Code
+from chat_app.kernels.bf16_compression import Codebook
+from chat_app.kernels.layout import AMX_ROWS, BLOCK_WEIGHTS, CACHE_LINE, MICRO_M, TILE_N
+from chat_app.kernels.llvm_dot import (
+    BYTE,
+    FLOATS,
+    INT,
+    INTS,
+    LONG,
+    SHORT,
+    TILE_ROW_BYTES,
+    VECTOR_WIDTH,
+    IRWriter,
+)
 from chat_app.kernels.numba_internals import cgutils
 from chat_app.system.cpu import compiled_for
 
-HAS_MATRIX_UNIT = compiled_for().has_matrix_unit
-_PARTS = ROW // LINE  # Registers that have as many words of all outputs of a tile as a row has inputs.
-# Registers: the first four have sums.
-_WEIGHTS = (4, 5)
-_LOWER, _UPPER = 6, 7
+HAS_AMX = compiled_for().has_amx
+_PARTS = TILE_ROW_BYTES // CACHE_LINE  # A tile's outputs in registers of 16: four.
+# Tile registers 0 to 3 accumulate.
+_WEIGHTS = (4, 5)  # In turn, so that loading one overlaps with multiplying by the other.
+_LO, _HI = 6, 7  # Activations.
 
 
-def _product_of_wholes(groups: int) -> Any:
-    """An intrinsic that multiplies one or two groups of MOST_ROWS rows of whole numbers with a tile of 8 bits. The unit
-    must be open, with all lines.
+def _amx_dot_int8(groups: int) -> Any:
+    """An intrinsic: one or two groups of MICRO_M rows times a tile of int8. AMX must be configured for AMX_ROWS rows.
 
-    Its arguments: the addresses of the tile and of the first group, the bytes from group to group, how many blocks a
-    group has, how many bytes after a tile's line is what the memory shall bring meanwhile, and the address of the
-    results, float32 [2 * MOST_ROWS, LANES] for each group, of which the first MOST_ROWS rows are filled. A block is a
-    line for each row's upper halves, and then one for each row's lower halves.
+    A block of a group is one cache line of hi halves for each row, and then one of lo halves for each row. A register
+    takes both, so the accumulators of the hi halves are in its first MICRO_M rows and those of the lo halves below.
+
+    Its arguments:
+        tile, first: addresses of the tile and of the first group. group_bytes: from a group to the next.
+        blocks: of a group.
+        ahead: bytes from a line of the tile to what is prefetched with it.
+        out: address of the results, for each group float32 [2 * MICRO_M, TILE_N], of which MICRO_M rows count.
     """
 
     @intrinsic
-    def product(_context, tile, first, group_bytes, blocks, ahead, out):
-        at_once = _PARTS // groups
+    def dot(_context, tile, first, group_bytes, blocks, ahead, out):
+        parts_at_once = _PARTS // groups
 
         def write(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
             tile, first, group_bytes, blocks, ahead, out = arguments
-            code = _UnitCode(builder)
-            for begin in range(0, _PARTS, at_once):
-                parts = range(begin, begin + at_once)
-                code.clear()
+            amx = AmxBuilder(builder)
+            # 1) Accumulate all blocks, for as many parts of the outputs as there are registers for all groups.
+            for begin in range(0, _PARTS, parts_at_once):
+                parts = range(begin, begin + parts_at_once)
+                amx.zero_accumulators()
                 with cgutils.for_range(builder, blocks) as block:
-                    here = builder.add(tile, builder.mul(block.index, LONG(WORDS * ROW)))
-                    code.ask_for_block(builder.add(here, ahead), parts)
-                    rows = builder.add(first, builder.mul(block.index, LONG(WORDS * LINE)))
+                    here = builder.add(tile, builder.mul(block.index, LONG(AMX_ROWS * TILE_ROW_BYTES)))
+                    amx.prefetch_block(builder.add(here, ahead), parts)
+                    rows = builder.add(first, builder.mul(block.index, LONG(AMX_ROWS * CACHE_LINE)))
                     for group in range(groups):
-                        code.bring(_UPPER - group, builder.add(rows, builder.mul(group_bytes, LONG(group))), LINE)
-                    for at, part in enumerate(parts):
-                        weights = _WEIGHTS[at % 2]
-                        code.bring(weights, builder.add(here, LONG(part * LINE)), ROW)
+                        amx.load_register(
+                            _HI - group, builder.add(rows, builder.mul(group_bytes, LONG(group))), CACHE_LINE
+                        )
+                    for index, part in enumerate(parts):
+                        weights = _WEIGHTS[index % 2]
+                        amx.load_register(weights, builder.add(here, LONG(part * CACHE_LINE)), TILE_ROW_BYTES)
                         for group in range(groups):
-                            code.unit("tdpbssd", group * at_once + at, _UPPER - group, weights)
+                            amx.emit("tdpbssd", group * parts_at_once + index, _HI - group, weights)
                 for register in range(_PARTS):
-                    group, at = divmod(register, at_once)
-                    code.give(register, builder.add(out, LONG(group * WORDS * ROW + parts[at] * LINE)), LONG(ROW))
+                    group, index = divmod(register, parts_at_once)
+                    offset = group * AMX_ROWS * TILE_ROW_BYTES + parts[index] * CACHE_LINE
+                    amx.store_register(register, builder.add(out, LONG(offset)), LONG(TILE_ROW_BYTES))
+            # 2) Join the hi and lo results.
             for group in range(groups):
-                with cgutils.for_range(builder, LONG(MOST_ROWS * LANES // SPAN)) as vector:
-                    place = builder.add(out, builder.mul(vector.index, LONG(4 * SPAN)))
-                    code.join(builder.add(place, LONG(group * WORDS * ROW)))
+                with cgutils.for_range(builder, LONG(MICRO_M * TILE_N // VECTOR_WIDTH)) as vector:
+                    address = builder.add(out, builder.mul(vector.index, LONG(4 * VECTOR_WIDTH)))
+                    amx.join_hi_lo(builder.add(address, LONG(group * AMX_ROWS * TILE_ROW_BYTES)))
             return context.get_dummy_value()
 
         return types.void(*[types.int64] * 6), write
 
-    return product
+    return dot
 
 
-product_of_wholes, product_of_wholes_twice = _product_of_wholes(1), _product_of_wholes(2)
+amx_dot_int8, amx_dot_int8_pair = _amx_dot_int8(1), _amx_dot_int8(2)
 
 
-def _product_of_floats(halves: tuple[int, ...]) -> Any:
-    """An intrinsic that multiplies as many rows as the unit is open for with a tile of bfloat16.
+def _amx_dot_bf16(halves: tuple[int, ...]) -> Any:
+    """An intrinsic: as many rows as AMX is configured for times a tile of bfloat16.
 
-    Its arguments: the addresses of the tile and of the rows, how many blocks they have, how many bytes after a tile's
-    line is what the memory shall bring meanwhile, the address of the results, float32 [rows, LANES], and the bytes from
-    row to row of those. A block is WORDS lines for the rows' upper halves, and then, with both, as many for the lower.
+    A block of rows is AMX_ROWS cache lines of hi halves, and then, if both halves are used, as many of lo halves.
+
+    Its arguments:
+        tile, first: addresses of the tile and of the rows. blocks: of the rows.
+        ahead: bytes from a line of the tile to what is prefetched with it.
+        out, out_bytes: address of the results, float32 [rows, TILE_N], and the bytes from a row of them to the next.
     """
 
     @intrinsic
-    def product(_context, tile, first, blocks, ahead, out, out_bytes):
+    def dot(_context, tile, first, blocks, ahead, out, out_bytes):
         def write(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
             tile, first, blocks, ahead, out, out_bytes = arguments
-            code = _UnitCode(builder)
-            code.clear()
+            amx = AmxBuilder(builder)
+            amx.zero_accumulators()
             with cgutils.for_range(builder, blocks) as block:
-                here = builder.add(tile, builder.mul(block.index, LONG(WORDS * ROW)))
-                code.ask_for_block(builder.add(here, ahead), range(_PARTS))
-                code.multiply_floats(first, block.index, here, halves)
-            code.give_floats(out, out_bytes)
+                here = builder.add(tile, builder.mul(block.index, LONG(AMX_ROWS * TILE_ROW_BYTES)))
+                amx.prefetch_block(builder.add(here, ahead), range(_PARTS))
+                amx.multiply_add_bf16(first, block.index, here, halves)
+            amx.store_accumulators(out, out_bytes)
             return context.get_dummy_value()
 
         return types.void(*[types.int64] * 6), write
 
-    return product
+    return dot
 
 
-product_of_halves, product_of_rounded = _product_of_floats((_UPPER, _LOWER)), _product_of_floats((_UPPER,))
+amx_dot_bf16, amx_dot_bf16_rounded = _amx_dot_bf16((_HI, _LO)), _amx_dot_bf16((_HI,))
 
 
 @intrinsic
-def product_of_shorts(_context, tile, first, blocks, ahead, out, table, before, strays, room):
-    """The same with a tile of 16 bits in 12; the results lie together.
+def amx_dot_compressed(_context, tile, first, blocks, ahead, out, exponents, outliers_before, outliers, scratch):
+    """The same for a tile of compressed bfloat16, with results of TILE_ROW_BYTES from row to row.
 
-    Its further arguments: addresses as `short_weights.Key` takes them, and that of room for two blocks of 16 bits.
+    Its further arguments: what `Codebook` takes, and the address of scratch memory for two decompressed blocks.
     """
 
     def write(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        tile, first, blocks, ahead, out, table, before, strays, room = arguments
-        code = _UnitCode(builder)
-        key = Key(code, builder, table, before, strays)
+        tile, first, blocks, ahead, out, exponents, outliers_before, outliers, scratch = arguments
+        amx = AmxBuilder(builder)
+        codebook = Codebook(amx, builder, exponents, outliers_before, outliers)
 
-        def room_of(block: Any) -> Any:
-            return builder.add(room, builder.mul(builder.and_(block, LONG(1)), LONG(2 * BLOCK)))
+        def scratch_of(block: Any) -> Any:
+            return builder.add(scratch, builder.mul(builder.and_(block, LONG(1)), LONG(2 * BLOCK_WEIGHTS)))
 
-        code.clear()
-        key.open(tile, LONG(0), ahead, room_of(LONG(0)))
+        amx.zero_accumulators()
+        codebook.decompress(tile, LONG(0), ahead, scratch_of(LONG(0)))
         with cgutils.for_range(builder, blocks) as block:
-            # One block ahead: the unit does not wait until what was written can be read.
+            # Decompression is one block ahead: AMX then need not wait until the stores of its block can be read.
             following = builder.add(block.index, LONG(1))
             with builder.if_then(builder.icmp_signed("<", following, blocks), likely=True):
-                key.open(tile, following, ahead, room_of(following))
-            code.multiply_floats(first, block.index, room_of(block.index), (_UPPER, _LOWER))
-        code.give_floats(out, LONG(ROW))
+                codebook.decompress(tile, following, ahead, scratch_of(following))
+            amx.multiply_add_bf16(first, block.index, scratch_of(block.index), (_HI, _LO))
+        amx.store_accumulators(out, LONG(TILE_ROW_BYTES))
         return context.get_dummy_value()
 
     return types.void(*[types.int64] * 9), write
@@ -141,140 +165,141 @@ class _BFloat(ir.Type):
         return "bfloat"
 
 
-class _UnitCode(Code):
-    """Writes instructions of the unit."""
+class AmxBuilder(IRWriter):
+    """Appends instructions of AMX. Registers are tile registers, by number."""
 
-    def unit(self, name: str, *arguments: Any) -> None:
-        """One of them; registers are numbers."""
-        self.call(f"llvm.x86.{name}", ir.VoidType(), *(BYTE(one) if isinstance(one, int) else one for one in arguments))
+    def emit(self, name: str, *arguments: Any) -> None:
+        """Append one of them, by LLVM's name."""
+        operands = (BYTE(one) if isinstance(one, int) else one for one in arguments)
+        self.call(f"llvm.x86.{name}", ir.VoidType(), *operands)
 
-    def bring(self, register: int, address: Any, step: int) -> None:
-        """Fill a register; the next line comes so many bytes later."""
-        self.unit("tileloadd64", register, self.place(address), LONG(step))
+    def load_register(self, register: int, address: Any, stride: int) -> None:
+        """Load a register; its rows are `stride` bytes apart."""
+        self.emit("tileloadd64", register, self.pointer(address), LONG(stride))
 
-    def give(self, register: int, address: Any, step: Any) -> None:
-        """Put sums into a part of the results; the next line goes so many bytes later."""
-        self.unit("tilestored64", register, self.place(address), step)
+    def store_register(self, register: int, address: Any, stride: Any) -> None:
+        """Store a register; its rows go `stride` bytes apart."""
+        self.emit("tilestored64", register, self.pointer(address), stride)
 
-    def clear(self) -> None:
-        """All sums are 0."""
+    def zero_accumulators(self) -> None:
+        """Set all accumulators to 0."""
         for register in range(_PARTS):
-            self.unit("tilezero", register)
+            self.emit("tilezero", register)
 
-    def ask_for_block(self, address: Any, parts: range) -> None:
-        """Let the memory bring parts of a block of a tile."""
-        for line in range(0, WORDS * _PARTS, _PARTS):
+    def prefetch_block(self, address: Any, parts: range) -> None:
+        """Prefetch parts of a block of a tile."""
+        for line in range(0, AMX_ROWS * _PARTS, _PARTS):
             for part in parts:
-                self.ask(self._builder.add(address, LONG(LINE * (line + part))))
+                self.prefetch(self._builder.add(address, LONG(CACHE_LINE * (line + part))))
 
-    def multiply_floats(self, first: Any, block: Any, weights: Any, halves: tuple[int, ...]) -> None:
-        """Add what halves of rows give with a block of weights; `first` is where the rows' first block is."""
-        rows = self._builder.add(first, self._builder.mul(block, LONG(len(halves) * WORDS * LINE)))
-        for at, half in enumerate(halves):
-            self.bring(half, self._builder.add(rows, LONG(at * WORDS * LINE)), LINE)
+    def multiply_add_bf16(self, first: Any, block: Any, weights: Any, halves: tuple[int, ...]) -> None:
+        """Add the products of halves of activations with a block of weights; `first` is the rows' first block."""
+        rows = self._builder.add(first, self._builder.mul(block, LONG(len(halves) * AMX_ROWS * CACHE_LINE)))
+        for index, half in enumerate(halves):
+            self.load_register(half, self._builder.add(rows, LONG(index * AMX_ROWS * CACHE_LINE)), CACHE_LINE)
         for part in range(_PARTS):
             register = _WEIGHTS[part % 2]
-            self.bring(register, self._builder.add(weights, LONG(part * LINE)), ROW)
+            self.load_register(register, self._builder.add(weights, LONG(part * CACHE_LINE)), TILE_ROW_BYTES)
             for half in halves:
-                self.unit("tdpbf16ps", part, half, register)
+                self.emit("tdpbf16ps", part, half, register)
 
-    def give_floats(self, out: Any, step: Any) -> None:
-        """Put all sums where the results go; the next row goes so many bytes later."""
+    def store_accumulators(self, out: Any, stride: Any) -> None:
+        """Store all accumulators as results whose rows go `stride` bytes apart."""
         for part in range(_PARTS):
-            self.give(part, self._builder.add(out, LONG(part * LINE)), step)
+            self.store_register(part, self._builder.add(out, LONG(part * CACHE_LINE)), stride)
 
-    def join(self, upper: Any) -> None:
-        """Add up what the two halves of whole numbers gave, as float32."""
-        lower, builder = self._builder.add(upper, LONG(MOST_ROWS * ROW)), self._builder
-        shifted = builder.shl(self.load(upper, INTS), _all(INTS, 8))
-        self.store(builder.sitofp(builder.add(shifted, self.load(lower, INTS)), FLOATS), upper)
+    def join_hi_lo(self, hi: Any) -> None:
+        """256 * hi + lo of a vector of int32 results, as float32 in the place of hi."""
+        lo, builder = self._builder.add(hi, LONG(MICRO_M * TILE_ROW_BYTES)), self._builder
+        shifted = builder.shl(self.load(hi, INTS), _all(INTS, 8))
+        self.store(builder.sitofp(builder.add(shifted, self.load(lo, INTS)), FLOATS), hi)
 
-    def rounded(self, number: Any) -> tuple[Any, Any]:
-        """float32 as bfloat16: their bits, SPAN of SHORT, and the float32 they stand for."""
+    def round_to_bf16(self, numbers: Any) -> tuple[Any, Any]:
+        """float32 as bfloat16: its bits, VECTOR_WIDTH of SHORT, and the float32 that they stand for."""
         builder = self._builder
-        halves = self.call("llvm.x86.avx512bf16.cvtneps2bf16.512", ir.VectorType(_BFloat(), SPAN), number)
-        bits = builder.bitcast(halves, ir.VectorType(SHORT, SPAN))
+        rounded = self.call("llvm.x86.avx512bf16.cvtneps2bf16.512", ir.VectorType(_BFloat(), VECTOR_WIDTH), numbers)
+        bits = builder.bitcast(rounded, ir.VectorType(SHORT, VECTOR_WIDTH))
         return bits, builder.bitcast(builder.shl(builder.zext(bits, INTS), _all(INTS, 16)), FLOATS)
 
 
 @intrinsic
-def split(_context, kind, source, factor, upper, lower):
-    """A row's part of a block: the halves of numbers, times a factor and rounded where they have to be whole.
+def split_hi_lo(_context, weights_like, source, factor, hi, lo):
+    """Split a row's part of a block into its halves; for int8 weights the activations times a factor are rounded first.
 
-    Its arguments: an array of the weights' type, the address of float32 numbers, the factor, and the addresses of the
-    lines for both halves.
+    Its arguments: an array of the weights' type, the address of float32 activations, the factor, and the addresses of
+    the cache lines of both halves.
     """
-    is_whole = kind.dtype.bitwidth == 8
+    is_int8 = weights_like.dtype.bitwidth == 8
 
     def write(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        _, source, factor, upper, lower = arguments
-        code = _UnitCode(builder)
-        size = 1 if is_whole else 2
-        for at in range(0, LINE // size, SPAN):
-            number = code.load(builder.add(source, LONG(4 * at)), FLOATS)
-            if is_whole:
-                number = code.call("llvm.rint.v16f32", FLOATS, builder.fmul(number, code.spread(factor)))
-                whole = builder.fptosi(number, INTS)
-                high = builder.ashr(builder.add(whole, _all(INTS, 128)), _all(INTS, 8))
-                low = builder.sub(whole, builder.shl(high, _all(INTS, 8)))
-                high, low = (builder.trunc(half, ir.VectorType(BYTE, SPAN)) for half in (high, low))
+        _, source, factor, hi_line, lo_line = arguments
+        amx = AmxBuilder(builder)
+        size = 1 if is_int8 else 2
+        for at in range(0, CACHE_LINE // size, VECTOR_WIDTH):
+            numbers = amx.load(builder.add(source, LONG(4 * at)), FLOATS)
+            if is_int8:
+                scaled = builder.fmul(numbers, amx.broadcast(factor))
+                whole = builder.fptosi(amx.call("llvm.rint.v16f32", FLOATS, scaled), INTS)
+                hi = builder.ashr(builder.add(whole, _all(INTS, 128)), _all(INTS, 8))
+                lo = builder.sub(whole, builder.shl(hi, _all(INTS, 8)))
+                hi, lo = (builder.trunc(half, ir.VectorType(BYTE, VECTOR_WIDTH)) for half in (hi, lo))
             else:
-                high, rough = code.rounded(number)
-                low, _ = code.rounded(builder.fsub(number, rough))
-            for value, line in ((high, upper), (low, lower)):
-                code.store(value, builder.add(line, LONG(size * at)))
+                hi, rounded = amx.round_to_bf16(numbers)
+                lo, _ = amx.round_to_bf16(builder.fsub(numbers, rounded))
+            for half, line in ((hi, hi_line), (lo, lo_line)):
+                amx.store(half, builder.add(line, LONG(size * at)))
         return context.get_dummy_value()
 
-    return types.void(kind, types.int64, types.float32, types.int64, types.int64), write
+    return types.void(weights_like, types.int64, types.float32, types.int64, types.int64), write
 
 
 @intrinsic
-def rounded_line(_context, source, target):
-    """As many numbers as fit a line, as bfloat16. Its arguments: the addresses of float32 numbers and of the line."""
+def round_line(_context, source, target):
+    """Round as many float32 as fill a cache line to bfloat16. Its arguments: the addresses of both."""
 
     def write(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
         source, target = arguments
-        code = _UnitCode(builder)
-        for at in range(0, LINE // 2, SPAN):
-            bits, _ = code.rounded(code.load(builder.add(source, LONG(4 * at)), FLOATS))
-            code.store(bits, builder.add(target, LONG(2 * at)))
+        amx = AmxBuilder(builder)
+        for at in range(0, CACHE_LINE // 2, VECTOR_WIDTH):
+            bits, _ = amx.round_to_bf16(amx.load(builder.add(source, LONG(4 * at)), FLOATS))
+            amx.store(bits, builder.add(target, LONG(2 * at)))
         return context.get_dummy_value()
 
     return types.void(types.int64, types.int64), write
 
 
-def _all(kind: Any, number: int) -> Any:
-    return ir.Constant(kind, [number] * SPAN)
+def _all(vector_type: Any, number: int) -> Any:
+    return ir.Constant(vector_type, [number] * VECTOR_WIDTH)
 
 
 @intrinsic
-def open_matrix_unit(_context: Any, lines: Any) -> Any:
-    """Give this thread the matrix unit, if there is one, for so many rows of floating point; with WORDS for whole
-    numbers too."""
+def configure_amx(_context: Any, rows: Any) -> Any:
+    """Configure AMX in this thread for so many rows of bfloat16 activations; for AMX_ROWS also for int8. Without AMX
+    nothing happens."""
 
     def write(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        if HAS_MATRIX_UNIT:
-            # Source: Intel's manual, volume 1, 18.2: the palette; from byte 16 on the bytes of a register's lines (16
-            # bits each); from byte 48 on how many lines it has.
-            shape = bytearray([1, *[0] * 15, *[LINE, 0] * 8, *[0] * 16, *[WORDS] * 8, *[0] * 8])
-            stored = cgutils.alloca_once_value(builder, ir.Constant(ir.ArrayType(BYTE, len(shape)), shape))
-            place = builder.bitcast(stored, BYTE.as_pointer())
-            for register in (*range(_PARTS), _LOWER, _UPPER):
-                line = builder.gep(place, [INT(48 + register)])
+        if HAS_AMX:
+            # Source: Intel's manual, volume 1, 18.2. Byte 0 is the palette; from byte 16 on, the bytes of a row of each
+            # register (16 bits each); from byte 48 on, the rows of each register.
+            config = bytearray([1, *[0] * 15, *[CACHE_LINE, 0] * 8, *[0] * 16, *[AMX_ROWS] * 8, *[0] * 8])
+            stored = cgutils.alloca_once_value(builder, ir.Constant(ir.ArrayType(BYTE, len(config)), config))
+            address = builder.bitcast(stored, BYTE.as_pointer())
+            for register in (*range(_PARTS), _LO, _HI):
+                line = builder.gep(address, [INT(48 + register)])
                 builder.store(builder.trunc(arguments[0], BYTE), line)
-            _UnitCode(builder).unit("ldtilecfg", place)
+            AmxBuilder(builder).emit("ldtilecfg", address)
         return context.get_dummy_value()
 
     return types.void(types.int64), write
 
 
 @intrinsic
-def close_matrix_unit(_context: Any) -> Any:
-    """Give it back."""
+def release_amx(_context: Any) -> Any:
+    """Give AMX back, so that the system need not save its registers when it switches threads."""
 
     def write(context: Any, builder: Any, _signature: Any, _arguments: Any) -> Any:
-        if HAS_MATRIX_UNIT:
-            _UnitCode(builder).unit("tilerelease")
+        if HAS_AMX:
+            AmxBuilder(builder).emit("tilerelease")
         return context.get_dummy_value()
 
     return types.void(), write

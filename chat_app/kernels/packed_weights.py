@@ -1,13 +1,15 @@
-"""A model's weights in tiles, as the compiled functions read them, and how to multiply with them.
+"""Packed weights: a model's matrices in the layout that the kernels read, products with them, and the decode step.
 
-Where many rows are multiplied at once, a matrix is laid out plainly first and goes through torch: for those nothing is
-faster, unless the processor has a unit for products of matrices. Knows no model.
+This module is the door of the package: other packages import from here, and constants from `layout`.
+
+Where many rows are multiplied at once a matrix is unpacked and multiplied by torch, which is the fastest there unless
+the processor has AMX. Torch also does all work while there is no compiled kernel. Knows matrices, but no sequences.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import Any
 
 import numpy as np
@@ -15,322 +17,319 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from chat_app.kernels.arrays import checked_address
-from chat_app.kernels.compilation import Code, kernel
-from chat_app.kernels.huge_pages import numbers_in_large_pages, zeros_in_large_pages
-from chat_app.kernels.layout import (
-    AHEAD,
-    BLOCK,
-    CALL,
-    DEPTH,
-    LANES,
-    LINE,
-    MOST_LOOKING,
-    MOST_ROWS,
-    MULTIPLY,
+from chat_app.kernels.arrays import KernelArrayError, checked_address
+from chat_app.kernels.compilation import CompiledKernel, get_kernel, kernels_are_on
+from chat_app.kernels.huge_pages import huge_page_array, huge_page_zeros
+from chat_app.kernels.kernel_args import (
+    KERNEL_ARGS,
+    KV_SLOT,
+    MATMUL,
+    MATMUL_ARGS,
+    MATRIX,
     PACK,
-    SMALLEST,
-    TABLE,
+    PACK_ARGS,
+    STEP,
+    STEP_ARGS,
     UNPACK,
-    UPPERS,
-    WORDS,
-    up,
+    UNPACK_ARGS,
 )
+from chat_app.kernels.layout import (
+    ACTIVATIONS,
+    BLOCK_WEIGHTS,
+    CODEBOOK_BYTES,
+    CODEBOOK_SIZE,
+    PREFETCH_BYTES,
+    TILE_K,
+    TILE_N,
+    packed_size,
+    round_up,
+)
+from chat_app.kernels.quantization import MAX_OUTLIER_SHARE, bf16_bits, common_exponents, quantize_per_channel
+from chat_app.kernels.thread_team import ThreadTeam
+from chat_app.kernels.workspace import workspace_layout
 from chat_app.system.cpu import bfloat16_is_fast, this_processor
 
-__all__ = ["TiledLinear", "Tiles", "checked_address", "kernel", "zeros_in_large_pages"]
+__all__ = [
+    "KV_SLOT",
+    "CompiledKernel",
+    "DecodeStep",
+    "KernelArrayError",
+    "PackedLinear",
+    "PackedWeights",
+    "checked_address",
+    "get_kernel",
+    "huge_page_zeros",
+    "kernels_are_on",
+    "max_kernel_rows",
+]
 
-_FEW_ROWS, _FEW_ROWS_OF_A_UNIT = 96, 4096
-MOST_STRAYS = 1 / 128  # Of the weights: with more it takes too long to put them back.
-_ROOM_FOR_STRAYS = 16  # In a tile: of so many weights one.
-_SAMPLES, _SAMPLE = 64, 1024  # Looked at of a matrix: so many runs of so many weights.
-_LEAST_ROOM = 8192
-_MOST_THREADS = 256
-_ALL_HAVE_MET = 2**62
-_PUT_AT_ONCE = 16 * LANES
-
-
-class Crew:
-    """Threads that do a task together; one of them is the caller's."""
-
-    def __init__(self) -> None:
-        self._counter = np.zeros(1, np.int64)
-        self._counter_address = checked_address(self._counter, np.int64, 1)
-        self._work, self._work_address = _room(2, _LEAST_ROOM)
-        self._pool = ThreadPoolExecutor(_MOST_THREADS, thread_name_prefix="crew")  # Starts those that have work.
-
-    def run(self, code: Code, call: Any, room: int = _LEAST_ROOM) -> None:
-        """Do it in as many threads as torch may use now, with room for so many float32 for each."""
-        threads = min(torch.get_num_threads(), _MOST_THREADS)
-        rows, words = self._work.shape
-        if rows <= threads or words < room:
-            rows, words = max(threads + 1, rows), up(max(room, words), LINE // 4)
-            self._work, self._work_address = _room(rows, words)
-        self._counter[0] = 0
-        call["threads"], call["counter"] = threads, self._counter_address
-        call["work"], call["words"] = self._work_address, words
-        address = checked_address(call, CALL, 1)
-        others: list[Future[object]] = []
-        try:
-            others += (self._pool.submit(code, me, address) for me in range(1, threads))
-            code(0, address)
-        finally:
-            if len(others) < threads - 1:  # A thread could not be had: nobody must wait for it.
-                self._counter[0] = _ALL_HAVE_MET
-            for one in others:
-                one.result()
+_MAX_KERNEL_ROWS, _MAX_KERNEL_ROWS_WITH_AMX = 96, 4096
+_WEIGHTS_PER_OUTLIER = 16  # The room for outliers while a tile is packed.
+_OUTPUTS_AT_ONCE = 16 * TILE_N  # That torch packs: what lies between then fits into the processor's cache.
+_ARGS = {STEP: STEP_ARGS, MATMUL: MATMUL_ARGS, UNPACK: UNPACK_ARGS, PACK: PACK_ARGS}
 
 
-def _room(rows: int, words: int) -> tuple[Any, int]:
-    """Float32 [rows, words], and where they are."""
-    room = numbers_in_large_pages(rows * words, np.float32).reshape(rows, words)
-    return room, checked_address(room, np.float32, rows, words, line=True)
-
-
-class Tiles:
-    """The matrices of a model, in one block of memory.
+class PackedWeights:
+    """The packed matrices of a model, in one block of memory.
 
     Args:
-        sizes: outputs and inputs of each; inputs are even.
-        eight_bits: whole numbers from -127 to 127 with a scale for each output; else bfloat16, kept in 12 bits where
-            the processor has a matrix unit and the weights allow it.
-        compiled: where the compiled function will be; default `kernel`.
+        sizes: outputs and inputs of each matrix; inputs are even.
+        eight_bits: int8 with a scale for each output; else bfloat16, compressed to 12 bits where the processor has AMX
+            and the weights allow it.
+        kernel: where the compiled kernel will be; default `get_kernel`.
     """
 
-    def __init__(self, sizes: Sequence[tuple[int, int]], eight_bits: bool, compiled: Any = None):
-        self._kernel = compiled or kernel(eight_bits)
+    def __init__(
+        self, sizes: Sequence[tuple[int, int]], eight_bits: bool, kernel: Future[CompiledKernel] | None = None
+    ):
+        self._future = kernel or get_kernel(eight_bits)
         self.sizes, self._eight_bits = tuple(sizes), eight_bits
-        most = sum(map(_weights_in, sizes))
-        kind = np.int8 if eight_bits else np.uint16
-        self._numbers = numbers_in_large_pages(most + 2 * AHEAD, kind)
-        self._used = 0  # Of the numbers, from the first on; the others take no memory.
+        dtype = np.int8 if eight_bits else np.uint16
+        most = sum(packed_size(*size) for size in sizes) + 2 * PREFETCH_BYTES
+        self._tiles = huge_page_array(most, dtype)
+        self._used = 0  # Weights, from the first on; the memory after them has never been written to.
         self._word = 4 if eight_bits else 2  # Weights in 32 bits.
         self._floats: list[Tensor] = []
-        self._count = 0  # Of the floats.
-        self._shape = np.zeros((len(sizes), 5), np.int64)
-        self._numbers_address = checked_address(self._numbers, kind, most + 2 * AHEAD, line=True)
-        self._shape_address = checked_address(self._shape, np.int64, len(sizes), 5)
-        self._keys: dict[int, Any] = {}  # Of those in 12 bits.
-        self._plainly = torch.empty(0, dtype=torch.bfloat16, device="cpu")
-        self._kept: dict[int, Tensor] = {}
-        self.crew = Crew()
+        self._n_floats = 0
+        self._matrices = np.zeros(len(sizes), MATRIX)
+        self._tiles_address = checked_address(self._tiles, dtype, most, line=True)
+        self._matrices_address = checked_address(self._matrices, MATRIX, len(sizes))
+        self._codebooks: dict[int, Any] = {}  # By matrix; the memory that MATRIX.codebook is the address of.
+        self._unpacked = torch.empty(0, dtype=torch.bfloat16, device="cpu")
+        self._unpacked_for_good: dict[int, Tensor] = {}
+        self._team = ThreadTeam()
 
     @property
-    def compiled(self) -> Code | None:
-        """The compiled function, or None while there is none."""
-        return self._kernel.result() if self._kernel.done() and self._kernel.exception() is None else None
+    def kernel(self) -> CompiledKernel | None:
+        """The compiled kernel, or None while there is none."""
+        return self._future.result() if self._future.done() and self._future.exception() is None else None
 
     @property
     def memory_bytes(self) -> int:
-        """What its numbers take."""
-        keys = sum(one.nbytes for one in self._keys.values())
-        return (self._used + 2 * AHEAD) * int(self._numbers.itemsize) + int(keys) + 4 * self._count
+        """Bytes of the tiles, codebooks, scales, biases and norms."""
+        codebooks = sum(one.nbytes for one in self._codebooks.values())
+        return (self._used + 2 * PREFETCH_BYTES) * int(self._tiles.itemsize) + int(codebooks) + 4 * self._n_floats
 
     @property
-    def are_numbers(self) -> bool:
-        """Whether whole numbers stand for numbers; bfloat16 ones are not looked at."""
+    def are_finite(self) -> bool:
+        """Whether all scales, biases and norms are finite. int8 cannot hold a NaN, but its scale does."""
         return bool(torch.isfinite(self._all_floats).all())
 
-    def put(self, number: int, weight: Tensor, bias: Tensor | None) -> None:
-        """Lay a matrix, [in, out], out in its place; each once."""
-        (outputs, inputs), compiled = self.sizes[number], self.compiled
-        scales = torch.empty(outputs, dtype=torch.float32, device="cpu")
-        self._shape[number] = (self._used, inputs, outputs, 0, 0)
-        if compiled is not None:
-            given = weight.detach().float()
-            source = checked_address(given, torch.float32, inputs, outputs, strided=True)
-            call = self.call(PACK, number=number, source=source)
-            call["row_step"], call["column_step"] = given.stride()
-            call["floats"] = checked_address(scales, torch.float32, outputs)
-            if self._eight_bits or not self._put_short(compiled, call, given):
-                self.crew.run(compiled, call)
+    def pack(self, number: int, weight: Tensor, bias: Tensor | None) -> None:
+        """Pack matrix `number`, [in, out]; each once."""
+        (n_out, n_in), kernel = self.sizes[number], self.kernel
+        scales = torch.empty(n_out, dtype=torch.float32, device="cpu")
+        self._matrices[number] = (self._used, n_in, n_out, 0, 0)
+        if kernel is not None:
+            source = weight.detach().float()
+            args = np.zeros(1, PACK_ARGS)
+            args["matrix"] = number
+            args["source"] = checked_address(source, torch.float32, n_in, n_out, strided=True)
+            args["row_stride"], args["column_stride"] = source.stride()
+            args["scales"] = checked_address(scales, torch.float32, n_out)
+            if self._eight_bits or not self._pack_compressed(kernel, args, source):
+                self.run(kernel, PACK, args, workspace_layout(0, n_in))
         else:
-            self._put_by_torch(number, weight.detach(), scales)
-        count = _weights_in(self.sizes[number])
-        self._used += count * 3 // 4 if number in self._keys else count
-        self._shape[number, 3] = self.put_floats(scales, torch.zeros_like(scales) if bias is None else bias)
+            self._pack_by_torch(number, weight.detach(), scales)
+        size = packed_size(n_out, n_in)
+        self._used += size * 3 // 4 if number in self._codebooks else size
+        bias = torch.zeros_like(scales) if bias is None else bias
+        self._matrices["scales"][number] = self.add_floats(scales, bias)
 
-    def _put_short(self, compiled: Code, call: Any, given: Tensor) -> bool:
-        """Lay a matrix out in 12 bits. Whether that could be done."""
-        if not this_processor().has_matrix_unit or (uppers := common_uppers(given)) is None:
+    def _pack_compressed(self, kernel: CompiledKernel, args: Any, source: Tensor) -> bool:
+        """Pack a matrix as compressed bfloat16, if the processor and the weights allow it; says whether they did."""
+        if not this_processor().has_amx or (exponents := common_exponents(source)) is None:
             return False
-        number = int(call["number"][0])
-        outputs, inputs = self.sizes[number]
-        tiles, weights = up(outputs, LANES) // LANES, LANES * up(inputs, DEPTH)
-        table = np.tile(uppers, TABLE // UPPERS)
-        most = weights // _ROOM_FOR_STRAYS
-        counts, strays = np.empty((tiles, weights // BLOCK), np.int32), np.empty((tiles, most), np.uint32)
-        call["places"] = checked_address(counts, np.int32, tiles, weights // BLOCK)
-        call["target"], call["results"] = checked_address(strays, np.uint32, tiles, most), most
-        self._shape[number, 4] = checked_address(table, np.uint8, TABLE)
-        self.crew.run(compiled, call, room=room_for_laying(inputs))
-        self._shape[number, 4] = 0
-        if counts.sum() > MOST_STRAYS * counts.size * BLOCK or counts.sum(1).max() > most:
+        number = int(args["matrix"][0])
+        n_out, n_in = self.sizes[number]
+        tiles, blocks = round_up(n_out, TILE_N) // TILE_N, TILE_N * round_up(n_in, TILE_K) // BLOCK_WEIGHTS
+        # 1) Compress with a codebook that has no outliers yet; the kernel counts and lists them.
+        table = np.tile(exponents, CODEBOOK_BYTES // CODEBOOK_SIZE)
+        most = blocks * BLOCK_WEIGHTS // _WEIGHTS_PER_OUTLIER
+        counts, outliers = np.empty((tiles, blocks), np.int32), np.empty((tiles, most), np.uint32)
+        args["outlier_counts"] = checked_address(counts, np.int32, tiles, blocks)
+        args["outliers"], args["max_outliers"] = checked_address(outliers, np.uint32, tiles, most), most
+        self._matrices["codebook"][number] = checked_address(table, np.uint8, CODEBOOK_BYTES)
+        self.run(kernel, PACK, args, workspace_layout(0, n_in))
+        self._matrices["codebook"][number] = 0
+        # 2) Give up if there are too many of them, or more in a tile than were listed.
+        if counts.sum() > MAX_OUTLIER_SHARE * counts.size * BLOCK_WEIGHTS or counts.sum(1).max() > most:
             return False
+        # 3) The complete codebook, as `gemm.compressed_tile` reads it.
         before = np.concatenate([[0], counts.ravel().cumsum()]).astype(np.int32)
-        named = [strays[tile, :count] for tile, count in enumerate(counts.sum(1))]
-        self._keys[number] = key = np.concatenate([table, *(one.view(np.uint8) for one in (before, *named))])
-        self._shape[number, 4] = checked_address(key, np.uint8, TABLE + before.nbytes + 4 * int(before[-1]))
+        listed = [outliers[tile, :count] for tile, count in enumerate(counts.sum(1))]
+        self._codebooks[number] = codebook = np.concatenate([table, *(one.view(np.uint8) for one in (before, *listed))])
+        size = CODEBOOK_BYTES + before.nbytes + 4 * int(before[-1])
+        self._matrices["codebook"][number] = checked_address(codebook, np.uint8, size)
         return True
 
-    def _put_by_torch(self, number: int, weight: Tensor, scales: Tensor) -> None:
-        """Lay a matrix out, and fill its scales."""
-        outputs, inputs = self.sizes[number]
+    def _pack_by_torch(self, number: int, weight: Tensor, scales: Tensor) -> None:
+        """Pack a matrix, and fill its scales."""
+        n_out, n_in = self.sizes[number]
         bits, word = 32 // self._word, self._word
-        target = self._of(number).view(torch.int32).view(-1, up(inputs, DEPTH) // word, LANES)
-        for left in range(0, outputs, _PUT_AT_ONCE):  # What lies between fits the processor's cache.
-            part = weight[:, left : left + _PUT_AT_ONCE]
-            laid, scales[left : left + _PUT_AT_ONCE] = quantized(part) if self._eight_bits else sixteen_bits(part)
-            laid = functional.pad(laid, (0, -laid.shape[1] % LANES, 0, -inputs % DEPTH)).int()
-            words = laid[::word] & (2**bits - 1)
+        target = self._tiles_of(number).view(torch.int32).view(-1, round_up(n_in, TILE_K) // word, TILE_N)
+        for left in range(0, n_out, _OUTPUTS_AT_ONCE):
+            part = weight[:, left : left + _OUTPUTS_AT_ONCE]
+            integers, part_scales = quantize_per_channel(part) if self._eight_bits else bf16_bits(part)
+            scales[left : left + _OUTPUTS_AT_ONCE] = part_scales
+            integers = functional.pad(integers, (0, -integers.shape[1] % TILE_N, 0, -n_in % TILE_K)).int()
+            words = integers[::word] & (2**bits - 1)
             for at in range(1, word):
-                words |= (laid[at::word] & (2**bits - 1)) << bits * at
-            tiles = words.view(len(words), -1, LANES).transpose(0, 1)
-            target[left // LANES :][: len(tiles)].copy_(tiles)
+                words |= (integers[at::word] & (2**bits - 1)) << bits * at
+            tiles = words.view(len(words), -1, TILE_N).transpose(0, 1)
+            target[left // TILE_N :][: len(tiles)].copy_(tiles)
 
-    def put_floats(self, *numbers: Tensor) -> int:
-        """Keep other numbers of the model, one after the other. Gives the place of the first."""
-        place = self._count
+    def add_floats(self, *numbers: Tensor) -> int:
+        """Keep float32 numbers beside the tiles, one tensor after the other; gives the place of the first number."""
+        first = self._n_floats
         self._floats += [one.detach().float().flatten() for one in numbers]
-        self._count += sum(len(one) for one in self._floats[-len(numbers) :])
-        return place
+        self._n_floats += sum(one.numel() for one in numbers)
+        return first
 
     @property
     def _all_floats(self) -> Tensor:
         if len(self._floats) != 1:
-            self._floats = (
-                [torch.cat(self._floats)] if self._floats else [torch.empty(0, dtype=torch.float32, device="cpu")]
-            )
+            empty = torch.empty(0, dtype=torch.float32, device="cpu")
+            self._floats = [torch.cat(self._floats) if self._floats else empty]
         return self._floats[0]
 
-    def call(self, task: int, **fields: int) -> Any:
-        """A task with these weights, as the compiled function takes it: a `CALL`."""
-        call = np.zeros(1, CALL)
-        call["task"], call["matrices"], call["size"] = task, len(self.sizes), len(self._numbers)
-        call["numbers"], call["shape"] = self._numbers_address, self._shape_address
-        for name, value in fields.items():
-            call[name] = value
-        if task != PACK:
-            call["floats"] = checked_address(self._all_floats, torch.float32, self._count)
-        return call
+    def run(self, kernel: CompiledKernel, task: int, task_args: Any, layout: Any) -> None:
+        """Run a task with these weights.
 
-    def multiplied(self, number: int, rows: Tensor) -> Tensor:
-        """Rows, [n, in], times a matrix, plus its bias: float32 [n, out]."""
-        compiled = self.compiled
-        outputs, inputs = self.sizes[number]
-        if compiled is not None and len(rows) <= few_rows():
-            given = torch.zeros(up(len(rows), MOST_ROWS), inputs, dtype=torch.float32, device="cpu")
-            given[: len(rows)] = rows
-            result = torch.empty(len(rows), outputs, dtype=torch.float32, device="cpu")
-            call = self.call(MULTIPLY, number=number, rows=len(rows))
-            call["source"] = checked_address(given, torch.float32, up(len(rows), MOST_ROWS), inputs)
-            call["target"] = checked_address(result, torch.float32, len(rows), outputs)
-            self.crew.run(compiled, call, room=room_for(len(rows), inputs))
+        Args:
+            task_args: the structure of the task. layout: of its workspace.
+        """
+        args = np.zeros(1, KERNEL_ARGS)
+        args["task"], args["task_args"] = task, checked_address(task_args, _ARGS[task], 1)
+        # Floats are joined when they are read: while matrices are packed, each would copy those of all before.
+        floats = 0 if task == PACK else checked_address(self._all_floats, torch.float32, self._n_floats)
+        tiles, matrices = (self._tiles_address, len(self._tiles)), (self._matrices_address, len(self._matrices))
+        args["weights"] = (*tiles, *matrices, floats)
+        self._team.run(kernel, args, layout)
+
+    def multiply(self, number: int, rows: Tensor) -> Tensor:
+        """Rows, [n, in], times matrix `number`, plus its bias: float32 [n, out]."""
+        kernel = self.kernel
+        n_out, n_in = self.sizes[number]
+        if kernel is not None and len(rows) <= max_kernel_rows():
+            source = rows.float().contiguous()
+            result = torch.empty(len(rows), n_out, dtype=torch.float32, device="cpu")
+            args = np.zeros(1, MATMUL_ARGS)
+            args["matrix"], args["rows"] = number, len(rows)
+            args["source"] = checked_address(source, torch.float32, len(rows), n_in)
+            args["target"] = checked_address(result, torch.float32, len(rows), n_out)
+            self.run(kernel, MATMUL, args, workspace_layout(len(rows), n_in))
             return result
         fast = torch.bfloat16 if bfloat16_is_fast() else torch.float32
-        product = rows.to(fast) @ self._plain(compiled, number).to(fast)
-        scales, bias = self._all_floats[self._shape[number, 3] :][: 2 * outputs].view(2, outputs)
-        return torch.addcmul(bias, product[:, :outputs], scales)
+        product = rows.to(fast) @ self.unpack(number).to(fast)
+        scales, bias = self._all_floats[self._matrices["scales"][number] :][: 2 * n_out].view(2, n_out)
+        return torch.addcmul(bias, product[:, :n_out], scales)
 
-    def _plain(self, compiled: Code | None, number: int) -> Tensor:
-        """A matrix as bfloat16 [in, out up to a multiple of LANES]. It holds until the next is asked for."""
-        inputs, count = self.sizes[number][1], _weights_in(self.sizes[number])
-        if compiled is None:
-            if (known := self._kept.get(number)) is not None:
-                return known
-            numbers = self._of(number) if self._eight_bits else self._of(number).view(torch.bfloat16)
-            tiles = numbers.view(-1, up(inputs, DEPTH) // self._word, LANES, self._word)
-            plain = tiles.permute(1, 3, 0, 2).to(torch.bfloat16).reshape(up(inputs, DEPTH), -1)[:inputs]
-            if self._kernel.done():  # It will never be there: memory is spent so that replies do not crawl.
-                self._kept[number] = plain
-            return plain
-        if len(self._plainly) < count:
-            self._plainly = torch.empty(count, dtype=torch.bfloat16, device="cpu")
-        target = self._plainly[: inputs * (count // up(inputs, DEPTH))].view(inputs, -1)
-        call = self.call(UNPACK, number=number)
-        call["target"] = checked_address(target, torch.bfloat16, inputs, up(self.sizes[number][0], LANES))
-        self.crew.run(compiled, call, room=room_for_laying(inputs))
+    def unpack(self, number: int) -> Tensor:
+        """A matrix without its scales: bfloat16 [in, out rounded up to TILE_N]. It is valid until the next call."""
+        (n_out, n_in), kernel = self.sizes[number], self.kernel
+        if kernel is None:
+            return self._unpack_by_torch(number)
+        columns = round_up(n_out, TILE_N)
+        if len(self._unpacked) < n_in * columns:
+            self._unpacked = torch.empty(n_in * columns, dtype=torch.bfloat16, device="cpu")
+        target = self._unpacked[: n_in * columns].view(n_in, columns)
+        args = np.zeros(1, UNPACK_ARGS)
+        args["matrix"], args["target"] = number, checked_address(target, torch.bfloat16, n_in, columns)
+        self.run(kernel, UNPACK, args, workspace_layout(0, n_in))
         return target
 
-    def _of(self, number: int) -> Tensor:
-        """The tiles of a matrix, as one row of whole numbers; none for those in 12 bits."""
-        span = self._numbers[self._shape[number, 0] :][: _weights_in(self.sizes[number])]
+    def _unpack_by_torch(self, number: int) -> Tensor:
+        if (known := self._unpacked_for_good.get(number)) is not None:
+            return known
+        n_in = self.sizes[number][1]
+        depth = round_up(n_in, TILE_K)
+        numbers = self._tiles_of(number) if self._eight_bits else self._tiles_of(number).view(torch.bfloat16)
+        tiles = numbers.view(-1, depth // self._word, TILE_N, self._word)
+        unpacked = tiles.permute(1, 3, 0, 2).to(torch.bfloat16).reshape(depth, -1)[:n_in]
+        if self._future.done():  # There will never be a kernel: memory is spent so that replies do not crawl.
+            self._unpacked_for_good[number] = unpacked
+        return unpacked
+
+    def _tiles_of(self, number: int) -> Tensor:
+        """The tiles of a matrix as signed integers [packed_size]; not for compressed ones."""
+        span = self._tiles[self._matrices["offset"][number] :][: packed_size(*self.sizes[number])]
         return torch.from_numpy(span.view(f"i{span.itemsize}"))
 
 
-def few_rows() -> int:
-    """Up to so many rows the compiled product is faster than laying the matrix out."""
-    return _FEW_ROWS_OF_A_UNIT if this_processor().has_matrix_unit else _FEW_ROWS
+def max_kernel_rows() -> int:
+    """Up to how many rows the kernel is faster than unpacking a matrix for torch."""
+    return _MAX_KERNEL_ROWS_WITH_AMX if this_processor().has_amx else _MAX_KERNEL_ROWS
 
 
-def room_for(rows: int, inputs: int) -> int:
-    """Float32 numbers: the most that is needed to multiply rows with a matrix of so many inputs, or fewer."""
-    # The results of a tile, the end of a row, two blocks, a factor for each row, and rows in the form that suits the
-    # processor; or else a tile.
-    most = max(up(rows, WORDS), LANES // 2) if rows > MOST_ROWS else WORDS
-    return 4 * MOST_ROWS * LANES + DEPTH + BLOCK + up(rows, 16) + most * up(inputs, DEPTH)
+class PackedLinear:
+    """One of the matrices as a linear layer."""
 
+    memory_bytes = 0  # PackedWeights counts it.
 
-def room_for_laying(inputs: int) -> int:
-    """Float32 numbers: what it takes to lay out a matrix in 12 bits, or back."""
-    return LANES + LANES // 2 * up(inputs, DEPTH)
-
-
-def room_for_attention(window: int, width: int) -> int:
-    """Float32 numbers: the most that is needed for the attention to a whole window; `width` is that of a head."""
-    tokens = up(window, LANES)
-    # Shares, and what it takes to multiply them with values, or queries with keys.
-    return MOST_LOOKING * tokens + room_for(MOST_LOOKING, max(tokens, width))
-
-
-class TiledLinear:
-    """One of the matrices as a layer.
-
-    Args:
-        tiles: where it is.
-        number: which it is.
-    """
-
-    memory_bytes = 0  # It is counted where it is kept.
-
-    def __init__(self, tiles: Tiles, number: int):
-        self._tiles, self._number = tiles, number
+    def __init__(self, weights: PackedWeights, number: int):
+        self._weights, self._number = weights, number
 
     def __call__(self, rows: Tensor) -> Tensor:
         """[n, in] -> [n, out] in float32."""
-        return self._tiles.multiplied(self._number, rows)
+        return self._weights.multiply(self._number, rows)
 
 
-def _weights_in(size: tuple[int, int]) -> int:
-    """Numbers of a matrix's tiles; `size`: outputs and inputs."""
-    outputs, inputs = size
-    return up(outputs, LANES) * up(inputs, DEPTH)
+class DecodeStep:
+    """The compiled decode step of a GPT-2 with packed weights.
 
+    Args:
+        weights: the matrices of each layer (qkv_proj, out_proj, fc_in, fc_out), and then the head.
+        norms: weight and bias of each layer norm: two a layer, and then the final one.
+        attention_scales: for each layer, the factor of attention scores.
+        epsilon: of the layer norms.
+        activation: a name in ACTIVATIONS.
+        head_width: of an attention head.
+        window: the most tokens of a sequence.
+    """
 
-def common_uppers(weight: Tensor) -> Any | None:
-    """The upper bytes that nearly all bfloat16 numbers of a matrix, float32 [in, out], have: uint8 [UPPERS], those
-    without a sign first; or None where they are too different. Only some numbers are looked at."""
-    # Runs, so that few pages of a file are read for it; by numpy, since torch's threads would take longer to meet.
-    flat = (weight.flatten() if weight.is_contiguous() else weight.T.flatten()).numpy()
-    step = max(len(flat) // _SAMPLES, 1)
-    bits = np.concatenate([flat[start : start + _SAMPLE] for start in range(0, len(flat), step)]).view(np.uint32)
-    sizes = np.bincount(bits >> np.uint32(24) & np.uint32(127), minlength=128)
-    within = np.convolve(sizes, np.ones(UPPERS // 2, np.int64), "valid")
-    least = int(within.argmax())
-    if within[least] < (1 - MOST_STRAYS) * len(bits):
-        return None
-    positive = np.arange(least, least + UPPERS // 2, dtype=np.uint8)
-    return np.concatenate([positive, positive | 128])
+    def __init__(
+        self,
+        weights: PackedWeights,
+        norms: Sequence[tuple[Tensor, Tensor]],
+        attention_scales: Sequence[float],
+        epsilon: float,
+        activation: str,
+        head_width: int,
+        window: int,
+    ):
+        self._weights, self._window = weights, window
+        self._norms = np.array([weights.add_floats(*norm) for norm in norms], np.int64)
+        self._attention_scales = np.array(attention_scales, np.float32)
+        self._layers = len(attention_scales)
+        self._norms_address = checked_address(self._norms, np.int64, 2 * self._layers + 1)
+        self._attention_scales_address = checked_address(self._attention_scales, np.float32, self._layers)
+        self._epsilon, self._activation, self._head_width = epsilon, ACTIVATIONS[activation], head_width
+        self._vocabulary, self._width = weights.sizes[-1]
+        self._mlp_width = weights.sizes[2][0]
+        self._max_inputs = max(n_in for _, n_in in weights.sizes)
 
+    def __call__(self, kernel: CompiledKernel, hidden: Tensor, slots: Any, wanted: Any) -> Tensor:
+        """Compute all layers for some tokens, and append their keys and values to the KV caches.
 
-def quantized(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Whole numbers from -127 to 127 (int8 [in, out]) and scales (float32 [out]) whose product is nearly `weight`."""
-    weight = weight.float()
-    low, high = torch.aminmax(weight, dim=0)
-    scales = torch.maximum(high, -low).clamp_min_(SMALLEST).mul_(1 / 127)
-    return (weight * (1 / scales)).round_().to(torch.int8), scales
+        Args:
+            hidden: float32 [tokens, width], the embeddings; it is overwritten.
+            slots: KV_SLOT [tokens]. The tokens of a sequence are neighbours, in their order.
+            wanted: int64 [wanted], the rows whose logits are computed.
 
-
-def sixteen_bits(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """The bits of bfloat16 numbers (int16 [in, out]), and scales of 1 (float32 [out])."""
-    return weight.to(torch.bfloat16).view(torch.int16), torch.ones(weight.shape[1], dtype=torch.float32, device="cpu")
+        Returns:
+            Logits of the next token after each of them, float32 [wanted, vocabulary].
+        """
+        rows, layers = len(slots), self._layers
+        logits = torch.empty(len(wanted), self._vocabulary, dtype=torch.float32, device="cpu")
+        args = np.zeros(1, STEP_ARGS)
+        args["hidden"] = checked_address(hidden, torch.float32, rows, self._width)
+        args["logits"] = checked_address(logits, torch.float32, len(wanted), self._vocabulary)
+        args["kv_slots"] = checked_address(slots, KV_SLOT, rows)
+        args["wanted"] = checked_address(wanted, np.int64, len(wanted))
+        args["norms"], args["attention_scales"] = self._norms_address, self._attention_scales_address
+        args["rows"], args["width"], args["n_wanted"], args["layers"] = rows, self._width, len(wanted), layers
+        args["head_width"], args["activation"], args["epsilon"] = self._head_width, self._activation, self._epsilon
+        layout = workspace_layout(rows, self._max_inputs, self._width, self._mlp_width, self._window)
+        self._weights.run(kernel, STEP, args, layout)
+        return logits

@@ -1,4 +1,4 @@
-"""What all compiled functions share: how they are compiled, numbers in memory, and what is made of single ones."""
+"""What all kernels share: how they are compiled, views of memory, and functions of single numbers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numba import carray, njit
 
-from chat_app.kernels import layout as tile_shape
+from chat_app.kernels import layout
 from chat_app.kernels.llvm_dot import as_bits, as_float, pointer
 
 _SETTINGS: Any = {
@@ -18,37 +18,37 @@ _SETTINGS: Any = {
     "fastmath": {"reassoc", "contract", "arcp", "nsz"},
 }
 LOG2_E = np.float32(1.44269504088896341)
-compiled = njit(**_SETTINGS)
-up = compiled(tile_shape.up)
+jit = njit(**_SETTINGS)
+round_up = jit(layout.round_up)
 
 
 @njit(inline="always")
-def address_of(numbers):
-    """Where an array begins. As int64: with the unsigned number that numpy gives, sums would be of floating point."""
-    return np.int64(numbers.ctypes.data)
+def address_of(array):
+    """Where an array begins. It is an int64: numpy gives a uint64, and numba adds that to an int64 as float64."""
+    return np.int64(array.ctypes.data)
 
 
-@compiled
+@jit
 def floats_at(address, count):
-    """Float32 numbers in memory."""
+    """float32 [count] in memory."""
     return carray(pointer(address), (count,), np.float32)
 
 
-@compiled
+@jit
 def table_at(address, rows, columns):
-    """Float32 numbers in memory."""
+    """float32 [rows, columns] in memory."""
     return carray(pointer(address), (rows, columns), np.float32)
 
 
 @njit(inline="always")
 def exp(number):
     """e^number to the precision of float32, for -87 to 88."""
-    return two_to(number * LOG2_E)
+    return exp2(number * LOG2_E)
 
 
 @njit(inline="always")
-def two_to(number):
-    """2^number to the precision of float32, for -126 to 127; what is lower counts as -126. Source: Cephes, exp2f."""
+def exp2(number):
+    """2^number to the precision of float32, for -126 to 127; smaller numbers count as -126. Source: Cephes, exp2f."""
     number = min(max(number, np.float32(-126)), np.float32(127))
     whole = np.rint(number)
     rest = number - whole
@@ -63,7 +63,7 @@ def two_to(number):
 
 
 @njit(inline="always")
-def bits_of(number):
-    """A number as bfloat16, rounded to the nearest: uint32, in the lower 16 bits."""
+def round_to_bf16(number):
+    """The bits of a float32 as bfloat16, rounded to nearest even: uint32, in the lower 16 bits."""
     bits = np.uint32(as_bits(number))
     return (bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)

@@ -71,8 +71,8 @@ def load_files(
     """A model's weights in memory, its tokenizer, its downloaded files and its chat format.
 
     Args:
-        will_be_packed: whether the weights of an empty model like this one will be moved into tiles. Those that stay
-            are copied out of the file; those that move are read from it in place.
+        will_be_packed: whether the weights of an empty model like this one will be packed for the kernels. If not, they
+            are copied out of the file; those that will be are read from it in place.
     """
     files = download(files)
     empty = check_weights(files)

@@ -17,7 +17,7 @@ from chat_app.errors import ModelError, ModelNotFoundError
 from chat_app.formatting import bytes_in_words
 from chat_app.models.lora_files import CONFIG, AdapterFiles, is_adapter, read_adapter
 from chat_app.models.validation import learned_numbers, read_config, refuse_without_safetensors, size_of, weight_files
-from chat_app.models.weight_size import head_bytes, is_tiled, loaded_bytes
+from chat_app.models.weight_size import head_bytes, is_packed, loaded_bytes
 from chat_app.runs.files import verify
 from chat_app.runs.run import NAME, Run, split_name
 
@@ -238,7 +238,7 @@ def estimate_memory(files: ModelFiles, precision: str, device: str = "cpu") -> i
     """
     number = 4 if precision in ("float32", "automatic") else 2
     weights, reading = loaded_bytes(files.config, files.parameters, precision, device), 0
-    if is_tiled(files.config, precision, device):
+    if is_packed(files.config, precision, device):
         read_in = 4 if precision == "8-bit" else 2
         is_in_file = abs(files.weight_bytes - read_in * files.parameters) < files.parameters
         reading = 0 if is_in_file else read_in * files.parameters + head_bytes(files.config, precision == "8-bit")

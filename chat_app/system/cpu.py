@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 
 _NAME, _FEATURES = "NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES"  # Where the compiler is told so.
-_SYSTEM_CALL, _ASK_FOR_STATE, _MATRIX_REGISTERS = 158, 0x1023, 18
+_ARCH_PRCTL, _ARCH_REQ_XCOMP_PERM, _XFEATURE_XTILEDATA = 158, 0x1023, 18
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,8 @@ class Processor:
     lacks: frozenset[str] = frozenset()
 
     @property
-    def has_matrix_unit(self) -> bool:
-        """Whether it multiplies matrices of 8 bits and of bfloat16 at once (Intel's AMX)."""
+    def has_amx(self) -> bool:
+        """Whether it has AMX, Intel's matrix unit, for int8 and bfloat16."""
         return {"amx-tile", "amx-int8", "amx-bf16", "avx512bf16", "avx512bw"} <= self.features
 
     @property
@@ -60,10 +60,10 @@ def this_processor() -> Processor:
     except RuntimeError:  # LLVM cannot tell for every kind of processor.
         known = {}
     features = frozenset(name for name, has in known.items() if has)
-    if not _may_use_matrix_unit():
+    if not _may_use_amx():
         features -= {one for one in features if one.startswith("amx-")}
     processor = Processor(binding.get_host_cpu_name(), features, frozenset(known) - features)
-    if processor.has_matrix_unit:  # Whatever has one does not slow down for the longest vectors, as LLVM fears.
+    if processor.has_amx:  # These do not slow down for 512-bit vectors, as LLVM fears.
         processor = replace(processor, lacks=processor.lacks | {"prefer-256-bit"})
     return processor
 
@@ -77,11 +77,11 @@ def compiled_for() -> Processor:
     return Processor(os.environ[_NAME], has, lacks)
 
 
-def _may_use_matrix_unit() -> bool:
-    """Ask the system for the registers of the matrix unit. Source: Linux, Documentation/arch/x86/xstate.rst."""
+def _may_use_amx() -> bool:
+    """Ask the system for the tile registers of AMX. Source: Linux, Documentation/arch/x86/xstate.rst."""
     if sys.platform != "linux" or platform.machine() != "x86_64":
         return False
-    return bool(ctypes.CDLL(None).syscall(_SYSTEM_CALL, _ASK_FOR_STATE, _MATRIX_REGISTERS) == 0)
+    return bool(ctypes.CDLL(None).syscall(_ARCH_PRCTL, _ARCH_REQ_XCOMP_PERM, _XFEATURE_XTILEDATA) == 0)
 
 
 _QUOTA = Path("/sys/fs/cgroup/cpu.max")
@@ -106,9 +106,9 @@ def processors(quota: Path = _QUOTA) -> int:
 def bfloat16_is_fast(size: int = 512) -> bool:
     """Whether this processor multiplies bfloat16 matrices at least 1.3 times as fast as float32 ones.
 
-    One with a matrix unit does; others are measured once, which takes some milliseconds.
+    One with AMX does; others are measured once, which takes some milliseconds.
     """
-    if this_processor().has_matrix_unit:
+    if this_processor().has_amx:
         return True
     import torch  # Heavy: only where it is asked.
 

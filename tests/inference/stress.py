@@ -28,7 +28,7 @@ from chat_app.errors import ChatAppError
 from chat_app.evaluation import evaluate
 from chat_app.inference.backend import reply
 from chat_app.inference.model_manager import LoadedModel, ModelManager, load
-from chat_app.kernels.compilation import kernel
+from chat_app.kernels.packed_weights import get_kernel
 from chat_app.models.loading import load_parts
 from chat_app.tokenization.chat_formats import get_format
 from chat_app.tokenization.encoder import Encoder
@@ -176,7 +176,7 @@ def main(home: str, seconds: str, *models: str) -> int:
     faulthandler.enable()
     torch.set_num_threads(1)
     for eight_bits in (False, True):
-        kernel(eight_bits).result()
+        get_kernel(eight_bits).result()
     stress = Stress(Path(home), list(models))
     stress.run(float(seconds))
     print(json.dumps({"done": stress.done, "failures": stress.failures}), flush=True)

@@ -9,7 +9,7 @@ from transformers import GPT2Config
 from chat_app.inference.kv_cache import SMALLEST_ROOM, KeyValues, LayerCaches, Memory
 from chat_app.inference.kv_cache_packed import TiledKeyValues
 from chat_app.inference.prefix_cache import Computed, Prefixes
-from chat_app.kernels.layout import LANES
+from chat_app.kernels.layout import TILE_N
 
 WINDOW = 1000
 
@@ -70,7 +70,7 @@ class TestMemory:
             memory.make_room(length - memory.length)
             assert memory.room >= length
             assert torch.equal(numbers(memory, width), before)
-        assert memory.room < WINDOW + LANES
+        assert memory.room < WINDOW + TILE_N
 
     def test_a_copy_is_independent(self, kind, width):
         memory = kept(kind, width)

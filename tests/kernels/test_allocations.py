@@ -21,8 +21,8 @@ from chat_app.inference.engine import Engine, generate_tokens
 from chat_app.inference.gpt2.model_runner import GPT2Forward
 from chat_app.inference.logprobs import LogprobRecorder
 from chat_app.inference.model_runner import Piece
-from chat_app.kernels.compilation import kernel
-from chat_app.kernels.packed_weights import Tiles, few_rows
+from chat_app.kernels.compilation import get_kernel
+from chat_app.kernels.packed_weights import PackedWeights, max_kernel_rows
 from chat_app.tokenization.encoder import Example
 from chat_app.training.collator import Packer
 from chat_app.training.loss import likelihood
@@ -103,11 +103,11 @@ def compiled_function(eight_bits: bool, there: bool) -> Future[Any]:
     """The compiled function, or what stands for it while it is being compiled."""
     ready: Future[Any] = Future()
     if there:
-        ready.set_result(kernel(eight_bits).result())
+        ready.set_result(get_kernel(eight_bits).result())
     return ready
 
 
-@pytest.mark.parametrize("count", [1, few_rows() + 1])
+@pytest.mark.parametrize("count", [1, max_kernel_rows() + 1])
 @pytest.mark.parametrize("compiled", [True, False])
 @pytest.mark.parametrize("eight_bits", [True, False])
 def test_products_do_not_depend_on_the_defaults(eight_bits, compiled, count, with_other_defaults):
@@ -116,10 +116,10 @@ def test_products_do_not_depend_on_the_defaults(eight_bits, compiled, count, wit
     biases = [numbers(9, outputs) if number else None for number, (outputs, _) in enumerate(SIZES)]
 
     def work() -> list[torch.Tensor]:
-        tiles = Tiles(SIZES, eight_bits, compiled_function(eight_bits, compiled))
+        packed = PackedWeights(SIZES, eight_bits, compiled_function(eight_bits, compiled))
         for number, weight in enumerate(weights):
-            tiles.put(number, weight, biases[number])
-        return [tiles.multiplied(number, rows[number]) for number in range(len(SIZES))]
+            packed.pack(number, weight, biases[number])
+        return [packed.multiply(number, rows[number]) for number in range(len(SIZES))]
 
     expected, results = work(), with_other_defaults(work)
     for one, other in zip(results, expected, strict=True):
@@ -128,13 +128,13 @@ def test_products_do_not_depend_on_the_defaults(eight_bits, compiled, count, wit
 
 
 @pytest.mark.parametrize("paged", [False, True])
-@pytest.mark.parametrize("form", ["shared", "packed", "8-bit"])
-def test_steps_do_not_depend_on_the_defaults(form, paged, with_other_defaults):
-    if form != "shared":
+@pytest.mark.parametrize("layout", ["shared", "packed", "8-bit"])
+def test_steps_do_not_depend_on_the_defaults(layout, paged, with_other_defaults):
+    if layout != "shared":
         if paged:
-            pytest.skip("tiles are for the processor, pages for a GPU")
-        kernel(form == "8-bit").result()
-    forward = GPT2Forward(model_of(), 128, form, paged=paged, recorded=False)
+            pytest.skip("packed weights are for the processor, pages for a GPU")
+        get_kernel(layout == "8-bit").result()
+    forward = GPT2Forward(model_of(), 128, layout, paged=paged, recorded=False)
     prompts = [ids_of(1, 110), ids_of(2, 20), ids_of(3, 30)]
 
     def work() -> list[torch.Tensor]:
@@ -153,20 +153,20 @@ def test_steps_do_not_depend_on_the_defaults(form, paged, with_other_defaults):
         assert torch.equal(one, other)
 
 
-@pytest.mark.parametrize("form", ["shared", "packed", "8-bit"])
-def test_replies_do_not_depend_on_the_defaults(form, with_other_defaults):
+@pytest.mark.parametrize("layout", ["shared", "packed", "8-bit"])
+def test_replies_do_not_depend_on_the_defaults(layout, with_other_defaults):
     """The defaults change while the engine's thread writes, as they do while another model is loaded."""
-    if form != "shared":
-        kernel(form == "8-bit").result()
-    forward = GPT2Forward(model_of(), 128, form)
+    if layout != "shared":
+        get_kernel(layout == "8-bit").result()
+    forward = GPT2Forward(model_of(), 128, layout)
     engine = Engine(forward, 128, kept_tokens=0)
     drawn = SamplingConfig(temperature=0.9, top_k=40, top_p=0.9, repetition_penalty=1.2, seed=3, presence_penalty=0.5)
     asked = replace(request(ids_of(4), new=20), sampling=drawn)
 
     def work() -> tuple[list[int], Any]:
-        notes = LogprobRecorder(3)
-        written = list(engine.stream(replace(asked, notes=notes)))
-        return written, [notes.take() for _ in written]
+        recorder = LogprobRecorder(3)
+        written = list(engine.stream(replace(asked, recorder=recorder)))
+        return written, [recorder.take() for _ in written]
 
     try:
         assert work() == with_other_defaults(work)

@@ -12,19 +12,22 @@ import torch
 
 from chat_app.inference.gpt2.model_runner import GPT2Forward
 from chat_app.inference.model_runner import Piece
-from chat_app.kernels import packed_weights as tiles_module
 from chat_app.kernels.arrays import KernelArrayError, checked_address
-from chat_app.kernels.compilation import kernel
-from chat_app.kernels.huge_pages import numbers_in_large_pages
-from chat_app.kernels.layout import LINE
+from chat_app.kernels.compilation import get_kernel
+from chat_app.kernels.huge_pages import huge_page_array
+from chat_app.kernels.layout import CACHE_LINE
+from chat_app.kernels.packed_weights import PackedWeights
 from tests.inference.gpt2.test_model_runner import model_of
 from tests.inference.test_engine import ids_of
 from tests.kernels.test_packed_weights import filled, numbers
 
 PACKAGE = Path(__file__).parents[2] / "chat_app"
-CHECKED = "kernel_arrays"
-OTHERS = {"memory", "forward", "model_folder", "large_memory", "number_kernel"}
-"""Modules that compare addresses, or are compiled themselves, and hand none over."""
+CHECKED = "kernels/arrays.py"
+OTHERS = {
+    *("system/memory.py", "inference/model_runner.py", "models/saving.py"),
+    *("kernels/huge_pages.py", "kernels/scalar_math.py"),
+}
+"""Files that compare addresses or align to them, or are compiled themselves, and hand none over."""
 
 
 def test_what_suits_is_where_it_is():
@@ -33,7 +36,7 @@ def test_what_suits_is_where_it_is():
     assert checked_address(floats, torch.float32, 2, 8) == floats.data_ptr()  # More than is needed.
     assert checked_address(floats.T, torch.float32, 8, 3, strided=True) == floats.data_ptr()
     assert checked_address(whole, np.int64, 24) == whole.ctypes.data
-    lined = numbers_in_large_pages(100, np.float32)
+    lined = huge_page_array(100, np.float32)
     assert checked_address(lined, np.float32, 100, line=True) == lined.ctypes.data
     checked_address(torch.empty(0, 8, dtype=torch.float32), torch.float32, 0, 8)
 
@@ -51,7 +54,7 @@ BAD: dict[str, tuple[Any, dict[str, bool]]] = {
     "of another shape": (torch.zeros(8, 4, dtype=torch.float32), {"strided": True}),
     "between two numbers": (np.zeros(4 * 32 + 1, np.uint8)[1:].view(np.float32), {}),
     "read-only": (np.frombuffer(bytes(128), np.float32), {}),
-    "within a line": (numbers_in_large_pages(40, np.float32)[1:], {"line": True}),
+    "within a line": (huge_page_array(40, np.float32)[1:], {"line": True}),
 }
 
 
@@ -84,17 +87,17 @@ def test_addresses_come_from_there_only():
                 "from_buffer",
                 "__array_interface__",
             ):
-                found.add(file.stem)
+                found.add(file.relative_to(PACKAGE).as_posix())
     assert CHECKED in found
     assert found - {CHECKED} <= OTHERS
 
 
 @pytest.mark.parametrize("rows", [torch.zeros(2, 64), torch.zeros(4, 64, dtype=torch.bfloat16), torch.zeros(64, 4).T])
-@pytest.mark.parametrize("form", ["packed", "8-bit"])
-def test_a_step_writes_into_nothing_that_does_not_suit(form, rows):
+@pytest.mark.parametrize("layout", ["packed", "8-bit"])
+def test_a_step_writes_into_nothing_that_does_not_suit(layout, rows):
     """Too few rows, of another type, in another order: the step fails, and the next one computes as before."""
-    kernel(form == "8-bit").result()
-    forward = GPT2Forward(model_of(), 128, form)
+    get_kernel(layout == "8-bit").result()
+    forward = GPT2Forward(model_of(), 128, layout)
     ids = ids_of(1, 4)
 
     def step() -> torch.Tensor:
@@ -107,29 +110,29 @@ def test_a_step_writes_into_nothing_that_does_not_suit(form, rows):
 
 
 @pytest.mark.parametrize("eight_bits", [True, False])
-def test_a_matrix_of_another_shape_is_not_laid_out(eight_bits):
-    tiles = tiles_module.Tiles([(64, 96)], eight_bits, filled(eight_bits, True)._kernel)
+def test_a_matrix_of_another_shape_is_not_packed(eight_bits):
+    packed = PackedWeights([(64, 96)], eight_bits, filled(eight_bits, True)._future)
     with pytest.raises(KernelArrayError):
-        tiles.put(0, numbers(1, 96, 63), None)
+        packed.pack(0, numbers(1, 96, 63), None)
 
 
 @pytest.mark.parametrize("eight_bits", [True, False])
 def test_scales_of_another_type_are_not_multiplied_with(eight_bits):
-    tiles = filled(eight_bits, True)
+    packed = filled(eight_bits, True)
     rows = numbers(1, 2, 160)
-    before = tiles.multiplied(0, rows)
-    suited, tiles._floats = tiles._floats, [tiles._all_floats.bfloat16()]
+    before = packed.multiply(0, rows)
+    suited, packed._floats = packed._floats, [packed._all_floats.bfloat16()]
     with pytest.raises(KernelArrayError):
-        tiles.multiplied(0, rows)
-    tiles._floats = suited
-    assert torch.equal(tiles.multiplied(0, rows), before)
+        packed.multiply(0, rows)
+    packed._floats = suited
+    assert torch.equal(packed.multiply(0, rows), before)
 
 
 def test_what_is_remembered_begins_with_a_line():
-    kernel(False).result()
+    get_kernel(False).result()
     forward = GPT2Forward(model_of(), 128, "packed")
     memory = forward.new_memory()
-    assert memory.places(3)[0][0] % LINE == 0
+    assert memory.slots(3)[0][0] % CACHE_LINE == 0
     memory._numbers = memory._numbers.float()
     with pytest.raises(KernelArrayError):
-        memory.places(1)
+        memory.slots(1)

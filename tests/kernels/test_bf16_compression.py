@@ -9,16 +9,16 @@ import pytest
 import torch
 
 from chat_app.kernels import packed_weights as module
-from chat_app.kernels.compilation import kernel
-from chat_app.kernels.layout import DEPTH
-from chat_app.kernels.packed_weights import Tiles, common_uppers
+from chat_app.kernels.compilation import get_kernel
+from chat_app.kernels.layout import TILE_K
+from chat_app.kernels.packed_weights import PackedWeights, common_exponents
 from chat_app.system.cpu import this_processor
 
-OUTPUTS, INPUTS = 200, 160  # The last tile is not full, and the inputs are no multiple of DEPTH.
+OUTPUTS, INPUTS = 200, 160  # The last tile is not full, and the inputs are no multiple of TILE_K.
 
 pytestmark = [
     pytest.mark.dependencies,
-    pytest.mark.skipif(not this_processor().has_matrix_unit, reason="only with a matrix unit"),
+    pytest.mark.skipif(not this_processor().has_amx, reason="only with AMX"),
 ]
 
 
@@ -26,19 +26,19 @@ def numbers(seed: int, *shape: int) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def laid_out(weight: torch.Tensor) -> Tiles:
+def laid_out(weight: torch.Tensor) -> PackedWeights:
     """Two matrices: the weight [in, out], and another after it."""
-    code = kernel(False)
-    code.result()
-    tiles = Tiles([(weight.shape[1], weight.shape[0]), (64, 64)], eight_bits=False, compiled=code)
-    tiles.put(0, weight, numbers(9, weight.shape[1]))
-    tiles.put(1, numbers(8, 64, 64), None)
-    return tiles
+    kernel = get_kernel(False)
+    kernel.result()
+    weights = PackedWeights([(weight.shape[1], weight.shape[0]), (64, 64)], eight_bits=False, kernel=kernel)
+    weights.pack(0, weight, numbers(9, weight.shape[1]))
+    weights.pack(1, numbers(8, 64, 64), None)
+    return weights
 
 
-def in_sixteen(weight: torch.Tensor, monkeypatch: Any) -> Tiles:
+def in_sixteen(weight: torch.Tensor, monkeypatch: Any) -> PackedWeights:
     with monkeypatch.context() as patch:
-        patch.setattr(module, "common_uppers", lambda _: None)
+        patch.setattr(module, "common_exponents", lambda _: None)
         return laid_out(weight)
 
 
@@ -62,9 +62,9 @@ WEIGHTS = {
 @pytest.mark.parametrize("name", WEIGHTS)
 def test_no_weight_changes(name):
     weight = WEIGHTS[name]
-    tiles = laid_out(weight)
-    assert set(tiles._keys) == {0, 1}
-    assert torch.equal(tiles._plain(tiles.compiled, 0)[:, :OUTPUTS], weight.bfloat16())
+    weights = laid_out(weight)
+    assert set(weights._codebooks) == {0, 1}
+    assert torch.equal(weights.unpack(0)[:, :OUTPUTS], weight.bfloat16())
 
 
 @pytest.mark.parametrize("count", [1, 2, 7, 8, 9, 16, 17, 32, 100])
@@ -72,58 +72,58 @@ def test_no_weight_changes(name):
 def test_products_are_those_of_sixteen_bits_to_the_last_bit(name, count, monkeypatch):
     weight = WEIGHTS[name]
     short, plain = laid_out(weight), in_sixteen(weight, monkeypatch)
-    assert short._keys
-    assert not plain._keys
+    assert short._codebooks
+    assert not plain._codebooks
     for number, inputs in ((0, INPUTS), (1, 64)):
         rows = numbers(count, count, inputs)
-        result = short.multiplied(number, rows)
-        assert torch.equal(result, plain.multiplied(number, rows))
+        result = short.multiply(number, rows)
+        assert torch.equal(result, plain.multiply(number, rows))
         assert result.isfinite().all()
 
 
 def test_a_row_is_the_same_in_any_company():
-    tiles, rows = laid_out(WEIGHTS["strays"]), numbers(3, 40, INPUTS)
-    together = tiles.multiplied(0, rows)
+    weights, rows = laid_out(WEIGHTS["strays"]), numbers(3, 40, INPUTS)
+    together = weights.multiply(0, rows)
     for start, end in ((0, 1), (3, 10), (5, 21)):
-        assert torch.equal(tiles.multiplied(0, rows[start:end]), together[start:end])
+        assert torch.equal(weights.multiply(0, rows[start:end]), together[start:end])
 
 
 def test_a_fourth_of_the_memory_is_saved(monkeypatch):
-    weight = numbers(1, 8 * DEPTH, 640)
+    weight = numbers(1, 8 * TILE_K, 640)
     assert laid_out(weight).memory_bytes < 0.8 * in_sixteen(weight, monkeypatch).memory_bytes
 
 
 @pytest.mark.parametrize("share", [0.05, 0.5])
 def test_too_many_strays_leave_all_as_it_is(share, monkeypatch):
     weight = with_strays(share)
-    tiles = laid_out(weight)
-    assert set(tiles._keys) == {1}
+    weights = laid_out(weight)
+    assert set(weights._codebooks) == {1}
     rows = numbers(1, 5, INPUTS)
-    assert torch.equal(tiles.multiplied(0, rows), in_sixteen(weight, monkeypatch).multiplied(0, rows))
+    assert torch.equal(weights.multiply(0, rows), in_sixteen(weight, monkeypatch).multiply(0, rows))
 
 
 def test_strays_that_no_sample_shows_leave_all_as_it_is(monkeypatch):
-    monkeypatch.setattr(module, "common_uppers", lambda _: common_uppers(WEIGHTS["usual"]))
+    monkeypatch.setattr(module, "common_exponents", lambda _: common_exponents(WEIGHTS["usual"]))
     weight = numbers(1, INPUTS, OUTPUTS) * 1e-9
-    tiles = laid_out(weight)
-    assert set(tiles._keys) == {1}
-    assert torch.equal(tiles._plain(tiles.compiled, 0)[:, :OUTPUTS], weight.bfloat16())
+    weights = laid_out(weight)
+    assert set(weights._codebooks) == {1}
+    assert torch.equal(weights.unpack(0)[:, :OUTPUTS], weight.bfloat16())
 
 
 def test_weights_that_are_no_numbers_stay_so():
     weight = numbers(1, INPUTS, OUTPUTS)
     weight[3, 5], weight[70, 6] = float("nan"), float("inf")
-    tiles = laid_out(weight)
-    assert 0 in tiles._keys
-    result = tiles.multiplied(0, numbers(1, 1, INPUTS))[0]
+    weights = laid_out(weight)
+    assert 0 in weights._codebooks
+    result = weights.multiply(0, numbers(1, 1, INPUTS))[0]
     assert result.isfinite().logical_not().nonzero().flatten().tolist() == [5, 6]
 
 
 def test_a_matrix_of_zeros_has_common_uppers_too():
-    assert 0 in common_uppers(torch.zeros(4, 4))
+    assert 0 in common_exponents(torch.zeros(4, 4))
 
 
 def test_a_kernel_that_is_missing_leaves_all_as_it_is():
-    tiles = Tiles([(64, 64)], eight_bits=False, compiled=Future())
-    tiles.put(0, numbers(8, 64, 64), None)
-    assert not tiles._keys
+    weights = PackedWeights([(64, 64)], eight_bits=False, kernel=Future())
+    weights.pack(0, numbers(8, 64, 64), None)
+    assert not weights._codebooks

@@ -1,4 +1,4 @@
-"""The steps of replies that are being written, by the compiled function. Knows pieces, no requests."""
+"""Decode steps of sequences by the compiled kernel. Knows pieces, no requests."""
 
 from __future__ import annotations
 
@@ -6,23 +6,21 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from chat_app.inference.gpt2.weights import Weights
 from chat_app.inference.model_runner import PROMPT_PIECE, Piece
-from chat_app.kernels.layout import COMPILED, MOST_ROWS, STEP, up
-from chat_app.kernels.packed_weights import Tiles, checked_address, few_rows, room_for, room_for_attention
+from chat_app.kernels.packed_weights import KV_SLOT, DecodeStep, PackedWeights, max_kernel_rows
 
-MOST_TOKENS = 112  # A piece of a prompt, and the replies that are written meanwhile.
-MOST_TOKENS_OF_A_UNIT = 192  # Where products of many rows are fast; more would take more room.
+MAX_TOKENS = 112  # Of a step: a piece of a prompt, and the sequences that decode meanwhile.
+MAX_TOKENS_WITH_AMX = 192  # AMX makes products of many rows fast; more rows would take a larger workspace.
 
 
 class Writer:
     """Computes steps of few tokens.
 
     Args:
-        weights: of the model. tiles: those of its products.
+        weights: of the model. packed: its matrices.
         config: the model's.
         window: the most tokens of a sequence.
 
@@ -30,41 +28,39 @@ class Writer:
         prompt_piece: as Forward.
     """
 
-    def __init__(self, weights: Weights, tiles: Tiles, config: Any, window: int):
-        self._tiles, self._window = tiles, window
-        self._activation = COMPILED[config.activation_function]
-        self._vocabulary, self._width = weights.embedding.shape
-        norms = [norm for block in weights.blocks for norm in (block.before_attention, block.before_mlp)]
-        places = [tiles.put_floats(norm.weight, norm.bias) for norm in (*norms, weights.last_norm)]
-        self._norms = np.array(places, np.int64)
-        self._scales = np.array([block.scale for block in weights.blocks], np.float32)
-        self._epsilon = weights.last_norm.epsilon
-        self._layers = len(weights.blocks)
-        self._norms_address = checked_address(self._norms, np.int64, 2 * self._layers + 1)
-        self._scales_address = checked_address(self._scales, np.float32, self._layers)
-        self._head_width = self._width // config.n_head
-        self._widest = max(max(size) for size in tiles.sizes[:-1])
-        has_unit = few_rows() > MOST_TOKENS
-        self._most_tokens = MOST_TOKENS_OF_A_UNIT if has_unit else MOST_TOKENS
-        self.prompt_piece = MOST_TOKENS_OF_A_UNIT if has_unit else PROMPT_PIECE
+    def __init__(self, weights: Weights, packed: PackedWeights, config: Any, window: int):
+        self._packed = packed
+        norms = [norm for block in weights.blocks for norm in (block.ln_1, block.ln_2)]
+        self._decode_step = DecodeStep(
+            packed,
+            norms=[(norm.weight, norm.bias) for norm in (*norms, weights.ln_f)],
+            attention_scales=[block.scale for block in weights.blocks],
+            epsilon=weights.ln_f.epsilon,
+            activation=config.activation_function,
+            head_width=weights.embedding.shape[1] // config.n_head,
+            window=window,
+        )
+        has_amx = max_kernel_rows() > MAX_TOKENS
+        self._max_tokens = MAX_TOKENS_WITH_AMX if has_amx else MAX_TOKENS
+        self.prompt_piece = MAX_TOKENS_WITH_AMX if has_amx else PROMPT_PIECE
 
     @property
     def is_ready(self) -> bool:
-        """Whether the function is compiled."""
-        return self._tiles.compiled is not None
+        """Whether the kernel is compiled."""
+        return self._packed.kernel is not None
 
     def takes(self, pieces: Sequence[Piece]) -> list[Piece]:
-        """Those of these pieces that are best computed together here: what replies are written with, and pieces of
-        prompts as far as there is room; without replies only as many rows as are multiplied fast here.
+        """Those of these pieces that are best computed together here: all that decode, and pieces of prompts as far as
+        there is room; if none decodes, only as many rows as the kernel multiplies fast.
 
-        What is computed here has the same bits whatever the pieces are. Torch computes the others: its results are
-        near, and depend on how many rows there are.
+        The kernel gives the same bits whatever the pieces are. Torch computes the others: its results are near, and
+        depend on how many rows there are.
         """
         if not self.is_ready:
             return []
         taken = [piece for piece in pieces if len(piece.ids) == 1]
         tokens = len(taken)
-        most = self._most_tokens if taken else min(self._most_tokens, few_rows())
+        most = self._max_tokens if taken else min(self._max_tokens, max_kernel_rows())
         for piece in pieces:
             count = len(piece.ids)
             if count > 1 and tokens + count <= most:
@@ -73,28 +69,15 @@ class Writer:
         return taken
 
     def step(self, pieces: Sequence[Piece], hidden: Tensor) -> Tensor:
-        """The scores after each piece that is last, float32 [such pieces, vocabulary]; the memories of the pieces get
+        """The logits after each piece that is last, float32 [such pieces, vocabulary]; the KV caches of the pieces get
         their keys and values.
 
         Args:
-            hidden: float32 [tokens, width]: what goes into the first layer; changed.
+            hidden: float32 [tokens, width], the embeddings; it is overwritten.
         """
-        compiled = self._tiles.compiled
-        assert compiled is not None, "asked for by is_ready"
-        memories = np.array([row for piece in pieces for row in piece.memory.places(len(piece.ids))], np.int64)
+        kernel = self._packed.kernel
+        assert kernel is not None, "asked for by is_ready"
+        slots = np.array([slot for piece in pieces for slot in piece.memory.slots(len(piece.ids))], KV_SLOT)
         ends = np.cumsum([len(piece.ids) for piece in pieces], dtype=np.int64) - 1
         wanted = ends[[piece.is_last for piece in pieces]]
-        scores = torch.empty(len(wanted), self._vocabulary, dtype=torch.float32, device="cpu")
-        call = self._tiles.call(STEP, rows=len(memories), width=self._width, results=len(wanted))
-        call["source"] = checked_address(hidden, torch.float32, len(memories), self._width)
-        call["target"] = checked_address(scores, torch.float32, len(wanted), self._vocabulary)
-        call["places"] = checked_address(memories, np.int64, len(memories), 3)
-        call["wanted"] = checked_address(wanted, np.int64, len(wanted))
-        call["norms"], call["scales"], call["layers"] = self._norms_address, self._scales_address, self._layers
-        call["epsilon"], call["head_width"], call["activation"] = self._epsilon, self._head_width, self._activation
-        rows = up(len(memories), MOST_ROWS)
-        # Besides what a product or the attention needs: for one thread the rows normed, for all those between products.
-        most = rows * (4 * self._width + self._widest)
-        room = max(room_for(rows, self._widest), room_for_attention(self._window, self._head_width)) + most
-        self._tiles.crew.run(compiled, call, room=room)
-        return scores
+        return self._decode_step(kernel, hidden, slots, wanted)

@@ -17,7 +17,7 @@ from torch.nn import functional
 from chat_app.inference.gpt2.attention import Attend, Attention, PagedAttention, RowAttention
 from chat_app.inference.gpt2.compiled_decoder import Writer
 from chat_app.inference.gpt2.cuda_graphs import COLUMNS, NO_TYPE, CudaRecorder, GraphStep
-from chat_app.inference.gpt2.weights import Form, Weights, gpt2_weights
+from chat_app.inference.gpt2.weights import WeightLayout, Weights, gpt2_weights
 from chat_app.inference.kv_cache import KeyValues, Memory
 from chat_app.inference.kv_cache_packed import TiledKeyValues
 from chat_app.inference.kv_cache_paged import PagedKeyValues, Pages
@@ -30,8 +30,8 @@ class GPT2Forward:
     Args:
         model: for which `is_plain_gpt2` holds.
         window: the most tokens of a sequence.
-        form: of the weights, as `gpt2_weights` explains.
-        paged: whether what is remembered lies in pages, for the form "shared" only; default: on a GPU of CUDA.
+        layout: of the weights, as `gpt2_weights` explains.
+        paged: whether what is remembered lies in pages, for the layout "shared" only; default: on a GPU of CUDA.
         recorded: whether steps of replies are recorded there; default: on a GPU of CUDA.
 
     Raises:
@@ -44,24 +44,24 @@ class GPT2Forward:
         self,
         model: Any,
         window: int,
-        form: Form = "shared",
+        layout: WeightLayout = "shared",
         paged: bool | None = None,
         recorded: bool | None = None,
     ):
-        self._attention = model.dtype if form == "shared" else torch.bfloat16
-        self._weights = weights = gpt2_weights(model, form)
+        self._attention = model.dtype if layout == "shared" else torch.bfloat16
+        self._weights = weights = gpt2_weights(model, layout)
         self._heads, self._width = model.config.n_head, model.config.n_embd // model.config.n_head
         self._window = window
         self.vocabulary = int(weights.embedding.shape[0])
         self.memory_bytes = weights.memory_bytes
-        self._writer = Writer(weights, weights.tiles, model.config, window) if weights.tiles is not None else None
+        self._writer = Writer(weights, weights.packed, model.config, window) if weights.packed is not None else None
         self.prompt_piece = self._writer.prompt_piece if self._writer is not None else PROMPT_PIECE
         device = weights.embedding.device
         on_cuda = device.type == "cuda"
         self._pool: Pages | None = None
         self._rows: GraphStep | None = None
         if on_cuda if paged is None else paged:
-            assert form == "shared", "tiles are for the processor"
+            assert layout == "shared", "packed weights are for the processor"
             self._pool = Pages(len(weights.blocks), self._heads, self._width, window, self._attention, device)
             record = CudaRecorder(device) if (on_cuda if recorded is None else recorded) else None
             rows = _Rows(weights, self._pool, self._attention)
@@ -193,15 +193,15 @@ def _scores(
         Scores of the next token after each wanted row, [wanted, vocabulary].
     """
     for index, block in enumerate(weights.blocks):
-        mixed = block.queries_keys_values(block.before_attention(hidden)).to(attention)
+        mixed = block.qkv_proj(block.ln_1(hidden)).to(attention)
         attended = attend(mixed, index, block.scale)
         if last is not None and index == len(weights.blocks) - 1:  # From here on only the wanted rows count.
             if not len(last):
                 return hidden.new_empty(0, len(weights.embedding))
             hidden, attended = hidden[last], attended[last]
-        hidden.add_(block.joined(attended.float()))
-        hidden.add_(block.down(weights.activation(block.up(block.before_mlp(hidden)))))
-    return weights.head(weights.last_norm(hidden))
+        hidden.add_(block.out_proj(attended.float()))
+        hidden.add_(block.fc_out(weights.activation(block.fc_in(block.ln_2(hidden)))))
+    return weights.head(weights.ln_f(hidden))
 
 
 def _last(pieces: Sequence[Piece]) -> list[Piece]:

@@ -270,7 +270,7 @@ def test_after_a_failure_everything_is_as_it_was(paged, monkeypatch):
         raise torch.OutOfMemoryError
 
     with monkeypatch.context() as patch:
-        patch.setattr(type(block.up), "__call__", broken)
+        patch.setattr(type(block.fc_in), "__call__", broken)
         with pytest.raises(torch.OutOfMemoryError):
             forward.step(pieces)
     with monkeypatch.context() as patch:

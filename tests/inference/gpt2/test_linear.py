@@ -17,7 +17,7 @@ from chat_app.config.sampling import SamplingConfig
 from chat_app.inference.engine import Engine, forward_of
 from chat_app.inference.gpt2.linear import EightBitLinear, FourBitLinear, PlainLinear, linear_of
 from chat_app.inference.gpt2.model_runner import GPT2Forward
-from chat_app.inference.gpt2.weights import fits_tiles, is_plain_gpt2
+from chat_app.inference.gpt2.weights import can_pack_model, is_plain_gpt2
 from chat_app.inference.model_manager import load
 from chat_app.inference.model_runner import Piece, TransformersForward
 from chat_app.inference.request import Request
@@ -206,7 +206,7 @@ def test_company_changes_no_reply_of_a_quantized_model(quantized, precision):
 def test_quantized_models_are_not_moved_into_tiles(quantized, precision):
     model = quantized(precision)
     assert is_plain_gpt2(model)
-    assert not fits_tiles(model)
+    assert not can_pack_model(model)
     model.quantization_method = "something else"
     assert not is_plain_gpt2(model)
 

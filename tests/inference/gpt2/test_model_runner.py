@@ -1,4 +1,4 @@
-"""Our own forward pass of GPT-2 against that of transformers, in every form of the weights."""
+"""Our own forward pass of GPT-2 against that of transformers, in every layout of the weights."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 
 from chat_app.errors import ModelError
 from chat_app.inference.engine import Engine, forward_of, generate_tokens
-from chat_app.inference.gpt2.compiled_decoder import MOST_TOKENS
+from chat_app.inference.gpt2.compiled_decoder import MAX_TOKENS
 from chat_app.inference.gpt2.model_runner import GPT2Forward
 from chat_app.inference.gpt2.weights import is_plain_gpt2
 from chat_app.inference.model_runner import Piece, TransformersForward, tensor_bytes
-from chat_app.kernels.compilation import compile_apart, kernel, load
-from chat_app.kernels.layout import COMPILED, can_pack
-from chat_app.kernels.packed_weights import Tiles, few_rows
+from chat_app.kernels.compilation import compile_in_subprocess, get_kernel, load
+from chat_app.kernels.layout import ACTIVATIONS, can_pack
+from chat_app.kernels.packed_weights import PackedWeights, max_kernel_rows
 from tests.inference.test_engine import expected, ids_of, request
 from tests.kernels.test_packed_weights import OTHERS
 
@@ -70,19 +70,21 @@ def test_scores_are_those_of_transformers(variant, typed):
     torch.testing.assert_close(scores[0], scores_of(model, ids, types), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("compiled", [True, False])
-@pytest.mark.parametrize(("form", "most"), [("packed", 0.03), ("8-bit", 0.03)])
+@pytest.mark.parametrize("kernels", ["compiled", "being compiled", "off"])
+@pytest.mark.parametrize(("layout", "most"), [("packed", 0.03), ("8-bit", 0.03)])
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_other_forms_are_near(variant, form, most, compiled, monkeypatch):
-    if compiled:
-        kernel(form == "8-bit").result()
+def test_other_layouts_are_near(variant, layout, most, kernels, monkeypatch):
+    if kernels == "compiled":
+        get_kernel(layout == "8-bit").result()
+    elif kernels == "off":
+        monkeypatch.setenv("CHAT_APP_KERNELS", "off")
     else:
-        monkeypatch.setattr("chat_app.kernels.packed_weights.kernel", lambda eight_bits: Future())
+        monkeypatch.setattr("chat_app.kernels.packed_weights.get_kernel", lambda eight_bits: Future())
     model = model_of(**VARIANTS[variant])
     ids, types = ids_of(2, 50), [3] * 50
     expected_scores = scores_of(model, ids, types)
-    moved = copy.deepcopy(model).to(torch.bfloat16) if form == "packed" else copy.deepcopy(model)
-    forward = GPT2Forward(moved, 128, form)
+    moved = copy.deepcopy(model).to(torch.bfloat16) if layout == "packed" else copy.deepcopy(model)
+    forward = GPT2Forward(moved, 128, layout)
     memory = forward.new_memory()
     forward.step([Piece(ids[:30], types[:30], memory, False)])
     forward.step([Piece(ids[30:40], types[30:40], memory, False)])
@@ -93,38 +95,38 @@ def test_other_forms_are_near(variant, form, most, compiled, monkeypatch):
 
 @pytest.mark.long
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="it stands in for processors of this kind only")
-@pytest.mark.parametrize("form", ["packed", "8-bit"])
+@pytest.mark.parametrize("layout", ["packed", "8-bit"])
 @pytest.mark.parametrize("name", sorted(OTHERS))
-def test_the_step_for_other_processors_gives_the_same_scores(name, form, tmp_path, monkeypatch):
+def test_the_step_for_other_processors_gives_the_same_scores(name, layout, tmp_path, monkeypatch):
     def scores() -> list[torch.Tensor]:
-        forward = GPT2Forward(model.to(torch.bfloat16) if form == "packed" else copy.deepcopy(model), 128, form)
+        forward = GPT2Forward(model.to(torch.bfloat16) if layout == "packed" else copy.deepcopy(model), 128, layout)
         memories = [forward.new_memory() for _ in range(3)]
         first = forward.step([Piece(ids_of(seed, 9 + seed), None, one, True) for seed, one in enumerate(memories)])
         pieces = [Piece([seed], None, one, True) for seed, one in enumerate(memories)]
         return [*first, *forward.step([*pieces[:2], Piece(ids_of(7, 21), None, memories[2], True)])]
 
     model = model_of()
-    kernel(form == "8-bit").result()
+    get_kernel(layout == "8-bit").result()
     here = scores()
-    compile_apart(form == "8-bit", tmp_path / "other.o", OTHERS[name])
+    compile_in_subprocess(layout == "8-bit", tmp_path / "other.o", OTHERS[name])
     there: Future[Any] = Future()
     there.set_result(load(tmp_path / "other.o"))
     model = model_of()
-    monkeypatch.setattr("chat_app.kernels.packed_weights.kernel", lambda eight_bits: there)
+    monkeypatch.setattr("chat_app.kernels.packed_weights.get_kernel", lambda eight_bits: there)
     monkeypatch.setattr("chat_app.kernels.packed_weights.this_processor", lambda: OTHERS[name])
     for one, other in zip(here, scores(), strict=True):
         assert (one - other).norm() <= 5e-3 * one.norm()  # Rounding of keys and values, and of prompts.
 
 
-@pytest.mark.parametrize("form", ["packed", "8-bit"])
-def test_prompts_beside_replies_are_read_in_the_same_step(form, monkeypatch):
-    for limit in ("MOST_TOKENS", "MOST_TOKENS_OF_A_UNIT"):
+@pytest.mark.parametrize("layout", ["packed", "8-bit"])
+def test_prompts_beside_replies_are_read_in_the_same_step(layout, monkeypatch):
+    for limit in ("MAX_TOKENS", "MAX_TOKENS_WITH_AMX"):
         monkeypatch.setattr(f"chat_app.inference.gpt2.compiled_decoder.{limit}", 60)
-    kernel(form == "8-bit").result()
+    get_kernel(layout == "8-bit").result()
     model = model_of()
     prompts = [ids_of(seed, 30 + 7 * seed) for seed in range(4)]
     expected_scores = [scores_of(model, ids, None) for ids in prompts]
-    forward = GPT2Forward(model if form == "8-bit" else model.to(torch.bfloat16), 128, form)
+    forward = GPT2Forward(model if layout == "8-bit" else model.to(torch.bfloat16), 128, layout)
     memories = [forward.new_memory() for _ in prompts]
     forward.step([Piece(prompts[0][:-1], None, memories[0], False)])
     forward.step([Piece(prompts[2][:9], None, memories[2], False)])
@@ -143,17 +145,17 @@ def test_prompts_beside_replies_are_read_in_the_same_step(form, monkeypatch):
         assert float((row - expected_scores[index]).norm() / expected_scores[index].norm()) < 0.03
 
 
-@pytest.mark.parametrize("form", ["packed", "8-bit"])
-def test_the_many_tokens_of_a_prompt_see_what_one_by_one_they_see(form):
+@pytest.mark.parametrize("layout", ["packed", "8-bit"])
+def test_the_many_tokens_of_a_prompt_see_what_one_by_one_they_see(layout):
     """Each token by itself, some together, and tiles that are full and not.
 
     A piece that the compiled step takes gives the very same bits. How many rows that may be depends on the processor;
     longer pieces go through torch, which adds up in another order and rounds otherwise: those are near.
     """
-    kernel(form == "8-bit").result()
-    forward = GPT2Forward(model_of(n_embd=128, n_head=2, n_positions=512), 512, form)
+    get_kernel(layout == "8-bit").result()
+    forward = GPT2Forward(model_of(n_embd=128, n_head=2, n_positions=512), 512, layout)
     ids = ids_of(4, 280)
-    most = min(few_rows(), MOST_TOKENS)
+    most = min(max_kernel_rows(), MAX_TOKENS)
 
     def after(*lengths: int, taken: bool = True) -> torch.Tensor:
         memory = forward.new_memory()
@@ -170,9 +172,9 @@ def test_the_many_tokens_of_a_prompt_see_what_one_by_one_they_see(form):
     assert float((near - expected_scores).norm() / expected_scores.norm()) < 0.03
 
 
-@pytest.mark.parametrize("activation", sorted(COMPILED))
+@pytest.mark.parametrize("activation", sorted(ACTIVATIONS))
 def test_the_compiled_step_knows_the_activations(activation):
-    kernel(True).result()
+    get_kernel(True).result()
     model = model_of(activation_function=activation)
     assert can_pack(model.config.to_dict())
     ids = ids_of(3, 12)
@@ -208,10 +210,10 @@ def test_pieces_of_several_sequences_do_not_touch_each_other():
         torch.testing.assert_close(row, scores_of(model, ids, types), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("form", ["packed", "8-bit"])
-def test_scores_are_the_same_alone_and_together(form):
-    kernel(form == "8-bit").result()
-    forward = GPT2Forward(model_of(), 128, form)
+@pytest.mark.parametrize("layout", ["packed", "8-bit"])
+def test_scores_are_the_same_alone_and_together(layout):
+    get_kernel(layout == "8-bit").result()
+    forward = GPT2Forward(model_of(), 128, layout)
     prompts = [ids_of(seed, 20 + seed) for seed in range(6)]
 
     def after(chosen: list[list[int]]) -> torch.Tensor:
@@ -234,22 +236,22 @@ def test_moving_the_weights_frees_those_of_the_model():
     assert model.get_input_embeddings().weight.shape == (300, 64)
 
 
-@pytest.mark.parametrize("form", ["packed", "8-bit"])
-def test_a_matrix_that_has_moved_is_held_by_nobody(form, monkeypatch):
-    kernel(form == "8-bit").result()
+@pytest.mark.parametrize("layout", ["packed", "8-bit"])
+def test_a_matrix_that_has_moved_is_held_by_nobody(layout, monkeypatch):
+    get_kernel(layout == "8-bit").result()
     model = model_of()
     products = [layer.mlp.c_fc.weight for layer in model.transformer.h]
     held = [StorageWeakRef(one.untyped_storage()) for one in products]
     gone: list[bool] = []
-    put = Tiles.put
+    pack = PackedWeights.pack
 
-    def watched(self: Tiles, number: int, *numbers: Any) -> None:
+    def watched(self: PackedWeights, number: int, *numbers: Any) -> None:
         if number == 4:  # The first of the second layer: that of the layer before has moved.
             gone.append(held[0].expired())
-        put(self, number, *numbers)
+        pack(self, number, *numbers)
 
-    monkeypatch.setattr(Tiles, "put", watched)
-    GPT2Forward(model, 128, form)
+    monkeypatch.setattr(PackedWeights, "pack", watched)
+    GPT2Forward(model, 128, layout)
     assert gone == [True]
 
 
