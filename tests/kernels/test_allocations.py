@@ -24,7 +24,7 @@ from chat_app.inference.model_runner import Piece
 from chat_app.kernels.compilation import get_kernel
 from chat_app.kernels.packed_weights import PackedWeights, max_kernel_rows
 from chat_app.tokenization.encoder import Example
-from chat_app.training.collator import Packer
+from chat_app.training.collator import PackingCollator
 from chat_app.training.loss import likelihood
 from tests.inference.gpt2.test_model_runner import model_of
 from tests.inference.test_engine import ids_of, request
@@ -186,5 +186,5 @@ def test_losses_do_not_depend_on_the_defaults(with_other_defaults):
     model = model_of()
     ids = [ids_of(seed, 20 + seed) for seed in range(4)]
     examples = [Example(one, [3] * len(one), one) for one in ids]
-    packer = Packer(0)
-    assert likelihood(model, examples, packer) == with_other_defaults(lambda: likelihood(model, examples, packer))
+    collator = PackingCollator(0)
+    assert likelihood(model, examples, collator) == with_other_defaults(lambda: likelihood(model, examples, collator))
