@@ -25,7 +25,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainingArguments
 from chat_app.kernels import numba_internals
 from chat_app.models import bitsandbytes_internals, transformers_internals
 from chat_app.ui.components import gradio_internals
-from chat_app.ui.components.gradio_internals import given, is_logged_in, keep_sessions, mounted_page
+from chat_app.ui.components.gradio_internals import is_logged_in, keep_sessions, mounted_page, read_payload
 
 pytestmark = pytest.mark.dependencies
 TINY = {"vocab_size": 30, "n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 8}
@@ -183,7 +183,7 @@ def test_a_page_has_one_head_and_a_limit_of_visitors() -> None:
     ("data", "value"), [({"index": 3}, 3), ({"other": 3}, None), (None, None), ([1], None), ("index", None)]
 )
 def test_what_the_page_sends_along_with_an_event(data: Any, value: Any) -> None:
-    assert given(gr.EventData(None, data), "index") == value
+    assert read_payload(gr.EventData(None, data), "index") == value
 
 
 def test_a_public_link_is_asked_for_as_gradio_does(monkeypatch: pytest.MonkeyPatch) -> None:

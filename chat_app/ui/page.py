@@ -9,19 +9,19 @@ import gradio as gr
 from chat_app.errors import ChatAppError
 from chat_app.runs.run import Run
 from chat_app.services import Services
-from chat_app.ui.chat.session import Talk
+from chat_app.ui.chat.session import ChatSession
 from chat_app.ui.chat.streaming import LiveReplies
 from chat_app.ui.chat.tab import ChatTab
-from chat_app.ui.components.escape import shown, warn
+from chat_app.ui.components.escape import escape, warn
 from chat_app.ui.components.events import QUICK, Updates
 from chat_app.ui.components.theme import ASSETS, TITLE
 from chat_app.ui.evaluation.tab import EvaluateTab
-from chat_app.ui.models.tab import ModelsTab, card
+from chat_app.ui.models.tab import ModelsTab, render_card
 from chat_app.ui.training.tab import TeachTab
 from chat_app.ui.visitor import STORAGE_KEY, Visitors
 
 CACHE_SECONDS = (3600, 6 * 3600)  # How often the cache of uploads is looked through, and how old they may become.
-SECONDS_BETWEEN_LOOKS = 0.02  # So late a click is answered at most.
+SECONDS_BETWEEN_QUEUE_CHECKS = 0.02  # So late a click is answered at most.
 CHAT, TEACH, EVALUATE, MODELS = "chat", "teach", "evaluate", "models"
 
 
@@ -36,7 +36,7 @@ def build_page(services: Services, live: LiveReplies) -> gr.Blocks:
         _Page(services, live).draw(page)
     page.queue(api_open=False, max_size=256)
     # Gradio looks for work a thousand times a second, which takes a tenth of a processor from the engine all the time.
-    page._queue.sleep_when_free = SECONDS_BETWEEN_LOOKS
+    page._queue.sleep_when_free = SECONDS_BETWEEN_QUEUE_CHECKS
     page._queue.progress_update_sleep_when_free = 1.0  # Nothing here shows Gradio's own progress.
     return page
 
@@ -53,12 +53,12 @@ class _Page:
         self.teach = TeachTab(self.services, self.visitors, self.token)
         self.evaluate = EvaluateTab(self.services, self.visitors, self.token)
         self.models = ModelsTab(self.services, self.visitors, self.token)
-        gr.HTML(_header(self.services), elem_id="header", apply_default_css=False)
+        gr.HTML(_render_header(self.services), elem_id="header", apply_default_css=False)
         with gr.Tabs(elem_id="tabs") as self.tabs:
             with gr.Tab("Chat", id=CHAT) as chat:
                 self.chat.draw()
             with gr.Tab("Teach", id=TEACH, render_children=True) as teach:
-                self.teach.draw(self.chat_with, [self.tabs, *self.chat.parts], self.chat.talk)
+                self.teach.draw(self.chat_with, [self.tabs, *self.chat.parts], self.chat.session)
             with gr.Tab("Evaluate", id=EVALUATE, render_children=True) as evaluate:
                 self.evaluate.draw()
             with gr.Tab("Models", id=MODELS, render_children=True) as models:
@@ -68,24 +68,24 @@ class _Page:
 
     def _connect(self, page: gr.Blocks, chat: gr.Tab, teach: gr.Tab, evaluate: gr.Tab, models: gr.Tab) -> None:
         page.load(self.visitors.issue, [self.token], [self.token], **QUICK).then(
-            self.open, [self.token, self.chat.talk], [*self.chat.parts, *self.teach.runs.outputs], **QUICK
-        ).then(self.chat.corrections.look, [self.token], self.chat.corrections.outputs, **QUICK)
-        self.chat.corrections.connect_teaching(self.chat.talk, self.watch, [self.tabs, *self.teach.runs.outputs])
-        chat.select(self.chat.look, [self.chat.talk, self.token], self.chat.parts, **QUICK)
+            self.open, [self.token, self.chat.session], [*self.chat.parts, *self.teach.runs.outputs], **QUICK
+        ).then(self.chat.corrections.refresh, [self.token], self.chat.corrections.outputs, **QUICK)
+        self.chat.corrections.connect_teaching(self.chat.session, self.watch, [self.tabs, *self.teach.runs.outputs])
+        chat.select(self.chat.refresh, [self.chat.session, self.token], self.chat.parts, **QUICK)
         teach.select(self.show_teach_tab, [self.token, self.teach.model], [self.teach.model], **QUICK)
-        evaluate.select(self.evaluate.look, self.evaluate.chosen, self.evaluate.outputs, **QUICK)
+        evaluate.select(self.evaluate.refresh, self.evaluate.chosen, self.evaluate.outputs, **QUICK)
         models.select(self.show_models_tab, [self.token], [self.models.card, self.models.name], **QUICK).then(
-            self.models.measure, **self.models.measured
+            self.models.show_estimate, **self.models.estimate_event
         )
 
-    def open(self, token: str, talk: Talk, request: gr.Request) -> Updates:
+    def open(self, token: str, session: ChatSession, request: gr.Request) -> Updates:
         """A page was opened or loaded again: everything is read from the disk and the server."""
         try:
-            visitor = self.visitors.name(token, request)
+            visitor = self.visitors.identify(token, request)
         except ChatAppError as error:
             warn(error)
             return {self.chat.view: gr.skip()}
-        return self.chat.look(talk, token, request) | self.teach.runs.begin(visitor)
+        return self.chat.refresh(session, token, request) | self.teach.runs.open(visitor)
 
     def watch(self, run: Run, visitor: str) -> Updates:
         """Go to a run that has just been queued."""
@@ -94,36 +94,36 @@ class _Page:
     def show_teach_tab(self, token: str, chosen: str, request: gr.Request) -> Any:
         """The models to start from may have become more."""
         try:
-            return self.teach.models(self.visitors.name(token, request), chosen)
+            return self.teach.update_models(self.visitors.identify(token, request), chosen)
         except ChatAppError:
             return gr.skip()
 
     def show_models_tab(self, token: str, request: gr.Request) -> Updates:
         """The model in use, and the list of those that are here."""
         try:
-            names = self.models.names(self.visitors.name(token, request))
+            names = self.models.update_names(self.visitors.identify(token, request))
         except ChatAppError:
             names = gr.skip()
-        return {self.models.card: card(self.services), self.models.name: names}
+        return {self.models.card: render_card(self.services), self.models.name: names}
 
-    def chat_with(self, name: str, token: str, talk: Talk, request: gr.Request) -> Updates:
+    def chat_with(self, name: str, token: str, session: ChatSession, request: gr.Request) -> Updates:
         """Load the model of a run, begin a new conversation, and go to it."""
         tabs = gr.skip()
         try:
-            visitor = self.visitors.name(token, request)
-            self.chat.choose(self.services.model_of(visitor, str(name)), talk, visitor)
-            talk.clear()
+            visitor = self.visitors.identify(token, request)
+            self.chat.choose(self.services.model_of(visitor, str(name)), session, visitor)
+            session.clear()
             tabs = gr.Tabs(selected=CHAT)
         except ChatAppError as error:
             warn(error)
-        return {self.tabs: tabs} | self.chat.look(talk, token, request)
+        return {self.tabs: tabs} | self.chat.refresh(session, token, request)
 
 
-def _header(services: Services) -> str:
+def _render_header(services: Services) -> str:
     logo = (ASSETS / "logo.svg").read_text(encoding="utf-8")
     where = "on this server" if services.rules.is_shared else "on this computer"
     about = f"Talk with a small model, teach it from your own conversations, and watch it learn, all {where}."
     if services.remote is not None:
         host = services.remote.description.host
         about = f"Talk with the model of {host}; teach a small one, and watch it learn, {where}."
-    return f'<header class="top">{logo}<div><h1>{TITLE}</h1><p>{shown(about)}</p></div></header>'
+    return f'<header class="top">{logo}<div><h1>{TITLE}</h1><p>{escape(about)}</p></div></header>'

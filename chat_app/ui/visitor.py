@@ -31,18 +31,18 @@ class Visitors:
 
     def __init__(self, services: Services):
         self._is_shared = services.rules.is_shared
-        self._key = _key(services.paths.home / "visitors.key") if self._is_shared else b""
+        self._key = _read_key(services.paths.home / "visitors.key") if self._is_shared else b""
 
     def issue(self, token: object) -> str:
         """The visitor's own token if it is one of ours, else a new one."""
         if not self._is_shared:
             return ""
-        if self._name(token) is not None:
+        if self._check_token(token) is not None:
             return str(token)
         name = secrets.token_urlsafe(_NAME_BYTES)
-        return f"{name}.{self._signature(name)}"
+        return f"{name}.{self._sign(name)}"
 
-    def name(self, token: object, request: gr.Request | None) -> str:
+    def identify(self, token: object, request: gr.Request | None) -> str:
         """Who calls.
 
         Raises:
@@ -52,23 +52,23 @@ class Visitors:
             return LOCAL_VISITOR
         if request is not None and getattr(request, "username", None):
             return f"user:{request.username}"
-        name = self._name(token)
+        name = self._check_token(token)
         if name is None:
             raise UserError("This page is out of date.", advice="Load it again.")
         return name
 
-    def _name(self, token: object) -> str | None:
+    def _check_token(self, token: object) -> str | None:
         if not isinstance(token, str) or len(token) > 200:
             return None
         name, _, signature = token.partition(".")
-        right = hmac.compare_digest(signature.encode("utf-8", "replace"), self._signature(name).encode())
+        right = hmac.compare_digest(signature.encode("utf-8", "replace"), self._sign(name).encode())
         return name if name and right else None
 
-    def _signature(self, name: str) -> str:
+    def _sign(self, name: str) -> str:
         return hmac.new(self._key, name.encode("utf-8", "replace"), hashlib.sha256).hexdigest()
 
 
-def _key(path: Path) -> bytes:
+def _read_key(path: Path) -> bytes:
     """The key in the home folder, made once; only this program's user may read it."""
     try:
         return bytes.fromhex(path.read_text(encoding="ascii").strip())

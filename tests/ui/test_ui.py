@@ -23,17 +23,17 @@ from chat_app.formatting import bytes_in_words
 from chat_app.inference.backend import ModelDescription
 from chat_app.runs.run import Run, State
 from chat_app.services import LOCAL_VISITOR, ServerRules, Services
-from chat_app.ui.chat.session import LONGEST_MESSAGE, Talk, Turn
+from chat_app.ui.chat.session import MAX_MESSAGE_LENGTH, ChatSession, ChatTurn
 from chat_app.ui.chat.streaming import LiveReplies
 from chat_app.ui.chat.tab import ChatTab
 from chat_app.ui.components import escape
 from chat_app.ui.components import formatting as words
-from chat_app.ui.components.settings_form import Controls
+from chat_app.ui.components.settings_form import SettingsForm
 from chat_app.ui.models import choices as model_choices
 from chat_app.ui.models import tab as models_tab
-from chat_app.ui.page import SECONDS_BETWEEN_LOOKS, build_page
+from chat_app.ui.page import SECONDS_BETWEEN_QUEUE_CHECKS, build_page
 from chat_app.ui.training import run_report
-from chat_app.ui.training.data_report import preview_of, report_of
+from chat_app.ui.training.data_report import make_preview, render_report
 from chat_app.ui.training.tab import GROUPS
 from chat_app.ui.visitor import Visitors
 
@@ -42,111 +42,111 @@ pytestmark = pytest.mark.dependencies
 HOSTILE = "<img src=x onerror=alert(1)> \"quoted\" 'single' & $$x$$"
 
 
-def talk_of(*texts: str) -> Talk:
+def make_session(*texts: str) -> ChatSession:
     roles: Any = ("user", "assistant")
-    return Talk([Turn(roles[index % 2], text) for index, text in enumerate(texts)])
+    return ChatSession([ChatTurn(roles[index % 2], text) for index, text in enumerate(texts)])
 
 
-def texts(talk: Talk) -> list[str]:
-    return [turn.text for turn in talk.turns]
+def texts(session: ChatSession) -> list[str]:
+    return [turn.text for turn in session.turns]
 
 
 def test_escaped_text_has_no_mark_that_html_knows() -> None:
-    shown = escape.shown(HOSTILE)
+    shown = escape.escape(HOSTILE)
     assert not set("<>\"'") & set(shown)
     assert "&amp;" in shown
 
 
 def test_clean_takes_what_no_tokenizer_takes() -> None:
-    assert escape.clean("a\ud800b\0") == "a\ufffdb"
-    assert escape.clean("\U0001f600") == "\U0001f600"
-    assert escape.clean(None) == escape.clean([1]) == ""
+    assert escape.clean_text("a\ud800b\0") == "a\ufffdb"
+    assert escape.clean_text("\U0001f600") == "\U0001f600"
+    assert escape.clean_text(None) == escape.clean_text([1]) == ""
 
 
 def test_a_setting_is_called_by_its_label() -> None:
-    assert escape.sentence(SettingError("max_new_tokens", "0 is out of range.")).startswith("Longest reply:")
-    assert escape.label_of("batch_size") == "Batch size"
+    assert escape.describe_error(SettingError("max_new_tokens", "0 is out of range.")).startswith("Longest reply:")
+    assert escape.find_label("batch_size") == "Batch size"
 
 
 def test_again_answers_the_same_message_anew() -> None:
-    talk = talk_of("one", "1", "two", "2")
-    talk.again(1)
-    assert texts(talk) == ["one"]
-    talk = talk_of("one", "1", "two")
-    talk.again(2)
-    assert texts(talk) == ["one", "1", "two"]
+    session = make_session("one", "1", "two", "2")
+    session.again(1)
+    assert texts(session) == ["one"]
+    session = make_session("one", "1", "two")
+    session.again(2)
+    assert texts(session) == ["one", "1", "two"]
 
 
 def test_take_back_gives_the_words_back() -> None:
-    talk = talk_of("one", "1", "two", "2")
-    assert talk.take_back(3) == "two"
-    assert texts(talk) == ["one", "1"]
-    assert talk.take_back(0) == "one"
-    assert texts(talk) == []
+    session = make_session("one", "1", "two", "2")
+    assert session.take_back(3) == "two"
+    assert texts(session) == ["one", "1"]
+    assert session.take_back(0) == "one"
+    assert texts(session) == []
 
 
 def test_a_changed_message_ends_the_conversation_there() -> None:
-    talk = talk_of("one", "1", "two", "2")
-    assert talk.change(0, "other")
-    assert texts(talk) == ["other"]
-    talk = talk_of("one", "1", "two", "2")
-    assert not talk.change(1, "another reply")
-    assert texts(talk) == ["one", "another reply"]
+    session = make_session("one", "1", "two", "2")
+    assert session.change(0, "other")
+    assert texts(session) == ["other"]
+    session = make_session("one", "1", "two", "2")
+    assert not session.change(1, "another reply")
+    assert texts(session) == ["one", "another reply"]
 
 
 @pytest.mark.parametrize("index", [-1, 4, True, "0", None, 1.0, [0], {}])
 def test_an_index_from_the_page_is_not_trusted(index: Any) -> None:
-    for act in (Talk.again, Talk.take_back, lambda talk, at: talk.change(at, "x")):
-        talk = talk_of("one", "1", "two", "2")
+    for act in (ChatSession.again, ChatSession.take_back, lambda session, at: session.change(at, "x")):
+        session = make_session("one", "1", "two", "2")
         with pytest.raises(UserError):
-            act(talk, index)
-        assert len(talk.turns) == 4
+            act(session, index)
+        assert len(session.turns) == 4
 
 
 def test_a_message_has_a_longest_length_and_an_edit_a_shortest() -> None:
-    talk = talk_of("one")
-    talk.say("x" * LONGEST_MESSAGE)
-    for act in (lambda: talk.say("x" * (LONGEST_MESSAGE + 1)), lambda: talk.change(0, "")):
+    session = make_session("one")
+    session.say("x" * MAX_MESSAGE_LENGTH)
+    for act in (lambda: session.say("x" * (MAX_MESSAGE_LENGTH + 1)), lambda: session.change(0, "")):
         with pytest.raises(UserError):
             act()
-    assert len(talk.turns) == 2
+    assert len(session.turns) == 2
 
 
 def test_a_reply_that_the_person_went_on_without_has_no_place() -> None:
-    talk = talk_of("one")
-    ticket = talk.begin_reply()
-    talk.stop()
-    assert ticket.is_set()
-    assert talk.end_reply(ticket, Turn("assistant", "half"))
-    assert texts(talk) == ["one", "half"]
-    ticket = talk.begin_reply()
-    talk.clear()
-    assert ticket.is_set()
-    assert not talk.end_reply(ticket, Turn("assistant", "late"))
-    assert texts(talk) == []
+    session = make_session("one")
+    cancel_event = session.begin_reply()
+    session.stop()
+    assert cancel_event.is_set()
+    assert session.end_reply(cancel_event, ChatTurn("assistant", "half"))
+    assert texts(session) == ["one", "half"]
+    cancel_event = session.begin_reply()
+    session.clear()
+    assert cancel_event.is_set()
+    assert not session.end_reply(cancel_event, ChatTurn("assistant", "late"))
+    assert texts(session) == []
 
 
 def test_an_empty_talk_can_be_copied_for_each_visitor() -> None:
-    first = Talk()
+    first = ChatSession()
     second = copy.deepcopy(first)
     second.say("hello")
     assert not first.turns
 
 
 def test_the_model_is_given_the_texts_as_they_were_typed() -> None:
-    talk = talk_of(HOSTILE, "reply", "<|End|>")
-    conversation = talk.conversation("You are <b>kind</b>.")
+    session = make_session(HOSTILE, "reply", "<|End|>")
+    conversation = session.build_conversation("You are <b>kind</b>.")
     assert conversation.texts == [HOSTILE, "reply", "<|End|>"]
     assert conversation.system == "You are <b>kind</b>."
-    assert talk.conversation("  ").system is None
+    assert session.build_conversation("  ").system is None
 
 
 def test_the_line_under_a_reply() -> None:
-    note = words.reply_note(31, 52.3, 180, 512)
+    note = words.describe_reply(31, 52.3, 180, 512)
     assert note == "31 tokens, 52 a second, 180 of 512 tokens of memory used."
-    assert "oldest turn no longer fits" in words.reply_note(1, 5, 500, 512, dropped_turns=1)
-    assert "3 oldest turns no longer fit " in words.reply_note(1, 5, 500, 512, dropped_turns=3)
-    assert "beginning" in words.reply_note(1, 5, 500, 512, cut_tokens=9)
+    assert "oldest turn no longer fits" in words.describe_reply(1, 5, 500, 512, dropped_turns=1)
+    assert "3 oldest turns no longer fit " in words.describe_reply(1, 5, 500, 512, dropped_turns=3)
+    assert "beginning" in words.describe_reply(1, 5, 500, 512, cut_tokens=9)
 
 
 @pytest.mark.parametrize(
@@ -163,43 +163,43 @@ def test_sizes_in_words() -> None:
     assert [bytes_in_words(size) for size in (9.94e6, 9.96e6, 2**30)] == ["9.9 MB", "10 MB", "1.1 GB"]
     assert bytes_in_words(269_000_000) == "269 MB"
     assert bytes_in_words(1_520_000_000) == "1.5 GB"
-    assert words.amount(124_439_808) == "124 million"
-    assert words.amount(14_000_000) == "14 million"
-    assert words.amount(532_000) == "532 thousand"
+    assert words.format_parameters(124_439_808) == "124 million"
+    assert words.format_parameters(14_000_000) == "14 million"
+    assert words.format_parameters(532_000) == "532 thousand"
 
 
 def test_time_left_follows_the_newest_steps() -> None:
     steady = [(100.0 + step, step) for step in range(11)]
-    assert words.time_left(steady, 110, now=110) == pytest.approx(100)
-    assert words.time_left(steady, 110, now=115) == pytest.approx(95)
-    assert words.time_left(steady, 10, now=120) == 0
-    assert words.time_left(steady[:1], 110, now=101) is None
-    assert words.time_left([], 110, now=101) is None
+    assert words.estimate_time_left(steady, 110, now=110) == pytest.approx(100)
+    assert words.estimate_time_left(steady, 110, now=115) == pytest.approx(95)
+    assert words.estimate_time_left(steady, 10, now=120) == 0
+    assert words.estimate_time_left(steady[:1], 110, now=101) is None
+    assert words.estimate_time_left([], 110, now=101) is None
 
 
 def test_time_left_does_not_count_the_night_between_stop_and_resume() -> None:
     before = [(100.0 + step, step) for step in range(10)]
     after = [(90_000.0 + step, step) for step in range(9, 20)]
-    assert words.time_left([*before, *after], 119, now=90_019) == pytest.approx(100)
+    assert words.estimate_time_left([*before, *after], 119, now=90_019) == pytest.approx(100)
 
 
 @pytest.mark.parametrize("kind", [SamplingConfig, LoadConfig, TrainConfig])
 def test_every_setting_has_a_control_with_its_default(kind: Any) -> None:
-    controls = Controls(kind)
+    controls = SettingsForm(kind)
     with gr.Blocks():
         controls.draw()
     assert set(controls.controls) == {one.name for one in fields(kind)}
-    assert controls.settings([one.value for one in controls.components]) == kind()
-    assert controls.settings(controls.defaults()) == kind()
+    assert controls.parse([one.value for one in controls.components]) == kind()
+    assert controls.parse(controls.get_defaults()) == kind()
     assert all(one.info for one in controls.components)
 
 
 def test_what_the_page_sends_is_checked_again() -> None:
-    controls = Controls(SamplingConfig)
+    controls = SettingsForm(SamplingConfig)
     with gr.Blocks():
         controls.draw()
-    values = dict(zip(controls.controls, controls.defaults(), strict=True))
-    assert controls.settings(list({**values, "stop": "a\n\n b \n"}.values())).stop == ("a", " b ")
+    values = dict(zip(controls.controls, controls.get_defaults(), strict=True))
+    assert controls.parse(list({**values, "stop": "a\n\n b \n"}.values())).stop == ("a", " b ")
     for name, value in {
         "temperature": 2.5,
         "top_p": float("nan"),
@@ -208,7 +208,7 @@ def test_what_the_page_sends_is_checked_again() -> None:
         "stop": "x" * 201,
     }.items():
         with pytest.raises(SettingError):
-            controls.settings(list({**values, name: value}.values()))
+            controls.parse(list({**values, name: value}.values()))
 
 
 def test_carefulness_and_groups_name_real_settings() -> None:
@@ -222,12 +222,12 @@ def test_what_was_read_is_shown_escaped_and_by_line(tmp_path: Path) -> None:
     file = tmp_path / "a.tsv"
     file.write_text("<b>hi</b>\tyes\n<script>x\n" + "long\t" + "y" * 900 + "\n", encoding="utf-8")
     material = load_files([file], Paths(tmp_path).cache_of("material"), names=["<i>.tsv"])
-    report = report_of(material.facts, material.problems())
+    report = render_report(material.facts, material.problems())
     assert "<i>" not in report
     assert "<script" not in report
     assert "1 line was left out" in report
     assert "<td>2</td>" in report
-    rows = preview_of(material.conversations())["rows"]
+    rows = make_preview(material.conversations())["rows"]
     assert rows[0]["text"] == "<b>hi</b>"  # As text: the view makes no markup of it.
     assert len(rows[3]["text"]) < 500
 
@@ -242,7 +242,7 @@ def fake_services(home: Path, **rules: Any) -> Any:
 
 def test_on_ones_own_computer_everybody_is_the_same_visitor(tmp_path: Path) -> None:
     visitors = Visitors(fake_services(tmp_path))
-    assert visitors.name("anything", None) == LOCAL_VISITOR
+    assert visitors.identify("anything", None) == LOCAL_VISITOR
     assert not list(tmp_path.iterdir())
 
 
@@ -252,19 +252,19 @@ def test_a_visitor_of_a_shared_server_cannot_choose_a_name(tmp_path: Path) -> No
     other = visitors.issue("me.signed")
     assert token != other
     assert visitors.issue(token) == token
-    assert visitors.name(token, None) != visitors.name(other, None)
+    assert visitors.identify(token, None) != visitors.identify(other, None)
     name = token.partition(".")[0]
     for wrong in ("", "me", name, f"{name}.", f"x{token}", f"{name}.{other.partition('.')[2]}", None, 7, "é.é"):
         with pytest.raises(UserError):
-            visitors.name(wrong, None)
+            visitors.identify(wrong, None)
     again = Visitors(fake_services(tmp_path, host="0.0.0.0"))  # After a restart.
-    assert again.name(token, None) == visitors.name(token, None)
+    assert again.identify(token, None) == visitors.identify(token, None)
 
 
 def test_who_has_logged_in_is_known_by_that_name(tmp_path: Path) -> None:
     visitors = Visitors(fake_services(tmp_path, auth_file=tmp_path / "who"))
     request: Any = SimpleNamespace(username="ann")
-    assert visitors.name("", request) == "user:ann"
+    assert visitors.identify("", request) == "user:ann"
 
 
 @pytest.fixture
@@ -279,26 +279,26 @@ def test_a_run_tells_its_state_escaped(run: Run) -> None:
         {"step": 10, "time": 110.0, "train_loss": 1.5, "tokens_per_second": 1234.0},
         {"step": 20, "time": 120.0, "valid_loss": 1.5, "valid_perplexity": 4.5},
     ]
-    page = run_report.status(run, State("running", "<i>why</i>", 20, 120, 120.0), metrics, now=120.0)
+    page = run_report.render_status(run, State("running", "<i>why</i>", 20, 120, 120.0), metrics, now=120.0)
     assert "<i>" not in page
     assert "20 of 120" in page
     assert "2 minutes" in page
     assert "1,234 tokens a second" in page
     assert "7.4 → 4.5" in page
-    behind = run_report.status(run, State("running", "", 15, 120, 115.0), metrics, now=120.0)
+    behind = run_report.render_status(run, State("running", "", 15, 120, 115.0), metrics, now=120.0)
     assert "2 minutes" in behind
     assert 'aria-valuenow="17"' in page
-    assert "&lt;b&gt;.tsv" in escape.shown(run_report.labels([run])[0][0])
+    assert "&lt;b&gt;.tsv" in escape.escape(run_report.label_runs([run])[0][0])
 
 
 def test_the_curves_always_have_both_names(run: Run) -> None:
     for metrics in ([], [{"step": 0, "valid_loss": 2.0}], [{"step": 1, "train_loss": 2.0, "learning_rate": 0.1}]):
-        assert set(run_report.losses(metrics)["which"]) == {run_report.TRAINING, run_report.VALIDATION}
+        assert set(run_report.make_loss_table(metrics)["which"]) == {run_report.TRAINING, run_report.VALIDATION}
 
 
 def test_long_curves_are_thinned_and_keep_their_end() -> None:
     metrics = [{"step": step, "train_loss": 1.0} for step in range(5001)]
-    curve = run_report.losses(metrics)
+    curve = run_report.make_loss_table(metrics)
     assert len(curve) < 700
     assert curve["step"].max() == 5000
 
@@ -307,17 +307,17 @@ def test_replies_before_and_now_stand_side_by_side_escaped() -> None:
     samples = [
         {"step": step, "prompt": prompt, "reply": f"<b>{step}</b>"} for step in (0, 5, 10) for prompt in ("<i>", "two")
     ]
-    table = run_report.sample_table(samples)
+    table = run_report.render_samples(samples)
     assert "<b>" not in table
     assert "<i>" not in table
     assert "&lt;b&gt;0" in table
     assert "&lt;b&gt;10" in table
-    assert "&lt;b&gt;5" in run_report.sample_table(samples, 5)
-    assert "&lt;b&gt;10" in run_report.sample_table(samples, 777)
+    assert "&lt;b&gt;5" in run_report.render_samples(samples, 5)
+    assert "&lt;b&gt;10" in run_report.render_samples(samples, 777)
 
 
 def test_a_conversation_of_many_turns_is_shortened_in_the_preview() -> None:
-    rows = preview_of([Conversation.from_turns([str(number) for number in range(9)])])["rows"]
+    rows = make_preview([Conversation.from_turns([str(number) for number in range(9)])])["rows"]
     assert len(rows) == 6
     assert rows[-1]["note"] == "and 3 more"
 
@@ -338,24 +338,26 @@ def shared(tmp_path: Path) -> Any:
 
 
 def test_on_a_shared_server_nobody_changes_the_model_for_all(shared: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(models_tab, "card", lambda services: "card")
+    monkeypatch.setattr(models_tab, "render_card", lambda services: "card")
     visitors = Visitors(shared)
     token, request = visitors.issue(None), None
     tab: Any = models_tab.ModelsTab(shared, visitors, None)
     with pytest.warns(UserWarning, match="owner"):
-        assert tab.use(request, "gpt2", token, *tab.settings.defaults()) == "card"
+        assert tab.load_model(request, "gpt2", token, *tab.settings.get_defaults()) == "card"
     with pytest.warns(UserWarning, match="owner"):
-        tab.free()
-    assert "owner" in tab.measure(request, "/etc", token, *tab.settings.defaults())
+        tab.unload_model()
+    assert "owner" in tab.show_estimate(request, "/etc", token, *tab.settings.get_defaults())
     chat = ChatTab(shared, visitors, None, LiveReplies())
     with pytest.raises(RunError, match="no run"):
-        chat.choose("gpt2", Talk(), visitors.name(token, request))
+        chat.choose("gpt2", ChatSession(), visitors.identify(token, request))
 
 
 def test_on_a_shared_server_everybody_talks_to_their_own_model(shared: Any) -> None:
     visitors = Visitors(shared)
     ann, bob = visitors.issue(None), visitors.issue(None)
-    run = Run.create(shared.paths.runs / "of-ann", TrainConfig(), {"by": visitors.name(ann, None), "files": ["a.tsv"]})
+    run = Run.create(
+        shared.paths.runs / "of-ann", TrainConfig(), {"by": visitors.identify(ann, None), "files": ["a.tsv"]}
+    )
     run.model.mkdir()
     (run.model / "config.json").write_text("{}")
     model = ModelDescription(run.id, "run", is_ready=True, window=8, parameters=1)
@@ -365,17 +367,19 @@ def test_on_a_shared_server_everybody_talks_to_their_own_model(shared: Any) -> N
     with gr.Blocks():
         chat: Any = ChatTab(shared, visitors, gr.State(""), LiveReplies())
         chat.draw()
-    talk = Talk()
-    assert chat.pick(run.id, model_choices.IN_USE, talk, ann, None)[chat.view]["name"] == "Your model"
-    assert talk.model == run.id
-    chat.pick(model_choices.IN_USE, run.id, talk, ann, None)
-    assert talk.model is None
+    session = ChatSession()
+    assert chat.pick(run.id, model_choices.IN_USE, session, ann, None)[chat.view]["name"] == "Your model"
+    assert session.model == run.id
+    chat.pick(model_choices.IN_USE, run.id, session, ann, None)
+    assert session.model is None
     with pytest.warns(UserWarning, match="no longer here"):
-        chat.pick(run.id, model_choices.IN_USE, talk, bob, None)
+        chat.pick(run.id, model_choices.IN_USE, session, bob, None)
     with pytest.raises(RunError, match="no run"):
-        chat.choose(run.id, talk, visitors.name(bob, None))
-    assert talk.model is None
-    assert [name for _, name in model_choices.own_choices(shared, visitors.name(bob, None))] == [model_choices.IN_USE]
+        chat.choose(run.id, session, visitors.identify(bob, None))
+    assert session.model is None
+    assert [name for _, name in model_choices.list_own_models(shared, visitors.identify(bob, None))] == [
+        model_choices.IN_USE
+    ]
 
 
 @pytest.mark.parametrize(
@@ -391,19 +395,19 @@ def test_what_nobody_has_chosen_is_not_loaded(
     now = SimpleNamespace(name="starter", description=ModelDescription("starter", "starter", is_ready=True, window=8))
     services.models = SimpleNamespace(current=now, use=lambda name, config: loaded.append(name), here=lambda name: now)
     rows = [(one, one) for one in ("starter", "mine", "other")]
-    monkeypatch.setattr(model_choices, "choices", lambda services, visitor: rows)
+    monkeypatch.setattr(model_choices, "list_models", lambda services, visitor: rows)
     with gr.Blocks():
         chat = ChatTab(services, Visitors(services), gr.State(""), LiveReplies())
         chat.draw()
     request: Any = None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Those of the page: some of these were meant, and are too late.
-        updates = chat.pick(name, shown, Talk(), "", request)
+        updates = chat.pick(name, shown, ChatSession(), "", request)
     assert updates[chat.picker].value == updates[chat.shown_model] == "starter"
     assert not loaded
-    chat.pick("other", "starter", Talk(), "", request)
+    chat.pick("other", "starter", ChatSession(), "", request)
     assert loaded == ["other"]
-    assert chat.pick("starter", "starter", Talk(), "", request) == {chat.picker: gr.skip()}
+    assert chat.pick("starter", "starter", ChatSession(), "", request) == {chat.picker: gr.skip()}
 
 
 def test_no_list_acts_when_it_only_loses_the_focus(tmp_path: Path) -> None:
@@ -416,7 +420,7 @@ def test_no_list_acts_when_it_only_loses_the_focus(tmp_path: Path) -> None:
 
 
 def test_a_shared_server_does_not_tell_where_its_model_lies(shared: Any) -> None:
-    rows = model_choices.choices(shared, "ann")
+    rows = model_choices.list_models(shared, "ann")
     assert rows[-1] == ("mine", model_choices.IN_USE)
     assert model_choices.check_allowed(shared, "ann", model_choices.IN_USE) == "/home/owner/secret/mine"
     for name in ("/home/owner/secret/mine", "/etc", "gpt2", "../mine", "", None, 7, "x" * 2000):
@@ -430,6 +434,7 @@ def test_the_page_looks_for_work_seldom_and_marks_nothing_while_it_is_done(tmp_p
         plain.queue()
     names = ("sleep_when_free", "progress_update_sleep_when_free")
     assert all(hasattr(plain._queue, name) for name in names), "Gradio calls them otherwise now"
-    assert page._queue.sleep_when_free == SECONDS_BETWEEN_LOOKS
+    assert page._queue.sleep_when_free == SECONDS_BETWEEN_QUEUE_CHECKS
     events = page.get_config_file()["dependencies"]
-    assert [event["show_progress_on"] for event in events if event["api_name"] in ("send", "open", "look")] == [[]] * 3
+    names = ("send", "open", "refresh")
+    assert [event["show_progress_on"] for event in events if event["api_name"] in names] == [[]] * 3

@@ -12,14 +12,14 @@ from chat_app.evaluation.memorization import RunMemorizationIndex
 from chat_app.runs.run import Run
 from chat_app.services import Services
 from chat_app.system.progress import ProgressCallback
-from chat_app.ui.chat.session import Talk, Turn
-from chat_app.ui.components.background_task import Work
+from chat_app.ui.chat.session import ChatSession, ChatTurn
+from chat_app.ui.components.background_task import BackgroundTask
 from chat_app.ui.components.escape import warn
-from chat_app.ui.components.events import slow
+from chat_app.ui.components.events import limit_concurrency
 from chat_app.ui.visitor import Visitors
 
 
-class CopiedMarks:
+class MemorizationMarks:
     """The switch and what it does.
 
     Args:
@@ -39,11 +39,11 @@ class CopiedMarks:
             elem_id="copied",
         )
 
-    def visible(self, loaded: Any | None, visitor: str) -> Any:
+    def update_switch(self, loaded: Any | None, visitor: str) -> Any:
         """The switch, which is there only for a model that was taught here."""
         return gr.Checkbox(visible=loaded is not None and self._run(loaded.name, visitor) is not None)
 
-    def connect(self, replies: list[Any], talk: Any, view: Any, show: Callable[[Talk], Any]) -> None:
+    def connect(self, replies: list[Any], session: Any, view: Any, show: Callable[[ChatSession], Any]) -> None:
         """Join the events.
 
         Args:
@@ -53,36 +53,36 @@ class CopiedMarks:
         """
         self._show = show
         long: dict[str, Any] = {
-            "inputs": [self.switch, talk, self.token],
+            "inputs": [self.switch, session, self.token],
             "outputs": [view],
-            **slow("copied", 4),
+            **limit_concurrency("copied", 4),
         }
         self.switch.input(self.mark, **long)
         for reply in replies:
             reply.then(self.mark, **long)
 
-    def mark(self, is_on: bool, talk: Talk, token: str, request: gr.Request) -> Iterator[Any]:
+    def mark(self, is_on: bool, session: ChatSession, token: str, request: gr.Request) -> Iterator[Any]:
         """Mark the replies that have no mark yet, or take all marks away."""
         if not is_on:
-            is_marked = any(turn.mark for turn in talk.turns)
-            for turn in talk.turns:
+            is_marked = any(turn.mark for turn in session.turns)
+            for turn in session.turns:
                 turn.mark = None
             # Something is always given: what ends without a word empties the view.
-            yield self._show(talk) if is_marked and talk.writing is None else gr.skip()
+            yield self._show(session) if is_marked and session.cancel_event is None else gr.skip()
             return
         try:
-            visitor = self.visitors.name(token, request)
-            waiting = [turn for turn in talk.turns if turn.model and turn.mark is None and turn.role == "assistant"]
+            visitor = self.visitors.identify(token, request)
+            waiting = [turn for turn in session.turns if turn.model and turn.mark is None and turn.role == "assistant"]
             for name in dict.fromkeys(turn.model for turn in waiting):
                 run = self._run(name, visitor)
                 if run is not None:
-                    yield from self._marked(run, [turn for turn in waiting if turn.model == name])
+                    yield from self._find_copies(run, [turn for turn in waiting if turn.model == name])
         except ChatAppError as error:
             warn(error)
         # While a reply is being written the page is kept up to date by it.
-        yield gr.skip() if talk.writing is not None else self._show(talk)
+        yield gr.skip() if session.cancel_event is not None else self._show(session)
 
-    def _marked(self, run: Run, turns: list[Turn]) -> Iterator[Any]:
+    def _find_copies(self, run: Run, turns: list[ChatTurn]) -> Iterator[Any]:
         """Look for these replies in what a run learned; making its index may take a while."""
 
         def look(progress: ProgressCallback) -> list[dict[str, str]]:
@@ -90,10 +90,10 @@ class CopiedMarks:
             copies = [index.classify_reply(turn.text) for turn in turns]
             return [{"kind": one.kind, "label": one.label, "why": one.sentence} for one in copies]
 
-        work = Work(look)
-        for _ in work:
+        task = BackgroundTask(look)
+        for _ in task:
             yield gr.skip()
-        for turn, mark in zip(turns, work.result(), strict=True):
+        for turn, mark in zip(turns, task.result(), strict=True):
             turn.mark = mark
 
     def _run(self, name: str, visitor: str) -> Run | None:

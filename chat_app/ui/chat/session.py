@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 from chat_app.conversation import Conversation, Message, Role
 from chat_app.errors import UserError
 
-LONGEST_MESSAGE = 20_000
-MOST_TURNS = 1_000
-CHANGED = "Changed by hand."
+MAX_MESSAGE_LENGTH = 20_000
+MAX_TURNS = 1_000
+EDITED_NOTE = "Changed by hand."
 
 
 @dataclass
-class Turn:
+class ChatTurn:
     """What one side said.
 
     Attributes:
@@ -38,7 +38,7 @@ class Turn:
 
 
 @dataclass
-class Talk:
+class ChatSession:
     """The turns so far.
 
     Attributes:
@@ -48,38 +48,38 @@ class Talk:
         model: the visitor's own model that answers, or None for the one in use.
     """
 
-    turns: list[Turn] = field(default_factory=list)
-    writing: threading.Event | None = None
-    shown: int = 0
+    turns: list[ChatTurn] = field(default_factory=list)
+    cancel_event: threading.Event | None = None
+    version: int = 0
     model: str | None = None
 
     def begin_reply(self) -> threading.Event:
         """A reply begins; the event is its ticket, and stops it when it is set."""
-        self._changed()
-        self.writing = threading.Event()
-        return self.writing
+        self._cancel_reply()
+        self.cancel_event = threading.Event()
+        return self.cancel_event
 
-    def end_reply(self, ticket: threading.Event, turn: Turn) -> bool:
+    def end_reply(self, cancel_event: threading.Event, turn: ChatTurn) -> bool:
         """A reply has ended. It becomes a turn if anything was written and the person has not gone on meanwhile.
 
         Returns:
             Whether it was still the reply under way.
         """
-        if self.writing is not ticket:
+        if self.cancel_event is not cancel_event:
             return False
-        self.writing = None
+        self.cancel_event = None
         if turn.text or turn.note:
             self.turns.append(turn)
         return True
 
     def stop(self) -> None:
         """End the reply under way; what there is of it stays."""
-        if self.writing is not None:
-            self.writing.set()
+        if self.cancel_event is not None:
+            self.cancel_event.set()
 
-    def _changed(self) -> None:
+    def _cancel_reply(self) -> None:
         self.stop()
-        self.writing = None
+        self.cancel_event = None
 
     def say(self, text: str) -> None:
         """The person says something.
@@ -88,10 +88,10 @@ class Talk:
             UserError: it is too long, or the conversation is.
         """
         check_length(text)
-        if len(self.turns) >= MOST_TURNS:
+        if len(self.turns) >= MAX_TURNS:
             raise UserError("This conversation is very long.", advice="Begin a new one.")
-        self.turns.append(Turn("user", text))
-        self._changed()
+        self.turns.append(ChatTurn("user", text))
+        self._cancel_reply()
 
     def again(self, index: object) -> None:
         """Take back the reply at `index`, or what came after the message there, to be answered anew.
@@ -99,12 +99,12 @@ class Talk:
         Raises:
             UserError: there is nothing to answer.
         """
-        at = self._at(index)
+        at = self._check_index(index)
         keep = at if self.turns[at].role == "assistant" else at + 1
         if not keep:
             raise UserError("There is no message to answer.")
         del self.turns[keep:]
-        self._changed()
+        self._cancel_reply()
 
     def take_back(self, index: object) -> str:
         """Remove the message at `index`, or the one that the reply there answers, and all after it.
@@ -112,12 +112,12 @@ class Talk:
         Returns:
             What the person had said, to be said otherwise.
         """
-        at = self._at(index)
+        at = self._check_index(index)
         if self.turns[at].role == "assistant" and at and self.turns[at - 1].role == "user":
             at -= 1
         text = self.turns[at].text if self.turns[at].role == "user" else ""
         del self.turns[at:]
-        self._changed()
+        self._cancel_reply()
         return text
 
     def change(self, index: object, text: str) -> bool:
@@ -126,26 +126,26 @@ class Talk:
         Returns:
             Whether a reply is needed: a message was changed, not a reply.
         """
-        at = self._at(index)
+        at = self._check_index(index)
         turn = self.turns[at]
         check_length(text)
         if not text:
             raise UserError("An empty message cannot be sent.", advice="Undo it instead.")
         if turn.role == "user":
-            self.turns[at] = Turn("user", text)
+            self.turns[at] = ChatTurn("user", text)
         else:
             before = turn.text if turn.original is None else turn.original
-            self.turns[at] = Turn("assistant", text, CHANGED, original=before)
+            self.turns[at] = ChatTurn("assistant", text, EDITED_NOTE, original=before)
         del self.turns[at + 1 :]
-        self._changed()
+        self._cancel_reply()
         return turn.role == "user"
 
     def clear(self) -> None:
         """Begin anew."""
         self.turns.clear()
-        self._changed()
+        self._cancel_reply()
 
-    def conversation(self, system: str = "") -> Conversation:
+    def build_conversation(self, system: str = "") -> Conversation:
         """What the model is given.
 
         Raises:
@@ -154,19 +154,19 @@ class Talk:
         head = [Message("system", system)] if system.strip() else []
         return Conversation.from_messages([*head, *(Message(one.role, one.text) for one in self.turns)])
 
-    def corrected(self, index: object, system: str = "") -> tuple[Conversation, Turn]:
+    def extract_correction(self, index: object, system: str = "") -> tuple[Conversation, ChatTurn]:
         """A reply that a person has put right, and the conversation up to it.
 
         Raises:
             UserError: there is no such reply, or it is still the model's own.
         """
-        at = self._at(index)
+        at = self._check_index(index)
         turn = self.turns[at]
         if turn.original is None or not at:
             raise UserError("This reply was not changed.", advice="Change it first, with the pencil under it.")
-        return Talk(self.turns[:at]).conversation(system), turn
+        return ChatSession(self.turns[:at]).build_conversation(system), turn
 
-    def _at(self, index: object) -> int:
+    def _check_index(self, index: object) -> int:
         """An index that the page sent, if there is such a turn."""
         if isinstance(index, bool) or not isinstance(index, int) or not 0 <= index < len(self.turns):
             raise UserError("That message is no longer there.")
@@ -179,7 +179,7 @@ def check_length(text: str) -> None:
     Raises:
         UserError: with the limit.
     """
-    if len(text) > LONGEST_MESSAGE:
+    if len(text) > MAX_MESSAGE_LENGTH:
         raise UserError(
-            f"This text has {len(text):,} characters, and {LONGEST_MESSAGE:,} are allowed.", advice="Shorten it."
+            f"This text has {len(text):,} characters, and {MAX_MESSAGE_LENGTH:,} are allowed.", advice="Shorten it."
         )

@@ -18,19 +18,19 @@ from contextlib import contextmanager
 from fastapi import FastAPI, HTTPException
 from fastapi.responses import StreamingResponse
 
-from chat_app.ui.chat.session import Turn
+from chat_app.ui.chat.session import ChatTurn
 
 PATH = "/gradio_api/live/"  # Beside Gradio's own, so that the guard lets only those in who may see the page.
 # A drawing takes the browser and the server so long that the engine, on the same processor, would be held up by more.
-SECONDS_BETWEEN_DRAWINGS = (0.1, 0.25)  # After the first tokens, and later: nobody reads so fast.
+SECONDS_BETWEEN_DRAWS = (0.1, 0.25)  # After the first tokens, and later: nobody reads so fast.
 SECONDS_TO_FOLLOW = 0.3  # A page that has not begun to by then cannot: a proxy may let nothing through.
-_SECONDS_TO_BEGIN = 0.02  # So often somebody looks whether there is any text yet.
-_LONGER = 2.0
+_SECONDS_BETWEEN_CHECKS = 0.02  # So often somebody looks whether there is any text yet.
+_BACKOFF = 2.0
 _NAME_BYTES = 18
 _HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no"}
 
 
-class Drawings:
+class RedrawThrottle:
     """When a reply that grows is drawn again: its first tokens at once, then ever more seldom.
 
     Args:
@@ -41,7 +41,7 @@ class Drawings:
     """
 
     def __init__(self, first: float = 0.0, clock: Callable[[], float] = time.monotonic):
-        self.wait = SECONDS_BETWEEN_DRAWINGS[0] / _LONGER
+        self.wait = SECONDS_BETWEEN_DRAWS[0] / _BACKOFF
         self._clock = clock
         self._next = clock() + first
 
@@ -49,9 +49,9 @@ class Drawings:
         """Whether to draw now."""
         return self._clock() >= self._next
 
-    def drawn(self) -> None:
+    def record_draw(self) -> None:
         """It was drawn now."""
-        self.wait = min(_LONGER * self.wait, SECONDS_BETWEEN_DRAWINGS[1])
+        self.wait = min(_BACKOFF * self.wait, SECONDS_BETWEEN_DRAWS[1])
         self._next = self._clock() + self.wait
 
 
@@ -62,7 +62,7 @@ class LiveReply:
         turn: its text grows, in another thread.
     """
 
-    def __init__(self, turn: Turn):
+    def __init__(self, turn: ChatTurn):
         self.name = secrets.token_urlsafe(_NAME_BYTES)
         self._turn = turn
         self._readers = 0
@@ -77,9 +77,9 @@ class LiveReply:
         """Nothing more comes."""
         self._is_over = True
 
-    async def pieces(self) -> AsyncIterator[str]:
+    async def stream_text(self) -> AsyncIterator[str]:
         """Its text from the beginning, in pieces, as often as it is to be drawn."""
-        drawings, sent = Drawings(), 0
+        throttle, sent = RedrawThrottle(), 0
         self._readers += 1
         try:
             while True:
@@ -87,10 +87,10 @@ class LiveReply:
                 if len(text) > sent:
                     yield text[sent:]
                     sent = len(text)
-                    drawings.drawn()
+                    throttle.record_draw()
                 if is_over:
                     return
-                await asyncio.sleep(drawings.wait if sent else _SECONDS_TO_BEGIN)
+                await asyncio.sleep(throttle.wait if sent else _SECONDS_BETWEEN_CHECKS)
         finally:
             self._readers -= 1
 
@@ -106,7 +106,7 @@ class LiveReplies:
         app.add_api_route(PATH + "{name}", self.follow, methods=["GET"], response_model=None, include_in_schema=False)
 
     @contextmanager
-    def of(self, turn: Turn) -> Iterator[LiveReply]:
+    def open(self, turn: ChatTurn) -> Iterator[LiveReply]:
         """A reply that can be followed while in here."""
         reply = LiveReply(turn)
         self._open[reply.name] = reply
@@ -121,5 +121,5 @@ class LiveReplies:
         reply = self._open.get(name)
         if reply is None:
             raise HTTPException(404, "This reply is no longer being written.")
-        events = (f"data: {json.dumps(piece)}\n\n" async for piece in reply.pieces())
+        events = (f"data: {json.dumps(piece)}\n\n" async for piece in reply.stream_text())
         return StreamingResponse(events, media_type="text/event-stream", headers=_HEADERS)

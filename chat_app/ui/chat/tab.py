@@ -18,21 +18,21 @@ from chat_app.errors import ChatAppError, ModelError
 from chat_app.inference.backend import QueuePosition, ReplyEnd, ReplyRequest
 from chat_app.services import Services
 from chat_app.ui.chat.corrections_panel import CorrectionsPanel
-from chat_app.ui.chat.memorization_marks import CopiedMarks
-from chat_app.ui.chat.session import Talk, Turn, check_length
-from chat_app.ui.chat.streaming import SECONDS_TO_FOLLOW, Drawings, LiveReplies, LiveReply
+from chat_app.ui.chat.memorization_marks import MemorizationMarks
+from chat_app.ui.chat.session import ChatSession, ChatTurn, check_length
+from chat_app.ui.chat.streaming import SECONDS_TO_FOLLOW, LiveReplies, LiveReply, RedrawThrottle
 from chat_app.ui.components import formatting as words
-from chat_app.ui.components.conversation_view import rows_of, turns_value, turns_view
-from chat_app.ui.components.escape import clean, shown, warn
-from chat_app.ui.components.events import QUICK, Updates, given, listen_for_choice, slow
-from chat_app.ui.components.settings_form import Controls
+from chat_app.ui.components.conversation_view import make_conversation_view, make_rows, make_view_value
+from chat_app.ui.components.escape import clean_text, escape, warn
+from chat_app.ui.components.events import QUICK, Updates, limit_concurrency, listen_for_choice, read_payload
+from chat_app.ui.components.settings_form import SettingsForm
 from chat_app.ui.models import choices as model_choices
 from chat_app.ui.visitor import Visitors
 
 LOGGER = logging.getLogger(__name__)
-CHATS_AT_ONCE = 24
-IN_SIGHT = ("temperature", "top_p", "max_new_tokens")
-ENDS = {
+MAX_CONCURRENT_REPLIES = 24
+MAIN_SETTINGS = ("temperature", "top_p", "max_new_tokens")
+END_REASONS = {
     "length": "It reached the longest length allowed.",
     "window": "Its memory is full.",
     "cancelled": "You stopped it.",
@@ -52,16 +52,18 @@ class ChatTab:
 
     def __init__(self, services: Services, visitors: Visitors, token: Any, live: LiveReplies):
         self.services, self.visitors, self.token, self.live = services, visitors, token, live
-        self.sampling = Controls(SamplingConfig)
-        self.copied = CopiedMarks(services, visitors, token)
+        self.sampling = SettingsForm(SamplingConfig)
+        self.marks = MemorizationMarks(services, visitors, token)
         self.corrections = CorrectionsPanel(services, visitors, token)
 
     def draw(self) -> None:
         """Put the components where the page is being built."""
-        self.talk = gr.State(Talk())
+        self.session = gr.State(ChatSession())
         with gr.Row(elem_classes=["chat-row"]):
             with gr.Column(scale=7, min_width=320, elem_classes=["chat-main"]):
-                self.view = turns_view(self.show(Talk()), label="Conversation", elem_id="conversation")
+                self.view = make_conversation_view(
+                    self.show(ChatSession()), label="Conversation", elem_id="conversation"
+                )
                 self.box = gr.Textbox(
                     placeholder="Say something…",
                     lines=1,
@@ -86,7 +88,7 @@ class ChatTab:
         self.shown_model = gr.Textbox(visible="hidden", elem_id="chat-model-shown")
         self.about = gr.HTML("", elem_id="chat-model-about", apply_default_css=False)
         self.clear = gr.Button("New conversation", size="md", elem_id="clear")
-        self.copied.draw()
+        self.marks.draw()
         self.corrections.draw()
         with gr.Accordion("Tell it who it is", open=False, elem_id="system-panel"):
             self.system = gr.Textbox(
@@ -98,7 +100,7 @@ class ChatTab:
                 elem_id="system",
             )
         with gr.Accordion("How it answers", open=False, elem_id="sampling-panel"):
-            self.sampling.draw(IN_SIGHT)
+            self.sampling.draw(MAIN_SETTINGS)
             with gr.Accordion("Advanced", open=False, elem_id="sampling-advanced"):
                 self.sampling.draw()
             self.defaults = gr.Button("Back to defaults", size="sm", elem_id="sampling-defaults")
@@ -107,25 +109,25 @@ class ChatTab:
         settings = [self.system, *self.sampling.components]
         stream: dict[str, Any] = {
             "outputs": [self.view, self.box],
-            **slow("reply", CHATS_AT_ONCE),
+            **limit_concurrency("reply", MAX_CONCURRENT_REPLIES),
         }
         replies = [
-            self.box.submit(self.send, [self.box, self.talk, *settings], **stream),
-            self.view.suggest(self.suggest, [self.talk, *settings], **stream),
-            self.view.again(self.again, [self.talk, *settings], **stream),
-            self.view.edited(self.edit, [self.talk, *settings], **stream),
+            self.box.submit(self.send, [self.box, self.session, *settings], **stream),
+            self.view.suggest(self.suggest, [self.session, *settings], **stream),
+            self.view.again(self.again, [self.session, *settings], **stream),
+            self.view.edited(self.edit, [self.session, *settings], **stream),
         ]
-        self.copied.connect(replies, self.talk, self.view, self.show)
-        self.corrections.connect(self.view, self.talk, self.system, self.show)
-        self.view.takeback(self.take_back, [self.talk, self.box], [self.view, self.box], **QUICK)
-        self.box.stop(self.stop, [self.talk], None, **QUICK)
-        self.clear.click(self.start_anew, [self.talk], [self.view, self.box], **QUICK)
-        self.defaults.click(self.sampling.defaults, None, self.sampling.components, **QUICK)
-        self.waiting.tick(self.look, [self.talk, self.token], self.parts, **QUICK)
+        self.marks.connect(replies, self.session, self.view, self.show)
+        self.corrections.connect(self.view, self.session, self.system, self.show)
+        self.view.takeback(self.take_back, [self.session, self.box], [self.view, self.box], **QUICK)
+        self.box.stop(self.stop, [self.session], None, **QUICK)
+        self.clear.click(self.start_anew, [self.session], [self.view, self.box], **QUICK)
+        self.defaults.click(self.sampling.get_defaults, None, self.sampling.components, **QUICK)
+        self.waiting.tick(self.refresh, [self.session, self.token], self.parts, **QUICK)
         listen_for_choice(
             self.picker,
             self.pick,
-            [self.picker, self.shown_model, self.talk, self.token],
+            [self.picker, self.shown_model, self.session, self.token],
             self.parts,
             show_progress_on=[self.about],
             api_visibility="private",
@@ -135,135 +137,139 @@ class ChatTab:
 
     @property
     def parts(self) -> list[Any]:
-        """What shows which model is in use; `look` updates it."""
-        return [self.picker, self.shown_model, self.about, self.waiting, self.copied.switch, self.view]
+        """What shows which model is in use; `refresh` updates it."""
+        return [self.picker, self.shown_model, self.about, self.waiting, self.marks.switch, self.view]
 
-    def look(self, talk: Talk, token: str, request: gr.Request) -> Updates:
+    def refresh(self, session: ChatSession, token: str, request: gr.Request) -> Updates:
         """Show the model in use, and the conversation unless a reply is being written."""
-        model = self._show_model(talk, self.visitors.name(token, request))
-        return model if talk.writing is not None else {**model, self.view: self.show(talk)}
+        model = self._show_model(session, self.visitors.identify(token, request))
+        return model if session.cancel_event is not None else {**model, self.view: self.show(session)}
 
-    def show(self, talk: Talk, writing: Turn | None = None, live: LiveReply | None = None) -> dict[str, Any]:
+    def show(
+        self, session: ChatSession, writing: ChatTurn | None = None, live: LiveReply | None = None
+    ) -> dict[str, Any]:
         """The value of the view: the conversation, and the reply that is being written and where to follow it."""
-        talk.shown += 1
-        loaded = self.services.answering(talk.model)
+        session.version += 1
+        loaded = self.services.answering(session.model)
         greeting = "Say hello, or try one of these:" if loaded else "No model is loaded. Choose one to begin."
-        return turns_value(
-            rows_of(talk.turns if writing is None else [*talk.turns, writing], self.corrections.can_teach),
+        return make_view_value(
+            make_rows(session.turns if writing is None else [*session.turns, writing], self.corrections.can_teach),
             is_busy=writing is not None,
-            name=model_choices.name_of(self.services, loaded),
+            name=model_choices.name_speaker(self.services, loaded),
             greeting=greeting,
-            hints=[] if talk.turns else model_choices.hints(self.services, loaded),
-            version=talk.shown,
+            hints=[] if session.turns else model_choices.suggest_openings(self.services, loaded),
+            version=session.version,
             live=live.name if live is not None else "",
         )
 
-    def send(self, text: str, talk: Talk, system: str, *values: Any) -> Iterator[Updates]:
+    def send(self, text: str, session: ChatSession, system: str, *values: Any) -> Iterator[Updates]:
         """The person says something; the model answers."""
-        text = clean(text).strip()
+        text = clean_text(text).strip()
         if not text:
             yield {self.view: gr.skip()}
             return
         try:
-            talk.say(text)
+            session.say(text)
         except ChatAppError as error:
             warn(error)
             yield {self.view: gr.skip()}
             return
-        yield from self._answer(talk, system, values)
+        yield from self._answer(session, system, values)
 
-    def suggest(self, event: gr.EventData, talk: Talk, system: str, *values: Any) -> Iterator[Updates]:
+    def suggest(self, event: gr.EventData, session: ChatSession, system: str, *values: Any) -> Iterator[Updates]:
         """The person takes one of the suggestions."""
-        yield from self.send(given(event, "text"), talk, system, *values)
+        yield from self.send(read_payload(event, "text"), session, system, *values)
 
-    def again(self, event: gr.EventData, talk: Talk, system: str, *values: Any) -> Iterator[Updates]:
+    def again(self, event: gr.EventData, session: ChatSession, system: str, *values: Any) -> Iterator[Updates]:
         """The person wants another reply."""
         try:
-            talk.again(given(event, "index"))
+            session.again(read_payload(event, "index"))
         except ChatAppError as error:
             warn(error)
-            yield {self.view: self.show(talk)}
+            yield {self.view: self.show(session)}
             return
-        yield from self._answer(talk, system, values, clear_box=False)
+        yield from self._answer(session, system, values, clear_box=False)
 
-    def edit(self, event: gr.EventData, talk: Talk, system: str, *values: Any) -> Iterator[Updates]:
+    def edit(self, event: gr.EventData, session: ChatSession, system: str, *values: Any) -> Iterator[Updates]:
         """The person says something otherwise, or puts words into the model's mouth."""
         try:
-            needs_reply = talk.change(given(event, "index"), clean(given(event, "text")).strip())
+            needs_reply = session.change(read_payload(event, "index"), clean_text(read_payload(event, "text")).strip())
         except ChatAppError as error:
             warn(error)
             needs_reply = False
         if needs_reply:
-            yield from self._answer(talk, system, values, clear_box=False)
+            yield from self._answer(session, system, values, clear_box=False)
         else:
-            yield {self.view: self.show(talk)}
+            yield {self.view: self.show(session)}
 
-    def take_back(self, event: gr.EventData, talk: Talk, typed: str) -> Updates:
+    def take_back(self, event: gr.EventData, session: ChatSession, typed: str) -> Updates:
         """The last exchange goes; what the person had said is in the box again, unless something stands there."""
         try:
-            text = talk.take_back(given(event, "index"))
+            text = session.take_back(read_payload(event, "index"))
         except ChatAppError as error:
             warn(error)
-            return {self.view: self.show(talk)}
-        box = _box_ready(text) if text and not clean(typed).strip() else _box_ready()
-        return {self.view: self.show(talk), self.box: box}
+            return {self.view: self.show(session)}
+        box = _reset_box(text) if text and not clean_text(typed).strip() else _reset_box()
+        return {self.view: self.show(session), self.box: box}
 
-    def start_anew(self, talk: Talk) -> Updates:
+    def start_anew(self, session: ChatSession) -> Updates:
         """Forget the conversation; a reply under way has no place any more."""
-        talk.clear()
-        return {self.view: self.show(talk), self.box: _box_ready()}
+        session.clear()
+        return {self.view: self.show(session), self.box: _reset_box()}
 
-    def stop(self, talk: Talk) -> None:
+    def stop(self, session: ChatSession) -> None:
         """End the reply under way; what there is of it stays."""
-        talk.stop()
+        session.stop()
 
-    def _answer(self, talk: Talk, system: str, values: tuple[Any, ...], clear_box: bool = True) -> Iterator[Updates]:
+    def _answer(
+        self, session: ChatSession, system: str, values: tuple[Any, ...], clear_box: bool = True
+    ) -> Iterator[Updates]:
         """Show the reply as it comes. Whatever happens, the conversation stays and the box is ready again."""
-        ticket, turn = talk.begin_reply(), Turn("assistant", "")
+        cancel_event, turn = session.begin_reply(), ChatTurn("assistant", "")
         box = gr.update(submit_btn=False, stop_btn="Stop")
         if clear_box:
             box["value"] = ""
         is_current = False
         try:
-            with self.live.of(turn) as live:
-                yield {self.view: self.show(talk, turn, live), self.box: box}
-                for _ in self._write(turn, talk, ticket, live, system, values):
-                    yield {self.view: self.show(talk, turn, live)}
+            with self.live.open(turn) as live:
+                yield {self.view: self.show(session, turn, live), self.box: box}
+                for _ in self._write(turn, session, cancel_event, live, system, values):
+                    yield {self.view: self.show(session, turn, live)}
         except ChatAppError as error:
             warn(error)
         except Exception:  # The page's edge: one visitor's error must not look like a frozen page.
             LOGGER.exception("a reply failed")
             warn("The reply could not be written. Try again; the reason is in the log of this program.")
         finally:  # Also where the page was closed in the middle.
-            is_current = talk.end_reply(ticket, turn)
+            is_current = session.end_reply(cancel_event, turn)
         if is_current:
-            yield {self.view: self.show(talk), self.box: _box_ready()}
+            yield {self.view: self.show(session), self.box: _reset_box()}
 
     def _write(
         self,
-        turn: Turn,
-        talk: Talk,
-        ticket: threading.Event,
+        turn: ChatTurn,
+        session: ChatSession,
+        cancel_event: threading.Event,
         live: LiveReply,
         system: str,
         values: tuple[Any, ...],
     ) -> Iterator[None]:
         """Fill `turn` with the reply; each yield is a moment to draw it, where the page does not follow by itself."""
-        sampling = self.sampling.settings(values)
-        system = clean(system)
+        sampling = self.sampling.parse(values)
+        system = clean_text(system)
         check_length(system)
-        loaded = self.services.answering() if talk.model is None else self.services.models.guest(talk.model)
+        loaded = self.services.answering() if session.model is None else self.services.models.guest(session.model)
         if loaded is None:
             raise ModelError("No model is loaded.", advice="Choose one on the Models page.")
         turn.model = loaded.name
-        drawings = Drawings(first=SECONDS_TO_FOLLOW)
-        events = loaded.stream(ReplyRequest(talk.conversation(system), sampling), ticket)
+        throttle = RedrawThrottle(first=SECONDS_TO_FOLLOW)
+        events = loaded.stream(ReplyRequest(session.build_conversation(system), sampling), cancel_event)
         try:
             for event in events:
                 if isinstance(event, ReplyEnd):
-                    turn.text, turn.note = event.text, note_of(event)
+                    turn.text, turn.note = event.text, describe_end(event)
                     return
-                if talk.writing is not ticket:
+                if session.cancel_event is not cancel_event:
                     return
                 if isinstance(event, QueuePosition):
                     turn.note = f"Many people are chatting: number {event.position} in the queue."
@@ -271,13 +277,15 @@ class ChatTab:
                     continue
                 has_waited = bool(turn.note)  # What was said of the queue, only Gradio takes away.
                 turn.text, turn.note = turn.text + event.text, ""
-                if has_waited or (drawings.is_due() and not live.is_read):
+                if has_waited or (throttle.is_due() and not live.is_read):
                     yield
-                    drawings.drawn()
+                    throttle.record_draw()
         finally:
             events.close()
 
-    def pick(self, name: str | None, shown_model: str, talk: Talk, token: str, request: gr.Request) -> Updates:
+    def pick(
+        self, name: str | None, shown_model: str, session: ChatSession, token: str, request: gr.Request
+    ) -> Updates:
         """Load the model that was chosen; the conversation stays.
 
         Args:
@@ -285,24 +293,24 @@ class ChatTab:
             shown_model: what the picker was filled with. If it holds the same, nobody has chosen anything; if another
                 model answers by now, the choice was made from a page that is out of date, and only the page changes.
         """
-        now = model_choices.talker(self.services, talk.model) or ""
+        now = model_choices.get_answering_model(self.services, session.model) or ""
         try:
-            visitor = self.visitors.name(token, request)
+            visitor = self.visitors.identify(token, request)
         except ChatAppError as error:
             warn(error)
             return {self.picker: gr.skip()}
         if name and name == shown_model == now:
             return {self.picker: gr.skip()}
         if not name or name in (shown_model, now):
-            return self.look(talk, token, request)
+            return self.refresh(session, token, request)
         try:
-            self._check_choice(name, shown_model, now, talk, visitor)
-            self.choose(name, talk, visitor)
+            self._check_choice(name, shown_model, now, session, visitor)
+            self.choose(name, session, visitor)
         except ChatAppError as error:
             warn(error)
-        return self.look(talk, token, request)
+        return self.refresh(session, token, request)
 
-    def _check_choice(self, name: str, shown_model: str, now: str, talk: Talk, visitor: str) -> None:
+    def _check_choice(self, name: str, shown_model: str, now: str, session: ChatSession, visitor: str) -> None:
         """Whether a choice was made from the models that are here, by somebody who knew which one answers.
 
         Raises:
@@ -310,54 +318,56 @@ class ChatTab:
         """
         if shown_model != now:
             raise ModelError("Another model was loaded meanwhile.", advice="Choose again, if you still want to.")
-        if name not in [offered for _, offered in model_choices.talkers(self.services, visitor, talk.model)]:
+        if name not in [
+            offered for _, offered in model_choices.list_chat_models(self.services, visitor, session.model)
+        ]:
             raise ModelError("This model is no longer here.", advice="Choose one from the list.")
 
-    def choose(self, name: object, talk: Talk, visitor: str) -> None:
+    def choose(self, name: object, session: ChatSession, visitor: str) -> None:
         """Let another model answer: everybody, or on a shared server this visitor only.
 
         Raises:
             ModelError, RunError: it cannot be loaded, or is not this visitor's.
         """
-        if name == model_choices.ENGINE and self.services.remote is not None and not self.services.rules.is_shared:
+        if name == model_choices.REMOTE and self.services.remote is not None and not self.services.rules.is_shared:
             self.services.models.unload()
         elif not self.services.rules.is_shared:
             self.services.models.use(model_choices.check_allowed(self.services, visitor, name), LoadConfig())
         elif name == model_choices.IN_USE:
-            talk.model = None
+            session.model = None
         else:
             model = self.services.model_of(visitor, str(name))
             self.services.models.guest(model)
-            talk.model = model
+            session.model = model
 
-    def _show_model(self, talk: Talk, visitor: str) -> Updates:
+    def _show_model(self, session: ChatSession, visitor: str) -> Updates:
         """Show which model answers; while there is none, the page looks again by itself."""
-        loaded = self.services.answering(talk.model)
-        rows = model_choices.talkers(self.services, visitor, talk.model)
-        now = model_choices.talker(self.services, talk.model)
+        loaded = self.services.answering(session.model)
+        rows = model_choices.list_chat_models(self.services, visitor, session.model)
+        now = model_choices.get_answering_model(self.services, session.model)
         return {
             self.picker: gr.Dropdown(choices=rows, value=now),
             self.shown_model: now or "",
-            self.about: f'<p class="quiet">{shown(model_choices.describe(loaded))}</p>',
-            self.waiting: gr.Timer(active=loaded is None and talk.model is None),
-            self.copied.switch: self.copied.visible(self.services.models.here(talk.model), visitor),
+            self.about: f'<p class="quiet">{escape(model_choices.describe_model(loaded))}</p>',
+            self.waiting: gr.Timer(active=loaded is None and session.model is None),
+            self.marks.switch: self.marks.update_switch(self.services.models.here(session.model), visitor),
         }
 
 
-def note_of(end: ReplyEnd) -> str:
+def describe_end(end: ReplyEnd) -> str:
     """The quiet line under a finished reply."""
-    return words.reply_note(
+    return words.describe_reply(
         end.reply_tokens,
         end.tokens_per_second,
         end.prompt_tokens + end.reply_tokens,
         end.window,
         end.dropped_turns,
         end.cut_tokens,
-        ENDS.get(end.reason, ""),
+        END_REASONS.get(end.reason, ""),
     )
 
 
-def _box_ready(text: str | None = None) -> Any:
+def _reset_box(text: str | None = None) -> Any:
     box = gr.update(submit_btn="Send", stop_btn=False)
     if text is not None:
         box["value"] = text

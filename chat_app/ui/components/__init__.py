@@ -10,6 +10,7 @@ __all__ = [
     "escape",
     "events",
     "formatting",
+    "gradio_internals",
     "notices",
     "settings_form",
     "theme",

@@ -17,14 +17,14 @@ from chat_app.system.progress import Progress, ProgressCallback, stop_when
 from chat_app.ui.components import formatting as words
 from chat_app.ui.components.escape import warn
 from chat_app.ui.components.events import Updates
-from chat_app.ui.components.notices import working
+from chat_app.ui.components.notices import render_progress
 
 T = TypeVar("T")
 Outputs = TypeVar("Outputs")
 FIRST_LOOK, LOOK_EVERY = 0.15, 0.5
 
 
-class Work(Generic[T]):
+class BackgroundTask(Generic[T]):
     """A piece of work that begins at once.
 
     Iterating gives the newest progress message, now and then, until the work has ended; an iteration that is given up
@@ -73,7 +73,7 @@ class Work(Generic[T]):
         self._message = progress.message
 
 
-def followed(
+def follow_task(
     do: Callable[[ProgressCallback], T], show: Callable[[str], Outputs], failed: str
 ) -> Generator[Outputs, None, T | None]:
     """Do a piece of work and show how far it is.
@@ -85,11 +85,11 @@ def followed(
     Returns:
         What came of it. None: it failed, and the person was told why.
     """
-    work = Work(do)
-    for text in work:
+    task = BackgroundTask(do)
+    for text in task:
         yield show(text)
     try:
-        return work.result()
+        return task.result()
     except ChatAppError as error:
         warn(error)
     except OSError as error:
@@ -101,12 +101,12 @@ def count_conversations(progress: ProgressCallback, doing: str) -> ProgressCallb
     """A callback that puts the count of conversations into words: "Reading: 3 conversations so far."."""
 
     def report(now: Progress) -> None:
-        progress(replace(now, message=f"{doing}: {words.count(now.done, 'conversation')} so far."))
+        progress(replace(now, message=f"{doing}: {words.format_count(now.done, 'conversation')} so far."))
 
     return report
 
 
-class WorkRow:
+class TaskRow:
     """The row for work under way: how far it is, and a button that stops it. Hidden while there is none."""
 
     def draw(self, name: str) -> None:
@@ -122,7 +122,7 @@ class WorkRow:
 
     def show(self, text: str) -> Updates:
         """The work has come so far."""
-        return {self.row: gr.Row(visible=True), self.progress: working(text)}
+        return {self.row: gr.Row(visible=True), self.progress: render_progress(text)}
 
     def hide(self) -> Updates:
         """There is no work under way."""

@@ -12,12 +12,12 @@ from typing import Any
 
 import gradio as gr
 
-from chat_app.ui.chat.session import Turn
+from chat_app.ui.chat.session import ChatTurn
 
 SCRIPT = Path(__file__).with_name("conversation_view.js")
 
 
-def turns_view(value: dict[str, Any], *, label: str, elem_id: str, visible: bool = True) -> gr.HTML:
+def make_conversation_view(value: dict[str, Any], *, label: str, elem_id: str, visible: bool = True) -> gr.HTML:
     """The component. Its events are again, takeback, edited, teach and suggest."""
     return gr.HTML(
         value,
@@ -31,7 +31,7 @@ def turns_view(value: dict[str, Any], *, label: str, elem_id: str, visible: bool
     )
 
 
-def turns_value(
+def make_view_value(
     rows: Sequence[dict[str, Any]],
     *,
     is_busy: bool = False,
@@ -66,7 +66,7 @@ def turns_value(
     }
 
 
-def rows_of(turns: Iterable[Turn], can_teach: bool = False) -> list[dict[str, Any]]:
+def make_rows(turns: Iterable[ChatTurn], can_teach: bool = False) -> list[dict[str, Any]]:
     """The turns of a talk, to be shown. Those that a person has put right can be taught where that is possible."""
     rows = []
     for one in turns:

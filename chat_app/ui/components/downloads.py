@@ -7,19 +7,19 @@ from pathlib import Path
 from typing import Any
 
 
-def place_for(button: Any, name: str) -> Path:
+def make_download_path(button: Any, name: str) -> Path:
     """A new file of that name in the page's cache, where nobody can guess it. Its folder is made."""
     path = Path(button.GRADIO_CACHE) / secrets.token_hex(16) / name
     path.parent.mkdir(parents=True)
     return path
 
 
-def pressing(elem_id: str) -> str:
+def make_click_script(elem_id: str) -> str:
     """The script that presses a hidden download button, once the page has learned what it gives."""
     return f"() => setTimeout(() => document.querySelector('#{elem_id}')?.click(), 400)"
 
 
-def saving(name: str, kind: str) -> str:
+def make_save_script(name: str, kind: str) -> str:
     """The script that saves a text as a file of that name."""
     return f"""(text) => {{
   if (!text) return;

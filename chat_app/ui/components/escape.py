@@ -13,38 +13,38 @@ from chat_app.config.training import TrainConfig
 from chat_app.errors import ChatAppError, SettingError
 
 
-def shown(text: object) -> str:
+def escape(text: object) -> str:
     """Text as it may stand between HTML tags and inside an attribute's quotes."""
     return html.escape(str(text), quote=True)
 
 
-def clean(text: object) -> str:
+def clean_text(text: object) -> str:
     """What came from a browser as text that can be encoded: half surrogates become "?", NUL goes."""
     if not isinstance(text, str):
         return ""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").replace("\0", "")
 
 
-def sentence(error: ChatAppError) -> str:
+def describe_error(error: ChatAppError) -> str:
     """One sentence for the page: a setting is called by its label."""
     if isinstance(error, SettingError):
-        return " ".join(part for part in (f"{label_of(error.field)}: {error.what}", error.advice) if part)
+        return " ".join(part for part in (f"{find_label(error.field)}: {error.what}", error.advice) if part)
     return error.sentence()
 
 
-def label_of(field: str) -> str:
+def find_label(field: str) -> str:
     """What the page calls a setting: the label that every settings class gives it, or its name in words."""
     kinds = (SamplingConfig, LoadConfig, TrainConfig)
     labels = {one.metadata.get("label") for kind in kinds for one in fields(kind) if one.name == field}
     label = labels.pop() if len(labels) == 1 else None
-    return label or in_words(field)
+    return label or humanize(field)
 
 
-def in_words(field: str) -> str:
+def humanize(field: str) -> str:
     """ "batch_size" -> "Batch size"."""
     return field.replace("_", " ").capitalize()
 
 
 def warn(what: ChatAppError | str) -> None:
     """Show a toast. Its text is HTML to the browser, so it is escaped."""
-    gr.Warning(html.escape(what if isinstance(what, str) else sentence(what), quote=False), title="Please look")
+    gr.Warning(html.escape(what if isinstance(what, str) else describe_error(what), quote=False), title="Please look")

@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from chat_app.ui.components.gradio_internals import given
+from chat_app.ui.components.gradio_internals import read_payload
 
-__all__ = ["QUICK", "Updates", "given", "listen_for_choice", "slow"]
+__all__ = ["QUICK", "Updates", "limit_concurrency", "listen_for_choice", "read_payload"]
 
 Updates = dict[Any, Any]
 """What a handler returns: an update for each component that changes. Gradio leaves the event's other outputs as they
@@ -21,7 +21,7 @@ QUICK: Mapping[str, Any] = MappingProxyType({**_UNMARKED, "api_visibility": "pri
 """For what is done at once."""
 
 
-def slow(kind: str, at_once: int) -> dict[str, Any]:
+def limit_concurrency(kind: str, at_once: int) -> dict[str, Any]:
     """For work that takes long.
 
     Args:

@@ -20,12 +20,12 @@ STATUS_WORDS: Mapping[Status, str] = {
 LONG_PAUSE = 30.0  # Seconds without a point after which somebody must have stopped the run in between.
 
 
-def count(number: int, one: str, many: str | None = None) -> str:
+def format_count(number: int, one: str, many: str | None = None) -> str:
     """ "1 turn", "2,000 turns"."""
     return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
-def amount(number: int) -> str:
+def format_parameters(number: int) -> str:
     """How many parameters a model has: "14 million"."""
     for word, factor in (("billion", 10**9), ("million", 10**6), ("thousand", 10**3)):
         if number >= factor:
@@ -37,26 +37,30 @@ def amount(number: int) -> str:
 def duration(seconds: float) -> str:
     """ "40 seconds", "3 minutes", "2 hours 10 minutes"."""
     if seconds < 55:
-        return count(max(round(seconds / 5) * 5, 5), "second")
+        return format_count(max(round(seconds / 5) * 5, 5), "second")
     minutes = max(round(seconds / 60), 1)
     if minutes < 60:
-        return count(minutes, "minute")
+        return format_count(minutes, "minute")
     hours, rest = divmod(minutes, 60)
-    return f"{count(hours, 'hour')} {count(rest, 'minute')}" if rest and hours < 10 else count(hours, "hour")
+    return (
+        f"{format_count(hours, 'hour')} {format_count(rest, 'minute')}"
+        if rest and hours < 10
+        else format_count(hours, "hour")
+    )
 
 
-def moment(seconds: float) -> str:
+def format_moment(seconds: float) -> str:
     """A time since 1970 on this computer's clock: "21 Nov, 23:07"."""
     return time.strftime("%d %b, %H:%M", time.localtime(seconds)).lstrip("0")
 
 
-def reply_note(
+def describe_reply(
     tokens: int, per_second: float, used: int, window: int, dropped_turns: int = 0, cut_tokens: int = 0, end: str = ""
 ) -> str:
     """The quiet line under a reply. `window` 0: that is not known."""
     memory = f"{used:,} of {window:,} tokens of memory used" if window else f"{used:,} tokens in all"
     speed = f", {per_second:.0f} a second" if per_second >= 0.5 else ""
-    parts = [f"{count(tokens, 'token')}{speed}, {memory}."]
+    parts = [f"{format_count(tokens, 'token')}{speed}, {memory}."]
     if dropped_turns == 1:
         parts.append("The oldest turn no longer fits and was not read.")
     elif dropped_turns:
@@ -68,7 +72,7 @@ def reply_note(
     return " ".join(parts)
 
 
-def time_left(points: Sequence[tuple[float, int]], total_steps: int, now: float) -> float | None:
+def estimate_time_left(points: Sequence[tuple[float, int]], total_steps: int, now: float) -> float | None:
     """Seconds until the last step, from when which step was reached.
 
     Args:

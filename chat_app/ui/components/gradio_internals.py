@@ -31,7 +31,7 @@ def is_logged_in(page: App, cookies: Mapping[str, str]) -> bool:
     return any(cookies.get(name) in page.tokens for name in names)
 
 
-def given(event: gr.EventData, name: str) -> Any:
+def read_payload(event: gr.EventData, name: str) -> Any:
     """What the page sent along with an event, which may be anything."""
     data = getattr(event, "_data", None)
     return data.get(name) if isinstance(data, dict) else None

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from chat_app.ui.components.escape import shown
+from chat_app.ui.components.escape import escape
 
 
-def working(text: str) -> str:
+def render_progress(text: str) -> str:
     """What is being done, while it is done."""
-    return f'<p class="working" role="status">{shown(text)}</p>'
+    return f'<p class="working" role="status">{escape(text)}</p>'
 
 
-def refused(why: str) -> str:
+def render_refusal(why: str) -> str:
     """Why something cannot be used or done."""
-    return f'<p class="bad" role="alert">{shown(why)}</p>'
+    return f'<p class="bad" role="alert">{escape(why)}</p>'

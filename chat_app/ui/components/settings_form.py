@@ -12,10 +12,10 @@ from typing import Any
 import gradio as gr
 
 from chat_app.config.fields import from_mapping
-from chat_app.ui.components.escape import clean, in_words
+from chat_app.ui.components.escape import clean_text, humanize
 
 DEVICES = ("automatic", "cpu", "cuda", "mps")
-MOST_SLIDER_STEPS = 200
+MAX_SLIDER_STEPS = 200
 CHOICE_WORDS: Mapping[str, Mapping[str, str]] = {
     "method": {
         "automatic": "Automatic",
@@ -32,11 +32,11 @@ HELP_WORDS: Mapping[str, str] = {
 }
 
 
-def control(one: Field[Any]) -> Any:
+def make_control(one: Field[Any]) -> Any:
     """The control that suits a field: a list, a tick, a slider where its steps are few, a number, a text."""
-    about, default = one.metadata, _default(one)
+    about, default = one.metadata, _get_default(one)
     common: dict[str, Any] = {
-        "label": about.get("label") or in_words(one.name),
+        "label": about.get("label") or humanize(one.name),
         "info": HELP_WORDS.get(one.name) or about.get("help"),
         "elem_id": f"set-{one.name}",
     }
@@ -48,27 +48,27 @@ def control(one: Field[Any]) -> Any:
     if isinstance(default, bool):
         return gr.Checkbox(value=default, **common)
     if isinstance(default, (int, float)):
-        return _number(one, common)
+        return _make_number(one, common)
     if isinstance(default, tuple):
         return gr.Textbox(value="\n".join(default), lines=2, max_lines=6, **common)
     return gr.Textbox(value=default, **common)
 
 
-def _number(one: Field[Any], common: Mapping[str, Any]) -> Any:
+def _make_number(one: Field[Any], common: Mapping[str, Any]) -> Any:
     low, high, step = (one.metadata.get(name) for name in ("low", "high", "step"))
-    if step and low is not None and high is not None and (high - low) / step <= MOST_SLIDER_STEPS:
-        return gr.Slider(low, high, value=_default(one), step=step, **common)
-    whole = isinstance(_default(one), int)
+    if step and low is not None and high is not None and (high - low) / step <= MAX_SLIDER_STEPS:
+        return gr.Slider(low, high, value=_get_default(one), step=step, **common)
+    whole = isinstance(_get_default(one), int)
     return gr.Number(
-        value=_default(one), precision=0 if whole else None, step=step or (1 if whole else 0.0001), **common
+        value=_get_default(one), precision=0 if whole else None, step=step or (1 if whole else 0.0001), **common
     )
 
 
-def _default(one: Field[Any]) -> Any:
+def _get_default(one: Field[Any]) -> Any:
     return one.default
 
 
-class Controls:
+class SettingsForm:
     """The controls of some fields of a settings class, by name.
 
     Args:
@@ -85,34 +85,32 @@ class Controls:
         """Put the controls of these fields, or of all that are not drawn yet, where the page is being built."""
         for name in names if names is not None else [one for one in self.fields if one not in self.controls]:
             if name in self.fields and name not in self.controls:
-                self.controls[name] = control(self.fields[name])
+                self.controls[name] = make_control(self.fields[name])
 
     @property
     def components(self) -> list[Any]:
         """What to give an event as its inputs or outputs."""
         return list(self.controls.values())
 
-    def defaults(self) -> list[Any]:
+    def get_defaults(self) -> list[Any]:
         """A value for each control: its default."""
-        return [_to_control(self.fields[name].default) for name in self.controls]
+        return [_format_value(self.fields[name].default) for name in self.controls]
 
-    def settings(self, values: Sequence[Any], **others: Any) -> Any:
+    def parse(self, values: Sequence[Any], **others: Any) -> Any:
         """A settings object from the values of the controls and of what was left out.
 
         Raises:
             SettingError: a value outside its limits; the page's own limits are not relied on.
         """
-        held = {
-            name: _from_control(self.fields[name], value) for name, value in zip(self.controls, values, strict=True)
-        }
+        held = {name: _parse_value(self.fields[name], value) for name, value in zip(self.controls, values, strict=True)}
         return from_mapping(self.kind, {**held, **others})
 
 
-def _to_control(value: Any) -> Any:
+def _format_value(value: Any) -> Any:
     return "\n".join(value) if isinstance(value, tuple) else value
 
 
-def _from_control(one: Field[Any], value: Any) -> Any:
+def _parse_value(one: Field[Any], value: Any) -> Any:
     if isinstance(one.default, tuple):
-        return tuple(line for line in clean(value).splitlines() if line)
-    return clean(value) if isinstance(one.default, str) else value
+        return tuple(line for line in clean_text(value).splitlines() if line)
+    return clean_text(value) if isinstance(one.default, str) else value

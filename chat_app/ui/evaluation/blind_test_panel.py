@@ -20,12 +20,12 @@ from chat_app.evaluation.runner import extract_prompts, generate_replies
 from chat_app.system.progress import ProgressCallback, add_prefix
 from chat_app.ui.chat.session import check_length
 from chat_app.ui.components import formatting as words
-from chat_app.ui.components.escape import clean, shown, warn
+from chat_app.ui.components.escape import clean_text, escape, warn
 from chat_app.ui.components.events import QUICK, Updates
 from chat_app.ui.evaluation.panel import Choice, EvaluationPanel
-from chat_app.ui.evaluation.subjects import Subject, whole
+from chat_app.ui.evaluation.subjects import Subject, check_count
 
-QUESTIONS, MOST_QUESTIONS = 10, 50
+QUESTIONS, MAX_QUESTIONS = 10, 50
 SAMPLING = SamplingConfig(seed=1, max_new_tokens=64)
 LIKED = ' class="liked" title="You liked this one"'
 VOTES: tuple[tuple[str, Vote, str], ...] = (
@@ -36,7 +36,7 @@ VOTES: tuple[tuple[str, Vote, str], ...] = (
 
 
 @dataclass(frozen=True)
-class Contest:
+class BlindTest:
     """A duel under way, and who takes part in it: the model to judge, and the one before."""
 
     duel: Duel
@@ -48,7 +48,7 @@ class Contest:
         return self.duel.score(f"“{self.after}”", f"“{self.before}”")
 
 
-class DuelPanel(EvaluationPanel):
+class BlindTestPanel(EvaluationPanel):
     """Lets both models answer the same questions, and the person vote."""
 
     title = "Blind duel"
@@ -57,7 +57,7 @@ better, without knowing whose it is. At the end you see who won, and how sure th
 
     def draw_controls(self) -> None:
         """The questions, the button that begins, the card and the buttons that vote."""
-        self.contest = gr.State(None)
+        self.blind_test = gr.State(None)
         self.typed = gr.Textbox(
             label="Your own questions, one a line",
             info="Without any, the openings of the chosen conversations are asked.",
@@ -66,7 +66,7 @@ better, without knowing whose it is. At the end you see who won, and how sure th
             elem_id="duel-typed",
         )
         self.count = gr.Slider(
-            2, MOST_QUESTIONS, value=QUESTIONS, step=1, label="Questions at most", elem_id="duel-count"
+            2, MAX_QUESTIONS, value=QUESTIONS, step=1, label="Questions at most", elem_id="duel-count"
         )
         self.start = gr.Button("Begin the duel", variant="primary", size="md", elem_id="duel-start")
         self.card = gr.HTML("", elem_id="duel-card", apply_default_css=False)
@@ -86,7 +86,7 @@ better, without knowing whose it is. At the end you see who won, and how sure th
     @property
     def results(self) -> list[Any]:
         """The contest, and what shows it."""
-        return [self.contest, *self.views]
+        return [self.blind_test, *self.views]
 
     @property
     def views(self) -> list[Any]:
@@ -96,137 +96,140 @@ better, without knowing whose it is. At the end you see who won, and how sure th
     def connect(self, choice: list[Any], long: dict[str, Any]) -> Any:
         """Join the events, those of the votes among them."""
         for button, vote in self.buttons:
-            button.click(self.voter(vote), [self.contest], self.views, **QUICK)
-        self.back.click(self.take_back, [self.contest], self.views, **QUICK)
-        self.end.click(self.finish, [self.contest], self.views, **QUICK)
+            button.click(self.make_vote_handler(vote), [self.blind_test], self.views, **QUICK)
+        self.back.click(self.take_back, [self.blind_test], self.views, **QUICK)
+        self.end.click(self.finish, [self.blind_test], self.views, **QUICK)
         return super().connect(choice, long)
 
     def prepare(self, choice: Choice, *settings: Any) -> Callable[[ProgressCallback], Updates]:
         """Find both models and what they are asked."""
         typed, count = settings
-        bench, visitor = self.bench, choice.visitor
-        subject, earlier = bench.subject(choice.after, visitor), bench.earlier(choice.before, choice.after, visitor)
+        subjects, visitor = self.subjects, choice.visitor
+        subject, earlier = (
+            subjects.get_subject(choice.after, visitor),
+            subjects.get_baseline(choice.before, choice.after, visitor),
+        )
         if earlier is None or earlier.name == subject.name:
             raise DataError("A duel needs two models.", advice="Choose another one under “Compared with”.")
-        most = whole(count, 2, MOST_QUESTIONS, "questions can be asked")
-        own = questions(typed, most)
-        read = None if own else bench.conversations(choice.source, choice.after, choice.files, visitor)[0]
+        most = check_count(count, 2, MAX_QUESTIONS, "questions can be asked")
+        own = parse_questions(typed, most)
+        read = None if own else subjects.load_conversations(choice.source, choice.after, choice.files, visitor)[0]
 
         def answer(progress: ProgressCallback) -> Updates:
             prompts = own if read is None else extract_prompts(read(progress), most)
-            contest = self._contest(subject, earlier, prompts, progress)
-            return {self.contest: contest, **self.show(contest)}
+            blind_test = self._run_blind_test(subject, earlier, prompts, progress)
+            return {self.blind_test: blind_test, **self.show(blind_test)}
 
         return answer
 
     def show_failure(self, reason: str) -> Updates:
         """The reason in place of the card."""
-        return {self.contest: None, **self._show_text(reason)}
+        return {self.blind_test: None, **self._show_text(reason)}
 
-    def show(self, contest: Contest) -> Updates:
+    def show(self, blind_test: BlindTest) -> Updates:
         """The card to vote on, or the result once every card has its vote."""
-        card = contest.duel.next_card
+        card = blind_test.duel.next_card
         if card is None:
-            return self._show_text(result_of(contest))
+            return self._show_text(render_result(blind_test))
         return {
-            self.card: card_of(contest, card),
+            self.card: render_card(blind_test, card),
             self.voting: gr.Row(visible=True),
-            self.leaving: gr.Row(visible=bool(contest.duel.votes)),
+            self.leaving: gr.Row(visible=bool(blind_test.duel.votes)),
         }
 
     def _show_text(self, text: str) -> Updates:
         """A text in place of the card; there is nothing to vote on."""
         return {self.card: text, self.voting: gr.Row(visible=False), self.leaving: gr.Row(visible=False)}
 
-    def _contest(
+    def _run_blind_test(
         self, subject: Subject, earlier: Subject, prompts: list[Conversation], progress: ProgressCallback
-    ) -> Contest:
+    ) -> BlindTest:
         """Both models' replies to the same questions."""
         if not prompts:
             raise DataError("These conversations do not begin with a question.", advice="Write some yourself.")
 
         def replies(number: int, one: Subject) -> list[str]:
-            paths = self.bench.services.paths
+            paths = self.subjects.services.paths
             return generate_replies(one.name, prompts, paths, SAMPLING, add_prefix(f"Model {number} of 2: ", progress))
 
         asked = [prompt.turns[-1].text for prompt in prompts]
         duel = Duel(asked, replies(1, subject), replies(2, earlier), secrets.randbits(32))
-        return Contest(duel, subject.title, earlier.title)
+        return BlindTest(duel, subject.title, earlier.title)
 
-    def voter(self, vote: Vote) -> Callable[[Any], Updates]:
+    def make_vote_handler(self, vote: Vote) -> Callable[[Any], Updates]:
         """What a button does."""
 
-        def cast(contest: Contest | None) -> Updates:
-            card = contest.duel.next_card if isinstance(contest, Contest) else None
-            if contest is None or card is None:
+        def cast(blind_test: BlindTest | None) -> Updates:
+            card = blind_test.duel.next_card if isinstance(blind_test, BlindTest) else None
+            if blind_test is None or card is None:
                 return {self.card: gr.skip()}
-            contest.duel.vote(card.number, vote)
-            return self.show(contest)
+            blind_test.duel.vote(card.number, vote)
+            return self.show(blind_test)
 
         return cast
 
-    def take_back(self, contest: Contest | None) -> Updates:
+    def take_back(self, blind_test: BlindTest | None) -> Updates:
         """The last vote was a mistake."""
-        if not isinstance(contest, Contest):
+        if not isinstance(blind_test, BlindTest):
             return {self.card: gr.skip()}
-        if contest.duel.votes:
-            contest.duel.take_back(max(contest.duel.votes))
-        return self.show(contest)
+        if blind_test.duel.votes:
+            blind_test.duel.take_back(max(blind_test.duel.votes))
+        return self.show(blind_test)
 
-    def finish(self, contest: Contest | None) -> Updates:
+    def finish(self, blind_test: BlindTest | None) -> Updates:
         """Enough: show who won so far."""
-        if not isinstance(contest, Contest):
+        if not isinstance(blind_test, BlindTest):
             return {self.card: gr.skip()}
-        if not contest.duel.votes:
+        if not blind_test.duel.votes:
             warn("Nobody has voted yet.")
             return {self.card: gr.skip()}
-        return self._show_text(result_of(contest))
+        return self._show_text(render_result(blind_test))
 
 
-def questions(typed: object, most: int) -> list[Conversation]:
+def parse_questions(typed: object, most: int) -> list[Conversation]:
     """What a person typed, a question a line.
 
     Raises:
         UserError: it is too long.
     """
-    text = clean(typed)
+    text = clean_text(typed)
     check_length(text)
     lines = dict.fromkeys(line.strip() for line in text.splitlines() if line.strip())
     return [Conversation.from_turns([line]) for line in list(lines)[:most]]
 
 
-def card_of(contest: Contest, card: Card) -> str:
+def render_card(blind_test: BlindTest, card: Card) -> str:
     """A question with both answers, of which nothing tells whose they are."""
-    number = len(contest.duel.votes) + 1
+    number = len(blind_test.duel.votes) + 1
     return (
-        f'<div class="duel"><p class="quiet" role="status">Question {number} of {len(contest.duel.cards)}</p>'
-        f'<p class="asked" dir="auto">{shown(card.prompt)}</p><div class="answers">'
+        f'<div class="duel"><p class="quiet" role="status">Question {number} of {len(blind_test.duel.cards)}</p>'
+        f'<p class="asked" dir="auto">{escape(card.prompt)}</p><div class="answers">'
         + "".join(
             f'<figure class="card"><figcaption>{name}</figcaption>'
-            f'<p dir="auto">{shown(said) or "(nothing was said)"}</p></figure>'
+            f'<p dir="auto">{escape(said) or "(nothing was said)"}</p></figure>'
             for name, said in (("A", card.first), ("B", card.second))
         )
         + "</div></div>"
     )
 
 
-def result_of(contest: Contest) -> str:
+def render_result(blind_test: BlindTest) -> str:
     """Who won, how sure that is, and who said what."""
-    duel, score = contest.duel, contest.score()
-    same = f" To {words.count(duel.same, 'question')} both said the same, and nobody voted." if duel.same else ""
+    duel, score = blind_test.duel, blind_test.score()
+    same = f" To {words.format_count(duel.same, 'question')} both said the same, and nobody voted." if duel.same else ""
     rows = ""
     for card in duel.cards:
         said, winner = duel.replies(card.number), duel.winner(card.number)
         if said is None or winner is None:
             continue
         cells = "".join(
-            f'<td data-name="{shown(name)}"{LIKED if winner == side else ""}>{shown(text)}</td>'
-            for side, name, text in (("a", contest.after, said[0]), ("b", contest.before, said[1]))
+            f'<td data-name="{escape(name)}"{LIKED if winner == side else ""}>{escape(text)}</td>'
+            for side, name, text in (("a", blind_test.after, said[0]), ("b", blind_test.before, said[1]))
         )
-        rows += f'<tr><th scope="row">{shown(card.prompt)}</th>{cells}</tr>'
+        rows += f'<tr><th scope="row">{escape(card.prompt)}</th>{cells}</tr>'
     return (
-        f'<p class="verdict-line" role="status">{shown(score.sentence)}</p><p class="quiet">{shown(same)}</p>'
+        f'<p class="verdict-line" role="status">{escape(score.sentence)}</p><p class="quiet">{escape(same)}</p>'
         f'<table class="samples duel-result"><thead><tr><th scope="col">Question</th>'
-        f'<th scope="col">{shown(contest.after)}</th><th scope="col">{shown(contest.before)}</th></tr></thead>'
+        f'<th scope="col">{escape(blind_test.after)}</th><th scope="col">{escape(blind_test.before)}</th></tr></thead>'
         f"<tbody>{rows}</tbody></table>"
     )

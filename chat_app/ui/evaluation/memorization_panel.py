@@ -17,16 +17,16 @@ from chat_app.runs.run import Run
 from chat_app.system.progress import Progress, ProgressCallback
 from chat_app.training.pipeline import choose_sample_prompts
 from chat_app.ui.components import formatting as words
-from chat_app.ui.components.escape import shown
+from chat_app.ui.components.escape import escape
 from chat_app.ui.components.events import Updates
 from chat_app.ui.evaluation.panel import Choice, EvaluationPanel
-from chat_app.ui.evaluation.subjects import whole
+from chat_app.ui.evaluation.subjects import check_count
 
-QUESTIONS, MOST_QUESTIONS = 12, 60
+QUESTIONS, MAX_QUESTIONS = 12, 60
 Row = tuple[str, str, CopyFinding]
 
 
-class CopiesPanel(EvaluationPanel):
+class MemorizationPanel(EvaluationPanel):
     """Asks a taught model questions, and searches for every reply in what it learned."""
 
     title = "Copied or new"
@@ -36,7 +36,7 @@ that were pinned when it learned, then others of your conversations. Nothing her
     def draw_controls(self) -> None:
         """The number of questions, the button and the report."""
         self.count = gr.Slider(
-            1, MOST_QUESTIONS, value=QUESTIONS, step=1, label="Questions to ask", elem_id="copies-count"
+            1, MAX_QUESTIONS, value=QUESTIONS, step=1, label="Questions to ask", elem_id="copies-count"
         )
         self.start = gr.Button("Look for copies", variant="primary", size="md", elem_id="copies-start")
         self.report = gr.HTML("", elem_id="copies-report", apply_default_css=False)
@@ -53,18 +53,18 @@ that were pinned when it learned, then others of your conversations. Nothing her
 
     def prepare(self, choice: Choice, *settings: Any) -> Callable[[ProgressCallback], Updates]:
         """Find the run whose model was chosen."""
-        run = self.bench.run(choice.after, choice.visitor)
-        subject = self.bench.subject(choice.after, choice.visitor)
-        most, paths = whole(settings[0], 1, MOST_QUESTIONS, "questions can be asked"), self.bench.services.paths
+        run = self.subjects.get_run(choice.after, choice.visitor)
+        subject = self.subjects.get_subject(choice.after, choice.visitor)
+        most, paths = check_count(settings[0], 1, MAX_QUESTIONS, "questions can be asked"), self.subjects.services.paths
 
         def search(progress: ProgressCallback) -> Updates:
             progress(Progress("Looking through what it learned."))
             index = RunMemorizationIndex.open(run, paths, progress)
-            prompts = questions_of(run, most)
+            prompts = choose_questions(run, most)
             replies = generate_replies(subject.name, prompts, paths, progress=progress)
             asked = [prompt.turns[-1].text for prompt in prompts]
             rows = [(*one, index.classify_reply(one[1])) for one in zip(asked, replies, strict=True)]
-            return {self.report: report_of(rows)}
+            return {self.report: render_report(rows)}
 
         return search
 
@@ -73,7 +73,7 @@ that were pinned when it learned, then others of your conversations. Nothing her
         return {self.report: reason}
 
 
-def questions_of(run: Run, most: int) -> list[Conversation]:
+def choose_questions(run: Run, most: int) -> list[Conversation]:
     """The run's pinned questions, then openings that it kept aside, then some that it learned.
 
     Raises:
@@ -90,23 +90,23 @@ def questions_of(run: Run, most: int) -> list[Conversation]:
     return list(found.values())[:most]
 
 
-def report_of(rows: Sequence[Row]) -> str:
+def render_report(rows: Sequence[Row]) -> str:
     """The replies with their badges."""
     kinds = Counter(copy.kind for *_, copy in rows)
-    counted = words.count(len(rows), "reply", "replies")
+    counted = words.format_count(len(rows), "reply", "replies")
     head = f"Of {counted}: {kinds['copied']} copied, {kinds['partly copied']} partly copied, {kinds['new']} new."
     body = "".join(
-        f'<tr><th scope="row">{shown(prompt)}</th><td data-name="Reply">{shown(reply)}</td>'
-        f'<td data-name="Copied?">{badge_of(copy)}<span class="why">{shown(copy.sentence)}</span></td></tr>'
+        f'<tr><th scope="row">{escape(prompt)}</th><td data-name="Reply">{escape(reply)}</td>'
+        f'<td data-name="Copied?">{render_mark(copy)}<span class="why">{escape(copy.sentence)}</span></td></tr>'
         for prompt, reply, copy in rows
     )
     return (
-        f'<p class="verdict-line">{shown(head)}</p><table class="samples copies"><thead><tr>'
+        f'<p class="verdict-line">{escape(head)}</p><table class="samples copies"><thead><tr>'
         f'<th scope="col">Question</th><th scope="col">Reply</th><th scope="col">Copied?</th></tr></thead>'
         f"<tbody>{body}</tbody></table>"
     )
 
 
-def badge_of(copy: CopyFinding) -> str:
+def render_mark(copy: CopyFinding) -> str:
     """A small mark in the colour of its kind."""
-    return f'<span class="copy-badge {copy.kind.replace(" ", "-")}">{shown(copy.label)}</span>'
+    return f'<span class="copy-badge {copy.kind.replace(" ", "-")}">{escape(copy.label)}</span>'

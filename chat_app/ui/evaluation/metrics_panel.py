@@ -13,16 +13,16 @@ from chat_app.evaluation.evaluate import Evaluation
 from chat_app.evaluation.runner import evaluate_models, sample_evenly
 from chat_app.system.progress import Progress, ProgressCallback
 from chat_app.ui.components import formatting as words
-from chat_app.ui.components.downloads import saving
-from chat_app.ui.components.escape import shown
+from chat_app.ui.components.downloads import make_save_script
+from chat_app.ui.components.escape import escape
 from chat_app.ui.components.events import Updates
 from chat_app.ui.evaluation.panel import Choice, EvaluationPanel
-from chat_app.ui.evaluation.subjects import MOST_CONVERSATIONS, Subject, whole
+from chat_app.ui.evaluation.subjects import MAX_CONVERSATIONS, Subject, check_count
 
 REPLIES, MAX_REPLIES = 40, 200
 
 
-class NumbersPanel(EvaluationPanel):
+class MetricsPanel(EvaluationPanel):
     """Measures one or two models on the same conversations."""
 
     title = "Numbers"
@@ -58,29 +58,31 @@ replies closer to the right ones are better."""
 
     def connect(self, choice: list[Any], long: dict[str, Any]) -> Any:
         """Join the events, the one that saves the table among them."""
-        self.save.click(None, [self.text], None, js=saving("evaluation.csv", "text/csv"), api_visibility="private")
+        self.save.click(
+            None, [self.text], None, js=make_save_script("evaluation.csv", "text/csv"), api_visibility="private"
+        )
         return super().connect(choice, long)
 
     def prepare(self, choice: Choice, *settings: Any) -> Callable[[ProgressCallback], Updates]:
         """Find the models and the conversations."""
-        bench, visitor = self.bench, choice.visitor
-        subjects = [bench.subject(choice.after, visitor)]
-        if (earlier := bench.earlier(choice.before, choice.after, visitor)) is not None:
-            subjects.insert(0, earlier)
-        read, what = bench.conversations(choice.source, choice.after, choice.files, visitor)
-        most = whole(settings[0], 0, MAX_REPLIES, "replies can be written")
+        subjects, visitor = self.subjects, choice.visitor
+        judged = [subjects.get_subject(choice.after, visitor)]
+        if (earlier := subjects.get_baseline(choice.before, choice.after, visitor)) is not None:
+            judged.insert(0, earlier)
+        read, what = subjects.load_conversations(choice.source, choice.after, choice.files, visitor)
+        most = check_count(settings[0], 0, MAX_REPLIES, "replies can be written")
 
         def measure(progress: ProgressCallback) -> Updates:
             progress(Progress("Reading the conversations."))
             total = sum(1 for _ in read(progress))
-            chosen = sample_evenly(read(progress), total, MOST_CONVERSATIONS)
+            chosen = sample_evenly(read(progress), total, MAX_CONVERSATIONS)
             if not chosen:
                 raise DataError("There are no conversations to measure on.", advice="Bring another file.")
-            names = [one.name for one in subjects]
-            found = evaluate_models(names, chosen, bench.services.paths, most_replies=most, progress=progress)
-            titles = _columns([one.title for one in subjects])
+            names = [one.name for one in judged]
+            found = evaluate_models(names, chosen, subjects.services.paths, most_replies=most, progress=progress)
+            titles = _name_columns([one.title for one in judged])
             table = as_csv(dict(zip(titles, (one.as_dict() for one in found), strict=True)))
-            report = report_of(subjects, found, what, total)
+            report = render_report(judged, found, what, total)
             return {self.report: report, self.text: table, self.save: gr.Button(visible=True)}
 
         return measure
@@ -90,11 +92,11 @@ replies closer to the right ones are better."""
         return {self.report: reason, self.text: "", self.save: gr.Button(visible=False)}
 
 
-def _columns(titles: Sequence[str]) -> list[str]:
+def _name_columns(titles: Sequence[str]) -> list[str]:
     return [f"before: {titles[0]}", f"after: {titles[-1]}"] if len(titles) == 2 else list(titles)
 
 
-def report_of(subjects: Sequence[Subject], found: Sequence[Evaluation], what: str, total: int) -> str:
+def render_report(subjects: Sequence[Subject], found: Sequence[Evaluation], what: str, total: int) -> str:
     """One or two evaluations as a table.
 
     Args:
@@ -105,37 +107,37 @@ def report_of(subjects: Sequence[Subject], found: Sequence[Evaluation], what: st
     last = found[-1].as_dict()
     counted = found[-1].conversations
     amount = f"{total:,} {what}" if counted == total else f"{counted:,} of {total:,} {what}, spread evenly"
-    about = f"Measured on {amount}; {words.count(found[-1].replies, 'reply', 'replies')} written."
+    about = f"Measured on {amount}; {words.format_count(found[-1].replies, 'reply', 'replies')} written."
     if len(found) == 1:
         rows = "".join(
             f'<tr><th scope="row">{one.label}<span>{one.meaning}</span></th>'
             f'<td data-name="Value">{figure(one, last[one.name])}</td></tr>'
             for one in MEASURES
         )
-        head = f'<th scope="col">{shown(subjects[0].title)}</th>'
-        return _table(head, rows) + f'<p class="quiet">{shown(about)}</p>'
+        head = f'<th scope="col">{escape(subjects[0].title)}</th>'
+        return _render_table(head, rows) + f'<p class="quiet">{escape(about)}</p>'
     changes = compare(found[0].as_dict(), last)
-    rows = "".join(_row(one.measure.label, one.measure.meaning, one) for one in changes)
+    rows = "".join(_render_row(one.measure.label, one.measure.meaning, one) for one in changes)
     head = "".join(
-        f'<th scope="col">{when}<span>{shown(one.title)}</span></th>'
+        f'<th scope="col">{when}<span>{escape(one.title)}</span></th>'
         for when, one in zip(("Before", "After"), subjects, strict=True)
     )
     said = summary(changes)
     if found[0].learned_tokens != found[-1].learned_tokens:
         about += " The two cut words into pieces differently: compare bits per byte, not perplexity."
     return (
-        f'<p class="verdict-line">{shown(said)}</p>'
-        + _table(head + '<th scope="col">Change</th>', rows)
-        + f'<p class="quiet">{shown(about)}</p>'
+        f'<p class="verdict-line">{escape(said)}</p>'
+        + _render_table(head + '<th scope="col">Change</th>', rows)
+        + f'<p class="quiet">{escape(about)}</p>'
     )
 
 
-def _table(head: str, rows: str) -> str:
+def _render_table(head: str, rows: str) -> str:
     top = f'<thead><tr><th scope="col">Measure</th>{head}</tr></thead>'
     return f'<table class="measures">{top}<tbody>{rows}</tbody></table>'
 
 
-def _row(label: str, meaning: str, change: Any) -> str:
+def _render_row(label: str, meaning: str, change: Any) -> str:
     first, second = (figure(change.measure, value) for value in (change.before, change.after))
     most = max(abs(change.before or 0), abs(change.after or 0))
     bars = most and "".join(

@@ -11,10 +11,10 @@ import gradio as gr
 
 from chat_app.errors import ChatAppError
 from chat_app.system.progress import ProgressCallback
-from chat_app.ui.components.background_task import WorkRow
+from chat_app.ui.components.background_task import TaskRow
 from chat_app.ui.components.events import Updates
-from chat_app.ui.components.notices import refused
-from chat_app.ui.evaluation.subjects import Bench, reason_of
+from chat_app.ui.components.notices import render_refusal
+from chat_app.ui.evaluation.subjects import EvaluationSubjects, describe_failure
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,8 @@ class EvaluationPanel(ABC):
     about: ClassVar[str]
     start: Any
 
-    def __init__(self, bench: Bench, work: WorkRow):
-        self.bench, self.work = bench, work
+    def __init__(self, subjects: EvaluationSubjects, task_row: TaskRow):
+        self.subjects, self.task_row = subjects, task_row
 
     def draw(self) -> None:
         """Put the components where the page is being built."""
@@ -64,7 +64,7 @@ class EvaluationPanel(ABC):
             choice: the components that hold the visitor's token and what a `Choice` holds.
             long: the settings of an event that takes long.
         """
-        outputs = [*self.work.outputs, *self.results]
+        outputs = [*self.task_row.outputs, *self.results]
         return self.start.click(self.begin, [*choice, *self.settings], outputs, **long)
 
     def begin(
@@ -79,18 +79,18 @@ class EvaluationPanel(ABC):
     ) -> Iterator[Updates]:
         """Judge what was chosen. Whatever happens, the page is ready again at the end, and says why it failed."""
         try:
-            visitor = self.bench.visitors.name(token, request)
-            work = self.bench.work(self.prepare(Choice(visitor, after, before, source, files), *settings))
+            visitor = self.subjects.visitors.identify(token, request)
+            task = self.subjects.start(self.prepare(Choice(visitor, after, before, source, files), *settings))
         except ChatAppError as error:
-            yield {**self.work.hide(), **self.show_failure(refused(reason_of(error)))}
+            yield {**self.task_row.hide(), **self.show_failure(render_refusal(describe_failure(error)))}
             return
-        for text in work:
-            yield self.work.show(text or "Beginning.")
+        for text in task:
+            yield self.task_row.show(text or "Beginning.")
         try:
-            result = work.result()
+            result = task.result()
         except Exception as error:  # The page's edge: an unknown error is logged, and the page gets a sentence.
-            result = self.show_failure(refused(reason_of(error)))
-        yield {**self.work.hide(), **result}
+            result = self.show_failure(render_refusal(describe_failure(error)))
+        yield {**self.task_row.hide(), **result}
 
     @abstractmethod
     def draw_controls(self) -> None:

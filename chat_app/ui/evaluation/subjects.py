@@ -20,8 +20,8 @@ from chat_app.formatting import bytes_in_words
 from chat_app.runs.run import Run
 from chat_app.services import Services
 from chat_app.system.progress import Progress, ProgressCallback
-from chat_app.ui.components.background_task import Work, count_conversations
-from chat_app.ui.components.escape import sentence
+from chat_app.ui.components.background_task import BackgroundTask, count_conversations
+from chat_app.ui.components.escape import describe_error
 from chat_app.ui.models import choices as model_choices
 from chat_app.ui.visitor import Visitors
 
@@ -29,7 +29,7 @@ LOGGER = logging.getLogger(__name__)
 T = TypeVar("T")
 NOTHING, START = "", "the model it started from"
 KEPT_ASIDE, OWN_FILE = "kept aside", "own file"
-MOST_CONVERSATIONS = 2_000  # Measured on the page; the command line measures all.
+MAX_CONVERSATIONS = 2_000  # Measured on the page; the command line measures all.
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Subject:
     title: str
 
 
-class Bench:
+class EvaluationSubjects:
     """Chooses and works for the panels of the tab.
 
     Args:
@@ -50,29 +50,29 @@ class Bench:
     def __init__(self, services: Services, visitors: Visitors):
         self.services, self.visitors = services, visitors
         # Two tests at once would be slower than one after the other, and need more memory.
-        self._place = threading.Lock()
+        self._lock = threading.Lock()
 
-    def choices(self, visitor: str) -> list[tuple[str, str]]:
+    def list_models(self, visitor: str) -> list[tuple[str, str]]:
         """(title, name) of the models that this visitor may judge, taught ones first."""
         if self.services.rules.is_shared:
-            rows = model_choices.own_choices(self.services, visitor)
+            rows = model_choices.list_own_models(self.services, visitor)
         else:
-            rows = model_choices.choices(self.services, visitor)
+            rows = model_choices.list_models(self.services, visitor)
         return sorted(rows, key=lambda row: self._run(row[1], visitor) is None)
 
-    def subject(self, name: object, visitor: str) -> Subject:
+    def get_subject(self, name: object, visitor: str) -> Subject:
         """A model by the name that the page sent.
 
         Raises:
             ModelError: it is not offered to this visitor.
         """
-        for title, offered in self.choices(visitor):
+        for title, offered in self.list_models(visitor):
             if offered == name:
                 loaded = self.services.models.current
                 return Subject(loaded.name if name == model_choices.IN_USE and loaded else offered, title)
         raise ModelError("This model is not here.", advice="Choose one from the list.")
 
-    def earlier(self, name: object, after: object, visitor: str) -> Subject | None:
+    def get_baseline(self, name: object, after: object, visitor: str) -> Subject | None:
         """The model to compare with: none, one of the list, or the one that a run started from.
 
         Raises:
@@ -81,12 +81,12 @@ class Bench:
         if name in (NOTHING, None):
             return None
         if name != START:
-            return self.subject(name, visitor)
-        started = self.run(after, visitor).config().model
-        named = next((title for title, offered in self.choices(visitor) if offered == started), START)
+            return self.get_subject(name, visitor)
+        started = self.get_run(after, visitor).config().model
+        named = next((title for title, offered in self.list_models(visitor) if offered == started), START)
         return Subject(started, named)
 
-    def run(self, name: object, visitor: str) -> Run:
+    def get_run(self, name: object, visitor: str) -> Run:
         """The run whose model was chosen.
 
         Raises:
@@ -112,7 +112,7 @@ class Bench:
         except RunError:
             return None
 
-    def conversations(
+    def load_conversations(
         self, source: object, after: object, files: list[str] | None, visitor: str
     ) -> tuple[Callable[[ProgressCallback], Iterator[Conversation]], str]:
         """What reads the conversations to judge by, and what to call them. Nothing is read yet.
@@ -121,7 +121,7 @@ class Bench:
             DataError, RunError, TooLargeError: there are none.
         """
         if source == KEPT_ASIDE:
-            kept = self.run(after, visitor).data / "valid.jsonl"
+            kept = self.get_run(after, visitor).data / "valid.jsonl"
             if not has_text(kept):
                 raise DataError(
                     "This model kept no conversations aside when it learned.", advice="Bring a file instead."
@@ -145,25 +145,25 @@ class Bench:
 
         return read, f"conversations of {paths[0].name}" if len(paths) == 1 else f"conversations of {len(paths)} files"
 
-    def work(self, do: Callable[[ProgressCallback], T]) -> Work[T]:
+    def start(self, do: Callable[[ProgressCallback], T]) -> BackgroundTask[T]:
         """Begin a piece of work; it waits until those that came before it have ended."""
 
-        def wait_and_do(progress: ProgressCallback) -> T:
+        def wait_for_turn(progress: ProgressCallback) -> T:
             import torch
 
-            while not self._place.acquire(timeout=0.5):
+            while not self._lock.acquire(timeout=0.5):
                 progress(Progress("Another test is under way; this one waits for its turn."))
             try:
                 # Holds for this thread: half of the processor is left to the chat.
                 torch.set_num_threads(max((torch.get_num_threads() + 1) // 2, 1))
                 return do(progress)
             finally:
-                self._place.release()
+                self._lock.release()
 
-        return Work(wait_and_do)
+        return BackgroundTask(wait_for_turn)
 
 
-def whole(number: object, fewest: int, most: int, what: str) -> int:
+def check_count(number: object, fewest: int, most: int, what: str) -> int:
     """A number of the page, whose own limits are not relied on.
 
     Args:
@@ -177,10 +177,10 @@ def whole(number: object, fewest: int, most: int, what: str) -> int:
     return int(number)
 
 
-def reason_of(error: BaseException) -> str:
+def describe_failure(error: BaseException) -> str:
     """Why a test failed, in a sentence for the page."""
     if isinstance(error, ChatAppError):
-        return sentence(error)
+        return describe_error(error)
     LOGGER.error("a test on the Evaluate tab failed", exc_info=error)
     if isinstance(error, MemoryError):
         return "There is not enough memory for this model."

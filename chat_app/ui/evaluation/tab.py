@@ -9,13 +9,13 @@ import gradio as gr
 from chat_app.errors import ChatAppError
 from chat_app.formatting import bytes_in_words
 from chat_app.services import Services
-from chat_app.ui.components.background_task import WorkRow
-from chat_app.ui.components.events import QUICK, Updates, listen_for_choice, slow
-from chat_app.ui.evaluation.blind_test_panel import DuelPanel
-from chat_app.ui.evaluation.memorization_panel import CopiesPanel
-from chat_app.ui.evaluation.metrics_panel import NumbersPanel
+from chat_app.ui.components.background_task import TaskRow
+from chat_app.ui.components.events import QUICK, Updates, limit_concurrency, listen_for_choice
+from chat_app.ui.evaluation.blind_test_panel import BlindTestPanel
+from chat_app.ui.evaluation.memorization_panel import MemorizationPanel
+from chat_app.ui.evaluation.metrics_panel import MetricsPanel
 from chat_app.ui.evaluation.panel import EvaluationPanel
-from chat_app.ui.evaluation.subjects import KEPT_ASIDE, NOTHING, OWN_FILE, START, Bench
+from chat_app.ui.evaluation.subjects import KEPT_ASIDE, NOTHING, OWN_FILE, START, EvaluationSubjects
 from chat_app.ui.visitor import Visitors
 
 SOURCES = [("What it kept aside when it learned", KEPT_ASIDE), ("A file of mine", OWN_FILE)]
@@ -31,10 +31,10 @@ class EvaluateTab:
 
     def __init__(self, services: Services, visitors: Visitors, token: Any):
         self.services, self.visitors, self.token = services, visitors, token
-        self.bench = Bench(services, visitors)
-        self.work = WorkRow()
-        panels: tuple[type[EvaluationPanel], ...] = (NumbersPanel, DuelPanel, CopiesPanel)
-        self.panels = [panel(self.bench, self.work) for panel in panels]
+        self.subjects = EvaluationSubjects(services, visitors)
+        self.task_row = TaskRow()
+        panels: tuple[type[EvaluationPanel], ...] = (MetricsPanel, BlindTestPanel, MemorizationPanel)
+        self.panels = [panel(self.subjects, self.task_row) for panel in panels]
 
     def draw(self) -> None:
         """Put the components where the page is being built."""
@@ -42,7 +42,7 @@ class EvaluateTab:
             with gr.Column(scale=4, min_width=300):
                 self._draw_choice()
             with gr.Column(scale=7, min_width=320, elem_classes=["evaluate-side"]):
-                self.work.draw("evaluate")
+                self.task_row.draw("evaluate")
                 with gr.Tabs(elem_id="evaluate-tabs"):
                     for panel in self.panels:
                         with gr.Tab(panel.title, id=panel.title, render_children=True):
@@ -89,27 +89,27 @@ class EvaluateTab:
             **QUICK,
         )
         self.source.input(lambda source: gr.File(visible=source == OWN_FILE), [self.source], [self.files], **QUICK)
-        tests = [panel.connect(self.choice, slow("judging", 8)) for panel in self.panels]
-        self.work.stop.click(self.work.hide, None, self.work.outputs, cancels=tests, **QUICK)
+        tests = [panel.connect(self.choice, limit_concurrency("judging", 8)) for panel in self.panels]
+        self.task_row.stop.click(self.task_row.hide, None, self.task_row.outputs, cancels=tests, **QUICK)
 
     @property
     def chosen(self) -> list[Any]:
-        """What `look` is given."""
+        """What `refresh` is given."""
         return [self.after, self.before, self.source, self.token]
 
     @property
     def outputs(self) -> list[Any]:
-        """What `look` fills."""
+        """What `refresh` fills."""
         return [self.after, self.shown_after, self.before, self.source, self.files]
 
-    def look(self, after: str, before: str, source: str, token: str, request: gr.Request) -> Updates:
+    def refresh(self, after: str, before: str, source: str, token: str, request: gr.Request) -> Updates:
         """The models may have become more; what was chosen stays, where it can."""
         try:
-            visitor = self.visitors.name(token, request)
-            rows = self.bench.choices(visitor)
+            visitor = self.visitors.identify(token, request)
+            rows = self.subjects.list_models(visitor)
             names = [name for _, name in rows]
             chosen = after if after in names else (names[0] if names else None)
-            rest = self._rest(rows, chosen, before, source, visitor, is_new=after not in names)
+            rest = self._show_comparison(rows, chosen, before, source, visitor, is_new=after not in names)
             return {self.after: gr.Dropdown(choices=rows, value=chosen), **rest}
         except ChatAppError:
             return {self.after: gr.skip()}
@@ -123,14 +123,14 @@ class EvaluateTab:
             shown_after: the model that these are shown for; if it is the same, nobody has chosen anything.
         """
         try:
-            visitor = self.visitors.name(token, request)
+            visitor = self.visitors.identify(token, request)
         except ChatAppError:
             return {self.shown_after: gr.skip()}
         if not after or after == shown_after:
             return {self.shown_after: gr.skip()}
-        return self._rest(self.bench.choices(visitor), after, before, source, visitor, is_new=True)
+        return self._show_comparison(self.subjects.list_models(visitor), after, before, source, visitor, is_new=True)
 
-    def _rest(
+    def _show_comparison(
         self,
         rows: list[tuple[str, str]],
         chosen: str | None,
@@ -140,11 +140,11 @@ class EvaluateTab:
         is_new: bool,
     ) -> Updates:
         """What a model can be compared with and measured on; a model that is new here brings what suits it."""
-        first = [("How it was before it learned", START)] if self.bench.is_run(chosen, visitor) else []
+        first = [("How it was before it learned", START)] if self.subjects.is_run(chosen, visitor) else []
         others = [*first, ("Nothing", NOTHING), *rows]
         if is_new or before not in [name for _, name in others]:
             before = others[0][1]
-        has_kept = self.bench.has_kept_aside(chosen, visitor)
+        has_kept = self.subjects.has_kept_aside(chosen, visitor)
         source = KEPT_ASIDE if has_kept and (is_new or source == KEPT_ASIDE) else OWN_FILE
         return {
             self.shown_after: chosen or "",

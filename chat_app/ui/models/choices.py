@@ -13,11 +13,11 @@ from chat_app.services import Services
 from chat_app.ui.components import formatting as words
 
 IN_USE = "the model in use"  # What a shared server calls its model, wherever it lies.
-ENGINE = "the model of the engine"  # The one that another server runs.
-MOST_HINTS = 4
+REMOTE = "the model of the engine"  # The one that another server runs.
+MAX_HINTS = 4
 
 
-def run_title(run: Run) -> str:
+def title_run(run: Run) -> str:
     """What a run is called on the page: the name that somebody gave it, else its files and when it was made."""
     try:
         about = run.about()
@@ -29,83 +29,83 @@ def run_title(run: Run) -> str:
     names = [str(one) for one in files] if isinstance(files, list) and files else [run.id]
     more = f" and {len(names) - 1} more" if len(names) > 1 else ""
     created = about.get("created")
-    when = f", {words.moment(created)}" if isinstance(created, (int, float)) else ""
+    when = f", {words.format_moment(created)}" if isinstance(created, (int, float)) else ""
     return f"{names[0][:60]}{more}{when}"
 
 
-def title(services: Services, model: ModelFiles | ModelDescription) -> str:
+def title_model(services: Services, model: ModelFiles | ModelDescription) -> str:
     """What a model is called on the page."""
     if model.kind == "starter":
         return "Starter: comes with this app"
     if model.kind == "run":
-        return taught_title(services, model.name)
+        return title_trained_model(services, model.name)
     # Strangers need not know where the owner of a server keeps things.
-    return short(model.name) if services.rules.is_shared else model.name
+    return shorten_name(model.name) if services.rules.is_shared else model.name
 
 
-def taught_title(services: Services, name: str) -> str:
+def title_trained_model(services: Services, name: str) -> str:
     """What the model of a run, or of one of its checkpoints, is called."""
     run, step = split_name(name)
     at = f", at step {step:,}" if step is not None else ""
-    return f"Taught: {run_title(Run(services.paths.runs / run))}{at}"
+    return f"Taught: {title_run(Run(services.paths.runs / run))}{at}"
 
 
-def short(name: str) -> str:
+def shorten_name(name: str) -> str:
     """The last part of a path or of a name on the Hub."""
     return re.split(r"[/\\]", name.rstrip("/\\"))[-1][:60]
 
 
-def remote_title(remote: ReplyBackend) -> str:
+def title_remote_model(remote: ReplyBackend) -> str:
     """What the model of another server is called."""
-    return f"{short(remote.name) or 'The model'} on {remote.description.host}"
+    return f"{shorten_name(remote.name) or 'The model'} on {remote.description.host}"
 
 
-def talkers(services: Services, visitor: str, chosen: str | None = None) -> list[tuple[str, str]]:
+def list_chat_models(services: Services, visitor: str, chosen: str | None = None) -> list[tuple[str, str]]:
     """(title, name) of all that this visitor may talk to.
 
     Args:
         chosen: on a shared server, the visitor's own that answers now, which may be a checkpoint.
     """
-    rows = own_choices(services, visitor, chosen) if services.rules.is_shared else choices(services, visitor)
+    rows = list_own_models(services, visitor, chosen) if services.rules.is_shared else list_models(services, visitor)
     if services.remote is None:
         return rows
-    name = IN_USE if services.rules.is_shared else ENGINE
-    return [(remote_title(services.remote), name), *rows]
+    name = IN_USE if services.rules.is_shared else REMOTE
+    return [(title_remote_model(services.remote), name), *rows]
 
 
-def talker(services: Services, chosen: str | None) -> str | None:
+def get_answering_model(services: Services, chosen: str | None) -> str | None:
     """Which of `talkers` answers now."""
     if services.rules.is_shared:
         return chosen or IN_USE
     loaded = services.models.current
     if loaded is not None:
         return loaded.name
-    return ENGINE if services.remote is not None else None
+    return REMOTE if services.remote is not None else None
 
 
-def choices(services: Services, visitor: str) -> list[tuple[str, str]]:
+def list_models(services: Services, visitor: str) -> list[tuple[str, str]]:
     """(title, name) of the models that are here and that this visitor may use, the one in use among them."""
     rows = []
     for files in available(services.paths):
         if files.kind != "run" or services.may_see(Run(services.paths.runs / files.name), visitor):
-            rows.append((title(services, files), files.name))
+            rows.append((title_model(services, files), files.name))
     loaded = services.models.current
     if loaded is not None and loaded.name not in {name for _, name in rows}:
-        rows.append((title(services, loaded.description), IN_USE if services.rules.is_shared else loaded.name))
+        rows.append((title_model(services, loaded.description), IN_USE if services.rules.is_shared else loaded.name))
     return rows
 
 
-def own_choices(services: Services, visitor: str, chosen: str | None = None) -> list[tuple[str, str]]:
+def list_own_models(services: Services, visitor: str, chosen: str | None = None) -> list[tuple[str, str]]:
     """(title, name) of what a visitor of a shared server may talk to: the server's model, and the visitor's own.
 
     Args:
         chosen: the visitor's own that answers now, which may be a checkpoint.
     """
     loaded = services.models.current
-    rows = [(title(services, loaded.description), IN_USE)] if loaded is not None else []
-    rows += [(taught_title(services, run.id), run.id) for run in services.runs_of(visitor) if run.has_model]
+    rows = [(title_model(services, loaded.description), IN_USE)] if loaded is not None else []
+    rows += [(title_trained_model(services, run.id), run.id) for run in services.runs_of(visitor) if run.has_model]
     if chosen is not None and chosen not in {name for _, name in rows}:
-        rows.append((taught_title(services, chosen), chosen))
+        rows.append((title_trained_model(services, chosen), chosen))
     return rows
 
 
@@ -127,11 +127,11 @@ def check_allowed(services: Services, visitor: str, name: object) -> str:
 def _is_offered(services: Services, visitor: str, name: str) -> bool:
     """Whether a shared server lets this visitor use a model: one of the list, or a checkpoint of the visitor's run."""
     run, step = split_name(name)
-    offered = {row[1] for row in choices(services, visitor)}
+    offered = {row[1] for row in list_models(services, visitor)}
     return name in offered or (step is not None and run in offered)
 
 
-def describe(loaded: ReplyBackend | None) -> str:
+def describe_model(loaded: ReplyBackend | None) -> str:
     """The model in use, in a few words."""
     if loaded is None:
         return "No model is loaded."
@@ -141,10 +141,10 @@ def describe(loaded: ReplyBackend | None) -> str:
     window = f", remembers {model.window:,} tokens" if model.window else ""
     if model.host:
         return f"The server {model.host} answers with {model.name[:80]}{window}"
-    return f"{words.amount(model.parameters or 0)} parameters{window}"
+    return f"{words.format_parameters(model.parameters or 0)} parameters{window}"
 
 
-def hints(services: Services, loaded: ReplyBackend | None) -> list[str]:
+def suggest_openings(services: Services, loaded: ReplyBackend | None) -> list[str]:
     """A few things to say to a model that has just been loaded: for a taught one, from what it was taught."""
     general = ["Hello!", "How are you?", "What do you like to do?"]
     if loaded is None:
@@ -158,14 +158,14 @@ def hints(services: Services, loaded: ReplyBackend | None) -> list[str]:
         found = [prompt.turns[0].text for prompt in choose_sample_prompts(run)]
     except (ChatAppError, OSError):
         return general
-    return [text for text in found if len(text) <= 120][:MOST_HINTS] or general
+    return [text for text in found if len(text) <= 120][:MAX_HINTS] or general
 
 
-def name_of(services: Services, loaded: ReplyBackend | None) -> str:
+def name_speaker(services: Services, loaded: ReplyBackend | None) -> str:
     """What to call the model above its replies."""
     if loaded is None:
         return "Model"
     kind = loaded.description.kind
     if kind == "starter":
         return "Starter"
-    return "Your model" if kind == "run" else short(loaded.name) or "Model"
+    return "Your model" if kind == "run" else shorten_name(loaded.name) or "Model"

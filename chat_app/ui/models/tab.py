@@ -15,9 +15,9 @@ from chat_app.models.recommended import RECOMMENDED
 from chat_app.models.resolver import ModelFiles, estimate_memory, find
 from chat_app.services import Services
 from chat_app.ui.components import formatting as words
-from chat_app.ui.components.escape import clean, sentence, shown, warn
-from chat_app.ui.components.events import QUICK, given
-from chat_app.ui.components.settings_form import Controls
+from chat_app.ui.components.escape import clean_text, describe_error, escape, warn
+from chat_app.ui.components.events import QUICK, read_payload
+from chat_app.ui.components.settings_form import SettingsForm
 from chat_app.ui.models import choices as model_choices
 from chat_app.ui.visitor import Visitors
 
@@ -28,7 +28,7 @@ KINDS = {
     "hub": "from the Hugging Face Hub",
     "gguf": "from a package on this computer",
 }
-PICK = """
+BUTTONS_SCRIPT = """
 element.addEventListener('click', (event) => {
   const button = event.target.closest('button[data-name]');
   if (button) trigger('picked', { name: button.dataset.name });
@@ -46,7 +46,7 @@ class ModelsTab:
 
     def __init__(self, services: Services, visitors: Visitors, token: Any):
         self.services, self.visitors, self.token = services, visitors, token
-        self.settings = Controls(LoadConfig)
+        self.settings = SettingsForm(LoadConfig)
 
     def draw(self) -> None:
         """Put the components where the page is being built."""
@@ -54,7 +54,7 @@ class ModelsTab:
         with gr.Row(elem_classes=["models-row"]):
             with gr.Column(scale=5, min_width=320):
                 gr.HTML('<h2 class="part">In use</h2>', apply_default_css=False)
-                self.card = gr.HTML(card(self.services), elem_id="model-card", apply_default_css=False)
+                self.card = gr.HTML(render_card(self.services), elem_id="model-card", apply_default_css=False)
                 self.unload = gr.Button("Unload", size="md", elem_id="unload", visible=not is_shared)
             with gr.Column(scale=5, min_width=320, visible=not is_shared):
                 gr.HTML('<h2 class="part">Use another</h2>', apply_default_css=False)
@@ -74,7 +74,10 @@ class ModelsTab:
             gr.HTML('<p class="notice">On a shared server its owner chooses the model.</p>', apply_default_css=False)
         gr.HTML('<h2 class="part">Worth trying</h2>', apply_default_css=False)
         self.list = gr.HTML(
-            recommended(can_use=not is_shared), js_on_load=PICK, elem_id="recommended", apply_default_css=False
+            render_recommended(can_use=not is_shared),
+            js_on_load=BUTTONS_SCRIPT,
+            elem_id="recommended",
+            apply_default_css=False,
         )
 
     def connect(self) -> None:
@@ -86,8 +89,8 @@ class ModelsTab:
             "concurrency_id": "model",
         }
         settings = self.settings.components
-        self.load.click(self.use, [self.name, self.token, *settings], [self.card], **heavy)
-        self.unload.click(self.free, None, [self.card], **heavy)
+        self.load.click(self.load_model, [self.name, self.token, *settings], [self.card], **heavy)
+        self.unload.click(self.unload_model, None, [self.card], **heavy)
         measured: dict[str, Any] = {
             "inputs": [self.name, self.token, *settings],
             "outputs": [self.estimate],
@@ -96,73 +99,73 @@ class ModelsTab:
             "concurrency_limit": 4,
             "trigger_mode": "always_last",
         }
-        self.measured = measured
-        self.name.change(self.measure, **measured)
+        self.estimate_event = measured
+        self.name.change(self.show_estimate, **measured)
         for one in settings:
-            one.change(self.measure, **measured)
-        self.list.picked(self.pick, None, [self.name], **QUICK)
+            one.change(self.show_estimate, **measured)
+        self.list.picked(self.fill_in_name, None, [self.name], **QUICK)
 
-    def use(self, request: gr.Request, name: str, token: str, *values: Any) -> str:
+    def load_model(self, request: gr.Request, name: str, token: str, *values: Any) -> str:
         """Load a model in place of the one in use; if that fails, nothing changes."""
         try:
-            allowed = self._allowed(name, token, request)
-            self.services.models.use(allowed, self.settings.settings(values))
+            allowed = self._check_name(name, token, request)
+            self.services.models.use(allowed, self.settings.parse(values))
         except ChatAppError as error:
             warn(error)
-        return card(self.services)
+        return render_card(self.services)
 
-    def free(self) -> str:
+    def unload_model(self) -> str:
         """Give the memory back."""
         if self.services.rules.is_shared:
             warn("On a shared server the model is chosen by its owner.")
         else:
             self.services.models.unload()
-        return card(self.services)
+        return render_card(self.services)
 
-    def measure(self, request: gr.Request, name: str, token: str, *values: Any) -> str:
+    def show_estimate(self, request: gr.Request, name: str, token: str, *values: Any) -> str:
         """The memory that the chosen model will need, before anything is loaded."""
         try:
-            settings = self.settings.settings(values)
-            files = find(self._allowed(name, token, request), self.services.paths)
+            settings = self.settings.parse(values)
+            files = find(self._check_name(name, token, request), self.services.paths)
         except ChatAppError as error:
-            return f'<p class="bad">{shown(sentence(error))}</p>'
-        return f'<p class="estimate">{shown(needs(files, settings.precision))}</p>'
+            return f'<p class="bad">{escape(describe_error(error))}</p>'
+        return f'<p class="estimate">{escape(describe_requirements(files, settings.precision))}</p>'
 
-    def pick(self, event: gr.EventData) -> Any:
+    def fill_in_name(self, event: gr.EventData) -> Any:
         """Fill in the name of a recommended model."""
-        name = given(event, "name")
+        name = read_payload(event, "name")
         return name if name in {one.name for one in RECOMMENDED} else gr.skip()
 
-    def names(self, visitor: str) -> Any:
+    def update_names(self, visitor: str) -> Any:
         """The list of models that are here."""
         if self.services.rules.is_shared:
             return gr.skip()
-        return gr.Dropdown(choices=model_choices.choices(self.services, visitor) or [STARTER])
+        return gr.Dropdown(choices=model_choices.list_models(self.services, visitor) or [STARTER])
 
-    def _allowed(self, name: object, token: str, request: gr.Request) -> str:
+    def _check_name(self, name: object, token: str, request: gr.Request) -> str:
         if self.services.rules.is_shared:
             raise ModelError("On a shared server the model is chosen by its owner.")
-        visitor = self.visitors.name(token, request)
-        return model_choices.check_allowed(self.services, visitor, clean(name))
+        visitor = self.visitors.identify(token, request)
+        return model_choices.check_allowed(self.services, visitor, clean_text(name))
 
 
-def needs(files: ModelFiles, precision: str) -> str:
+def describe_requirements(files: ModelFiles, precision: str) -> str:
     """The memory a model needs, and the download where there is one."""
     memory = bytes_in_words(estimate_memory(files, precision))
     most = "at most about" if precision == AUTOMATIC else "about"
-    text = f"{words.amount(files.parameters)} parameters. Needs {most} {memory} of memory."
+    text = f"{words.format_parameters(files.parameters)} parameters. Needs {most} {memory} of memory."
     if files.folder is not None:
         return text
     return f"{text} {bytes_in_words(files.weight_bytes)} will be downloaded first."
 
 
-def card(services: Services) -> str:
+def render_card(services: Services) -> str:
     """The model in use."""
     loaded = services.models.current
     if loaded is None and services.remote is not None:
-        about = shown(model_choices.describe(services.remote))
+        about = escape(model_choices.describe_model(services.remote))
         return (
-            f'<div class="card"><p><strong>{shown(model_choices.remote_title(services.remote))}</strong></p>'
+            f'<div class="card"><p><strong>{escape(model_choices.title_remote_model(services.remote))}</strong></p>'
             f'<p class="quiet">{about}. Load a model here to talk with that instead.</p></div>'
         )
     if loaded is None:
@@ -170,33 +173,33 @@ def card(services: Services) -> str:
             '<div class="card"><p><strong>No model is loaded.</strong></p><p class="quiet">Load one to chat.</p></div>'
         )
     model = loaded.description
-    name = model_choices.title(services, model)
+    name = model_choices.title_model(services, model)
     sure = "" if model.is_format_certain else " (a guess)"
     facts = (
         ("Comes from", KINDS.get(model.kind, model.kind)),
-        ("Size", f"{words.amount(model.parameters or 0)} parameters"),
+        ("Size", f"{words.format_parameters(model.parameters or 0)} parameters"),
         ("Remembers", f"{model.window:,} tokens, about {round(model.window * 0.75 / 10) * 10:,} words"),
         ("Memory", f"{bytes_in_words(model.memory_bytes)}, measured"),
         ("Format", f"{model.format}{sure}: {model.format_reason}"),
         ("Stored as", f"{model.precision} on {model.device}"),
     )
-    rows = "".join(f"<div><dt>{shown(term)}</dt><dd>{shown(value)}</dd></div>" for term, value in facts)
-    return f'<div class="card"><p><strong>{shown(name)}</strong></p><dl class="facts wide">{rows}</dl></div>'
+    rows = "".join(f"<div><dt>{escape(term)}</dt><dd>{escape(value)}</dd></div>" for term, value in facts)
+    return f'<div class="card"><p><strong>{escape(name)}</strong></p><dl class="facts wide">{rows}</dl></div>'
 
 
-def recommended(can_use: bool) -> str:
+def render_recommended(can_use: bool) -> str:
     """The models worth trying, as cards."""
     cards = []
     for one in RECOMMENDED:
         button = (
-            f'<button type="button" data-name="{shown(one.name)}" aria-label="Use {shown(one.title)}">Use</button>'
+            f'<button type="button" data-name="{escape(one.name)}" aria-label="Use {escape(one.title)}">Use</button>'
             if can_use
             else ""
         )
         cards.append(
-            f'<li class="card"><h3>{shown(one.title)}</h3><p>{shown(one.good_at)}</p>'
-            f'<p class="quiet">{bytes_in_words(one.size)} · {words.amount(one.parameters)} parameters · '
-            f"{shown(one.licence)}</p>"
-            f'<p class="foot"><code>{shown(one.name)}</code>{button}</p></li>'
+            f'<li class="card"><h3>{escape(one.title)}</h3><p>{escape(one.good_at)}</p>'
+            f'<p class="quiet">{bytes_in_words(one.size)} · {words.format_parameters(one.parameters)} parameters · '
+            f"{escape(one.licence)}</p>"
+            f'<p class="foot"><code>{escape(one.name)}</code>{button}</p></li>'
         )
     return f'<ul class="cards">{"".join(cards)}</ul>'

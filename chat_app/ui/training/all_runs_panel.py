@@ -17,18 +17,18 @@ from chat_app.runs.loss_plot import thinned
 from chat_app.runs.run import Run
 from chat_app.services import Services
 from chat_app.ui.components import formatting as words
-from chat_app.ui.components.escape import clean, shown, warn
-from chat_app.ui.components.events import QUICK, Updates, slow
-from chat_app.ui.models.choices import run_title
-from chat_app.ui.training.run_report import labels, titles
+from chat_app.ui.components.escape import clean_text, escape, warn
+from chat_app.ui.components.events import QUICK, Updates, limit_concurrency
+from chat_app.ui.models.choices import title_run
+from chat_app.ui.training.run_report import label_runs, title_runs
 from chat_app.ui.visitor import Visitors
 
-MOST_SHOWN = 100
+MAX_SHOWN = 100
 # As far apart as eight colours can be, on paper and in the dark.
 COLORS = ("#12a090", "#b47b2a", "#7c6bd6", "#c9517c", "#3b8fc9", "#6f9a2f", "#a2603d", "#8a8580")
 
 
-class RunsPanel:
+class AllRunsPanel:
     """The components and what they do.
 
     Args:
@@ -73,7 +73,7 @@ class RunsPanel:
                 )
                 self.table = gr.HTML("", elem_id="compare-table", apply_default_css=False)
 
-    def connect(self, picker: Any, look: Any, inputs: list[Any], outputs: list[Any]) -> None:
+    def connect(self, picker: Any, refresh: Any, inputs: list[Any], outputs: list[Any]) -> None:
         """Join the events.
 
         Args:
@@ -82,107 +82,109 @@ class RunsPanel:
         """
         listed = [self.search, self.ticked, self.token]
         self.box.expand(self.open, [picker, self.search, self.token], [self.ticked], **QUICK)
-        self.search.change(self.found, listed, [self.ticked], trigger_mode="always_last", **QUICK)
+        self.search.change(self.list_found, listed, [self.ticked], trigger_mode="always_last", **QUICK)
         self.compare.click(
-            self.side_by_side, [self.ticked, self.token], [self.compared, self.plot, self.table], **QUICK
+            self.compare_runs, [self.ticked, self.token], [self.compared, self.plot, self.table], **QUICK
         )
-        renamed = self.rename.click(self.name, [self.ticked, self.title, self.token], [self.title], **QUICK)
-        self.delete.click(self.warn_of, [self.ticked, self.token], [self.warning, self.what_goes, self.doomed], **QUICK)
-        self.keep.click(self.spare, None, [self.warning, self.doomed], **QUICK)
+        renamed = self.rename.click(self.rename_run, [self.ticked, self.title, self.token], [self.title], **QUICK)
+        self.delete.click(
+            self.ask_before_deleting, [self.ticked, self.token], [self.warning, self.what_goes, self.doomed], **QUICK
+        )
+        self.keep.click(self.cancel_deleting, None, [self.warning, self.doomed], **QUICK)
         deleted = self.really.click(
-            self.delete_all, [self.doomed, self.token], [self.warning, self.doomed], **slow("deleting", 2)
+            self.delete_runs, [self.doomed, self.token], [self.warning, self.doomed], **limit_concurrency("deleting", 2)
         )
         for event in (renamed, deleted):
-            event.then(self.found, listed, [self.ticked], **QUICK).then(look, inputs, outputs, **QUICK)
+            event.then(self.list_found, listed, [self.ticked], **QUICK).then(refresh, inputs, outputs, **QUICK)
 
     def open(self, chosen: str | None, text: str, token: str, request: gr.Request) -> Any:
         """The panel was opened: the run that is looked at is ticked."""
-        return self.found(text, [chosen] if chosen else [], token, request)
+        return self.list_found(text, [chosen] if chosen else [], token, request)
 
-    def found(self, text: str, ticked: list[str] | None, token: str, request: gr.Request) -> Any:
+    def list_found(self, text: str, ticked: list[str] | None, token: str, request: gr.Request) -> Any:
         """The runs with these words. What is ticked stays so, and in the list."""
         try:
-            runs = self.services.runs_of(self.visitors.name(token, request))
+            runs = self.services.runs_of(self.visitors.identify(token, request))
         except ChatAppError as error:
             warn(error)
             return gr.skip()
         kept = set(ticked or ())
-        matching = {run.id for run in collection.search(runs, clean(text)[:200])}
-        rows = [row for row in labels(runs) if row[1] in matching or row[1] in kept][:MOST_SHOWN]
+        matching = {run.id for run in collection.search(runs, clean_text(text)[:200])}
+        rows = [row for row in label_runs(runs) if row[1] in matching or row[1] in kept][:MAX_SHOWN]
         return gr.CheckboxGroup(choices=rows, value=[name for _, name in rows if name in kept])
 
-    def side_by_side(self, ticked: list[str] | None, token: str, request: gr.Request) -> Updates:
+    def compare_runs(self, ticked: list[str] | None, token: str, request: gr.Request) -> Updates:
         """The curves of the ticked runs over each other, and where their settings differ."""
         try:
-            runs = self._own(ticked, token, request)
+            runs = self._find_runs(ticked, token, request)
             check_count(len(runs))
         except ChatAppError as error:
             warn(error)
             return {self.compared: gr.Column(visible=False), self.table: ""}
-        names = [f"{number} · {title}" for number, title in enumerate(titles(runs).values(), start=1)]
+        names = [f"{number} · {title}" for number, title in enumerate(title_runs(runs).values(), start=1)]
         colors = dict(zip(names, COLORS, strict=False))
         told = public_name if self.services.rules.is_shared else str
-        table = compare_table(names, differences(runs, told), colors)
+        table = render_comparison(names, differences(runs, told), colors)
         return {
             self.compared: gr.Column(visible=True),
-            self.plot: gr.LinePlot(value=curves(names, runs), color_map=colors),
+            self.plot: gr.LinePlot(value=load_curves(names, runs), color_map=colors),
             self.table: table,
         }
 
-    def name(self, ticked: list[str] | None, title: str, token: str, request: gr.Request) -> Any:
+    def rename_run(self, ticked: list[str] | None, title: str, token: str, request: gr.Request) -> Any:
         """Give the ticked run a name."""
         try:
-            runs = self._own(ticked, token, request)
+            runs = self._find_runs(ticked, token, request)
             if len(runs) != 1:
                 raise RunError("Only one run can be renamed at a time.", advice="Tick that one.")
-            collection.rename(runs[0], clean(title))
+            collection.rename(runs[0], clean_text(title))
         except ChatAppError as error:
             warn(error)
             return gr.skip()
         return ""
 
-    def warn_of(self, ticked: list[str] | None, token: str, request: gr.Request) -> Updates:
+    def ask_before_deleting(self, ticked: list[str] | None, token: str, request: gr.Request) -> Updates:
         """Say what would go; nothing is deleted yet."""
         try:
-            runs = self._own(ticked, token, request)
+            runs = self._find_runs(ticked, token, request)
             for run in runs:
                 collection.check_deletable(run)
         except ChatAppError as error:
             warn(error)
-            return {**self.spare(), self.what_goes: ""}
+            return {**self.cancel_deleting(), self.what_goes: ""}
         return {
             self.warning: gr.Column(visible=True),
-            self.what_goes: what_goes(runs),
+            self.what_goes: render_warning(runs),
             self.doomed: [run.id for run in runs],
         }
 
-    def spare(self) -> Updates:
+    def cancel_deleting(self) -> Updates:
         """Delete nothing."""
         return {self.warning: gr.Column(visible=False), self.doomed: []}
 
-    def delete_all(self, doomed: list[str], token: str, request: gr.Request) -> Updates:
+    def delete_runs(self, doomed: list[str], token: str, request: gr.Request) -> Updates:
         """Delete the runs that the warning named."""
         try:
-            for run in self._own(doomed, token, request):
+            for run in self._find_runs(doomed, token, request):
                 collection.delete(run)
         except ChatAppError as error:
             warn(error)
-        return self.spare()
+        return self.cancel_deleting()
 
-    def _own(self, names: Sequence[str] | None, token: str, request: gr.Request) -> list[Run]:
+    def _find_runs(self, names: Sequence[str] | None, token: str, request: gr.Request) -> list[Run]:
         """The visitor's own runs of these names.
 
         Raises:
             RunError: none was named, or one is not there for this visitor.
         """
-        visitor = self.visitors.name(token, request)
+        visitor = self.visitors.identify(token, request)
         runs = [self.services.run_of(visitor, str(name)) for name in dict.fromkeys(names or ())]
         if not runs:
             raise RunError("No run is ticked.", advice="Tick one in the list.")
         return runs
 
 
-def curves(names: Sequence[str], runs: Sequence[Run]) -> pd.DataFrame:
+def load_curves(names: Sequence[str], runs: Sequence[Run]) -> pd.DataFrame:
     """step, loss, run."""
     rows: list[tuple[int, float | None, str]] = []
     for name, run in zip(names, runs, strict=True):
@@ -190,14 +192,15 @@ def curves(names: Sequence[str], runs: Sequence[Run]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["step", "loss", "run"])
 
 
-def compare_table(names: Sequence[str], rows: Sequence[Difference], colors: dict[str, str]) -> str:
+def render_comparison(names: Sequence[str], rows: Sequence[Difference], colors: dict[str, str]) -> str:
     """Results and differing settings, a column a run."""
     heads = "".join(
-        f'<th scope="col" dir="auto"><i class="dot" style="background:{colors[name]}"></i>{shown(name)}</th>'
+        f'<th scope="col" dir="auto"><i class="dot" style="background:{colors[name]}"></i>{escape(name)}</th>'
         for name in names
     )
     body = "".join(
-        f'<tr><th scope="row">{shown(row.name)}</th>{"".join(f"<td>{shown(value)}</td>" for value in row.values)}</tr>'
+        f'<tr><th scope="row">{escape(row.name)}</th>'
+        f"{''.join(f'<td>{escape(value)}</td>' for value in row.values)}</tr>"
         for row in rows
     )
     return (
@@ -206,20 +209,21 @@ def compare_table(names: Sequence[str], rows: Sequence[Difference], colors: dict
     )
 
 
-def what_goes(runs: Sequence[Run]) -> str:
+def render_warning(runs: Sequence[Run]) -> str:
     """The warning before runs are deleted."""
-    items = "".join(f'<li><b dir="auto">{shown(run_title(run))}</b>: {_parts_of(run)}</li>' for run in runs)
+    items = "".join(f'<li><b dir="auto">{escape(title_run(run))}</b>: {_describe_contents(run)}</li>' for run in runs)
     return (
-        f'<p class="bad">This deletes {words.count(len(runs), "run")} for good:</p><ul class="going">{items}</ul>'
+        f'<p class="bad">This deletes {words.format_count(len(runs), "run")} for good:</p>'
+        f'<ul class="going">{items}</ul>'
         '<p class="quiet">It cannot be undone. Download what you want to keep first.</p>'
     )
 
 
-def _parts_of(run: Run) -> str:
+def _describe_contents(run: Run) -> str:
     held = collection.contents_of(run)
     parts = [f"its model ({bytes_in_words(held.model_bytes)})"] if held.model_bytes else ["it has no model yet"]
     if held.checkpoints:
-        parts.append(f"{words.count(held.checkpoints, 'checkpoint')} ({bytes_in_words(held.checkpoint_bytes)})")
+        parts.append(f"{words.format_count(held.checkpoints, 'checkpoint')} ({bytes_in_words(held.checkpoint_bytes)})")
     if held.conversations:
-        parts.append(f"its copy of {words.count(held.conversations, 'conversation')}")
+        parts.append(f"its copy of {words.format_count(held.conversations, 'conversation')}")
     return f"{', '.join(parts)}, its curves and answers; {bytes_in_words(held.all_bytes)} in all"

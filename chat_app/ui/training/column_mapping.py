@@ -10,11 +10,11 @@ import gradio as gr
 from chat_app.data.dataset import DatasetFacts
 from chat_app.data.readers import Column, Preview, ReadingOptions
 from chat_app.ui.components import formatting as words
-from chat_app.ui.components.escape import clean, shown
+from chat_app.ui.components.escape import clean_text, escape
 from chat_app.ui.components.events import Updates
 
-MOST_COLUMNS = 12
-LONGEST_SAMPLE = 120
+MAX_COLUMNS = 12
+MAX_SAMPLE_LENGTH = 120
 ROLE_WORDS = {
     "context": "Said to the bot",
     "reply": "Reply to learn",
@@ -31,7 +31,7 @@ ROLE_WORDS = {
 NAMES = {"Keep the names": "keep", "Write Person 1, Person 2 instead": "replace"}
 
 
-class Mapping:
+class ColumnMapping:
     """The components, and the options that they stand for."""
 
     def draw(self) -> None:
@@ -42,7 +42,7 @@ class Mapping:
                 choices = [(text, name) for name, text in ROLE_WORDS.items()]
                 self.columns = [
                     gr.Dropdown(choices, value="ignore", visible=False, min_width=200, elem_id=f"column-{number}")
-                    for number in range(1, MOST_COLUMNS + 1)
+                    for number in range(1, MAX_COLUMNS + 1)
                 ]
             with gr.Row(elem_classes=["settings-grid"]) as self.chat:
                 self.bot = gr.Dropdown([], label="Who is the bot?", elem_id="bot")
@@ -65,19 +65,23 @@ class Mapping:
         """What `options` is made from."""
         return [*self.columns, self.bot, self.pause, self.names]
 
-    def hidden(self) -> Updates:
+    def hide(self) -> Updates:
         """Nothing was read."""
         return {self.panel: gr.Accordion(visible=False)}
 
-    def shown(self, facts: DatasetFacts, options: ReadingOptions) -> Updates:
+    def show(self, facts: DatasetFacts, options: ReadingOptions) -> Updates:
         """The questions that these files raise, with what was guessed or said."""
-        columns, speakers, bot = columns_of(facts.previews), _speakers(facts.previews), _bot(facts.previews)
-        drops = [_drop(column) for column in columns[:MOST_COLUMNS]]
-        drops += [gr.Dropdown(visible=False)] * (MOST_COLUMNS - len(drops))
-        people = [(f"{name} ({words.count(count, 'message')})", name) for name, count in speakers.items()]
+        columns, speakers, bot = (
+            find_columns(facts.previews),
+            _count_messages(facts.previews),
+            _guess_bot(facts.previews),
+        )
+        drops = [_make_dropdown(column) for column in columns[:MAX_COLUMNS]]
+        drops += [gr.Dropdown(visible=False)] * (MAX_COLUMNS - len(drops))
+        people = [(f"{name} ({words.format_count(count, 'message')})", name) for name, count in speakers.items()]
         return {
             self.panel: gr.Accordion(visible=bool(columns or people), open=bool(people) or not _is_plain(columns)),
-            self.hint: _hint(columns[:MOST_COLUMNS], bool(people)),
+            self.hint: _render_hint(columns[:MAX_COLUMNS], bool(people)),
             self.table: gr.Row(visible=bool(columns)),
             self.chat: gr.Row(visible=bool(people)),
             **dict(zip(self.columns, drops, strict=True)),
@@ -86,19 +90,19 @@ class Mapping:
             self.names: options.names,
         }
 
-    def options(self, facts: DatasetFacts, values: Sequence[Any]) -> ReadingOptions:
+    def read_options(self, facts: DatasetFacts, values: Sequence[Any]) -> ReadingOptions:
         """What the person says.
 
         Raises:
             SettingError: a value that cannot be; the page's own limits are not relied on.
         """
-        roles, (bot, pause, names) = values[:MOST_COLUMNS], values[MOST_COLUMNS:]
-        columns = columns_of(facts.previews)
-        pairs = tuple(f"{column.name}={clean(role)}" for column, role in zip(columns, roles, strict=False))
-        return ReadingOptions(columns=pairs, bot=clean(bot), pause=pause, names=clean(names) or "keep")
+        roles, (bot, pause, names) = values[:MAX_COLUMNS], values[MAX_COLUMNS:]
+        columns = find_columns(facts.previews)
+        pairs = tuple(f"{column.name}={clean_text(role)}" for column, role in zip(columns, roles, strict=False))
+        return ReadingOptions(columns=pairs, bot=clean_text(bot), pause=pause, names=clean_text(names) or "keep")
 
 
-def columns_of(previews: Sequence[Preview]) -> tuple[Column, ...]:
+def find_columns(previews: Sequence[Preview]) -> tuple[Column, ...]:
     """The columns of the first table; several tables are asked about only if they have the same ones."""
     tables = [preview.columns for preview in previews if preview.columns]
     if not tables or any([one.name for one in table] != [one.name for one in tables[0]] for table in tables):
@@ -106,7 +110,7 @@ def columns_of(previews: Sequence[Preview]) -> tuple[Column, ...]:
     return tables[0]
 
 
-def _speakers(previews: Sequence[Preview]) -> dict[str, int]:
+def _count_messages(previews: Sequence[Preview]) -> dict[str, int]:
     people: dict[str, int] = {}
     for preview in previews:
         for speaker in preview.speakers:
@@ -114,7 +118,7 @@ def _speakers(previews: Sequence[Preview]) -> dict[str, int]:
     return dict(sorted(people.items(), key=lambda one: -one[1]))
 
 
-def _bot(previews: Sequence[Preview]) -> str:
+def _guess_bot(previews: Sequence[Preview]) -> str:
     return next((preview.bot for preview in previews if preview.bot), "")
 
 
@@ -123,18 +127,18 @@ def _is_plain(columns: Sequence[Column]) -> bool:
     return all(column.role in ("context", "reply", "turn") for column in columns)
 
 
-def _drop(column: Column) -> Any:
+def _make_dropdown(column: Column) -> Any:
     return gr.Dropdown(label=column.name[:60], value=column.role, visible=True)
 
 
-def _hint(columns: Sequence[Column], has_people: bool) -> str:
+def _render_hint(columns: Sequence[Column], has_people: bool) -> str:
     """What is asked, with some cells of each column. Not beside the controls: what stands there is read as Markdown."""
     if has_people:
         return '<p class="quiet">The model learns to write what the bot wrote; all others are the user.</p>'
     if not columns:
         return ""
-    samples = [(column.name[:60], " · ".join(column.sample)[:LONGEST_SAMPLE]) for column in columns]
-    rows = "".join(f"<tr><th scope=row>{shown(name)}</th><td>{shown(sample)}</td></tr>" for name, sample in samples)
+    samples = [(column.name[:60], " · ".join(column.sample)[:MAX_SAMPLE_LENGTH]) for column in columns]
+    rows = "".join(f"<tr><th scope=row>{escape(name)}</th><td>{escape(sample)}</td></tr>" for name, sample in samples)
     return (
         '<p class="quiet">What each column holds was guessed from its name and its cells. Is it right?</p>'
         f'<div class="scroll"><table class="problems columns"><tbody>{rows}</tbody></table></div>'

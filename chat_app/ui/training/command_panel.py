@@ -15,7 +15,7 @@ from chat_app.training.recipe import command_for
 from chat_app.ui.components.events import Updates
 
 
-class RunDesk:
+class RunCommandPanel:
     """The components and what they show.
 
     Args:

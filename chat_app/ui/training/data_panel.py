@@ -22,18 +22,18 @@ from chat_app.formatting import bytes_in_words
 from chat_app.services import Services
 from chat_app.system.progress import Progress, ProgressCallback
 from chat_app.ui.components import formatting as words
-from chat_app.ui.components.background_task import Work, WorkRow, count_conversations, followed
-from chat_app.ui.components.conversation_view import turns_value, turns_view
-from chat_app.ui.components.downloads import place_for, pressing
-from chat_app.ui.components.escape import clean, sentence, warn
-from chat_app.ui.components.events import QUICK, Updates, slow
-from chat_app.ui.components.notices import refused
-from chat_app.ui.training.column_mapping import Mapping
-from chat_app.ui.training.data_report import check_of, preview_of, report_of, running_text
+from chat_app.ui.components.background_task import BackgroundTask, TaskRow, count_conversations, follow_task
+from chat_app.ui.components.conversation_view import make_conversation_view, make_view_value
+from chat_app.ui.components.downloads import make_click_script, make_download_path
+from chat_app.ui.components.escape import clean_text, describe_error, warn
+from chat_app.ui.components.events import QUICK, Updates, limit_concurrency
+from chat_app.ui.components.notices import render_refusal
+from chat_app.ui.training.column_mapping import ColumnMapping
+from chat_app.ui.training.data_report import make_preview, render_check, render_plain_text_notice, render_report
 
-MOST_FILES = 20
+MAX_FILES = 20
 TEXT_ENDINGS = (".txt", ".text", ".md")
-HOW_FILES_LOOK = """
+FORMAT_HELP = """
 <p>Nearly anything that holds conversations is understood as it is: tables (<code>.tsv</code>, <code>.csv</code>,
 <code>.xlsx</code>, <code>.parquet</code>), <code>.json</code> and <code>.jsonl</code> in the usual schemas, exported
 chats (WhatsApp <code>.txt</code>; Telegram, Discord and Slack <code>.json</code>), each also as <code>.gz</code> or
@@ -51,13 +51,13 @@ several in a <code>.zip</code>. If you write one yourself, either of these is en
 
 
 @dataclass(frozen=True)
-class Brought:
+class Upload:
     """What a visitor has brought so far, and what was read of it. None of it is there before the first upload.
 
     `texts` are files of running text, in which nobody speaks: they serve for a model from nothing only.
     """
 
-    wanted: DataSource = field(default_factory=DataSource)
+    source: DataSource = field(default_factory=DataSource)
     material: ConversationDataset | None = None
     texts: tuple[Path, ...] = ()
 
@@ -71,18 +71,18 @@ class DataPanel:
 
     def __init__(self, services: Services):
         self.services = services
-        self.mapping = Mapping()
-        self.work = WorkRow()
+        self.mapping = ColumnMapping()
+        self.task_row = TaskRow()
 
     def draw(self) -> None:
         """Put the components where the page is being built."""
-        self.brought = gr.State(Brought())
+        self.upload = gr.State(Upload())
         self._draw_sources()
-        self.work.draw("reading")
+        self.task_row.draw("reading")
         self.report = gr.HTML("", elem_id="reading", apply_default_css=False)
         self.mapping.draw()
-        self.preview = turns_view(
-            turns_value([], is_readonly=True), label="The first conversations", elem_id="preview", visible=False
+        self.preview = make_conversation_view(
+            make_view_value([], is_readonly=True), label="The first conversations", elem_id="preview", visible=False
         )
         self._draw_check()
 
@@ -94,7 +94,7 @@ class DataPanel:
         with gr.Row(elem_classes=["try-row"]):
             self.sample = gr.Button("Try the sample shop", size="md", elem_id="try-sample", min_width=140)
         with gr.Accordion("What should a file look like?", open=False, elem_id="file-help"):
-            gr.HTML(HOW_FILES_LOOK, apply_default_css=False)
+            gr.HTML(FORMAT_HELP, apply_default_css=False)
         with gr.Accordion("A data set of the Hugging Face Hub", open=False, elem_id="hub-data"):
             with gr.Row():
                 self.hub_name = gr.Textbox(
@@ -126,138 +126,142 @@ class DataPanel:
             model: the component that names the model whose tokens and window the check counts.
         """
         self.start = start
-        long = slow("reading", 2)
+        long = limit_concurrency("reading", 2)
         outputs = [
-            *(self.brought, *self.work.outputs, self.report, self.preview, self.check_panel, start),
+            *(self.upload, *self.task_row.outputs, self.report, self.preview, self.check_panel, start),
             *self.mapping.outputs,
         ]
-        checks = [self.brought, self.preview, self.check_panel, self.check, self.repairs, *self.work.outputs]
+        checks = [self.upload, self.preview, self.check_panel, self.check, self.repairs, *self.task_row.outputs]
         readings = [
-            self.files.upload(self.take, [self.files, self.brought], outputs, **long),
-            self.sample.click(self.take_sample, None, outputs, **long),
-            self.fetch.click(self.take_hub, [self.hub_name, self.hub_config, self.hub_split], outputs, **long),
-            self.mapping.apply.click(self.again, [self.brought, *self.mapping.inputs], outputs, **long),
+            self.files.upload(self.read_upload, [self.files, self.upload], outputs, **long),
+            self.sample.click(self.read_sample, None, outputs, **long),
+            self.fetch.click(self.read_hub, [self.hub_name, self.hub_config, self.hub_split], outputs, **long),
+            self.mapping.apply.click(self.read_again, [self.upload, *self.mapping.inputs], outputs, **long),
         ]
         stopped = []
         for reading in readings:
-            check = reading.success(self.look_over, [self.brought, model], checks, **long)
+            check = reading.success(self.check_data, [self.upload, model], checks, **long)
             stopped += [reading, check]
-        self.files.delete(self.take, [self.files, self.brought], outputs, **long)
-        self.files.clear(self.forget, None, outputs, **QUICK)
-        self.work.stop.click(self.stopped, [self.brought], [*self.work.outputs, self.report], cancels=stopped, **QUICK)
-        self.repairs.input(self.mend, [self.brought, self.repairs], [self.brought, self.preview], **QUICK)
+        self.files.delete(self.read_upload, [self.files, self.upload], outputs, **long)
+        self.files.clear(self.clear, None, outputs, **QUICK)
+        self.task_row.stop.click(
+            self.handle_stop, [self.upload], [*self.task_row.outputs, self.report], cancels=stopped, **QUICK
+        )
+        self.repairs.input(self.apply_repairs, [self.upload, self.repairs], [self.upload, self.preview], **QUICK)
         for button, ending in ((self.save_jsonl, ".jsonl"), (self.save_tsv, ".tsv")):
-            button.click(self.saver(ending), [self.brought], [self.mended, *self.work.outputs], **long).success(
-                None, None, None, js=pressing("mended-file"), api_visibility="private"
-            )
+            button.click(
+                self.make_save_handler(ending), [self.upload], [self.mended, *self.task_row.outputs], **long
+            ).success(None, None, None, js=make_click_script("mended-file"), api_visibility="private")
 
-    def take(self, files: list[str] | None, brought: Brought) -> Iterator[Updates]:
+    def read_upload(self, files: list[str] | None, upload: Upload) -> Iterator[Updates]:
         """Read what was uploaded and show it."""
         if not files:
-            yield self.forget()
+            yield self.clear()
             return
         paths = tuple(Path(str(one)) for one in files)
         try:
             self._check_uploads(paths)
         except ChatAppError as error:
-            yield self._refused(error)
+            yield self._show_refusal(error)
             return
-        texts = tuple(path for path in paths if is_running_text(path))
-        talk = tuple(path for path in paths if path not in texts)
-        if talk:
-            yield from self._read(DataSource(files=talk, names=tuple(path.name for path in talk)), texts)
+        texts = tuple(path for path in paths if is_plain_text_file(path))
+        conversations = tuple(path for path in paths if path not in texts)
+        if conversations:
+            yield from self._read(
+                DataSource(files=conversations, names=tuple(path.name for path in conversations)), texts
+            )
         else:
-            yield {**self.forget(), self.brought: Brought(texts=texts), self.report: running_text(texts)}
+            yield {**self.clear(), self.upload: Upload(texts=texts), self.report: render_plain_text_notice(texts)}
 
-    def take_sample(self) -> Iterator[Updates]:
+    def read_sample(self) -> Iterator[Updates]:
         """Read the sample conversations that come with the app."""
         yield from self._read(DataSource(files=(self.services.paths.samples / "shop.tsv",), names=("shop.tsv",)))
 
-    def take_hub(self, name: str, config: str, split: str) -> Iterator[Updates]:
+    def read_hub(self, name: str, config: str, split: str) -> Iterator[Updates]:
         """Fetch a data set."""
         folders = not self.services.rules.is_shared
-        hub = HubData(clean(name).strip(), clean(config).strip(), clean(split).strip(), folders)
+        hub = HubData(clean_text(name).strip(), clean_text(config).strip(), clean_text(split).strip(), folders)
         yield from self._read(DataSource(hub=hub))
 
-    def again(self, brought: Brought, *values: Any) -> Iterator[Updates]:
+    def read_again(self, upload: Upload, *values: Any) -> Iterator[Updates]:
         """Read the same once more, as the person says that it is meant."""
-        if brought.material is None:
-            yield self.work.hide()
+        if upload.material is None:
+            yield self.task_row.hide()
             return
         try:
-            options = self.mapping.options(brought.material.facts, values)
+            options = self.mapping.read_options(upload.material.facts, values)
         except ChatAppError as error:
-            yield self._refused(error)
+            yield self._show_refusal(error)
             return
-        yield from self._read(replace(brought.wanted, options=options), brought.texts)
+        yield from self._read(replace(upload.source, options=options), upload.texts)
 
-    def forget(self) -> Updates:
+    def clear(self) -> Updates:
         """The person has taken the files away."""
         return {
-            **self.work.hide(),
-            **self.mapping.hidden(),
-            self.brought: Brought(),
+            **self.task_row.hide(),
+            **self.mapping.hide(),
+            self.upload: Upload(),
             self.report: "",
             self.preview: gr.HTML(visible=False),
             self.check_panel: gr.Accordion(visible=False),
             self.start: gr.Button(interactive=False),
         }
 
-    def stopped(self, brought: Brought) -> Updates:
+    def handle_stop(self, upload: Upload) -> Updates:
         """Somebody has stopped the reading or the check."""
-        if brought.material is not None:
-            return self.work.hide()
-        return {**self.work.hide(), self.report: '<p class="quiet">Stopped. Nothing was changed.</p>'}
+        if upload.material is not None:
+            return self.task_row.hide()
+        return {**self.task_row.hide(), self.report: '<p class="quiet">Stopped. Nothing was changed.</p>'}
 
     def _check_uploads(self, paths: tuple[Path, ...]) -> None:
-        if len(paths) > MOST_FILES:
+        if len(paths) > MAX_FILES:
             raise DataError(
                 f"These are {len(paths)} files.",
-                advice=f"Upload at most {MOST_FILES} at once, or put them into a .zip.",
+                advice=f"Upload at most {MAX_FILES} at once, or put them into a .zip.",
             )
         limit = self.services.rules.upload_limit
         for path in paths:
             if path.stat().st_size > limit:
                 raise TooLargeError(f"This file is larger than {bytes_in_words(limit)}.", where=path.name)
 
-    def _read(self, wanted: DataSource, texts: tuple[Path, ...] = ()) -> Iterator[Updates]:
-        work = Work(
-            lambda progress: load_source(wanted, self.services.paths, progress=count_conversations(progress, "Reading"))
+    def _read(self, source: DataSource, texts: tuple[Path, ...] = ()) -> Iterator[Updates]:
+        task = BackgroundTask(
+            lambda progress: load_source(source, self.services.paths, progress=count_conversations(progress, "Reading"))
         )
-        for text in work:
-            yield {**self.work.show(text or "Reading."), self.start: gr.Button(interactive=False)}
+        for text in task:
+            yield {**self.task_row.show(text or "Reading."), self.start: gr.Button(interactive=False)}
         try:
-            material = work.result()
+            material = task.result()
         except ChatAppError as error:
-            yield self._refused(error)
+            yield self._show_refusal(error)
             return
         except OSError as error:
-            yield self._refused(DataError(f"What was read could not be kept: {error.strerror or error}."))
+            yield self._show_refusal(DataError(f"What was read could not be kept: {error.strerror or error}."))
             return
-        report = report_of(material.facts, material.problems()) + (running_text(texts) if texts else "")
+        report = render_report(material.facts, material.problems()) + (render_plain_text_notice(texts) if texts else "")
         yield {
-            **self.work.hide(),
-            **self.mapping.shown(material.facts, wanted.options),
-            self.brought: Brought(wanted, material, texts),
+            **self.task_row.hide(),
+            **self.mapping.show(material.facts, source.options),
+            self.upload: Upload(source, material, texts),
             self.report: report,
-            self.preview: gr.HTML(value=preview_of(material.conversations()), visible=True),
+            self.preview: gr.HTML(value=make_preview(material.conversations()), visible=True),
             self.check_panel: gr.Accordion(visible=False),
             self.start: gr.Button(interactive=True),
         }
 
-    def _refused(self, error: ChatAppError) -> Updates:
-        return {**self.forget(), self.report: refused(sentence(error))}
+    def _show_refusal(self, error: ChatAppError) -> Updates:
+        return {**self.clear(), self.report: render_refusal(describe_error(error))}
 
-    def look_over(self, brought: Brought, model: str) -> Iterator[Updates]:
+    def check_data(self, upload: Upload, model: str) -> Iterator[Updates]:
         """Check what was read."""
-        material = brought.material
+        material = upload.material
         if material is None:
             yield {self.check_panel: gr.Accordion(visible=False), self.check: ""}
             return
 
         def look(progress: ProgressCallback) -> tuple[Check, str]:
             def report(now: Progress) -> None:
-                total = words.count(material.facts.conversations, "conversation")
+                total = words.format_count(material.facts.conversations, "conversation")
                 progress(replace(now, message=f"Checking: {now.done:,} of {total}."))
 
             try:
@@ -265,17 +269,17 @@ class DataPanel:
             except ChatAppError:  # A model that is not here yet cannot count.
                 return check_dataset(material, self.services.paths, STARTER, report), "the starter"
 
-        work = Work(look)
-        for text in work:
-            yield self.work.show(text or "Checking.")
-        check, name = work.result()
+        task = BackgroundTask(look)
+        for text in task:
+            yield self.task_row.show(text or "Checking.")
+        check, name = task.result()
         offered = [one for one in REPAIRS.values() if self._is_found(check, one.name)]
         chosen = [one.name for one in offered if one.is_on]
         yield {
-            **self.work.hide(),
-            **(self.mend(brought, chosen) if chosen else {}),
+            **self.task_row.hide(),
+            **(self.apply_repairs(upload, chosen) if chosen else {}),
             self.check_panel: gr.Accordion(visible=True),
-            self.check: check_of(check, name),
+            self.check: render_check(check, name),
             self.repairs: gr.CheckboxGroup(
                 choices=[(one.label, one.name) for one in offered], value=chosen, visible=bool(offered)
             ),
@@ -285,71 +289,73 @@ class DataPanel:
     def _is_found(check: Check, repair: str) -> bool:
         return any(finding.repair == repair for finding in check.findings)
 
-    def mend(self, brought: Brought, chosen: list[str]) -> Updates:
+    def apply_repairs(self, upload: Upload, chosen: list[str]) -> Updates:
         """Apply these repairs from now on."""
-        if brought.material is None:
-            return {self.brought: gr.skip()}
+        if upload.material is None:
+            return {self.upload: gr.skip()}
         repairs = frozenset(one for one in chosen or () if one in REPAIRS)
-        material = brought.material.with_repairs(repairs)
+        material = upload.material.with_repairs(repairs)
         return {
-            self.brought: Brought(replace(brought.wanted, repairs=repairs), material, brought.texts),
-            self.preview: gr.HTML(value=preview_of(material.conversations()), visible=True),
+            self.upload: Upload(replace(upload.source, repairs=repairs), material, upload.texts),
+            self.preview: gr.HTML(value=make_preview(material.conversations()), visible=True),
         }
 
-    def saver(self, ending: str) -> Any:
+    def make_save_handler(self, ending: str) -> Any:
         """What writes the mended conversations as a file for the browser."""
 
-        def save(brought: Brought) -> Iterator[Updates]:
-            material = brought.material
+        def save(upload: Upload) -> Iterator[Updates]:
+            material = upload.material
             if material is None:
                 warn("There is nothing to download yet.")
-                yield self.work.hide()
+                yield self.task_row.hide()
                 return
             stem = Path(material.facts.files[0]).name.partition(".")[0] or "conversations"
 
             def write(progress: ProgressCallback) -> tuple[Path, int]:
-                target = place_for(self.mended, f"{stem}-mended{ending}")
+                target = make_download_path(self.mended, f"{stem}-mended{ending}")
 
                 def report(now: Progress) -> None:
                     progress(replace(now, message=f"Writing: {now.done:,} conversations."))
 
                 return target, write_repaired(material, target, report)
 
-            written = yield from followed(
-                write, lambda text: self.work.show(text or "Writing."), "The file could not be written"
+            written = yield from follow_task(
+                write, lambda text: self.task_row.show(text or "Writing."), "The file could not be written"
             )
             if written is None:
-                yield self.work.hide()
+                yield self.task_row.hide()
                 return
             target, lost = written
             if lost:
-                warn(f"{words.count(lost, 'conversation')} lost something that TSV cannot hold. JSONL keeps all.")
-            yield {**self.work.hide(), self.mended: gr.DownloadButton(value=str(target))}
+                warn(
+                    f"{words.format_count(lost, 'conversation')} lost something that TSV cannot hold. JSONL keeps all."
+                )
+            yield {**self.task_row.hide(), self.mended: gr.DownloadButton(value=str(target))}
 
         return save
 
-    def wanted(self, brought: Brought) -> DataSource:
+    def get_source(self, upload: Upload) -> DataSource:
         """What to learn from.
 
         Raises:
             DataError: there is nothing, or the uploads have expired.
         """
-        if brought.material is None:
+        if upload.material is None:
             raise DataError("There is nothing to learn from yet.", advice="Upload a file first.")
-        check_here(brought)
-        return brought.wanted
+        check_files_exist(upload)
+        return upload.source
 
 
-def check_here(brought: Brought) -> None:
+def check_files_exist(upload: Upload) -> None:
     """Whether the uploads are still there.
 
     Raises:
         DataError: they have expired.
     """
-    if not all(file.exists() for file in (*brought.wanted.files, *brought.texts)):
+    if not all(file.exists() for file in (*upload.source.files, *upload.texts)):
         raise DataError("The files are no longer here.", advice="Upload them again.")
 
 
-def is_running_text(path: Path) -> bool:
+def is_plain_text_file(path: Path) -> bool:
     """Whether an upload is meant as running text: by its name, and because nobody speaks in it."""
     return path.name.casefold().removesuffix(".gz").endswith(TEXT_ENDINGS) and is_plain_text(path)

@@ -12,15 +12,15 @@ from chat_app.data.dataset import DatasetFacts
 from chat_app.data.quality import Check, Finding, Histogram
 from chat_app.data.readers import Preview, Problem
 from chat_app.formatting import bytes_in_words
-from chat_app.ui.chat.session import Turn
+from chat_app.ui.chat.session import ChatTurn
 from chat_app.ui.components import formatting as words
-from chat_app.ui.components.conversation_view import rows_of, turns_value
-from chat_app.ui.components.escape import shown
+from chat_app.ui.components.conversation_view import make_rows, make_view_value
+from chat_app.ui.components.escape import escape
 
-SHOWN_PROBLEMS = 100
-SHOWN_CONVERSATIONS = 3
-SHOWN_TURNS = 6
-LONGEST_SHOWN = 400
+MAX_PROBLEMS = 100
+PREVIEW_CONVERSATIONS = 3
+PREVIEW_TURNS = 6
+MAX_PREVIEW_LENGTH = 400
 KIND_WORDS = {
     "tsv": "text with tabs",
     "csv": "a table (CSV)",
@@ -44,23 +44,25 @@ KIND_WORDS = {
 PART_WORDS = {"train": "to learn", "valid": "for validation", "test": "for a test"}
 
 
-def preview_of(conversations: Iterable[Conversation]) -> dict[str, Any]:
+def make_preview(conversations: Iterable[Conversation]) -> dict[str, Any]:
     """The first conversations as bubbles, shortened."""
     rows: list[dict[str, Any]] = []
-    for number, conversation in enumerate(islice(conversations, SHOWN_CONVERSATIONS), start=1):
-        turns = rows_of(Turn(one.role, one.text) for one in conversation.messages[:SHOWN_TURNS])
+    for number, conversation in enumerate(islice(conversations, PREVIEW_CONVERSATIONS), start=1):
+        turns = make_rows(ChatTurn(one.role, one.text) for one in conversation.messages[:PREVIEW_TURNS])
         for row in turns:
-            row["text"] = row["text"] if len(row["text"]) <= LONGEST_SHOWN else row["text"][:LONGEST_SHOWN] + "…"
+            row["text"] = (
+                row["text"] if len(row["text"]) <= MAX_PREVIEW_LENGTH else row["text"][:MAX_PREVIEW_LENGTH] + "…"
+            )
         turns[0]["group"] = f"Conversation {number}"
-        if len(conversation.messages) > SHOWN_TURNS:
-            turns[-1]["note"] = f"and {len(conversation.messages) - SHOWN_TURNS} more"
+        if len(conversation.messages) > PREVIEW_TURNS:
+            turns[-1]["note"] = f"and {len(conversation.messages) - PREVIEW_TURNS} more"
         rows += turns
-    return turns_value(rows, is_readonly=True, name="Reply to learn")
+    return make_view_value(rows, is_readonly=True, name="Reply to learn")
 
 
-def running_text(files: Sequence[Path]) -> str:
+def render_plain_text_notice(files: Sequence[Path]) -> str:
     """What is said of uploads in which nobody speaks."""
-    names = ", ".join(shown(path.name) for path in files)
+    names = ", ".join(escape(path.name) for path in files)
     size = bytes_in_words(sum(path.stat().st_size for path in files))
     return (
         f'<p class="notice">Running text: {names} ({size}). Nobody speaks in it, so it does not teach '
@@ -68,30 +70,30 @@ def running_text(files: Sequence[Path]) -> str:
     )
 
 
-def report_of(facts: DatasetFacts, problems: Sequence[Problem]) -> str:
+def render_report(facts: DatasetFacts, problems: Sequence[Problem]) -> str:
     """What was read, and a table of what was left out."""
-    found = words.count(facts.conversations, "conversation")
-    turns = words.count(facts.turns, "turn")
-    files = facts.files[0] if len(facts.files) == 1 else words.count(len(facts.files), "file")
-    text = f'<p class="good"><strong>{found}</strong> with {turns} in {shown(files)}{_kinds(facts.previews)}.</p>'
+    found = words.format_count(facts.conversations, "conversation")
+    turns = words.format_count(facts.turns, "turn")
+    files = facts.files[0] if len(facts.files) == 1 else words.format_count(len(facts.files), "file")
+    text = f'<p class="good"><strong>{found}</strong> with {turns} in {escape(files)}{_name_kinds(facts.previews)}.</p>'
     if len(facts.parts) > 1:
         parts = ", ".join(f"{count:,} {PART_WORDS[part]}" for part, count in facts.parts.items())
         text += f'<p class="quiet">As its publisher meant it: {parts}.</p>'
     if not facts.problems:
         return f"{text}<p class='quiet'>Every line can be used.</p>"
-    return text + _left_out(problems, facts.problems, len(facts.files) > 1)
+    return text + _render_problems(problems, facts.problems, len(facts.files) > 1)
 
 
-def _kinds(previews: Sequence[Preview]) -> str:
+def _name_kinds(previews: Sequence[Preview]) -> str:
     kinds = list(dict.fromkeys(KIND_WORDS[one.kind] for one in previews))
     return f" ({', '.join(kinds[:3])})" if kinds else ""
 
 
-def _left_out(problems: Sequence[Problem], total: int, several: bool) -> str:
-    first = problems[:SHOWN_PROBLEMS]
+def _render_problems(problems: Sequence[Problem], total: int, several: bool) -> str:
+    first = problems[:MAX_PROBLEMS]
     rows = "".join(
-        f"<tr>{f'<td>{shown(one.file)}</td>' if several else ''}<td>{'' if one.line is None else f'{one.line:,}'}</td>"
-        f"<td>{shown(one.reason)}</td><td>{shown(one.advice)}</td></tr>"
+        f"<tr>{f'<td>{escape(one.file)}</td>' if several else ''}<td>{'' if one.line is None else f'{one.line:,}'}</td>"
+        f"<td>{escape(one.reason)}</td><td>{escape(one.advice)}</td></tr>"
         for one in first
     )
     more = f" The first {len(first)} of them:" if total > len(first) else ""
@@ -105,47 +107,47 @@ def _left_out(problems: Sequence[Problem], total: int, several: bool) -> str:
     )
 
 
-def check_of(check: Check, window_of: str) -> str:
+def render_check(check: Check, window_of: str) -> str:
     """The counts, the histograms and the findings of a check. `window_of` names the model whose window counts."""
     facts = [("Conversations", f"{check.conversations:,}"), ("Turns", f"{check.turns:,}")]
     if check.tokens is not None:
         facts.append(("Tokens", f"{check.tokens:,}"))
     if check.fitting is not None:
-        facts.append((f"Fit the window of {window_of}", _percent(check.fitting)))
+        facts.append((f"Fit the window of {window_of}", _format_percent(check.fitting)))
     if check.languages:
-        named = ", ".join(f"{name} {_percent(share)}" for name, share in check.languages[:4])
+        named = ", ".join(f"{name} {_format_percent(share)}" for name, share in check.languages[:4])
         facts.append(("Languages" if len(check.languages) > 1 else "Language", named))
-    items = "".join(f"<div><dt>{shown(name)}</dt><dd>{shown(value)}</dd></div>" for name, value in facts)
-    charts = _histogram("Turns in a conversation", check.turns_histogram)
-    charts += _histogram(f"Length in {check.length_unit}", check.length_histogram)
-    findings = "".join(map(_finding, check.findings))
+    items = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in facts)
+    charts = _render_histogram("Turns in a conversation", check.turns_histogram)
+    charts += _render_histogram(f"Length in {check.length_unit}", check.length_histogram)
+    findings = "".join(map(_render_finding, check.findings))
     found = f'<ul class="findings">{findings}</ul>' if findings else '<p class="good">Nothing to worry about.</p>'
     return f'<dl class="facts">{items}</dl><div class="charts">{charts}</div>{found}'
 
 
-def _finding(finding: Finding) -> str:
+def _render_finding(finding: Finding) -> str:
     examples = "".join(
-        f"<li><span class=where>{shown(spot.file)}, line {spot.line:,}</span> <q>{shown(spot.quote)}</q></li>"
+        f"<li><span class=where>{escape(spot.file)}, line {spot.line:,}</span> <q>{escape(spot.quote)}</q></li>"
         for spot in finding.spots
     )
     return (
-        f'<li data-finding="{shown(finding.name)}"><details><summary><b>{finding.count:,}</b> {shown(finding.title)}'
-        f"</summary><p>{shown(finding.advice)}</p><ul>{examples}</ul></details></li>"
+        f'<li data-finding="{escape(finding.name)}"><details><summary><b>{finding.count:,}</b> {escape(finding.title)}'
+        f"</summary><p>{escape(finding.advice)}</p><ul>{examples}</ul></details></li>"
     )
 
 
-def _histogram(title: str, histogram: Histogram) -> str:
+def _render_histogram(title: str, histogram: Histogram) -> str:
     """Bars, a column each, between the first and the last that hold something."""
     filled = [index for index, count in enumerate(histogram.counts) if count]
     if not filled:
         return ""
     first, last = filled[0], filled[-1]
     most = max(histogram.counts)
-    bars = "".join(_bar(histogram, index, most) for index in range(first, last + 1))
-    return f'<figure class="histogram"><figcaption>{shown(title)}</figcaption><div class="bars">{bars}</div></figure>'
+    bars = "".join(_render_bar(histogram, index, most) for index in range(first, last + 1))
+    return f'<figure class="histogram"><figcaption>{escape(title)}</figcaption><div class="bars">{bars}</div></figure>'
 
 
-def _bar(histogram: Histogram, index: int, most: int) -> str:
+def _render_bar(histogram: Histogram, index: int, most: int) -> str:
     count, start = histogram.counts[index], histogram.edges[index]
     label = f"{start:,}"
     if index + 1 == len(histogram.edges):
@@ -159,7 +161,7 @@ def _bar(histogram: Histogram, index: int, most: int) -> str:
     )
 
 
-def _percent(share: float) -> str:
+def _format_percent(share: float) -> str:
     if 0 < share < 0.005:
         return "under 1 %"
     return f"{min(round(100 * share), 99) if share < 1 else 100} %"

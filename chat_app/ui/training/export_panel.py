@@ -13,22 +13,22 @@ from chat_app.models.export import As, export, push
 from chat_app.runs.run import Run
 from chat_app.services import Services
 from chat_app.system.progress import ProgressCallback
-from chat_app.ui.components.background_task import followed
-from chat_app.ui.components.downloads import place_for, pressing
-from chat_app.ui.components.escape import clean, shown
-from chat_app.ui.components.events import Updates, slow
-from chat_app.ui.components.notices import working
+from chat_app.ui.components.background_task import follow_task
+from chat_app.ui.components.downloads import make_click_script, make_download_path
+from chat_app.ui.components.escape import clean_text, escape
+from chat_app.ui.components.events import Updates, limit_concurrency
+from chat_app.ui.components.notices import render_progress
 from chat_app.ui.visitor import Visitors
 
 WHOLE: As = "merged"
 FORMS = [("The whole model", WHOLE), ("Only the addition (adapter)", "adapter")]
-WHAT = """
+ABOUT = """
 <p class="quiet">A folder with the weights, the tokenizer and a card that tells how the model was made, with its curves.
 Your conversations stay here. It loads with <code>transformers</code>, and here as a folder on the Models page.</p>
 """
 
 
-class RunExport:
+class ExportPanel:
     """The components and what they do.
 
     Args:
@@ -42,7 +42,7 @@ class RunExport:
     def draw(self) -> None:
         """Put the components where the page is being built."""
         with gr.Accordion("Take the model with you", open=False, visible=False, elem_id="run-export") as self.box:
-            gr.HTML(WHAT, apply_default_css=False)
+            gr.HTML(ABOUT, apply_default_css=False)
             self.form = gr.Radio(FORMS, value=WHOLE, label="What", visible=False, elem_id="export-as")
             self.licence = gr.Textbox(
                 label="Licence",
@@ -84,27 +84,29 @@ class RunExport:
 
     def connect(self, picker: Any) -> None:
         """Join the events; `picker` names the run."""
-        long = slow("export", 2)
+        long = limit_concurrency("export", 2)
         self.zip.click(
             self.make_zip, [picker, self.form, self.licence, self.token], [self.file, self.said], **long
-        ).success(None, None, None, js=pressing("export-file"), api_visibility="private")
+        ).success(None, None, None, js=make_click_script("export-file"), api_visibility="private")
         hub = [picker, self.form, self.licence, self.name, self.secret, self.private, self.token]
         # The token leaves the page's field as soon as it was read.
-        self.push.click(self.put, hub, [self.said, self.secret], **long)
+        self.push.click(self.push_to_hub, hub, [self.said, self.secret], **long)
 
     def make_zip(self, name: str | None, form: str, licence: str, token: str, request: gr.Request) -> Iterator[Updates]:
         """Write the zip into the page's cache and let the browser fetch it."""
 
         def write(progress: ProgressCallback) -> Path:
             run, as_, source = self._source(name, form, token, request)
-            return export(source, place_for(self.file, f"{run.id}.zip"), run=run, licence=clean(licence), as_=as_)
+            return export(
+                source, make_download_path(self.file, f"{run.id}.zip"), run=run, licence=clean_text(licence), as_=as_
+            )
 
-        path = yield from followed(
-            write, lambda _: {self.said: working("Packing the model.")}, "The zip could not be written"
+        path = yield from follow_task(
+            write, lambda _: {self.said: render_progress("Packing the model.")}, "The zip could not be written"
         )
         yield {self.said: ""} if path is None else {self.said: "", self.file: gr.DownloadButton(value=str(path))}
 
-    def put(
+    def push_to_hub(
         self,
         name: str | None,
         form: str,
@@ -121,19 +123,25 @@ class RunExport:
             run, as_, source = self._source(name, form, token, request)
             is_private = private is not False
             return push(
-                source, clean(model).strip(), clean(secret), is_private, run=run, licence=clean(licence), as_=as_
+                source,
+                clean_text(model).strip(),
+                clean_text(secret),
+                is_private,
+                run=run,
+                licence=clean_text(licence),
+                as_=as_,
             )
 
-        sending = working("Sending the model to the Hub. Please leave this page open.")
-        address = yield from followed(
+        sending = render_progress("Sending the model to the Hub. Please leave this page open.")
+        address = yield from follow_task(
             send, lambda _: {self.said: sending, self.secret: ""}, "The model could not be read"
         )
-        link = shown(address)
+        link = escape(address)
         there = f'<p class="good">It is there: <a href="{link}" rel="noopener" target="_blank">{link}</a></p>'
         yield {self.said: "" if address is None else there, self.secret: ""}
 
     def _source(self, name: str | None, form: str, token: str, request: gr.Request) -> tuple[Run, As, Path]:
-        run = self.services.run_of(self.visitors.name(token, request), str(name))
+        run = self.services.run_of(self.visitors.identify(token, request), str(name))
         as_: As = "adapter" if form == "adapter" and run.adapter.is_dir() else "merged"
         source = run.adapter if as_ == "adapter" else run.model
         if not source.is_dir():

@@ -16,13 +16,13 @@ from chat_app.system.progress import ProgressCallback
 from chat_app.training.pretraining import PRETRAIN_DEFAULTS
 from chat_app.training.pretraining_plan import parse_size, prepare_from_scratch
 from chat_app.training.sample_prompts import questions_of
-from chat_app.ui.components.escape import clean
-from chat_app.ui.components.events import Updates, slow
-from chat_app.ui.training.data_panel import Brought, check_here
+from chat_app.ui.components.escape import clean_text
+from chat_app.ui.components.events import Updates, limit_concurrency
+from chat_app.ui.training.data_panel import Upload, check_files_exist
 from chat_app.ui.training.run_view import RunView
 from chat_app.ui.visitor import Visitors
 
-WHAT = """
+ABOUT = """
 <p class="quiet">A new model knows no language at all. It learns one from what you have brought under 1: conversations,
 or running text such as books (<code>.txt</code>). That needs far more text than teaching, millions of words, and much
 more time. Its words and its size are chosen by how much text there is.</p>
@@ -37,7 +37,7 @@ SIZES = [
 ]
 
 
-class NothingPanel:
+class FromScratchPanel:
     """The components and what they do.
 
     Args:
@@ -52,7 +52,7 @@ class NothingPanel:
     def draw(self) -> None:
         """Put the components where the page is being built."""
         with gr.Accordion("Start from nothing", open=False, elem_id="from-nothing"):
-            gr.HTML(WHAT, apply_default_css=False)
+            gr.HTML(ABOUT, apply_default_css=False)
             self.size = gr.Dropdown(SIZES, value="automatic", label="How large", elem_id="nothing-size")
             self.epochs = gr.Number(
                 value=PRETRAIN_DEFAULTS["epochs"],
@@ -64,7 +64,7 @@ class NothingPanel:
             )
             self.start = gr.Button("Start from nothing", size="md", elem_id="nothing-start")
 
-    def connect(self, brought: Any, questions: Any, preparing: Any, then: str) -> None:
+    def connect(self, upload: Any, questions: Any, preparing: Any, then: str) -> None:
         """Join the events.
 
         Args:
@@ -74,32 +74,32 @@ class NothingPanel:
         self.preparing = preparing
         self.start.click(
             self.begin,
-            [brought, self.size, self.epochs, questions, self.token],
+            [upload, self.size, self.epochs, questions, self.token],
             [preparing, *self.runs.outputs],
-            **slow("reading", 2),
+            **limit_concurrency("reading", 2),
         ).then(None, None, None, js=then, api_visibility="private")
 
     def begin(
-        self, request: gr.Request, brought: Brought, size: str, epochs: float, questions: str, token: str
+        self, request: gr.Request, upload: Upload, size: str, epochs: float, questions: str, token: str
     ) -> Iterator[Updates]:
         """Make the words, the model and the run, and put it into the queue."""
 
         def prepare(progress: ProgressCallback) -> Run:
-            visitor = self.visitors.name(token, request)
-            if brought.material is None and not brought.texts:
+            visitor = self.visitors.identify(token, request)
+            if upload.material is None and not upload.texts:
                 raise DataError("There is nothing to learn from yet.", advice="Upload a file first.")
-            check_here(brought)
-            wanted_size, asked = parse_size(size), list(questions_of(clean(questions)))
+            check_files_exist(upload)
+            wanted_size, asked = parse_size(size), list(questions_of(clean_text(questions)))
             config = from_mapping(TrainConfig, {**PRETRAIN_DEFAULTS, "epochs": epochs})
-            about = {"by": visitor, "questions": asked, "repairs": sorted(brought.wanted.repairs)}
+            about = {"by": visitor, "questions": asked, "repairs": sorted(upload.source.repairs)}
             return prepare_from_scratch(
                 config,
-                brought.wanted,
-                brought.texts,
+                upload.source,
+                upload.texts,
                 self.services.paths,
                 size=wanted_size,
                 about=about,
                 progress=progress,
             )
 
-        yield from self.runs.begun(self.preparing, prepare, token, request)
+        yield from self.runs.start_run(self.preparing, prepare, token, request)

@@ -11,14 +11,14 @@ from chat_app.runs.run import RESUMABLE, Run
 from chat_app.services import Services
 from chat_app.training.follow_up_runs import give_more_epochs, with_half_the_rate
 from chat_app.training.job_queue import Jobs
-from chat_app.ui.components.downloads import saving
+from chat_app.ui.components.downloads import make_save_script
 from chat_app.ui.components.escape import warn
 from chat_app.ui.components.events import QUICK, Updates
 from chat_app.ui.training import run_report
 from chat_app.ui.training import start_run as run_start
 from chat_app.ui.visitor import Visitors
 
-MOST_LOG_BYTES = 1_000_000
+MAX_LOG_BYTES = 1_000_000
 
 
 class RunActions:
@@ -66,12 +66,12 @@ class RunActions:
             picker, seen: the components that hold which run is chosen, and what the page was shown of it.
         """
         self.download.click(self.read_log, [picker, self.token], [self.log_text], **QUICK).then(
-            None, [self.log_text], None, js=saving("training-log.txt", "text/plain"), api_visibility="private"
+            None, [self.log_text], None, js=make_save_script("training-log.txt", "text/plain"), api_visibility="private"
         )
         return [
-            self.stop.click(self.ask_stop, [picker, self.token], None, **QUICK),
-            self.resume.click(self.go_on, [picker, self.token], None, **QUICK),
-            self.act.click(self.follow, [picker, seen, self.token], [picker], **QUICK),
+            self.stop.click(self.stop_run, [picker, self.token], None, **QUICK),
+            self.resume.click(self.resume_run, [picker, self.token], None, **QUICK),
+            self.act.click(self.follow_verdict, [picker, seen, self.token], [picker], **QUICK),
         ]
 
     def show(self, run: Run, status: str, checkpoints: list[int]) -> Updates:
@@ -97,35 +97,35 @@ class RunActions:
         """There is no run."""
         return {component: gr.update(visible=False) for component in self.outputs}
 
-    def ask_stop(self, name: str | None, token: str, request: gr.Request) -> None:
+    def stop_run(self, name: str | None, token: str, request: gr.Request) -> None:
         """End a run after the step it is in."""
         try:
-            run, jobs = self._own(name, token, request)
+            run, jobs = self._find_run(name, token, request)
             jobs.stop(run)
         except ChatAppError as error:
             warn(error)
 
-    def go_on(self, name: str | None, token: str, request: gr.Request) -> None:
+    def resume_run(self, name: str | None, token: str, request: gr.Request) -> None:
         """Put a run that stopped into the queue again."""
         try:
-            run, jobs = self._own(name, token, request)
+            run, jobs = self._find_run(name, token, request)
             jobs.submit(run)
         except ChatAppError as error:
             warn(error)
 
-    def follow(self, name: str | None, seen: dict[str, Any], token: str, request: gr.Request) -> Any:
+    def follow_verdict(self, name: str | None, seen: dict[str, Any], token: str, request: gr.Request) -> Any:
         """Do what the verdict suggests. What that was, the server has kept; the page does not choose it."""
         try:
-            run, jobs = self._own(name, token, request)
+            run, jobs = self._find_run(name, token, request)
             if not isinstance(seen, dict) or seen.get("run") != run.id:
                 raise RunError("The page shows another run by now.", advice="Look again, and press the button again.")
-            new = self._follow(run, jobs, seen.get("action"))
-            return gr.skip() if new is None else gr.Dropdown(choices=run_report.labels([new]), value=new.id)
+            new = self._carry_out(run, jobs, seen.get("action"))
+            return gr.skip() if new is None else gr.Dropdown(choices=run_report.label_runs([new]), value=new.id)
         except ChatAppError as error:
             warn(error)
             return gr.skip()
 
-    def _follow(self, run: Run, jobs: Jobs, action: str | None) -> Run | None:
+    def _carry_out(self, run: Run, jobs: Jobs, action: str | None) -> Run | None:
         """The run that was begun, if any."""
         if action == "keep-best-and-stop":
             jobs.stop(run)
@@ -140,16 +140,16 @@ class RunActions:
             return new
         return None
 
-    def _own(self, name: str | None, token: str, request: gr.Request) -> tuple[Run, Jobs]:
-        jobs = run_start.jobs_of(self.services)
-        return self.services.run_of(self.visitors.name(token, request), str(name)), jobs
+    def _find_run(self, name: str | None, token: str, request: gr.Request) -> tuple[Run, Jobs]:
+        jobs = run_start.require_jobs(self.services)
+        return self.services.run_of(self.visitors.identify(token, request), str(name)), jobs
 
     def read_log(self, name: str | None, token: str, request: gr.Request) -> str:
         """The end of what the training process printed."""
         try:
-            run = self.services.run_of(self.visitors.name(token, request), str(name))
+            run = self.services.run_of(self.visitors.identify(token, request), str(name))
             with open(run.log, "rb") as file:
-                file.seek(max(run.log.stat().st_size - MOST_LOG_BYTES, 0))
+                file.seek(max(run.log.stat().st_size - MAX_LOG_BYTES, 0))
                 return file.read().decode("utf-8", "replace")
         except (ChatAppError, OSError):
             warn("There is no log of this run.")

@@ -75,8 +75,8 @@ class RunCurves:
         has_points = any("train_loss" in line or "valid_loss" in line for line in metrics)
         return {
             self.box: gr.Column(visible=has_points),
-            self.loss: gr.LinePlot(value=run_report.losses(metrics)),
-            self.rate: gr.LinePlot(value=run_report.learning_rates(metrics)),
+            self.loss: gr.LinePlot(value=run_report.make_loss_table(metrics)),
+            self.rate: gr.LinePlot(value=run_report.make_rate_table(metrics)),
         }
 
     def show_samples(self, run: Run, at: Any, last_before: int) -> tuple[Updates, int]:
@@ -90,11 +90,11 @@ class RunCurves:
             The updates, and the last evaluation that there is.
         """
         samples = run.samples()
-        steps = run_report.sample_steps(samples)
+        steps = run_report.list_sample_steps(samples)
         last = max(len(steps) - 1, 0)
         is_newest = not isinstance(at, (int, float)) or at >= last_before
         at = last if is_newest else int(at or 0)
-        table = run_report.sample_table(samples, _step_at(steps, at))
+        table = run_report.render_samples(samples, _find_step(steps, at))
         return {self.at: gr.Slider(maximum=max(last, 1), value=at, visible=last > 1), self.samples: table}, last
 
     def hide(self) -> Updates:
@@ -104,15 +104,15 @@ class RunCurves:
     def compare(self, name: str | None, at: Any, token: str, request: gr.Request) -> str:
         """Show the answers of the evaluation that the person has moved the slider to."""
         try:
-            run = self.services.run_of(self.visitors.name(token, request), str(name))
+            run = self.services.run_of(self.visitors.identify(token, request), str(name))
         except ChatAppError as error:
             warn(error)
             return ""
         samples = run.samples()
-        return run_report.sample_table(samples, _step_at(run_report.sample_steps(samples), at))
+        return run_report.render_samples(samples, _find_step(run_report.list_sample_steps(samples), at))
 
 
-def _step_at(steps: list[int], at: object) -> int:
+def _find_step(steps: list[int], at: object) -> int:
     """The step of the evaluation of that number; the newest where there is none."""
     is_there = isinstance(at, (int, float)) and 0 <= at < len(steps)
     return steps[int(at)] if is_there else run_report.LATEST  # type: ignore[call-overload]

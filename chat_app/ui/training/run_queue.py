@@ -11,15 +11,15 @@ from chat_app.errors import ChatAppError
 from chat_app.runs.run import Run
 from chat_app.services import Services
 from chat_app.training.job_queue import Jobs
-from chat_app.ui.components.escape import shown, warn
-from chat_app.ui.components.events import QUICK, given
-from chat_app.ui.training.run_report import titles
-from chat_app.ui.training.start_run import jobs_of
+from chat_app.ui.components.escape import escape, warn
+from chat_app.ui.components.events import QUICK, read_payload
+from chat_app.ui.training.run_report import title_runs
+from chat_app.ui.training.start_run import require_jobs
 from chat_app.ui.visitor import Visitors
 
 ACTS = {"up": "Move up", "down": "Move down", "out": "Take out"}
 SIGNS = {"up": "↑", "down": "↓", "out": "✕"}
-PRESSED = """
+BUTTONS_SCRIPT = """
 element.addEventListener('click', (event) => {
   const button = event.target.closest('button[data-run]');
   if (button) trigger('pressed', { run: button.dataset.run, act: button.dataset.act });
@@ -40,51 +40,51 @@ class RunQueue:
 
     def draw(self) -> None:
         """Put the component where the page is being built."""
-        self.view = gr.HTML("", js_on_load=PRESSED, elem_id="run-queue", apply_default_css=False, visible=False)
+        self.view = gr.HTML("", js_on_load=BUTTONS_SCRIPT, elem_id="run-queue", apply_default_css=False, visible=False)
 
-    def connect(self, look: Any, inputs: list[Any], outputs: list[Any]) -> None:
-        """Join the events; `look` shows everything anew afterwards."""
-        self.view.pressed(self.act, [self.token], None, **QUICK).then(look, inputs, outputs, **QUICK)
+    def connect(self, refresh: Any, inputs: list[Any], outputs: list[Any]) -> None:
+        """Join the events; `refresh` shows everything anew afterwards."""
+        self.view.pressed(self.handle_press, [self.token], None, **QUICK).then(refresh, inputs, outputs, **QUICK)
 
-    def rows(self, own: Sequence[Run]) -> list[tuple[int, str, str]]:
+    def list_waiting(self, own: Sequence[Run]) -> list[tuple[int, str, str]]:
         """(place in the whole queue, id, title) of a visitor's own runs that wait."""
         if self.services.jobs is None:
             return []
-        called = titles(own)
+        called = title_runs(own)
         waiting = enumerate(self.services.jobs.waiting(), start=1)
         return [(place, run.id, called[run.id]) for place, run in waiting if run.id in called]
 
-    def act(self, event: gr.EventData, token: str, request: gr.Request) -> None:
+    def handle_press(self, event: gr.EventData, token: str, request: gr.Request) -> None:
         """Somebody has pressed one of the buttons. What the page sends is checked again."""
         try:
-            jobs, visitor = jobs_of(self.services), self.visitors.name(token, request)
-            run = self.services.run_of(visitor, str(given(event, "run")))
-            _act(jobs, run, given(event, "act"), self.services.runs_of(visitor))
+            jobs, visitor = require_jobs(self.services), self.visitors.identify(token, request)
+            run = self.services.run_of(visitor, str(read_payload(event, "run")))
+            _apply(jobs, run, read_payload(event, "act"), self.services.runs_of(visitor))
         except ChatAppError as error:
             warn(error)
 
 
-def _act(jobs: Jobs, run: Run, act: object, own: Sequence[Run]) -> None:
+def _apply(jobs: Jobs, run: Run, act: object, own: Sequence[Run]) -> None:
     if act == "out":
         jobs.stop(run)
     elif act in ("up", "down"):
         jobs.move(run, -1 if act == "up" else 1, own)
 
 
-def queue_list(rows: Sequence[tuple[int, str, str]]) -> str:
+def render_queue(rows: Sequence[tuple[int, str, str]]) -> str:
     """The list as the page shows it."""
     items = "".join(
-        f'<li><span class="place">{place}</span><span class="name" dir="auto">{shown(title)}</span>'
-        f"{_buttons(run, title, at == 0, at == len(rows) - 1)}</li>"
+        f'<li><span class="place">{place}</span><span class="name" dir="auto">{escape(title)}</span>'
+        f"{_render_buttons(run, title, at == 0, at == len(rows) - 1)}</li>"
         for at, (place, run, title) in enumerate(rows)
     )
     return f'<h3 class="part">Waiting for their turn</h3><ol class="queue">{items}</ol>'
 
 
-def _buttons(run: str, title: str, is_first: bool, is_last: bool) -> str:
+def _render_buttons(run: str, title: str, is_first: bool, is_last: bool) -> str:
     blocked = {"up": is_first, "down": is_last, "out": False}
     return "".join(
-        f'<button type="button" data-run="{shown(run)}" data-act="{act}" title="{words}" '
-        f'aria-label="{words}: {shown(title)}"{" disabled" if blocked[act] else ""}>{SIGNS[act]}</button>'
+        f'<button type="button" data-run="{escape(run)}" data-act="{act}" title="{words}" '
+        f'aria-label="{words}: {escape(title)}"{" disabled" if blocked[act] else ""}>{SIGNS[act]}</button>'
         for act, words in ACTS.items()
     )

@@ -15,8 +15,8 @@ from chat_app.runs.diagnosis import Action, Diagnosis, diagnose
 from chat_app.runs.loss_plot import thinned
 from chat_app.runs.run import Run, State
 from chat_app.ui.components import formatting as words
-from chat_app.ui.components.escape import shown
-from chat_app.ui.models.choices import run_title
+from chat_app.ui.components.escape import escape
+from chat_app.ui.models.choices import title_run
 
 LATEST = -1
 TRAINING, VALIDATION = "training", "validation"
@@ -33,20 +33,20 @@ ACTION_WORDS: Mapping[Action, str] = {
 }
 
 
-def titles(runs: Sequence[Run]) -> dict[str, str]:
+def title_runs(runs: Sequence[Run]) -> dict[str, str]:
     """id -> title; where two would be called the same, the end of the id tells them apart."""
-    plain = {run.id: run_title(run) for run in runs}
+    plain = {run.id: title_run(run) for run in runs}
     counts = Counter(plain.values())
     return {name: f"{title} ({name[-4:]})" if counts[title] > 1 else title for name, title in plain.items()}
 
 
-def labels(runs: Sequence[Run]) -> list[tuple[str, str]]:
+def label_runs(runs: Sequence[Run]) -> list[tuple[str, str]]:
     """(label, id) of each run."""
-    called = titles(runs)
+    called = title_runs(runs)
     return [(f"{called[run.id]} · {words.STATUS_WORDS[run.state().status]}", run.id) for run in runs]
 
 
-def losses(metrics: Metrics) -> pd.DataFrame:
+def make_loss_table(metrics: Metrics) -> pd.DataFrame:
     """step, loss, which: the two curves. Both names always occur: the plot fixes its colours by the first it sees."""
     rows = [
         (line["step"], line[name], which)
@@ -57,13 +57,13 @@ def losses(metrics: Metrics) -> pd.DataFrame:
     return pd.DataFrame([*rows, *((0, None, which) for which in sorted(absent))], columns=["step", "loss", "which"])
 
 
-def learning_rates(metrics: Metrics) -> pd.DataFrame:
+def make_rate_table(metrics: Metrics) -> pd.DataFrame:
     """step, learning rate."""
     lines = thinned([line for line in metrics if "learning_rate" in line and "step" in line])
     return pd.DataFrame([(line["step"], line["learning_rate"]) for line in lines], columns=["step", "learning rate"])
 
 
-def judged(run: Run, state: State, metrics: Metrics) -> Diagnosis | None:
+def diagnose_run(run: Run, state: State, metrics: Metrics) -> Diagnosis | None:
     """What the curves say; None while there are none."""
     if not metrics:
         return None
@@ -80,7 +80,7 @@ def judged(run: Run, state: State, metrics: Metrics) -> Diagnosis | None:
     return said
 
 
-def plan_words(run: Run) -> str:
+def describe_plan(run: Run) -> str:
     """How the run learns, why so, and what the rehearsal has measured; empty until that is decided."""
     try:
         about, chosen = run.about(), run.config().method
@@ -95,44 +95,46 @@ def plan_words(run: Run) -> str:
     return f"{plan['words']} ({how}).{measured}"
 
 
-def status(run: Run, state: State, metrics: Metrics, now: float | None = None, said: Diagnosis | None = None) -> str:
+def render_status(
+    run: Run, state: State, metrics: Metrics, now: float | None = None, said: Diagnosis | None = None
+) -> str:
     """The state in words, the progress bar, the facts, and what the curves say."""
     word = words.STATUS_WORDS[state.status]
     share = min(state.step / state.total_steps, 1.0) if state.total_steps else 0.0
     share = 1.0 if state.status == "done" else share
     facts = "".join(
-        f"<div><dt>{shown(name)}</dt><dd>{shown(value)}</dd></div>"
-        for name, value in _facts(run, state, metrics, time.time() if now is None else now)
+        f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>"
+        for name, value in _list_facts(run, state, metrics, time.time() if now is None else now)
     )
-    plan = plan_words(run)
+    plan = describe_plan(run)
     return (
         f'<section class="run {state.status}" data-status="{state.status}" aria-label="The run">'
         f'<p class="run-head"><span class="badge">{word}</span> '
-        f"<span>{shown(state.reason or _reason(state))}</span></p>"
+        f"<span>{escape(state.reason or _describe_state(state))}</span></p>"
         f'<div class="bar" role="progressbar" aria-label="Progress" aria-valuemin="0" aria-valuemax="100" '
         f'aria-valuenow="{share * 100:.0f}"><span style="width:{share * 100:.1f}%"></span></div>'
         f'<dl class="facts">{facts}</dl>'
-        f"{_plan(plan) if plan else ''}{_said(said) if said else ''}</section>"
+        f"{_render_plan(plan) if plan else ''}{_render_verdict(said) if said else ''}</section>"
     )
 
 
-def _plan(plan: str) -> str:
-    return f'<p class="plan">{shown(plan)}</p>'
+def _render_plan(plan: str) -> str:
+    return f'<p class="plan">{escape(plan)}</p>'
 
 
-def _said(said: Diagnosis) -> str:
-    advice = f" {shown(said.advice)}" if said.advice else ""
+def _render_verdict(said: Diagnosis) -> str:
+    advice = f" {escape(said.advice)}" if said.advice else ""
     kind = said.kind.replace(" ", "-")
-    return f'<p class="verdict" data-verdict="{kind}"><b>{shown(said.sentence)}</b>{advice}</p>'
+    return f'<p class="verdict" data-verdict="{kind}"><b>{escape(said.sentence)}</b>{advice}</p>'
 
 
-def _reason(state: State) -> str:
+def _describe_state(state: State) -> str:
     if state.status == "running":
         return "It reads your conversations and gets better step by step."
     return ""
 
 
-def _facts(run: Run, state: State, metrics: Metrics, now: float) -> list[tuple[str, str]]:
+def _list_facts(run: Run, state: State, metrics: Metrics, now: float) -> list[tuple[str, str]]:
     facts = []
     if state.total_steps:
         facts.append(("Step", f"{state.step:,} of {state.total_steps:,}"))
@@ -143,14 +145,18 @@ def _facts(run: Run, state: State, metrics: Metrics, now: float) -> list[tuple[s
         points = [(line["time"], line["step"]) for line in metrics if "time" in line and "step" in line]
         if points and state.step > points[-1][1]:  # The state is written more rarely, or more often, than the curve.
             points.append((state.time, state.step))
-        left = words.time_left(points, state.total_steps, now)
+        left = words.estimate_time_left(points, state.total_steps, now)
         facts.append(("Time left, at most", words.duration(left) if left is not None else "soon known"))
         if "tokens_per_second" in newest:
             facts.append(("Speed", f"{newest['tokens_per_second']:,.0f} tokens a second"))
     perplexities = [line["valid_perplexity"] for line in metrics if "valid_perplexity" in line]
     if perplexities:
         best = min(perplexities[1:] or perplexities)  # The first is that of the model before.
-        text = f"{_short(best)}" if len(perplexities) == 1 else f"{_short(perplexities[0])} → {_short(best)}"
+        text = (
+            f"{_format_perplexity(best)}"
+            if len(perplexities) == 1
+            else f"{_format_perplexity(perplexities[0])} → {_format_perplexity(best)}"
+        )
         facts.append(("Perplexity (lower is better)", text))
     try:
         about = run.about()
@@ -166,26 +172,26 @@ def _facts(run: Run, state: State, metrics: Metrics, now: float) -> list[tuple[s
     return facts
 
 
-def _short(number: float) -> str:
+def _format_perplexity(number: float) -> str:
     return f"{number:,.1f}" if number < 100 else f"{number:,.0f}"
 
 
-def sample_steps(samples: Metrics) -> list[int]:
+def list_sample_steps(samples: Metrics) -> list[int]:
     """The steps at which replies were written down, oldest first."""
     return sorted({int(line["step"]) for line in samples if "step" in line})
 
 
-def sample_table(samples: Metrics, step: object = LATEST) -> str:
+def render_samples(samples: Metrics, step: object = LATEST) -> str:
     """The same prompts: the reply before it learned anything, and the one at `step`."""
-    steps = sample_steps(samples)
+    steps = list_sample_steps(samples)
     if not steps:
         return '<p class="quiet">At each evaluation the model answers the same few questions. They will stand here.</p>'
     step = step if isinstance(step, int) and step in steps else steps[-1]
     replies = {(line.get("prompt"), line.get("step")): line.get("reply", "") for line in samples}
     prompts = dict.fromkeys(line.get("prompt") for line in samples)
     rows = "".join(
-        f'<tr><th scope="row" dir="auto">{shown(prompt)}</th>{_cell(replies.get((prompt, steps[0])), "Before")}'
-        f"{_cell(replies.get((prompt, step)), 'Now')}</tr>"
+        f'<tr><th scope="row" dir="auto">{escape(prompt)}</th>{_render_cell(replies.get((prompt, steps[0])), "Before")}'
+        f"{_render_cell(replies.get((prompt, step)), 'Now')}</tr>"
         for prompt in prompts
     )
     now = "Now" if step == steps[-1] else f"At step {step:,}"
@@ -197,6 +203,6 @@ def sample_table(samples: Metrics, step: object = LATEST) -> str:
     )
 
 
-def _cell(reply: Any, name: str) -> str:
-    text = shown(reply) if reply else '<span class="quiet">(nothing)</span>'
+def _render_cell(reply: Any, name: str) -> str:
+    text = escape(reply) if reply else '<span class="quiet">(nothing)</span>'
     return f'<td dir="auto" data-name="{name}">{text}</td>'

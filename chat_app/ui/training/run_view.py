@@ -17,19 +17,19 @@ from chat_app.runs.run import ACTIVE, Run
 from chat_app.services import Services
 from chat_app.system.progress import ProgressCallback
 from chat_app.ui.components.events import QUICK, Updates, listen_for_choice
-from chat_app.ui.components.notices import working
+from chat_app.ui.components.notices import render_progress
 from chat_app.ui.training import run_report
 from chat_app.ui.training import start_run as run_start
-from chat_app.ui.training.all_runs_panel import RunsPanel
-from chat_app.ui.training.command_panel import RunDesk
-from chat_app.ui.training.export_panel import RunExport
+from chat_app.ui.training.all_runs_panel import AllRunsPanel
+from chat_app.ui.training.command_panel import RunCommandPanel
+from chat_app.ui.training.export_panel import ExportPanel
 from chat_app.ui.training.run_actions import RunActions
 from chat_app.ui.training.run_curves import RunCurves
-from chat_app.ui.training.run_queue import RunQueue, queue_list
+from chat_app.ui.training.run_queue import RunQueue, render_queue
 from chat_app.ui.visitor import Visitors
 
-LOOK_EVERY = 2.0
-NOBODY = '<p class="quiet">Nothing has been taught yet. Your first run will show here, and stay here.</p>'
+SECONDS_BETWEEN_REFRESHES = 2.0
+NO_RUN = '<p class="quiet">Nothing has been taught yet. Your first run will show here, and stay here.</p>'
 
 
 class RunView:
@@ -45,32 +45,32 @@ class RunView:
         self.actions = RunActions(services, visitors, token)
         self.queue = RunQueue(services, visitors, token)
         self.curves = RunCurves(services, visitors, token)
-        self.desk = RunDesk(services)
-        self.export = RunExport(services, visitors, token)
-        self.panel = RunsPanel(services, visitors, token)
+        self.command = RunCommandPanel(services)
+        self.export = ExportPanel(services, visitors, token)
+        self.panel = AllRunsPanel(services, visitors, token)
 
     def draw(self) -> None:
         """Put the components where the page is being built."""
         self.picker = gr.Dropdown([], label="Run", elem_id="run")
-        self.status = gr.HTML(NOBODY, elem_id="run-status", apply_default_css=False)
+        self.status = gr.HTML(NO_RUN, elem_id="run-status", apply_default_css=False)
         self.actions.draw()
         self.queue.draw()
         self.curves.draw()
-        self.desk.draw()
+        self.command.draw()
         self.export.draw()
         self.panel.draw()
         self.seen = gr.State({})
-        self.timer = gr.Timer(LOOK_EVERY)
+        self.timer = gr.Timer(SECONDS_BETWEEN_REFRESHES)
 
     @property
     def outputs(self) -> list[Any]:
-        """What `look` updates."""
+        """What `refresh` updates."""
         return [
             *(self.picker, self.status, self.queue.view, self.seen),
-            *(*self.actions.outputs, *self.curves.outputs, *self.desk.outputs, *self.export.outputs),
+            *(*self.actions.outputs, *self.curves.outputs, *self.command.outputs, *self.export.outputs),
         ]
 
-    def connect(self, chat_with: Callable[..., Any], chat_outputs: list[Any], talk: Any) -> None:
+    def connect(self, chat_with: Callable[..., Any], chat_outputs: list[Any], session: Any) -> None:
         """Join the events.
 
         Args:
@@ -80,17 +80,17 @@ class RunView:
             talk: the component that keeps the conversation.
         """
         inputs = [self.picker, self.curves.at, self.seen, self.token]
-        self.timer.tick(self.look, inputs, self.outputs, **QUICK)
+        self.timer.tick(self.refresh, inputs, self.outputs, **QUICK)
         listen_for_choice(self.picker, self.choose, inputs, self.outputs, **QUICK)
         for done in self.actions.connect(self.picker, self.seen):
-            done.then(self.look, inputs, self.outputs, **QUICK)
-        self.queue.connect(self.look, inputs, self.outputs)
+            done.then(self.refresh, inputs, self.outputs, **QUICK)
+        self.queue.connect(self.refresh, inputs, self.outputs)
         self.curves.connect(self.picker)
         self.export.connect(self.picker)
-        self.panel.connect(self.picker, self.look, inputs, self.outputs)
+        self.panel.connect(self.picker, self.refresh, inputs, self.outputs)
         self.actions.chat.click(
             chat_with,
-            [self.actions.which, self.token, talk],
+            [self.actions.which, self.token, session],
             chat_outputs,
             show_progress_on=[self.status],
             api_visibility="private",
@@ -98,14 +98,14 @@ class RunView:
             concurrency_id="model",
         )
 
-    def begin(self, visitor: str) -> Updates:
+    def open(self, visitor: str) -> Updates:
         """The view of a page that has just been opened: the newest run at work, else the newest."""
         runs = self.services.runs_of(visitor)
         active = [run for run in runs if run.state().status in ACTIVE]
         waiting = [run for run in runs if run.state().status == "queued"]
         return self.show(next(iter([*active, *waiting, *runs]), None), runs)
 
-    def begun(
+    def start_run(
         self, preparing: Any, prepare: Callable[[ProgressCallback], Run], token: str, request: gr.Request
     ) -> Iterator[Updates]:
         """Begin a run and show it.
@@ -114,16 +114,16 @@ class RunView:
             preparing: the component that tells how far its preparation is.
             prepare: makes the run folder.
         """
-        run = yield from run_start.begun(
-            self.services, prepare, lambda text: {preparing: gr.HTML(working(text), visible=True)}
+        run = yield from run_start.start_run(
+            self.services, prepare, lambda text: {preparing: gr.HTML(render_progress(text), visible=True)}
         )
-        shown = {} if run is None else self.show(run, self.services.runs_of(self.visitors.name(token, request)))
+        shown = {} if run is None else self.show(run, self.services.runs_of(self.visitors.identify(token, request)))
         yield {**shown, preparing: gr.HTML("", visible=False)}
 
-    def look(self, name: str | None, at: Any, seen: dict[str, Any], token: str, request: gr.Request) -> Updates:
+    def refresh(self, name: str | None, at: Any, seen: dict[str, Any], token: str, request: gr.Request) -> Updates:
         """What has changed since the last look; nothing else is sent."""
         try:
-            visitor = self.visitors.name(token, request)
+            visitor = self.visitors.identify(token, request)
             runs = self.services.runs_of(visitor)
             chosen = next((run for run in runs if run.id == name), runs[0] if runs else None)
         except (ChatAppError, OSError):  # A folder that is being removed; the next look will tell.
@@ -133,30 +133,30 @@ class RunView:
     def choose(self, name: str | None, at: Any, seen: dict[str, Any], token: str, request: gr.Request) -> Updates:
         """The person has chosen a run; where it is the one that is shown already, only what has changed is sent."""
         is_shown = isinstance(seen, dict) and seen.get("run") == name
-        return self.look(name, at, seen if is_shown else {}, token, request)
+        return self.refresh(name, at, seen if is_shown else {}, token, request)
 
     def show(self, run: Run | None, runs: list[Run], at: Any = None, seen: dict[str, Any] | None = None) -> Updates:
         """Show a run, and the list of runs; what the page has already, it keeps."""
         seen = seen or {}
-        now: dict[str, Any] = {"labels": run_report.labels(runs)}
+        now: dict[str, Any] = {"labels": run_report.label_runs(runs)}
         now["run"] = run.id if run is not None else None
-        now["queue"] = self.queue.rows(runs)
+        now["queue"] = self.queue.list_waiting(runs)
         updates: Updates = {self.seen: now}
         if any(seen.get(name) != now[name] for name in ("labels", "run")):
             updates[self.picker] = gr.Dropdown(choices=now["labels"], value=now["run"], visible=bool(runs))
         if seen.get("queue") != now["queue"]:
-            updates[self.queue.view] = gr.HTML(value=queue_list(now["queue"]), visible=bool(now["queue"]))
+            updates[self.queue.view] = gr.HTML(value=render_queue(now["queue"]), visible=bool(now["queue"]))
         if run is None:
-            hidden = self.actions.hide() | self.curves.hide() | self.desk.hide() | self.export.hide()
-            return {**updates, **hidden, self.status: NOBODY}
+            hidden = self.actions.hide() | self.curves.hide() | self.command.hide() | self.export.hide()
+            return {**updates, **hidden, self.status: NO_RUN}
         return updates | self._show_run(run, at, seen, now)
 
     def _show_run(self, run: Run, at: Any, seen: dict[str, Any], now: dict[str, Any]) -> Updates:
         """What has changed in the run that is looked at. `now` is completed for the next look."""
         state = run.state()
         now["status"], now["model"], now["checkpoints"] = state.status, run.has_model, run.checkpoint_steps()
-        now["metrics"], now["samples"] = _stamp(run, "metrics.jsonl"), _stamp(run, "samples.jsonl")
-        now["about"] = _stamp(run, "config.json")
+        now["metrics"], now["samples"] = _get_file_stamp(run, "metrics.jsonl"), _get_file_stamp(run, "samples.jsonl")
+        now["about"] = _get_file_stamp(run, "config.json")
         is_new = seen.get("run") != now["run"]
 
         def has_changed(*names: str) -> bool:
@@ -168,15 +168,15 @@ class RunView:
         now["action"] = seen.get("action", "")
         if has_changed("metrics", "status", "about") or state.status in ACTIVE:
             metrics = run.metrics()
-            said = run_report.judged(run, state, metrics)
+            said = run_report.diagnose_run(run, state, metrics)
             now["action"] = said.action if said and self.services.jobs is not None else ""
-            updates[self.status] = run_report.status(run, state, metrics, said=said)
+            updates[self.status] = run_report.render_status(run, state, metrics, said=said)
             if has_changed("metrics"):
                 updates |= self.curves.show_metrics(metrics)
         if is_new or seen.get("action", "") != now["action"]:
             updates |= self.actions.show_action(now["action"])
         if has_changed("status", "about", "model"):
-            updates |= self.desk.show(run) | self.export.show(run)
+            updates |= self.command.show(run) | self.export.show(run)
         now["evaluations"] = seen.get("evaluations", 0)
         if has_changed("samples"):
             shown, now["evaluations"] = self.curves.show_samples(run, None if is_new else at, now["evaluations"])
@@ -184,7 +184,7 @@ class RunView:
         return updates
 
 
-def _stamp(run: Run, name: str) -> tuple[int, int]:
+def _get_file_stamp(run: Run, name: str) -> tuple[int, int]:
     """Changes when a file does."""
     try:
         known = (run.folder / name).stat()

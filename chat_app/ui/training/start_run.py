@@ -10,12 +10,12 @@ from chat_app.runs.run import Run
 from chat_app.services import Services
 from chat_app.system.progress import ProgressCallback
 from chat_app.training.job_queue import Jobs
-from chat_app.ui.components.background_task import followed
+from chat_app.ui.components.background_task import follow_task
 
 Outputs = TypeVar("Outputs")
 
 
-def jobs_of(services: Services) -> Jobs:
+def require_jobs(services: Services) -> Jobs:
     """The training queue.
 
     Raises:
@@ -26,7 +26,7 @@ def jobs_of(services: Services) -> Jobs:
     return services.jobs
 
 
-def begun(
+def start_run(
     services: Services, prepare: Callable[[ProgressCallback], Run], show: Callable[[str], Outputs]
 ) -> Generator[Outputs, None, Run | None]:
     """Prepare a run and put it into the queue.
@@ -39,9 +39,9 @@ def begun(
     """
 
     def do(progress: ProgressCallback) -> Run:
-        jobs = jobs_of(services)
+        jobs = require_jobs(services)
         run = prepare(progress)
         jobs.submit(run)
         return run
 
-    return followed(do, lambda text: show(text or "Preparing."), "The run could not be written")
+    return follow_task(do, lambda text: show(text or "Preparing."), "The run could not be written")

@@ -16,12 +16,12 @@ from chat_app.system.progress import ProgressCallback
 from chat_app.training.prepare import prepare_run
 from chat_app.training.sample_prompts import MOST, questions_of
 from chat_app.ui.components.background_task import count_conversations
-from chat_app.ui.components.escape import clean
-from chat_app.ui.components.events import QUICK, Updates, slow
-from chat_app.ui.components.settings_form import Controls
+from chat_app.ui.components.escape import clean_text
+from chat_app.ui.components.events import QUICK, Updates, limit_concurrency
+from chat_app.ui.components.settings_form import SettingsForm
 from chat_app.ui.models import choices as model_choices
-from chat_app.ui.training.data_panel import Brought, DataPanel
-from chat_app.ui.training.from_scratch_panel import NothingPanel
+from chat_app.ui.training.data_panel import DataPanel, Upload
+from chat_app.ui.training.from_scratch_panel import FromScratchPanel
 from chat_app.ui.training.run_view import RunView
 from chat_app.ui.visitor import Visitors
 
@@ -38,7 +38,7 @@ GROUPS = {
     ),
     "This computer": ("rehearse", "gradient_checkpointing", "precision", "save_as", "device", "threads"),
 }
-LOOK_AT_RUN = "() => document.querySelector('#run')?.scrollIntoView({ block: 'start', behavior: 'smooth' })"
+SCROLL_TO_RUN = "() => document.querySelector('#run')?.scrollIntoView({ block: 'start', behavior: 'smooth' })"
 
 
 class TeachTab:
@@ -51,28 +51,28 @@ class TeachTab:
 
     def __init__(self, services: Services, visitors: Visitors, token: Any):
         self.services, self.visitors, self.token = services, visitors, token
-        self.settings = Controls(TrainConfig, leave_out=("model",))
+        self.settings = SettingsForm(TrainConfig, leave_out=("model",))
         self.data = DataPanel(services)
         self.runs = RunView(services, visitors, token)
-        self.nothing = NothingPanel(services, visitors, token, self.runs)
+        self.from_scratch = FromScratchPanel(services, visitors, token, self.runs)
 
-    def draw(self, chat_with: Callable[..., Any], chat_outputs: list[Any], talk: Any) -> None:
+    def draw(self, chat_with: Callable[..., Any], chat_outputs: list[Any], session: Any) -> None:
         """Put the components where the page is being built; the arguments are those of RunView.connect."""
         if self.services.jobs is None:
             gr.HTML('<p class="notice">Training is switched off on this server.</p>', apply_default_css=False)
         with gr.Row(elem_classes=["teach-row"]):
             with gr.Column(scale=5, min_width=320, visible=self.services.jobs is not None, elem_classes=["steps"]):
-                gr.HTML(_step(1, "Give it conversations"), apply_default_css=False)
+                gr.HTML(_render_step(1, "Give it conversations"), apply_default_css=False)
                 self.data.draw()
                 self._draw_start()
             with gr.Column(scale=6, min_width=320, elem_classes=["run-side"]):
-                gr.HTML(_step(3, "Watch it learn"), apply_default_css=False)
+                gr.HTML(_render_step(3, "Watch it learn"), apply_default_css=False)
                 self.runs.draw()
-        self.runs.connect(chat_with, chat_outputs, talk)
+        self.runs.connect(chat_with, chat_outputs, session)
         self._connect()
 
     def _draw_start(self) -> None:
-        gr.HTML(_step(2, "Choose how"), apply_default_css=False)
+        gr.HTML(_render_step(2, "Choose how"), apply_default_css=False)
         self.model = gr.Dropdown(
             [STARTER],
             value=STARTER,
@@ -108,69 +108,69 @@ class TeachTab:
                 self.settings.draw()
             self.defaults = gr.Button("Back to defaults", size="sm", elem_id="train-defaults")
         self.start = gr.Button("Start", variant="primary", interactive=False, elem_id="start")
-        self.nothing.draw()
+        self.from_scratch.draw()
         self.preparing = gr.HTML("", visible=False, elem_id="preparing", apply_default_css=False)
 
     def _connect(self) -> None:
         self.data.connect(self.start, self.model)
-        self.nothing.connect(self.data.brought, self.questions, self.preparing, LOOK_AT_RUN)
+        self.from_scratch.connect(self.data.upload, self.questions, self.preparing, SCROLL_TO_RUN)
         controls = self.settings.components
         self.care.input(self.set_care, [self.care], controls, **QUICK)
         self.defaults.click(self.set_defaults, None, [self.care, *controls], **QUICK)
         self.start.click(
             self.begin,
-            [self.data.brought, self.model, self.questions, self.token, *controls],
+            [self.data.upload, self.model, self.questions, self.token, *controls],
             [self.preparing, *self.runs.outputs],
-            **slow("reading", 2),
-        ).then(None, None, None, js=LOOK_AT_RUN, api_visibility="private")
+            **limit_concurrency("reading", 2),
+        ).then(None, None, None, js=SCROLL_TO_RUN, api_visibility="private")
 
     def set_care(self, choice: str) -> list[Any]:
         """Set the fields that this word stands for; those of the other words go back to their defaults."""
         concerned = {name for fields in CAREFULNESS.values() for name in fields}
-        wanted = CAREFULNESS.get(choice, {})
+        source = CAREFULNESS.get(choice, {})
         return [
-            wanted.get(name, default) if name in concerned else gr.skip()
-            for name, default in zip(self.settings.controls, self.settings.defaults(), strict=True)
+            source.get(name, default) if name in concerned else gr.skip()
+            for name, default in zip(self.settings.controls, self.settings.get_defaults(), strict=True)
         ]
 
     def set_defaults(self) -> list[Any]:
         """Every setting as it was."""
-        return [BALANCED, *self.settings.defaults()]
+        return [BALANCED, *self.settings.get_defaults()]
 
     def begin(
-        self, request: gr.Request, brought: Brought, model: str, questions: str, token: str, *values: Any
+        self, request: gr.Request, upload: Upload, model: str, questions: str, token: str, *values: Any
     ) -> Iterator[Updates]:
         """Make a run of what was read, and put it into the queue."""
 
         def prepare(progress: ProgressCallback) -> Run:
-            visitor = self.visitors.name(token, request)
+            visitor = self.visitors.identify(token, request)
             name = model_choices.check_allowed(self.services, visitor, model)
-            config = self.settings.settings(values, model=name)
-            return self._prepared(config, self.data.wanted(brought), questions, visitor, progress)
+            config = self.settings.parse(values, model=name)
+            return self._prepare_run(config, self.data.get_source(upload), questions, visitor, progress)
 
-        yield from self.runs.begun(self.preparing, prepare, token, request)
+        yield from self.runs.start_run(self.preparing, prepare, token, request)
 
-    def _prepared(
-        self, config: TrainConfig, wanted: DataSource, questions: str, visitor: str, progress: ProgressCallback
+    def _prepare_run(
+        self, config: TrainConfig, source: DataSource, questions: str, visitor: str, progress: ProgressCallback
     ) -> Run:
         """A run folder with its data and its recipe."""
         run, _ = prepare_run(
             config,
-            wanted,
+            source,
             self.services.paths,
-            questions=questions_of(clean(questions)),
+            questions=questions_of(clean_text(questions)),
             about={"by": visitor},
             progress=count_conversations(progress, "Preparing"),
         )
         return run
 
-    def models(self, visitor: str, chosen: str) -> Any:
+    def update_models(self, visitor: str, chosen: str) -> Any:
         """The list of models to start from; what was chosen stays, where it can."""
-        rows = model_choices.choices(self.services, visitor)
+        rows = model_choices.list_models(self.services, visitor)
         names = [name for _, name in rows]
         missing = chosen not in names and (self.services.rules.is_shared or chosen == STARTER)
         return gr.Dropdown(choices=rows, value=names[0] if missing and names else chosen)
 
 
-def _step(number: int, title: str) -> str:
+def _render_step(number: int, title: str) -> str:
     return f'<h2 class="step"><span>{number}</span>{title}</h2>'

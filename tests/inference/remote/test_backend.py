@@ -321,16 +321,16 @@ def test_one_chat_app_answers_for_another(both: tuple[ApiServer, ApiServer]) -> 
 def test_an_engine_that_is_away_is_a_502_and_the_page_says_who_answers(tmp_path: Path, fake: Fake) -> None:
     remote = RemoteModel(fake.url, key="")
     services = _services(tmp_path / "home", remote)
-    assert model_choices.describe(services.answering()) == (
+    assert model_choices.describe_model(services.answering()) == (
         f"The server {remote.host} answers here, and cannot be reached yet."
     )
     services.load_first_model()
-    assert model_choices.describe(services.answering()) == (
+    assert model_choices.describe_model(services.answering()) == (
         f"The server {remote.host} answers with big, remembers 4,096 tokens"
     )
-    rows = model_choices.talkers(services, "local")
-    assert rows[0] == (f"big on {remote.host}", model_choices.ENGINE)
-    assert model_choices.talker(services, None) == model_choices.ENGINE
+    rows = model_choices.list_chat_models(services, "local")
+    assert rows[0] == (f"big on {remote.host}", model_choices.REMOTE)
+    assert model_choices.get_answering_model(services, None) == model_choices.REMOTE
     assert ("Starter: comes with this app", "starter") in rows
     app = FastAPI()
     Api(services, Accounts({}, None, Throttle()), lambda: False).add_to(app)

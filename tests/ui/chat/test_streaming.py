@@ -17,41 +17,41 @@ from fastapi.testclient import TestClient
 from chat_app.inference.backend import QueuePosition, ReplyEnd, ReplyEvent, TextDelta
 from chat_app.ui.chat import streaming as live
 from chat_app.ui.chat import tab as chat_tab
-from chat_app.ui.chat.session import Talk, Turn
-from chat_app.ui.chat.streaming import PATH, SECONDS_BETWEEN_DRAWINGS, Drawings, LiveReplies, LiveReply
+from chat_app.ui.chat.session import ChatSession, ChatTurn
+from chat_app.ui.chat.streaming import PATH, SECONDS_BETWEEN_DRAWS, LiveReplies, LiveReply, RedrawThrottle
 from chat_app.ui.chat.tab import ChatTab
 
 
 @pytest.fixture
 def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody waits between drawings."""
-    monkeypatch.setattr(live, "SECONDS_BETWEEN_DRAWINGS", (0.0, 0.0))
+    monkeypatch.setattr(live, "SECONDS_BETWEEN_DRAWS", (0.0, 0.0))
     monkeypatch.setattr(chat_tab, "SECONDS_TO_FOLLOW", 0.0)
 
 
 def test_a_reply_is_drawn_at_once_and_then_ever_more_seldom() -> None:
     now, drawn = 100.0, []
-    drawings = Drawings(clock=lambda: now)
+    throttle = RedrawThrottle(clock=lambda: now)
     for token in range(1000):
         now = 100 + token / 200
-        if drawings.is_due():
-            drawings.drawn()
+        if throttle.is_due():
+            throttle.record_draw()
             drawn.append(now - 100)
     gaps = [later - earlier for earlier, later in pairwise(drawn)]
     assert drawn[0] == 0
-    assert gaps[0] == pytest.approx(SECONDS_BETWEEN_DRAWINGS[0], abs=0.006)
-    assert gaps[-1] == pytest.approx(SECONDS_BETWEEN_DRAWINGS[1], abs=0.006)
+    assert gaps[0] == pytest.approx(SECONDS_BETWEEN_DRAWS[0], abs=0.006)
+    assert gaps[-1] == pytest.approx(SECONDS_BETWEEN_DRAWS[1], abs=0.006)
     assert gaps == pytest.approx(sorted(gaps), abs=0.006)
 
 
 @pytest.mark.usefixtures("hurried")
 def test_the_pieces_are_the_text_from_its_beginning_to_its_end() -> None:
-    turn = Turn("assistant", "Good ")
+    turn = ChatTurn("assistant", "Good ")
     reply = LiveReply(turn)
 
     async def read() -> list[str]:
         found = []
-        async for piece in reply.pieces():
+        async for piece in reply.stream_text():
             assert reply.is_read
             found.append(piece)
             if turn.text == "Good ":
@@ -66,10 +66,10 @@ def test_the_pieces_are_the_text_from_its_beginning_to_its_end() -> None:
 
 
 def test_a_reader_who_leaves_reads_no_more() -> None:
-    reply = LiveReply(Turn("assistant", "Good "))
+    reply = LiveReply(ChatTurn("assistant", "Good "))
 
     async def leave() -> None:
-        pieces: Any = reply.pieces()
+        pieces: Any = reply.stream_text()
         assert await anext(pieces) == "Good "
         await pieces.aclose()
 
@@ -81,8 +81,8 @@ def test_a_reply_has_an_address_only_while_it_is_written() -> None:
     app, replies = FastAPI(), LiveReplies()
     replies.add_to(app)
     client = TestClient(app)
-    turn = Turn("assistant", "One\n\ndata: two")
-    with replies.of(turn) as reply, replies.of(turn) as other:
+    turn = ChatTurn("assistant", "One\n\ndata: two")
+    with replies.open(turn) as reply, replies.open(turn) as other:
         assert len({reply.name, other.name}) == 2
         reply.end()
         answer = client.get(PATH + reply.name)
@@ -97,14 +97,14 @@ def views_of(written: Any, is_followed: bool, monkeypatch: pytest.MonkeyPatch) -
     """What Gradio draws of a reply that comes in these parts."""
     backend = SimpleNamespace(name="tiny", description=SimpleNamespace(kind="folder"), stream=written)
     services: Any = SimpleNamespace(jobs=None, answering=lambda model=None: backend)
-    monkeypatch.setattr("chat_app.ui.models.choices.name_of", lambda *_: "Model")
+    monkeypatch.setattr("chat_app.ui.models.choices.name_speaker", lambda *_: "Model")
     monkeypatch.setattr(LiveReply, "is_read", is_followed)
     visitors: Any = None
     services.rules = SimpleNamespace(is_shared=False)
     with gr.Blocks():
         tab = ChatTab(services, visitors, gr.State(""), LiveReplies())
         tab.draw()
-    return [updates[tab.view] for updates in tab.send("Hello", Talk(), "", *tab.sampling.defaults())]
+    return [updates[tab.view] for updates in tab.send("Hello", ChatSession(), "", *tab.sampling.get_defaults())]
 
 
 @pytest.mark.usefixtures("hurried")
@@ -116,12 +116,12 @@ def test_gradio_draws_the_beginning_and_the_end_and_the_rest_only_for_a_page_tha
         yield from map(TextDelta, "abc")
         yield ReplyEnd("abcd", "end", 4, 3, 128, 1.0, 0.1)
 
-    *writing, last = views_of(written, is_followed, monkeypatch)
-    names = {view["live"] for view in writing}
+    *updates, last = views_of(written, is_followed, monkeypatch)
+    names = {view["live"] for view in updates}
     assert len(names) == 1, "one name for the whole reply"
     assert names != {""}
     assert last["live"] == "", "what has ended is followed no more"
-    assert [view["rows"][-1]["text"] for view in (*writing, last)] == drawn
+    assert [view["rows"][-1]["text"] for view in (*updates, last)] == drawn
 
 
 def test_what_was_said_of_the_queue_goes_with_the_first_words(monkeypatch: pytest.MonkeyPatch) -> None:

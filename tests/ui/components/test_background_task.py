@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from chat_app.system.progress import Progress, ProgressCallback, StoppedError
-from chat_app.ui.components.background_task import Work
+from chat_app.ui.components.background_task import BackgroundTask
 
 
 def test_what_it_tells_and_what_comes_of_it() -> None:
@@ -18,7 +18,7 @@ def test_what_it_tells_and_what_comes_of_it() -> None:
         assert may_go_on.wait(180)
         return 7
 
-    work = Work(do)
+    work = BackgroundTask(do)
     for text in work:
         if text == "half":
             may_go_on.set()
@@ -29,7 +29,7 @@ def test_a_fault_arrives_where_the_result_is_asked_for() -> None:
     def do(progress: ProgressCallback) -> int:
         raise ValueError("broken")
 
-    work = Work(do)
+    work = BackgroundTask(do)
     assert not list(work)
     with pytest.raises(ValueError, match="broken"):
         work.result()
@@ -45,7 +45,7 @@ def test_it_stops_when_nobody_waits() -> None:
         except StoppedError:
             stopped.set()
 
-    telling = iter(Work(do))
+    telling = iter(BackgroundTask(do))
     assert next(telling) == "on and on"
     telling.close()  # type: ignore[attr-defined]
     assert stopped.wait(180)

@@ -23,14 +23,22 @@ from chat_app.inference.backend import ModelDescription
 from chat_app.runs.run import Run
 from chat_app.services import ServerRules, Services
 from chat_app.training.corrections_run import corrections_of
-from chat_app.ui.chat.corrections_panel import CorrectionsPanel, listed
-from chat_app.ui.chat.memorization_marks import CopiedMarks
-from chat_app.ui.chat.session import Talk, Turn
-from chat_app.ui.components.conversation_view import rows_of
+from chat_app.ui.chat.corrections_panel import CorrectionsPanel, render_corrections
+from chat_app.ui.chat.memorization_marks import MemorizationMarks
+from chat_app.ui.chat.session import ChatSession, ChatTurn
+from chat_app.ui.components.conversation_view import make_rows
 from chat_app.ui.evaluation import blind_test_panel as duel_panel
 from chat_app.ui.evaluation import memorization_panel as copies_panel
 from chat_app.ui.evaluation import metrics_panel as numbers_panel
-from chat_app.ui.evaluation.subjects import KEPT_ASIDE, NOTHING, OWN_FILE, START, Bench, Subject, reason_of
+from chat_app.ui.evaluation.subjects import (
+    KEPT_ASIDE,
+    NOTHING,
+    OWN_FILE,
+    START,
+    EvaluationSubjects,
+    Subject,
+    describe_failure,
+)
 from chat_app.ui.evaluation.tab import EvaluateTab
 from chat_app.ui.models.choices import IN_USE
 from chat_app.ui.visitor import Visitors
@@ -80,28 +88,28 @@ def last(values: Iterator[Any]) -> Any:
 def test_a_visitor_judges_only_their_own_models_and_the_servers(shared: Any) -> None:
     run_in(shared, "of-ann", "ann")
     run_in(shared, "of-bob", "bob")
-    bench = Bench(shared, Visitors(shared))
-    assert [name for _, name in bench.choices("ann")] == ["of-ann", IN_USE]
-    assert bench.subject("of-ann", "ann").name == "of-ann"
-    assert bench.subject(IN_USE, "ann").name == "starter"
+    subjects = EvaluationSubjects(shared, Visitors(shared))
+    assert [name for _, name in subjects.list_models("ann")] == ["of-ann", IN_USE]
+    assert subjects.get_subject("of-ann", "ann").name == "of-ann"
+    assert subjects.get_subject(IN_USE, "ann").name == "starter"
     for name in ("of-bob", "gpt2", "/etc", "../of-bob", "", None, 7):
         with pytest.raises(ModelError):
-            bench.subject(name, "ann")
+            subjects.get_subject(name, "ann")
     for name in ("of-bob", START, "gpt2"):
         with pytest.raises((ModelError, RunError)):
-            bench.earlier(name, "of-bob", "ann")
+            subjects.get_baseline(name, "of-bob", "ann")
     for after in ("of-bob", IN_USE):
         with pytest.raises(RunError):
-            bench.conversations(KEPT_ASIDE, after, None, "ann")
+            subjects.load_conversations(KEPT_ASIDE, after, None, "ann")
 
 
 def test_a_run_offers_the_model_that_it_started_from(local: Any) -> None:
     run_in(local, "mine")
-    bench = Bench(local, Visitors(local))
-    earlier = bench.earlier(START, "mine", "local")
+    subjects = EvaluationSubjects(local, Visitors(local))
+    earlier = subjects.get_baseline(START, "mine", "local")
     assert earlier == Subject("starter", "Starter: comes with this app")
-    assert bench.earlier(NOTHING, "mine", "local") is None
-    read, what = bench.conversations(KEPT_ASIDE, "mine", None, "local")
+    assert subjects.get_baseline(NOTHING, "mine", "local") is None
+    read, what = subjects.load_conversations(KEPT_ASIDE, "mine", None, "local")
     assert [one.texts[-1] for one in read(lambda text: None)] == ["At nine."]
     assert "did not learn" in what
 
@@ -109,12 +117,12 @@ def test_a_run_offers_the_model_that_it_started_from(local: Any) -> None:
 def test_what_can_be_measured_on_follows_the_model(shared: Any) -> None:
     visitors = Visitors(shared)
     ann = visitors.issue(None)
-    run_in(shared, "mine", visitors.name(ann, None))
+    run_in(shared, "mine", visitors.identify(ann, None))
     with gr.Blocks():
         tab = EvaluateTab(shared, visitors, gr.State(""))
         tab.draw()
     request: Any = None
-    found = tab.look("", NOTHING, KEPT_ASIDE, ann, request)
+    found = tab.refresh("", NOTHING, KEPT_ASIDE, ann, request)
     assert found[tab.after].value == found[tab.shown_after] == "mine"
     assert (found[tab.before].value, found[tab.source].value, found[tab.files].visible) == (START, KEPT_ASIDE, False)
     for passed in ("mine", "", None):  # The list was only passed: what was chosen stays.
@@ -127,28 +135,28 @@ def test_what_can_be_measured_on_follows_the_model(shared: Any) -> None:
 def test_without_conversations_the_page_says_what_to_do(local: Any) -> None:
     run = run_in(local, "mine")
     (run.data / "valid.jsonl").write_text("")
-    bench = Bench(local, Visitors(local))
+    subjects = EvaluationSubjects(local, Visitors(local))
     with pytest.raises(DataError, match="kept no conversations aside"):
-        bench.conversations(KEPT_ASIDE, "mine", None, "local")
+        subjects.load_conversations(KEPT_ASIDE, "mine", None, "local")
     for files in (None, [], ["/tmp/that/is/not/there.tsv"]):
         with pytest.raises(DataError):
-            bench.conversations(OWN_FILE, "mine", files, "local")
+            subjects.load_conversations(OWN_FILE, "mine", files, "local")
 
 
 def test_one_test_at_a_time_and_the_next_one_waits(local: Any) -> None:
-    bench = Bench(local, Visitors(local))
-    with bench._place:
-        work = bench.work(lambda progress: 7)
+    subjects = EvaluationSubjects(local, Visitors(local))
+    with subjects._lock:
+        work = subjects.start(lambda progress: 7)
         assert "waits for its turn" in next(text for text in work if text)
-    second = bench.work(lambda progress: 8)
+    second = subjects.start(lambda progress: 8)
     list(second)
     assert second.result() == 8
 
 
 def test_an_unknown_fault_is_one_sentence_for_the_page() -> None:
-    assert reason_of(DataError("It is empty.", advice="Bring another.")) == "It is empty. Bring another."
-    assert HOSTILE not in reason_of(ValueError(HOSTILE))
-    assert "memory" in reason_of(MemoryError())
+    assert describe_failure(DataError("It is empty.", advice="Bring another.")) == "It is empty. Bring another."
+    assert HOSTILE not in describe_failure(ValueError(HOSTILE))
+    assert "memory" in describe_failure(MemoryError())
 
 
 def panels(services: Any) -> Any:
@@ -172,20 +180,20 @@ def test_amounts_from_the_page_are_checked_again(number: Any, shared: Any) -> No
 
 def test_the_table_escapes_names_and_says_better_or_worse() -> None:
     after = Evaluation(**{**FOUND.as_dict(), "perplexity": 20.0, "distinct_1": 0.2})
-    page = numbers_panel.report_of([Subject("a", HOSTILE), Subject("b", HOSTILE)], [FOUND, after], HOSTILE, 99)
+    page = numbers_panel.render_report([Subject("a", HOSTILE), Subject("b", HOSTILE)], [FOUND, after], HOSTILE, 99)
     assert HOSTILE not in page
     assert "↓ better" in page
     assert "↑ worse" not in page
     assert "↓ worse" in page
     assert "10 of 99" in page
-    alone = numbers_panel.report_of([Subject("a", "one")], [FOUND], "conversations", 10)
+    alone = numbers_panel.render_report([Subject("a", "one")], [FOUND], "conversations", 10)
     assert alone.count("<tr>") == len(MEASURES) + 1
     assert "10 conversations" in alone
 
 
-def contest() -> duel_panel.Contest:
+def contest() -> duel_panel.BlindTest:
     prompts = [f"{HOSTILE} {number}" for number in range(3)]
-    return duel_panel.Contest(Duel(prompts, ["mine"] * 3, [HOSTILE] * 3, 5), "Taught model", "Starter model")
+    return duel_panel.BlindTest(Duel(prompts, ["mine"] * 3, [HOSTILE] * 3, 5), "Taught model", "Starter model")
 
 
 def test_a_card_tells_no_name_and_the_end_tells_both(local: Any) -> None:
@@ -197,11 +205,11 @@ def test_a_card_tells_no_name_and_the_end_tells_both(local: Any) -> None:
         assert HOSTILE not in page
         card = fight.duel.next_card
         assert card is not None
-        page = panel.voter("first" if card.first == "mine" else "second")(fight)[panel.card]
+        page = panel.make_vote_handler("first" if card.first == "mine" else "second")(fight)[panel.card]
     assert "“Taught model” was preferred in 3 of 3 answers" in page
     assert page.count('class="liked"') == 3
     assert HOSTILE not in page
-    assert panel.voter("first")(None) == panel.take_back(None) == panel.finish(None)
+    assert panel.make_vote_handler("first")(None) == panel.take_back(None) == panel.finish(None)
 
 
 def test_a_vote_can_be_taken_back_and_a_duel_ended_early(local: Any) -> None:
@@ -209,74 +217,76 @@ def test_a_vote_can_be_taken_back_and_a_duel_ended_early(local: Any) -> None:
     fight = contest()
     with pytest.warns(UserWarning, match="Nobody has voted"):
         panel.finish(fight)
-    panel.voter("tie")(fight)
+    panel.make_vote_handler("tie")(fight)
     assert "Question 1 of 3" in panel.take_back(fight)[panel.card]
-    panel.voter("tie")(fight)
+    panel.make_vote_handler("tie")(fight)
     assert "Nobody has won an answer yet" in panel.finish(fight)[panel.card]
 
 
 def test_typed_questions_are_one_a_line_and_bounded() -> None:
-    asked = duel_panel.questions(" one \n\none\ntwo\nthree", 2)
+    asked = duel_panel.parse_questions(" one \n\none\ntwo\nthree", 2)
     assert [one.texts for one in asked] == [["one"], ["two"]]
-    assert duel_panel.questions(None, 5) == []
+    assert duel_panel.parse_questions(None, 5) == []
     with pytest.raises(UserError):
-        duel_panel.questions("x" * 30_000, 5)
+        duel_panel.parse_questions("x" * 30_000, 5)
 
 
 def test_the_leak_report_is_escaped_and_counts(local: Any) -> None:
     copy = CopyFinding("partly copied", "partly copied (line 3)", HOSTILE, "a", 3)
-    page = copies_panel.report_of([(HOSTILE, HOSTILE, copy)])
+    page = copies_panel.render_report([(HOSTILE, HOSTILE, copy)])
     assert HOSTILE not in page
     assert "Of 1 reply: 0 copied, 1 partly copied, 0 new." in page
     run = run_in(local, "mine")
-    assert [one.texts for one in copies_panel.questions_of(run, 5)] == [["A question"]]
+    assert [one.texts for one in copies_panel.choose_questions(run, 5)] == [["A question"]]
 
 
-def talk_with(run: str, *replies: str) -> Talk:
-    turns = [turn for text in replies for turn in (Turn("user", "Hi"), Turn("assistant", text, model=run))]
-    return Talk(turns)
+def make_session_with(run: str, *replies: str) -> ChatSession:
+    turns = [turn for text in replies for turn in (ChatTurn("user", "Hi"), ChatTurn("assistant", text, model=run))]
+    return ChatSession(turns)
 
 
 def test_marks_come_when_they_are_wanted_and_go_again(local: Any) -> None:
     run_in(local, "mine")
-    marks: Any = CopiedMarks(local, Visitors(local), None)
-    marks._show = lambda talk: rows_of(talk.turns)
-    talk = talk_with("mine", "We only ship within the whole country.", "Something else that nobody has written.")
-    talk.turns.append(Turn("assistant", "By hand, of no model."))
-    rows = last(marks.mark(True, talk, "", None))
+    marks: Any = MemorizationMarks(local, Visitors(local), None)
+    marks._show = lambda session: make_rows(session.turns)
+    session = make_session_with(
+        "mine", "We only ship within the whole country.", "Something else that nobody has written."
+    )
+    session.turns.append(ChatTurn("assistant", "By hand, of no model."))
+    rows = last(marks.mark(True, session, "", None))
     assert [row.get("mark", {}).get("label") for row in rows] == [None, "copied (line 12)", None, "new", None]
     assert "line 12 of mine.tsv" in rows[1]["mark"]["why"]
-    rows = last(marks.mark(False, talk, "", None))
+    rows = last(marks.mark(False, session, "", None))
     assert not any("mark" in row for row in rows)
-    assert len(list(marks.mark(False, talk, "", None))) == 1  # The view is emptied by a handler that gives nothing.
+    assert len(list(marks.mark(False, session, "", None))) == 1  # The view is emptied by a handler that gives nothing.
 
 
 def test_nobody_searches_in_what_another_visitor_taught(shared: Any) -> None:
     visitors = Visitors(shared)
     ann, bob = visitors.issue(None), visitors.issue(None)
-    run_in(shared, "of-ann", visitors.name(ann, None))
-    marks: Any = CopiedMarks(shared, visitors, None)
-    marks._show = lambda talk: rows_of(talk.turns)
+    run_in(shared, "of-ann", visitors.identify(ann, None))
+    marks: Any = MemorizationMarks(shared, visitors, None)
+    marks._show = lambda session: make_rows(session.turns)
     for token, is_marked in ((bob, False), (ann, True)):
-        talk = talk_with("of-ann", "We only ship within the whole country.")
-        last(marks.mark(True, talk, token, None))
-        assert (talk.turns[1].mark is not None) is is_marked
+        session = make_session_with("of-ann", "We only ship within the whole country.")
+        last(marks.mark(True, session, token, None))
+        assert (session.turns[1].mark is not None) is is_marked
 
 
 def test_a_reply_that_was_put_right_remembers_what_the_model_said() -> None:
-    talk = talk_with("mine", "Wrong")
+    session = make_session_with("mine", "Wrong")
     with pytest.raises(UserError, match="not changed"):
-        talk.corrected(1)
-    talk.change(1, "Right")
-    talk.change(1, "Quite right")
-    conversation, turn = talk.corrected(1, "Be kind.")
+        session.extract_correction(1)
+    session.change(1, "Right")
+    session.change(1, "Quite right")
+    conversation, turn = session.extract_correction(1, "Be kind.")
     assert (turn.original, turn.text, turn.model) == ("Wrong", "Quite right", "")
     assert (conversation.system, conversation.texts[-1]) == ("Be kind.", "Hi")
-    assert rows_of(talk.turns, can_teach=True)[1]["teach"]
-    assert "teach" not in rows_of(talk.turns)[1]
+    assert make_rows(session.turns, can_teach=True)[1]["teach"]
+    assert "teach" not in make_rows(session.turns)[1]
     for index in (0, 5, None, True):
         with pytest.raises(UserError):
-            talk.corrected(index)
+            session.extract_correction(index)
 
 
 def event(**data: Any) -> Any:
@@ -294,22 +304,22 @@ def corrections_panel(services: Any, visitors: Visitors) -> Any:
         made: Any = CorrectionsPanel(services, visitors, gr.State(""))
         made.draw()
         made.run = gr.State("")
-        made._talk_view = gr.State("")
-    made._show = lambda talk: rows_of(talk.turns, can_teach=True)
-    made._leave = lambda run, visitor: {made.run: run.id}
+        made._view = gr.State("")
+    made._show = lambda session: make_rows(session.turns, can_teach=True)
+    made._show_run = lambda run, visitor: {made.run: run.id}
     return made
 
 
-def corrected() -> Talk:
-    talk = talk_with("", "Wrong")
-    talk.change(1, HOSTILE)
-    return talk
+def extract_correction() -> ChatSession:
+    session = make_session_with("", "Wrong")
+    session.change(1, HOSTILE)
+    return session
 
 
 def test_corrections_are_kept_changed_removed_and_taught(panel: Any, local: Any) -> None:
-    talk = corrected()
-    found = panel.keep(event(index=1), talk, "", "", None)
-    assert "teach" not in found[panel._talk_view][1]
+    session = extract_correction()
+    found = panel.keep(event(index=1), session, "", "", None)
+    assert "teach" not in found[panel._view][1]
     assert found[panel.panel]["label"] == "Teach by correcting (1)"
     assert HOSTILE not in found[panel.list]
     assert found[panel.teach].value == "Teach this correction"
@@ -318,37 +328,40 @@ def test_corrections_are_kept_changed_removed_and_taught(panel: Any, local: Any)
     assert (one.prompt, one.bad, one.good) == ("Hi", "Wrong", HOSTILE)
     panel.change(one.id, "Better", "", None)
     assert kept.list()[0].good == "Better"
-    end = last(panel.begin(talk, "", None))
+    end = last(panel.begin(session, "", None))
     assert local.jobs.submitted == [end[panel.run]]
     run = Run(local.paths.runs / end[panel.run])
     assert (run.config().model, run.about()["by"]) == ("starter", "local")
-    assert panel.remove(event(id=one.id), talk, "", None)[panel._talk_view][1]["teach"]
+    assert panel.remove(event(id=one.id), session, "", None)[panel._view][1]["teach"]
     assert kept.list() == []
     with pytest.warns(UserWarning, match="no corrections to teach"):
-        last(panel.begin(talk, "", None))
+        last(panel.begin(session, "", None))
 
 
 def test_one_visitor_never_sees_or_removes_anothers_corrections(shared: Any) -> None:
     visitors = Visitors(shared)
     ann, bob = visitors.issue(None), visitors.issue(None)
     panel = corrections_panel(shared, visitors)
-    panel.keep(event(index=1), corrected(), "", ann, None)
-    name = corrections_of(shared.paths, visitors.name(ann, None)).list()[0].id
-    assert panel.look(bob, None)[panel.list] == ""
-    for act in (lambda: panel.remove(event(id=name), Talk(), bob, None), lambda: panel.change(name, "x", bob, None)):
+    panel.keep(event(index=1), extract_correction(), "", ann, None)
+    name = corrections_of(shared.paths, visitors.identify(ann, None)).list()[0].id
+    assert panel.refresh(bob, None)[panel.list] == ""
+    for act in (
+        lambda: panel.remove(event(id=name), ChatSession(), bob, None),
+        lambda: panel.change(name, "x", bob, None),
+    ):
         with pytest.warns(UserWarning, match="no longer there"):
             act()
-    assert "Wrong" in panel.look(ann, None)[panel.list]
-    talk = Talk(model="of-nobody")
+    assert "Wrong" in panel.refresh(ann, None)[panel.list]
+    session = ChatSession(model="of-nobody")
     with pytest.warns(UserWarning, match="no run"):
-        last(panel.begin(talk, ann, None))
+        last(panel.begin(session, ann, None))
 
 
 def test_without_training_nothing_can_be_kept(panel: Any, local: Any) -> None:
     local.jobs = None
     assert not panel.can_teach
     with pytest.warns(UserWarning, match="switched off"):
-        panel.keep(event(index=1), corrected(), "", "", None)
+        panel.keep(event(index=1), extract_correction(), "", "", None)
     assert corrections_of(local.paths, "local").list() == []
 
 
@@ -356,6 +369,6 @@ def test_a_long_list_shows_the_newest_escaped(local: Any) -> None:
     kept = corrections_of(local.paths, "local")
     for number in range(3):
         kept.add(Conversation.from_turns([f"{HOSTILE} {number}"]), HOSTILE, HOSTILE)
-    page = listed(kept.list())
+    page = render_corrections(kept.list())
     assert HOSTILE not in page
     assert page.index("&gt; 2") < page.index("&gt; 0")

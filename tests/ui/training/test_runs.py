@@ -22,7 +22,7 @@ from chat_app.ui.components import escape
 from chat_app.ui.training import all_runs_panel as runs_panel
 from chat_app.ui.training import export_panel as run_export
 from chat_app.ui.training import run_queue, run_report
-from chat_app.ui.training.data_panel import Brought
+from chat_app.ui.training.data_panel import Upload
 from chat_app.ui.training.run_view import RunView
 from chat_app.ui.training.tab import TeachTab
 from chat_app.ui.visitor import Visitors
@@ -56,44 +56,44 @@ def test_the_verdict_stands_under_the_facts_with_its_button(
     run: Run, losses: list[float], status: Any, steps: int, action: Any, said: str
 ) -> None:
     state = State(status, "", len(losses), steps, 120.0)
-    judged = run_report.judged(run, state, curve(losses))
+    judged = run_report.diagnose_run(run, state, curve(losses))
     assert judged is not None
     assert judged.action == action
-    assert said in run_report.status(run, state, curve(losses), now=120.0, said=judged)
+    assert said in run_report.render_status(run, state, curve(losses), now=120.0, said=judged)
     assert bool(run_report.ACTION_WORDS.get(judged.action)) == bool(action)
-    assert run_report.judged(run, State("queued"), []) is None
+    assert run_report.diagnose_run(run, State("queued"), []) is None
 
 
 def test_the_plan_is_told_with_its_reason_and_what_was_measured(run: Run) -> None:
-    assert run_report.plan_words(run) == ""
+    assert run_report.describe_plan(run) == ""
     run.note(plan={"words": "LoRA, <4> at a time", "sentence": "about 6 minutes, 1.9 GB of 4.0 GB"})
-    told = run_report.plan_words(run)
+    told = run_report.describe_plan(run)
     assert "the best that fits" in told
     assert "about 6 minutes, 1.9 GB of 4.0 GB" in told
-    assert "&lt;4&gt;" in run_report.status(run, State("running"), [])
+    assert "&lt;4&gt;" in run_report.render_status(run, State("running"), [])
     run.change(method="lora")
-    assert "as you chose" in run_report.plan_words(run)
+    assert "as you chose" in run_report.describe_plan(run)
 
 
 def test_runs_of_the_same_name_are_told_apart(run: Run, tmp_path: Path) -> None:
     other = Run.create(tmp_path / "other-beef", TrainConfig())
     for one in (run, other):
         one.note(title="Shop")
-    assert run_report.titles([run, other]) == {"run": "Shop (run)", "other-beef": "Shop (beef)"}
-    assert run_report.titles([run]) == {"run": "Shop"}
+    assert run_report.title_runs([run, other]) == {"run": "Shop (run)", "other-beef": "Shop (beef)"}
+    assert run_report.title_runs([run]) == {"run": "Shop"}
 
 
 def test_the_queue_and_the_warning_are_escaped(run: Run) -> None:
     run.note(title=HOSTILE)
-    title = escape.shown(HOSTILE)
-    listed = run_queue.queue_list([(2, "run", HOSTILE), (4, "other", "second")])
+    title = escape.escape(HOSTILE)
+    listed = run_queue.render_queue([(2, "run", HOSTILE), (4, "other", "second")])
     assert listed.count("<img") == 0
     assert title in listed
     assert listed.count(" disabled") == 2  # The first cannot move up, nor the last down.
-    warning = runs_panel.what_goes([run])
+    warning = runs_panel.render_warning([run])
     assert title in warning
     assert "no model yet" in warning
-    table = runs_panel.compare_table([HOSTILE], differences([run]), {HOSTILE: "#123456"})
+    table = runs_panel.render_comparison([HOSTILE], differences([run]), {HOSTILE: "#123456"})
     assert title in table
     assert "<img" not in table
 
@@ -102,29 +102,29 @@ def test_on_a_shared_server_nobody_touches_the_run_of_another(tmp_path: Path) ->
     shared = fake_services(tmp_path, host="0.0.0.0")
     visitors = Visitors(shared)
     ann, bob = visitors.issue(None), visitors.issue(None)
-    run = Run.create(shared.paths.runs / "of-ann", TrainConfig(), {"by": visitors.name(ann, None)})
+    run = Run.create(shared.paths.runs / "of-ann", TrainConfig(), {"by": visitors.identify(ann, None)})
     run.set_state("stopped")
     request: Any = None
     with gr.Blocks():
-        panel = runs_panel.RunsPanel(shared, visitors, gr.State(""))
+        panel = runs_panel.AllRunsPanel(shared, visitors, gr.State(""))
         panel.draw()
-        export: Any = run_export.RunExport(shared, visitors, gr.State(""))
+        export: Any = run_export.ExportPanel(shared, visitors, gr.State(""))
         export.draw()
     with pytest.warns(UserWarning, match="no run"):
-        panel.delete_all([run.id], bob, request)
+        panel.delete_runs([run.id], bob, request)
     with pytest.warns(UserWarning, match="no run"):
-        panel.name([run.id], "mine", bob, request)
+        panel.rename_run([run.id], "mine", bob, request)
     with pytest.warns(UserWarning, match="no run"):
-        panel.side_by_side([run.id, run.id], bob, request)
+        panel.compare_runs([run.id, run.id], bob, request)
     with pytest.warns(UserWarning, match="no run"):
-        assert panel.warn_of([run.id], bob, request)[panel.doomed] == []
+        assert panel.ask_before_deleting([run.id], bob, request)[panel.doomed] == []
     with pytest.warns(UserWarning, match="no run"):
         list(export.make_zip(run.id, "merged", "", bob, request))
     with pytest.raises(RunError):
-        shared.model_of(visitors.name(bob, None), "of-ann@4")
-    assert shared.model_of(visitors.name(ann, None), "of-ann@4") == "of-ann@4"
+        shared.model_of(visitors.identify(bob, None), "of-ann@4")
+    assert shared.model_of(visitors.identify(ann, None), "of-ann@4") == "of-ann@4"
     assert run.about().get("title") is None
-    panel.delete_all([run.id], ann, request)
+    panel.delete_runs([run.id], ann, request)
     assert not run.folder.exists()
 
 
@@ -154,9 +154,9 @@ def test_a_run_begun_on_the_page_has_its_recipe(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("number,we say,they say\n1,b,a\n2,d,c\n3,f,e\n")
     options = ReadingOptions(columns=("they say=context", "we say=reply"))
     wanted = DataSource((tmp_path / "a.csv",), ("shop.csv",), options=options, repairs=frozenset({"emails"}))
-    brought = Brought(wanted, load_source(wanted, services.paths))
+    upload = Upload(wanted, load_source(wanted, services.paths))
     request: Any = SimpleNamespace(username=None)
-    list(tab.begin(request, brought, "starter", "Who?", "", *tab.settings.defaults()))
+    list(tab.begin(request, upload, "starter", "Who?", "", *tab.settings.get_defaults()))
     (run,) = submitted
     values, files, _ = read_recipe(run.folder / FILE)
     assert from_mapping(TrainConfig, values) == run.config()
@@ -184,11 +184,11 @@ def test_the_page_and_the_command_line_prepare_equal_runs(tmp_path: Path, monkey
     list(
         tab.begin(
             request,
-            Brought(wanted, load_source(wanted, services.paths)),
+            Upload(wanted, load_source(wanted, services.paths)),
             "starter",
             "Who?",
             "",
-            *tab.settings.defaults(),
+            *tab.settings.get_defaults(),
         )
     )
     (page,) = submitted
