@@ -25,7 +25,7 @@ PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q"]
 QUEUE = """
 import sys, time
 from pathlib import Path
-from chat_app.config.settings import Paths
+from chat_app.config.paths import Paths
 from chat_app.runs.run import Run
 from chat_app.training.job_queue import Jobs
 
@@ -55,9 +55,7 @@ class Installed:
         """What a program of this environment prints. If it fails, the assertion shows its standard error."""
         environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
         environment |= {"CHAT_APP_HOME": str(self.elsewhere / "home"), "HF_HUB_OFFLINE": "1"}
-        environment["CHAT_APP_KERNELS"] = (
-            "off"  # Compiling them anew for each run of this test would be most of its time.
-        )
+        environment["CHAT_APP_KERNELS"] = "off"  # Compiling them would take longer than all of this.
         command = [str(self.scripts / program), *arguments]
         done = subprocess.run(
             command, cwd=self.elsewhere, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True
@@ -132,7 +130,7 @@ def test_the_page_finds_its_files(installed: Installed) -> None:
     code = """
 import chat_app
 from chat_app import ConversationModel
-from chat_app.config.settings import Paths
+from chat_app.config.paths import Paths
 from chat_app.server.app import FRAMES
 from chat_app.ui.components.theme import page_arguments
 
