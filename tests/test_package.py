@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import sysconfig
@@ -87,11 +86,6 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Installe
     code = "import sysconfig; print(sysconfig.get_path('purelib'))"
     site_packages = Path(made.run("python", "-c", code).strip())
     borrowed = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
-    code_files = (ROOT / "chat_app" / "kernels" / "__pycache__").glob("*.o")
-    for file in code_files:  # Compiling the same kernels again would take longer than all of this.
-        target = site_packages / "chat_app" / "kernels" / "__pycache__" / file.name
-        target.parent.mkdir(exist_ok=True)
-        shutil.copy2(file, target)
     (site_packages / "borrowed.pth").write_text("\n".join(sorted(borrowed)) + "\n", encoding="utf-8")
     return made
 

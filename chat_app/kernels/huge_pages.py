@@ -23,7 +23,7 @@ def zeros_in_large_pages(count: int, kind: Any) -> Any:
 
 
 def _bytes_for(count: int, kind: Any) -> int:
-    return count * np.dtype(kind).itemsize + LINE
+    return count * int(np.dtype(kind).itemsize) + LINE
 
 
 def _aligned(whole: Any, count: int, kind: Any) -> Any:

@@ -1,5 +1,5 @@
-"""What the machine offers: its processor, its memory, a cache on its disk, and where the program is installed; and how long
-work reports its progress.
+"""What the machine offers: its processor, its memory and a cache on its disk; where the program is installed; and how
+long work reports its progress.
 
 Knows no model and no conversation.
 """
