@@ -7,6 +7,7 @@ import contextlib
 import sys
 from collections.abc import Sequence
 
+from chat_app._version import __version__
 from chat_app.errors import ChatAppError
 from chat_app.server.flags import add_flags
 from chat_app.server.run import serve
@@ -20,6 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="app.py", description="Chat with a GPT-2 dialogue model in your browser, and teach it from your files."
     )
+    parser.add_argument("--version", action="version", version=f"chat_app {__version__}")
     add_flags(parser)
     try:
         return serve(parser.parse_args(arguments))

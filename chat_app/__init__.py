@@ -8,7 +8,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from chat_app._version import __version__
 
 _HOME_OF = {
     "Conversation": "chat_app.conversation",
@@ -17,7 +17,14 @@ _HOME_OF = {
     "ConversationModel": "chat_app.compat.convmodel",
     "ConversationTokenizer": "chat_app.compat.convmodel",
 }
-__all__ = ["Conversation", "ConversationExample", "ConversationModel", "ConversationTokenizer", "Message"]
+__all__ = [
+    "Conversation",
+    "ConversationExample",
+    "ConversationModel",
+    "ConversationTokenizer",
+    "Message",
+    "__version__",
+]
 
 if TYPE_CHECKING:
     from chat_app.compat.convmodel import ConversationExample, ConversationModel, ConversationTokenizer

@@ -133,5 +133,5 @@ def test_it_has_what_a_space_reads() -> None:
     assert head["sdk"] == "gradio"
     assert (ROOT / head["app_file"]).is_file()
     required = (ROOT / "requirements.txt").read_text(encoding="utf-8")
-    assert f"gradio>={head['sdk_version'].rpartition('.')[0]}" in required
+    assert f"gradio=={head['sdk_version']}\n" in required
     assert (ROOT / "assets" / "screenshot.png").is_file()

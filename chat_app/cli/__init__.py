@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+from chat_app._version import __version__
 from chat_app.cli import chat as talk
 from chat_app.cli import data, export, models
 from chat_app.cli import evaluate as measure
@@ -55,6 +56,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="chat_app",
         description="Talk to a GPT-2 dialogue model, teach it from your conversations, talk to the result.",
     )
+    parser.add_argument("--version", action="version", version=f"chat_app {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for group in (talk, measure, teach, data, models, export):
         group.add_commands(commands)

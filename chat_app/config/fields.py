@@ -75,7 +75,8 @@ def _number(name: str, value: Any, kind: type) -> int | float:
         raise SettingError(name, f"{value!r} is not a number.", advice="Give a finite number.")
     if kind is int and int(value) != value:
         raise SettingError(name, f"{value} is not a whole number.")
-    return kind(value)
+    number: int | float = kind(value)
+    return number
 
 
 AUTOMATIC = "automatic"

@@ -9,6 +9,7 @@ from pathlib import Path
 import platformdirs
 
 from chat_app.system.disk_cache import Cache
+from chat_app.system.installation import find_shipped
 
 STARTER = "starter"
 CACHE_BYTES = 20 * 10**9
@@ -49,7 +50,7 @@ class Paths:
     @property
     def assets(self) -> Path:
         """What comes with the product."""
-        return Path(__file__).resolve().parents[2] / "assets"
+        return find_shipped("assets")
 
     @property
     def starter(self) -> Path:
@@ -59,4 +60,4 @@ class Paths:
     @property
     def samples(self) -> Path:
         """Conversations that come with the product."""
-        return self.assets.parent / "sample_data"
+        return find_shipped("sample_data")

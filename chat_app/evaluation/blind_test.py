@@ -178,7 +178,7 @@ def sign_test(wins_a: int, wins_b: int) -> float:
     (Binomial(n, 1/2); W. J. Conover, Practical Nonparametric Statistics, section 3.4)."""
     total, more = wins_a + wins_b, max(wins_a, wins_b)
     tail = sum(math.comb(total, k) for k in range(more, total + 1))
-    return min(2 * tail / 2**total, 1.0)
+    return float(min(2 * tail / 2**total, 1.0))
 
 
 def _sentence(wins_a: int, wins_b: int, ties: int, chance: float, name_a: str, name_b: str) -> str:

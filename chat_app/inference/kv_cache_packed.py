@@ -94,10 +94,12 @@ def _copy(source: Tensor, target: Tensor) -> None:
 def _keys_in(numbers: Tensor) -> Tensor:
     """[layers, heads, tiles, pairs of inputs, outputs (tokens), 2]."""
     room = numbers.shape[3]
-    return numbers[:, :, 0].flatten(2).unflatten(2, (room // TILE_N, -1, TILE_N, 2))
+    keys: Tensor = numbers[:, :, 0].flatten(2).unflatten(2, (room // TILE_N, -1, TILE_N, 2))
+    return keys
 
 
 def _values_in(numbers: Tensor) -> Tensor:
     """[layers, heads, tiles, pairs of inputs (tokens), outputs, 2]."""
     room = numbers.shape[3]
-    return numbers[:, :, 1].flatten(2).unflatten(2, (-1, room // 2, TILE_N, 2))
+    values: Tensor = numbers[:, :, 1].flatten(2).unflatten(2, (-1, room // 2, TILE_N, 2))
+    return values

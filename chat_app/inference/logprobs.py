@@ -97,7 +97,7 @@ class TokenDecoder:
         """The UTF-8 bytes that a token stands for."""
         if token in self._added:
             return str(self._added[token]).encode()
-        text = self._tokenizer.convert_ids_to_tokens(token)
+        text: str | None = self._tokenizer.convert_ids_to_tokens(token)
         if text is None:  # The model's vocabulary is padded beyond the tokenizer's.
             return b""
         if self._byte_letters is not None:

@@ -32,7 +32,8 @@ def repetition_penalty(scores: Scores, seen: Places, penalty: float) -> Scores:
 
     Source: Keskar et al. 2019, CTRL, section 4.1.
     """
-    changed, factor = scores.copy(), np.float32(penalty)
+    changed: Scores = scores.copy()
+    factor = np.float32(penalty)
     those = scores[seen]
     changed[seen] = np.where(those < 0, those * factor, those / factor)
     return changed
@@ -76,14 +77,15 @@ def no_repeat_ngram(scores: Scores, ids: Sequence[int], size: int) -> Scores:
 
 def ban(scores: Scores, ids: Places) -> Scores:
     """The tokens of `ids`, each below the vocabulary's size, never occur."""
-    changed = scores.copy()
+    changed: Scores = scores.copy()
     changed[ids] = NEVER
     return changed
 
 
 def temperature(scores: Scores, value: float) -> Scores:
     """Below 1 the likely becomes likelier, above 1 less so. `value` is above 0."""
-    return scores / np.float32(value)
+    changed: Scores = scores / np.float32(value)
+    return changed
 
 
 def top_p(scores: Scores, p: float) -> Scores:

@@ -8,21 +8,23 @@ leaves all work to torch.
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import hashlib
 import logging
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 from concurrent.futures import Future
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from chat_app.config.paths import Paths
 from chat_app.errors import SettingError
 from chat_app.system.cpu import Processor, compiled_for, this_processor
+from chat_app.system.installation import child_environment
 
 LOGGER = logging.getLogger(__name__)
 _SOURCES = tuple(sorted(file.name for file in Path(__file__).parent.glob("*.py")))
@@ -120,9 +122,7 @@ def compile_in_subprocess(eight_bits: bool, file: Path, processor: Processor) ->
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "chat_app.kernels.compilation", "8-bit" if eight_bits else "bfloat16", str(file)]
-    folder = Path(__file__).parents[2]
-    paths = os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])
-    environment = {**os.environ, **processor.environment, "PYTHONPATH": paths}
+    environment = {**child_environment(), **processor.environment}
     done = subprocess.run(
         command, env=environment, timeout=_TIMEOUT, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     )
@@ -160,17 +160,36 @@ def _file(eight_bits: bool, processor: Processor) -> Path:
         digest.update((folder / name).read_bytes())
     for part in (processor.name, processor.flags, version("numba"), version("llvmlite"), sys.platform):
         digest.update(f"{part}\n".encode())
-    return _cache_folder(folder) / f"{'8-bit' if eight_bits else 'bfloat16'}-{digest.hexdigest()[:16]}.o"
+    name = f"{'8-bit' if eight_bits else 'bfloat16'}-{digest.hexdigest()[:16]}.o"
+    folders = _cache_folders(folder)
+    return next((one / name for one in folders if (one / name).is_file()), _first_writable(folders) / name)
 
 
-def _cache_folder(package: Path) -> Path:
-    """Beside the package where that can be written to, as for its own compiled files; else where the user's are."""
+def _cache_folders(package: Path) -> list[Path]:
+    """Where machine code may be kept, the best place first.
+
+    Beside the source, as Python keeps its own compiled files; in the user's cache, where an administrator installed the
+    package; in the home of this program, where a container gives a user nothing else to write to.
+    """
     import platformdirs
 
-    beside = package / "__pycache__"
-    with contextlib.suppress(OSError):
-        beside.mkdir(exist_ok=True)
-    return beside if os.access(beside, os.W_OK) else Path(platformdirs.user_cache_dir("chat_app"))
+    return [
+        package / "__pycache__",
+        Path(platformdirs.user_cache_dir("chat_app")),
+        Paths.default().home / "cache" / "kernels",
+    ]
+
+
+def _first_writable(folders: list[Path]) -> Path:
+    """The first folder that takes a file, else the last one. Only trying tells: a file system can be read-only too."""
+    for folder in folders:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                return folder
+        except OSError:
+            continue
+    return folders[-1]
 
 
 def _initialize_llvm() -> None:

@@ -23,7 +23,7 @@ def huge_page_zeros(count: int, dtype: Any) -> Any:
 
 
 def _bytes_with_slack(count: int, dtype: Any) -> int:
-    return count * np.dtype(dtype).itemsize + CACHE_LINE
+    return count * int(np.dtype(dtype).itemsize) + CACHE_LINE
 
 
 def _align(memory: Any, count: int, dtype: Any) -> Any:

@@ -133,7 +133,8 @@ def read_tokenizer(folder: Path) -> transformers.GPT2Tokenizer | None:
     if not _is_gpt2s(tokenizer.backend_tokenizer, tokenizer.add_prefix_space):
         return None
     tokenizer.__class__ = transformers.GPT2Tokenizer
-    return tokenizer
+    found: transformers.GPT2Tokenizer = tokenizer
+    return found
 
 
 def _object(file: Path) -> dict[str, Any]:

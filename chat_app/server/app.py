@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 import anyio.to_thread
 import gradio as gr
@@ -26,6 +25,7 @@ from chat_app.server.host_policy import HostPolicy
 from chat_app.server.openai_api import Api, add_docs
 from chat_app.server.upload_quota import UploadQuota
 from chat_app.services import Services
+from chat_app.system.installation import PACKAGE
 from chat_app.ui.chat.streaming import LiveReplies
 from chat_app.ui.components.gradio_internals import HEAD, is_logged_in, keep_sessions, mounted_page
 from chat_app.ui.components.theme import TITLE, page_arguments
@@ -34,7 +34,7 @@ from chat_app.ui.page import build_page
 WORKER_THREADS = 120  # Gradio's handlers run in these: running replies must leave some for Stop.
 SESSIONS_KEPT = 1000
 UPLOAD_HOURS = 6
-FRAMES = Path(__file__).parents[1] / "ui" / "frames.js"
+FRAMES = PACKAGE / "ui" / "frames.js"
 _LOG_IN = "After five wrong tries you have to wait before the next one is looked at."
 
 

@@ -100,7 +100,7 @@ class Api:
 
     def model(self, name: str) -> dict[str, Any]:
         """One model of the list."""
-        found = next((row for row in self.models()["data"] if row["id"] == name), None)
+        found: dict[str, Any] | None = next((row for row in self.models()["data"] if row["id"] == name), None)
         if found is None:
             raise ModelNotFoundError(f"There is no model '{name[:200]}' here.", advice="GET /v1/models lists them.")
         return found

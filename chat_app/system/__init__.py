@@ -1,6 +1,7 @@
-"""What the machine offers: its processor, its memory, a cache on its disk; and how long work reports its progress.
+"""What the machine offers: its processor, its memory and a cache on its disk; where the program is installed; and how
+long work reports its progress.
 
 Knows no model and no conversation.
 """
 
-__all__ = ["cpu", "disk_cache", "memory", "progress"]
+__all__ = ["cpu", "disk_cache", "installation", "memory", "progress"]

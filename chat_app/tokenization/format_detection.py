@@ -75,7 +75,7 @@ def _knows(tokenizer: Any, *tokens: str) -> bool:
     """Whether a tokenizer has all of these tokens."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
-        return set(tokens) <= tokenizer.get_vocab().keys()
+        return bool(set(tokens) <= tokenizer.get_vocab().keys())
     return all(backend.token_to_id(one) is not None for one in tokens)  # Faster than listing the vocabulary.
 
 

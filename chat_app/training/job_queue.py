@@ -8,19 +8,18 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 from chat_app.config.paths import Paths
 from chat_app.errors import RunError
 from chat_app.runs.files import read_json, write_json
 from chat_app.runs.run import ACTIVE, RESUMABLE, Run, list_runs
+from chat_app.system.installation import child_environment
 
 log = logging.getLogger(__name__)
 
@@ -176,9 +175,7 @@ class Jobs:
 
 def _start(run: Run, paths: Paths) -> subprocess.Popen[bytes]:
     """The child process of a run. It notices by the end of its standard input that this program is gone."""
-    code = str(Path(__file__).resolve().parents[2])
-    path = os.pathsep.join(part for part in (code, os.environ.get("PYTHONPATH")) if part)
-    environment = {**os.environ, "PYTHONPATH": path, "CHAT_APP_HOME": str(paths.home), "PYTHONUNBUFFERED": "1"}
+    environment = {**child_environment(), "CHAT_APP_HOME": str(paths.home), "PYTHONUNBUFFERED": "1"}
     command = [sys.executable, "-m", "chat_app", "train", "--run", str(run.folder), "--supervised"]
     with open(run.log, "ab") as output:
         return subprocess.Popen(

@@ -111,7 +111,8 @@ class ChatTrainer(Trainer):
             else:
                 loss = sum_loss(model, inputs, direct=False)
         items = num_items_in_batch if num_items_in_batch is not None else (inputs["labels"] != IGNORE_INDEX).sum()
-        return loss / items * self.accelerator.num_processes
+        mean: Tensor = loss / items * self.accelerator.num_processes
+        return mean
 
     def training_step(
         self, model: Any, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None

@@ -32,7 +32,8 @@ def build_page(services: Services, live: LiveReplies) -> gr.Blocks:
         services: the product behind it; the page is given nothing else.
         live: where the page follows replies that are being written; the server has its route.
     """
-    with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=CACHE_SECONDS, fill_width=True) as page:
+    page = gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=CACHE_SECONDS, fill_width=True)
+    with page:
         _Page(services, live).draw(page)
     page.queue(api_open=False, max_size=256)
     # Gradio looks for work a thousand times a second, which takes a tenth of a processor from the engine all the time.

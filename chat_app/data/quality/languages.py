@@ -65,4 +65,4 @@ def _language(text: str) -> str:
     import py3langid
 
     code = str(py3langid.classify(text.encode("utf-8", "replace").decode("utf-8"))[0])
-    return _NAMES.get(code, code)
+    return str(_NAMES.get(code, code))
