@@ -11,13 +11,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from chat_app.inference.kv_cache import KeyValues
-from chat_app.kernels.huge_pages import zeros_in_large_pages
+from chat_app.inference.kv_cache import ContiguousKVCache
 from chat_app.kernels.layout import LANES, up
-from chat_app.kernels.packed_weights import checked_address
+from chat_app.kernels.packed_weights import checked_address, zeros_in_large_pages
 
 
-class TiledKeyValues(KeyValues):
+class PackedKVCache(ContiguousKVCache):
     """Keys and values of bfloat16 on the processor, laid out as `tile_shape.CALL` says.
 
     Args:
@@ -28,17 +27,17 @@ class TiledKeyValues(KeyValues):
     def __init__(self, layers: int, heads: int, width: int, window: int):
         super().__init__(layers, heads, width, up(window, LANES), torch.bfloat16)
         self._layers, self._heads, self._width = layers, heads, width
-        self._numbers = torch.empty(self._shape_for(0), dtype=torch.bfloat16, device="cpu")
+        self._data = torch.empty(self._shape_for(0), dtype=torch.bfloat16, device="cpu")
 
     def places(self, more: int) -> list[tuple[int, int, int]]:
         """For what writes the next `more` tokens by itself, for each of them: the address of the numbers, for how many
         tokens there is room, and how many come before."""
-        self.make_room(more)
-        room = up(self.length + more, LANES)
-        address = checked_address(self._numbers, torch.bfloat16, *self._shape_for(room), line=True)
-        return [(address, self.room, self.length + at) for at in range(more)]
+        self.reserve(more)
+        capacity = up(self.length + more, LANES)
+        address = checked_address(self._data, torch.bfloat16, *self._shape_for(capacity), line=True)
+        return [(address, self.capacity, self.length + at) for at in range(more)]
 
-    def extended(self, layer: int, new: Tensor) -> tuple[Tensor, Tensor]:
+    def append(self, layer: int, new: Tensor) -> tuple[Tensor, Tensor]:
         """Keep the keys and values of the next tokens, [2, heads, tokens, width], for which there is room.
 
         Returns:
@@ -64,20 +63,20 @@ class TiledKeyValues(KeyValues):
         pairs = torch.stack((rows.to(torch.int16), (rows >> 16).to(torch.int16)), 2)  # The lower half is the first.
         return pairs.flatten(1, 2).view(torch.bfloat16)[None, :, :end, : self._width]
 
-    def _shape_for(self, room: int) -> tuple[int, int, int, int, int]:
-        return self._layers, self._heads, 2, room, up(self._width, LANES)
+    def _shape_for(self, capacity: int) -> tuple[int, int, int, int, int]:
+        return self._layers, self._heads, 2, capacity, up(self._width, LANES)
 
     @property
     def _keys(self) -> Tensor:
-        return _keys_in(self._numbers)
+        return _keys_in(self._data)
 
     @property
     def _values(self) -> Tensor:
-        return _values_in(self._numbers)
+        return _values_in(self._data)
 
-    def _moved(self, room: int, length: int) -> Tensor:
+    def _reallocate(self, capacity: int, length: int) -> Tensor:
         """The first `length` tokens in a new tensor."""
-        shape = self._shape_for(up(room, LANES))
+        shape = self._shape_for(up(capacity, LANES))
         numbers = torch.from_numpy(zeros_in_large_pages(math.prod(shape), "i2")).view(torch.bfloat16).view(shape)
         if length:
             tiles, pairs = up(length, LANES) // LANES, up(length, 2) // 2
@@ -93,11 +92,11 @@ def _copy(source: Tensor, target: Tensor) -> None:
 
 def _keys_in(numbers: Tensor) -> Tensor:
     """[layers, heads, tiles, pairs of inputs, outputs (tokens), 2]."""
-    room = numbers.shape[3]
-    return numbers[:, :, 0].flatten(2).unflatten(2, (room // LANES, -1, LANES, 2))
+    capacity = numbers.shape[3]
+    return numbers[:, :, 0].flatten(2).unflatten(2, (capacity // LANES, -1, LANES, 2))
 
 
 def _values_in(numbers: Tensor) -> Tensor:
     """[layers, heads, tiles, pairs of inputs (tokens), outputs, 2]."""
-    room = numbers.shape[3]
-    return numbers[:, :, 1].flatten(2).unflatten(2, (-1, room // 2, LANES, 2))
+    capacity = numbers.shape[3]
+    return numbers[:, :, 1].flatten(2).unflatten(2, (-1, capacity // 2, LANES, 2))

@@ -19,8 +19,8 @@ from chat_app.inference.engine import Engine
 from chat_app.inference.engine_factory import form_of, start_engine
 from chat_app.inference.generation import generate_reply
 from chat_app.inference.gpt2.weights import fits_tiles
-from chat_app.kernels.compilation import kernel
-from chat_app.models.loading import fit_embeddings, load_files, resolve
+from chat_app.kernels.packed_weights import kernel
+from chat_app.models.loading import fit_embeddings, load_checkpoint, resolve_model
 from chat_app.models.resolver import ModelFiles
 from chat_app.models.transformers_internals import accepts
 from chat_app.system.memory import release_memory
@@ -95,13 +95,13 @@ def load(name: str, config: LoadConfig, paths: Paths) -> LoadedModel:
     Raises:
         ModelError, FormatError, SettingError: it cannot be found, trusted, loaded, or used in the format asked for.
     """
-    files, device, precision = resolve(name, config, paths)
+    files, device, precision = resolve_model(name, config, paths)
     form = form_of(files, precision, device)
     if form != "shared":
         kernel(form == "8-bit")  # It comes while the files are read.
     stored = "float32" if form == "8-bit" else precision
     will_be_packed = fits_tiles if form != "shared" else lambda empty: False
-    model, tokenizer, files, recognised = load_files(files, stored, device, will_be_packed=will_be_packed)
+    model, tokenizer, files, recognised = load_checkpoint(files, stored, device, will_be_packed=will_be_packed)
     if config.format != AUTOMATIC:
         recognised = DetectedFormat(config.format, True, "it was chosen by hand")
     chat_format = get_format(recognised.format)

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from chat_app.inference.gpt2.model_runner import GPT2Forward
-from chat_app.inference.model_runner import Piece
+from chat_app.inference.gpt2.model_runner import GPT2ModelRunner
+from chat_app.inference.model_runner import Chunk
 from chat_app.kernels import packed_weights as tiles_module
 from chat_app.kernels.arrays import KernelArrayError, checked_address
 from chat_app.kernels.compilation import kernel
@@ -22,8 +22,8 @@ from tests.inference.test_engine import ids_of
 from tests.kernels.test_packed_weights import filled, numbers
 
 PACKAGE = Path(__file__).parents[2] / "chat_app"
-CHECKED = "kernel_arrays"
-OTHERS = {"memory", "forward", "model_folder", "large_memory", "number_kernel"}
+CHECKED = "arrays"
+OTHERS = {"memory", "model_runner", "saving", "huge_pages", "scalar_math"}
 """Modules that compare addresses, or are compiled themselves, and hand none over."""
 
 
@@ -94,15 +94,15 @@ def test_addresses_come_from_there_only():
 def test_a_step_writes_into_nothing_that_does_not_suit(form, rows):
     """Too few rows, of another type, in another order: the step fails, and the next one computes as before."""
     kernel(form == "8-bit").result()
-    forward = GPT2Forward(model_of(), 128, form)
+    runner = GPT2ModelRunner(model_of(), 128, form)
     ids = ids_of(1, 4)
 
     def step() -> torch.Tensor:
-        return forward.step([Piece(ids, None, forward.new_memory(), True)])[0]
+        return runner.step([Chunk(ids, None, runner.new_kv_cache(), True)])[0]
 
     before = step()
     with pytest.raises(KernelArrayError):
-        forward._writer.step([Piece(ids, None, forward.new_memory(), True)], rows)
+        runner._decoder.step([Chunk(ids, None, runner.new_kv_cache(), True)], rows)
     assert torch.equal(step(), before)
 
 
@@ -127,9 +127,9 @@ def test_scales_of_another_type_are_not_multiplied_with(eight_bits):
 
 def test_what_is_remembered_begins_with_a_line():
     kernel(False).result()
-    forward = GPT2Forward(model_of(), 128, "packed")
-    memory = forward.new_memory()
-    assert memory.places(3)[0][0] % LINE == 0
-    memory._numbers = memory._numbers.float()
+    runner = GPT2ModelRunner(model_of(), 128, "packed")
+    kv_cache = runner.new_kv_cache()
+    assert kv_cache.places(3)[0][0] % LINE == 0
+    kv_cache._data = kv_cache._data.float()
     with pytest.raises(KernelArrayError):
-        memory.places(1)
+        kv_cache.places(1)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from chat_app.inference.gpt2.weights import Weights
-from chat_app.inference.model_runner import PROMPT_PIECE, Piece
+from chat_app.inference.model_runner import PREFILL_CHUNK, Chunk
 from chat_app.kernels.layout import COMPILED, MOST_ROWS, STEP, up
 from chat_app.kernels.packed_weights import Tiles, checked_address, few_rows, room_for, room_for_attention
 
@@ -18,7 +18,7 @@ MOST_TOKENS = 112  # A piece of a prompt, and the replies that are written meanw
 MOST_TOKENS_OF_A_UNIT = 192  # Where products of many rows are fast; more would take more room.
 
 
-class Writer:
+class CompiledDecoder:
     """Computes steps of few tokens.
 
     Args:
@@ -46,14 +46,14 @@ class Writer:
         self._widest = max(max(size) for size in tiles.sizes[:-1])
         has_unit = few_rows() > MOST_TOKENS
         self._most_tokens = MOST_TOKENS_OF_A_UNIT if has_unit else MOST_TOKENS
-        self.prompt_piece = MOST_TOKENS_OF_A_UNIT if has_unit else PROMPT_PIECE
+        self.prefill_chunk_size = MOST_TOKENS_OF_A_UNIT if has_unit else PREFILL_CHUNK
 
     @property
     def is_ready(self) -> bool:
         """Whether the function is compiled."""
         return self._tiles.compiled is not None
 
-    def takes(self, pieces: Sequence[Piece]) -> list[Piece]:
+    def select(self, chunks: Sequence[Chunk]) -> list[Chunk]:
         """Those of these pieces that are best computed together here: what replies are written with, and pieces of
         prompts as far as there is room; without replies only as many rows as are multiplied fast here.
 
@@ -62,17 +62,17 @@ class Writer:
         """
         if not self.is_ready:
             return []
-        taken = [piece for piece in pieces if len(piece.ids) == 1]
+        taken = [chunk for chunk in chunks if len(chunk.ids) == 1]
         tokens = len(taken)
         most = self._most_tokens if taken else min(self._most_tokens, few_rows())
-        for piece in pieces:
-            count = len(piece.ids)
+        for chunk in chunks:
+            count = len(chunk.ids)
             if count > 1 and tokens + count <= most:
-                taken.append(piece)
+                taken.append(chunk)
                 tokens += count
         return taken
 
-    def step(self, pieces: Sequence[Piece], hidden: Tensor) -> Tensor:
+    def step(self, chunks: Sequence[Chunk], hidden: Tensor) -> Tensor:
         """The scores after each piece that is last, float32 [such pieces, vocabulary]; the memories of the pieces get
         their keys and values.
 
@@ -81,20 +81,20 @@ class Writer:
         """
         compiled = self._tiles.compiled
         assert compiled is not None, "asked for by is_ready"
-        memories = np.array([row for piece in pieces for row in piece.memory.places(len(piece.ids))], np.int64)
-        ends = np.cumsum([len(piece.ids) for piece in pieces], dtype=np.int64) - 1
-        wanted = ends[[piece.is_last for piece in pieces]]
-        scores = torch.empty(len(wanted), self._vocabulary, dtype=torch.float32, device="cpu")
-        call = self._tiles.call(STEP, rows=len(memories), width=self._width, results=len(wanted))
-        call["source"] = checked_address(hidden, torch.float32, len(memories), self._width)
-        call["target"] = checked_address(scores, torch.float32, len(wanted), self._vocabulary)
-        call["places"] = checked_address(memories, np.int64, len(memories), 3)
+        kv_caches = np.array([row for chunk in chunks for row in chunk.kv_cache.places(len(chunk.ids))], np.int64)
+        ends = np.cumsum([len(chunk.ids) for chunk in chunks], dtype=np.int64) - 1
+        wanted = ends[[chunk.needs_logits for chunk in chunks]]
+        logits = torch.empty(len(wanted), self._vocabulary, dtype=torch.float32, device="cpu")
+        call = self._tiles.call(STEP, rows=len(kv_caches), width=self._width, results=len(wanted))
+        call["source"] = checked_address(hidden, torch.float32, len(kv_caches), self._width)
+        call["target"] = checked_address(logits, torch.float32, len(wanted), self._vocabulary)
+        call["places"] = checked_address(kv_caches, np.int64, len(kv_caches), 3)
         call["wanted"] = checked_address(wanted, np.int64, len(wanted))
         call["norms"], call["scales"], call["layers"] = self._norms_address, self._scales_address, self._layers
         call["epsilon"], call["head_width"], call["activation"] = self._epsilon, self._head_width, self._activation
-        rows = up(len(memories), MOST_ROWS)
+        rows = up(len(kv_caches), MOST_ROWS)
         # Besides what a product or the attention needs: for one thread the rows normed, for all those between products.
         most = rows * (4 * self._width + self._widest)
         room = max(room_for(rows, self._widest), room_for_attention(self._window, self._head_width)) + most
         self._tiles.crew.run(compiled, call, room=room)
-        return scores
+        return logits
