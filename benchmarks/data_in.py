@@ -60,7 +60,7 @@ def _work(stage: str, file: Path, home: Path, model: str) -> Callable[[], Any]:
     from chat_app.config.paths import Paths
     from chat_app.data.source import DataSource, check_dataset, load_source
     from chat_app.data.tokenized_dataset import TokenizationOptions, tokenize_conversations
-    from chat_app.models.tokenizer import load_tokenizer, window_of
+    from chat_app.models.tokenizer import load_tokenizer, read_window
     from chat_app.tokenization.chat_formats import get_format
     from chat_app.tokenization.encoder import Encoder
 
@@ -71,7 +71,7 @@ def _work(stage: str, file: Path, home: Path, model: str) -> Callable[[], Any]:
         material = load_source(wanted, paths)
         return lambda: check_dataset(material, paths, model)
     if stage == "lay out":
-        encoder = Encoder(load_tokenizer(model, paths), get_format("roles"), window_of(model, paths))
+        encoder = Encoder(load_tokenizer(model, paths), get_format("roles"), read_window(model, paths))
         return lambda: len(tokenize_conversations(file, encoder, TokenizationOptions(), paths.cache_of("rows")))
     if stage == "peer":
         return _peer(file, home, model)

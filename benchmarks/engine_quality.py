@@ -16,7 +16,7 @@ from chat_app.conversation import Conversation
 from chat_app.data.readers import read_file
 from chat_app.inference.backend import reply
 from chat_app.inference.model_manager import LoadedModel, load
-from chat_app.inference.model_runner import Piece
+from chat_app.inference.model_runner import Chunk
 from chat_app.tokenization.encoder import IGNORE_INDEX, Example
 
 TOGETHER = 8
@@ -40,16 +40,16 @@ def quality_rows(replies: int, device: str = "cpu") -> Iterator[str]:
 
 def perplexity(loaded: LoadedModel, rows: list[Example]) -> float:
     """Of the learned tokens of rows, as the engine computes them: token by token behind the first few."""
-    forward = loaded.engine._forward
-    assert forward is not None
+    runner = loaded.engine._runner
+    assert runner is not None
     total, count = 0.0, 0
     for row in rows:
-        memory = forward.new_memory()
+        kv_cache = runner.new_kv_cache()
         for at in range(len(row.ids) - 1):
             types = None if row.types is None else row.types[at : at + 1]
-            scores = forward.step([Piece(row.ids[at : at + 1], types, memory, True)])[0]
+            logits = runner.step([Chunk(row.ids[at : at + 1], types, kv_cache, True)])[0]
             if row.labels[at + 1] != IGNORE_INDEX:
-                total -= float(scores.float().log_softmax(-1)[row.labels[at + 1]])
+                total -= float(logits.float().log_softmax(-1)[row.labels[at + 1]])
                 count += 1
     return math.exp(total / count)
 

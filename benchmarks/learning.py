@@ -48,7 +48,7 @@ from transformers import TrainerCallback
 from transformers.utils import logging
 
 from benchmarks.learning_curves import Curve, Stopwatch, Watch, draw, ends, summary_of, table
-from benchmarks.learning_seeds import PROCEDURES, Procedure, learn, rows_of
+from benchmarks.learning_seeds import PROCEDURES, Procedure, learn, tokenize_conversations
 from chat_app.config.loading import LoadConfig
 from chat_app.config.paths import STARTER, Paths
 from chat_app.config.training import TrainConfig
@@ -172,9 +172,9 @@ def run_other(trial: Trial, procedure: Procedure, run: Run, layout: str) -> Curv
     train, valid = part_of(run, "train"), part_of(run, "valid")
     model, encoder = parts_of(trial, layout)
     encoder.window = min(encoder.window, procedure.window)
-    tested = rows_of(procedure, encoder, valid, learn_all=False)
+    tested = tokenize_conversations(procedure, encoder, valid, learn_all=False)
     watch = trial.watch(procedure.name, measure_of(tested, valid))
-    rows = rows_of(procedure, encoder, train, procedure.learn_all)
+    rows = tokenize_conversations(procedure, encoder, train, procedure.learn_all)
     learn(procedure, model, rows, encoder.tokenizer.pad_token_id or 0, watch)
     return watch.curve
 

@@ -125,13 +125,13 @@ def _print_check(check: Check) -> None:
 
 def _encode(options: argparse.Namespace) -> None:
     from chat_app.conversation import Conversation
-    from chat_app.models.tokenizer import load_tokenizer, window_of
+    from chat_app.models.tokenizer import load_tokenizer, read_window
     from chat_app.tokenization.chat_formats import get_format
     from chat_app.tokenization.encoder import Encoder
 
     turns = _turns(options.turns)
     tokenizer = load_tokenizer(options.tokenizer)
-    window = options.window or window_of(options.tokenizer)
+    window = options.window or read_window(options.tokenizer)
     encoder = Encoder(tokenizer, get_format(options.format), window)
     last: Any = "assistant" if options.train else "user"
     conversation = Conversation.from_turns(turns, system=options.system, last=last)

@@ -60,13 +60,13 @@ def _push(options: argparse.Namespace) -> None:
 @contextmanager
 def _source(options: argparse.Namespace) -> Iterator[tuple[Path, Run | None, As]]:
     """The folder to take away, its run and its form. An adapter that is wanted whole is merged for the while."""
-    from chat_app.models.export import source_of
+    from chat_app.models.export import find_export_source
     from chat_app.models.lora_files import is_adapter
     from chat_app.models.lora_merge import merge
 
     paths = Paths.default()
     form: As = "adapter" if options.adapter else "merged"
-    source, run = source_of(options.model, paths, form)
+    source, run = find_export_source(options.model, paths, form)
     if form == "adapter" or not is_adapter(source):
         yield source, run, form
         return

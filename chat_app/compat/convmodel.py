@@ -70,9 +70,9 @@ class ConversationTokenizer:
         Raises:
             ModelError: there is none.
         """
-        from chat_app.models.tokenizer import load_tokenizer, window_of
+        from chat_app.models.tokenizer import load_tokenizer, read_window
 
-        return cls(load_tokenizer(model_name_or_path), window_of(model_name_or_path))
+        return cls(load_tokenizer(model_name_or_path), read_window(model_name_or_path))
 
     @property
     def sep_token(self) -> str:

@@ -148,10 +148,10 @@ def check_dataset(
         model: the model whose tokenizer and window are used.
         progress: is given the number of conversations checked so far.
     """
-    from chat_app.models.tokenizer import load_tokenizer, window_of
+    from chat_app.models.tokenizer import load_tokenizer, read_window
 
     tokenizer = load_tokenizer(model, paths)
-    window = min(window_of(model, paths), WINDOW_LIMIT)
+    window = min(read_window(model, paths), WINDOW_LIMIT)
     backend = tokenizer.backend_tokenizer
     kept = dataset.folder / f"check-{content_digest([CHECK_VERSION, str(window), backend.to_str()])}.json"
     try:

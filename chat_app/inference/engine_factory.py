@@ -1,4 +1,4 @@
-"""From a loaded model to an engine that suits it and this machine: the layout of its weights, threads, memory."""
+"""From a loaded model to an engine that suits it and this machine: weight layout, processor threads, KV cache."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from typing import Any
 
 from chat_app.config.fields import AUTOMATIC
 from chat_app.inference.engine import Engine
-from chat_app.inference.gpt2.model_runner import GPT2Forward
+from chat_app.inference.gpt2.model_runner import GPT2ModelRunner
 from chat_app.inference.gpt2.weights import WeightLayout, can_pack_model, is_plain_gpt2
-from chat_app.inference.model_runner import Forward, TransformersForward
+from chat_app.inference.model_runner import ModelRunner, TransformersModelRunner
 from chat_app.models.loading import SMALL_MODEL
-from chat_app.models.resolver import ModelFiles, kept_tokens
+from chat_app.models.resolver import ModelFiles, prefix_cache_tokens
 from chat_app.models.weight_size import is_packed
 from chat_app.system.cpu import processors
 from chat_app.system.memory import free_memory
 
-MOST_ACTIVE = 16
+MAX_RUNNING = 16
 
 
 def choose_weight_layout(files: ModelFiles, precision: str, device: str) -> WeightLayout:
@@ -35,39 +35,40 @@ def start_engine(model: Any, files: ModelFiles, precision: str) -> tuple[Engine,
     The weights of a GPT-2 on the processor are moved into the layout that is read fastest; the model is empty then.
 
     Args:
-        precision: what was asked for; "automatic": bfloat16 where this machine has a fast way to write with it.
+        precision: as asked for; "automatic" is bfloat16 where this machine decodes fast with it.
 
     Raises:
         ModelError: the model cannot chat.
     """
     device = str(model.device)
-    forward, precision = _forward(model.eval(), files, precision)
-    number = 4 if precision == "float32" else 2
-    kept = kept_tokens(files, number)
-    free = free_memory(device) // max(2 * files.cache_numbers * number, 1)  # Half of what is free is for chats.
-    most = min(free, MOST_ACTIVE * files.window + kept)
-    threads = _threads(files) if device == "cpu" else ()
+    runner, precision = _make_runner(model.eval(), files, precision)
+    element_bytes = 4 if precision == "float32" else 2
+    kept = prefix_cache_tokens(files, element_bytes)
+    token_bytes = max(files.kv_elements_per_token * element_bytes, 1)
+    free = free_memory(device) // (2 * token_bytes)  # Half of the free memory is for KV caches.
+    most = min(free, MAX_RUNNING * files.window + kept)
+    threads = _thread_candidates(files) if device == "cpu" else ()
     engine = Engine(
-        forward,
+        runner,
         files.window,
-        most_active=MOST_ACTIVE,
-        memory_tokens=most,
-        kept_tokens=min(kept, most),
+        max_running=MAX_RUNNING,
+        kv_cache_tokens=most,
+        prefix_cache_tokens=min(kept, most),
         threads=threads,
     )
     return engine, precision
 
 
-def _forward(model: Any, files: ModelFiles, precision: str) -> tuple[Forward, str]:
+def _make_runner(model: Any, files: ModelFiles, precision: str) -> tuple[ModelRunner, str]:
     if not is_plain_gpt2(model):
-        return TransformersForward(model), precision_of(model)
+        return TransformersModelRunner(model), current_precision(model)
     layout = choose_weight_layout(files, precision, model.device.type)
     if layout == "shared" or not can_pack_model(model):
-        return GPT2Forward(model, files.window), precision_of(model)
-    return GPT2Forward(model, files.window, layout), "8-bit" if layout == "8-bit" else "bfloat16"
+        return GPT2ModelRunner(model, files.window), current_precision(model)
+    return GPT2ModelRunner(model, files.window, layout), "8-bit" if layout == "8-bit" else "bfloat16"
 
 
-def precision_of(model: Any) -> str:
+def current_precision(model: Any) -> str:
     """ "float32", "bfloat16", "float16", "8-bit" or "4-bit"."""
     if getattr(model, "is_loaded_in_8bit", False):
         return "8-bit"
@@ -76,10 +77,10 @@ def precision_of(model: Any) -> str:
     return str(model.dtype).removeprefix("torch.")
 
 
-def _threads(files: ModelFiles) -> tuple[int, ...]:
-    """Numbers of processor threads to try for a step.
+def _thread_candidates(files: ModelFiles) -> tuple[int, ...]:
+    """Numbers of processor threads for the ThreadTuner to choose from.
 
-    A step of a small model is over before several threads have met.
+    A step of a small model takes less time than several threads need to synchronize.
     """
     if files.parameters < SMALL_MODEL:
         return (1,)

@@ -1,6 +1,8 @@
-"""What a model remembers of the tokens it has read: the keys and values of its attention, one request's at a time.
+"""The KV cache: the keys and values that attention has computed for the tokens of one sequence so far.
 
-Two kinds: one tensor for our own forward pass, and the cache of transformers for its. Knows no requests and no ids.
+`KVCache` is what the engine knows of it. Here are two kinds: one contiguous tensor for GPT-2's own forward pass, and
+the cache of transformers for every other model. `kv_cache_packed` and `kv_cache_paged` have the others. Knows no
+requests and no token ids.
 """
 
 from __future__ import annotations
@@ -14,100 +16,103 @@ from transformers import DynamicCache
 
 from chat_app.models.transformers_internals import can_crop, copy_cache
 
-SMALLEST_ROOM = 128
-Kept = TypeVar("Kept", bound="KeyValues")
+MIN_CAPACITY = 128
+Contiguous = TypeVar("Contiguous", bound="ContiguousKVCache")
 
 
-class Memory(Protocol):
+class KVCache(Protocol):
     """The keys and values of the first `length` tokens of a sequence."""
 
     length: int
 
     @property
-    def can_be_cut(self) -> bool:
-        """Whether what belongs to a beginning of the sequence can be told from the rest."""
+    def can_truncate(self) -> bool:
+        """Whether the entries of the newest tokens can be removed."""
 
-    def cut(self, length: int) -> None:
-        """Forget all but the first `length` tokens."""
+    def truncate(self, length: int) -> None:
+        """Keep only the first `length` tokens."""
 
-    def copy(self, length: int) -> Memory:
-        """Another one with the first `length` tokens of this one."""
+    def copy(self, length: int) -> KVCache:
+        """Another cache with the first `length` tokens of this one."""
 
 
-class KeyValues:
-    """One tensor for all layers, written in place.
+class ContiguousKVCache:
+    """A KV cache in one tensor for all layers, which is written in place.
 
     Args:
         layers, heads, width: of the model; width is a head's.
-        window: the most tokens it will have.
-        dtype, device: of its numbers.
+        window: the most tokens it will hold.
+        dtype, device: of the tensor.
     """
 
     def __init__(self, layers: int, heads: int, width: int, window: int, dtype: torch.dtype, device: Any = "cpu"):
         self.length = 0
         self._window = window
-        self._numbers = torch.empty(layers, 2, heads, 0, width, dtype=dtype, device=device)
+        self._data = torch.empty(layers, 2, heads, 0, width, dtype=dtype, device=device)
 
     @property
-    def can_be_cut(self) -> bool:
+    def can_truncate(self) -> bool:
         """Always."""
         return True
 
     @property
     def device(self) -> torch.device:
-        """Where its numbers are."""
-        return self._numbers.device
+        """The device of the tensor."""
+        return self._data.device
 
     @property
-    def room(self) -> int:
-        """How many tokens fit without taking more memory."""
-        return self._numbers.shape[3]
+    def capacity(self) -> int:
+        """How many tokens fit into the memory that is allocated."""
+        return self._data.shape[3]
 
-    def cut(self, length: int) -> None:
-        """Forget all but the first `length` tokens."""
+    def truncate(self, length: int) -> None:
+        """Keep only the first `length` tokens."""
         self.length = min(self.length, length)
 
-    def copy(self: Kept, length: int) -> Kept:
-        """Another one with the first `length` tokens of this one."""
+    def copy(self: Contiguous, length: int) -> Contiguous:
+        """Another cache with the first `length` tokens of this one."""
         other = copy.copy(self)
-        other._numbers = self._moved(_room_for(length, self._window), length)
+        other._data = self._reallocate(_capacity_for(length, self._window), length)
         other.length = length
         return other
 
-    def make_room(self, more: int) -> None:
-        """Have room for `more` tokens after those that are there."""
-        if self.length + more > self.room:
-            self._numbers = self._moved(_room_for(self.length + more, self._window), self.length)
+    def reserve(self, count: int) -> None:
+        """Allocate memory for the next `count` tokens, if there is not enough."""
+        if self.length + count > self.capacity:
+            self._data = self._reallocate(_capacity_for(self.length + count, self._window), self.length)
 
-    def extended(self, layer: int, new: Tensor) -> tuple[Tensor, Tensor]:
-        """Keep the keys and values of the next tokens, [2, heads, tokens, width], for which there is room.
+    def append(self, layer: int, new: Tensor) -> tuple[Tensor, Tensor]:
+        """Write the keys and values of the next tokens of a layer, after `reserve`; `length` stays.
+
+        Args:
+            new: keys and values, [2, heads, tokens, width].
 
         Returns:
             All keys, the new ones included, and all values: each [1, heads, length + tokens, width].
         """
-        numbers, end = self._numbers[layer], self.length + new.shape[2]
-        numbers[:, :, self.length : end] = new
-        keys, values = numbers[:, None, :, :end].unbind(0)
+        data, end = self._data[layer], self.length + new.shape[2]
+        data[:, :, self.length : end] = new
+        keys, values = data[:, None, :, :end].unbind(0)
         return keys, values
 
-    def _moved(self, room: int, length: int) -> Tensor:
-        """The first `length` tokens in a new tensor. What is not written of it takes no memory yet on most systems."""
-        layers, _, heads, _, width = self._numbers.shape
-        numbers = self._numbers.new_empty(layers, 2, heads, room, width)
-        numbers[:, :, :, :length] = self._numbers[:, :, :, :length]
-        return numbers
+    def _reallocate(self, capacity: int, length: int) -> Tensor:
+        """A new tensor with the first `length` tokens. Most systems give it real memory only where it is written."""
+        layers, _, heads, _, width = self._data.shape
+        data = self._data.new_empty(layers, 2, heads, capacity, width)
+        data[:, :, :, :length] = self._data[:, :, :, :length]
+        return data
 
 
-def _room_for(length: int, window: int) -> int:
-    """Twice as much each time, so that a growing sequence is moved seldom."""
-    room = SMALLEST_ROOM
-    while room < length:
-        room *= 2
-    return max(min(room, window), length)
+def _capacity_for(length: int, window: int) -> int:
+    """Powers of two, so that a growing sequence is copied seldom; but no more than the window."""
+    capacity = MIN_CAPACITY
+    while capacity < length:
+        capacity *= 2
+    return max(min(capacity, window), length)
 
 
-class LayerCaches:
-    """The cache of transformers.
+class TransformersKVCache:
+    """A KV cache in the form that transformers' models take.
 
     Args:
         config: of the model.
@@ -119,19 +124,19 @@ class LayerCaches:
         self._config = config
 
     @property
-    def can_be_cut(self) -> bool:
-        """Not where layers keep states, or only the newest tokens."""
+    def can_truncate(self) -> bool:
+        """Not where layers keep recurrent states, or a sliding window."""
         return can_crop(self.cache)
 
-    def cut(self, length: int) -> None:
-        """Forget all but the first `length` tokens."""
+    def truncate(self, length: int) -> None:
+        """Keep only the first `length` tokens."""
         if length < self.length:
-            self.cache.crop(length - self.length)  # Below zero: so many are removed.
+            self.cache.crop(length - self.length)  # A negative number says how many to remove.
             self.length = length
 
-    def copy(self, length: int) -> LayerCaches:
-        """Another one with the first `length` tokens of this one."""
-        other = LayerCaches(self._config)
+    def copy(self, length: int) -> TransformersKVCache:
+        """Another cache with the first `length` tokens of this one."""
+        other = TransformersKVCache(self._config)
         other.cache = copy_cache(self.cache, self._config, length)
         other.length = length
         return other

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from chat_app.inference.kv_cache import KeyValues
+from chat_app.inference.kv_cache import ContiguousKVCache
 from chat_app.kernels.layout import TILE_N, round_up
 from chat_app.kernels.packed_weights import checked_address, huge_page_zeros
 
 
-class TiledKeyValues(KeyValues):
+class PackedKVCache(ContiguousKVCache):
     """Keys and values of bfloat16 on the processor, laid out as `kernel_args.KV_SLOT` says.
 
     Args:
@@ -27,16 +27,16 @@ class TiledKeyValues(KeyValues):
     def __init__(self, layers: int, heads: int, width: int, window: int):
         super().__init__(layers, heads, width, round_up(window, TILE_N), torch.bfloat16)
         self._layers, self._heads, self._width = layers, heads, width
-        self._numbers = torch.empty(self._shape_for(0), dtype=torch.bfloat16, device="cpu")
+        self._data = torch.empty(self._shape_for(0), dtype=torch.bfloat16, device="cpu")
 
     def slots(self, more: int) -> list[tuple[int, int, int]]:
         """For the kernel, which appends the next `more` tokens itself: a KV_SLOT for each of them."""
-        self.make_room(more)
-        room = round_up(self.length + more, TILE_N)
-        address = checked_address(self._numbers, torch.bfloat16, *self._shape_for(room), line=True)
-        return [(address, self.room, self.length + at) for at in range(more)]
+        self.reserve(more)
+        capacity = round_up(self.length + more, TILE_N)
+        address = checked_address(self._data, torch.bfloat16, *self._shape_for(capacity), line=True)
+        return [(address, self.capacity, self.length + at) for at in range(more)]
 
-    def extended(self, layer: int, new: Tensor) -> tuple[Tensor, Tensor]:
+    def append(self, layer: int, new: Tensor) -> tuple[Tensor, Tensor]:
         """Keep the keys and values of the next tokens, [2, heads, tokens, width], for which there is room.
 
         Returns:
@@ -64,20 +64,20 @@ class TiledKeyValues(KeyValues):
         pairs = torch.stack((rows.to(torch.int16), (rows >> 16).to(torch.int16)), 2)  # The lower half is the first.
         return pairs.flatten(1, 2).view(torch.bfloat16)[None, :, :end, : self._width]
 
-    def _shape_for(self, room: int) -> tuple[int, int, int, int, int]:
-        return self._layers, self._heads, 2, room, round_up(self._width, TILE_N)
+    def _shape_for(self, capacity: int) -> tuple[int, int, int, int, int]:
+        return self._layers, self._heads, 2, capacity, round_up(self._width, TILE_N)
 
     @property
     def _keys(self) -> Tensor:
-        return _keys_in(self._numbers)
+        return _keys_in(self._data)
 
     @property
     def _values(self) -> Tensor:
-        return _values_in(self._numbers)
+        return _values_in(self._data)
 
-    def _moved(self, room: int, length: int) -> Tensor:
+    def _reallocate(self, capacity: int, length: int) -> Tensor:
         """The first `length` tokens in a new tensor."""
-        shape = self._shape_for(round_up(room, TILE_N))
+        shape = self._shape_for(round_up(capacity, TILE_N))
         numbers = torch.from_numpy(huge_page_zeros(math.prod(shape), "i2")).view(torch.bfloat16).view(shape)
         if length:
             tiles, pairs = round_up(length, TILE_N) // TILE_N, round_up(length, 2) // 2
@@ -93,13 +93,13 @@ def _copy(source: Tensor, target: Tensor) -> None:
 
 def _keys_in(numbers: Tensor) -> Tensor:
     """[layers, heads, tiles, pairs of inputs, outputs (tokens), 2]."""
-    room = numbers.shape[3]
-    keys: Tensor = numbers[:, :, 0].flatten(2).unflatten(2, (room // TILE_N, -1, TILE_N, 2))
+    capacity = numbers.shape[3]
+    keys: Tensor = numbers[:, :, 0].flatten(2).unflatten(2, (capacity // TILE_N, -1, TILE_N, 2))
     return keys
 
 
 def _values_in(numbers: Tensor) -> Tensor:
     """[layers, heads, tiles, pairs of inputs (tokens), outputs, 2]."""
-    room = numbers.shape[3]
-    values: Tensor = numbers[:, :, 1].flatten(2).unflatten(2, (-1, room // 2, TILE_N, 2))
+    capacity = numbers.shape[3]
+    values: Tensor = numbers[:, :, 1].flatten(2).unflatten(2, (-1, capacity // 2, TILE_N, 2))
     return values

@@ -1,7 +1,12 @@
-"""Keys and values on a GPU: those of all sequences lie in one tensor, in pages of some tokens, so that one kernel finds
-them for every sequence of a step, and its address stays what it is from step to step.
+"""The paged KV cache for GPUs: the keys and values of all sequences lie in one tensor, in blocks of a fixed number of
+tokens, and each sequence has a block table.
 
-One thread's, but for what is let go of, which may be anywhere. Knows no requests and no ids.
+One kernel finds the entries of every sequence of a batch this way, and the tensor's address does not change from step
+to step, which CUDA graphs need. Blocks are shared between sequences with a common prefix and copied on write.
+
+Only the engine's thread uses it, except that blocks may be released from any thread. Knows no requests and no token
+ids.
+Source: Kwon et al. 2023, Efficient Memory Management for Large Language Model Serving with PagedAttention.
 """
 
 from __future__ import annotations
@@ -11,161 +16,162 @@ from typing import Any
 
 import torch
 
-PAGE = 64  # Tokens. With fewer less is left empty, with more there are fewer lengths to record steps for.
-FIRST_WINDOWS = 2  # For so many whole sequences there is room from the first use on, and then twice as much each time.
+BLOCK_TOKENS = 64  # Smaller blocks leave less memory unused; larger ones mean fewer lengths to capture CUDA graphs for.
+INITIAL_WINDOWS = 2  # The first allocation has blocks for this many whole windows; each further one doubles the pool.
 
 
-class Pages:
-    """The pages of all sequences, and who holds them.
+class KVBlockPool:
+    """The blocks of all sequences with their reference counts.
 
     Args:
         layers, heads, width: of the model; width is a head's.
         window: the most tokens of a sequence.
-        dtype, device: of the numbers.
+        dtype, device: of the tensor.
 
     Attributes:
-        numbers: [layers, pages, tokens of a page, 2 (keys, values), heads, width]. Another tensor after each growth.
-            Page 0 is nobody's: what must be written somewhere goes there.
-        growths: how often it has become another one.
-        tokens: of a page.
+        data: [layers, blocks, tokens of a block, 2 (keys, values), heads, width]. Growing replaces the tensor. Block 0
+            belongs to no sequence: rows that only fill up a batch are written there.
+        reallocations: how often the tensor was replaced.
+        block_tokens: how many tokens a block holds.
     """
 
     def __init__(self, layers: int, heads: int, width: int, window: int, dtype: torch.dtype, device: Any = "cpu"):
-        self.tokens = PAGE
-        self.growths = 0
-        self.numbers = torch.zeros(layers, 1, PAGE, 2, heads, width, dtype=dtype, device=device)
-        self._first = FIRST_WINDOWS * self.count_for(window)
+        self.block_tokens = BLOCK_TOKENS
+        self.reallocations = 0
+        self.data = torch.zeros(layers, 1, BLOCK_TOKENS, 2, heads, width, dtype=dtype, device=device)
+        self._initial_blocks = INITIAL_WINDOWS * self.blocks_for(window)
         self._free: list[int] = []
-        self._holders = [1]  # How many sequences have each page.
-        self._returned: deque[list[int]] = deque()
+        self._ref_counts = [1]  # Of each block: how many sequences have it in their block tables.
+        self._release_queue: deque[list[int]] = deque()
 
     @property
     def used(self) -> int:
-        """How many pages sequences have."""
-        self._collect()
-        return len(self._holders) - 1 - len(self._free)
+        """How many blocks belong to sequences."""
+        self._process_releases()
+        return len(self._ref_counts) - 1 - len(self._free)
 
-    def count_for(self, length: int) -> int:
-        """How many pages so many tokens take."""
-        return -(-length // self.tokens)
+    def blocks_for(self, length: int) -> int:
+        """How many blocks a sequence of `length` tokens takes."""
+        return -(-length // self.block_tokens)
 
-    def take(self, count: int) -> list[int]:
-        """Pages for one sequence, all of them or none.
+    def allocate(self, count: int) -> list[int]:
+        """Take free blocks for a sequence, all of them or none.
 
-        They are zeros: a token that may not be seen is multiplied by 0 all the same, and what another sequence left
-        there could be no number.
+        They are set to zero: masked tokens get the attention weight 0, but 0 times a NaN that another sequence left
+        behind would still be NaN.
 
         Raises:
             torch.OutOfMemoryError: there is no memory for so many.
         """
-        self._collect()
+        self._process_releases()
         if count > len(self._free):
             self._grow(count - len(self._free))
-        pages = [self._free.pop() for _ in range(count)]
-        for page in pages:
-            self._holders[page] = 1
-            self.numbers[:, page].zero_()
-        return pages
+        blocks = [self._free.pop() for _ in range(count)]
+        for block in blocks:
+            self._ref_counts[block] = 1
+            self.data[:, block].zero_()
+        return blocks
 
-    def share(self, pages: list[int]) -> None:
-        """One more sequence has these pages."""
-        for page in pages:
-            self._holders[page] += 1
+    def share(self, blocks: list[int]) -> None:
+        """Count one more sequence that has these blocks."""
+        for block in blocks:
+            self._ref_counts[block] += 1
 
-    def is_shared(self, page: int) -> bool:
-        """Whether several sequences have it."""
-        self._collect()
-        return self._holders[page] > 1
+    def is_shared(self, block: int) -> bool:
+        """Whether several sequences have the block."""
+        self._process_releases()
+        return self._ref_counts[block] > 1
 
-    def copied(self, page: int, tokens: int) -> int:
-        """Another page with the first tokens of this one."""
-        (other,) = self.take(1)
-        self.numbers[:, other, :tokens] = self.numbers[:, page, :tokens]
+    def copy_block(self, block: int, tokens: int) -> int:
+        """A new block with the first `tokens` tokens of another."""
+        (other,) = self.allocate(1)
+        self.data[:, other, :tokens] = self.data[:, block, :tokens]
         return other
 
-    def give_back(self, pages: list[int]) -> None:
-        """A sequence has these no longer. From any thread: objects may be cleared away in each."""
-        self._returned.append(pages)
+    def release(self, blocks: list[int]) -> None:
+        """Count one sequence less for these blocks. From any thread, because the garbage collector runs in any; the
+        engine's thread does the counting later."""
+        self._release_queue.append(blocks)
 
-    def _collect(self) -> None:
-        while self._returned:
-            for page in self._returned.popleft():
-                self._holders[page] -= 1
-                if not self._holders[page]:
-                    self._free.append(page)
+    def _process_releases(self) -> None:
+        while self._release_queue:
+            for block in self._release_queue.popleft():
+                self._ref_counts[block] -= 1
+                if not self._ref_counts[block]:
+                    self._free.append(block)
 
-    def _grow(self, missing: int) -> None:
-        """Twice as many pages, or only what is missing if there is no memory for more."""
-        layers, have, *rest = self.numbers.shape
-        more = max(have, self._first, missing)
+    def _grow(self, needed: int) -> None:
+        """Double the pool, or add only what is needed if there is no memory for more."""
+        layers, old, *rest = self.data.shape
+        more = max(old, self._initial_blocks, needed)
         try:
-            numbers = self.numbers.new_zeros(layers, have + more, *rest)
+            data = self.data.new_zeros(layers, old + more, *rest)
         except torch.OutOfMemoryError:
-            more = missing
-            numbers = self.numbers.new_zeros(layers, have + more, *rest)
-        numbers[:, :have] = self.numbers
-        self.numbers = numbers
-        self.growths += 1
-        self._holders += [0] * more
-        self._free += reversed(range(have, have + more))
+            more = needed
+            data = self.data.new_zeros(layers, old + more, *rest)
+        data[:, :old] = self.data
+        self.data = data
+        self.reallocations += 1
+        self._ref_counts += [0] * more
+        self._free += reversed(range(old, old + more))
 
 
-class PagedKeyValues:
-    """What is remembered of one sequence, in pages that it may share with others: whoever writes into one that others
-    have too takes a copy for itself.
+class PagedKVCache:
+    """The KV cache of one sequence, in blocks that it may share with others; writing to a shared block copies it first.
 
     Args:
-        pool: where the pages are.
+        pool: has the blocks.
 
     Attributes:
-        pages: those that it has, in the order of its tokens.
+        block_table: the sequence's blocks, in the order of its tokens.
     """
 
-    def __init__(self, pool: Pages):
+    def __init__(self, pool: KVBlockPool):
         self.length = 0
-        self.pages: list[int] = []
+        self.block_table: list[int] = []
         self._pool = pool
 
     def __del__(self) -> None:
-        self._pool.give_back(self.pages)
+        self._pool.release(self.block_table)
 
     @property
-    def can_be_cut(self) -> bool:
+    def can_truncate(self) -> bool:
         """Always."""
         return True
 
-    def cut(self, length: int) -> None:
-        """Forget all but the first `length` tokens."""
+    def truncate(self, length: int) -> None:
+        """Keep only the first `length` tokens."""
         self.length = min(self.length, length)
-        kept = self._pool.count_for(self.length)
-        self._pool.give_back(self.pages[kept:])
-        del self.pages[kept:]
+        kept = self._pool.blocks_for(self.length)
+        self._pool.release(self.block_table[kept:])
+        del self.block_table[kept:]
 
-    def copy(self, length: int) -> PagedKeyValues:
-        """Another one with the first `length` tokens of this one. Takes no memory until one of them goes on."""
-        other = PagedKeyValues(self._pool)
-        pages = self.pages[: self._pool.count_for(length)]
-        self._pool.share(pages)
-        other.pages, other.length = pages, length
+    def copy(self, length: int) -> PagedKVCache:
+        """Another cache with the first `length` tokens of this one. It takes no memory until one of the two grows."""
+        other = PagedKVCache(self._pool)
+        blocks = self.block_table[: self._pool.blocks_for(length)]
+        self._pool.share(blocks)
+        other.block_table, other.length = blocks, length
         return other
 
-    def make_room(self, more: int) -> None:
-        """Have pages for the next `more` tokens that nobody else has.
+    def reserve(self, count: int) -> None:
+        """Have blocks for the next `count` tokens that no other sequence shares.
 
         Raises:
-            torch.OutOfMemoryError: there is no memory for them; what it remembers stays what it was.
+            torch.OutOfMemoryError: there is no memory for them; the cache is unchanged.
         """
-        full, rest = divmod(self.length, self._pool.tokens)
-        if rest and self._pool.is_shared(self.pages[full]):
-            own = self._pool.copied(self.pages[full], rest)
-            self._pool.give_back([self.pages[full]])
-            self.pages[full] = own
-        missing = self._pool.count_for(self.length + more) - len(self.pages)
+        full, rest = divmod(self.length, self._pool.block_tokens)
+        if rest and self._pool.is_shared(self.block_table[full]):
+            own = self._pool.copy_block(self.block_table[full], rest)
+            self._pool.release([self.block_table[full]])
+            self.block_table[full] = own
+        missing = self._pool.blocks_for(self.length + count) - len(self.block_table)
         if missing > 0:
-            self.pages += self._pool.take(missing)
+            self.block_table += self._pool.allocate(missing)
 
-    def slots(self, more: int) -> list[int]:
-        """Where the next `more` tokens go, counted in tokens from the beginning of the first page of all; after
-        `make_room`."""
-        size = self._pool.tokens
-        return [self.pages[at // size] * size + at % size for at in range(self.length, self.length + more)]
+    def slots(self, count: int) -> list[int]:
+        """The slot mapping of the next `count` tokens, after `reserve`: where they go, counted in tokens from the
+        beginning of block 0."""
+        size = self._pool.block_tokens
+        positions = range(self.length, self.length + count)
+        return [self.block_table[position // size] * size + position % size for position in positions]

@@ -20,7 +20,7 @@ from chat_app.inference.engine_factory import choose_weight_layout, start_engine
 from chat_app.inference.generation import generate_reply
 from chat_app.inference.gpt2.weights import can_pack_model
 from chat_app.kernels.packed_weights import get_kernel
-from chat_app.models.loading import fit_embeddings, load_files, resolve
+from chat_app.models.loading import fit_embeddings, load_checkpoint, resolve_model
 from chat_app.models.resolver import ModelFiles
 from chat_app.models.transformers_internals import accepts
 from chat_app.system.memory import release_memory
@@ -95,13 +95,13 @@ def load(name: str, config: LoadConfig, paths: Paths) -> LoadedModel:
     Raises:
         ModelError, FormatError, SettingError: it cannot be found, trusted, loaded, or used in the format asked for.
     """
-    files, device, precision = resolve(name, config, paths)
+    files, device, precision = resolve_model(name, config, paths)
     layout = choose_weight_layout(files, precision, device)
     if layout != "shared":
-        get_kernel(layout == "8-bit")  # It is loaded or compiled while the files are read.
+        get_kernel(layout == "8-bit")  # It comes while the files are read.
     stored = "float32" if layout == "8-bit" else precision
     will_be_packed = can_pack_model if layout != "shared" else lambda empty: False
-    model, tokenizer, files, recognised = load_files(files, stored, device, will_be_packed=will_be_packed)
+    model, tokenizer, files, recognised = load_checkpoint(files, stored, device, will_be_packed=will_be_packed)
     if config.format != AUTOMATIC:
         recognised = DetectedFormat(config.format, True, "it was chosen by hand")
     chat_format = get_format(recognised.format)

@@ -1,7 +1,7 @@
-"""A step of a model: pieces of several sequences in, the scores of their next tokens out.
+"""The model runner: one forward pass over chunks of several sequences, which returns the logits of their next tokens.
 
-Here is what every model can do, by transformers' own forward pass, one sequence after the other. Knows no requests, no
-sampling and no text.
+Here is the runner for every causal language model of transformers, one sequence after the other; the batching one for
+GPT-2 is in `gpt2.model_runner`. Knows no requests, no sampling and no text.
 """
 
 from __future__ import annotations
@@ -14,65 +14,67 @@ import torch
 from torch import Tensor
 
 from chat_app.errors import ModelError
-from chat_app.inference.kv_cache import LayerCaches, Memory
+from chat_app.inference.kv_cache import KVCache, TransformersKVCache
 from chat_app.models.transformers_internals import accepts, cache_argument
 
-PROMPT_PIECE = 384  # Tokens: by then products of matrices are as fast as they get, and nobody has to wait for long.
+# Tokens of a prefill step: matrix products are as fast as they get by then, and other sequences wait only for a moment.
+PREFILL_CHUNK = 384
 
 
 @dataclass(frozen=True)
-class Piece:
-    """The tokens of one sequence that a step computes.
+class Chunk:
+    """Consecutive tokens of one sequence that a step computes: a part of its prompt (chunked prefill), or the token
+    that was sampled last (decode).
 
     Attributes:
-        ids: those that follow what `memory` has; at least one.
-        types: their types, or None.
-        memory: of the sequence; the step adds the tokens to it.
-        is_last: whether the scores after them are wanted.
+        ids: the tokens that follow those in `kv_cache`; at least one.
+        types: their token types, or None.
+        kv_cache: of the sequence; the step appends the tokens to it.
+        needs_logits: whether the logits after the last token are needed, because the next token is sampled from them.
     """
 
     ids: list[int]
     types: list[int] | None
-    memory: Any
-    is_last: bool
+    kv_cache: Any
+    needs_logits: bool
 
 
-class Forward(Protocol):
+class ModelRunner(Protocol):
     """What the engine needs of a model.
 
     Attributes:
-        is_joint: whether several pieces are faster in one step than one after the other.
-        prompt_piece: how many tokens of prompts it computes best in a step.
+        supports_batching: whether several chunks are faster in one step than one after the other.
+        prefill_chunk_size: how many tokens of prompts it computes best in a step.
         vocabulary: how many tokens it knows.
-        memory_bytes: what its numbers take.
+        memory_bytes: the size of its weights.
     """
 
-    is_joint: bool
-    prompt_piece: int
+    supports_batching: bool
+    prefill_chunk_size: int
     vocabulary: int
     memory_bytes: int
 
-    def new_memory(self) -> Memory:
-        """An empty one."""
+    def new_kv_cache(self) -> KVCache:
+        """An empty KV cache for a sequence."""
 
-    def step(self, pieces: Sequence[Piece]) -> list[Tensor]:
-        """Compute pieces of different sequences. If a joint step fails, their memories are as they were.
+    def step(self, chunks: Sequence[Chunk]) -> list[Tensor]:
+        """Compute chunks of different sequences. If a batched step fails, the KV caches are as they were.
 
         Returns:
-            For each piece that is last, in their order: scores of the next token, [vocabulary], in float32 or the
-            model's type.
+            For each chunk that needs logits, in their order: the logits of the next token, [vocabulary], in float32 or
+            the model's dtype.
         """
 
 
-class TransformersForward:
-    """Any causal language model of transformers.
+class TransformersModelRunner:
+    """Runs any causal language model of transformers.
 
     Raises:
-        ModelError: the model has no key/value cache.
+        ModelError: the model has no KV cache.
     """
 
-    is_joint = False
-    prompt_piece = PROMPT_PIECE
+    supports_batching = False
+    prefill_chunk_size = PREFILL_CHUNK
 
     def __init__(self, model: Any):
         name = cache_argument(model)
@@ -83,30 +85,30 @@ class TransformersForward:
         self.vocabulary = model.get_input_embeddings().weight.shape[0]
         self.memory_bytes = tensor_bytes(model)
 
-    def new_memory(self) -> LayerCaches:
-        """An empty one."""
-        return LayerCaches(self._model.config)
+    def new_kv_cache(self) -> TransformersKVCache:
+        """An empty KV cache for a sequence."""
+        return TransformersKVCache(self._model.config)
 
     @torch.inference_mode()
-    def step(self, pieces: Sequence[Piece]) -> list[Tensor]:
-        """As Forward."""
-        scores = [self._one(piece) for piece in pieces]
-        return [one for one, piece in zip(scores, pieces, strict=True) if piece.is_last]
+    def step(self, chunks: Sequence[Chunk]) -> list[Tensor]:
+        """As ModelRunner."""
+        logits = [self._run(chunk) for chunk in chunks]
+        return [one for one, chunk in zip(logits, chunks, strict=True) if chunk.needs_logits]
 
-    def _one(self, piece: Piece) -> Tensor:
+    def _run(self, chunk: Chunk) -> Tensor:
         device = self._model.device
-        inputs: dict[str, Any] = {"input_ids": torch.tensor([piece.ids], dtype=torch.long, device=device)}  # [1, piece]
-        if piece.types is not None:
-            inputs["token_type_ids"] = torch.tensor([piece.types], dtype=torch.long, device=device)
-        inputs[self._cache_argument] = piece.memory.cache
+        ids = torch.tensor([chunk.ids], dtype=torch.long, device=device)  # [1, tokens]
+        inputs: dict[str, Any] = {"input_ids": ids, self._cache_argument: chunk.kv_cache.cache}
+        if chunk.types is not None:
+            inputs["token_type_ids"] = torch.tensor([chunk.types], dtype=torch.long, device=device)
         output = self._model(**inputs, **self._last_only, use_cache=True)
-        piece.memory.length += len(piece.ids)
-        scores: Tensor = output.logits[0, -1]
-        return scores
+        chunk.kv_cache.length += len(chunk.ids)
+        logits: Tensor = output.logits[0, -1]
+        return logits
 
 
 def tensor_bytes(model: Any) -> int:
-    """Bytes that the tensors of a model take; shared ones count once."""
+    """The size of a model's tensors in bytes; tied ones count once."""
     tensors = [*model.parameters(), *model.buffers()]
     storages = {one.untyped_storage().data_ptr(): one.untyped_storage().nbytes() for one in tensors}
     return sum(storages.values())

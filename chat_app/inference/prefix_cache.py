@@ -1,7 +1,7 @@
-"""Beginnings that were computed before: the memories of the last finished requests, so that the next turn of a chat, a
-retry and an edit compute only what is new.
+"""Prefix caching: the KV caches of recently finished sequences are kept, so that the next turn of a chat, a retry and
+an edited message compute only the tokens that are new.
 
-One thread's. Knows no model.
+Only the engine's thread uses it. Knows no model.
 """
 
 from __future__ import annotations
@@ -9,89 +9,93 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from chat_app.inference.kv_cache import Memory
+from chat_app.inference.kv_cache import KVCache
 
 
 @dataclass(frozen=True, eq=False)
-class Computed:
-    """A sequence and what the model remembers of it.
+class CachedPrefix:
+    """A sequence and its KV cache.
 
     Attributes:
-        ids, types: at least as many as `memory` has; types None where the request had none.
+        ids, types: of the sequence, at least as many as `kv_cache` holds; types None where the request had none.
     """
 
     ids: list[int]
     types: list[int] | None
-    memory: Memory
+    kv_cache: KVCache
 
-    def common(self, ids: list[int], types: list[int] | None) -> int:
-        """How many tokens that are remembered stand at the beginning of another sequence too, types included."""
+    def common_length(self, ids: list[int], types: list[int] | None) -> int:
+        """How many tokens in the cache are also the first ones of another sequence, with the same types."""
         if (self.types is None) != (types is None):
             return 0
-        most = min(self.memory.length, len(ids))
+        most = min(self.kv_cache.length, len(ids))
         if self.types is not None and types is not None:
-            same = _same(self.types, types, most)
-            most = min(most, same)
-        return _same(self.ids, ids, most)
+            most = _common_length(self.types, types, most)
+        return _common_length(self.ids, ids, most)
 
 
-def _same(one: list[int], other: list[int], most: int) -> int:
-    if one[:most] == other[:most]:
+def _common_length(first: list[int], second: list[int], most: int) -> int:
+    if first[:most] == second[:most]:
         return most
-    return next(at for at in range(most) if one[at] != other[at])
+    return next(index for index in range(most) if first[index] != second[index])
 
 
-class Prefixes:
-    """Finished sequences, the one used last at the end, together at most `most_tokens` long."""
+class PrefixCache:
+    """Finished sequences in the order of their last use, the most recent last.
 
-    def __init__(self, most_tokens: int):
-        self._most_tokens = most_tokens
-        self._entries: list[Computed] = []
+    Args:
+        max_tokens: how many tokens their KV caches hold together at most.
+    """
+
+    def __init__(self, max_tokens: int):
+        self._max_tokens = max_tokens
+        self._entries: list[CachedPrefix] = []
 
     @property
     def tokens(self) -> int:
-        """How many are kept."""
-        return sum(one.memory.length for one in self._entries)
+        """How many tokens the KV caches hold."""
+        return sum(entry.kv_cache.length for entry in self._entries)
 
     def __len__(self) -> int:
         return len(self._entries)
 
-    def keep(self, new: Computed) -> None:
-        """Keep a sequence in place of those that are the beginning of it."""
-        if not new.memory.length or not new.memory.can_be_cut:
+    def insert(self, new: CachedPrefix) -> None:
+        """Keep a sequence; it replaces those that are a prefix of it."""
+        kv_cache = new.kv_cache
+        if not kv_cache.length or not kv_cache.can_truncate:
             return
-        ids, types = new.ids[: new.memory.length], new.types[: new.memory.length] if new.types is not None else None
-        others = [one for one in self._entries if one.common(ids, types) < one.memory.length]
-        self._entries = [*others, Computed(ids, types, new.memory)]
-        self.shrink(self._most_tokens)
+        ids, types = new.ids[: kv_cache.length], new.types[: kv_cache.length] if new.types is not None else None
+        others = [entry for entry in self._entries if entry.common_length(ids, types) < entry.kv_cache.length]
+        self._entries = [*others, CachedPrefix(ids, types, kv_cache)]
+        self.evict(self._max_tokens)
 
-    def shrink(self, most_tokens: int) -> None:
-        """Forget what was used longest ago until at most so many tokens are left."""
-        while self._entries and self.tokens > most_tokens:
+    def evict(self, max_tokens: int) -> None:
+        """Drop the least recently used sequences until at most `max_tokens` tokens are left."""
+        while self._entries and self.tokens > max_tokens:
             self._entries.pop(0)
 
-    def take(self, ids: list[int], types: list[int] | None, running: Iterable[Computed] = ()) -> Memory | None:
-        """A memory of the longest beginning of a sequence that is known, for its own use; None where there is none.
+    def acquire(self, ids: list[int], types: list[int] | None, running: Iterable[CachedPrefix] = ()) -> KVCache | None:
+        """A KV cache with the longest known prefix of a sequence, for its own use; None where no prefix is known.
 
-        The last token is always left to compute. A kept memory is handed over if that loses little of it, and copied
-        if the sequence shares only its beginning, such as a system text; one of `running` is always copied.
+        At least the last token is left to compute. A kept cache is handed over if the sequence shares most of it, and
+        copied if it shares only the beginning, such as a system prompt; one of `running` is always copied.
         """
-        known = [*self._entries, *(one for one in running if one.memory.can_be_cut)]
-        lengths = [min(one.common(ids, types), len(ids) - 1) for one in known]
+        known = [*self._entries, *(entry for entry in running if entry.kv_cache.can_truncate)]
+        lengths = [min(entry.common_length(ids, types), len(ids) - 1) for entry in known]
         length = max(lengths, default=0)
         if not length:
             return None
-        at = lengths.index(length)
-        best = known[at]
-        if at >= len(self._entries):
-            return best.memory.copy(length)
+        index = lengths.index(length)
+        best = known[index]
+        if index >= len(self._entries):
+            return best.kv_cache.copy(length)
         self._entries.remove(best)
-        if 2 * length < best.memory.length:
+        if 2 * length < best.kv_cache.length:
             self._entries.append(best)
-            return best.memory.copy(length)
-        best.memory.cut(length)
-        return best.memory
+            return best.kv_cache.copy(length)
+        best.kv_cache.truncate(length)
+        return best.kv_cache
 
     def clear(self) -> None:
-        """Forget all."""
+        """Drop all."""
         self._entries = []

@@ -1,8 +1,11 @@
-"""How many processor threads a step should use, found by trying.
+"""Tunes the number of processor threads of a step online, from the times of the steps themselves.
 
-Several threads share a step's work only while each has a processor of its own. As soon as another program, such as a
-training, wants one too, they wait for one another at every layer, and one thread alone is many times faster. Knows no
-model.
+Several threads share a step's work well only while each has a processor of its own. As soon as another program, such as
+a training, needs one of them, the threads wait for each other at every layer, and a single thread is many times faster.
+
+The number in use is dropped by a CUSUM test (Page 1954, Continuous Inspection Schemes) on what its steps lost against
+the best of the other numbers; the other numbers are tried now and then, because the test knows only their old times.
+Knows no model.
 """
 
 from __future__ import annotations
@@ -11,134 +14,164 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from statistics import median_low
 
-_REMEMBERED = 5
-_TRIES = 2  # At the beginning, of each number. The first finds cold memory and does not count.
-_CLEARLY = 1.25  # So many times faster another number must be.
-_LOST = 4  # So many of its steps must have been lost: a page that draws slows a few steps down, and no more.
-_LEAST_STEPS = 3  # In so many steps at least: now and then one takes very long whatever its number of threads.
-_STEPS_OF_A_TRY = 2  # The slower counts: while another program waits for something, one step may be lucky.
-_TRY_AFTER, _TRY_EVERY = 6, 192  # Steps, from one try of another number to the next: first, and later.
-_SHARE = 0.05  # A step with a bad number may take as long as many good ones: tries may take so much of the time,
-_TRY_AT_LAST = 400  # but after so many steps one is made.
 
+@dataclass(frozen=True)
+class TunerSettings:
+    """The constants of the tuner.
 
-class Pace:
-    """Chooses among numbers of threads by the time of their last steps; for steps of each size by itself.
-
-    Args:
-        numbers: to choose from, the most promising first; at least one.
+    Attributes:
+        warm_up: how often each number is used at the beginning. The first time finds cold memory and is not recorded.
+        history: how many times of a number are remembered.
+        slack: the CUSUM test's allowance: a step loses only what it takes beyond this multiple of the other's time.
+        threshold: the CUSUM test's limit, in steps of the other number: while a page is drawn, a few steps are slow,
+            and that is no reason to change.
+        min_slow_steps: how many slow steps reach the limit at least; now and then one step takes very long by chance.
+        trial_steps: steps of a trial of another number. The slowest counts: one step may be lucky.
+        first_interval, max_interval: steps from one trial to the next; they double from the first to the largest.
+        trial_share: the largest share of the time that trials of a slow number may take, for which they become rarer.
+        last_resort: after this many steps there is a trial, however slow the last one was.
     """
 
-    def __init__(self, numbers: Sequence[int]):
-        self._numbers = tuple(dict.fromkeys(numbers))
-        self._sizes: dict[int, _Size] = {}
+    warm_up: int = 2
+    history: int = 5
+    slack: float = 1.25
+    threshold: float = 4
+    min_slow_steps: int = 3
+    trial_steps: int = 2
+    first_interval: float = 6
+    max_interval: float = 192
+    trial_share: float = 0.05
+    last_resort: float = 400
+
+
+SETTINGS = TunerSettings()
+
+
+class ThreadTuner:
+    """Chooses a number of threads for each step; steps of different sizes are tuned separately.
+
+    Args:
+        candidates: numbers to choose from, the most promising first; at least one.
+        settings: constants of the tuner.
+    """
+
+    def __init__(self, candidates: Sequence[int], settings: TunerSettings = SETTINGS):
+        self._candidates = tuple(dict.fromkeys(candidates))
+        self._settings = settings
+        self._sizes: dict[int, _SizeTuner] = {}
 
     def choose(self, tokens: int) -> int:
-        """The number for a step of so many tokens: mostly the fastest; now and then another, to see if it is still
-        slower."""
-        return self._size(tokens).choose()
+        """The number of threads for a step of this many tokens: mostly the fastest, now and then another on trial."""
+        return self._tuner_for(tokens).choose()
 
-    def took(self, number: int, tokens: int, seconds: float) -> None:
-        """Tell how long a step took."""
-        self._size(tokens).took(number, seconds / tokens)
+    def record(self, threads: int, tokens: int, seconds: float) -> None:
+        """Record how long a step took."""
+        self._tuner_for(tokens).record(threads, seconds / tokens)
 
-    def _size(self, tokens: int) -> _Size:
-        """What is known of steps of this size. The first ones go by what is known of the next size: trying bad numbers
-        would make somebody wait."""
+    def _tuner_for(self, tokens: int) -> _SizeTuner:
+        """The tuner of steps of about this size. A new one starts with the best number of the nearest size, because a
+        warm-up with bad numbers would make a reader wait."""
         size = tokens.bit_length()
         if size not in self._sizes:
-            known = [one for one, other in self._sizes.items() if other.is_tried]
-            numbers = self._numbers
-            if known:
-                best = self._sizes[min(known, key=lambda one: abs(one - size))].best
-                numbers = (best, *(number for number in numbers if number != best))
-            self._sizes[size] = _Size(numbers, dict.fromkeys(numbers, _TRIES) if known else {})
+            warm = [other for other, tuner in self._sizes.items() if tuner.is_warm]
+            candidates = self._candidates
+            if warm:
+                best = self._sizes[min(warm, key=lambda other: abs(other - size))].best
+                candidates = (best, *(threads for threads in candidates if threads != best))
+            uses = dict.fromkeys(candidates, self._settings.warm_up) if warm else {}
+            self._sizes[size] = _SizeTuner(candidates, self._settings, uses)
         return self._sizes[size]
 
 
 @dataclass
-class _Size:
-    """What is known of steps of about one size.
+class _SizeTuner:
+    """Tunes the steps of about one size.
 
     Attributes:
-        numbers: to choose from, the most promising first.
-        tries: how often each number was used. times: the last seconds a token of each. best: the number to use.
-        lost: seconds a token that the last steps took longer than with the best of the other numbers. trial: the times
-        of the number that is being tried.
-        since: steps since another was tried. patience: after so many the next is. turn: whose turn it is.
+        candidates: numbers of threads to choose from, the most promising first.
+        uses: how often each was used. times: the last seconds a token of each. best: the number in use.
+        loss: the CUSUM statistic: seconds a token that the last steps of `best` lost against the best other number.
+        trial: the times of the number that is on trial.
+        since: steps since the last trial. interval: after how many the next one is due. turn: counts trials, and so
+            decides which number is next.
     """
 
-    numbers: tuple[int, ...]
-    tries: dict[int, int] = field(default_factory=dict)
+    candidates: tuple[int, ...]
+    settings: TunerSettings = SETTINGS
+    uses: dict[int, int] = field(default_factory=dict)
     times: dict[int, list[float]] = field(default_factory=dict)
     best: int = -1
-    lost: float = 0.0
+    loss: float = 0.0
     trial: list[float] = field(default_factory=list)
     since: int = 0
-    patience: float = _TRY_AFTER
+    interval: float = 0
     turn: int = 0
 
     def __post_init__(self) -> None:
-        self.best = self.numbers[0]
+        self.best = self.candidates[0]
+        self.interval = self.settings.first_interval
 
     def choose(self) -> int:
-        """The number for the next step."""
-        fewest = min(self.numbers, key=lambda number: self.tries.get(number, 0))
-        if len(self.numbers) > 1 and self.tries.get(fewest, 0) < _TRIES:
-            return fewest
-        others = [number for number in self.numbers if number != self.best]
-        return others[self.turn % len(others)] if others and self.since >= self.patience else self.best
+        """The number of threads for the next step."""
+        least_used = min(self.candidates, key=lambda threads: self.uses.get(threads, 0))
+        if len(self.candidates) > 1 and self.uses.get(least_used, 0) < self.settings.warm_up:
+            return least_used
+        others = [threads for threads in self.candidates if threads != self.best]
+        return others[self.turn % len(others)] if others and self.since >= self.interval else self.best
 
-    def took(self, number: int, seconds: float) -> None:
-        """Tell how long a token took."""
-        was_tried = self.is_tried
-        self.tries[number] = self.tries.get(number, 0) + 1
-        if self.tries[number] < _TRIES:
+    def record(self, threads: int, seconds: float) -> None:
+        """Record how long a token took."""
+        was_warm = self.is_warm
+        self.uses[threads] = self.uses.get(threads, 0) + 1
+        if self.uses[threads] < self.settings.warm_up:
             return
-        if was_tried and number != self.best:
-            self._try(number, seconds)
+        if was_warm and threads != self.best:
+            self._record_trial(threads, seconds)
             return
-        times = self.times.setdefault(number, [])
+        times = self.times.setdefault(threads, [])
         times.append(seconds)
-        del times[:-_REMEMBERED]
-        self.since += number == self.best
-        if was_tried:
-            self._lose(seconds)
+        del times[: -self.settings.history]
+        self.since += threads == self.best
+        if was_warm:
+            self._test_for_change(seconds)
         else:
-            self._begin(number)
+            self._record_warm_up(threads)
 
     @property
-    def is_tried(self) -> bool:
-        """Whether each number was timed."""
-        return len(self.times) == len(self.numbers)
+    def is_warm(self) -> bool:
+        """Whether every number was timed."""
+        return len(self.times) == len(self.candidates)
 
-    def usual(self, number: int) -> float:
-        """Seconds a token. Of two times the lower counts: a step is easily held up by something else."""
-        return median_low(self.times[number])
+    def median_time(self, threads: int) -> float:
+        """Median of the last seconds a token; the lower one of two, because a step is easily held up by chance."""
+        return median_low(self.times[threads])
 
-    def _begin(self, number: int) -> None:
-        """Not all were tried yet: the fastest of those that were is the best."""
-        if number != self.best and self.best in self.times:
+    def _record_warm_up(self, threads: int) -> None:
+        """Not every number was timed yet: the fastest of those that were is the best."""
+        if threads != self.best and self.best in self.times:
             self.since, self.turn = 0, self.turn + 1
-        self.best = min(self.times, key=self.usual)
+        self.best = min(self.times, key=self.median_time)
 
-    def _lose(self, seconds: float) -> None:
-        """The best number was used: is it still the best?"""
-        if len(self.numbers) == 1:
+    def _test_for_change(self, seconds: float) -> None:
+        """A step of the best number took `seconds` a token: update the CUSUM statistic, and change above its limit."""
+        if len(self.candidates) == 1:
             return
-        rival = min((number for number in self.numbers if number != self.best), key=self.usual)
-        much = _LOST * self.usual(rival)
-        self.lost = max(self.lost + min(seconds - _CLEARLY * self.usual(rival), much / _LEAST_STEPS), 0.0)
-        if self.lost >= much:  # The number left is soon to be tried again: what was good before may come back.
-            self.best, self.lost, self.trial = rival, 0.0, []
-            self.since, self.patience = 0, _TRY_AFTER
+        rival = min((threads for threads in self.candidates if threads != self.best), key=self.median_time)
+        limit = self.settings.threshold * self.median_time(rival)
+        loss = min(seconds - self.settings.slack * self.median_time(rival), limit / self.settings.min_slow_steps)
+        self.loss = max(self.loss + loss, 0.0)
+        if self.loss >= limit:  # The number that was the best may be so again: it is tried soon.
+            self.best, self.loss, self.trial = rival, 0.0, []
+            self.since, self.interval = 0, self.settings.first_interval
 
-    def _try(self, number: int, seconds: float) -> None:
-        """Another number was used."""
+    def _record_trial(self, threads: int, seconds: float) -> None:
+        """A step of another number took `seconds` a token; after the last step of the trial, the next one is
+        planned."""
         self.trial.append(seconds)
-        if len(self.trial) < _STEPS_OF_A_TRY:
+        if len(self.trial) < self.settings.trial_steps:
             return
-        cost = _STEPS_OF_A_TRY * (min(self.trial) / self.usual(self.best) - 1)
-        self.times[number] = [max(self.trial)]
-        self.patience = min(max(min(2 * self.patience, _TRY_EVERY), cost / _SHARE), _TRY_AT_LAST)
+        cost = self.settings.trial_steps * (min(self.trial) / self.median_time(self.best) - 1)  # In steps of the best.
+        self.times[threads] = [max(self.trial)]
+        doubled = min(2 * self.interval, self.settings.max_interval)
+        self.interval = min(max(doubled, cost / self.settings.trial_share), self.settings.last_resort)
         self.since, self.trial, self.turn = 0, [], self.turn + 1

@@ -4,6 +4,7 @@ Nothing here generates text.
 """
 
 __all__ = [
-    "device", "export", "loading", "lora", "lora_files", "lora_merge", "model_card", "recommended", "resolver",
-    "saving", "tokenizer", "validation", "weight_size",
+    "bitsandbytes_internals", "building", "device", "export", "loading", "lora", "lora_files", "lora_merge",
+    "model_card", "recommended", "resolver", "saving", "tokenizer", "transformers_internals", "validation",
+    "weight_size",
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Where to compute and in which numbers: what this machine has and what it is fast at."""
+"""Chooses the device and the precision: from what this computer has, and what it is fast at."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def resolve_device(device: str) -> str:
     """ "cpu", "cuda" or "mps" for a setting.
 
     Raises:
-        SettingError: that device is not here.
+        SettingError: this computer does not have it.
     """
     if device == AUTOMATIC:
         if torch.cuda.is_available():
@@ -27,7 +27,7 @@ def resolve_device(device: str) -> str:
 
 
 def resolve_precision(precision: str, device: str) -> str:
-    """What to compute in: bfloat16 where the processor or GPU is fast at it. On a processor that is measured."""
+    """The dtype to compute in: bfloat16 where the GPU or processor is fast at it, which is measured on a processor."""
     if precision != AUTOMATIC:
         return precision
     if device == "cuda":

@@ -1,4 +1,4 @@
-"""Taking a model away: a zip of its folder, or a repository on the Hub, each with a card that says how it was made.
+"""Exports a model: as a zip of its folder, or to a repository on the Hub, with a model card that says how it was made.
 
 Only files that a model needs leave this computer: no checkpoint, no conversation, nothing pickled, no path of this
 computer, and never a token. Loads no model; an adapter is merged elsewhere before it is exported as a whole model.
@@ -34,13 +34,13 @@ _FILES = re.compile(
     r"|(model|adapter_model)(-\d{5}-of-\d{5})?\.safetensors"
 )
 _PATHS = ("_name_or_path", "name_or_path", "base_model_name_or_path")
-_LONG_AGO = (1980, 1, 1, 0, 0, 0)  # The same model gives the same zip.
+_LONG_AGO = (1980, 1, 1, 0, 0, 0)  # A fixed date: the same model gives the same zip.
 _BLOCK = 1 << 20
 _HUB_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}(/[A-Za-z0-9][A-Za-z0-9._-]{0,95})?")
 
 
-def source_of(name: str, paths: Paths, as_: As = "merged") -> tuple[Path, Run | None]:
-    """The folder that a model's name stands for, and the run that made it, if it was made here.
+def find_export_source(name: str, paths: Paths, as_: As = "merged") -> tuple[Path, Run | None]:
+    """Find the folder of a model by its name, and the run that trained it, if it was trained here.
 
     Raises:
         ModelError: there is no such model here, or none of that form.
@@ -111,7 +111,8 @@ def push(
     as_: As = "merged",
     endpoint: str | None = None,
 ) -> str:
-    """Put a model on the Hub, in one commit. The token is used for this call; it is neither kept nor written anywhere.
+    """Upload a model to the Hub, in one commit. The token is used for this call; it is neither kept nor written
+    anywhere.
 
     Args:
         name: "model" or "owner/model".
@@ -140,14 +141,14 @@ def push(
     refusal: ChatAppError
     try:
         return _commit(contents, name, token, private, endpoint)
-    except Exception as error:  # The network and its library may raise anything, with the request in it.
+    except Exception as error:  # The network library may raise anything, with the request in it.
         refusal = _refusal(error, name)
-    # Outside the block: the first error may hold the token in what it was called with, so it is not kept beside.
+    # Outside the block, so that the original error, whose frames may hold the token, is not chained to this one.
     raise refusal
 
 
 def collect(folder: Path, *, run: Run | None = None, licence: str = "", as_: As = "merged") -> Contents:
-    """What an export holds: name -> a file to copy, or the bytes of one that is written for it.
+    """Collect the files of an export: name -> a file to copy, or the contents of one that is written for it.
 
     Raises:
         ModelError: there is no such model in the folder.
@@ -183,14 +184,14 @@ def collect(folder: Path, *, run: Run | None = None, licence: str = "", as_: As 
 
 
 def _candidates(folder: Path) -> list[Path]:
-    """Plain files; a link could lead to something that is not the model's."""
+    """Regular files; a link could point to a file that does not belong to the model."""
     if not folder.is_dir():
         raise ModelError("There is no model to export.", where=folder.name)
     return [path for path in folder.iterdir() if path.is_file() and not path.is_symlink()]
 
 
 def _without_paths(path: Path) -> bytes | Path:
-    """A settings file without folders of this computer."""
+    """A settings file without paths of this computer."""
     values = read_json(path)
     if not isinstance(values, dict):
         return path
@@ -202,7 +203,7 @@ def _without_paths(path: Path) -> bytes | Path:
 
 
 def _add(archive: zipfile.ZipFile, name: str, content: Path | bytes) -> None:
-    """One file, a block at a time. Weights do not get smaller by packing, texts do."""
+    """Add a file, a block at a time. Compression makes texts smaller, but not weights."""
     entry = zipfile.ZipInfo(name, _LONG_AGO)
     entry.compress_type = zipfile.ZIP_STORED if name.endswith(".safetensors") else zipfile.ZIP_DEFLATED
     entry.external_attr = 0o644 << 16
@@ -225,7 +226,7 @@ def _commit(contents: Contents, name: str, token: str, private: bool, endpoint: 
 
 
 def _refusal(error: Exception, name: str) -> ChatAppError:
-    """The sentence for what went wrong. Nothing of the error's own text, which may quote the request."""
+    """The error to raise. It has nothing of the original error's text, which may quote the request."""
     from huggingface_hub.errors import HTTPError, OfflineModeIsEnabled
 
     status = getattr(getattr(error, "response", None), "status_code", None)

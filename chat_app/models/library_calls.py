@@ -1,4 +1,4 @@
-"""Calls into transformers and bitsandbytes whose errors become sentences."""
+"""Calls into transformers and bitsandbytes, whose exceptions become a ModelError with one sentence."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ LOGGER = logging.getLogger(__name__)
 
 
 def call_library(call: Any, *arguments: Any, **settings: Any) -> Any:
-    """Call into transformers; what it raises becomes a sentence."""
+    """Call a library; whatever it raises becomes a ModelError."""
     try:
         return call(*arguments, **settings)
     except ChatAppError:
@@ -22,7 +22,7 @@ def call_library(call: Any, *arguments: Any, **settings: Any) -> Any:
         raise ModelError("The memory is not enough for this model.", advice="Choose 8-bit or 4-bit.") from error
     except (KeyboardInterrupt, SystemExit):
         raise
-    except BaseException as error:  # Files of other people: libraries of this size may raise anything about them.
+    except BaseException as error:  # The files may be anything, and libraries of this size raise anything about them.
         LOGGER.info("loading failed", exc_info=True)
         line = str(error).strip().split("\n")[0][:300]
         raise ModelError(f"The model cannot be loaded: {line or type(error).__name__}") from error

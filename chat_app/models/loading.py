@@ -1,4 +1,5 @@
-"""A model's weights and tokenizer into memory: precision, device, quantization, adapters. Starts no engine."""
+"""Loads a checkpoint: weights and tokenizer, on a device, in a precision, quantized, with an adapter. Starts no
+engine."""
 
 from __future__ import annotations
 
@@ -21,7 +22,7 @@ from chat_app.models.building import building
 from chat_app.models.device import resolve_device, resolve_precision
 from chat_app.models.gpt2_fast_loading import read_weights
 from chat_app.models.library_calls import call_library
-from chat_app.models.lora import attach
+from chat_app.models.lora import attach_adapter
 from chat_app.models.resolver import ModelFiles, check_memory, check_weights, download, find
 from chat_app.models.tokenizer import read_tokenizer_files
 from chat_app.tokenization.format_detection import DetectedFormat, detect_format
@@ -32,25 +33,25 @@ _DEVICE = re.compile(r"automatic|cpu|mps|cuda(:\d{1,2})?")
 def load_parts(
     name: str, config: LoadConfig, paths: Paths, *, compute_in: str | None = None
 ) -> tuple[Any, Any, ModelFiles, DetectedFormat]:
-    """A model, its tokenizer, its files, and the format it was trained with, whatever the format asked for.
+    """Load a model with its tokenizer, its files, and the format it was trained with, whatever the format asked for.
 
     Args:
-        compute_in: "float32", "bfloat16" or "float16" for what is not quantized of a quantized model; None chooses.
+        compute_in: the compute dtype of a quantized model, "float32", "bfloat16" or "float16"; None chooses.
 
     Raises:
         ModelError, SettingError: it cannot be found, trusted or loaded.
     """
-    files, device, precision = resolve(name, config, paths)
-    model, tokenizer, files, recognised = load_files(files, precision, device, compute_in)
+    files, device, precision = resolve_model(name, config, paths)
+    model, tokenizer, files, recognised = load_checkpoint(files, precision, device, compute_in)
     if precision == AUTOMATIC:
-        model = faster(model)
+        model = choose_faster_dtype(model)
     return model, tokenizer, files, recognised
 
 
-def resolve(name: str, config: LoadConfig, paths: Paths) -> tuple[ModelFiles, str, str]:
-    """A model's files, and the device and precision for it, which fit into the memory.
+def resolve_model(name: str, config: LoadConfig, paths: Paths) -> tuple[ModelFiles, str, str]:
+    """Find a model's files, and choose a device and a precision with which it fits into the memory.
 
-    A small model on a processor stays "automatic": what is faster depends on both, so it is tried once it is loaded.
+    The precision of a small model on the processor stays "automatic": which is faster is measured once it is loaded.
     """
     device = choose_device(config.device)
     files = find(name, paths)
@@ -61,35 +62,35 @@ def resolve(name: str, config: LoadConfig, paths: Paths) -> tuple[ModelFiles, st
     return files, device, precision
 
 
-def load_files(
+def load_checkpoint(
     files: ModelFiles,
     precision: str,
     device: str,
     compute_in: str | None = None,
     will_be_packed: Callable[[Any], bool] = lambda empty: False,
 ) -> tuple[Any, Any, ModelFiles, DetectedFormat]:
-    """A model's weights in memory, its tokenizer, its downloaded files and its chat format.
+    """Load a model's weights and tokenizer, downloading the files where necessary, and detect its chat format.
 
     Args:
-        will_be_packed: whether the weights of an empty model like this one will be packed for the kernels. If not, they
-            are copied out of the file; those that will be are read from it in place.
+        will_be_packed: whether the weights of such a model, given on the device "meta", will be packed for the kernels.
+            They are mapped from the file then; otherwise they are copied out of it.
     """
     files = download(files)
     empty = check_weights(files)
     keep = files.adapter is not None or not will_be_packed(empty)
-    tokenizer = read_tokenizer_files(files.words_folder, files.gguf)
+    tokenizer = read_tokenizer_files(files.tokenizer_folder, files.gguf)
     model = _load_model(files, empty, precision, device, compute_in, keep)
     if files.adapter is not None:
         fit_embeddings(model, tokenizer)
-        model = attach(model, files.adapter)
-    return model, tokenizer, files, detect_format(files.words_folder, tokenizer, files.config)
+        model = attach_adapter(model, files.adapter)
+    return model, tokenizer, files, detect_format(files.tokenizer_folder, tokenizer, files.config)
 
 
 def choose_device(device: str) -> str:
     """The device for a setting: automatic, cpu, mps, cuda or cuda:1.
 
     Raises:
-        SettingError: it is not here, or no device at all.
+        SettingError: this computer does not have it, or it is no device.
     """
     if not _DEVICE.fullmatch(device):
         raise SettingError(
@@ -103,7 +104,7 @@ def choose_device(device: str) -> str:
 
 
 def fit_embeddings(model: Any, tokenizer: Any) -> None:
-    """Give every token of the tokenizer a row in the embeddings; new rows are the mean of the old ones."""
+    """Resize the token embeddings to the tokenizer; new rows are the mean of the old ones."""
     rows = model.get_input_embeddings().weight.shape[0]
     if len(tokenizer) <= rows:
         return
@@ -117,11 +118,11 @@ def fit_embeddings(model: Any, tokenizer: Any) -> None:
 def _load_model(
     files: ModelFiles, empty: Any | None, precision: str, device: str, compute_in: str | None, keep: bool
 ) -> Any:
-    """Weights into memory. Whatever of them is missing or misshapen is an error, never replaced by chance."""
+    """Load the weights. A missing or misshapen tensor is an error; it is never initialized at random."""
     if precision in ("8-bit", "4-bit"):
         return _from_pretrained(files, _quantized(files, precision, device, compute_in)).eval().requires_grad_(False)
     number = torch.float32 if precision == AUTOMATIC else getattr(torch, precision)
-    if "quantization_config" in files.config:  # Its weights are no numbers to learn, and know one way to a device.
+    if "quantization_config" in files.config:  # Quantized weights are not trained, and get to a device in one way only.
         return _from_pretrained(files, {"dtype": number, "device_map": {"": device}}).eval().requires_grad_(False)
     model = None
     if empty is not None and files.folder is not None:
@@ -132,9 +133,9 @@ def _load_model(
 
 
 def _from_pretrained(files: ModelFiles, numbers: dict[str, Any]) -> Any:
-    """A model as transformers loads it; `numbers`: its settings for precision and device."""
+    """Load a model by transformers; `numbers` are its settings for precision and device."""
     settings: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True, "output_loading_info": True}
-    settings["ignore_mismatched_sizes"] = True  # They are reported, and refused below.
+    settings["ignore_mismatched_sizes"] = True  # transformers reports them, and they are refused below.
     if files.gguf:
         settings["gguf_file"] = files.gguf
     else:
@@ -180,8 +181,8 @@ SMALL_MODEL = 50_000_000
 _STEPS = 12
 
 
-def faster(model: Any) -> Any:
-    """A small model in float32, as given, or in bfloat16 where that writes clearly faster."""
+def choose_faster_dtype(model: Any) -> Any:
+    """A small model in float32, as given, or in bfloat16 where that decodes clearly faster."""
     other = copy.deepcopy(model).to(torch.bfloat16)
     return other if _seconds(model) > 1.15 * _seconds(other) else model
 

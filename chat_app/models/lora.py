@@ -1,8 +1,8 @@
-"""LoRA (Hu et al. 2021): learning a small addition to a model whose own weights stay as they are.
+"""LoRA (Hu et al. 2021): low-rank adapters of a model whose own weights are frozen.
 
-It puts additions into a model for learning, saves them, and puts saved ones back. The rows of new tokens are learned
-and saved too: nothing else could give the format's marks a meaning. What an adapter's files may hold is known to
-`adapter_files`.
+Adds adapters to a model for training, saves them, and attaches saved ones. The embeddings of new tokens are trained and
+saved too, because nothing else could give the format's special tokens a meaning. `lora_files` reads and checks the
+files.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from typing import Any
 from chat_app.config.training import TrainConfig
 from chat_app.errors import ModelError
 from chat_app.models.lora_files import CONFIG, AdapterFiles
-from chat_app.models.saving import replace_folder, write_words
+from chat_app.models.saving import replace_folder, write_tokenizer_files
 from chat_app.tokenization.encoder import Encoder
 
 _ALL_LINEAR = "all-linear"  # peft: every linear layer but the output.
 
 
 def add_lora(model: Any, config: TrainConfig, base: str, new_tokens: Sequence[int]) -> Any:
-    """A peft model around `model` in which only the additions, and the rows of new tokens, are learned.
+    """A peft model around `model` in which only the adapters and the embeddings of new tokens are trained.
 
     Args:
         base: the name under which the model is found again.
-        new_tokens: ids whose rows are learned; tied output rows are the same rows.
+        new_tokens: ids whose embeddings are trained; tied output embeddings are the same.
 
     Raises:
         ModelError: the model has no layers of a kind that LoRA knows.
@@ -39,11 +39,11 @@ def add_lora(model: Any, config: TrainConfig, base: str, new_tokens: Sequence[in
         "lora_alpha": config.lora_alpha,
         "lora_dropout": config.lora_dropout,
         "target_modules": _ALL_LINEAR,
-        "trainable_token_indices": _rows_of(model, new_tokens),
+        "trainable_token_indices": _token_rows(model, new_tokens),
     }
-    wrapped = _with_layers(model, settings)
+    wrapped = _add_layers(model, settings)
     wrapped.peft_config["default"].base_model_name_or_path = base
-    # Not the whole embedding, which peft saves as soon as it has grown: new rows are in the adapter.
+    # Without the whole embedding, which peft saves as soon as it was resized: the adapter has the new rows.
     wrapped.save_pretrained = partial(wrapped.save_pretrained, save_embedding_layers=False)
     for module in wrapped.modules():
         if "lora_A" in dict(module.named_children()):
@@ -52,9 +52,9 @@ def add_lora(model: Any, config: TrainConfig, base: str, new_tokens: Sequence[in
 
 
 def _cast_once(module: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Inputs in the precision of the computing before the base layer and the addition see them.
+    """Cast inputs to autocast's dtype before the base layer and the adapter use them.
 
-    Otherwise each would cast and remember them for itself, and a layer in 8 bits would compute in float32.
+    Otherwise each would cast and store them for itself, and an 8-bit layer would compute in float32.
     """
     import torch
 
@@ -64,8 +64,8 @@ def _cast_once(module: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
     return (first, *others)
 
 
-def attach(model: Any, adapter: AdapterFiles) -> Any:
-    """The model with a saved adapter in it: melted into its weights, or beside them where those are quantized.
+def attach_adapter(model: Any, adapter: AdapterFiles) -> Any:
+    """Attach a saved adapter to its model: merged into the weights, or beside them where they are quantized.
 
     Raises:
         ModelError: they do not belong together.
@@ -75,7 +75,7 @@ def attach(model: Any, adapter: AdapterFiles) -> Any:
 
     is_quantized = getattr(model, "is_loaded_in_8bit", False) or getattr(model, "is_loaded_in_4bit", False)
     try:
-        wrapped = _with_layers(model, dict(adapter.settings))
+        wrapped = _add_layers(model, dict(adapter.settings))
         report: Any = set_peft_model_state_dict(wrapped, load_file(adapter.weights))
     except (ValueError, RuntimeError, KeyError, IndexError) as error:
         raise ModelError(
@@ -94,22 +94,22 @@ def save_adapter(folder: Path, wrapped: Any, encoder: Encoder, card: str = "") -
 
     def write(temporary: Path) -> None:
         wrapped.save_pretrained(temporary)
-        (temporary / "README.md").unlink(missing_ok=True)  # peft's own, about a model that it cannot name.
+        (temporary / "README.md").unlink(missing_ok=True)  # peft's own card, which cannot name the model.
         file = temporary / CONFIG
         config = json.loads(file.read_text(encoding="utf-8"))
         config["target_modules"] = sorted(config["target_modules"])  # A set: its order would differ each time.
         file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-        write_words(temporary, encoder, card)
+        write_tokenizer_files(temporary, encoder, card)
 
     replace_folder(folder, write)
 
 
 def copy_adapter(adapter: AdapterFiles, folder: Path) -> None:
-    """An adapter folder for somebody else."""
+    """Copy an adapter folder."""
     replace_folder(folder, lambda temporary: shutil.copytree(adapter.folder, temporary, dirs_exist_ok=True))
 
 
-def _with_layers(model: Any, settings: dict[str, Any]) -> Any:
+def _add_layers(model: Any, settings: dict[str, Any]) -> Any:
     from peft import LoraConfig, get_peft_model
 
     from chat_app.models.transformers_internals import Conv1D
@@ -121,8 +121,9 @@ def _with_layers(model: Any, settings: dict[str, Any]) -> Any:
         return get_peft_model(model, config)
 
 
-def _rows_of(model: Any, tokens: Sequence[int]) -> dict[str, list[int]] | None:
-    """The new tokens in peft's words: the name of the embedding, and of the output layer where that is not tied."""
+def _token_rows(model: Any, tokens: Sequence[int]) -> dict[str, list[int]] | None:
+    """peft's setting for new tokens: their ids by the name of the embedding, and of the output layer where it is
+    untied."""
     if not tokens:
         return None
     inner, outer = model.get_input_embeddings(), model.get_output_embeddings()

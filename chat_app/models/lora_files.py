@@ -1,7 +1,7 @@
-"""The files of an adapter: a small addition to a model that lies somewhere else. Judged before anything is loaded.
+"""Reads and checks the files of a LoRA adapter, before anything is loaded.
 
-An adapter folder is written by peft: adapter_config.json and adapter_model.safetensors. Only LoRA is known here, with
-trained rows for new tokens; the settings are read one by one, because some of peft's name programs to import.
+An adapter folder is written by peft: adapter_config.json and adapter_model.safetensors. Only LoRA is supported, with
+trained embeddings of new tokens; each setting is checked, because some of peft's name programs to import.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _MOST_RANK = 4096
 _MOST_NAMES = 20_000
 _MODULE = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*")
 _USED = ("r", "lora_alpha", "target_modules", "trainable_token_indices", "use_rslora", "base_model_name_or_path")
-# What says nothing about the weights once they are trained.
+# Settings without an effect once the weights are trained.
 _WITHOUT_EFFECT = (
     *("peft_type", "task_type", "peft_version", "inference_mode", "auto_mapping", "revision", "fan_in_fan_out"),
     *("init_lora_weights", "lora_dropout", "megatron_core", "qalora_group_size", "ensure_weight_tying"),
@@ -34,18 +34,18 @@ _WITHOUT_EFFECT = (
 
 @dataclass(frozen=True)
 class AdapterFiles:
-    """An adapter as it lies on the disk.
+    """An adapter on disk.
 
     Attributes:
-        folder: with its two files, and often a tokenizer.
-        base: the name of the model that it belongs to, as the adapter gives it.
-        rank: rows of its smaller matrices.
-        scale: what its product is multiplied with.
-        modules: the parts of the model that it adds to, by their full names.
-        settings: those of peft that matter, checked: r, lora_alpha, use_rslora, target_modules and
+        folder: has its two files, and often a tokenizer.
+        base: the name of its base model, as the adapter gives it.
+        rank: of its matrices A and B.
+        scale: the factor of the product B A.
+        modules: full names of the modules that it changes.
+        settings: peft's settings that matter, checked: r, lora_alpha, use_rslora, target_modules and
         trainable_token_indices.
-        tokens: the ids whose rows it brings, in the order of the rows.
-        parameters: how many numbers it has. weight_bytes: the size of its file.
+        tokens: ids of the tokens whose embeddings it has, in the order of the rows.
+        parameters: how many weights it has. weight_bytes: the size of its file.
     """
 
     folder: Path
@@ -60,7 +60,7 @@ class AdapterFiles:
 
     @property
     def weights(self) -> Path:
-        """The file of its numbers."""
+        """The file of its weights."""
         return self.folder / WEIGHTS
 
 
@@ -73,7 +73,7 @@ def read_adapter(folder: Path) -> AdapterFiles:
     """The adapter in a folder.
 
     Raises:
-        ModelError: it is damaged, of another kind than LoRA, or asks for things that are not done here.
+        ModelError: it is damaged, of another kind than LoRA, or has settings that are not supported.
     """
     where = str(folder / CONFIG)
     config = read_object(folder / CONFIG)
@@ -117,7 +117,7 @@ def read_adapter(folder: Path) -> AdapterFiles:
 
 
 def _strength(config: Mapping[str, Any], where: str) -> tuple[int, float]:
-    """The rank, and what the product of the two matrices is multiplied with: alpha / rank, or alpha / sqrt(rank)."""
+    """The rank, and the factor of the product B A: alpha / rank, or alpha / sqrt(rank)."""
     rank, alpha = config.get("r"), config.get("lora_alpha")
     if isinstance(rank, bool) or not isinstance(rank, int) or not 1 <= rank <= _MOST_RANK:
         raise ModelError(f"The adapter's rank is {str(rank)[:20]}.", where=where, advice="The file is damaged.")
@@ -127,7 +127,7 @@ def _strength(config: Mapping[str, Any], where: str) -> tuple[int, float]:
 
 
 def _modules(shapes: Mapping[str, tuple[int, ...]], rank: int, where: str) -> tuple[tuple[str, ...], int]:
-    """The parts of the model that the adapter adds to, and how many rows for tokens it has."""
+    """The modules that the adapter changes, and how many embeddings of tokens it has."""
     wrong = ModelError("The adapter's weights are not what its settings say.", where=where, advice="Copy it again.")
     found: dict[str, set[str]] = {}
     rows = 0
@@ -150,7 +150,7 @@ def _modules(shapes: Mapping[str, tuple[int, ...]], rank: int, where: str) -> tu
 
 
 def _tokens(indices: Any, rows: int, where: str) -> tuple[int, ...]:
-    """The ids of the trained tokens: one list, under whatever name the embedding has."""
+    """The ids of the trained tokens: the same list under the name of every embedding."""
     lists = list(indices.values()) if isinstance(indices, dict) else [indices or []]
     wrong = any(not isinstance(one, list) or one != lists[0] for one in lists)
     if wrong or len(lists[0]) != rows or any(type(one) is not int or not 0 <= one < 2**24 for one in lists[0]):

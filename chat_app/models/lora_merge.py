@@ -1,8 +1,7 @@
-"""An adapter melted into its model: base weights + addition -> an ordinary model folder.
+"""Merges a LoRA adapter into its base model: W + scale * B A (Hu et al. 2021), written as an ordinary model folder.
 
-The base is read from its files and written again a tensor at a time, so that the memory needed is that of one tensor,
-however large the model; what the training held in 8 or 4 bits is merged into the weights as they were before.
-Source of the formula: Hu et al. 2021, W + scale * B A.
+The base is read from its files and written a tensor at a time, so that only one tensor is in memory, however large the
+model is. An adapter that was trained on a quantized model is merged into the weights before quantization.
 """
 
 from __future__ import annotations
@@ -21,13 +20,13 @@ from chat_app.config.paths import Paths
 from chat_app.errors import ModelError
 from chat_app.models.building import building
 from chat_app.models.lora_files import NEW_ROWS, PREFIX, AdapterFiles
-from chat_app.models.saving import finish_config, generation_config, replace_folder, write_words
-from chat_app.models.tokenizer import load_words
+from chat_app.models.saving import finish_config, generation_config, replace_folder, write_tokenizer_files
+from chat_app.models.tokenizer import load_without_weights
 from chat_app.models.validation import weight_files
 from chat_app.tokenization.chat_formats import get_format
 from chat_app.tokenization.encoder import Encoder
 
-# How the numbers are called in a file of tensors.
+# Names of dtypes in a safetensors file.
 _DTYPES = {
     torch.float32: "F32",
     torch.float16: "F16",
@@ -44,7 +43,7 @@ _NUMBERS = {name: dtype for dtype, name in _DTYPES.items()}
 
 @dataclass(frozen=True)
 class _Source:
-    """Where a tensor of the merged model comes from, and what it becomes."""
+    """Where a tensor of the merged model comes from, and its new shape and dtype."""
 
     file: Path
     key: str
@@ -66,10 +65,10 @@ def write_merged(
         ModelError: the adapter does not fit the base.
     """
     rows = len(encoder.tokenizer)
-    model = _outline(base, rows)
+    model = _build_meta_model(base, rows)
     sources = _sources(model, base, precision)
-    additions = _Additions(adapter, model)
-    missing = additions.modules - {name.removesuffix(".weight") for name in sources}
+    deltas = _LoraDeltas(adapter, model)
+    missing = deltas.modules - {name.removesuffix(".weight") for name in sources}
     if missing:
         raise ModelError(f"The adapter does not fit the model '{adapter.base}': it has no {min(missing)}.")
 
@@ -77,14 +76,14 @@ def write_merged(
         model.config.save_pretrained(folder)
         generation_config(encoder).save_pretrained(folder)
         finish_config(folder, precision)
-        write_words(folder, encoder, card)
-        _write_tensors(folder / "model.safetensors", sources, additions)
+        write_tokenizer_files(folder, encoder, card)
+        _write_tensors(folder / "model.safetensors", sources, deltas)
 
     replace_folder(out, write)
 
 
-def _outline(base: Path, rows: int) -> Any:
-    """The model without its numbers: names, shapes and kinds of layers, with `rows` rows for tokens or more."""
+def _build_meta_model(base: Path, rows: int) -> Any:
+    """The model on the device "meta", with at least `rows` token embeddings."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
     config = AutoConfig.from_pretrained(base, local_files_only=True, trust_remote_code=False)
@@ -94,10 +93,9 @@ def _outline(base: Path, rows: int) -> Any:
 
 
 def _sources(model: Any, base: Path, precision: str | None) -> dict[str, _Source]:
-    """For each tensor of the model, where it lies in the base's files.
+    """For each tensor of the model, where it is in the base's files.
 
-    Some files leave out the name of the inner model, some hold masks that are not learned, and some hold tied tensors
-    twice.
+    Some files leave out the prefix of the inner model, some hold causal masks, and some hold tied tensors twice.
     """
     shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     outer, inner = model.get_output_embeddings(), model.get_input_embeddings()
@@ -123,19 +121,19 @@ def _sources(model: Any, base: Path, precision: str | None) -> dict[str, _Source
     return found
 
 
-class _Additions:
-    """What an adapter adds to each tensor."""
+class _LoraDeltas:
+    """Adds an adapter to the tensors of its base model."""
 
     def __init__(self, adapter: AdapterFiles, model: Any):
         from chat_app.models.transformers_internals import Conv1D
 
         self.adapter = adapter
         self.modules = set(adapter.modules)
-        # A Conv1D holds its weights the other way round: [inputs, outputs].
-        self.turned = {name for name, module in model.named_modules() if isinstance(module, Conv1D)}
+        # A Conv1D holds its weights transposed: [inputs, outputs].
+        self.transposed = {name for name, module in model.named_modules() if isinstance(module, Conv1D)}
 
     def apply(self, name: str, base: Tensor, shape: tuple[int, ...]) -> Tensor:
-        """A tensor of the base as it is after learning, in float32 where something is added."""
+        """A tensor of the merged model, in float32 where the adapter changes it."""
         module = name.removesuffix(".weight")
         with safe_open(self.adapter.weights, "pt") as tensors:
             rows = f"{PREFIX}{module}{NEW_ROWS}"
@@ -143,28 +141,28 @@ class _Additions:
             if module in self.modules and name.endswith(".weight"):
                 low = tensors.get_tensor(f"{PREFIX}{module}.lora_A.weight").float()  # [rank, inputs]
                 high = tensors.get_tensor(f"{PREFIX}{module}.lora_B.weight").float()  # [outputs, rank]
-                addition = self.adapter.scale * (high @ low)  # [outputs, inputs]
-                addition = addition.T if module in self.turned else addition
-                if addition.shape != base.shape:
+                delta = self.adapter.scale * (high @ low)  # [outputs, inputs]
+                delta = delta.T if module in self.transposed else delta
+                if delta.shape != base.shape:
                     raise ModelError("The adapter does not fit the base model: its matrices have other sizes.")
-                base = base.float() + addition
+                base = base.float() + delta
         if base.shape != shape or new_rows is not None:
-            base = _more_rows(base.float(), shape)
+            base = _append_rows(base.float(), shape)
             if new_rows is not None:
                 base[list(self.adapter.tokens)] = new_rows
         return base
 
 
-def _more_rows(base: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """A table with rows for new tokens, each the mean of the old ones."""
+def _append_rows(base: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """An embedding with rows for new tokens, each the mean of the old ones."""
     if base.ndim != len(shape) or base.shape[1:] != torch.Size(shape[1:]) or base.shape[0] > shape[0]:
         raise ModelError("The adapter does not fit the base model: its tables have other sizes.")
     new = base.mean(0, keepdim=True).expand(shape[0] - base.shape[0], *base.shape[1:])
     return torch.cat([base, new])
 
 
-def _write_tensors(path: Path, sources: dict[str, _Source], additions: _Additions) -> None:
-    """One file of tensors: 8 bytes with the header's length, the header in JSON, then one tensor behind the other."""
+def _write_tensors(path: Path, sources: dict[str, _Source], deltas: _LoraDeltas) -> None:
+    """Write a safetensors file: 8 bytes with the header's length, the header in JSON, then the tensors."""
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0
     for name, source in sources.items():
@@ -174,16 +172,16 @@ def _write_tensors(path: Path, sources: dict[str, _Source], additions: _Addition
     text += b" " * (-len(text) % 8)  # Tensors begin at a multiple of 8 bytes.
     with path.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
-        for value in _merged(sources, additions):
+        for value in _merge_tensors(sources, deltas):
             file.write(value.reshape(-1).view(torch.uint8).numpy().data)
 
 
-def _merged(sources: dict[str, _Source], additions: _Additions) -> Iterator[Tensor]:
-    """The tensors, one at a time."""
+def _merge_tensors(sources: dict[str, _Source], deltas: _LoraDeltas) -> Iterator[Tensor]:
+    """The merged tensors, one at a time."""
     for name, source in sources.items():
         with safe_open(source.file, "pt") as tensors:
             base = tensors.get_tensor(source.key)
-        yield additions.apply(name, base, source.shape).to(source.dtype).contiguous()
+        yield deltas.apply(name, base, source.shape).to(source.dtype).contiguous()
 
 
 def merge(adapter: str | Path, out: Path, paths: Paths, *, precision: str | None = None, card: str = "") -> None:
@@ -198,7 +196,7 @@ def merge(adapter: str | Path, out: Path, paths: Paths, *, precision: str | None
     Raises:
         ModelError: it is no adapter, or does not fit its base.
     """
-    tokenizer, files, recognised = load_words(str(adapter), paths)
+    tokenizer, files, recognised = load_without_weights(str(adapter), paths)
     if files.adapter is None or files.folder is None:
         raise ModelError("There is no adapter to merge.", where=str(adapter), advice="The model is whole already.")
     encoder = Encoder(tokenizer, get_format(recognised.format), files.window)

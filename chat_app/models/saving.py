@@ -1,4 +1,4 @@
-"""Writing a model folder: ordinary Hugging Face files, and the format the model talks in. Whole or not at all."""
+"""Saves model folders, atomically: the files of Hugging Face, and the chat format the model was trained with."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ import transformers
 from chat_app.tokenization.encoder import Encoder
 from chat_app.tokenization.format_detection import write_chat_format
 
-# How the tokenizer was loaded here; transformers writes that down as if it were the tokenizer's own.
+# How the tokenizer was loaded here, which transformers saves as if it were a setting of the tokenizer.
 _OF_THIS_COMPUTER = ("is_local", "local_files_only", "name_or_path")
 
 
 def save_model_folder(folder: Path, model: Any, encoder: Encoder, card: str = "", precision: str | None = None) -> None:
-    """Put a model into a folder, replacing what is there once everything is written.
+    """Save a model to a folder, replacing what is there once everything is written.
 
     Args:
         model: a transformers model; it is saved as safetensors.
@@ -32,7 +32,7 @@ def save_model_folder(folder: Path, model: Any, encoder: Encoder, card: str = ""
 
 
 def replace_folder(folder: Path, write: Callable[[Path], Any]) -> None:
-    """Put what `write` writes into an empty folder in the place of `folder`, once everything is written."""
+    """Replace `folder` atomically by a new one, which `write` fills."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
     temporary.mkdir()
@@ -50,11 +50,11 @@ def _write(folder: Path, model: Any, encoder: Encoder, card: str, precision: str
     model.generation_config = generation_config(encoder)
     model.save_pretrained(folder, state_dict=state, safe_serialization=True)
     finish_config(folder, precision)
-    write_words(folder, encoder, card)
+    write_tokenizer_files(folder, encoder, card)
 
 
 def generation_config(encoder: Encoder) -> transformers.GenerationConfig:
-    """How replies end, for other programs."""
+    """The generation config for other programs: the tokens that end a reply."""
     ends = sorted(encoder.end_ids)
     return transformers.GenerationConfig(
         bos_token_id=encoder.tokenizer.bos_token_id,
@@ -65,17 +65,17 @@ def generation_config(encoder: Encoder) -> transformers.GenerationConfig:
 
 
 def finish_config(folder: Path, precision: str | None) -> None:
-    """Put into config.json what transformers does not know of the numbers and of what the model is for."""
+    """Set the dtype and the use of the KV cache in config.json, which transformers does not know."""
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    config["use_cache"] = True  # A training switches it off; whoever loads this model wants to chat.
+    config["use_cache"] = True  # Training switches it off; a saved model is for generating.
     if precision:
         config["dtype"] = precision
     (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def write_words(folder: Path, encoder: Encoder, card: str) -> None:
-    """Everything of a model folder but the weights and their shape: the tokenizer, the format, the card."""
-    if encoder.format.render is not None:  # Else the template is the format. None: others must not use one left over.
+def write_tokenizer_files(folder: Path, encoder: Encoder, card: str) -> None:
+    """Write the tokenizer, the chat format and the model card."""
+    if encoder.format.render is not None:  # Otherwise the template is the format. None removes another one.
         encoder.tokenizer.chat_template = encoder.format.chat_template
     encoder.tokenizer.save_pretrained(folder, save_jinja_files=False)
     about = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
@@ -90,7 +90,7 @@ def write_words(folder: Path, encoder: Encoder, card: str) -> None:
 
 
 def _cast(state: dict[str, Any], dtype: Any) -> dict[str, Any]:
-    """The tensors in another precision; those that share memory still do, so that each is written once."""
+    """Cast tensors; tied ones still share memory afterwards, so that each is saved once."""
     done: dict[tuple[int, Any], Any] = {}
     cast = {}
     for name, value in state.items():
@@ -102,8 +102,7 @@ def _cast(state: dict[str, Any], dtype: Any) -> dict[str, Any]:
 
 
 def _swap(new: Path, folder: Path) -> None:
-    """Put `new` in the place of `folder`. Folders cannot be exchanged in one step everywhere: the old one steps
-    aside."""
+    """Rename `new` to `folder`. Not every system can exchange folders in one step, so the old one is renamed first."""
     if not folder.exists():
         os.replace(new, folder)
         return

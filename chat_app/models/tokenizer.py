@@ -1,4 +1,4 @@
-"""A model's tokenizer, its window and its chat format, without its weights."""
+"""Loads a model's tokenizer, its context window and its chat format, without its weights."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.
 _GPT2_FILES = (("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe"))
 
 
-def load_words(name: str, paths: Paths) -> tuple[Any, ModelFiles, DetectedFormat]:
-    """A model's tokenizer, its files and its format, without its weights (which are checked, and downloaded).
+def load_without_weights(name: str, paths: Paths) -> tuple[Any, ModelFiles, DetectedFormat]:
+    """Load a model's tokenizer, its files and its format, without its weights (which are checked, and downloaded).
 
     Raises:
         ModelError: it cannot be found or trusted.
     """
     files = download(find(name, paths))
     check_weights(files)
-    tokenizer = read_tokenizer_files(files.words_folder, files.gguf)
-    return tokenizer, files, detect_format(files.words_folder, tokenizer, files.config)
+    tokenizer = read_tokenizer_files(files.tokenizer_folder, files.gguf)
+    return tokenizer, files, detect_format(files.tokenizer_folder, tokenizer, files.config)
 
 
 def load_tokenizer(name: str | Path, paths: Paths | None = None) -> Any:
-    """The tokenizer in a folder (which needs no model), or of a model.
+    """Load the tokenizer in a folder (which needs no model), or of a model.
 
     Raises:
         ModelError: there is none.
@@ -41,11 +41,11 @@ def load_tokenizer(name: str | Path, paths: Paths | None = None) -> Any:
     if folder.is_dir():
         return read_tokenizer_files(folder, None)
     files = download(find(str(name), paths or Paths.default()))
-    return read_tokenizer_files(files.words_folder, files.gguf)
+    return read_tokenizer_files(files.tokenizer_folder, files.gguf)
 
 
-def window_of(name: str | Path, paths: Paths | None = None) -> int:
-    """How many tokens a model sees; 1024, as GPT-2, for a folder that has only a tokenizer.
+def read_window(name: str | Path, paths: Paths | None = None) -> int:
+    """The context window of a model; 1024, as GPT-2, for a folder that has only a tokenizer.
 
     Raises:
         ModelError: there is no such model.
@@ -72,7 +72,7 @@ def read_tokenizer_files(folder: Path | None, gguf: str | None) -> Any:
     try:
         tokenizer = call_library(read_tokenizer, folder)
     except ModelError:
-        tokenizer = None  # The other way may do, or says so again.
+        tokenizer = None  # transformers' own way may load it; otherwise it raises the same error.
     if tokenizer is not None:
         return tokenizer
     return call_library(

@@ -1,7 +1,7 @@
-"""Judging the files of a model before anything of them is loaded: settings, and the headers of weights.
+"""Validates the files of a model before any of them is loaded: config.json, and the headers of the weights.
 
-A folder of a model comes from somebody else. Its settings must describe a kind of model that transformers knows, of
-bearable sizes, without programs; its weights must be safetensors, whole, and undamaged.
+A model folder is untrusted. Its config must describe an architecture that transformers knows, of reasonable size and
+without code to run; its weights must be complete, undamaged safetensors.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _MOST_CONFIG_BYTES = 2**20
 _MOST_HEADER_BYTES = 25 * 2**20
 MASKS = (".attn.bias", ".attn.masked_bias")
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
-# Names of one size in different families -> the most a model may have. GPT-2 XL has 48 layers, 1600 wide.
+# Names of a size in different architectures -> the most a model may have. GPT-2 XL has 48 layers, 1600 wide.
 _LIMITS = {
     ("n_layer", "num_hidden_layers", "num_layers"): 200,
     ("n_embd", "hidden_size", "d_model"): 16384,
@@ -31,7 +31,7 @@ _LIMITS = {
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """config.json of a model, checked: a known kind that can chat, of bearable sizes, that brings no program.
+    """Read and validate config.json: a known architecture that can chat, of reasonable size, without code to run.
 
     Raises:
         ModelError: otherwise.
@@ -58,7 +58,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def refuse_programs(settings: Mapping[str, Any], where: str) -> None:
-    """Settings that name a program to be run are not taken.
+    """Refuse settings that name code to run.
 
     Raises:
         ModelError: these do.
@@ -109,21 +109,21 @@ def weight_files(folder: Path) -> list[Path]:
     return [folder / name for name in names]
 
 
-def learned_numbers(file: Path) -> int:
-    """How many learned numbers a safetensors file holds.
+def count_parameters(file: Path) -> int:
+    """Count the parameters in a safetensors file.
 
     Raises:
         ModelError: the file is damaged.
     """
-    # GPT-2's old masks are not learned.
+    # The causal masks in old GPT-2 files are no parameters.
     shapes = [shape for name, shape in tensor_shapes(file).items() if not name.endswith(MASKS)]
     return sum(math.prod(shape) for shape in shapes)
 
 
 def tensor_shapes(file: Path) -> dict[str, tuple[int, ...]]:
-    """The names and shapes of the tensors in a safetensors file. Its header must be sound and fit the file's size.
+    """Names and shapes of the tensors in a safetensors file, whose header must be valid and fit the file's size.
 
-    The layout: 8 bytes with the header's length, the header in JSON, then the tensors one behind the other.
+    The layout: 8 bytes with the header's length, the header in JSON, then the tensors.
 
     Raises:
         ModelError: the file is damaged, or holds nothing.
@@ -154,7 +154,7 @@ def tensor_shapes(file: Path) -> dict[str, tuple[int, ...]]:
 
 
 def read_object(file: Path, most: int = _MOST_CONFIG_BYTES) -> dict[str, Any]:
-    """A JSON object from a file of bounded size."""
+    """Read a JSON object from a file of limited size."""
     try:
         with file.open("rb") as stream:
             content = stream.read(most + 1)
@@ -173,7 +173,7 @@ def _has_key(value: Any, key: str) -> bool:
 
 
 def _check_kind(model_type: Any, where: str) -> None:
-    """Only what transformers itself knows as a causal language model."""
+    """Refuse what transformers itself does not know as a causal language model."""
     from chat_app.models.transformers_internals import is_known, writes_text
 
     if not is_known(model_type):
@@ -185,5 +185,5 @@ def _check_kind(model_type: Any, where: str) -> None:
 
 
 def size_of(config: Mapping[str, Any], *names: str) -> int:
-    """The first of these settings that is there, else 0."""
+    """The first of these settings that the config has, else 0."""
     return next((int(config[name]) for name in names if config.get(name) is not None), 0)

@@ -185,9 +185,9 @@ def _resolve_hardware(run: Run, config: TrainConfig) -> tuple[str, str]:
 
 def _load_encoder(config: TrainConfig, paths: Paths) -> tuple[Encoder, ModelFiles, range]:
     """The tokenizer with its format, the model's files, and the ids of the special tokens that the format adds."""
-    from chat_app.models.tokenizer import load_words
+    from chat_app.models.tokenizer import load_without_weights
 
-    tokenizer, files, recognised = load_words(config.model, paths)
+    tokenizer, files, recognised = load_without_weights(config.model, paths)
     name = config.format
     if name == AUTOMATIC:
         name = recognised.format if recognised.certain else DEFAULT_FORMAT

@@ -33,7 +33,7 @@ from chat_app.models.loading import load_parts
 from chat_app.tokenization.chat_formats import get_format
 from chat_app.tokenization.encoder import Encoder
 from chat_app.training.job_queue import Jobs
-from chat_app.training.pipeline import prepare_run
+from chat_app.training.prepare import prepare_run
 from tests.conftest import CONFIG, reading_of
 
 GREEDY = SamplingConfig(temperature=0, max_new_tokens=24)

@@ -14,10 +14,11 @@ import torch
 from chat_app.config.sampling import SamplingConfig
 from chat_app.errors import BusyError, ChatAppError, DataError
 from chat_app.inference import engine as engine_module
-from chat_app.inference import request as request_module
+from chat_app.inference import sequence as sequence_module
 from chat_app.inference.backend import QueuePosition
 from chat_app.inference.engine import Engine, generate_tokens
-from chat_app.inference.request import Finish, Request, begin
+from chat_app.inference.request import Finish, Request
+from chat_app.inference.sequence import start_sequence
 
 GREEDY = SamplingConfig(temperature=0, repetition_penalty=1)
 LONG = 180  # Seconds; only a fault lets a test wait so long.
@@ -57,23 +58,23 @@ class Gate:
         self.free = free
         self.open, self.reached = threading.Event(), threading.Event()
         self.before: Callable[[list[list[int]]], None] = lambda step: None  # Told the ids; may fail.
-        self.steps: list[list[list[int]]] = []  # Of each step, of each piece.
-        forward = engine._forward
-        assert forward is not None
-        self._really, forward.step = forward.step, self._step
+        self.steps: list[list[list[int]]] = []  # Of each step, of each chunk.
+        runner = engine._runner
+        assert runner is not None
+        self._really, runner.step = runner.step, self._step
 
     @property
     def inputs(self) -> list[list[int]]:
-        """The pieces, one after the other."""
+        """The chunks, one after the other."""
         return [ids for step in self.steps for ids in step]
 
-    def _step(self, pieces: Any) -> torch.Tensor:
-        self.steps.append([piece.ids for piece in pieces])
+    def _step(self, chunks: Any) -> torch.Tensor:
+        self.steps.append([chunk.ids for chunk in chunks])
         if len(self.steps) > self.free:
             self.reached.set()
             assert self.open.wait(LONG)
         self.before(self.steps[-1])
-        return self._really(pieces)
+        return self._really(chunks)
 
 
 @pytest.fixture
@@ -103,13 +104,13 @@ def test_greedy_with_types_equals_whole_passes(engine, tiny_model, first, then):
     assert expected(tiny_model, ids, types=types, next_type=first) != expected(tiny_model, ids)
 
 
-def test_a_long_prompt_is_read_in_pieces(engine, tiny_model, monkeypatch):
-    monkeypatch.setattr(engine._forward, "prompt_piece", 7)
+def test_a_long_prompt_is_prefilled_in_chunks(engine, tiny_model, monkeypatch):
+    monkeypatch.setattr(engine._runner, "prefill_chunk_size", 7)
     ids, types = ids_of(4, 50), [5] * 50
     assert list(engine.stream(request(ids, types, 6))) == expected(tiny_model, ids, types=types, next_type=6)
 
 
-def test_the_end_mark_is_the_last_token(engine, tiny_model):
+def test_the_end_token_is_the_last_token(engine, tiny_model):
     ids = ids_of(5)
     full = list(engine.stream(request(ids)))
     end = full[4]
@@ -127,7 +128,7 @@ def test_a_prompt_without_room_is_refused(engine, length):
         next(engine.stream(request([1] * length)))
 
 
-def test_write_needs_no_thread_and_leaves_the_mode(engine, tiny_model):
+def test_generate_tokens_needs_no_thread_and_restores_the_mode(engine, tiny_model):
     ids = ids_of(7)
     tiny_model.train()
     assert generate_tokens(tiny_model, request(ids), 128) == list(engine_of_eval(engine, tiny_model, ids))
@@ -160,8 +161,8 @@ class TestKeptCaches:
         assert gate.inputs[0] == ids[-1:]
 
     @pytest.mark.parametrize("kept", [0, 10, 60, 10_000])
-    def test_results_never_depend_on_what_is_kept(self, tiny_model, kept):
-        engine = Engine(tiny_model, 128, kept_tokens=kept)
+    def test_results_do_not_depend_on_the_prefix_cache(self, tiny_model, kept):
+        engine = Engine(tiny_model, 128, prefix_cache_tokens=kept)
         generator = torch.Generator().manual_seed(kept)
         base = ids_of(11, 40)
         for turn in range(12):
@@ -180,11 +181,11 @@ class TestKeptCaches:
             assert list(engine.stream(one)) == generate_tokens(tiny_model, one, 128)
 
     def test_they_are_bounded(self, tiny_model):
-        engine = Engine(tiny_model, 128, kept_tokens=100)
+        engine = Engine(tiny_model, 128, prefix_cache_tokens=100)
         for seed in range(8):
             list(engine.stream(request(ids_of(seed, 40), new=4)))
-        assert sum(one.memory.length for one in engine._prefixes._entries) <= 100
-        assert len(engine._prefixes._entries) == 2
+        assert sum(one.kv_cache.length for one in engine._prefix_cache._entries) <= 100
+        assert len(engine._prefix_cache._entries) == 2
         engine.close()
 
 
@@ -253,8 +254,8 @@ class TestTogether:
         with pytest.raises(DataError, match="does not know"):
             next(engine.stream(request([1, 2], bad, 0)))
 
-    def test_the_place_in_the_queue_is_told(self, tiny_model):
-        engine = Engine(tiny_model, 128, most_active=1)
+    def test_the_queue_position_is_emitted(self, tiny_model):
+        engine = Engine(tiny_model, 128, max_running=1)
         gate = Gate(engine)
         followed: list[list[int | QueuePosition | Finish]] = [[], [], []]
 
@@ -276,7 +277,7 @@ class TestTogether:
         engine.close()
 
     def test_memory_limits_how_many_are_written_at_once(self, tiny_model):
-        engine = Engine(tiny_model, 128, memory_tokens=128, kept_tokens=100)
+        engine = Engine(tiny_model, 128, kv_cache_tokens=128, prefix_cache_tokens=100)
         gate = Gate(engine, free=0)
         prompts = [ids_of(seed, 20) for seed in range(6)]  # With its reply each comes to 50 tokens: two fit.
         alone = [generate_tokens(tiny_model, request(ids, new=30), 128) for ids in prompts]
@@ -286,11 +287,11 @@ class TestTogether:
             gate.open.set()
             assert [one.result(LONG) for one in results] == alone
         assert max(len(step) for step in gate.steps) == 2
-        assert engine._prefixes.tokens <= 100
+        assert engine._prefix_cache.tokens <= 100
         engine.close()
 
     def test_a_long_prompt_does_not_halt_running_replies(self, engine, monkeypatch):
-        monkeypatch.setattr(engine_module, "PIECE_BESIDE", 8)
+        monkeypatch.setattr(engine_module, "PREFILL_CHUNK_WHILE_DECODING", 8)
         gate = Gate(engine, free=1)
         with ThreadPoolExecutor(3) as pool:
             first = pool.submit(lambda: list(engine.stream(request(ids_of(1), new=60))))
@@ -300,10 +301,10 @@ class TestTogether:
             gate.open.set()
             assert len(first.result(LONG)) == 60
             assert all(len(one.result(LONG)) == 12 for one in others)
-        reading = [step for step in gate.steps[2:] if any(len(piece) > 1 for piece in step)]
-        assert all(min(len(piece) for piece in step) == 1 for step in reading), "the reply goes on in each step"
-        assert all(sum(len(piece) for piece in step if len(piece) > 1) <= 8 for step in reading)
-        assert any(sum(len(piece) > 1 for piece in step) == 2 for step in reading), "both newcomers get their share"
+        reading = [step for step in gate.steps[2:] if any(len(chunk) > 1 for chunk in step)]
+        assert all(min(len(chunk) for chunk in step) == 1 for step in reading), "the reply goes on in each step"
+        assert all(sum(len(chunk) for chunk in step if len(chunk) > 1) <= 8 for step in reading)
+        assert any(sum(len(chunk) > 1 for chunk in step) == 2 for step in reading), "both newcomers get their share"
 
     def test_the_time_limit_ends_a_reply_where_it_is(self, tiny_model):
         now = [0.0]
@@ -318,18 +319,18 @@ class TestTogether:
         assert len(gate.steps) == 4
         engine.close()
 
-    def test_the_first_token_comes_at_once_and_those_of_a_moment_together(self, tiny_model, monkeypatch):
+    def test_the_first_token_is_emitted_at_once_and_later_ones_together(self, tiny_model, monkeypatch):
         moments = iter([0.0, 0.0, 0.01, 0.019, 0.02, 0.02, 0.03, 0.04, 0.04, 0.05, 0.05, 0.06])
-        monkeypatch.setattr(request_module, "SECONDS_TO_GATHER", 0.02)
-        monkeypatch.setattr(request_module.time, "monotonic", lambda: next(moments))
-        work = begin(request(ids_of(1), new=20), 128, 300)
+        monkeypatch.setattr(sequence_module, "EMIT_INTERVAL_SECONDS", 0.02)
+        monkeypatch.setattr(sequence_module.time, "monotonic", lambda: next(moments))
+        sequence = start_sequence(request(ids_of(1), new=20), 128, 300)
         for token in range(1, 9):
-            work.hand(token)
-        work.tell(Finish("length"))
-        assert [work.out.get(timeout=1) for _ in range(4)] == [[1], [2, 3, 4], [5, 6], [7, 8]]
-        assert work.out.get() == Finish("length")
+            sequence.emit_token(token)
+        sequence.emit(Finish("length"))
+        assert [sequence.events.get(timeout=1) for _ in range(4)] == [[1], [2, 3, 4], [5, 6], [7, 8]]
+        assert sequence.events.get() == Finish("length")
 
-    def test_who_fails_gets_what_was_written_before(self, engine):
+    def test_tokens_are_emitted_before_the_error(self, engine):
         gate = Gate(engine, free=5)
         gate.open.set()
 
@@ -343,9 +344,9 @@ class TestTogether:
         with pytest.raises(ChatAppError, match="broken"):
             next(stream)
 
-    def test_who_has_waited_for_too_long_is_told(self, tiny_model):
+    def test_a_request_that_waits_too_long_is_refused(self, tiny_model):
         now = [0.0]
-        engine = Engine(tiny_model, 128, most_active=1, time_limit=10, clock=lambda: now[0])
+        engine = Engine(tiny_model, 128, max_running=1, time_limit=10, clock=lambda: now[0])
         gate = Gate(engine)
         with ThreadPoolExecutor(2) as pool:
             first = pool.submit(lambda: list(engine.stream(request(ids_of(1), new=4))))
@@ -360,7 +361,7 @@ class TestTogether:
         engine.close()
 
     def test_too_many_are_refused(self, tiny_model):
-        engine = Engine(tiny_model, 128, most_waiting=1, most_active=1)
+        engine = Engine(tiny_model, 128, max_waiting=1, max_running=1)
         gate = Gate(engine)
         with ThreadPoolExecutor(2) as pool:
             first = pool.submit(lambda: list(engine.stream(request(ids_of(1)))))

@@ -1,4 +1,4 @@
-"""Those who leave an engine, and what they leave behind: nothing."""
+"""Cancelled requests, the reasons for which sequences finish, and that an engine leaks no memory."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def engine(tiny_model):
     one.close()
 
 
-class TestLeaving:
+class TestCancelling:
     def test_closing_the_stream_frees_the_engine_within_a_step(self, engine, tiny_model):
         gate = Gate(engine, free=2)
         stream = engine.stream(request(ids_of(1), new=100))
@@ -84,8 +84,8 @@ class TestLeaving:
         assert list(events)[-1] == Finish(reason)
         engine.close()
 
-    def test_who_waits_can_leave(self, tiny_model):
-        engine = Engine(tiny_model, 128, most_active=1)
+    def test_a_waiting_request_can_be_cancelled(self, tiny_model):
+        engine = Engine(tiny_model, 128, max_running=1)
         gate = Gate(engine)
         cancel_event = threading.Event()
         with ThreadPoolExecutor(2) as pool:
@@ -138,5 +138,5 @@ def test_ten_thousand_requests_leave_no_memory_behind(tiny_model):
     assert engine.wait_idle(LONG)
     release_memory()
     assert process.memory_info().rss - before < 10 * 2**20
-    assert engine._prefixes.tokens <= 4 * 128
+    assert engine._prefix_cache.tokens <= 4 * 128
     engine.close()

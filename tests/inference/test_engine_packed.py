@@ -19,7 +19,7 @@ from chat_app.conversation import Conversation
 from chat_app.errors import SettingError
 from chat_app.inference.backend import reply
 from chat_app.inference.engine import Engine
-from chat_app.inference.gpt2.model_runner import GPT2Forward
+from chat_app.inference.gpt2.model_runner import GPT2ModelRunner
 from chat_app.inference.model_manager import load
 from chat_app.kernels.packed_weights import get_kernel
 from tests.inference.gpt2.test_model_runner import model_of
@@ -47,10 +47,10 @@ def engine(kernels: str, layout: Any, model: Any) -> Iterator[Engine]:
     """It has a copy of the model; the compiled kernel is ready, or will never be."""
     if kernels == "on":
         get_kernel(layout == "8-bit").result()
-    forward = GPT2Forward(copy.deepcopy(model), 128, layout)
-    assert forward._writer is not None
-    assert forward._writer.is_ready == (kernels == "on")
-    one = Engine(forward, 128)
+    runner = GPT2ModelRunner(copy.deepcopy(model), 128, layout)
+    assert runner._decoder is not None
+    assert runner._decoder.is_ready == (kernels == "on")
+    one = Engine(runner, 128)
     yield one
     one.close()
 

@@ -155,14 +155,14 @@ class TestEnds:
     def test_an_event_cancels(self, taught):
         loaded, cancel_event, passes = taught(), threading.Event(), []
 
-        really = loaded.engine._forward.step
+        really = loaded.engine._runner.step
 
-        def hold(pieces: Any) -> Any:
+        def hold(chunks: Any) -> Any:
             passes.append(1)
             assert len(passes) < 6 or cancel_event.wait(LONG)
-            return really(pieces)
+            return really(chunks)
 
-        loaded.engine._forward.step = hold
+        loaded.engine._runner.step = hold
         stream = stream_reply(loaded, ReplyRequest(HELLO, GREEDY), cancel_event)
         first = next(stream)
         cancel_event.set()

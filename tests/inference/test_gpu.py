@@ -20,7 +20,7 @@ from chat_app.data.readers import read_file
 from chat_app.inference.backend import reply
 from chat_app.inference.engine import Engine
 from chat_app.inference.gpt2.linear import linear_of
-from chat_app.inference.gpt2.model_runner import GPT2Forward
+from chat_app.inference.gpt2.model_runner import GPT2ModelRunner
 from chat_app.inference.model_manager import ModelManager, load
 from chat_app.models.loading import load_parts
 from chat_app.system.memory import release_memory
@@ -60,7 +60,7 @@ def test_a_model_answers_in_every_precision(make_folder: Callable[..., Path], pa
     loaded = load(str(make_folder(width=64)), on_gpu(precision), paths)
     assert loaded.device.partition(":")[0] == DEVICE
     assert loaded.precision == precision
-    assert isinstance(loaded.engine._forward, GPT2Forward)
+    assert isinstance(loaded.engine._runner, GPT2ModelRunner)
     assert reply(loaded, HELLO, SamplingConfig(max_new_tokens=16, seed=1)).reply_tokens > 0
     loaded.engine.close()
 
@@ -126,7 +126,7 @@ def test_company_changes_hardly_a_reply(paths: Paths, precision: str) -> None:
 
 
 @pytest.mark.parametrize("precision", ["8-bit", "4-bit"])
-def test_quantized_products_can_be_recorded(make_folder: Callable[..., Path], paths: Paths, precision: str) -> None:
+def test_quantized_layers_can_be_captured(make_folder: Callable[..., Path], paths: Paths, precision: str) -> None:
     model = load_parts(str(make_folder(width=64)), on_gpu(precision), paths)[0]
     layer = linear_of(model.transformer.h[0].mlp.c_fc)
     assert layer is not None

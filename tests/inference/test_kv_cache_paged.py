@@ -1,4 +1,4 @@
-"""Pages of keys and values: who has which, what is shared, and that all come back."""
+"""The paged KV cache: block tables, shared blocks, copy on write, and that every block is released."""
 
 from __future__ import annotations
 
@@ -7,88 +7,88 @@ import threading
 import pytest
 import torch
 
-from chat_app.inference.kv_cache_paged import PagedKeyValues, Pages
-from chat_app.inference.prefix_cache import Computed, Prefixes
+from chat_app.inference.kv_cache_paged import KVBlockPool, PagedKVCache
+from chat_app.inference.prefix_cache import CachedPrefix, PrefixCache
 
 LAYERS, HEADS, WIDTH, WINDOW = 2, 3, 4, 40
 
 
 @pytest.fixture
-def pool(monkeypatch) -> Pages:
-    monkeypatch.setattr("chat_app.inference.kv_cache_paged.PAGE", 8)
-    return Pages(LAYERS, HEADS, WIDTH, WINDOW, torch.float32)
+def pool(monkeypatch) -> KVBlockPool:
+    monkeypatch.setattr("chat_app.inference.kv_cache_paged.BLOCK_TOKENS", 8)
+    return KVBlockPool(LAYERS, HEADS, WIDTH, WINDOW, torch.float32)
 
 
-def add(memory: PagedKeyValues, pool: Pages, count: int, seed: int = 0) -> None:
+def add(kv_cache: PagedKVCache, pool: KVBlockPool, count: int, seed: int = 0) -> None:
     """So many tokens with numbers by chance."""
-    memory.make_room(count)
-    slots = torch.tensor(memory.slots(count))
+    kv_cache.reserve(count)
+    slots = torch.tensor(kv_cache.slots(count))
     news = torch.randn(LAYERS, count, 2, HEADS, WIDTH, generator=torch.Generator().manual_seed(seed))
-    for layer, new in zip(pool.numbers, news, strict=True):
+    for layer, new in zip(pool.data, news, strict=True):
         layer.flatten(0, 1).index_copy_(0, slots, new)
-    memory.length += count
+    kv_cache.length += count
 
 
-def numbers(memory: PagedKeyValues, pool: Pages) -> torch.Tensor:
-    return pool.numbers[:, memory.pages].flatten(1, 2)[:, : memory.length].clone()
+def contents(kv_cache: PagedKVCache, pool: KVBlockPool) -> torch.Tensor:
+    return pool.data[:, kv_cache.block_table].flatten(1, 2)[:, : kv_cache.length].clone()
 
 
-def memory_of(pool: Pages, length: int, seed: int = 0) -> PagedKeyValues:
-    memory = PagedKeyValues(pool)
-    add(memory, pool, length, seed)
-    return memory
+def kv_cache_of(pool: KVBlockPool, length: int, seed: int = 0) -> PagedKVCache:
+    kv_cache = PagedKVCache(pool)
+    add(kv_cache, pool, length, seed)
+    return kv_cache
 
 
-def test_tokens_follow_each_other_over_pages(pool):
-    memory = memory_of(pool, 5)
-    before = numbers(memory, pool)
-    other = memory_of(pool, 20, seed=1)
-    add(memory, pool, 9, seed=2)
-    assert (len(memory.pages), len(other.pages), pool.used) == (2, 3, 5)
-    assert torch.equal(numbers(memory, pool)[:, :5], before)
-    assert 0 not in memory.pages + other.pages
-    assert not set(memory.pages) & set(other.pages)
+def test_tokens_follow_each_other_over_blocks(pool):
+    kv_cache = kv_cache_of(pool, 5)
+    before = contents(kv_cache, pool)
+    other = kv_cache_of(pool, 20, seed=1)
+    add(kv_cache, pool, 9, seed=2)
+    assert (len(kv_cache.block_table), len(other.block_table), pool.used) == (2, 3, 5)
+    assert torch.equal(contents(kv_cache, pool)[:, :5], before)
+    assert 0 not in kv_cache.block_table + other.block_table
+    assert not set(kv_cache.block_table) & set(other.block_table)
 
 
 def test_it_grows_without_losing_anything(pool):
-    memories = [memory_of(pool, 20 + seed, seed) for seed in range(3)]
-    before = [numbers(memory, pool) for memory in memories]
-    assert pool.growths == 1
-    assert pool.numbers.shape[:2] == (LAYERS, 1 + 2 * 5)
-    more = [memory_of(pool, 40, seed) for seed in range(6)]
-    assert pool.growths > 1
+    kv_caches = [kv_cache_of(pool, 20 + seed, seed) for seed in range(3)]
+    before = [contents(kv_cache, pool) for kv_cache in kv_caches]
+    assert pool.reallocations == 1
+    assert pool.data.shape[:2] == (LAYERS, 1 + 2 * 5)
+    more = [kv_cache_of(pool, 40, seed) for seed in range(6)]
+    assert pool.reallocations > 1
     assert pool.used == 3 * 3 + 6 * 5
-    assert len({page for memory in memories + more for page in memory.pages}) == pool.used
-    assert all(torch.equal(numbers(memory, pool), one) for memory, one in zip(memories, before, strict=True))
+    assert len({block for kv_cache in kv_caches + more for block in kv_cache.block_table}) == pool.used
+    assert all(torch.equal(contents(kv_cache, pool), one) for kv_cache, one in zip(kv_caches, before, strict=True))
 
 
-def test_what_is_taken_is_zeros(pool):
-    memory = memory_of(pool, 40)
-    pool.numbers[:, memory.pages] = torch.nan
-    del memory
-    other = memory_of(pool, 5)
-    assert torch.isfinite(pool.numbers[:, other.pages]).all()
-    assert not pool.numbers[:, other.pages].flatten(1, 2)[:, 5:].any()
+def test_allocated_blocks_are_zeros(pool):
+    kv_cache = kv_cache_of(pool, 40)
+    pool.data[:, kv_cache.block_table] = torch.nan
+    del kv_cache
+    other = kv_cache_of(pool, 5)
+    assert torch.isfinite(pool.data[:, other.block_table]).all()
+    assert not pool.data[:, other.block_table].flatten(1, 2)[:, 5:].any()
 
 
-def test_all_come_back(pool):
-    memories = [memory_of(pool, length) for length in (1, 8, 9, 40)]
-    memories.append(memories[3].copy(20))
+def test_all_blocks_are_released(pool):
+    kv_caches = [kv_cache_of(pool, length) for length in (1, 8, 9, 40)]
+    kv_caches.append(kv_caches[3].copy(20))
     assert pool.used == 1 + 1 + 2 + 5
-    memories[3].cut(17)
+    kv_caches[3].truncate(17)
     assert pool.used == 7
-    memories[3].cut(30)  # There are no more.
-    assert memories[3].length == 17
-    memories[3].cut(0)
+    kv_caches[3].truncate(30)  # There are no more.
+    assert kv_caches[3].length == 17
+    kv_caches[3].truncate(0)
     assert pool.used == 7, "the copy has its three"
-    memories.clear()
+    kv_caches.clear()
     assert pool.used == 0
-    assert pool.growths == 1
+    assert pool.reallocations == 1
 
 
-def test_they_come_back_from_any_thread(pool):
-    memories = [memory_of(pool, 40)]
-    thread = threading.Thread(target=memories.clear)
+def test_blocks_are_released_from_any_thread(pool):
+    kv_caches = [kv_cache_of(pool, 40)]
+    thread = threading.Thread(target=kv_caches.clear)
     thread.start()
     thread.join()
     assert pool.used == 0
@@ -96,100 +96,100 @@ def test_they_come_back_from_any_thread(pool):
 
 class TestCopies:
     def test_a_copy_takes_no_memory(self, pool):
-        memory = memory_of(pool, 20)
-        before = numbers(memory, pool)
-        copy = memory.copy(12)
+        kv_cache = kv_cache_of(pool, 20)
+        before = contents(kv_cache, pool)
+        copy = kv_cache.copy(12)
         assert copy.length == 12
         assert pool.used == 3
-        assert torch.equal(numbers(copy, pool), before[:, :12])
+        assert torch.equal(contents(copy, pool), before[:, :12])
 
-    def test_who_goes_on_first_leaves_the_other_alone(self, pool):
-        memory = memory_of(pool, 20)
-        before = numbers(memory, pool)
-        copy = memory.copy(12)
+    def test_writing_to_a_shared_block_copies_it(self, pool):
+        kv_cache = kv_cache_of(pool, 20)
+        before = contents(kv_cache, pool)
+        copy = kv_cache.copy(12)
         add(copy, pool, 3, seed=1)
-        assert torch.equal(numbers(memory, pool), before)
-        assert torch.equal(numbers(copy, pool)[:, :12], before[:, :12])
+        assert torch.equal(contents(kv_cache, pool), before)
+        assert torch.equal(contents(copy, pool)[:, :12], before[:, :12])
         assert pool.used == 4
-        assert copy.pages[0] == memory.pages[0], "a full page stays shared"
-        again = memory.copy(20)
-        add(memory, pool, 3, seed=2)
-        assert torch.equal(numbers(again, pool), before)
+        assert copy.block_table[0] == kv_cache.block_table[0], "a full block stays shared"
+        again = kv_cache.copy(20)
+        add(kv_cache, pool, 3, seed=2)
+        assert torch.equal(contents(again, pool), before)
 
-    def test_what_others_wrote_after_it_is_not_taken_along(self, pool):
-        memory = memory_of(pool, 6)
-        pool.numbers[:, memory.pages[0], 3:] = torch.nan
-        copy = memory.copy(3)
+    def test_a_copied_block_has_only_its_own_tokens(self, pool):
+        kv_cache = kv_cache_of(pool, 6)
+        pool.data[:, kv_cache.block_table[0], 3:] = torch.nan
+        copy = kv_cache.copy(3)
         add(copy, pool, 1)
-        assert torch.isfinite(pool.numbers[:, copy.pages]).all()
+        assert torch.isfinite(pool.data[:, copy.block_table]).all()
 
-    def test_a_whole_page_more_needs_no_copy(self, pool):
-        memory = memory_of(pool, 16)
-        copy = memory.copy(16)
+    def test_full_blocks_are_never_copied(self, pool):
+        kv_cache = kv_cache_of(pool, 16)
+        copy = kv_cache.copy(16)
         add(copy, pool, 1)
-        assert (copy.pages[:2], pool.used) == (memory.pages, 3)
+        assert (copy.block_table[:2], pool.used) == (kv_cache.block_table, 3)
 
-    def test_who_is_alone_again_needs_none_either(self, pool):
-        memory = memory_of(pool, 12)
-        pages = list(memory.pages)
-        copy = memory.copy(12)
+    def test_a_block_that_is_no_longer_shared_is_not_copied(self, pool):
+        kv_cache = kv_cache_of(pool, 12)
+        blocks = list(kv_cache.block_table)
+        copy = kv_cache.copy(12)
         del copy
-        add(memory, pool, 2)
-        assert memory.pages == pages
+        add(kv_cache, pool, 2)
+        assert kv_cache.block_table == blocks
 
-    def test_after_a_cut_the_others_keep_what_they_had(self, pool):
-        memory = memory_of(pool, 24)
-        before = numbers(memory, pool)
-        copy = memory.copy(24)
-        memory.cut(4)
-        add(memory, pool, 10, seed=3)
-        assert torch.equal(numbers(copy, pool), before)
-        assert torch.equal(numbers(memory, pool)[:, :4], before[:, :4])
+    def test_truncating_leaves_copies_alone(self, pool):
+        kv_cache = kv_cache_of(pool, 24)
+        before = contents(kv_cache, pool)
+        copy = kv_cache.copy(24)
+        kv_cache.truncate(4)
+        add(kv_cache, pool, 10, seed=3)
+        assert torch.equal(contents(copy, pool), before)
+        assert torch.equal(contents(kv_cache, pool)[:, :4], before[:, :4])
 
 
-def test_they_are_kept_as_prefixes(pool):
-    prefixes = Prefixes(100)
-    prefixes.keep(Computed(list(range(21)), None, memory_of(pool, 20)))
-    taken = prefixes.take([*range(7), 99, 98], None)
-    whole = prefixes.take(list(range(30)), None)
+def test_paged_caches_in_the_prefix_cache(pool):
+    prefix_cache = PrefixCache(100)
+    prefix_cache.insert(CachedPrefix(list(range(21)), None, kv_cache_of(pool, 20)))
+    taken = prefix_cache.acquire([*range(7), 99, 98], None)
+    whole = prefix_cache.acquire(list(range(30)), None)
     assert (taken.length, whole.length, pool.used) == (7, 20, 3)
     add(taken, pool, 1)
     assert pool.used == 4
     del taken, whole
-    prefixes.clear()
+    prefix_cache.clear()
     assert pool.used == 0
 
 
 class TestLittleMemory:
-    def refuse(self, pool: Pages, monkeypatch: pytest.MonkeyPatch, most: int) -> None:
-        """No tensor of more than so many pages can be had."""
+    def refuse(self, pool: KVBlockPool, monkeypatch: pytest.MonkeyPatch, most: int) -> None:
+        """No tensor of more than so many blocks can be had."""
         really = torch.Tensor.new_zeros
 
-        def new_zeros(self: torch.Tensor, layers: int, pages: int, *rest: int) -> torch.Tensor:
-            if pages > most:
+        def new_zeros(self: torch.Tensor, layers: int, blocks: int, *rest: int) -> torch.Tensor:
+            if blocks > most:
                 raise torch.OutOfMemoryError
-            return really(self, layers, pages, *rest)
+            return really(self, layers, blocks, *rest)
 
         monkeypatch.setattr(torch.Tensor, "new_zeros", new_zeros)
 
-    def test_it_grows_by_what_is_missing(self, pool, monkeypatch):
-        memories = [memory_of(pool, 40) for _ in range(2)]
-        assert pool.numbers.shape[1] == 11
+    def test_it_grows_by_what_is_needed(self, pool, monkeypatch):
+        kv_caches = [kv_cache_of(pool, 40) for _ in range(2)]
+        assert pool.data.shape[1] == 11
         self.refuse(pool, monkeypatch, 14)
-        memories.append(memory_of(pool, 17))
-        assert pool.numbers.shape[1] == 14
+        kv_caches.append(kv_cache_of(pool, 17))
+        assert pool.data.shape[1] == 14
         assert pool.used == 13
 
-    def test_what_cannot_be_had_changes_nothing(self, pool, monkeypatch):
-        memories = [memory_of(pool, 40) for _ in range(2)]
-        before = numbers(memories[0], pool)
-        copy = memories[0].copy(12)
-        pages = list(copy.pages)
+    def test_a_failed_allocation_changes_nothing(self, pool, monkeypatch):
+        kv_caches = [kv_cache_of(pool, 40) for _ in range(2)]
+        before = contents(kv_caches[0], pool)
+        copy = kv_caches[0].copy(12)
+        blocks = list(copy.block_table)
         self.refuse(pool, monkeypatch, 11)
         with pytest.raises(torch.OutOfMemoryError):
-            copy.make_room(1)
-        assert (copy.pages, copy.length, pool.used, pool.growths) == (pages, 12, 10, 1)
-        assert torch.equal(numbers(memories[0], pool), before)
-        del memories[1]
+            copy.reserve(1)
+        assert (copy.block_table, copy.length, pool.used, pool.reallocations) == (blocks, 12, 10, 1)
+        assert torch.equal(contents(kv_caches[0], pool), before)
+        del kv_caches[1]
         add(copy, pool, 1)
-        assert torch.equal(numbers(copy, pool)[:, :12], before[:, :12])
+        assert torch.equal(contents(copy, pool)[:, :12], before[:, :12])

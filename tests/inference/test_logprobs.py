@@ -19,7 +19,7 @@ from chat_app.conversation import Conversation
 from chat_app.inference.backend import ReplyEnd, ReplyRequest, TextDelta, stream_reply
 from chat_app.inference.logprobs import LogprobRecorder, TokenDecoder
 from chat_app.inference.model_manager import load
-from chat_app.inference.sampling import ReplyPenalties, Scores
+from chat_app.inference.sampling import Logits, ReplyPenalties
 
 HELLO = Conversation.from_turns(["Hello"])
 
@@ -61,7 +61,7 @@ def _with_rows(model: Any, rows: int) -> Any:
     return model
 
 
-def test_a_reply_is_the_same_whether_or_not_somebody_asks(tmp_path: Path, tiny_folder: Path) -> None:
+def test_a_reply_is_the_same_with_and_without_logprobs(tmp_path: Path, tiny_folder: Path) -> None:
     loaded = load(str(tiny_folder), LoadConfig(precision="float32", device="cpu"), Paths(tmp_path))
     sampling = SamplingConfig(seed=4, max_new_tokens=30)
     texts = []
@@ -73,7 +73,7 @@ def test_a_reply_is_the_same_whether_or_not_somebody_asks(tmp_path: Path, tiny_f
     assert len(set(texts)) == 1
 
 
-def test_what_a_stop_text_hides_is_not_told(tmp_path: Path, tiny_folder: Path) -> None:
+def test_tokens_of_a_stop_text_have_no_logprobs(tmp_path: Path, tiny_folder: Path) -> None:
     loaded = load(str(tiny_folder), LoadConfig(precision="float32", device="cpu"), Paths(tmp_path))
     sampling = SamplingConfig(seed=4, max_new_tokens=20)
     *_, whole = stream_reply(loaded, ReplyRequest(HELLO, sampling))
@@ -113,18 +113,18 @@ def test_more_are_asked_for_than_there_are() -> None:
 
 
 @pytest.mark.parametrize(("presence", "frequency"), [(0.5, 0), (0, 0.3), (1.5, -0.5), (1, -1), (-2, 2)])
-def test_penalties_are_openais(presence: float, frequency: float, make_scores: Callable[[], Scores]) -> None:
+def test_penalties_are_openais(presence: float, frequency: float, make_logits: Callable[[], Logits]) -> None:
     """score - count * frequency - (count > 0) * presence, for each token of the reply."""
     penalties, written = ReplyPenalties(presence, frequency), []
     for token in (3, 5, 3, 3, 7, 5):
-        scores = make_scores()
-        counts = np.bincount(np.array(written, np.int64), minlength=len(scores))
-        expected = scores - counts * frequency - (counts > 0) * presence
-        assert penalties.taken_from(scores, written) == pytest.approx(expected, abs=1e-6)
+        logits = make_logits()
+        counts = np.bincount(np.array(written, np.int64), minlength=len(logits))
+        expected = logits - counts * frequency - (counts > 0) * presence
+        assert penalties.apply(logits, written) == pytest.approx(expected, abs=1e-6)
         written.append(token)
 
 
 @pytest.fixture
-def make_scores() -> Callable[[], Scores]:
+def make_logits() -> Callable[[], Logits]:
     generator = np.random.default_rng(0)
     return lambda: generator.standard_normal(10, np.float32)

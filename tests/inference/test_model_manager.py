@@ -25,7 +25,7 @@ from chat_app.inference.model_manager import ModelManager, load
 from chat_app.models import loading as loading_module
 from chat_app.models.loading import load_parts
 from chat_app.models.resolver import available
-from chat_app.models.tokenizer import load_tokenizer, window_of
+from chat_app.models.tokenizer import load_tokenizer, read_window
 from chat_app.system import memory
 
 pytestmark = pytest.mark.slow_file
@@ -138,12 +138,12 @@ class TestLoading:
         assert len(tokenizer) == 50257
         assert tokenizer.encode("Hello world") == [15496, 995]
         assert tokenizer.eos_token_id == 50256
-        assert window_of(folder) == (128 if with_model else 1024)
+        assert read_window(folder) == (128 if with_model else 1024)
 
     def test_a_tokenizer_by_the_name_of_a_run(self, tiny_folder, paths):
         shutil.copytree(tiny_folder, paths.runs / "run-1" / "model")
         assert len(load_tokenizer("run-1", paths)) == len(load_tokenizer(tiny_folder))
-        assert window_of("run-1", paths) == 128
+        assert read_window("run-1", paths) == 128
 
     def test_memory_that_is_not_there_is_a_sentence(self, tiny_folder, paths, monkeypatch):
         monkeypatch.setattr(memory, "free_memory", lambda device: 10 * 2**20)
@@ -151,7 +151,7 @@ class TestLoading:
             load(str(tiny_folder), PLAIN, paths)
 
 
-class TestStore:
+class TestModelManager:
     def test_the_old_one_stays_until_the_new_one_is_there(self, make_folder, paths):
         manager = ModelManager(paths)
         assert manager.current is None

@@ -25,7 +25,7 @@ PLAIN = SamplingConfig(temperature=1, top_p=1, top_k=0, repetition_penalty=1, se
 
 
 @pytest.fixture
-def scores() -> torch.Tensor:
+def logits() -> torch.Tensor:
     return torch.randn(4, 300, generator=torch.Generator().manual_seed(1)) * 3
 
 
@@ -35,9 +35,9 @@ def ids() -> torch.Tensor:
 
 
 @pytest.mark.parametrize("penalty", [1.05, 1.3, 2.0])
-def test_repetition_penalty(scores, ids, penalty):
-    expected = RepetitionPenaltyLogitsProcessor(penalty)(ids[:1], scores[:1].clone())
-    changed = sampling.repetition_penalty(scores[0].numpy(), ids[0].unique().numpy(), penalty)
+def test_repetition_penalty(logits, ids, penalty):
+    expected = RepetitionPenaltyLogitsProcessor(penalty)(ids[:1], logits[:1].clone())
+    changed = sampling.repetition_penalty(logits[0].numpy(), ids[0].unique().numpy(), penalty)
     torch.testing.assert_close(torch.from_numpy(changed), expected[0])
 
 
@@ -52,21 +52,21 @@ def test_what_was_said_is_penalised_but_the_end_is_not():
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 60])
-def test_no_repeat_ngram(scores, ids, size):
-    expected = NoRepeatNGramLogitsProcessor(size)(ids, scores.clone())
-    rows = [sampling.no_repeat_ngram(row.numpy(), said, size) for row, said in zip(scores, ids.tolist(), strict=True)]
+def test_no_repeat_ngram(logits, ids, size):
+    expected = NoRepeatNGramLogitsProcessor(size)(ids, logits.clone())
+    rows = [sampling.no_repeat_ngram(row.numpy(), said, size) for row, said in zip(logits, ids.tolist(), strict=True)]
     assert np.array_equal(rows, expected)
 
 
-def test_ban(scores, ids):
-    expected = SuppressTokensLogitsProcessor([1, 7, 299])(ids, scores.clone())
-    assert np.array_equal(sampling.ban(scores[0].numpy(), np.array([1, 7, 299])), expected[0])
+def test_ban(logits, ids):
+    expected = SuppressTokensLogitsProcessor([1, 7, 299])(ids, logits.clone())
+    assert np.array_equal(sampling.ban(logits[0].numpy(), np.array([1, 7, 299])), expected[0])
 
 
 @pytest.mark.parametrize("value", [0.1, 0.7, 1.9])
-def test_temperature(scores, ids, value):
-    expected = TemperatureLogitsWarper(value)(ids, scores.clone())
-    assert np.array_equal(sampling.temperature(scores[0].numpy(), value), expected[0])
+def test_temperature(logits, ids, value):
+    expected = TemperatureLogitsWarper(value)(ids, logits.clone())
+    assert np.array_equal(sampling.temperature(logits[0].numpy(), value), expected[0])
 
 
 @pytest.mark.parametrize("vocabulary", [1, 63, 64, 300, 5000, 5056])
@@ -75,7 +75,7 @@ def test_the_best_are_those_that_top_k_leaves(vocabulary, k):
     row = torch.randn(vocabulary, generator=torch.Generator().manual_seed(k))
     for one in (row, (row * 2).round()):  # The rounded ones have many ties.
         left = TopKLogitsWarper(k)(torch.empty(1, 0), one[None].clone())[0]
-        values, places = sampling.best_of(one.numpy(), k)
+        values, places = sampling.top_k(one.numpy(), k)
         assert np.array_equal(places, np.flatnonzero(left > NEVER))
         assert np.array_equal(values, one[places])
 
@@ -83,13 +83,13 @@ def test_the_best_are_those_that_top_k_leaves(vocabulary, k):
 def test_the_best_of_what_is_mostly_forbidden():
     row = torch.full((1000,), NEVER)
     row[[5, 700, 999]] = torch.tensor([1.0, 2.0, 0.5])
-    values, places = sampling.best_of(row.numpy(), 3)
+    values, places = sampling.top_k(row.numpy(), 3)
     assert places[values > NEVER].tolist() == [5, 700, 999]
 
 
 @pytest.mark.parametrize("p", [0.0, 0.1, 0.5, 0.9, 0.999])
-def test_top_p(scores, ids, p):
-    for given in (scores, TopKLogitsWarper(20)(ids, scores.clone())):
+def test_top_p(logits, ids, p):
+    for given in (logits, TopKLogitsWarper(20)(ids, logits.clone())):
         expected = TopPLogitsWarper(p)(ids, given.clone())
         assert np.array_equal([sampling.top_p(row.numpy(), p) for row in given], expected)
 
@@ -99,20 +99,20 @@ def test_top_p(scores, ids, p):
 def test_top_p_without_top_k_is_the_same_for_large_vocabularies(p, flat):
     row = torch.randn(6000, generator=torch.Generator().manual_seed(3)) * flat
     expected = TopPLogitsWarper(p)(torch.empty(1, 0), row[None].clone())[0]
-    values, places = sampling.likeliest(row.numpy(), p)
+    values, places = sampling.top_p_candidates(row.numpy(), p)
     places = places[values > NEVER]
     assert len(set(places.tolist()) ^ set((expected > NEVER).nonzero()[:, 0].tolist())) <= 1  # Rounding of the sum.
 
 
 @pytest.mark.parametrize("p", [0.0, 0.05, 0.5, 1.0])
-def test_min_p(scores, ids, p):
-    expected = MinPLogitsWarper(p)(ids, scores.clone())
-    assert np.array_equal([sampling.min_p(row.numpy(), p) for row in scores], expected)
+def test_min_p(logits, ids, p):
+    expected = MinPLogitsWarper(p)(ids, logits.clone())
+    assert np.array_equal([sampling.min_p(row.numpy(), p) for row in logits], expected)
 
 
-def test_temperature_zero_takes_the_best(scores):
+def test_temperature_zero_takes_the_best(logits):
     config = SamplingConfig(temperature=0, repetition_penalty=1)
-    assert Sampler(config, NONE, NONE).draw(scores[0], [1, 2]) == int(scores[0].argmax())
+    assert Sampler(config, NONE, NONE).draw(logits[0], [1, 2]) == int(logits[0].argmax())
 
 
 def test_silent_tokens_never_come():
@@ -123,10 +123,10 @@ def test_silent_tokens_never_come():
         assert drawn <= {0, 3}
 
 
-def test_a_seed_repeats_and_no_seed_does_not(scores):
+def test_a_seed_repeats_and_no_seed_does_not(logits):
     def twenty(seed: int) -> list[int]:
         sampler = Sampler(SamplingConfig(temperature=2, top_p=1, top_k=0, seed=seed), NONE, NONE)
-        return [sampler.draw(scores[0], [0]) for _ in range(20)]
+        return [sampler.draw(logits[0], [0]) for _ in range(20)]
 
     assert twenty(3) == twenty(3)
     assert twenty(3) != twenty(4)

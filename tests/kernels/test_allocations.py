@@ -18,9 +18,9 @@ import torch
 
 from chat_app.config.sampling import SamplingConfig
 from chat_app.inference.engine import Engine, generate_tokens
-from chat_app.inference.gpt2.model_runner import GPT2Forward
+from chat_app.inference.gpt2.model_runner import GPT2ModelRunner
 from chat_app.inference.logprobs import LogprobRecorder
-from chat_app.inference.model_runner import Piece
+from chat_app.inference.model_runner import Chunk
 from chat_app.kernels.compilation import get_kernel
 from chat_app.kernels.packed_weights import PackedWeights, max_kernel_rows
 from chat_app.tokenization.encoder import Example
@@ -115,13 +115,13 @@ def test_products_do_not_depend_on_the_defaults(eight_bits, compiled, count, wit
     weights = [numbers(number, inputs, outputs) for number, (outputs, inputs) in enumerate(SIZES)]
     biases = [numbers(9, outputs) if number else None for number, (outputs, _) in enumerate(SIZES)]
 
-    def work() -> list[torch.Tensor]:
+    def compute() -> list[torch.Tensor]:
         packed = PackedWeights(SIZES, eight_bits, compiled_function(eight_bits, compiled))
         for number, weight in enumerate(weights):
             packed.pack(number, weight, biases[number])
         return [packed.multiply(number, rows[number]) for number in range(len(SIZES))]
 
-    expected, results = work(), with_other_defaults(work)
+    expected, results = compute(), with_other_defaults(compute)
     for one, other in zip(results, expected, strict=True):
         assert one.dtype == torch.float32
         assert torch.equal(one, other)
@@ -132,22 +132,22 @@ def test_products_do_not_depend_on_the_defaults(eight_bits, compiled, count, wit
 def test_steps_do_not_depend_on_the_defaults(layout, paged, with_other_defaults):
     if layout != "shared":
         if paged:
-            pytest.skip("packed weights are for the processor, pages for a GPU")
+            pytest.skip("packed are for the processor, pages for a GPU")
         get_kernel(layout == "8-bit").result()
-    forward = GPT2Forward(model_of(), 128, layout, paged=paged, recorded=False)
+    runner = GPT2ModelRunner(model_of(), 128, layout, paged=paged, cuda_graphs=False)
     prompts = [ids_of(1, 110), ids_of(2, 20), ids_of(3, 30)]
 
-    def work() -> list[torch.Tensor]:
+    def compute() -> list[torch.Tensor]:
         """Prompts alone and beside replies, with types and without, more rows than a compiled step takes."""
-        memories = [forward.new_memory() for _ in range(3)]
-        scores = forward.step([Piece(prompts[0], [3] * 110, memories[0], True)])
-        scores += forward.step([Piece(prompts[1], None, memories[1], True)])
-        pieces = [Piece([5], [3], memories[0], True), Piece([6], None, memories[1], True)]
-        scores += forward.step([*pieces, Piece(prompts[2], None, memories[2], False)])
-        memories.append(memories[0].copy(70))
-        return scores + forward.step([Piece([7], None, one, True) for one in memories])
+        kv_caches = [runner.new_kv_cache() for _ in range(3)]
+        logits = runner.step([Chunk(prompts[0], [3] * 110, kv_caches[0], True)])
+        logits += runner.step([Chunk(prompts[1], None, kv_caches[1], True)])
+        chunks = [Chunk([5], [3], kv_caches[0], True), Chunk([6], None, kv_caches[1], True)]
+        logits += runner.step([*chunks, Chunk(prompts[2], None, kv_caches[2], False)])
+        kv_caches.append(kv_caches[0].copy(70))
+        return logits + runner.step([Chunk([7], None, one, True) for one in kv_caches])
 
-    expected, results = work(), with_other_defaults(work)
+    expected, results = compute(), with_other_defaults(compute)
     for one, other in zip(results, expected, strict=True):
         assert one.dtype == torch.float32
         assert torch.equal(one, other)
@@ -158,18 +158,18 @@ def test_replies_do_not_depend_on_the_defaults(layout, with_other_defaults):
     """The defaults change while the engine's thread writes, as they do while another model is loaded."""
     if layout != "shared":
         get_kernel(layout == "8-bit").result()
-    forward = GPT2Forward(model_of(), 128, layout)
-    engine = Engine(forward, 128, kept_tokens=0)
+    runner = GPT2ModelRunner(model_of(), 128, layout)
+    engine = Engine(runner, 128, prefix_cache_tokens=0)
     drawn = SamplingConfig(temperature=0.9, top_k=40, top_p=0.9, repetition_penalty=1.2, seed=3, presence_penalty=0.5)
     asked = replace(request(ids_of(4), new=20), sampling=drawn)
 
-    def work() -> tuple[list[int], Any]:
+    def compute() -> tuple[list[int], Any]:
         recorder = LogprobRecorder(3)
         written = list(engine.stream(replace(asked, recorder=recorder)))
         return written, [recorder.take() for _ in written]
 
     try:
-        assert work() == with_other_defaults(work)
+        assert compute() == with_other_defaults(compute)
     finally:
         engine.close()
 

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import torch
 
-from chat_app.inference.gpt2.model_runner import GPT2Forward
-from chat_app.inference.model_runner import Piece
+from chat_app.inference.gpt2.model_runner import GPT2ModelRunner
+from chat_app.inference.model_runner import Chunk
 from chat_app.kernels.packed_weights import PackedWeights, quantize_per_channel
-from tests.inference.gpt2.test_model_runner import model_of, scores_of
+from tests.inference.gpt2.test_model_runner import logits_of, model_of
 from tests.inference.test_engine import ids_of
 from tests.kernels.amx_emulation import AMX, compile_emulated
 
@@ -98,14 +98,14 @@ def test_too_many_outliers_leave_a_matrix_uncompressed(emulated):
 def test_the_decode_step_gives_the_logits_of_transformers(emulated):
     eight_bits, _ = emulated
     model, ids = model_of(), ids_of(1, 40)
-    forward = GPT2Forward(copy.deepcopy(model), 128, "8-bit" if eight_bits else "packed")
-    assert forward._writer is not None
-    assert forward._writer.is_ready
-    memory, other = forward.new_memory(), forward.new_memory()
+    runner = GPT2ModelRunner(copy.deepcopy(model), 128, "8-bit" if eight_bits else "packed")
+    assert runner._writer is not None
+    assert runner._writer.is_ready
+    kv_cache, other = runner.new_kv_cache(), runner.new_kv_cache()
     for start, end in ((0, 1), (1, 17), (17, 39)):
-        forward.step([Piece(ids[start:end], None, memory, False)])
-    forward.step([Piece(ids[:9], None, other, False)])
-    first, second = forward.step([Piece(ids[39:], None, memory, True), Piece(ids[9:10], None, other, True)])
+        runner.step([Chunk(ids[start:end], None, kv_cache, False)])
+    runner.step([Chunk(ids[:9], None, other, False)])
+    first, second = runner.step([Chunk(ids[39:], None, kv_cache, True), Chunk(ids[9:10], None, other, True)])
     for logits, length in ((first, 40), (second, 10)):
-        expected = scores_of(model, ids[:length], None)
+        expected = logits_of(model, ids[:length], None)
         assert (logits - expected).norm() < 0.05 * expected.norm()

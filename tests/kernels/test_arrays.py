@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from chat_app.inference.gpt2.model_runner import GPT2Forward
-from chat_app.inference.model_runner import Piece
+from chat_app.inference.gpt2.model_runner import GPT2ModelRunner
+from chat_app.inference.model_runner import Chunk
 from chat_app.kernels.arrays import KernelArrayError, checked_address
 from chat_app.kernels.compilation import get_kernel
 from chat_app.kernels.huge_pages import huge_page_array
@@ -97,15 +97,15 @@ def test_addresses_come_from_there_only():
 def test_a_step_writes_into_nothing_that_does_not_suit(layout, rows):
     """Too few rows, of another type, in another order: the step fails, and the next one computes as before."""
     get_kernel(layout == "8-bit").result()
-    forward = GPT2Forward(model_of(), 128, layout)
+    runner = GPT2ModelRunner(model_of(), 128, layout)
     ids = ids_of(1, 4)
 
     def step() -> torch.Tensor:
-        return forward.step([Piece(ids, None, forward.new_memory(), True)])[0]
+        return runner.step([Chunk(ids, None, runner.new_kv_cache(), True)])[0]
 
     before = step()
     with pytest.raises(KernelArrayError):
-        forward._writer.step([Piece(ids, None, forward.new_memory(), True)], rows)
+        runner._decoder.step([Chunk(ids, None, runner.new_kv_cache(), True)], rows)
     assert torch.equal(step(), before)
 
 
@@ -130,9 +130,9 @@ def test_scales_of_another_type_are_not_multiplied_with(eight_bits):
 
 def test_what_is_remembered_begins_with_a_line():
     get_kernel(False).result()
-    forward = GPT2Forward(model_of(), 128, "packed")
-    memory = forward.new_memory()
-    assert memory.slots(3)[0][0] % CACHE_LINE == 0
-    memory._numbers = memory._numbers.float()
+    runner = GPT2ModelRunner(model_of(), 128, "packed")
+    kv_cache = runner.new_kv_cache()
+    assert kv_cache.places(3)[0][0] % CACHE_LINE == 0
+    kv_cache._data = kv_cache._data.float()
     with pytest.raises(KernelArrayError):
-        memory.slots(1)
+        kv_cache.places(1)

@@ -15,7 +15,7 @@ from chat_app.config.loading import LoadConfig
 from chat_app.config.paths import Paths
 from chat_app.models.building import building
 from chat_app.models.loading import load_parts
-from chat_app.models.meta_model import empty_model
+from chat_app.models.meta_model import build_meta_model
 from chat_app.training.pretraining import new_model
 
 LONG = 180  # Seconds; only a fault lets a test wait so long.
@@ -38,7 +38,7 @@ def test_a_model_waits_until_another_is_built(kind, make_folder, tiny_tokenizer,
 
     def build() -> Any:
         if kind == "empty":
-            return empty_model({"model_type": "gpt2", "n_layer": 1, "n_embd": 32, "n_head": 2})
+            return build_meta_model({"model_type": "gpt2", "n_layer": 1, "n_embd": 32, "n_head": 2})
         if kind == "loaded":
             monkeypatch.setattr(
                 "chat_app.models.loading.check_weights", lambda files: None
@@ -64,7 +64,7 @@ def test_models_of_two_types_leave_the_default_as_it_was(tmp_path, make_model):
     before = torch.get_default_dtype()
 
     def build(number: int) -> torch.dtype:
-        return next(empty_model(configs[number % 2]).parameters()).dtype
+        return next(build_meta_model(configs[number % 2]).parameters()).dtype
 
     with ThreadPoolExecutor(4) as pool:
         kinds = list(pool.map(build, range(40), timeout=LONG))

@@ -17,9 +17,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LM
 from chat_app.config.loading import LoadConfig
 from chat_app.config.paths import Paths
 from chat_app.errors import ModelError
-from chat_app.inference.gpt2.model_runner import GPT2Forward
+from chat_app.inference.gpt2.model_runner import GPT2ModelRunner
 from chat_app.inference.model_manager import load
-from chat_app.inference.model_runner import Piece
+from chat_app.inference.model_runner import Chunk
 from chat_app.models import loading
 from chat_app.models.gpt2_fast_loading import read_tokenizer, read_weights
 from chat_app.models.loading import load_parts
@@ -118,8 +118,8 @@ class TestWeights:
         wanted = AutoModelForCausalLM.from_pretrained(folder, dtype=number)
         rows = []
         for model in (read(folder, number, keep=False), wanted):
-            forward = GPT2Forward(model, 32, "8-bit" if precision == "8-bit" else "packed")
-            rows.append(forward.step([Piece([3, 1, 4, 1, 5], None, forward.new_memory(), True)])[0])
+            runner = GPT2ModelRunner(model, 32, "8-bit" if precision == "8-bit" else "packed")
+            rows.append(runner.step([Chunk([3, 1, 4, 1, 5], None, runner.new_kv_cache(), True)])[0])
         assert torch.equal(*rows)
 
     @pytest.mark.parametrize("content", [None, "{", '{"temperature": 0.5, "eos_token_id": [1, 2]}'])

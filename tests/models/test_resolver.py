@@ -18,7 +18,7 @@ from chat_app.errors import ModelError, ModelNotFoundError
 from chat_app.inference.model_manager import load
 from chat_app.models.recommended import RECOMMENDED
 from chat_app.models.resolver import ModelFiles, available, check_weights, estimate_memory, find
-from chat_app.models.validation import learned_numbers
+from chat_app.models.validation import count_parameters
 from chat_app.system.memory import free_memory
 
 PLAIN = LoadConfig(precision="float32", device="cpu")
@@ -224,13 +224,13 @@ class TestJudging:
         from safetensors.torch import save_file
 
         save_file({"h.0.attn.bias": torch.ones(9, 9), "wte.weight": torch.ones(2, 3)}, tmp_path / "a.safetensors")
-        assert learned_numbers(tmp_path / "a.safetensors") == 6
+        assert count_parameters(tmp_path / "a.safetensors") == 6
 
 
 def test_estimates():
     config = {"vocab_size": 50257, "n_embd": 768, "n_layer": 12, "n_head": 12}
     files = ModelFiles("gpt2", None, "hub", config, 548_000_000, 124_439_808, 1024)
-    assert files.cache_numbers == 2 * 12 * 768
+    assert files.kv_elements_per_token == 2 * 12 * 768
     sizes = [estimate_memory(files, one) for one in ("float32", "bfloat16", "8-bit", "4-bit")]
     assert sizes == sorted(sizes, reverse=True)
     assert 500e6 < sizes[0] < 1.2e9

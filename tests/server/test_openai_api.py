@@ -89,21 +89,21 @@ def test_a_stream_has_the_same_text_in_pieces(client: TestClient) -> None:
     whole = _chat(client, max_tokens=30).json()
     answer = _chat(client, max_tokens=30, stream=True, stream_options={"include_usage": True})
     assert answer.headers["content-type"].startswith("text/event-stream")
-    *pieces, last = _events(answer.text)
-    assert {piece["object"] for piece in pieces} == {"chat.completion.chunk"}
-    assert len({piece["id"] for piece in pieces}) == 1
-    deltas = [piece["choices"][0]["delta"] for piece in pieces]
+    *chunks, last = _events(answer.text)
+    assert {chunk["object"] for chunk in chunks} == {"chat.completion.chunk"}
+    assert len({chunk["id"] for chunk in chunks}) == 1
+    deltas = [chunk["choices"][0]["delta"] for chunk in chunks]
     assert deltas[0] == {"role": "assistant", "content": ""}
     assert deltas[-1] == {}
     assert "".join(delta.get("content", "") for delta in deltas) == whole["choices"][0]["message"]["content"]
-    reasons = [piece["choices"][0]["finish_reason"] for piece in pieces]
-    assert reasons == [None] * (len(pieces) - 1) + [whole["choices"][0]["finish_reason"]]
+    reasons = [chunk["choices"][0]["finish_reason"] for chunk in chunks]
+    assert reasons == [None] * (len(chunks) - 1) + [whole["choices"][0]["finish_reason"]]
     assert last["choices"] == []
     assert last["usage"] == whole["usage"]
 
 
 def test_without_being_asked_a_stream_has_no_counts(client: TestClient) -> None:
-    assert all("usage" not in piece and piece["choices"] for piece in _events(_chat(client, stream=True).text))
+    assert all("usage" not in chunk and chunk["choices"] for chunk in _events(_chat(client, stream=True).text))
 
 
 def test_a_stop_text_ends_a_reply(client: TestClient) -> None:
@@ -127,9 +127,9 @@ def test_several_replies_are_drawn_differently_and_repeatably(client: TestClient
 
 def test_streamed_replies_are_those_of_the_whole_answer(client: TestClient) -> None:
     whole = _chat(client, n=3).json()
-    *pieces, last = _events(_chat(client, n=3, stream=True, stream_options={"include_usage": True}).text)
+    *chunks, last = _events(_chat(client, n=3, stream=True, stream_options={"include_usage": True}).text)
     for expected in whole["choices"]:
-        own = [piece["choices"][0] for piece in pieces if piece["choices"][0]["index"] == expected["index"]]
+        own = [chunk["choices"][0] for chunk in chunks if chunk["choices"][0]["index"] == expected["index"]]
         assert own[0]["delta"] == {"role": "assistant", "content": ""}
         assert "".join(one["delta"].get("content", "") for one in own) == expected["message"]["content"]
         assert [one["finish_reason"] for one in own] == [None] * (len(own) - 1) + [expected["finish_reason"]]
@@ -141,13 +141,13 @@ def test_several_replies_read_their_prompt_once(
 ) -> None:
     loaded = services.models.current
     assert loaded is not None
-    forward: Any = loaded.engine._forward
+    forward: Any = loaded.engine._runner
     read: list[int] = []
     step = forward.step
 
-    def counted(pieces: Any) -> Any:
-        read.append(sum(len(piece.ids) for piece in pieces))
-        return step(pieces)
+    def counted(chunks: Any) -> Any:
+        read.append(sum(len(chunk.ids) for chunk in chunks))
+        return step(chunks)
 
     monkeypatch.setattr(forward, "step", counted)
     messages = [{"role": "user", "content": "Where is the shop? The shop is in the old town, next to the station."}]

@@ -31,16 +31,16 @@ LONG = {"messages": HELLO, "max_tokens": 4000, "temperature": 0}
 
 def slow_down(engine: Engine) -> None:
     """After its first steps a model takes its time: no long reply ends by itself while a test waits for its end."""
-    forward, steps, never = engine._forward, count(), threading.Event()
-    assert forward is not None
-    really = forward.step
+    runner, steps, never = engine._runner, count(), threading.Event()
+    assert runner is not None
+    really = runner.step
 
-    def step(pieces: Any) -> Any:
+    def step(chunks: Any) -> Any:
         if next(steps) > FAST_STEPS:
             never.wait(4 * PATIENCE / LONG["max_tokens"])
-        return really(pieces)
+        return really(chunks)
 
-    forward.step = step  # type: ignore[method-assign]
+    runner.step = step  # type: ignore[method-assign]
 
 
 @pytest.fixture

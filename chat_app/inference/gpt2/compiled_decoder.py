@@ -1,4 +1,4 @@
-"""Decode steps of sequences by the compiled kernel. Knows pieces, no requests."""
+"""Decode steps of sequences by the compiled kernel. Knows chunks, no requests."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import numpy as np
 from torch import Tensor
 
 from chat_app.inference.gpt2.weights import Weights
-from chat_app.inference.model_runner import PROMPT_PIECE, Piece
+from chat_app.inference.model_runner import PREFILL_CHUNK, Chunk
 from chat_app.kernels.packed_weights import KV_SLOT, DecodeStep, PackedWeights, max_kernel_rows
 
-MAX_TOKENS = 112  # Of a step: a piece of a prompt, and the sequences that decode meanwhile.
+MAX_TOKENS = 112  # Of a step: a chunk of a prompt, and the sequences that decode meanwhile.
 MAX_TOKENS_WITH_AMX = 192  # AMX makes products of many rows fast; more rows would take a larger workspace.
 
 
-class Writer:
+class CompiledDecoder:
     """Computes steps of few tokens.
 
     Args:
@@ -25,7 +25,7 @@ class Writer:
         window: the most tokens of a sequence.
 
     Attributes:
-        prompt_piece: as Forward.
+        prefill_chunk_size: as Forward.
     """
 
     def __init__(self, weights: Weights, packed: PackedWeights, config: Any, window: int):
@@ -42,34 +42,34 @@ class Writer:
         )
         has_amx = max_kernel_rows() > MAX_TOKENS
         self._max_tokens = MAX_TOKENS_WITH_AMX if has_amx else MAX_TOKENS
-        self.prompt_piece = MAX_TOKENS_WITH_AMX if has_amx else PROMPT_PIECE
+        self.prefill_chunk_size = MAX_TOKENS_WITH_AMX if has_amx else PREFILL_CHUNK
 
     @property
     def is_ready(self) -> bool:
         """Whether the kernel is compiled."""
         return self._packed.kernel is not None
 
-    def takes(self, pieces: Sequence[Piece]) -> list[Piece]:
-        """Those of these pieces that are best computed together here: all that decode, and pieces of prompts as far as
+    def select(self, chunks: Sequence[Chunk]) -> list[Chunk]:
+        """Those of these chunks that are best computed together here: all that decode, and chunks of prompts as far as
         there is room; if none decodes, only as many rows as the kernel multiplies fast.
 
-        The kernel gives the same bits whatever the pieces are. Torch computes the others: its results are near, and
+        The kernel gives the same bits whatever the chunks are. Torch computes the others: its results are near, and
         depend on how many rows there are.
         """
         if not self.is_ready:
             return []
-        taken = [piece for piece in pieces if len(piece.ids) == 1]
+        taken = [chunk for chunk in chunks if len(chunk.ids) == 1]
         tokens = len(taken)
         most = self._max_tokens if taken else min(self._max_tokens, max_kernel_rows())
-        for piece in pieces:
-            count = len(piece.ids)
+        for chunk in chunks:
+            count = len(chunk.ids)
             if count > 1 and tokens + count <= most:
-                taken.append(piece)
+                taken.append(chunk)
                 tokens += count
         return taken
 
-    def step(self, pieces: Sequence[Piece], hidden: Tensor) -> Tensor:
-        """The logits after each piece that is last, float32 [such pieces, vocabulary]; the KV caches of the pieces get
+    def step(self, chunks: Sequence[Chunk], hidden: Tensor) -> Tensor:
+        """The logits after each chunk that is last, float32 [such chunks, vocabulary]; the KV caches of the chunks get
         their keys and values.
 
         Args:
@@ -77,7 +77,7 @@ class Writer:
         """
         kernel = self._packed.kernel
         assert kernel is not None, "asked for by is_ready"
-        slots = np.array([slot for piece in pieces for slot in piece.memory.slots(len(piece.ids))], KV_SLOT)
-        ends = np.cumsum([len(piece.ids) for piece in pieces], dtype=np.int64) - 1
-        wanted = ends[[piece.is_last for piece in pieces]]
+        slots = np.array([slot for chunk in chunks for slot in chunk.kv_cache.slots(len(chunk.ids))], KV_SLOT)
+        ends = np.cumsum([len(chunk.ids) for chunk in chunks], dtype=np.int64) - 1
+        wanted = ends[[chunk.needs_logits for chunk in chunks]]
         return self._decode_step(kernel, hidden, slots, wanted)

@@ -1,7 +1,7 @@
-"""Steps of one token of several sequences, as replies are written, recorded once for some numbers of sequences and
-lengths: a GPU is then told once what to do, and not by a thousand small calls that take longer than the work.
+"""CUDA graphs of decode steps: the step is captured once for some batch sizes and lengths and then replayed, so that
+the GPU is given one command instead of a thousand small ones, whose launch takes longer than their work.
 
-Knows pieces and pages, no weights.
+Knows chunks and blocks, no weights.
 """
 
 from __future__ import annotations
@@ -15,113 +15,112 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from chat_app.inference.kv_cache_paged import Pages
-from chat_app.inference.model_runner import Piece
+from chat_app.inference.kv_cache_paged import KVBlockPool
+from chat_app.inference.model_runner import Chunk
 
 LOGGER = logging.getLogger(__name__)
-MOST_ROWS = 16  # Of one call; more sequences are computed in groups.
-COLUMNS = 4  # Of the inputs, before the pages: token, type or NO_TYPE, tokens before it, slot.
+MAX_BATCH_SIZE = 16  # Of one call; more sequences are computed in groups.
+COLUMNS = 4  # Of the inputs, before the block table: token, type or NO_TYPE, position, slot.
 NO_TYPE = -1
 _WARM_UPS = 3
 
-Rows = Callable[[Tensor, Tensor], None]
-"""Computes rows in place: inputs int64 [rows, COLUMNS + pages]; scores float32 [rows, vocabulary], which it writes."""
-Recorder = Callable[[Callable[[], None]], Callable[[], None]]
-"""Makes of a function that works on the same tensors each time one that does the same without it."""
+DecodeBatch = Callable[[Tensor, Tensor], None]
+"""Computes a batch in place: takes inputs int64 [rows, COLUMNS + blocks], writes logits float32 [rows, vocabulary]."""
+Capture = Callable[[Callable[[], None]], Callable[[], None]]
+"""Captures a function, which uses the same tensors each time; returns a function that replays it."""
 
 
-class GraphStep:
-    """Computes pieces of one token.
+class CudaGraphRunner:
+    """Decodes chunks of one token.
 
     Args:
-        rows: what computes them.
-        pool: where the pages of their memories are.
+        decode: computes a batch.
+        pool: has the blocks of the KV caches.
         window: the most tokens of a sequence.
         vocabulary: how many tokens the model knows.
-        record: None where nothing can be recorded; nothing is filled up then either.
+        capture: None where nothing can be captured; then batches are not padded either.
     """
 
-    def __init__(self, rows: Rows, pool: Pages, window: int, vocabulary: int, record: Recorder | None):
-        device = pool.numbers.device
-        self._rows, self._pool, self._record = rows, pool, record
-        self._most_pages = pool.count_for(window)
-        self._inputs = torch.zeros(MOST_ROWS * (COLUMNS + self._most_pages), dtype=torch.long, device=device)
-        self._scores = torch.zeros(MOST_ROWS, vocabulary, dtype=torch.float32, device=device)
-        self._recorded: dict[tuple[int, int], Callable[[], None]] = {}  # By how many rows and pages.
-        self._growths = pool.growths  # At which of them what is recorded finds its pages.
+    def __init__(self, decode: DecodeBatch, pool: KVBlockPool, window: int, vocabulary: int, capture: Capture | None):
+        device = pool.data.device
+        self._decode, self._pool, self._capture = decode, pool, capture
+        self._max_blocks = pool.blocks_for(window)
+        self._inputs = torch.zeros(MAX_BATCH_SIZE * (COLUMNS + self._max_blocks), dtype=torch.long, device=device)
+        self._logits = torch.zeros(MAX_BATCH_SIZE, vocabulary, dtype=torch.float32, device=device)
+        self._graphs: dict[tuple[int, int], Callable[[], None]] = {}  # By the shape of the inputs.
+        self._reallocations = pool.reallocations  # The graphs hold the address that the pool had after so many.
 
-    def __call__(self, pieces: Sequence[Piece]) -> Tensor:
-        """The scores after each piece, float32 [pieces, vocabulary]; on the pool's device, until the next call.
+    def __call__(self, chunks: Sequence[Chunk]) -> Tensor:
+        """The logits after each chunk, float32 [chunks, vocabulary], on the pool's device; valid until the next call.
 
         Args:
-            pieces: at least one; there is room for their tokens.
+            chunks: at least one; the caches have blocks for their tokens.
         """
-        groups = [pieces[at : at + MOST_ROWS] for at in range(0, len(pieces), MOST_ROWS)]
+        groups = [chunks[start : start + MAX_BATCH_SIZE] for start in range(0, len(chunks), MAX_BATCH_SIZE)]
         if len(groups) == 1:
-            return self._group(pieces)
-        return torch.cat([self._group(group).clone() for group in groups])
+            return self._run_group(chunks)
+        return torch.cat([self._run_group(group).clone() for group in groups])
 
-    def _group(self, pieces: Sequence[Piece]) -> Tensor:
-        count = len(pieces)
-        pages = max(self._pool.count_for(piece.memory.length + 1) for piece in pieces)
+    def _run_group(self, chunks: Sequence[Chunk]) -> Tensor:
+        count = len(chunks)
+        blocks = max(self._pool.blocks_for(chunk.kv_cache.length + 1) for chunk in chunks)
         rows = count
-        if self._record is not None:
-            rows, pages = _up(count, MOST_ROWS), _up(pages, self._most_pages)
-        inputs = self._inputs[: rows * (COLUMNS + pages)].view(rows, COLUMNS + pages)
-        # Pinned memory is read by a GPU while this thread goes on.
-        numbers = _numbers(pieces, rows, pages)
-        given = torch.tensor(numbers, dtype=torch.long, device="cpu", pin_memory=inputs.is_cuda)
-        inputs.copy_(given, non_blocking=True)
-        self._run(inputs, self._scores[:rows])
-        return self._scores[:count]
+        if self._capture is not None:
+            rows, blocks = _next_power_of_two(count, MAX_BATCH_SIZE), _next_power_of_two(blocks, self._max_blocks)
+        inputs = self._inputs[: rows * (COLUMNS + blocks)].view(rows, COLUMNS + blocks)
+        # A GPU reads pinned memory while this thread goes on.
+        values = _input_rows(chunks, rows, blocks)
+        pinned = torch.tensor(values, dtype=torch.long, device="cpu", pin_memory=inputs.is_cuda)
+        inputs.copy_(pinned, non_blocking=True)
+        self._run(inputs, self._logits[:rows])
+        return self._logits[:count]
 
-    def _run(self, inputs: Tensor, scores: Tensor) -> None:
-        """Compute by what is recorded; the first time by the function itself, and record it."""
-        if self._growths != self._pool.growths:
-            self._recorded.clear()  # The pages have moved.
-            self._growths = self._pool.growths
+    def _run(self, inputs: Tensor, logits: Tensor) -> None:
+        """Replay the graph of this shape; the first time, compute directly and capture the graph."""
+        if self._reallocations != self._pool.reallocations:
+            self._graphs.clear()  # The blocks have moved.
+            self._reallocations = self._pool.reallocations
         shape = (inputs.shape[0], inputs.shape[1])
-        recorded = self._recorded.get(shape)
-        if recorded is not None:
-            return recorded()
-        function = partial(self._rows, inputs, scores)
+        replay = self._graphs.get(shape)
+        if replay is not None:
+            return replay()
+        function = partial(self._decode, inputs, logits)
         function()
-        if self._record is not None:
+        if self._capture is not None:
             try:
-                self._recorded[shape] = self._record(function)
-            except Exception:  # Whatever it is: the function itself does the same.
-                LOGGER.warning("steps cannot be recorded on this device; replies take longer", exc_info=True)
-                self._record = None
-                self._recorded.clear()  # They may share memory with the one that broke off.
+                self._graphs[shape] = self._capture(function)
+            except Exception:  # Whatever it is: computing directly gives the same results.
+                LOGGER.warning("decode steps cannot be captured on this device; replies take longer", exc_info=True)
+                self._capture = None
+                self._graphs.clear()  # They may share memory with the capture that failed.
         return None
 
 
-def _up(count: int, most: int) -> int:
-    """The next power of two, or the most there can be."""
+def _next_power_of_two(count: int, most: int) -> int:
     return min(1 << (count - 1).bit_length(), most)
 
 
-def _numbers(pieces: Sequence[Piece], rows: int, pages: int) -> list[list[int]]:
-    """The inputs for pieces, and for rows that only fill up: those are the first token of a sequence on page 0."""
-    numbers = []
-    for piece in pieces:
-        memory = piece.memory
-        kind = piece.types[0] if piece.types is not None else NO_TYPE
-        table = memory.pages[:pages]
-        # What stands after them is not seen, but must be numbers: its own are as good as the row itself.
-        table = table + table[:1] * (pages - len(table))
-        numbers.append([piece.ids[0], kind, memory.length, *memory.slots(1), *table])
-    return numbers + [[0, NO_TYPE, *[0] * (COLUMNS - 2 + pages)]] * (rows - len(pieces))
+def _input_rows(chunks: Sequence[Chunk], rows: int, blocks: int) -> list[list[int]]:
+    """The inputs of chunks, padded to `rows`: a padding row is the first token of a sequence in block 0."""
+    inputs = []
+    for chunk in chunks:
+        kv_cache = chunk.kv_cache
+        token_type = chunk.types[0] if chunk.types is not None else NO_TYPE
+        table = kv_cache.block_table[:blocks]
+        # Padding entries are masked, but must not hold NaN: the sequence's own first block is as finite as its rows.
+        table = table + table[:1] * (blocks - len(table))
+        inputs.append([chunk.ids[0], token_type, kv_cache.length, *kv_cache.slots(1), *table])
+    return inputs + [[0, NO_TYPE, *[0] * (COLUMNS - 2 + blocks)]] * (rows - len(chunks))
 
 
-class CudaRecorder:
-    """Records CUDA graphs on one device. They share memory, so only one may run at a time, and all are let go of
-    together: destroying one takes away a workspace that torch gave to all that were recorded on the same stream.
+class CudaGraphCapture:
+    """Captures CUDA graphs on one device. They share memory, so only one may run at a time, and all are dropped
+    together: destroying one frees a workspace that torch gave to all graphs that were captured on the same stream.
 
     Source: PyTorch's notes on CUDA semantics, "CUDA Graphs".
     """
 
-    _alone: ClassVar[threading.Lock] = threading.Lock()  # torch records one at a time in a process.
+    _lock: ClassVar[threading.Lock] = threading.Lock()  # torch captures one graph at a time in a process.
 
     def __init__(self, device: torch.device):
         self._device = device
@@ -129,12 +128,13 @@ class CudaRecorder:
         self._memory = torch.cuda.graph_pool_handle()
 
     def __call__(self, function: Callable[[], None]) -> Callable[[], None]:
-        """As Recorder. `function` runs a few times: libraries prepare themselves in ways that cannot be recorded."""
+        """As Capture. `function` runs a few times before: libraries initialize themselves in ways that no graph
+        holds."""
         graph = torch.cuda.CUDAGraph()
-        with self._alone, torch.cuda.device(self._device):
+        with self._lock, torch.cuda.device(self._device):
             before = torch.cuda.current_stream()
             self._stream.wait_stream(before)
-            with torch.cuda.stream(self._stream):  # Leads back to the stream before also if a recording breaks off.
+            with torch.cuda.stream(self._stream):  # Restores the stream also if the capture fails.
                 for _ in range(_WARM_UPS):
                     function()
                 # Other threads may use the GPU meanwhile, such as another model's engine.

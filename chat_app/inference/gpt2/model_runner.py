@@ -1,8 +1,8 @@
-"""GPT-2's forward pass, written out for an engine: pieces of several sequences pass through the layers together, so
-that the weights are read once for all of them; only the attention looks at each sequence by itself.
+"""The model runner for GPT-2: its forward pass, written out so that chunks of several sequences go through the layers
+as one batch and the weights are read once for all of them. Only attention treats the sequences separately.
 
-What is added up from layer to layer is kept in float32, whatever the weights are. On a GPU what is remembered lies in
-pages, and steps of replies are recorded. Knows no requests and no text.
+The residual stream is float32, whatever the weights are. On a GPU the KV cache is paged, and decode steps are captured
+as CUDA graphs; on the processor a compiled kernel decodes. Knows no requests and no text.
 """
 
 from __future__ import annotations
@@ -14,31 +14,31 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from chat_app.inference.gpt2.attention import Attend, Attention, PagedAttention, RowAttention
-from chat_app.inference.gpt2.compiled_decoder import Writer
-from chat_app.inference.gpt2.cuda_graphs import COLUMNS, NO_TYPE, CudaRecorder, GraphStep
+from chat_app.inference.gpt2.attention import Attend, Attention, PagedDecodeAttention, PagedPrefillAttention
+from chat_app.inference.gpt2.compiled_decoder import CompiledDecoder
+from chat_app.inference.gpt2.cuda_graphs import COLUMNS, NO_TYPE, CudaGraphCapture, CudaGraphRunner
 from chat_app.inference.gpt2.weights import WeightLayout, Weights, gpt2_weights
-from chat_app.inference.kv_cache import KeyValues, Memory
-from chat_app.inference.kv_cache_packed import TiledKeyValues
-from chat_app.inference.kv_cache_paged import PagedKeyValues, Pages
-from chat_app.inference.model_runner import PROMPT_PIECE, Piece
+from chat_app.inference.kv_cache import ContiguousKVCache, KVCache
+from chat_app.inference.kv_cache_packed import PackedKVCache
+from chat_app.inference.kv_cache_paged import KVBlockPool, PagedKVCache
+from chat_app.inference.model_runner import PREFILL_CHUNK, Chunk
 
 
-class GPT2Forward:
-    """The forward pass of one GPT-2.
+class GPT2ModelRunner:
+    """Runs one GPT-2.
 
     Args:
         model: for which `is_plain_gpt2` holds.
         window: the most tokens of a sequence.
         layout: of the weights, as `gpt2_weights` explains.
-        paged: whether what is remembered lies in pages, for the layout "shared" only; default: on a GPU of CUDA.
-        recorded: whether steps of replies are recorded there; default: on a GPU of CUDA.
+        paged: whether the KV cache is paged, for the layout "shared" only; default: on a GPU of CUDA.
+        cuda_graphs: whether decode steps are captured then; default: on a GPU of CUDA.
 
     Raises:
-        ModelError: the weights are no numbers.
+        ModelError: the weights are not finite.
     """
 
-    is_joint = True
+    supports_batching = True
 
     def __init__(
         self,
@@ -46,156 +46,156 @@ class GPT2Forward:
         window: int,
         layout: WeightLayout = "shared",
         paged: bool | None = None,
-        recorded: bool | None = None,
+        cuda_graphs: bool | None = None,
     ):
-        self._attention = model.dtype if layout == "shared" else torch.bfloat16
+        self._kv_dtype = model.dtype if layout == "shared" else torch.bfloat16
         self._weights = weights = gpt2_weights(model, layout)
         self._heads, self._width = model.config.n_head, model.config.n_embd // model.config.n_head
         self._window = window
         self.vocabulary = int(weights.embedding.shape[0])
         self.memory_bytes = weights.memory_bytes
-        self._writer = Writer(weights, weights.packed, model.config, window) if weights.packed is not None else None
-        self.prompt_piece = self._writer.prompt_piece if self._writer is not None else PROMPT_PIECE
+        packed = weights.packed
+        self._decoder = CompiledDecoder(weights, packed, model.config, window) if packed is not None else None
+        self.prefill_chunk_size = self._decoder.prefill_chunk_size if self._decoder is not None else PREFILL_CHUNK
         device = weights.embedding.device
         on_cuda = device.type == "cuda"
-        self._pool: Pages | None = None
-        self._rows: GraphStep | None = None
+        self._pool: KVBlockPool | None = None
+        self._graph_runner: CudaGraphRunner | None = None
         if on_cuda if paged is None else paged:
             assert layout == "shared", "packed weights are for the processor"
-            self._pool = Pages(len(weights.blocks), self._heads, self._width, window, self._attention, device)
-            record = CudaRecorder(device) if (on_cuda if recorded is None else recorded) else None
-            rows = _Rows(weights, self._pool, self._attention)
-            self._rows = GraphStep(rows, self._pool, window, self.vocabulary, record)
+            self._pool = KVBlockPool(len(weights.blocks), self._heads, self._width, window, self._kv_dtype, device)
+            capture = CudaGraphCapture(device) if (on_cuda if cuda_graphs is None else cuda_graphs) else None
+            decode = _PagedDecode(weights, self._pool, self._kv_dtype)
+            self._graph_runner = CudaGraphRunner(decode, self._pool, window, self.vocabulary, capture)
 
-    def new_memory(self) -> Memory:
-        """An empty one."""
+    def new_kv_cache(self) -> KVCache:
+        """An empty KV cache for a sequence."""
         if self._pool is not None:
-            return PagedKeyValues(self._pool)
+            return PagedKVCache(self._pool)
         layers = len(self._weights.blocks)
-        if self._writer is not None:
-            return TiledKeyValues(layers, self._heads, self._width, self._window)
+        if self._decoder is not None:
+            return PackedKVCache(layers, self._heads, self._width, self._window)
         device = self._weights.embedding.device
-        return KeyValues(layers, self._heads, self._width, self._window, self._attention, device)
+        return ContiguousKVCache(layers, self._heads, self._width, self._window, self._kv_dtype, device)
 
     @torch.inference_mode()
-    def step(self, pieces: Sequence[Piece]) -> list[Tensor]:
-        """As Forward."""
-        rows = self._step(pieces) if self._rows is None else self._paged_step(pieces, self._rows)
-        for piece in pieces:
-            piece.memory.length += len(piece.ids)
-        return [rows[id(piece)] for piece in pieces if piece.is_last]
+    def step(self, chunks: Sequence[Chunk]) -> list[Tensor]:
+        """As ModelRunner."""
+        logits = self._step(chunks) if self._graph_runner is None else self._paged_step(chunks, self._graph_runner)
+        for chunk in chunks:
+            chunk.kv_cache.length += len(chunk.ids)
+        return [logits[id(chunk)] for chunk in chunks if chunk.needs_logits]
 
-    def _step(self, pieces: Sequence[Piece]) -> dict[int, Tensor]:
-        """The scores after the pieces that are last, by their ids."""
-        writing = self._writer.takes(pieces) if self._writer is not None else []
-        taken = {id(piece) for piece in writing}
-        others = [piece for piece in pieces if id(piece) not in taken]
-        rows: dict[int, Tensor] = {}
-        if self._writer is not None and writing:
-            rows |= _by_piece(_last(writing), self._writer.step(writing, self._embedded(writing)))
+    def _step(self, chunks: Sequence[Chunk]) -> dict[int, Tensor]:
+        """The logits after the chunks that need them, by the chunks' ids."""
+        compiled = self._decoder.select(chunks) if self._decoder is not None else []
+        selected = {id(chunk) for chunk in compiled}
+        others = [chunk for chunk in chunks if id(chunk) not in selected]
+        logits: dict[int, Tensor] = {}
+        if self._decoder is not None and compiled:
+            logits |= _by_chunk(_needing_logits(compiled), self._decoder.step(compiled, self._embed(compiled)))
         if others:
-            rows |= _by_piece(_last(others), self._through_layers(others))
-        return rows
+            logits |= _by_chunk(_needing_logits(others), self._run_chunks(others))
+        return logits
 
-    def _paged_step(self, pieces: Sequence[Piece], rows: GraphStep) -> dict[int, Tensor]:
-        """As `_step`. All scores come to the processor at once."""
-        for piece in pieces:
-            piece.memory.make_room(len(piece.ids))
-        writing = [piece for piece in pieces if len(piece.ids) == 1]
-        reading = [piece for piece in pieces if len(piece.ids) > 1]
-        parts = [rows(writing)] if writing else []
-        if reading:
-            parts.append(self._through_layers(reading).float())
-        scores = _on_processor(torch.cat(parts) if len(parts) > 1 else parts[0])
-        return _by_piece([*writing, *_last(reading)], scores)
+    def _paged_step(self, chunks: Sequence[Chunk], graph_runner: CudaGraphRunner) -> dict[int, Tensor]:
+        """As `_step`. All logits are copied to the processor at once."""
+        for chunk in chunks:
+            chunk.kv_cache.reserve(len(chunk.ids))
+        decoding = [chunk for chunk in chunks if len(chunk.ids) == 1]
+        prefilling = [chunk for chunk in chunks if len(chunk.ids) > 1]
+        parts = [graph_runner(decoding)] if decoding else []
+        if prefilling:
+            parts.append(self._run_chunks(prefilling).float())
+        logits = _copy_to_cpu(torch.cat(parts) if len(parts) > 1 else parts[0])
+        return _by_chunk([*decoding, *_needing_logits(prefilling)], logits)
 
-    def _through_layers(self, pieces: Sequence[Piece]) -> Tensor:
-        """The scores of the pieces that are last, in their order."""
-        ordered = sorted(pieces, key=lambda piece: len(piece.ids) > 1)  # Those of one token first.
-        hidden = self._embedded(ordered)  # [tokens of all pieces, width]
+    def _run_chunks(self, chunks: Sequence[Chunk]) -> Tensor:
+        """The logits of the chunks that need them, in their order."""
+        ordered = sorted(chunks, key=lambda chunk: len(chunk.ids) > 1)  # Those of one token first.
+        hidden = self._embed(ordered)  # [tokens of all chunks, width]
         attend: Attend
         if self._pool is None:
             attend = Attention(ordered, self._heads, self._width)
         else:
-            attend = PagedAttention(ordered, self._pool)
-        last = self._last_rows(pieces, ordered).to(hidden.device)
-        return _scores(self._weights, hidden, attend, self._attention, last)
+            attend = PagedPrefillAttention(ordered, self._pool)
+        last = self._last_rows(chunks, ordered).to(hidden.device)
+        return run_layers(self._weights, hidden, attend, self._kv_dtype, last)
 
-    def _embedded(self, pieces: Sequence[Piece]) -> Tensor:
+    def _embed(self, chunks: Sequence[Chunk]) -> Tensor:
         device = self._weights.embedding.device
-        ids = torch.tensor([token for piece in pieces for token in piece.ids], dtype=torch.long, device=device)
-        starts = [(piece.memory.length, len(piece.ids)) for piece in pieces]
-        places = torch.tensor(
-            [at for start, length in starts for at in range(start, start + length)], dtype=torch.long, device=device
-        )
+        ids = torch.tensor([token for chunk in chunks for token in chunk.ids], dtype=torch.long, device=device)
+        spans = [range(chunk.kv_cache.length, chunk.kv_cache.length + len(chunk.ids)) for chunk in chunks]
+        positions = torch.tensor([position for span in spans for position in span], dtype=torch.long, device=device)
         hidden = functional.embedding(ids, self._weights.embedding).float()
-        hidden = hidden + functional.embedding(places, self._weights.positions)
-        if any(piece.types is not None for piece in pieces):
+        hidden = hidden + functional.embedding(positions, self._weights.positions)
+        if any(chunk.types is not None for chunk in chunks):
             rows: list[int] = []
             types: list[int] = []
             start = 0
-            for piece in pieces:
-                if piece.types is not None:
-                    rows += range(start, start + len(piece.ids))
-                    types += piece.types
-                start += len(piece.ids)
-            kinds = torch.tensor(types, dtype=torch.long, device=device)
-            more = functional.embedding(kinds, self._weights.embedding).float()
+            for chunk in chunks:
+                if chunk.types is not None:
+                    rows += range(start, start + len(chunk.ids))
+                    types += chunk.types
+                start += len(chunk.ids)
+            token_types = torch.tensor(types, dtype=torch.long, device=device)
+            more = functional.embedding(token_types, self._weights.embedding).float()
             hidden.index_add_(0, torch.tensor(rows, dtype=torch.long, device=device), more)
         return hidden
 
     @staticmethod
-    def _last_rows(pieces: Sequence[Piece], ordered: Sequence[Piece]) -> Tensor:
-        """The rows of the last tokens of the pieces that want scores, in the order of `pieces`."""
+    def _last_rows(chunks: Sequence[Chunk], ordered: Sequence[Chunk]) -> Tensor:
+        """The rows of the last tokens of the chunks that need logits, in the order of `chunks`."""
         ends: dict[int, int] = {}
         row = -1
-        for piece in ordered:
-            row += len(piece.ids)
-            ends[id(piece)] = row
-        wanted = [ends[id(piece)] for piece in pieces if piece.is_last]
-        return torch.tensor(wanted, dtype=torch.long, device="cpu")
+        for chunk in ordered:
+            row += len(chunk.ids)
+            ends[id(chunk)] = row
+        last = [ends[id(chunk)] for chunk in chunks if chunk.needs_logits]
+        return torch.tensor(last, dtype=torch.long, device="cpu")
 
 
-class _Rows:
-    """One token of each of several sequences, computed in place and without a look at any number: can be recorded.
+class _PagedDecode:
+    """Decodes one token of each sequence of a batch in place. Nothing depends on values, only on shapes, so a CUDA
+    graph can capture it.
 
     Args:
-        weights: of the model. pool: where the pages are.
-        attention: the type of what its attention computes with.
+        weights: of the model. pool: has the blocks.
+        kv_dtype: of the KV cache.
     """
 
-    def __init__(self, weights: Weights, pool: Pages, attention: torch.dtype):
-        self._weights, self._pool, self._attention = weights, pool, attention
+    def __init__(self, weights: Weights, pool: KVBlockPool, kv_dtype: torch.dtype):
+        self._weights, self._pool, self._kv_dtype = weights, pool, kv_dtype
 
-    def __call__(self, inputs: Tensor, scores: Tensor) -> None:
-        """As Rows of `graph_step`."""
-        ids, types, places, slots = inputs[:, :COLUMNS].unbind(1)
+    def __call__(self, inputs: Tensor, logits: Tensor) -> None:
+        """As DecodeBatch of `cuda_graphs`."""
+        ids, types, positions, slots = inputs[:, :COLUMNS].unbind(1)
         embedding = self._weights.embedding
         hidden = functional.embedding(ids, embedding).float()
-        hidden = hidden + functional.embedding(places, self._weights.positions)
+        hidden = hidden + functional.embedding(positions, self._weights.positions)
         typed = functional.embedding(types.clamp_min(0), embedding).float()
         hidden.add_(typed.masked_fill_((types == NO_TYPE)[:, None], 0.0))
-        attend = RowAttention(self._pool.numbers, places, slots, inputs[:, COLUMNS:])
-        scores.copy_(_scores(self._weights, hidden, attend, self._attention))
+        attend = PagedDecodeAttention(self._pool.data, positions, slots, inputs[:, COLUMNS:])
+        logits.copy_(run_layers(self._weights, hidden, attend, self._kv_dtype))
 
 
-def _scores(
-    weights: Weights, hidden: Tensor, attend: Attend, attention: torch.dtype, last: Tensor | None = None
+def run_layers(
+    weights: Weights, hidden: Tensor, attend: Attend, kv_dtype: torch.dtype, last: Tensor | None = None
 ) -> Tensor:
-    """Through the layers.
+    """Run the transformer's layers and the head.
 
     Args:
-        hidden: float32 [rows, width]: what goes into the first layer; changed.
-        attention: the type of what `attend` computes with.
-        last: the rows whose scores are wanted; default: all.
+        hidden: float32 [rows, width], the embeddings; it is overwritten.
+        kv_dtype: the dtype that `attend` computes in.
+        last: the rows whose logits are needed; default: all.
 
     Returns:
-        Scores of the next token after each wanted row, [wanted, vocabulary].
+        The logits of the next token after each of these rows, [last, vocabulary].
     """
     for index, block in enumerate(weights.blocks):
-        mixed = block.qkv_proj(block.ln_1(hidden)).to(attention)
-        attended = attend(mixed, index, block.scale)
-        if last is not None and index == len(weights.blocks) - 1:  # From here on only the wanted rows count.
+        qkv = block.qkv_proj(block.ln_1(hidden)).to(kv_dtype)
+        attended = attend(qkv, index, block.scale)
+        if last is not None and index == len(weights.blocks) - 1:  # The other rows are in the KV cache and done.
             if not len(last):
                 return hidden.new_empty(0, len(weights.embedding))
             hidden, attended = hidden[last], attended[last]
@@ -204,19 +204,18 @@ def _scores(
     return weights.head(weights.ln_f(hidden))
 
 
-def _last(pieces: Sequence[Piece]) -> list[Piece]:
-    """Those whose scores are wanted."""
-    return [piece for piece in pieces if piece.is_last]
+def _needing_logits(chunks: Sequence[Chunk]) -> list[Chunk]:
+    return [chunk for chunk in chunks if chunk.needs_logits]
 
 
-def _by_piece(pieces: Sequence[Piece], scores: Tensor) -> dict[int, Tensor]:
-    return dict(zip(map(id, pieces), scores, strict=True))
+def _by_chunk(chunks: Sequence[Chunk], logits: Tensor) -> dict[int, Tensor]:
+    return dict(zip(map(id, chunks), logits, strict=True))
 
 
-def _on_processor(scores: Tensor) -> Tensor:
-    """A copy of scores, which the next step leaves alone. A GPU writes into pinned memory by itself."""
-    copy = torch.empty(scores.shape, dtype=scores.dtype, device="cpu", pin_memory=scores.is_cuda)
-    copy.copy_(scores, non_blocking=True)
-    if scores.is_cuda:
-        torch.cuda.current_stream(scores.device).synchronize()
+def _copy_to_cpu(logits: Tensor) -> Tensor:
+    """A copy that the next step does not overwrite. A GPU writes to pinned memory by itself."""
+    copy = torch.empty(logits.shape, dtype=logits.dtype, device="cpu", pin_memory=logits.is_cuda)
+    copy.copy_(logits, non_blocking=True)
+    if logits.is_cuda:
+        torch.cuda.current_stream(logits.device).synchronize()
     return copy

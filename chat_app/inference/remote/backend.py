@@ -1,7 +1,7 @@
-"""A model that another server runs: vLLM, TGI, llama.cpp, another chat_app, or whatever speaks OpenAI's completions.
+"""The remote `ReplyBackend`: a model on another server (vLLM, TGI, llama.cpp, another chat_app) that has OpenAI's API.
 
-Its address comes from whoever starts this program, never from a visitor, and nothing that it answers leads us
-elsewhere: redirects are not followed. Knows no page; what the server sends is understood in `remote_stream`.
+The address comes from the command line, never from a visitor, and redirects are not followed. The responses are parsed
+in `protocol`.
 """
 
 from __future__ import annotations
@@ -26,32 +26,32 @@ from chat_app.errors import ChatAppError, DataError, ModelNotFoundError, Setting
 from chat_app.inference.backend import FinishReason, ModelDescription, ReplyEnd, ReplyEvent, ReplyRequest, TextDelta
 from chat_app.inference.remote.protocol import (
     ContextLengthError,
-    Listed,
-    Piece,
+    ListedModel,
     RemoteEngineError,
-    listed,
-    pieces,
-    refusal,
+    StreamDelta,
+    error_for_status,
+    parse_models,
+    parse_stream,
 )
 
 KEY_VARIABLE = "CHAT_APP_ENGINE_KEY"
-ANY_MODEL = "default"  # For servers that have one model and no list.
-MOST_AT_ONCE = 200
-_MOST_BODY = 2**20
-_GLANCE_SECONDS = 0.1  # How often is looked whether somebody stopped the reply.
-# What OpenAI's own servers do not know; others ignore or take it.
-_OTHERS_ONLY = ("top_k", "min_p", "repetition_penalty")
+ANY_MODEL = "default"  # For servers with one model and no list.
+MAX_CONNECTIONS = 200
+_MAX_BODY_BYTES = 2**20
+_POLL_SECONDS = 0.1  # How often the cancel event is checked.
+# Parameters that OpenAI's own servers refuse; other servers use or ignore them.
+_EXTENSIONS = ("top_k", "min_p", "repetition_penalty")
 
 Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
-class Patience:
-    """Seconds: to connect, from one piece of the reply to the next (the first one included), and in all."""
+class Timeouts:
+    """Seconds: to connect, from one delta of the reply to the next (also to the first), and for the whole reply."""
 
     connect: float = 10.0
-    piece: float = 120.0
-    whole: float = 600.0
+    delta: float = 120.0
+    reply: float = 600.0
 
 
 def check_address(url: str) -> str:
@@ -77,23 +77,23 @@ def check_address(url: str) -> str:
 
 
 class RemoteModel:
-    """A model behind an address. It may be used from any thread, for many replies at once.
+    """A model on another server, as a `ReplyBackend`. All its connections run in one event loop in a thread of its own.
 
     Args:
         url: as `check_address` gives it.
         wanted: the model's name there; empty takes the first that the server lists.
-        key: sent to the server; default the environment's CHAT_APP_ENGINE_KEY.
-        patience: how long is waited.
+        key: the API key; default the environment variable CHAT_APP_ENGINE_KEY.
+        timeouts: how long it waits.
     """
 
-    def __init__(self, url: str, wanted: str = "", key: str | None = None, patience: Patience | None = None):
+    def __init__(self, url: str, wanted: str = "", key: str | None = None, timeouts: Timeouts | None = None):
         self.url, self._wanted = url, wanted
         self.host = urlsplit(url).netloc
         self._where = f"the engine at {self.host}"
         self._key = os.environ.get(KEY_VARIABLE, "") if key is None else key
-        self._patience = patience or Patience()
-        self._model: Listed | None = None
-        self._takes_all = True  # Until it has refused what OpenAI does not know.
+        self._timeouts = timeouts or Timeouts()
+        self._model: ListedModel | None = None
+        self._takes_extensions = True  # Until the server has refused one.
         self._starting = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._client: httpx.AsyncClient | None = None
@@ -114,19 +114,19 @@ class RemoteModel:
         return self._model.window if self._model is not None else 0
 
     def connect(self) -> None:
-        """Ask the server for its models and settle on one.
+        """Ask the server for its models and choose one.
 
         Raises:
-            RemoteEngineError, BusyError: it cannot be reached, or refuses us.
+            RemoteEngineError, BusyError: it cannot be reached, or refuses the request.
             ModelNotFoundError: it has no model of that name.
         """
-        status, body = self._wait_for(self._get("/models"))
+        status, body = self._run_blocking(self._get("/models"))
         if status == 404:  # Servers of one model may have no list.
-            self._model = Listed(self._wanted or ANY_MODEL, 0)
+            self._model = ListedModel(self._wanted or ANY_MODEL, 0)
             return
         if status != 200:
-            raise refusal(status, body, self._where, KEY_VARIABLE)
-        models = listed(body, self._where)
+            raise error_for_status(status, body, self._where, KEY_VARIABLE)
+        models = parse_models(body, self._where)
         found = [one for one in models if one.name == self._wanted] if self._wanted else models
         if not found:
             names = ", ".join(one.name for one in models[:8])
@@ -139,10 +139,10 @@ class RemoteModel:
     ) -> Generator[ReplyEvent, None, None]:
         """The assistant's next turn, as `ReplyBackend.stream` describes it; cancelling ends it at the server too.
 
-        Where the conversation is too long for the server's model, its older half is left out.
+        Where the conversation is too long for the server's model, its older half is left out, until the rest fits.
 
         Raises:
-            RemoteEngineError, BusyError: the server cannot be reached, refuses us, or fails.
+            RemoteEngineError, BusyError: the server cannot be reached, refuses the request, or fails.
             DataError, SettingError: it does not take what was asked for.
         """
         conversation, sampling = request.conversation, request.sampling
@@ -152,13 +152,13 @@ class RemoteModel:
             raise DataError("The last turn is the assistant's.", advice="Say something first.")
         if self._model is None:
             self.connect()
-        reply = _Reply(self._window, cancel_event or threading.Event(), self._patience.whole)
+        reply = _RemoteReply(self._window, cancel_event or threading.Event(), self._timeouts.reply)
         turns, remembered = len(conversation.turns), sampling.remembered_turns
         given = left = _odd(remembered) if 0 < remembered < turns else turns
         while True:
-            body = self._request(conversation.latest(left), sampling, request.logprobs)
+            body = self._build_body(conversation.latest(left), sampling, request.logprobs)
             try:
-                yield from self._written(body, reply)
+                yield from self._stream_deltas(body, reply)
                 break
             except ContextLengthError:
                 if left == 1:
@@ -166,9 +166,9 @@ class RemoteModel:
                 left = _odd(left // 2)
                 reply.dropped_turns = given - left
             except DataError as error:
-                if not self._takes_all or not any(name in str(error) for name in _OTHERS_ONLY):
+                if not self._takes_extensions or not any(name in str(error) for name in _EXTENSIONS):
                     raise
-                self._takes_all = False
+                self._takes_extensions = False
         yield reply.end()
 
     def close(self) -> None:
@@ -179,7 +179,7 @@ class RemoteModel:
         if loop is not None:
             loop.call_soon_threadsafe(loop.stop)
 
-    def _request(self, conversation: Conversation, sampling: SamplingConfig, logprobs: int | None) -> dict[str, Any]:
+    def _build_body(self, conversation: Conversation, sampling: SamplingConfig, logprobs: int | None) -> dict[str, Any]:
         body: dict[str, Any] = {
             "model": self.name,
             "messages": [{"role": one.role, "content": one.text} for one in conversation.messages],
@@ -196,19 +196,19 @@ class RemoteModel:
         for name in ("presence_penalty", "frequency_penalty"):
             if value := getattr(sampling, name):
                 body[name] = value
-        if self._takes_all:
+        if self._takes_extensions:
             neutral = SamplingConfig(top_k=0, min_p=0, repetition_penalty=1)
-            for name in _OTHERS_ONLY:
+            for name in _EXTENSIONS:
                 if (value := getattr(sampling, name)) != getattr(neutral, name):
                     body[name] = value
         if logprobs is not None:
             body.update(logprobs=True, top_logprobs=logprobs)
         return body
 
-    def _written(self, body: dict[str, Any], reply: _Reply) -> Generator[TextDelta, None, None]:
+    def _stream_deltas(self, body: dict[str, Any], reply: _RemoteReply) -> Generator[TextDelta, None, None]:
         """The deltas of a reply until it ends or is cancelled."""
-        items: queue.SimpleQueue[Piece | Exception | None] = queue.SimpleQueue()
-        under_way = self._begin(self._post(body, items))
+        items: queue.SimpleQueue[StreamDelta | Exception | None] = queue.SimpleQueue()
+        task = self._submit(self._post(body, items))
         try:
             while (item := _next(items, reply)) is not None:
                 if isinstance(item, Exception):
@@ -216,33 +216,32 @@ class RemoteModel:
                 if delta := reply.add(item):
                     yield delta
         finally:
-            under_way.cancel()
+            task.cancel()
 
-    async def _post(self, body: dict[str, Any], items: queue.SimpleQueue[Piece | Exception | None]) -> None:
+    async def _post(self, body: dict[str, Any], items: queue.SimpleQueue[StreamDelta | Exception | None]) -> None:
         try:
             async with self._http().stream("POST", f"{self.url}/chat/completions", json=body) as response:
                 if response.status_code != 200:
-                    raise refusal(response.status_code, await _body(response), self._where, KEY_VARIABLE)
-                async for piece in pieces(response.aiter_raw(), self._where):
-                    items.put(piece)
+                    raise error_for_status(response.status_code, await _body(response), self._where, KEY_VARIABLE)
+                async for delta in parse_stream(response.aiter_raw(), self._where):
+                    items.put(delta)
             items.put(None)
-        except Exception as error:  # The edge of the loop: who waits for the items raises it again.
-            items.put(self._explained(error))
+        except Exception as error:  # The task's outermost handler: the reading thread raises the error again.
+            items.put(self._explain(error))
         except asyncio.CancelledError:
-            items.put(
-                RemoteEngineError("The reply was stopped.")
-            )  # By close(); who stopped it otherwise no longer reads.
+            # Cancelled by close(); after any other cancellation, the queue has no reader.
+            items.put(RemoteEngineError("The reply was stopped."))
             raise
 
     async def _get(self, path: str) -> tuple[int, bytes]:
         try:
-            async with self._http().stream("GET", self.url + path, timeout=self._patience.connect) as response:
+            async with self._http().stream("GET", self.url + path, timeout=self._timeouts.connect) as response:
                 return response.status_code, await _body(response)
         except Exception as error:
-            raise self._explained(error) from error
+            raise self._explain(error) from error
 
-    def _explained(self, error: Exception) -> Exception:
-        """What happened on the way to the server, as a sentence."""
+    def _explain(self, error: Exception) -> Exception:
+        """The error for a failed connection, as a sentence."""
         if isinstance(error, ChatAppError):
             return error
         if isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout)):
@@ -256,32 +255,32 @@ class RemoteModel:
         return RemoteEngineError(f"The request to {self._where} failed ({type(error).__name__}).")
 
     def _http(self) -> httpx.AsyncClient:
-        """The client of the loop. Called in the loop only."""
+        """The HTTP client. Called in the event loop only."""
         if self._client is None:
             headers = {"accept-encoding": "identity"}
             if self._key:
                 headers["authorization"] = f"Bearer {self._key}"
-            seconds, limits = self._patience, httpx.Limits(max_connections=MOST_AT_ONCE)
-            timeout = httpx.Timeout(seconds.piece, connect=seconds.connect)
+            seconds, limits = self._timeouts, httpx.Limits(max_connections=MAX_CONNECTIONS)
+            timeout = httpx.Timeout(seconds.delta, connect=seconds.connect)
             self._client = httpx.AsyncClient(headers=headers, timeout=timeout, limits=limits, follow_redirects=False)
         return self._client
 
-    def _begin(self, work: Coroutine[Any, Any, Result]) -> Future[Result]:
-        """Start something in the loop, which has a thread of its own from the first time on."""
+    def _submit(self, work: Coroutine[Any, Any, Result]) -> Future[Result]:
+        """Run a coroutine in the event loop, whose thread is started at the first call."""
         with self._starting:
             if self._is_closed:
                 work.close()
                 raise RemoteEngineError("This server ends.")
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
-                threading.Thread(target=self._run, args=(self._loop,), name="remote engine", daemon=True).start()
+                threading.Thread(target=self._run_loop, args=(self._loop,), name="remote engine", daemon=True).start()
             return asyncio.run_coroutine_threadsafe(work, self._loop)
 
-    def _wait_for(self, work: Coroutine[Any, Any, Result]) -> Result:
-        return self._begin(work).result()
+    def _run_blocking(self, work: Coroutine[Any, Any, Result]) -> Result:
+        return self._submit(work).result()
 
-    def _run(self, loop: asyncio.AbstractEventLoop) -> None:
-        """The loop's thread: until it is stopped, then what is left in it is cancelled."""
+    def _run_loop(self, loop: asyncio.AbstractEventLoop) -> None:
+        """The event loop's thread; when the loop is stopped, the tasks that are left are cancelled."""
         asyncio.set_event_loop(loop)
         loop.run_forever()
         left = asyncio.all_tasks(loop)
@@ -294,12 +293,12 @@ class RemoteModel:
 
 
 def _odd(turns: int) -> int:
-    """So many turns or one less, so that the first is the user's, as the last one is: some templates insist."""
+    """Round down to an odd number of turns: the first is the user's then, as the last is, and some templates insist."""
     return max(turns - 1 + turns % 2, 1)
 
 
-class _Reply:
-    """What has come of a reply."""
+class _RemoteReply:
+    """The state of a reply under way."""
 
     def __init__(self, window: int, cancel_event: threading.Event, seconds: float):
         self._cancel_event = cancel_event
@@ -309,52 +308,54 @@ class _Reply:
         self._deadline = self._started + seconds
         self._first = 0.0
         self._text: list[str] = []
-        self._pieces = 0
+        self._deltas = 0
         self._counts: tuple[int, int] | None = None
         self._reason: FinishReason | None = None
 
     @property
     def is_over(self) -> bool:
-        """Whether nobody waits for the rest."""
+        """Whether it was cancelled, or its time is up."""
         if self._cancel_event.is_set():
             self._reason = "cancelled"
         elif time.perf_counter() >= self._deadline:
             self._reason = "time"
         return self._reason in ("cancelled", "time")
 
-    def add(self, piece: Piece) -> TextDelta | None:
+    def add(self, delta: StreamDelta) -> TextDelta | None:
         """Take in one more event of the stream. Returns its text, if it has any."""
-        self._counts = piece.counts or self._counts
-        self._reason = piece.reason or self._reason
-        if not piece.text:
+        self._counts = delta.counts or self._counts
+        self._reason = delta.reason or self._reason
+        if not delta.text:
             return None
         self._first = self._first or time.perf_counter() - self._started
-        self._pieces += 1
-        self._text.append(piece.text)
-        return TextDelta(piece.text, piece.tokens or None)
+        self._deltas += 1
+        self._text.append(delta.text)
+        return TextDelta(delta.text, delta.tokens or None)
 
     def end(self) -> ReplyEnd:
-        """The finished reply. Without counts by the server, a piece is taken for a token."""
+        """The finished reply. If the server reports no token counts, its deltas are counted."""
         seconds = time.perf_counter() - self._started
-        read, written = self._counts or (0, self._pieces)
+        read, written = self._counts or (0, self._deltas)
         first = self._first or seconds
         text, reason = "".join(self._text), self._reason or "end"
         return ReplyEnd(text, reason, written, read, self._window, seconds, first, self.dropped_turns)
 
 
-def _next(items: queue.SimpleQueue[Piece | Exception | None], reply: _Reply) -> Piece | Exception | None:
-    """The next item; None also where nobody waits for it any more."""
+def _next(
+    items: queue.SimpleQueue[StreamDelta | Exception | None], reply: _RemoteReply
+) -> StreamDelta | Exception | None:
+    """The next item; None also when the reply was cancelled or its time is up."""
     while not reply.is_over:
         with contextlib.suppress(queue.Empty):
-            return items.get(timeout=_GLANCE_SECONDS)
+            return items.get(timeout=_POLL_SECONDS)
     return None
 
 
 async def _body(response: httpx.Response) -> bytes:
-    """The beginning of an answer."""
+    """The beginning of a response."""
     body = b""
     async for chunk in response.aiter_raw():
         body += chunk
-        if len(body) > _MOST_BODY:
+        if len(body) > _MAX_BODY_BYTES:
             break
-    return body[:_MOST_BODY]
+    return body[:_MAX_BODY_BYTES]

@@ -14,12 +14,12 @@ from transformers.pytorch_utils import Conv1D
 from chat_app.config.loading import LoadConfig
 from chat_app.config.paths import Paths
 from chat_app.config.sampling import SamplingConfig
-from chat_app.inference.engine import Engine, forward_of
+from chat_app.inference.engine import Engine, make_model_runner
 from chat_app.inference.gpt2.linear import EightBitLinear, FourBitLinear, PlainLinear, linear_of
-from chat_app.inference.gpt2.model_runner import GPT2Forward
+from chat_app.inference.gpt2.model_runner import GPT2ModelRunner
 from chat_app.inference.gpt2.weights import can_pack_model, is_plain_gpt2
 from chat_app.inference.model_manager import load
-from chat_app.inference.model_runner import Piece, TransformersForward
+from chat_app.inference.model_runner import Chunk, TransformersModelRunner
 from chat_app.inference.request import Request
 from chat_app.models.loading import load_parts
 from tests.inference.test_engine import expected, ids_of, request
@@ -142,21 +142,21 @@ def unpacked(model: Any, plain: Any) -> Any:
     return plain
 
 
-def scores_of(forward: Any, ids: list[int], types: list[int] | None) -> torch.Tensor:
-    memory = forward.new_memory()
-    forward.step([Piece(ids[:-1], types and types[:-1], memory, False)])
-    return forward.step([Piece(ids[-1:], types and types[-1:], memory, True)])[0].float()
+def logits_of(runner: Any, ids: list[int], types: list[int] | None) -> torch.Tensor:
+    kv_cache = runner.new_kv_cache()
+    runner.step([Chunk(ids[:-1], types and types[:-1], kv_cache, False)])
+    return runner.step([Chunk(ids[-1:], types and types[-1:], kv_cache, True)])[0].float()
 
 
 @pytest.mark.parametrize("typed", [False, True])
 @pytest.mark.parametrize("precision", ["8-bit", "4-bit"])
-def test_scores_of_quantized_models_are_near_those_of_transformers(quantized, precision, typed):
+def test_logits_of_quantized_models_are_near_those_of_transformers(quantized, precision, typed):
     model = quantized(precision)
-    forward = forward_of(model, WINDOW)
-    assert isinstance(forward, GPT2Forward)
-    assert forward.memory_bytes < 0.7 * sum(4 * one.numel() for one in quantized("float32").parameters())
+    runner = make_model_runner(model, WINDOW)
+    assert isinstance(runner, GPT2ModelRunner)
+    assert runner.memory_bytes < 0.7 * sum(4 * one.numel() for one in quantized("float32").parameters())
     ids, types = ids_of(1, 40), [5] * 20 + [6] * 20 if typed else None
-    found, theirs = scores_of(forward, ids, types), scores_of(TransformersForward(model), ids, types)
+    found, theirs = logits_of(runner, ids, types), logits_of(TransformersModelRunner(model), ids, types)
     # In 8 bits transformers rounds what goes in, too.
     assert float((found - theirs).norm() / theirs.norm()) < (0.1 if precision == "8-bit" else 1e-5)
 
@@ -166,8 +166,8 @@ def test_models_in_8_bits_write_what_their_weights_say(quantized, make_folder, t
     plain = load_parts(str(make_folder("other", width=64)), LoadConfig(precision="float32"), Paths(tmp_path / "home"))
     reference = unpacked(model, plain[0])
     torch.testing.assert_close(
-        scores_of(forward_of(model, WINDOW), ids_of(1, 40), None),
-        scores_of(TransformersForward(reference), ids_of(1, 40), None),
+        logits_of(make_model_runner(model, WINDOW), ids_of(1, 40), None),
+        logits_of(TransformersModelRunner(reference), ids_of(1, 40), None),
         rtol=0,
         atol=2e-2,
     )
@@ -215,7 +215,7 @@ def test_a_model_loaded_in_4_bits_steps_jointly(make_folder, tmp_path):
     pytest.importorskip("bitsandbytes", reason="quantization needs bitsandbytes")
     folder = make_folder(width=64)
     loaded = load(str(folder), LoadConfig(precision="4-bit", device="cpu"), Paths(tmp_path / "home"))
-    assert isinstance(loaded.engine._forward, GPT2Forward)
+    assert isinstance(loaded.engine._runner, GPT2ModelRunner)
     assert loaded.precision == "4-bit"
     loaded.engine.close()
 
@@ -226,5 +226,5 @@ def test_adapters_on_a_quantized_model_are_computed_by_transformers(quantized, p
 
     wrapped = get_peft_model(quantized(precision), LoraConfig(task_type="CAUSAL_LM", target_modules=["c_proj"]))
     model = wrapped.get_base_model()
-    assert isinstance(forward_of(model, WINDOW), TransformersForward)
+    assert isinstance(make_model_runner(model, WINDOW), TransformersModelRunner)
     assert linear_of(model.transformer.h[0].mlp.c_proj) is None  # PEFT's has the name of the library's.

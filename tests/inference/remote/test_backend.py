@@ -20,7 +20,7 @@ from chat_app.config.sampling import SamplingConfig
 from chat_app.conversation import Conversation
 from chat_app.errors import BusyError, ChatAppError, DataError, ModelNotFoundError, SettingError
 from chat_app.inference.backend import ReplyEnd, ReplyRequest, TextDelta, stream_reply
-from chat_app.inference.remote.backend import Patience, RemoteModel, check_address
+from chat_app.inference.remote.backend import RemoteModel, Timeouts, check_address
 from chat_app.inference.remote.protocol import RemoteEngineError
 from chat_app.server.auth import Accounts, Throttle
 from chat_app.server.openai_api import Api
@@ -94,7 +94,7 @@ def fake() -> Iterator[Fake]:
 
 @pytest.fixture
 def remote(fake: Fake) -> Iterator[RemoteModel]:
-    remote = RemoteModel(fake.url, key="secret", patience=Patience(connect=5, piece=0.5, whole=20))
+    remote = RemoteModel(fake.url, key="secret", timeouts=Timeouts(connect=5, delta=0.5, reply=20))
     yield remote
     remote.close()
 
@@ -203,7 +203,7 @@ def test_a_server_that_hangs_is_given_up(fake: Fake, remote: RemoteModel) -> Non
 @pytest.mark.parametrize("how", ["cancelled", "closed"])
 def test_a_visitor_who_leaves_ends_the_reply_at_the_server(fake: Fake, how: str) -> None:
     fake.answer = _hang
-    remote = RemoteModel(fake.url, key="", patience=Patience(piece=4 * PATIENCE))
+    remote = RemoteModel(fake.url, key="", timeouts=Timeouts(delta=4 * PATIENCE))
     cancel_event = threading.Event()
     events = remote.stream(ReplyRequest(HELLO, SHORT), cancel_event)
     assert next(events) == TextDelta("Hi")
@@ -220,7 +220,7 @@ def test_a_visitor_who_leaves_ends_the_reply_at_the_server(fake: Fake, how: str)
 
 def test_the_end_of_our_server_ends_replies_under_way(fake: Fake) -> None:
     fake.answer = _hang
-    remote = RemoteModel(fake.url, key="", patience=Patience(piece=4 * PATIENCE))
+    remote = RemoteModel(fake.url, key="", timeouts=Timeouts(delta=4 * PATIENCE))
     events = remote.stream(ReplyRequest(HELLO, SHORT))
     assert next(events) == TextDelta("Hi")
     remote.close()
@@ -295,9 +295,9 @@ def both(tmp_path: Path, tiny_folder: Path) -> Iterator[tuple[ApiServer, ApiServ
 def _told(answer: dict[str, Any]) -> list[Any]:
     """What was written, with rounded logprobs: company changes their last digits."""
     rows = [choice["logprobs"]["content"] for choice in answer["choices"]]
-    scores = [[(row["bytes"], round(row["logprob"], 3), len(row["top_logprobs"])) for row in one] for one in rows]
+    logits = [[(row["bytes"], round(row["logprob"], 3), len(row["top_logprobs"])) for row in one] for one in rows]
     ends = [(choice["message"], choice["finish_reason"]) for choice in answer["choices"]]
-    return [ends, scores, answer["usage"], answer["model"]]
+    return [ends, logits, answer["usage"], answer["model"]]
 
 
 def test_one_chat_app_answers_for_another(both: tuple[ApiServer, ApiServer]) -> None:
@@ -341,7 +341,7 @@ def test_an_engine_that_is_away_is_a_502_and_the_page_says_who_answers(tmp_path:
     services.close()
 
 
-def test_pieces_keep_the_logprobs_of_the_server(fake: Fake, remote: RemoteModel) -> None:
+def test_deltas_keep_the_logprobs_of_the_server(fake: Fake, remote: RemoteModel) -> None:
     row = {"token": "Hi", "logprob": -0.5, "bytes": [72, 105], "top_logprobs": [{"token": "Ho", "logprob": -1}]}
     first = event(delta={"content": "Hi"}, logprobs={"content": [row]})
     fake.answer = lambda handler, body: handler.say(200, first + event(delta={}, finish_reason="length"))
