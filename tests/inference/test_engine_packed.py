@@ -80,7 +80,7 @@ def test_token_types(engine, model):
 
 
 def test_a_long_prompt_is_read_in_pieces(engine, model, monkeypatch):
-    monkeypatch.setattr(engine._forward, "prompt_piece", 7)
+    monkeypatch.setattr(engine._runner, "prefill_chunk_size", 7)
     gate = Gate(engine)
     gate.open.set()
     ids, types = ids_of(4, 50), [5] * 50

@@ -99,8 +99,8 @@ def test_the_decode_step_gives_the_logits_of_transformers(emulated):
     eight_bits, _ = emulated
     model, ids = model_of(), ids_of(1, 40)
     runner = GPT2ModelRunner(copy.deepcopy(model), 128, "8-bit" if eight_bits else "packed")
-    assert runner._writer is not None
-    assert runner._writer.is_ready
+    assert runner._decoder is not None
+    assert runner._decoder.is_ready
     kv_cache, other = runner.new_kv_cache(), runner.new_kv_cache()
     for start, end in ((0, 1), (1, 17), (17, 39)):
         runner.step([Chunk(ids[start:end], None, kv_cache, False)])
