@@ -9,7 +9,7 @@ from typing import Any
 import gradio as gr
 
 from chat_app.conversation import Conversation
-from chat_app.data.readers import conversations_of, has_text
+from chat_app.data.readers import has_text, iterate_conversations
 from chat_app.errors import DataError
 from chat_app.evaluation.memorization import CopyFinding, RunMemorizationIndex
 from chat_app.evaluation.runner import extract_prompts, generate_replies
@@ -83,7 +83,7 @@ def choose_questions(run: Run, most: int) -> list[Conversation]:
     for name in ("valid.jsonl", "train.jsonl"):
         path = run.data / name
         if len(found) < most and has_text(path):
-            for one in extract_prompts(conversations_of(path), most + len(found)):
+            for one in extract_prompts(iterate_conversations(path), most + len(found)):
                 found.setdefault(one.turns[-1].text, one)
     if not found:
         raise DataError("There is nothing to ask this model.")
