@@ -1,5 +1,7 @@
-"""Sizes of files and memories in words: GB and MB are of ten to the ninth and the sixth, as operating systems and the
-Hub show them. Pure."""
+"""Numbers of bytes and of seconds in words, as every part of the product writes them. Pure.
+
+GB and MB are of ten to the ninth and the sixth, as operating systems and the Hub show them.
+"""
 
 from __future__ import annotations
 
@@ -11,3 +13,20 @@ def bytes_in_words(number: float) -> str:
             value = number / factor
             return f"{value:.1f} {unit}" if value < 9.95 else f"{value:,.0f} {unit}"
     return f"{number / 1000:.0f} KB"
+
+
+def format_duration(seconds: float) -> str:
+    """A length of time, rounded as people say it: "7 seconds", "40 seconds", "3 minutes", "2 hours 10 minutes"."""
+    if seconds < 55:
+        return _count(max(round(seconds), 1) if seconds < 10 else round(seconds / 5) * 5, "second")
+    minutes = max(round(seconds / 60), 1)
+    if minutes < 60:
+        return _count(minutes, "minute")
+    hours, rest = divmod(minutes, 60)
+    if hours >= 10:
+        return _count(round(minutes / 60), "hour")
+    return f"{_count(hours, 'hour')} {_count(rest, 'minute')}" if rest else _count(hours, "hour")
+
+
+def _count(number: int, unit: str) -> str:
+    return f"{number:,} {unit}" if number == 1 else f"{number:,} {unit}s"

@@ -145,7 +145,7 @@ def _own_replies(
 ) -> list[dict[str, Any]]:
     """What the run's model answers to openings: those of a file, or those it was not taught, else those it was."""
     from chat_app.conversation import Conversation
-    from chat_app.data.readers import conversations_of, has_text
+    from chat_app.data.readers import has_text, iterate_conversations
     from chat_app.evaluation.runner import extract_prompts, generate_replies
 
     if not 0 < options.count <= MOST_PROMPTS:
@@ -154,7 +154,7 @@ def _own_replies(
     prompts: list[Conversation] = []
     for file in files:
         if not prompts and has_text(file):
-            prompts = extract_prompts(conversations_of(file), options.count)
+            prompts = extract_prompts(iterate_conversations(file), options.count)
     if not prompts:
         raise DataError("There is nothing to ask the model.", advice="Give a file with --prompts.")
     replies = generate_replies(str(run.model), prompts, paths, progress=progress)

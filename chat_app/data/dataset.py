@@ -17,9 +17,9 @@ import orjson
 
 from chat_app.conversation import Conversation, Message
 from chat_app.data.quality import apply_repairs
-from chat_app.data.readers import Located, Part, Preview, Problem, ReadingOptions, iterate, nothing_usable
-from chat_app.data.readers.types import not_opened
-from chat_app.data.writers import record_of
+from chat_app.data.readers import Located, Part, Preview, Problem, ReadingOptions, iterate, nothing_usable_error
+from chat_app.data.readers.types import explain_not_opened
+from chat_app.data.writers import to_record
 from chat_app.errors import DataError
 from chat_app.system.disk_cache import Cache, content_digest
 from chat_app.system.progress import Progress, ProgressCallback, ignore_progress
@@ -216,7 +216,7 @@ class _DatasetWriter:
         self.problems += missed
         self.progress(Progress(done=self.count))
         if self.count == before:
-            raise nothing_usable(name, first, missed)
+            raise nothing_usable_error(name, first, missed)
 
     def close(self) -> None:
         parts = dict(self.parts)
@@ -231,7 +231,7 @@ def _key(parts: Sequence[str], files: Sequence[Path]) -> str:
     try:
         return content_digest([*parts, *_parts_to_hash(files)])
     except OSError as error:
-        closed = not_opened(error)
+        closed = explain_not_opened(error)
         where = Path(error.filename or files[0]).name
         raise DataError(closed.reason, where=where, advice=closed.advice) from error
 
@@ -269,7 +269,7 @@ def _preview_from(values: dict[str, Any]) -> Preview:
 
 
 def _encode(item: Located, file_index: int) -> bytes:
-    record = {**record_of(item.conversation), "file": file_index, "line": item.line, "part": item.part}
+    record = {**to_record(item.conversation), "file": file_index, "line": item.line, "part": item.part}
     return orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)
 
 

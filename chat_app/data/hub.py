@@ -15,7 +15,7 @@ from typing import Any
 
 from chat_app.data.readers.json import values
 from chat_app.data.readers.options import ReadingOptions
-from chat_app.data.readers.split_names import part_named
+from chat_app.data.readers.split_names import parse_part
 from chat_app.data.readers.types import Located, Problem
 from chat_app.errors import DataError
 
@@ -44,7 +44,7 @@ SHORT_NAMES = {
 }
 
 
-def load(
+def stream_conversations(
     name: str,
     *,
     config: str | None = None,
@@ -70,33 +70,33 @@ def load(
             reached; later if the connection breaks.
     """
     options = options or ReadingOptions()
-    place, revision = _place(name, revision, folders)
+    place, revision = _locate(name, revision, folders)
     shown = Path(place).name if os.path.isabs(place) else name
-    splits = _splits(place, shown, config, split, revision)
-    return _conversations(shown, splits, options, need_reply)
+    splits = _load_splits(place, shown, config, split, revision)
+    return _convert_splits(shown, splits, options, need_reply)
 
 
-def download_of(name: str) -> Path | None:
+def find_download(name: str) -> Path | None:
     """The folder on this computer that a name means, where it is one with a download of a data set."""
     try:
         folder = Path(name).expanduser()
     except RuntimeError:  # of a person whom this computer does not know
         return None
-    return folder.resolve() if _known(name) is None and _is_download(folder) else None
+    return folder.resolve() if _find_short_name(name) is None and _is_download(folder) else None
 
 
-def _known(name: str) -> HubName | None:
+def _find_short_name(name: str) -> HubName | None:
     return SHORT_NAMES.get(name.strip().lower().replace("-", "_"))
 
 
-def _place(name: str, revision: str | None, folders: bool) -> tuple[str, str | None]:
+def _locate(name: str, revision: str | None, folders: bool) -> tuple[str, str | None]:
     """What to give to the loader: a repository or a folder, and the revision."""
     if revision is not None and (not REVISION.fullmatch(revision) or ".." in revision):
         raise DataError(f"'{revision[:100]}' is no revision.", where=name[:100], advice="Give a branch, tag or commit.")
-    known = _known(name)
+    known = _find_short_name(name)
     if known is not None:
         return known.repository, revision or known.revision
-    folder = download_of(name) if folders else None
+    folder = find_download(name) if folders else None
     if folder is not None:
         return str(folder), None
     if not HUB_NAME.fullmatch(name) or ".." in name or "--" in name or name.endswith((".git", ".ipynb")):
@@ -117,14 +117,14 @@ def _is_download(folder: Path) -> bool:
     if any((folder / name).exists() for name in HUB_FILES):
         return any(_is_data(file) for file in islice(folder.rglob("*"), MAX_FOLDER_ENTRIES))
     beside = chain(folder.glob("*"), (folder / "data").glob("*"))
-    return any(_is_data(file) and part_named(file.stem) for file in islice(beside, MAX_FOLDER_ENTRIES))
+    return any(_is_data(file) and parse_part(file.stem) for file in islice(beside, MAX_FOLDER_ENTRIES))
 
 
 def _is_data(file: Path) -> bool:
     return file.suffix in DATA_FILES and file.is_file()
 
 
-def _splits(place: str, name: str, config: str | None, split: str | None, revision: str | None) -> dict[str, Any]:
+def _load_splits(place: str, name: str, config: str | None, split: str | None, revision: str | None) -> dict[str, Any]:
     """The name of each split with its rows, still to be fetched."""
     from datasets import load_dataset
 
@@ -141,24 +141,24 @@ def _splits(place: str, name: str, config: str | None, split: str | None, revisi
                 raise
             found = loaded(CONVERTED)
     except expected as error:
-        raise _explained(error, name, config, split) from error
+        raise _explain(error, name, config, split) from error
     return {split: found} if split is not None else dict(found)
 
 
-def _conversations(
+def _convert_splits(
     name: str, splits: dict[str, Any], options: ReadingOptions, need_reply: bool
 ) -> Iterator[Located | Problem]:
     for split, rows in splits.items():
-        sample, numbered = values.peeked(_rows(rows, name, split))
-        way = values.way_of(sample, options, need_reply=need_reply)
-        part = part_named(split) or "train"
+        sample, numbered = values.peek(_number_rows(rows, name, split))
+        way = values.detect_schema(sample, options, need_reply=need_reply)
+        part = parse_part(split) or "train"
         file = f"{name} ({split})"
         yield from values.read_conversations(
             numbered, way, file, options, need_reply=need_reply, part=part, items=False
         )
 
 
-def _rows(rows: Any, name: str, split: str) -> Iterator[tuple[int, Any]]:
+def _number_rows(rows: Any, name: str, split: str) -> Iterator[tuple[int, Any]]:
     expected = _loader_errors()
     rows = iter(rows)
     number = 0
@@ -168,7 +168,7 @@ def _rows(rows: Any, name: str, split: str) -> Iterator[tuple[int, Any]]:
         except StopIteration:
             return
         except expected as error:
-            raise _explained(error, name, None, split) from error
+            raise _explain(error, name, None, split) from error
         number += 1
         yield number, row
 
@@ -187,7 +187,7 @@ def _needs_script(error: BaseException) -> bool:
     return "scripts are no longer supported" in said or "loading script" in said
 
 
-def _explained(error: BaseException, name: str, config: str | None, split: str | None) -> DataError:
+def _explain(error: BaseException, name: str, config: str | None, split: str | None) -> DataError:
     """What went wrong, in words of a person who has never seen the loader's."""
     kinds = {kind.__name__ for one in _causes(error) for kind in type(one).__mro__}
     said = " ".join(str(one) for one in _causes(error))

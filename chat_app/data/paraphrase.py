@@ -95,9 +95,9 @@ def paraphrase(prompt: str, chance: random.Random) -> str:
         return prompt
     is_question = "?" in mark
     if chance.random() < 0.7:
-        text = _rephrased(text, chance)
+        text = _replace_phrases(text, chance)
     if chance.random() < 0.35:
-        text = _without_small_word(text, chance)
+        text = _drop_small_word(text, chance)
     if chance.random() < 0.5:
         text = chance.choice(_GREETINGS + _ASKING if is_question else _GREETINGS) + _lower_first(text)
     if is_question and chance.random() < 0.15:
@@ -115,7 +115,7 @@ def keywords(prompt: str) -> list[str]:
     return [word for word in words if word not in _LIGHT_WORDS] or words
 
 
-def about(prompt: str, others: Sequence[frozenset[str]], chance: random.Random) -> str:
+def reduce_to_keywords(prompt: str, others: Sequence[frozenset[str]], chance: random.Random) -> str:
     """A prompt of nothing but what it is about: its keywords, or some of them, in a plain frame.
 
     Args:
@@ -131,18 +131,18 @@ def about(prompt: str, others: Sequence[frozenset[str]], chance: random.Random) 
         return prompt
     if chance.random() < 0.3:
         words.reverse()
-    words = [_other_number(word) if chance.random() < 0.3 else word for word in words]
+    words = [_switch_number(word) if chance.random() < 0.3 else word for word in words]
     return chance.choice(_ABOUT).format(" ".join(words))
 
 
-def _other_number(word: str) -> str:
+def _switch_number(word: str) -> str:
     """The plural of a singular and the other way round, where an s makes it."""
     if len(word) < 3 or word.endswith(("ss", "us", "is", "ed", "ing")):
         return word
     return word[:-1] if word.endswith("s") else word + "s"
 
 
-def _rephrased(text: str, chance: random.Random) -> str:
+def _replace_phrases(text: str, chance: random.Random) -> str:
     """One or two phrases replaced by others of the same meaning."""
     for _ in range(chance.choice((1, 2))):
         hits = [
@@ -159,7 +159,7 @@ def _rephrased(text: str, chance: random.Random) -> str:
     return text
 
 
-def _without_small_word(text: str, chance: random.Random) -> str:
+def _drop_small_word(text: str, chance: random.Random) -> str:
     """One article, auxiliary or pronoun less, as people write in a hurry."""
     words = text.split(" ")
     small = [index for index, word in enumerate(words) if word.lower() in _DROPPED]
@@ -173,6 +173,6 @@ def _lower_first(text: str) -> str:
     return text if first in ("I", "I'm", "I've", "I'd", "I'll") or first.isupper() else text[:1].lower() + text[1:]
 
 
-def bare(text: str) -> str:
+def normalize(text: str) -> str:
     """The words alone, without capitals and punctuation: two texts with the same are the same question."""
     return " ".join(re.findall(r"\w+", text.casefold()))

@@ -116,11 +116,11 @@ def load_source(
         names = source.names or None
         found = load_files(source.files, cache, source.options, need_reply=need_reply, names=names, progress=progress)
     else:
-        from chat_app.data.hub import download_of, load
+        from chat_app.data.hub import find_download, stream_conversations
 
         hub = source.hub
         begin = partial(
-            load,
+            stream_conversations,
             hub.name,
             config=hub.config or None,
             split=hub.split or None,
@@ -129,7 +129,7 @@ def load_source(
             folders=hub.folders,
         )
         settings = orjson.dumps([asdict(hub), asdict(source.options), need_reply]).decode()
-        folder = download_of(hub.name) if hub.folders else None
+        folder = find_download(hub.name) if hub.folders else None
         found = load_items(begin, [settings], hub.name, cache, progress, [folder] if folder else [])
     return found.with_repairs(source.repairs)
 

@@ -15,7 +15,7 @@ import orjson
 
 from chat_app.conversation import Conversation
 from chat_app.data.readers import ConversationSource, Located
-from chat_app.data.writers import record_of
+from chat_app.data.writers import to_record
 from chat_app.system.progress import Progress, ProgressCallback, ignore_progress
 
 FEWEST = 5
@@ -31,25 +31,25 @@ def split_conversations(
     What a conversation says and the seed decide where it goes, so its place in the file does not matter, and copies
     of one conversation go the same way. With fewer than five different conversations all are learned.
     """
-    marks = [mark(conversation, seed) for conversation in conversations]
-    last = last_kept_aside(marks, valid_share)
+    marks = [split_hash(conversation, seed) for conversation in conversations]
+    last = validation_limit(marks, valid_share)
     train = [one for one, own in zip(conversations, marks, strict=True) if own > last]
     valid = [one for one, own in zip(conversations, marks, strict=True) if own <= last]
     return train, valid
 
 
-def mark(conversation: Conversation, seed: int) -> int:
+def split_hash(conversation: Conversation, seed: int) -> int:
     """A number of 63 bits that only what is said and the seed decide."""
     said = json.dumps([seed, *[[message.role, message.text] for message in conversation.messages]])
-    return mark_of(said.encode("utf-8", "surrogatepass"))
+    return content_hash(said.encode("utf-8", "surrogatepass"))
 
 
-def mark_of(content: bytes) -> int:
+def content_hash(content: bytes) -> int:
     """A number of 63 bits that only the content decides."""
     return int.from_bytes(hashlib.sha256(content).digest()[:8], "big") >> 1
 
 
-def last_kept_aside(marks: Iterable[int], valid_share: float) -> int:
+def validation_limit(marks: Iterable[int], valid_share: float) -> int:
     """Conversations with this mark or a lower one are for validation; -1 if none is."""
     import numpy as np
 
@@ -82,20 +82,20 @@ def write_split(
     files = {part: (folder / f".{part}.tmp").open("wb") for part in ("train", "valid", "test")}
     try:
         for item in train.located():
-            files[item.part].write(_line(item))
+            files[item.part].write(_encode(item))
             counts[item.part] += 1
             if item.part == "train":
-                marks.append(mark(item.conversation, seed))
+                marks.append(split_hash(item.conversation, seed))
             if counts.total() % REPORT_EVERY == 0:
                 progress(Progress(done=counts.total()))
         for item in valid.located() if valid else ():
-            files["valid"].write(_line(item))
+            files["valid"].write(_encode(item))
             counts["valid"] += 1
     finally:
         for file in files.values():
             file.close()
     if not counts["valid"]:
-        kept = keep_aside(folder / ".train.tmp", folder / ".valid.tmp", marks, valid_share)
+        kept = move_validation_share(folder / ".train.tmp", folder / ".valid.tmp", marks, valid_share)
         counts.update(train=-kept, valid=kept)
     for part in files:
         if part == "test" and not counts["test"]:
@@ -105,7 +105,7 @@ def write_split(
     return counts
 
 
-def keep_aside(source: Path, target: Path, marks: Sequence[int], valid_share: float) -> int:
+def move_validation_share(source: Path, target: Path, marks: Sequence[int], valid_share: float) -> int:
     """Move a share of the lines of a file to another one, which then holds nothing else.
 
     Args:
@@ -114,7 +114,7 @@ def keep_aside(source: Path, target: Path, marks: Sequence[int], valid_share: fl
     Returns:
         How many were moved.
     """
-    last = last_kept_aside(marks, valid_share)
+    last = validation_limit(marks, valid_share)
     if last < 0:
         return 0
     kept = 0
@@ -127,7 +127,7 @@ def keep_aside(source: Path, target: Path, marks: Sequence[int], valid_share: fl
     return kept
 
 
-def _line(item: Located) -> bytes:
+def _encode(item: Located) -> bytes:
     """A conversation as it is read back, and where it stood, for people who look for it."""
-    record = {**record_of(item.conversation), "file": item.file, "line": item.line}
+    record = {**to_record(item.conversation), "file": item.file, "line": item.line}
     return orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)

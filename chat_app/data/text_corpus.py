@@ -16,46 +16,46 @@ from chat_app.data.readers import archives as containers
 from chat_app.data.readers.archives import Member
 from chat_app.data.readers.detect import is_prose
 from chat_app.data.readers.text_source import open_source
-from chat_app.data.readers.turn_text import storable
-from chat_app.data.splitting import keep_aside, mark_of
+from chat_app.data.readers.turn_text import replace_unstorable
+from chat_app.data.splitting import content_hash, move_validation_share
 from chat_app.errors import DataError
 from chat_app.system.progress import Progress, ProgressCallback, ignore_progress
 
-PIECE_CHARACTERS = 16_000
-LONGEST_PARAGRAPH = 4 * PIECE_CHARACTERS
+CHUNK_CHARACTERS = 16_000
+LONGEST_PARAGRAPH = 4 * CHUNK_CHARACTERS
 
 
 def is_plain_text(path: Path) -> bool:
     """Whether a file, or the first file of an archive or a folder, is running text and no conversations."""
     try:
-        with containers.opened(path) as members:
+        with containers.open_members(path) as members:
             return any(is_prose(member) for member in members if isinstance(member, Member))
     except DataError:
         return False
 
 
-def pieces(path: Path) -> Iterator[str]:
+def iterate_chunks(path: Path) -> Iterator[str]:
     """The text of a file, or of all the files of running text in an archive or a folder, in pieces.
 
     Raises:
         DataError: it cannot be read.
     """
-    with containers.opened(path) as members:
+    with containers.open_members(path) as members:
         for member in members:
             if isinstance(member, Member) and is_prose(member):
-                yield from _pieces_of(member)
+                yield from _split_chunks(member)
 
 
-def _pieces_of(member: Member) -> Iterator[str]:
+def _split_chunks(member: Member) -> Iterator[str]:
     lines: list[str] = []
     size = 0
     for _, raw in open_source(member.path, member.name).lines():
         if raw is None:
             continue  # A line of many megabytes is no text that anybody wrote.
-        line = storable(raw.decode("utf-8", "replace"))
+        line = replace_unstorable(raw.decode("utf-8", "replace"))
         lines.append(line)
         size += len(line) + 1
-        if (size > PIECE_CHARACTERS and not line.strip()) or size > LONGEST_PARAGRAPH:
+        if (size > CHUNK_CHARACTERS and not line.strip()) or size > LONGEST_PARAGRAPH:
             yield "\n".join(lines).strip()
             lines, size = [], 0
     rest = "\n".join(lines).strip()
@@ -63,7 +63,7 @@ def _pieces_of(member: Member) -> Iterator[str]:
         yield rest
 
 
-def write_pieces(
+def write_chunks(
     folder: Path,
     texts: Iterable[str],
     kept_aside: Iterable[str] | None,
@@ -85,26 +85,26 @@ def write_pieces(
     marks = array("q")
     with learned.open("wb") as file:
         for text in texts:
-            file.write(_line(text))
-            marks.append(mark_of(f"{seed} {text}".encode("utf-8", "replace")))
+            file.write(_encode(text))
+            marks.append(content_hash(f"{seed} {text}".encode("utf-8", "replace")))
             progress(Progress(done=len(marks)))
     given = moved = 0
     with aside.open("wb") as file:
         for text in kept_aside or ():
-            file.write(_line(text))
+            file.write(_encode(text))
             given += 1
     if kept_aside is None:
-        moved = keep_aside(learned, aside, marks, valid_share)
+        moved = move_validation_share(learned, aside, marks, valid_share)
     return Counter(train_text=len(marks) - moved, valid_text=given + moved)
 
 
-def read_pieces(file: Path) -> Iterator[str]:
-    """What `write_pieces` wrote; nothing where there is no such file."""
+def read_chunks(file: Path) -> Iterator[str]:
+    """What `write_chunks` wrote; nothing where there is no such file."""
     if file.exists():
         with file.open("rb") as lines:
             for line in lines:
                 yield orjson.loads(line)["text"]
 
 
-def _line(text: str) -> bytes:
+def _encode(text: str) -> bytes:
     return orjson.dumps({"text": text}, option=orjson.OPT_APPEND_NEWLINE)

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 from chat_app.conversation import Conversation
-from chat_app.data.readers import conversations_of, has_text
-from chat_app.data.text_corpus import read_pieces
+from chat_app.data.readers import has_text, iterate_conversations
+from chat_app.data.text_corpus import read_chunks
 from chat_app.errors import DataError
 from chat_app.system.disk_cache import Cache, content_digest
 from chat_app.system.progress import Progress, ProgressCallback, ignore_progress
@@ -176,7 +176,7 @@ def _encode_conversations(
 ) -> Iterator[list[Example]]:
     done = 0
     try:
-        said = conversations_of(file) if has_text(file) else iter(())
+        said = iterate_conversations(file) if has_text(file) else iter(())
         for conversations in _in_batches(said, AT_ONCE):
             encoder.prepare(text for one in conversations for text in (*one.texts, one.system or ""))
             chosen = (options.learn, options.new_share, options.max_turns)
@@ -190,7 +190,7 @@ def _encode_conversations(
 def _encode_text(file: Path, encoder: Encoder, progress: ProgressCallback) -> Iterator[list[Example]]:
     separator = encoder.tokenizer.bos_token_id
     ids: list[int] = []
-    for number, text in enumerate(read_pieces(file), start=1):
+    for number, text in enumerate(read_chunks(file), start=1):
         ids += encoder.text_ids(text)
         if separator is not None:
             ids.append(int(separator))

@@ -14,7 +14,7 @@ import orjson
 
 from chat_app.conversation import Conversation, Message
 from chat_app.data.readers.tables.columns import MAX_COLUMNS
-from chat_app.data.readers.turn_text import TURN_SEPARATOR, storable
+from chat_app.data.readers.turn_text import TURN_SEPARATOR, replace_unstorable
 
 HEADER = b"context\treply\n"
 # What a spreadsheet takes for a formula; an apostrophe before it makes it text.
@@ -29,9 +29,9 @@ def write_jsonl(conversations: Iterable[Conversation], path: str | os.PathLike[s
     What reading gives comes back the same. Of other texts the spaces around them do not, and NUL characters and halves
     of surrogate pairs are replaced. The file appears whole or not at all.
     """
-    with _whole(path) as file:
+    with _atomic_file(path) as file:
         for conversation in conversations:
-            file.write(_line(conversation))
+            file.write(_encode(conversation))
 
 
 def write_tsv(conversations: Iterable[Conversation], path: str | os.PathLike[str]) -> int:
@@ -47,22 +47,22 @@ def write_tsv(conversations: Iterable[Conversation], path: str | os.PathLike[str
         because nothing is left of them, when they are not written at all.
     """
     lossy = 0
-    with _whole(path) as file:
+    with _atomic_file(path) as file:
         file.write(HEADER)
         for conversation in conversations:
             turns = list(conversation.turns)
             if turns[-1].role == "user":
                 turns.pop()
-            cells, same = _cells([_on_one_line(turn.text) for turn in turns])
+            cells, same = _split_cells([_join_lines(turn.text) for turn in turns])
             same = same and conversation.head == () and all(turn.in_loss for turn in turns)
-            same = same and [turn.text for turn in conversation.turns] == [_on_one_line(turn.text) for turn in turns]
+            same = same and [turn.text for turn in conversation.turns] == [_join_lines(turn.text) for turn in turns]
             lossy += not same
             if len(turns) > 1:
-                file.write("\t".join(map(_defused, cells)).encode() + b"\n")
+                file.write("\t".join(map(_escape_formula, cells)).encode() + b"\n")
     return lossy
 
 
-def _cells(texts: list[str]) -> tuple[list[str], bool]:
+def _split_cells(texts: list[str]) -> tuple[list[str], bool]:
     """A context and a reply, or a turn a cell; and whether reading finds the same turns in them."""
     context = TURN_SEPARATOR.join(texts[:-1])
     if context.split(TURN_SEPARATOR) == texts[:-1]:
@@ -73,18 +73,18 @@ def _cells(texts: list[str]) -> tuple[list[str], bool]:
     return [TURN_SEPARATOR.join(LONELY.sub("eos", text) for text in texts[:-1]), *texts[-1:]], False
 
 
-def _on_one_line(text: str) -> str:
-    return LINE_ENDS.sub(" ", storable(text)).strip()
+def _join_lines(text: str) -> str:
+    return LINE_ENDS.sub(" ", replace_unstorable(text)).strip()
 
 
-def _defused(cell: str) -> str:
+def _escape_formula(cell: str) -> str:
     if cell.startswith('"'):
         return f" {cell}"
     return f"'{cell}" if FORMULA.match(cell) else cell
 
 
 @contextmanager
-def _whole(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+def _atomic_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """A file that takes its name only when all of it is written."""
     target = Path(path)
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
@@ -98,17 +98,17 @@ def _whole(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         temporary.unlink(missing_ok=True)
 
 
-def _line(conversation: Conversation) -> bytes:
-    return orjson.dumps(record_of(conversation), option=orjson.OPT_APPEND_NEWLINE)
+def _encode(conversation: Conversation) -> bytes:
+    return orjson.dumps(to_record(conversation), option=orjson.OPT_APPEND_NEWLINE)
 
 
-def record_of(conversation: Conversation) -> dict[str, Any]:
+def to_record(conversation: Conversation) -> dict[str, Any]:
     """The conversation as JSON: {"messages": [...]}."""
-    return {"messages": [_record(message) for message in conversation.messages]}
+    return {"messages": [_message_record(message) for message in conversation.messages]}
 
 
-def _record(message: Message) -> dict[str, Any]:
-    record: dict[str, Any] = {"role": message.role, "content": storable(message.text)}
+def _message_record(message: Message) -> dict[str, Any]:
+    record: dict[str, Any] = {"role": message.role, "content": replace_unstorable(message.text)}
     if not message.in_loss:
         record["weight"] = 0
     return record

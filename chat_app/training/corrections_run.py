@@ -10,7 +10,7 @@ from chat_app.config.fields import from_mapping
 from chat_app.config.paths import Paths
 from chat_app.config.training import TrainConfig
 from chat_app.conversation import Conversation
-from chat_app.data.readers import Located, Problem, conversations_of, has_text
+from chat_app.data.readers import Located, Problem, has_text, iterate_conversations
 from chat_app.errors import DataError, RunError
 from chat_app.runs.run import Run, find_run
 from chat_app.system.progress import ProgressCallback, ignore_progress
@@ -80,6 +80,6 @@ def _earlier(model: str, paths: Paths) -> Iterator[Conversation]:
     except RunError:
         pass  # It is not a run.
     try:
-        yield from conversations_of(path)
+        yield from iterate_conversations(path)
     except DataError:  # Without earlier conversations the corrections can be taught all the same.
         return

@@ -18,7 +18,7 @@ from types import MappingProxyType
 from typing import Any
 
 from chat_app.conversation import Conversation, Message
-from chat_app.data.paraphrase import about, bare, keywords, paraphrase
+from chat_app.data.paraphrase import keywords, normalize, paraphrase, reduce_to_keywords
 from chat_app.errors import DataError
 from chat_app.runs.files import hold, read_lines, write_text
 
@@ -200,8 +200,8 @@ def mixed(
 ) -> Iterator[Conversation]:
     """What teaches the corrections: each of them `repeat` times, among conversations that were learned earlier.
 
-    The first time a correction stands as it is, then in other wordings (`paraphrase`, and every other time `about`).
-    Only its good reply is learned, not what was said before it in that conversation.
+    The first time a correction stands as it is, then in other wordings (`paraphrase`, and every other time
+    `reduce_to_keywords`). Only its good reply is learned, not what was said before it in that conversation.
 
     Args:
         earlier: conversations so that the rest is not forgotten; they are drawn evenly, read once as a stream, and of
@@ -220,7 +220,7 @@ def mixed(
     chance = random.Random(seed)
     taught = [one for correction in corrections for one in _taught(correction, corrections, repeat, chance)]
     wanted = round(len(taught) * share / (1 - share))
-    corrected = {bare(correction.prompt) for correction in corrections}
+    corrected = {normalize(correction.prompt) for correction in corrections}
     drawn = _drawn((one for one in earlier if not _answers(one, corrected)), wanted, chance)
     rows = [*taught, *(_stretch(one, chance) for one in drawn)]
     chance.shuffle(rows)
@@ -231,16 +231,18 @@ def _taught(
     correction: Correction, all_of_them: Sequence[Correction], repeat: int, chance: random.Random
 ) -> Iterator[Conversation]:
     """One correction in several wordings, none of which is what another correction asks."""
-    rest = [one.prompt for one in all_of_them if bare(one.prompt) != bare(correction.prompt)]
-    taken = {bare(prompt) for prompt in rest}
+    rest = [one.prompt for one in all_of_them if normalize(one.prompt) != normalize(correction.prompt)]
+    taken = {normalize(prompt) for prompt in rest}
     others = [frozenset(keywords(prompt)) for prompt in rest]
     head, turns = correction.conversation.head, correction.conversation.turns
     before = (*head, *(replace(turn, in_loss=False) for turn in turns[:-1]))
     for number in range(repeat):
         prompt = correction.prompt
         if number:
-            prompt = about(prompt, others, chance) if number % ABOUT_EVERY == 0 else paraphrase(prompt, chance)
-        if bare(prompt) in taken:
+            prompt = (
+                reduce_to_keywords(prompt, others, chance) if number % ABOUT_EVERY == 0 else paraphrase(prompt, chance)
+            )
+        if normalize(prompt) in taken:
             prompt = correction.prompt
         ending = (Message("user", prompt, in_loss=False), Message("assistant", correction.good))
         yield Conversation((*before, *ending))
@@ -248,7 +250,7 @@ def _taught(
 
 def _answers(conversation: Conversation, prompts: Set[str]) -> bool:
     """Whether the user says one of these in a conversation."""
-    return any(turn.role == "user" and bare(turn.text) in prompts for turn in conversation.turns)
+    return any(turn.role == "user" and normalize(turn.text) in prompts for turn in conversation.turns)
 
 
 def _stretch(conversation: Conversation, chance: random.Random) -> Conversation:

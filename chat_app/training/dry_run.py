@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader
 from transformers import TrainerCallback
 
 from chat_app.config.training import TrainConfig
-from chat_app.formatting import bytes_in_words
+from chat_app.formatting import bytes_in_words, format_duration
 from chat_app.models.transformers_internals import silence
 from chat_app.runs.files import seal
 from chat_app.runs.run import Run
@@ -38,7 +38,7 @@ from chat_app.training.collator import PackingCollator
 from chat_app.training.inputs import TrainingInputs
 from chat_app.training.loss import likelihood
 from chat_app.training.memory_estimate import ModelShape
-from chat_app.training.step_time import compute_work, duration, fit_step_time, simulate_steps, split_into_batches
+from chat_app.training.step_time import compute_work, fit_step_time, simulate_steps, split_into_batches
 from chat_app.training.trainer import ChatTrainer, evaluation_steps, make_training_arguments, saving_steps, total_steps
 
 T = TypeVar("T")
@@ -74,7 +74,8 @@ class DryRunResult:
 
     def sentence(self) -> str:
         """Time and memory for a person: "about 6 minutes, 1.9 GB of 4.0 GB"."""
-        return f"{duration(self.seconds)}, {bytes_in_words(self.peak_bytes)} of {bytes_in_words(self.memory_bytes)}"
+        memory = f"{bytes_in_words(self.peak_bytes)} of {bytes_in_words(self.memory_bytes)}"
+        return f"about {format_duration(self.seconds)}, {memory}"
 
 
 def is_dry_run_wanted(config: TrainConfig, rows: int) -> bool:

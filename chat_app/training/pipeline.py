@@ -16,7 +16,7 @@ from chat_app.config.fields import AUTOMATIC
 from chat_app.config.paths import Paths
 from chat_app.config.training import TrainConfig
 from chat_app.conversation import Conversation
-from chat_app.data.readers import conversations_of, has_text
+from chat_app.data.readers import has_text, iterate_conversations
 from chat_app.data.tokenized_dataset import (
     WINDOW_LIMIT,
     ConcatenatedDataset,
@@ -237,7 +237,7 @@ def choose_sample_prompts(run: Run) -> list[Conversation]:
     prompts: dict[str, Conversation] = {}
     for name in ("valid.jsonl", "train.jsonl"):
         path = run.data / name
-        for conversation in conversations_of(path) if has_text(path) else ():
+        for conversation in iterate_conversations(path) if has_text(path) else ():
             first = conversation.turns[0]
             if first.role == "user" and first.text not in prompts and len(first.text) <= 300:
                 prompts[first.text] = conversation.part(0, 1)

@@ -20,7 +20,7 @@ from chat_app.data.dataset import ConversationDataset
 from chat_app.data.readers import ConversationSource
 from chat_app.data.source import DataSource, load_source
 from chat_app.data.splitting import write_split
-from chat_app.data.text_corpus import write_pieces
+from chat_app.data.text_corpus import write_chunks
 from chat_app.errors import DataError
 from chat_app.runs.run import Run, new_id
 from chat_app.system.progress import ProgressCallback, ignore_progress
@@ -116,7 +116,7 @@ def write_data(
     counts = write_split(run.data, config.valid_share, config.seed, train, valid, progress)
     run.note(**{f"{part}_conversations": count for part, count in counts.items()})
     if texts is not None or valid_texts is not None:
-        counts += write_pieces(run.data, texts or (), valid_texts, config.valid_share, config.seed, progress)
+        counts += write_chunks(run.data, texts or (), valid_texts, config.valid_share, config.seed, progress)
         run.note(train_texts=counts["train_text"], valid_texts=counts["valid_text"])
     if not counts["train"] + counts["train_text"]:
         raise DataError("There are no conversations to learn from.", advice="Upload a file with at least one.")

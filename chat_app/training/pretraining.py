@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from chat_app.data.readers import conversations_of
-from chat_app.data.text_corpus import is_plain_text, pieces
+from chat_app.data.readers import iterate_conversations
+from chat_app.data.text_corpus import is_plain_text, iterate_chunks
 from chat_app.errors import SettingError
 from chat_app.models.building import building
 from chat_app.runs.run import Run
@@ -104,9 +104,9 @@ def texts_of(files: Sequence[Path]) -> Iterator[str]:
     """
     for file in files:
         if is_plain_text(file):
-            yield from pieces(file)
+            yield from iterate_chunks(file)
         else:
-            yield from (message.text for one in conversations_of(file) for message in one.messages)
+            yield from (message.text for one in iterate_conversations(file) for message in one.messages)
 
 
 def new_model(tokenizer: Any, size: str, seed: int = 0) -> Any:

@@ -22,7 +22,7 @@ from chat_app.config.training import TrainConfig
 from chat_app.data.dataset import ConversationDataset
 from chat_app.data.readers import Reading
 from chat_app.data.source import DataSource, load_source
-from chat_app.data.text_corpus import is_plain_text, pieces
+from chat_app.data.text_corpus import is_plain_text, iterate_chunks
 from chat_app.errors import DataError, SettingError
 from chat_app.runs.run import Run, new_id
 from chat_app.system.progress import Progress, ProgressCallback, ignore_progress
@@ -168,8 +168,8 @@ def _write_conversations_and_texts(
         config,
         dataset if dataset is not None else nothing,
         valid=load_source(DataSource((valid,)), paths, need_reply=False) if valid is not None and not is_text else None,
-        texts=chain.from_iterable(map(pieces, texts)) if texts else None,
-        valid_texts=pieces(valid) if valid is not None and is_text else None,
+        texts=chain.from_iterable(map(iterate_chunks, texts)) if texts else None,
+        valid_texts=iterate_chunks(valid) if valid is not None and is_text else None,
         progress=lambda now: progress(Progress(f"Writing: {now.done:,} so far.")),
     )
 
@@ -178,7 +178,7 @@ def _all_texts(dataset: ConversationDataset | None, texts: Sequence[Path]) -> It
     if dataset is not None:
         for conversation in dataset.conversations():
             yield from (message.text for message in conversation.messages)
-    yield from chain.from_iterable(map(pieces, texts))
+    yield from chain.from_iterable(map(iterate_chunks, texts))
 
 
 def _limit_texts(texts: Iterator[str], progress: ProgressCallback) -> Iterator[str]:

@@ -67,12 +67,3 @@ def simulate_steps(rows: Sequence[Example], size: int, seed: int = 0) -> list[li
 def split_into_batches(step: Sequence[Example], size: int) -> list[Sequence[Example]]:
     """The batches in which a step is computed."""
     return [step[start : start + size] for start in range(0, len(step), size)]
-
-
-def duration(seconds: float) -> str:
-    """A length of time for a person: "about 6 minutes"."""
-    for size, name in ((3600.0, "hour"), (60.0, "minute")):
-        if seconds >= 1.5 * size:
-            return f"about {round(seconds / size)} {name}s"
-    count = max(round(seconds), 1)
-    return f"about {count} second{'s' if count > 1 else ''}"

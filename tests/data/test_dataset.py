@@ -17,8 +17,8 @@ from chat_app.data.dataset import load_files
 from chat_app.data.readers import Located, Reading, ReadingOptions, read_file
 from chat_app.data.readers.chat_exports import threading as chats
 from chat_app.data.readers.json import document as whole
-from chat_app.data.splitting import last_kept_aside, mark, split_conversations, write_split
-from chat_app.data.text_corpus import is_plain_text, pieces, read_pieces, write_pieces
+from chat_app.data.splitting import split_conversations, split_hash, validation_limit, write_split
+from chat_app.data.text_corpus import is_plain_text, iterate_chunks, read_chunks, write_chunks
 from chat_app.data.tokenized_dataset import (
     ConcatenatedDataset,
     TokenizationOptions,
@@ -185,7 +185,7 @@ def test_copies_go_the_same_way_and_place_does_not_matter(texts: list[str], shar
 
 
 def test_no_more_is_kept_aside_than_helps() -> None:
-    assert last_kept_aside(range(100_000), 0.5) == 4_999
+    assert validation_limit(range(100_000), 0.5) == 4_999
 
 
 def test_repairs_are_applied_and_the_gathered_set_stays(tmp_path: Path, paths: Paths) -> None:
@@ -258,7 +258,7 @@ def test_what_is_prepared_in_one_go_is_the_same(tiny_tokenizer: Any) -> None:
 def test_the_mark_of_a_conversation_does_not_depend_on_what_is_learned_of_it() -> None:
     one = Conversation((Message("user", "a"), Message("assistant", "b")))
     same = Conversation((Message("user", "a"), Message("assistant", "b", in_loss=False)))
-    assert mark(one, 0) == mark(same, 0) != mark(one, 1)
+    assert split_hash(one, 0) == split_hash(same, 0) != split_hash(one, 1)
 
 
 def test_located_of_a_reading() -> None:
@@ -274,9 +274,9 @@ def test_running_text_fills_windows_from_end_to_end(tmp_path: Path, paths: Paths
     (folder / "picture.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(200))
     assert is_plain_text(folder)
     assert is_plain_text(folder / "a.txt")
-    texts = list(pieces(folder))
+    texts = list(iterate_chunks(folder))
     assert len(texts) == 2
-    counts = write_pieces(tmp_path, texts, None, 0.0, 0)
+    counts = write_chunks(tmp_path, texts, None, 0.0, 0)
     assert dict(counts) == {"train_text": 2, "valid_text": 0}
     encoder = Encoder(tiny_tokenizer, get_format("roles"), 64)
     rows = tokenize_text(tmp_path / "train_text.jsonl", encoder, paths.cache_of("rows"))
@@ -291,7 +291,7 @@ def test_rows_of_conversations_and_of_text_are_counted_as_one(
     tmp_path: Path, paths: Paths, tiny_tokenizer: Any
 ) -> None:
     write_split(tmp_path, 0.0, 0, reading_of(3), None)
-    write_pieces(tmp_path, ["It was a dark night. " * 60], None, 0.0, 0)
+    write_chunks(tmp_path, ["It was a dark night. " * 60], None, 0.0, 0)
     encoder, cache = Encoder(tiny_tokenizer, get_format("roles"), 64), paths.cache_of("rows")
     said = tokenize_conversations(tmp_path / "train.jsonl", encoder, TokenizationOptions(), cache)
     read = tokenize_text(tmp_path / "train_text.jsonl", encoder, cache)
@@ -312,7 +312,7 @@ def test_conversations_are_no_running_text(tmp_path: Path, content: str) -> None
 
 def test_a_share_of_the_text_is_kept_aside(tmp_path: Path) -> None:
     texts = [f"piece {number}" for number in range(50)]
-    assert dict(write_pieces(tmp_path, texts, None, 0.1, 0)) == {"train_text": 45, "valid_text": 5}
-    learned, aside = list(read_pieces(tmp_path / "train_text.jsonl")), list(read_pieces(tmp_path / "valid_text.jsonl"))
+    assert dict(write_chunks(tmp_path, texts, None, 0.1, 0)) == {"train_text": 45, "valid_text": 5}
+    learned, aside = list(read_chunks(tmp_path / "train_text.jsonl")), list(read_chunks(tmp_path / "valid_text.jsonl"))
     assert sorted(learned + aside) == sorted(texts)
-    assert dict(write_pieces(tmp_path, texts, ["other"], 0.1, 0)) == {"train_text": 50, "valid_text": 1}
+    assert dict(write_chunks(tmp_path, texts, ["other"], 0.1, 0)) == {"train_text": 50, "valid_text": 1}

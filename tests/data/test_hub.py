@@ -60,7 +60,7 @@ def short(items: list[Located | Problem]) -> list[Any]:
 def test_all_splits_are_kept_apart(tmp_path: Path) -> None:
     nobody = {"messages": [{"role": "user", "content": "alone"}]}
     folder = folder_with(tmp_path, train=[row("a"), nobody, row("b")], validation=[row("c")], test=[row("d")])
-    found = list(hub_data.load(str(folder)))
+    found = list(hub_data.stream_conversations(str(folder)))
     assert short(found) == [
         (1, "train", ["a", "a!"]),
         (2, "No message is the assistant's: there is nothing to learn in it."),
@@ -69,14 +69,14 @@ def test_all_splits_are_kept_apart(tmp_path: Path) -> None:
         (1, "test", ["d", "d!"]),
     ]
     assert [item.file for item in found][-2:] == ["downloaded (validation)", "downloaded (test)"]
-    assert short(list(hub_data.load(str(folder), split="validation"))) == [(1, "valid", ["c", "c!"])]
+    assert short(list(hub_data.stream_conversations(str(folder), split="validation"))) == [(1, "valid", ["c", "c!"])]
 
 
 def test_fields_get_their_meaning_by_name(tmp_path: Path) -> None:
     rows = [{"q": "Where?", "a": "Here."}, {"q": "When?", "a": "Now."}]
     folder = folder_with(tmp_path, card="", train=rows)
     options = ReadingOptions(columns=("q=context", "a=reply"))
-    assert short(list(hub_data.load(str(folder), options=options))) == [
+    assert short(list(hub_data.stream_conversations(str(folder), options=options))) == [
         (1, "train", ["Where?", "Here."]),
         (2, "train", ["When?", "Now."]),
     ]
@@ -96,7 +96,7 @@ def test_rows_of_a_corpus_are_read_as_that_corpus(tmp_path: Path) -> None:
         for conv, index, who, text in said
     ]
     folder = folder_with(tmp_path, train=rows, validation=rows[:2], test=rows[2:])
-    assert short(list(hub_data.load(str(folder)))) == [
+    assert short(list(hub_data.stream_conversations(str(folder)))) == [
         (1, "train", ["I fell, badly.", "Oh no!"]),
         (3, "train", ["Hi.", "Hello."]),
         (1, "valid", ["I fell, badly.", "Oh no!"]),
@@ -107,37 +107,37 @@ def test_rows_of_a_corpus_are_read_as_that_corpus(tmp_path: Path) -> None:
 def test_wrong_splits_and_configurations_name_the_right_ones(tmp_path: Path) -> None:
     folder = folder_with(tmp_path, train=[row("a")], validation=[row("b")], test=[row("c")])
     with pytest.raises(DataError, match=r"downloaded: It has no split 'nope'. Choose one of train, validation, test"):
-        hub_data.load(str(folder), split="nope")
+        hub_data.stream_conversations(str(folder), split="nope")
     with pytest.raises(DataError, match=r"It has no configuration 'nope'. Choose one of default"):
-        hub_data.load(str(folder), config="nope")
+        hub_data.stream_conversations(str(folder), config="nope")
     configs = [
         {"config_name": "one", "data_files": "data/train-*"},
         {"config_name": "two", "data_files": "data/test-*"},
     ]
     (folder / "README.md").write_text(f"---\nconfigs: {json.dumps(configs)}\n---\n")
     with pytest.raises(DataError, match=r"several configurations. Choose one of one, two"):
-        hub_data.load(str(folder))
-    assert short(list(hub_data.load(str(folder), config="two"))) == [(1, "train", ["c", "c!"])]
+        hub_data.stream_conversations(str(folder))
+    assert short(list(hub_data.stream_conversations(str(folder), config="two"))) == [(1, "train", ["c", "c!"])]
 
 
 def test_a_download_without_the_files_of_its_card_names_no_split_that_nobody_asked_for(tmp_path: Path) -> None:
     folder = folder_with(tmp_path, train=[row("a")])
     with pytest.raises(DataError, match=r"^downloaded: The rows of this data set cannot be read\."):
-        hub_data.load(str(folder))
+        hub_data.stream_conversations(str(folder))
 
 
 def test_code_is_never_run(tmp_path: Path) -> None:
     folder = folder_with(tmp_path, card="", train=[row("a")])
     (folder / "downloaded.py").write_text("raise SystemExit('this code was run')")
     with pytest.raises(DataError, match="running its own code, which is never done"):
-        list(hub_data.load(str(folder)))
+        list(hub_data.stream_conversations(str(folder)))
 
 
 def test_a_broken_table_says_so(tmp_path: Path) -> None:
     folder = folder_with(tmp_path, card="", train=[row("a")])
     (folder / "data" / "train-00000-of-00001.parquet").write_bytes(b"PAR1 nothing")
     with pytest.raises(DataError, match="downloaded"):
-        list(hub_data.load(str(folder)))
+        list(hub_data.stream_conversations(str(folder)))
 
 
 @pytest.mark.parametrize(
@@ -157,19 +157,19 @@ def test_a_broken_table_says_so(tmp_path: Path) -> None:
 )
 def test_only_names_and_downloads_are_taken(name: str) -> None:
     with pytest.raises(DataError, match="is no name of a data set"):
-        hub_data.load(name)
+        hub_data.stream_conversations(name)
 
 
 def test_a_folder_without_data_is_no_download(tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text("hello")
     with pytest.raises(DataError, match="is no name of a data set"):
-        hub_data.load(str(tmp_path))
+        hub_data.stream_conversations(str(tmp_path))
 
 
 def test_folders_can_be_forbidden(tmp_path: Path) -> None:
     folder = folder_with(tmp_path, card="", train=[row("a")])
     with pytest.raises(DataError, match="is no name of a data set"):
-        hub_data.load(str(folder), folders=False)
+        hub_data.stream_conversations(str(folder), folders=False)
 
 
 def test_a_data_set_that_was_read_before_is_not_asked_for_again(
@@ -177,7 +177,7 @@ def test_a_data_set_that_was_read_before_is_not_asked_for_again(
 ) -> None:
     wanted = DataSource(hub=HubData(str(folder_with(tmp_path, card="", train=[row("a")]))))
     first = load_source(wanted, paths)
-    monkeypatch.setattr(hub_data, "load", lambda *_, **__: pytest.fail("it was asked for again"))
+    monkeypatch.setattr(hub_data, "stream_conversations", lambda *_, **__: pytest.fail("it was asked for again"))
     assert load_source(wanted, paths) == first
 
 
@@ -194,7 +194,7 @@ def test_a_download_that_has_changed_is_read_anew(tmp_path: Path, paths: Paths) 
 @pytest.mark.parametrize("revision", ["../x", "", "a b", "-x"])
 def test_revisions_are_checked(revision: str) -> None:
     with pytest.raises(DataError, match="is no revision"):
-        hub_data.load("owner/name", revision=revision)
+        hub_data.stream_conversations("owner/name", revision=revision)
 
 
 @pytest.fixture
@@ -229,7 +229,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_short_names(asked: Any, short_name: str, repository: str, revision: str | None) -> None:
     calls = asked(ConnectionError("Couldn't reach it (OfflineModeIsEnabled)"))
     with pytest.raises(DataError, match="set to work offline"):
-        hub_data.load(short_name)
+        hub_data.stream_conversations(short_name)
     assert calls == [(repository, revision, True)]
 
 
@@ -237,7 +237,7 @@ def test_where_a_script_is_needed_the_converted_tables_are_tried(asked: Any) -> 
     script = RuntimeError("Dataset scripts are no longer supported, but found x.py")
     calls = asked(script, FileNotFoundError("refs/convert/parquet"))
     with pytest.raises(DataError, match="running its own code"):
-        hub_data.load("owner/name")
+        hub_data.stream_conversations("owner/name")
     assert calls == [("owner/name", None, True), ("owner/name", "refs/convert/parquet", True)]
 
 
@@ -252,4 +252,4 @@ def test_what_the_hub_refuses_is_explained(asked: Any) -> None:
     for error, message in cases:
         asked(error)
         with pytest.raises(DataError, match=message):
-            hub_data.load("o/n")
+            hub_data.stream_conversations("o/n")

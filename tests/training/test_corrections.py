@@ -18,8 +18,8 @@ from chat_app.config.fields import from_mapping
 from chat_app.config.paths import Paths
 from chat_app.config.training import TrainConfig
 from chat_app.conversation import Conversation, Message
-from chat_app.data.paraphrase import about, bare, keywords, paraphrase
-from chat_app.data.readers import conversations_of, iterate
+from chat_app.data.paraphrase import keywords, normalize, paraphrase, reduce_to_keywords
+from chat_app.data.readers import iterate, iterate_conversations
 from chat_app.data.writers import write_jsonl
 from chat_app.errors import DataError
 from chat_app.training import corrections_store as module
@@ -218,7 +218,7 @@ def test_no_wording_is_what_another_correction_asks() -> None:
         correction("Name?", "Bo."),
     ]
     for row in mixed(rival, [], repeat=60):
-        owners = {one.good for one in rival if bare(one.prompt) == bare(row.texts[0])}
+        owners = {one.good for one in rival if normalize(one.prompt) == normalize(row.texts[0])}
         assert owners <= {row.texts[1]}
 
 
@@ -251,7 +251,7 @@ def test_keywords_are_what_it_is_about() -> None:
 def test_keywords_that_fit_another_correction_are_not_used() -> None:
     chance = random.Random(0)
     others = [frozenset(keywords("Is there parking for a bicycle?"))]
-    made = {about("Do you repair a bicycle?", others, chance) for _ in range(100)}
+    made = {reduce_to_keywords("Do you repair a bicycle?", others, chance) for _ in range(100)}
     assert all("repair" in one.lower() for one in made)
     assert any("repair" in one and "bicycle" not in one for one in made)
 
@@ -259,7 +259,7 @@ def test_keywords_that_fit_another_correction_are_not_used() -> None:
 @given(st.text(max_size=60), st.integers(0, 50))
 def test_any_text_can_be_reworded(text: str, seed: int) -> None:
     chance = random.Random(seed)
-    for prompt in (paraphrase(text, chance), about(text, [], chance)):
+    for prompt in (paraphrase(text, chance), reduce_to_keywords(text, [], chance)):
         assert Message("user", prompt).text == prompt
         assert len(prompt) <= 4 * len(text) + 80
         if text.strip():
@@ -294,8 +294,10 @@ def test_twelve_corrections_are_answered_as_taught_and_the_rest_is_kept(tmp_path
     from assets.starter_data import chitchat, is_held_out
 
     taught = [correction(question, good) for question, good, _ in TWELVE]
-    rows = list(mixed(taught, conversations_of(Paths.default().assets / "starter_earlier.jsonl")))
-    assert not {bare(row.turns[-2].text) for row in rows if len(row.turns) > 1} & {bare(other) for *_, other in TWELVE}
+    rows = list(mixed(taught, iterate_conversations(Paths.default().assets / "starter_earlier.jsonl")))
+    assert not {normalize(row.turns[-2].text) for row in rows if len(row.turns) > 1} & {
+        normalize(other) for *_, other in TWELVE
+    }
     write_jsonl(rows, tmp_path / "rows.jsonl")
     settings = {**TEACHING_SETTINGS, "precision": "float32", "device": "cpu", "threads": 2}
     flags = [word for name, value in settings.items() for word in (f"--{name.replace('_', '-')}", str(value))]

@@ -29,7 +29,7 @@ from chat_app.training.memory_estimate import (
     predict_memory,
 )
 from chat_app.training.pipeline import train_run
-from chat_app.training.step_time import duration, fit_step_time, simulate_steps
+from chat_app.training.step_time import fit_step_time, simulate_steps
 from tests.training.test_trainer import same, weights
 
 pytestmark = pytest.mark.slow_file
@@ -158,21 +158,6 @@ def test_usual_steps_are_all_rows_once() -> None:
     steps = simulate_steps(rows, 4)
     assert sorted(len(one.ids) for step in steps for one in step) == list(range(2, 23))
     assert [len(step) for step in steps] == [4, 4, 4, 4, 4, 1]
-
-
-@pytest.mark.parametrize(
-    ("seconds", "words"),
-    [
-        (0.2, "about 1 second"),
-        (40, "about 40 seconds"),
-        (89, "about 89 seconds"),
-        (350, "about 6 minutes"),
-        (5300, "about 88 minutes"),
-        (7300, "about 2 hours"),
-    ],
-)
-def test_times_in_words(seconds: float, words: str) -> None:
-    assert duration(seconds) == words
 
 
 @pytest.mark.parametrize("changes", [{"dropout": 0.1}, {"method": "lora", "lora_dropout": 0.1}, {"accumulation": 2}])

@@ -10,7 +10,7 @@ from chat_app.config.fields import from_mapping
 from chat_app.config.paths import Paths
 from chat_app.config.training import TrainConfig
 from chat_app.data.source import DataSource
-from chat_app.data.text_corpus import read_pieces
+from chat_app.data.text_corpus import read_chunks
 from chat_app.errors import DataError, SettingError
 from chat_app.models.resolver import find
 from chat_app.models.tokenizer import load_tokenizer
@@ -65,7 +65,7 @@ def test_a_run_from_conversations_and_running_text(paths: Paths, tmp_path: Path)
     assert about["from_nothing"] == "nano"
     assert about["train_conversations"] + about["valid_conversations"] == 40
     assert "chapter 899" in " ".join(
-        text for part in ("train", "valid") for text in read_pieces(run.data / f"{part}_text.jsonl")
+        text for part in ("train", "valid") for text in read_chunks(run.data / f"{part}_text.jsonl")
     )
     files = find(config.model, paths)
     assert files.width == 128

@@ -26,8 +26,7 @@ from chat_app.services import LOCAL_VISITOR, ServerRules, Services
 from chat_app.ui.chat.session import MAX_MESSAGE_LENGTH, ChatSession, ChatTurn
 from chat_app.ui.chat.streaming import LiveReplies
 from chat_app.ui.chat.tab import ChatTab
-from chat_app.ui.components import escape
-from chat_app.ui.components import formatting as words
+from chat_app.ui.components import escape, formatting
 from chat_app.ui.components.settings_form import SettingsForm
 from chat_app.ui.models import choices as model_choices
 from chat_app.ui.models import tab as models_tab
@@ -142,20 +141,11 @@ def test_the_model_is_given_the_texts_as_they_were_typed() -> None:
 
 
 def test_the_line_under_a_reply() -> None:
-    note = words.describe_reply(31, 52.3, 180, 512)
+    note = formatting.describe_reply(31, 52.3, 180, 512)
     assert note == "31 tokens, 52 a second, 180 of 512 tokens of memory used."
-    assert "oldest turn no longer fits" in words.describe_reply(1, 5, 500, 512, dropped_turns=1)
-    assert "3 oldest turns no longer fit " in words.describe_reply(1, 5, 500, 512, dropped_turns=3)
-    assert "beginning" in words.describe_reply(1, 5, 500, 512, cut_tokens=9)
-
-
-@pytest.mark.parametrize(
-    ("seconds", "said"),
-    [(0, "5 seconds"), (42, "40 seconds"), (60, "1 minute"), (200, "3 minutes"), (3600, "1 hour"),
-     (7800, "2 hours 10 minutes"), (50_000, "13 hours")],
-)  # fmt: skip
-def test_durations_in_words(seconds: float, said: str) -> None:
-    assert words.duration(seconds) == said
+    assert "oldest turn no longer fits" in formatting.describe_reply(1, 5, 500, 512, dropped_turns=1)
+    assert "3 oldest turns no longer fit " in formatting.describe_reply(1, 5, 500, 512, dropped_turns=3)
+    assert "beginning" in formatting.describe_reply(1, 5, 500, 512, cut_tokens=9)
 
 
 def test_sizes_in_words() -> None:
@@ -163,24 +153,24 @@ def test_sizes_in_words() -> None:
     assert [bytes_in_words(size) for size in (9.94e6, 9.96e6, 2**30)] == ["9.9 MB", "10 MB", "1.1 GB"]
     assert bytes_in_words(269_000_000) == "269 MB"
     assert bytes_in_words(1_520_000_000) == "1.5 GB"
-    assert words.format_parameters(124_439_808) == "124 million"
-    assert words.format_parameters(14_000_000) == "14 million"
-    assert words.format_parameters(532_000) == "532 thousand"
+    assert formatting.format_parameters(124_439_808) == "124 million"
+    assert formatting.format_parameters(14_000_000) == "14 million"
+    assert formatting.format_parameters(532_000) == "532 thousand"
 
 
 def test_time_left_follows_the_newest_steps() -> None:
     steady = [(100.0 + step, step) for step in range(11)]
-    assert words.estimate_time_left(steady, 110, now=110) == pytest.approx(100)
-    assert words.estimate_time_left(steady, 110, now=115) == pytest.approx(95)
-    assert words.estimate_time_left(steady, 10, now=120) == 0
-    assert words.estimate_time_left(steady[:1], 110, now=101) is None
-    assert words.estimate_time_left([], 110, now=101) is None
+    assert formatting.estimate_time_left(steady, 110, now=110) == pytest.approx(100)
+    assert formatting.estimate_time_left(steady, 110, now=115) == pytest.approx(95)
+    assert formatting.estimate_time_left(steady, 10, now=120) == 0
+    assert formatting.estimate_time_left(steady[:1], 110, now=101) is None
+    assert formatting.estimate_time_left([], 110, now=101) is None
 
 
 def test_time_left_does_not_count_the_night_between_stop_and_resume() -> None:
     before = [(100.0 + step, step) for step in range(10)]
     after = [(90_000.0 + step, step) for step in range(9, 20)]
-    assert words.estimate_time_left([*before, *after], 119, now=90_019) == pytest.approx(100)
+    assert formatting.estimate_time_left([*before, *after], 119, now=90_019) == pytest.approx(100)
 
 
 @pytest.mark.parametrize("kind", [SamplingConfig, LoadConfig, TrainConfig])

@@ -6,15 +6,21 @@ from collections.abc import Callable, Iterable, Sequence
 
 from chat_app.conversation import Message
 from chat_app.data.quality.conversation_checks import is_one_sided
-from chat_app.data.quality.duplicates import MAX_COMPARED, Fingerprints, Seen, fingerprint, opening
+from chat_app.data.quality.duplicates import (
+    MAX_COMPARED,
+    DuplicateIndex,
+    Fingerprints,
+    fingerprint,
+    fingerprint_opening,
+)
 from chat_app.data.quality.excerpts import quote
 from chat_app.data.quality.issue_types import CHARACTERS_A_TOKEN, KINDS, LONG_TURN
 from chat_app.data.quality.languages import Languages
-from chat_app.data.quality.markup import html_leftovers, may_hold_markup, special_tokens
-from chat_app.data.quality.pii import may_hold_private, private_spans
-from chat_app.data.quality.repeated_replies import Replies
+from chat_app.data.quality.markup import find_html, find_special_tokens, may_hold_markup
+from chat_app.data.quality.pii import find_private, may_hold_private
+from chat_app.data.quality.repeated_replies import ReplyCounter
 from chat_app.data.quality.report import LENGTH_EDGES, TURN_EDGES, Check, Finding, Record, Spot, Tally
-from chat_app.data.quality.text_checks import is_mixed_up, is_readable, loop
+from chat_app.data.quality.text_checks import find_loop, is_mojibake, is_readable
 from chat_app.data.readers.types import Located, Part
 
 BATCH = 1_000  # conversations
@@ -43,7 +49,7 @@ class Checker:
         self._long_turn = window * CHARACTERS_A_TOKEN if window else LONG_TURN
         self._compared = compared
         self._records = {name: Record() for name in KINDS}
-        self._seen: dict[Part, Seen] = {}
+        self._seen: dict[Part, DuplicateIndex] = {}
         self._openings = (Fingerprints(), Fingerprints())  # learned, kept aside
         self._leaked = Fingerprints()
         self._parts: dict[Part, int] = {}
@@ -53,7 +59,7 @@ class Checker:
         self._turn_tally = Tally(TURN_EDGES)
         self._length_tally = Tally(LENGTH_EDGES)
         self._languages = Languages()
-        self._replies = Replies()
+        self._replies = ReplyCounter()
         self._waiting: list[list[str]] = []
 
     def add(self, located: Located) -> None:
@@ -118,21 +124,21 @@ class Checker:
         """Findings inside single texts. The whole conversation is looked at first: most have none of them."""
         messages = located.conversation.messages
         if not all(map(is_readable, [message.text for message in messages])):
-            self._note("empty_turns", located, _places(messages, lambda text: not is_readable(text)))
+            self._note("empty_turns", located, _find_messages(messages, lambda text: not is_readable(text)))
         if len(whole) > self._long_turn:
-            self._note("long_turns", located, _places(messages, lambda text: len(text) > self._long_turn))
-        self._note("loops", located, _loops(messages))
+            self._note("long_turns", located, _find_messages(messages, lambda text: len(text) > self._long_turn))
+        self._note("loops", located, _find_loops(messages))
         if may_hold_markup(whole):
-            self._note("special_tokens", located, _spans(messages, special_tokens))
-            self._note("html", located, _spans(messages, html_leftovers))
+            self._note("special_tokens", located, _find_spans(messages, find_special_tokens))
+            self._note("html", located, _find_spans(messages, find_html))
         if not whole.isascii():
-            self._note("mojibake", located, _places(messages, is_mixed_up))
+            self._note("mojibake", located, _find_messages(messages, is_mojibake))
             if LOST in whole:
-                self._note("lost_characters", located, _places(messages, lambda text: LOST in text))
+                self._note("lost_characters", located, _find_messages(messages, lambda text: LOST in text))
         if may_hold_private(whole):
             found: dict[str, list[Place]] = {}
             for number, message in enumerate(messages):
-                for span in private_spans(message.text):
+                for span in find_private(message.text):
                     found.setdefault(span.kind, []).append((number, span.start))
             for kind, places in found.items():
                 self._note(kind, located, places)
@@ -144,7 +150,7 @@ class Checker:
             self._note("one_sided", located, WHOLE)
         seen = self._seen.get(located.part)
         if seen is None:
-            seen = self._seen[located.part] = Seen(self._compared)
+            seen = self._seen[located.part] = DuplicateIndex(self._compared)
         number = fingerprint(messages)
         is_equal, is_near = seen.judge(messages, number)
         if is_equal:
@@ -163,7 +169,7 @@ class Checker:
         is_leak = any(number in seen for seen in others)
         if is_leak and not is_equal:
             self._note("leakage", located, WHOLE)
-        begin = opening(located.conversation.messages)
+        begin = fingerprint_opening(located.conversation.messages)
         self._openings[side].add(begin)
         if not is_leak and begin in self._openings[1 - side] and self._leaked.add(begin):
             self._note("leaked_openings", located, WHOLE)
@@ -199,16 +205,16 @@ class Checker:
         )
 
 
-def _places(messages: Sequence[Message], is_found: Callable[[str], bool]) -> list[Place]:
+def _find_messages(messages: Sequence[Message], is_found: Callable[[str], bool]) -> list[Place]:
     """The messages that have something, as a whole."""
     return [(number, 0) for number, message in enumerate(messages) if is_found(message.text)]
 
 
-def _spans(messages: Sequence[Message], find: Callable[[str], list[tuple[int, int]]]) -> list[Place]:
+def _find_spans(messages: Sequence[Message], find: Callable[[str], list[tuple[int, int]]]) -> list[Place]:
     """Everything that is found in the messages."""
     return [(number, start) for number, message in enumerate(messages) for start, _ in find(message.text)]
 
 
-def _loops(messages: Sequence[Message]) -> list[Place]:
-    found = [(number, loop(one.text)) for number, one in enumerate(messages) if one.role == "assistant"]
+def _find_loops(messages: Sequence[Message]) -> list[Place]:
+    found = [(number, find_loop(one.text)) for number, one in enumerate(messages) if one.role == "assistant"]
     return [(number, place[0]) for number, place in found if place]

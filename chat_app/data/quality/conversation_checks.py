@@ -21,7 +21,7 @@ def is_one_sided(messages: Sequence[Message]) -> bool:
     return len(said) >= SAME_TURNS and len(set(said)) == 1
 
 
-def without(conversation: Conversation, is_unwanted: Callable[[str], bool]) -> Conversation | None:
+def remove_messages(conversation: Conversation, is_unwanted: Callable[[str], bool]) -> Conversation | None:
     """The conversation without the messages whose text is unwanted.
 
     None if the two sides would no longer take turns, or one of them would have nothing to say any more.

@@ -76,7 +76,7 @@ class Fingerprints:
                 self.add(number)
 
 
-class Seen:
+class DuplicateIndex:
     """The conversations of one part so far."""
 
     def __init__(self, compared: int = MAX_COMPARED) -> None:
@@ -103,10 +103,10 @@ class Seen:
             return True, True
         if number in self._kept:
             return True, False
-        words = _words(_BETWEEN.join([one.text for one in messages]).casefold())
+        words = _split_words(_BETWEEN.join([one.text for one in messages]).casefold())
         if words:  # else there is nothing to compare but what is there
             roles = "".join([one.role[0] for one in messages])
-            if not self._normal.add(_number(f"{roles} {''.join(words)}")) or self._is_similar(words):
+            if not self._normal.add(_hash(f"{roles} {''.join(words)}")) or self._is_similar(words):
                 self._near.add(number)
                 return False, True
         self._kept.add(number)
@@ -135,19 +135,19 @@ class Seen:
 
 def fingerprint(messages: Sequence[Message]) -> int:
     """A number for what is said and by whom."""
-    return _number(_BETWEEN.join([piece for one in messages for piece in (one.role, one.text)]))
+    return _hash(_BETWEEN.join([piece for one in messages for piece in (one.role, one.text)]))
 
 
-def opening(messages: Sequence[Message]) -> int:
+def fingerprint_opening(messages: Sequence[Message]) -> int:
     """A number for the first turn and what follows it, apart from capitals."""
     first = int(messages[0].role == "system")
-    return _number(_BETWEEN.join([turn.text.casefold() for turn in messages[first : first + 2]]))
+    return _hash(_BETWEEN.join([turn.text.casefold() for turn in messages[first : first + 2]]))
 
 
-def _words(text: str) -> list[str]:
+def _split_words(text: str) -> list[str]:
     """The words of a text, whatever stands between them."""
     return text.translate(_SPACED).split() if text.isascii() else _WORDS.findall(text)
 
 
-def _number(text: str) -> int:
+def _hash(text: str) -> int:
     return hash(text) & 0xFFFF_FFFF_FFFF_FFFF

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from chat_app.data.quality.pii import PLACEHOLDERS, PrivateSpan, may_hold_private, private_spans
+from chat_app.data.quality.pii import PLACEHOLDERS, PrivateSpan, find_private, may_hold_private
 
 BEFORE, AFTER = 24, 64  # characters shown on either side of where something begins
 LOOKED_AT = 10_000  # characters on either side in which private data is looked for
@@ -12,18 +12,18 @@ def quote(text: str, start: int = 0) -> str:
     """What stands around character `start`, with placeholders for private data."""
     offset = max(start - LOOKED_AT, 0)
     near = text[offset : start + LOOKED_AT]
-    spans = private_spans(near) if may_hold_private(near) else []
+    spans = find_private(near) if may_hold_private(near) else []
     first, end = max(start - offset - BEFORE, 0), min(start - offset + AFTER, len(near))
     for span in spans:  # none is cut in two
         if span.start < first < span.end:
             first = span.start
         if span.start < end < span.end:
             end = span.end
-    shown = _one_line(_masked(near, [span for span in spans if first <= span.start and span.end <= end], first, end))
+    shown = _join_lines(_mask(near, [span for span in spans if first <= span.start and span.end <= end], first, end))
     return f"{'…' if first + offset else ''}{shown}{'…' if end + offset < len(text) else ''}"
 
 
-def _masked(text: str, spans: list[PrivateSpan], first: int, end: int) -> str:
+def _mask(text: str, spans: list[PrivateSpan], first: int, end: int) -> str:
     pieces = []
     for span in spans:
         pieces += [text[first : span.start], PLACEHOLDERS[span.kind]]
@@ -31,5 +31,5 @@ def _masked(text: str, spans: list[PrivateSpan], first: int, end: int) -> str:
     return "".join([*pieces, text[first:end]])
 
 
-def _one_line(text: str) -> str:
+def _join_lines(text: str) -> str:
     return "".join(sign if sign.isprintable() else "?" for sign in " ".join(text.split()))

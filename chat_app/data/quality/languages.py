@@ -50,7 +50,7 @@ class Languages:
         """(language, share), the most common first; those below 2 % and texts too short to tell are "other"."""
         if not self._sample:
             return ()
-        counts = Counter(_language(text) for text in self._sample)
+        counts = Counter(_classify(text) for text in self._sample)
         least = LEAST_SHARE * len(self._sample)
         common = {name: count for name, count in counts.items() if name != OTHER and count >= least}
         shares = sorted(common.items(), key=lambda pair: (-pair[1], pair[0]))
@@ -58,7 +58,7 @@ class Languages:
         return tuple((name, count / len(self._sample)) for name, count in [*shares, *([(OTHER, rest)] if rest else [])])
 
 
-def _language(text: str) -> str:
+def _classify(text: str) -> str:
     letters = sum(sign.isalpha() for sign in text)
     if letters < (FEWEST_LETTERS if text.isascii() else FEWEST_LETTERS // 3):
         return OTHER

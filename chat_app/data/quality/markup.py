@@ -8,15 +8,15 @@ from collections.abc import Callable
 
 MAX_ROUNDS = 8
 
-_MARKS = (
+_SPELLINGS = (
     r"<[|｜][\w ▁.:\-]{1,40}[|｜]>"
     r"|</?s>|</?(?:bos|eos|pad|unk|sep|cls|mask|sp[12]|start_of_turn|end_of_turn)>|<<?/?SYS>>?"
     r"|\[/?(?:INST|SEP|CLS|PAD|MASK|UNK|BOS|EOS)\]|__eo[ut]__"
     r"|(?:^|(?<=\s))\#{2,4} ?(?:Human|Assistant|Instruction|Response|System|User|Input|Bot) ?:"
     r"|^\#{2,4} ?(?:Human|Assistant|Instruction|Response)[ \t]*$"
 )
-_SPECIAL_TOKEN = re.compile(_MARKS, re.IGNORECASE | re.MULTILINE)
-_SPACED_TOKENS = re.compile(f" {{0,8}}(?:{_MARKS})+ {{0,8}}", re.IGNORECASE | re.MULTILINE)
+_SPECIAL_TOKEN = re.compile(_SPELLINGS, re.IGNORECASE | re.MULTILINE)
+_SPACED_TOKENS = re.compile(f" {{0,8}}(?:{_SPELLINGS})+ {{0,8}}", re.IGNORECASE | re.MULTILINE)
 _TAGS = (
     "a|abbr|article|b|blockquote|body|br|button|caption|center|cite|code|div|em|font|footer|form|h[1-6]|head|header|hr|"
     "html|i|iframe|img|input|label|li|link|main|meta|nav|ol|option|p|pre|script|section|select|small|span|strike|"
@@ -34,27 +34,27 @@ def may_hold_markup(text: str) -> bool:
     return "<" in text or "&" in text or "[" in text or "##" in text or "__" in text
 
 
-def special_tokens(text: str) -> list[tuple[int, int]]:
+def find_special_tokens(text: str) -> list[tuple[int, int]]:
     """(start, end) of each spelling of a special token or a mark of a template."""
     return [match.span() for match in _SPECIAL_TOKEN.finditer(text)]
 
 
-def html_leftovers(text: str) -> list[tuple[int, int]]:
+def find_html(text: str) -> list[tuple[int, int]]:
     """(start, end) of each HTML entity, tag or comment."""
-    return [match.span() for match in _HTML.finditer(text) if _plain(match) != match[0]]
+    return [match.span() for match in _HTML.finditer(text) if _replace_html(match) != match[0]]
 
 
-def without_special_tokens(text: str) -> str:
+def remove_special_tokens(text: str) -> str:
     """The text without spelled special tokens; a space stays where each stood."""
-    return until_stable(text, lambda one: _SPACED_TOKENS.sub(" ", one))
+    return repeat_until_stable(text, lambda one: _SPACED_TOKENS.sub(" ", one))
 
 
-def without_html(text: str) -> str:
+def remove_html(text: str) -> str:
     """The text with entities as the signs they mean and without tags; what breaks a line in HTML breaks it here."""
-    return until_stable(text, lambda one: _HTML.sub(_plain, one) if html_leftovers(one) else one)
+    return repeat_until_stable(text, lambda one: _HTML.sub(_replace_html, one) if find_html(one) else one)
 
 
-def until_stable(text: str, step: Callable[[str], str]) -> str:
+def repeat_until_stable(text: str, step: Callable[[str], str]) -> str:
     """The text after as many steps as change it: taking something out may join what stood around it.
 
     A text that is still not done after a few of them was made to be like that; nothing of it is kept.
@@ -67,7 +67,7 @@ def until_stable(text: str, step: Callable[[str], str]) -> str:
     return "" if step(text) != text else text
 
 
-def _plain(match: re.Match[str]) -> str:
+def _replace_html(match: re.Match[str]) -> str:
     found = match[0]
     if found[0] == "&":
         return html.unescape(_AMP.sub("&", found)) if html.unescape(found) != found else found

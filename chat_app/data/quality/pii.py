@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
 from typing import Literal, get_args
 
-from chat_app.data.quality.pii_phones import phone_spans
+from chat_app.data.quality.pii_phones import find_phones
 
 PrivateKind = Literal["keys", "emails", "bank_accounts", "cards", "machine_addresses", "phones"]
 # Where two kinds claim the same characters, the first in this order has them.
@@ -80,7 +80,7 @@ class PrivateSpan:
 
 
 def may_hold_private(text: str) -> bool:
-    """False only if `private_spans` would find nothing. Cheap: most texts end here."""
+    """False only if `find_private` would find nothing. Cheap: most texts end here."""
     return (
         "@" in text
         or _DIGITS.search(text) is not None
@@ -91,7 +91,7 @@ def may_hold_private(text: str) -> bool:
     )
 
 
-def private_spans(text: str) -> list[PrivateSpan]:
+def find_private(text: str) -> list[PrivateSpan]:
     """All private data of a text, in order, none inside another."""
     taken: list[PrivateSpan] = []
     for kind in PRIVATE_KINDS:
@@ -107,17 +107,17 @@ def private_spans(text: str) -> list[PrivateSpan]:
     return taken
 
 
-def masked(text: str, kinds: Collection[str] = PRIVATE_KINDS) -> str:
+def mask_private(text: str, kinds: Collection[str] = PRIVATE_KINDS) -> str:
     """The text with a placeholder for everything private of these kinds. Equal data has equal placeholders."""
     pieces, end = [], 0
-    for span in private_spans(text):
+    for span in find_private(text):
         if span.kind in kinds:
             pieces += [text[end : span.start], PLACEHOLDERS[span.kind]]
             end = span.end
     return "".join([*pieces, text[end:]])
 
 
-def _keys(text: str) -> Iterator[tuple[int, int]]:
+def _find_keys(text: str) -> Iterator[tuple[int, int]]:
     for match in _KEY.finditer(text):
         yield match.span()
     for match in _NAMED_KEY.finditer(text):
@@ -139,12 +139,12 @@ def _is_mixed(secret: str) -> bool:
     return any(sign.isdigit() for sign in secret) and any(sign.isalpha() for sign in secret)
 
 
-def _emails(text: str) -> Iterator[tuple[int, int]]:
+def _find_emails(text: str) -> Iterator[tuple[int, int]]:
     if "@" in text:
         yield from (match.span() for match in _EMAIL.finditer(text))
 
 
-def _bank_accounts(text: str) -> Iterator[tuple[int, int]]:
+def _find_bank_accounts(text: str) -> Iterator[tuple[int, int]]:
     for match in _IBAN.finditer(text):
         length = _IBAN_LENGTHS.get(match[0][:2])
         end = match.start()
@@ -163,7 +163,7 @@ def _has_iban_checksum(account: str) -> bool:
     return int("".join(str(int(sign, 36)) for sign in signs[4:] + signs[:4])) % 97 == 1
 
 
-def _cards(text: str) -> Iterator[tuple[int, int]]:
+def _find_cards(text: str) -> Iterator[tuple[int, int]]:
     for match in _CARD.finditer(text):
         digits = match[0].replace(" ", "").replace("-", "")
         if 13 <= len(digits) <= 19 and _ISSUER.match(digits) and len(set(digits)) > 1 and _has_luhn_checksum(digits):
@@ -179,7 +179,7 @@ def _has_luhn_checksum(digits: str) -> bool:
     return total % 10 == 0
 
 
-def _machine_addresses(text: str) -> Iterator[tuple[int, int]]:
+def _find_machine_addresses(text: str) -> Iterator[tuple[int, int]]:
     if text.count(".") >= 3:
         for match in _IPV4.finditer(text):
             if _is_ipv4(match[0]) and not _VERSION.search(text, max(match.start() - 12, 0), match.start()):
@@ -215,10 +215,10 @@ def _is_ipv6(spelling: str) -> bool:
 
 
 _FINDERS: dict[PrivateKind, Callable[[str], Iterator[tuple[int, int]]]] = {
-    "keys": _keys,
-    "emails": _emails,
-    "bank_accounts": _bank_accounts,
-    "cards": _cards,
-    "machine_addresses": _machine_addresses,
-    "phones": phone_spans,
+    "keys": _find_keys,
+    "emails": _find_emails,
+    "bank_accounts": _find_bank_accounts,
+    "cards": _find_cards,
+    "machine_addresses": _find_machine_addresses,
+    "phones": find_phones,
 }

@@ -29,7 +29,7 @@ _AMERICAN = re.compile(r"\(?[2-9][0-9]{2}(?:\) ?|[ .\-])[2-9][0-9]{2}[ .\-][0-9]
 _TRUNK = re.compile(r"\(?0[1-9]")
 
 
-def phone_spans(text: str) -> Iterator[tuple[int, int]]:
+def find_phones(text: str) -> Iterator[tuple[int, int]]:
     """(start, end) of each phone number."""
     for match in _CANDIDATE.finditer(text):
         found = match[0]

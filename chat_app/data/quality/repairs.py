@@ -6,16 +6,16 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
 
 from chat_app.conversation import Conversation
-from chat_app.data.quality.conversation_checks import is_one_sided, without
-from chat_app.data.quality.duplicates import Fingerprints, Seen, fingerprint, opening
+from chat_app.data.quality.conversation_checks import is_one_sided, remove_messages
+from chat_app.data.quality.duplicates import DuplicateIndex, Fingerprints, fingerprint, fingerprint_opening
 from chat_app.data.quality.issue_types import REPAIRS
-from chat_app.data.quality.markup import may_hold_markup, until_stable, without_html, without_special_tokens
-from chat_app.data.quality.pii import PRIVATE_KINDS, masked, may_hold_private
-from chat_app.data.quality.text_checks import is_readable, mended
+from chat_app.data.quality.markup import may_hold_markup, remove_html, remove_special_tokens, repeat_until_stable
+from chat_app.data.quality.pii import PRIVATE_KINDS, mask_private, may_hold_private
+from chat_app.data.quality.text_checks import is_readable, repair_encoding
 from chat_app.data.readers.types import Located, Part
 from chat_app.errors import SettingError
 
-LEAKS = {"leakage": fingerprint, "leaked_openings": opening}
+LEAKS = {"leakage": fingerprint, "leaked_openings": fingerprint_opening}
 
 
 def apply_repairs(items: Iterable[Located], repairs: Collection[str]) -> Iterator[Located]:
@@ -58,7 +58,7 @@ def _repair_each(items: Iterable[Located], repairs: frozenset[str]) -> Iterator[
     for located in items:
         conversation = _repair_texts(located.conversation, repairs)
         if conversation and "empty_turns" in repairs:
-            conversation = without(conversation, lambda text: not is_readable(text))
+            conversation = remove_messages(conversation, lambda text: not is_readable(text))
         if conversation and not ("one_sided" in repairs and is_one_sided(conversation.messages)):
             yield located if conversation is located.conversation else replace(located, conversation=conversation)
 
@@ -70,22 +70,22 @@ def _repair_texts(conversation: Conversation, repairs: frozenset[str]) -> Conver
         return conversation
     pairs = zip(texts, conversation.messages, strict=True)
     changed = Conversation(tuple(replace(message, text=text) for text, message in pairs))
-    return changed if all(texts) else without(changed, lambda text: not text)
+    return changed if all(texts) else remove_messages(changed, lambda text: not text)
 
 
 def _repair_text(text: str, repairs: frozenset[str]) -> str:
     # The order matters: repaired mojibake may contain a tag, an HTML entity may spell a special token, and the rest may
     # be private.
     if "mojibake" in repairs:
-        text = mended(text)
+        text = repair_encoding(text)
     if may_hold_markup(text):
         if "html" in repairs:
-            text = without_html(text)
+            text = remove_html(text)
         if "special_tokens" in repairs:
-            text = without_special_tokens(text)
+            text = remove_special_tokens(text)
     kinds = repairs & set(PRIVATE_KINDS)
     if kinds and may_hold_private(text):
-        text = until_stable(text, lambda one: masked(one, kinds))
+        text = repeat_until_stable(text, lambda one: mask_private(one, kinds))
     return text
 
 
@@ -94,9 +94,9 @@ def _drop_duplicates(items: Iterable[Located], repairs: frozenset[str]) -> Itera
     if not repairs & {"duplicates", "near_duplicates"}:
         yield from items
         return
-    seen: dict[Part, Seen] = {}
+    seen: dict[Part, DuplicateIndex] = {}
     for located in items:
         messages = located.conversation.messages
-        is_equal, is_near = seen.setdefault(located.part, Seen()).judge(messages, fingerprint(messages))
+        is_equal, is_near = seen.setdefault(located.part, DuplicateIndex()).judge(messages, fingerprint(messages))
         if not (is_equal and "duplicates" in repairs) and not (is_near and "near_duplicates" in repairs):
             yield located

@@ -11,7 +11,7 @@ MAX_REPLIES = 50_000
 KEY_LENGTH = 200
 
 
-class Replies:
+class ReplyCounter:
     """Which replies are given very often, in bounded memory: lossy counting (Manku & Motwani 2002).
 
     When too many different ones are known, the rare ones are forgotten, and what could thereby be missing is at most

@@ -6,7 +6,7 @@ import re
 import unicodedata
 from collections import Counter
 
-from chat_app.data.quality.markup import until_stable
+from chat_app.data.quality.markup import repeat_until_stable
 
 LONGEST_PHRASE = 16  # words
 FEWEST_REPEATS = 4
@@ -30,7 +30,7 @@ def is_readable(text: str) -> bool:
     return any(unicodedata.category(sign) == "So" and sign not in _BLANKS for sign in text)
 
 
-def loop(text: str) -> tuple[int, int] | None:
+def find_loop(text: str) -> tuple[int, int] | None:
     """(start, end) of the first phrase that is said over and over, or None.
 
     A phrase of up to 16 words that is said at least four times in a row, eight words or more in all; and the like with
@@ -40,34 +40,34 @@ def loop(text: str) -> tuple[int, int] | None:
         return None
     said = text.casefold().split()
     if len(said) - len(set(said)) >= FEWEST_LOOPED - 2:
-        found = _repeat(said, FEWEST_LOOPED)
+        found = _find_repeat(said, FEWEST_LOOPED)
         if found:
-            return _characters_of(text, *found)
+            return _character_span(text, *found)
     if max(map(len, said), default=0) <= LONG_WORD:
         return None
     for word in said:
-        found = _repeat(list(word[:MAX_LETTERS]), LONG_WORD) if len(word) > LONG_WORD else None
+        found = _find_repeat(list(word[:MAX_LETTERS]), LONG_WORD) if len(word) > LONG_WORD else None
         if found and is_readable(word[found[0] : found[1]]):
             start = text.casefold().find(word)
             return min(start + found[0], len(text)), min(start + found[1], len(text))
     return None
 
 
-def is_mixed_up(text: str) -> bool:
+def is_mojibake(text: str) -> bool:
     """Whether the text was read in a wrong encoding, so that é became Ã©, and can be mended."""
-    return mended(text) != text
+    return repair_encoding(text) != text
 
 
-def mended(text: str) -> str:
+def repair_encoding(text: str) -> str:
     """The text with what was read in a wrong encoding read in the right one."""
     if text.isascii() or not _MIXED_UP.search(text):
         return text
     import ftfy
 
-    return until_stable(text, lambda one: str(ftfy.fix_encoding(one)) if _MIXED_UP.search(one) else one)
+    return repeat_until_stable(text, lambda one: str(ftfy.fix_encoding(one)) if _MIXED_UP.search(one) else one)
 
 
-def _repeat(said: list[str], fewest: int) -> tuple[int, int] | None:
+def _find_repeat(said: list[str], fewest: int) -> tuple[int, int] | None:
     """(first, end) of the first run of items in which each equals the one `period` before it, often enough."""
     last: dict[str, int] = {}
     gaps: Counter[int] = Counter()
@@ -88,7 +88,7 @@ def _repeat(said: list[str], fewest: int) -> tuple[int, int] | None:
     return None
 
 
-def _characters_of(text: str, first: int, end: int) -> tuple[int, int]:
+def _character_span(text: str, first: int, end: int) -> tuple[int, int]:
     """Where the words from number `first` up to `end` stand in the text."""
     places = [match.span() for _, match in zip(range(end), re.finditer(r"\S+", text), strict=False)]
     if len(places) < end:

@@ -8,17 +8,38 @@ tokens or pages. Conversations are written in `chat_app.data.writers`.
 from chat_app.data.readers import archives, detect, options, split_names, text_source, turn_text, types
 from chat_app.data.readers.options import COLUMN_ROLES, ColumnRole, ReadingOptions
 from chat_app.data.readers.reading import (
-    conversations_of,
     has_text,
     iterate,
-    nothing_usable,
+    iterate_conversations,
+    nothing_usable_error,
     read_file,
     read_files,
 )
 from chat_app.data.readers.types import Column, ConversationSource, Located, Part, Preview, Problem, Reading, Speaker
 
 __all__ = [
-    "COLUMN_ROLES", "Column", "ColumnRole", "ConversationSource", "Located", "Part", "Preview", "Problem", "Reading",
-    "ReadingOptions", "Speaker", "archives", "conversations_of", "detect", "has_text", "iterate", "nothing_usable",
-    "options", "read_file", "read_files", "split_names", "text_source", "turn_text", "types",
+    "COLUMN_ROLES",
+    "Column",
+    "ColumnRole",
+    "ConversationSource",
+    "Located",
+    "Part",
+    "Preview",
+    "Problem",
+    "Reading",
+    "ReadingOptions",
+    "Speaker",
+    "archives",
+    "detect",
+    "has_text",
+    "iterate",
+    "iterate_conversations",
+    "nothing_usable_error",
+    "options",
+    "read_file",
+    "read_files",
+    "split_names",
+    "text_source",
+    "turn_text",
+    "types",
 ]  # fmt: skip

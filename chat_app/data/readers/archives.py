@@ -19,7 +19,7 @@ from pathlib import Path
 
 from chat_app.data.readers.detect_binary import ZIP_HEADS, detect_office, explain_unreadable, is_media
 from chat_app.data.readers.text_source import NO_FILE
-from chat_app.data.readers.types import Problem, RejectedError, not_opened, printable
+from chat_app.data.readers.types import Problem, RejectedError, explain_not_opened, make_printable
 from chat_app.errors import DataError
 from chat_app.formatting import bytes_in_words
 
@@ -44,7 +44,7 @@ class Member:
 
 
 @contextmanager
-def opened(
+def open_members(
     path: str | os.PathLike[str], name: str | None = None, *, most_bytes: int = 5 * 10**9
 ) -> Iterator[Iterator[Member | Problem]]:
     """The files that a path holds, in order. A member that was unpacked lies there until the next one is asked for.
@@ -59,11 +59,11 @@ def opened(
     """
     place = Path(path)
     with tempfile.TemporaryDirectory(prefix="chat_app-", ignore_cleanup_errors=True) as folder:
-        yield _Opening(Path(folder), most_bytes).members(place, name or place.name or str(path))
+        yield _Unpacker(Path(folder), most_bytes).members(place, name or place.name or str(path))
 
 
 @dataclass
-class _Opening:
+class _Unpacker:
     """What has been unpacked so far, and what was passed over."""
 
     folder: Path
@@ -78,7 +78,7 @@ class _Opening:
             if path.is_dir():
                 return self._or_error(self._of_folder(path, name), name, "This folder")
             # Opening a pipe would wait for somebody to write into it.
-            head = _head(path) if path.is_file() else b""
+            head = _read_head(path) if path.is_file() else b""
         except (OSError, ValueError):
             head = b""  # whoever reads it says what is wrong
         if head.startswith(ZIP_HEADS) and not detect_office(path):
@@ -91,7 +91,7 @@ class _Opening:
     def _of_file(self, path: Path, name: str, head: bytes) -> Iterator[Member | Problem]:
         if head.startswith(b"\x1f\x8b"):
             return self._or_error(self._of_gzip(path, name), name, "This file")
-        _check(path, head)
+        _check_readable(path, head)
         return iter([Member(path, name)])
 
     def _or_error(self, items: Iterator[Member | Problem], name: str, what: str) -> Iterator[Member | Problem]:
@@ -120,11 +120,11 @@ class _Opening:
     def _of_folder(self, folder: Path, name: str) -> Iterator[Member | Problem]:
         failures: list[str] = []
         for parent, folders, files in os.walk(folder, onerror=lambda error: failures.append(str(error.filename))):
-            folders[:] = sorted(one for one in folders if not _hidden(one))
+            folders[:] = sorted(one for one in folders if not _is_hidden(one))
             for file in sorted(files):
                 path = Path(parent, file)
-                shown = f"{name}/{_shown(path.relative_to(folder).as_posix())}"
-                if _hidden(file):
+                shown = f"{name}/{_display_name(path.relative_to(folder).as_posix())}"
+                if _is_hidden(file):
                     continue
                 if path.is_symlink():
                     yield Problem(shown, None, "This is a link to another place.", "Put the file itself there.")
@@ -139,11 +139,11 @@ class _Opening:
                 elif path.exists():
                     yield Problem(shown, None, *NO_FILE)
                 else:
-                    gone = not_opened(FileNotFoundError())
+                    gone = explain_not_opened(FileNotFoundError())
                     yield Problem(shown, None, gone.reason, gone.advice)
         for failure in failures:
             yield Problem(
-                f"{name}/{_shown(Path(failure).name)}",
+                f"{name}/{_display_name(Path(failure).name)}",
                 None,
                 "Looking into this folder is not allowed.",
                 "Allow it, or copy it.",
@@ -159,9 +159,9 @@ class _Opening:
         packed = path.stat().st_size
         with archive:
             for entry in archive.infolist():
-                if entry.is_dir() or _hidden(*entry.filename.replace("\\", "/").split("/")):
+                if entry.is_dir() or _is_hidden(*entry.filename.replace("\\", "/").split("/")):
                     continue
-                shown = f"{name}/{_shown(entry.filename)}"
+                shown = f"{name}/{_display_name(entry.filename)}"
                 try:
                     _check_entry(entry)
                     if is_media(entry.filename):
@@ -170,7 +170,7 @@ class _Opening:
                     if self._too_many():
                         yield self._rest(name)
                         break
-                    with _mended(), archive.open(entry) as source:
+                    with _explain_damage(), archive.open(entry) as source:
                         inside = self._unpacked(source.read, min(entry.compress_size, packed), packed)
                 except RejectedError as rejected:
                     yield Problem(shown, None, rejected.reason, rejected.advice)
@@ -182,13 +182,13 @@ class _Opening:
     def _of_gzip(self, path: Path, name: str) -> Iterator[Member | Problem]:
         shown = name[:-3] if name.lower().endswith(".gz") and len(name) > 3 else name
         try:
-            with _mended(), gzip.open(path) as source:
+            with _explain_damage(), gzip.open(path) as source:
                 size = path.stat().st_size
                 inside = self._unpacked(source.read, size, size)
-            head = _head(inside)
+            head = _read_head(inside)
             if head.startswith((b"\x1f\x8b", *ZIP_HEADS)) and not detect_office(inside):
                 raise RejectedError("This is an archive inside a compressed file.", UNPACK)
-            _check(inside, head)
+            _check_readable(inside, head)
         except RejectedError as rejected:
             yield Problem(name, None, rejected.reason, rejected.advice)
             return
@@ -198,7 +198,7 @@ class _Opening:
     def _inside(self, path: Path, name: str) -> Iterator[Member | Problem]:
         """A file of a folder or an archive: itself, or what it holds."""
         try:
-            head = _head(path)
+            head = _read_head(path)
             if head.startswith(ZIP_HEADS) and not detect_office(path):
                 raise RejectedError("This is an archive inside another place.", "Unpack it, and give it by itself.")
             if head.startswith(b"\x1f\x8b"):
@@ -206,10 +206,10 @@ class _Opening:
             elif is_media("", head):
                 self.passed.append(name)
             else:
-                _check(path, head)
+                _check_readable(path, head)
                 yield Member(path, name)
         except OSError as error:
-            closed = not_opened(error)
+            closed = explain_not_opened(error)
             yield Problem(name, None, closed.reason, closed.advice)
         except RejectedError as rejected:
             yield Problem(name, None, rejected.reason, rejected.advice)
@@ -261,7 +261,7 @@ class _Opening:
         self.passed.clear()
 
 
-def _check(path: Path, head: bytes) -> None:
+def _check_readable(path: Path, head: bytes) -> None:
     found = explain_unreadable(path, head)
     if found:
         raise RejectedError(*found)
@@ -278,7 +278,7 @@ def _check_entry(entry: zipfile.ZipInfo) -> None:
 
 
 @contextmanager
-def _mended() -> Iterator[None]:
+def _explain_damage() -> Iterator[None]:
     """What the libraries raise on broken archives, in words."""
     try:
         yield
@@ -293,12 +293,12 @@ def _mended() -> Iterator[None]:
         raise RejectedError("It cannot be unpacked.", advice) from error
 
 
-def _head(path: Path) -> bytes:
+def _read_head(path: Path) -> bytes:
     with path.open("rb") as file:
         return file.read(HEAD_BYTES)
 
 
-def _hidden(*parts: str) -> bool:
+def _is_hidden(*parts: str) -> bool:
     """Whether a file is none that a person made: what systems put beside them."""
     return any(
         part == "__MACOSX" or (part.startswith(".") and part not in (".", "..")) or part in ("Thumbs.db", "desktop.ini")
@@ -306,5 +306,5 @@ def _hidden(*parts: str) -> bool:
     )
 
 
-def _shown(name: str) -> str:
-    return printable(name[-LONGEST_NAME:]).replace("\\", "/")
+def _display_name(name: str) -> str:
+    return make_printable(name[-LONGEST_NAME:]).replace("\\", "/")

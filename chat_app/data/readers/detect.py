@@ -20,7 +20,7 @@ from chat_app.data.readers.tables.parquet import ParquetReader
 from chat_app.data.readers.tables.tsv import TsvReader
 from chat_app.data.readers.tables.xlsx import XlsxReader
 from chat_app.data.readers.text.transcript import TranscriptReader
-from chat_app.data.readers.text_source import first_lines
+from chat_app.data.readers.text_source import read_first_lines
 from chat_app.errors import DataError
 
 # In the order of detection. The last reader takes every text that the others refuse.
@@ -72,4 +72,4 @@ def is_prose(member: Member) -> bool:
             return False
     except DataError:
         return False
-    return not any(b"\t" in line for line in first_lines(file.source))
+    return not any(b"\t" in line for line in read_first_lines(file.source))

@@ -14,8 +14,8 @@ import orjson
 
 from chat_app.data.readers.tables import columns
 from chat_app.data.readers.tables import header_words as headings
-from chat_app.data.readers.tables.csv_lenient import Dialect, Scan, scanned
-from chat_app.data.readers.text_source import Source, beginning, numbered_lines
+from chat_app.data.readers.tables.csv_lenient import Dialect, Scan, scan_row
+from chat_app.data.readers.text_source import Source, numbered_lines, read_beginning
 
 DELIMITERS = ("\x1f", ",", ";", "|")
 SAMPLE_LINES = 100
@@ -39,27 +39,27 @@ def detect_dialect(source: Source) -> Dialect | None:
         return None
     named = _separator_line(lines[0])
     if named:
-        return _fitted(Dialect(named, 0, skip=1), lines[1:])
+        return _fit_dialect(Dialect(named, 0, skip=1), lines[1:])
     first = next(line for line in lines if line.strip())
     if _is_json(first):
         return None
     tabs = _has_tabs(lines, first)
     if tabs and "\t" in first:
-        return _spreadsheet(lines)
+        return _spreadsheet_dialect(lines)
     best: tuple[float, Dialect] | None = None
     for delimiter in DELIMITERS:
         if any(delimiter in line for line in lines):
-            dialect = _fitted(Dialect(delimiter, 0), lines)
-            rank = _rank(dialect, lines, source.extension)
+            dialect = _fit_dialect(Dialect(delimiter, 0), lines)
+            rank = _rank_dialect(dialect, lines, source.extension)
             if rank and (best is None or rank > best[0]):
                 best = rank, dialect
     if tabs and (best is None or best[0] < BY_HEADER):
-        return _spreadsheet(lines)
+        return _spreadsheet_dialect(lines)
     return best[1] if best else None
 
 
 def _sample(source: Source) -> list[str]:
-    head, more = beginning(source)
+    head, more = read_beginning(source)
     found = [line or b"" for _, line in itertools.islice(numbered_lines([head]), SAMPLE_LINES + 1)]
     if len(found) > SAMPLE_LINES or (more and not head.endswith((b"\n", b"\r"))):
         found = found[:-1] or found  # its end may be missing
@@ -91,7 +91,7 @@ def _has_tabs(lines: Sequence[str], first: str) -> bool:
     return tabs > 0 and ("\t" in first or 2 * tabs >= len(full))
 
 
-def _spreadsheet(lines: Sequence[str]) -> Dialect | None:
+def _spreadsheet_dialect(lines: Sequence[str]) -> Dialect | None:
     """Tab-separated lines as a spreadsheet writes them: quotes exactly around the cells that need them, doubled inside.
 
     Somebody who types quotes puts them elsewhere too.
@@ -99,7 +99,7 @@ def _spreadsheet(lines: Sequence[str]) -> Dialect | None:
     if not any('"' in line for line in lines):
         return None
     dialect = Dialect("\t", 0)
-    scans = _scans(lines, dialect)
+    scans = _scan_rows(lines, dialect)
     wide = Counter(len(scan.cells) for scan in scans if scan.outcome == "row" and scan.cells != [""])
     if not scans or len(wide) != 1 or any(scan.odd or scan.outcome != "row" for scan in scans[:-1]):
         return None
@@ -126,23 +126,23 @@ def _spreadsheet(lines: Sequence[str]) -> Dialect | None:
     return replace(dialect, width=width) if sure else None
 
 
-def _scans(lines: Sequence[str], dialect: Dialect) -> list[Scan]:
+def _scan_rows(lines: Sequence[str], dialect: Dialect) -> list[Scan]:
     """The rows of the sample. After a quote that is not closed the next line begins a new row."""
     scans: list[Scan] = []
     position = 0
     while position < len(lines):
-        scan = scanned(itertools.islice(lines, position, None), dialect)
+        scan = scan_row(itertools.islice(lines, position, None), dialect)
         scans.append(scan)
         position += scan.lines or 1
     return scans
 
 
-def _fitted(dialect: Dialect, lines: Sequence[str]) -> Dialect:
+def _fit_dialect(dialect: Dialect, lines: Sequence[str]) -> Dialect:
     """The same with its usual width, and with backslashes if that leaves fewer odd quotes."""
     if any('\\"' in line for line in lines):
         slashed = replace(dialect, backslash=True)
-        dialect = min(dialect, slashed, key=lambda one: sum(_is_odd(scan) for scan in _scans(lines, one)))
-    widths = _widths(_scans(lines, dialect))
+        dialect = min(dialect, slashed, key=lambda one: sum(_is_odd(scan) for scan in _scan_rows(lines, one)))
+    widths = _count_widths(_scan_rows(lines, dialect))
     return replace(dialect, width=max(widths, key=lambda width: (widths[width], width)) if widths else 1)
 
 
@@ -150,19 +150,19 @@ def _is_odd(scan: Scan) -> bool:
     return scan.odd or scan.outcome != "row"
 
 
-def _widths(scans: Sequence[Scan]) -> Counter[int]:
+def _count_widths(scans: Sequence[Scan]) -> Counter[int]:
     return Counter(len(scan.cells) for scan in scans if scan.outcome == "row" and any(map(str.strip, scan.cells)))
 
 
-def _rank(dialect: Dialect, lines: Sequence[str], extension: str) -> float:
+def _rank_dialect(dialect: Dialect, lines: Sequence[str], extension: str) -> float:
     """How surely the text is a table of this dialect; 0 if it is none."""
     if dialect.width < 2:
         return 0
-    scans = [scan for scan in _scans(lines, dialect) if scan.outcome == "row" and any(map(str.strip, scan.cells))]
-    widths = _widths(scans)
+    scans = [scan for scan in _scan_rows(lines, dialect) if scan.outcome == "row" and any(map(str.strip, scan.cells))]
+    widths = _count_widths(scans)
     agreed = widths[dialect.width] / widths.total()
     first = scans[0].cells
-    known = sum(headings.meaning(cell) is not None for cell in first)
+    known = sum(headings.find_meaning(cell) is not None for cell in first)
     if len(first) > 1 and known > 1 and columns.is_header(first, [scan.cells for scan in scans[1:]]):
         return BY_HEADER + agreed + len(first) / 1_000_000
     if dialect.delimiter == "\x1f":
@@ -172,7 +172,7 @@ def _rank(dialect: Dialect, lines: Sequence[str], extension: str) -> float:
         return 0
     if by_name:
         return BY_NAME + agreed + dialect.width / 1_000_000
-    quoted = sum(_edges(lines, dialect.delimiter)) > 0
+    quoted = sum(_has_quoted_edges(lines, dialect.delimiter)) > 0
     spaced = sum(line.count(dialect.delimiter + " ") for line in lines)
     total = sum(line.count(dialect.delimiter) for line in lines)
     if not quoted and (widths.total() < 2 or (dialect.delimiter in ",;" and spaced > SPACED * total)):
@@ -180,7 +180,7 @@ def _rank(dialect: Dialect, lines: Sequence[str], extension: str) -> float:
     return agreed + dialect.width / 1_000_000
 
 
-def _edges(lines: Sequence[str], delimiter: str) -> Iterator[bool]:
+def _has_quoted_edges(lines: Sequence[str], delimiter: str) -> Iterator[bool]:
     """For every line, whether a quoted cell stands beside a delimiter in it."""
     for line in lines:
         yield f'"{delimiter}"' in line or (line.startswith('"') and f'"{delimiter}' in line)

@@ -7,7 +7,7 @@ from typing import Literal
 import orjson
 
 from chat_app.data.readers.detect_csv import detect_dialect
-from chat_app.data.readers.text_source import SAMPLE_LINES, Source, beginning, lines_of
+from chat_app.data.readers.text_source import SAMPLE_LINES, Source, nonblank_lines, read_beginning
 
 Layout = Literal["text", "jsonl", "json"]
 
@@ -39,8 +39,8 @@ def detect_layout(source: Source) -> Layout:
 
 def _sample(source: Source) -> tuple[list[bytes], bool]:
     """The first lines that say something, without the spaces around them, and whether the last of them is cut off."""
-    head, more = beginning(source)
-    lines = lines_of(head, SAMPLE_LINES + 1)
+    head, more = read_beginning(source)
+    lines = nonblank_lines(head, SAMPLE_LINES + 1)
     cut = more and not head.endswith((b"\n", b"\r")) and len(lines) <= SAMPLE_LINES
     return lines[:SAMPLE_LINES], cut
 

@@ -60,7 +60,7 @@ LEGACY_MARKS = frozenset((".", ",", "?", "!", "..."))
 LEGACY_ENDINGS = frozenset(("s", "d", "t", "m", "re", "ll", "ve", "S", "D", "T", "M", "Re", "Ll", "Ve"))
 
 
-def repaired(text: str, *, legacy: bool = False) -> str:
+def detokenize(text: str, *, legacy: bool = False) -> str:
     """The text with its spaces, its capitals at the beginning of sentences and its last full stop.
 
     Repairing what is repaired changes nothing. `legacy` does what gpt2-dialogue-generation does, word by word: a
@@ -68,8 +68,8 @@ def repaired(text: str, *, legacy: bool = False) -> str:
     """
     text = text.translate(STRAIGHT).strip()
     if legacy:
-        return _legacy(text)
-    while (better := _better(text)) != text:
+        return _detokenize_legacy(text)
+    while (better := _repair_once(text)) != text:
         text = better
     return text
 
@@ -79,7 +79,7 @@ def looks_tokenised(text: str) -> bool:
     return TOKENISED.search(text) is not None
 
 
-def tidied(text: str, tidy: str, *, tokenised: bool = True) -> str:
+def tidy_text(text: str, tidy: str, *, tokenised: bool = True) -> str:
     """The text as the setting `tidy` ("automatic", "legacy", "off") wants it.
 
     Args:
@@ -88,26 +88,26 @@ def tidied(text: str, tidy: str, *, tokenised: bool = True) -> str:
     if tidy == "off":
         return text
     if tidy == "legacy":
-        return repaired(text, legacy=True)
-    return repaired(text) if tokenised or looks_tokenised(text) else text
+        return detokenize(text, legacy=True)
+    return detokenize(text) if tokenised or looks_tokenised(text) else text
 
 
-def _better(text: str) -> str:
+def _repair_once(text: str) -> str:
     text = " ".join(text.split())
     for sign, straight in STRAIGHT_QUOTES:
         text = text.replace(sign, straight)
-    text = _single_quotes(_double_quotes(_put_right(text, RULES)))
-    return _ended(_capitals(_put_right(text, AFTER_QUOTES)))
+    text = _attach_single_quotes(_attach_double_quotes(_apply_rules(text, RULES)))
+    return _add_full_stop(_capitalize_sentences(_apply_rules(text, AFTER_QUOTES)))
 
 
-def _put_right(text: str, rules: Iterable[Rule]) -> str:
+def _apply_rules(text: str, rules: Iterable[Rule]) -> str:
     for rule in rules:
         if any(sign in text for sign in rule.signs):
             text = rule.pattern.sub(rule.put, text)
     return text
 
 
-def _double_quotes(text: str) -> str:
+def _attach_double_quotes(text: str) -> str:
     """Quotation marks at the words that they enclose; left alone where one has no partner."""
     pieces = text.split('"')
     if len(pieces) % 2 == 0:
@@ -115,7 +115,7 @@ def _double_quotes(text: str) -> str:
     return '"'.join(piece.strip() if number % 2 else piece for number, piece in enumerate(pieces))
 
 
-def _single_quotes(text: str) -> str:
+def _attach_single_quotes(text: str) -> str:
     """Single marks that stand alone: in pairs they enclose words, otherwise they follow an s (the dogs' food)."""
     alone = len(ALONE.findall(text)) if "'" in text else 0
     if not alone:
@@ -123,17 +123,17 @@ def _single_quotes(text: str) -> str:
     return QUOTED.sub(r"'\1'", text) if alone % 2 == 0 else POSSESSIVE.sub("'", text)
 
 
-def _capitals(text: str) -> str:
+def _capitalize_sentences(text: str) -> str:
     words, begins = text.split(" "), True
     for number, word in enumerate(words):
         if begins:
-            words[number] = _capital(word)
+            words[number] = _capitalize(word)
             begins = not any(sign.isalnum() for sign in word)
         begins = begins or (not word[-1:].isalnum() and _ends_sentence(word))
     return " ".join(words)
 
 
-def _capital(word: str) -> str:
+def _capitalize(word: str) -> str:
     if "://" in word or "@" in word or word.startswith("www."):
         return word
     start = len(word) - len(word.lstrip(OPENING))
@@ -153,12 +153,12 @@ def _ends_sentence(word: str) -> bool:
     return not (initial or core.lower() in ABBREVIATIONS or INITIALS.fullmatch(core))
 
 
-def _ended(text: str) -> str:
+def _add_full_stop(text: str) -> str:
     """With a full stop, if it ends in a word, and not in a mark or a smile."""
     return f"{text}." if text.rstrip(CLOSING)[-1:].isalnum() else text
 
 
-def _legacy(text: str) -> str:
+def _detokenize_legacy(text: str) -> str:
     pieces = PIECES.findall(text)
     if not pieces:
         return ""

@@ -14,8 +14,8 @@ from chat_app.data.readers.archives import Member
 from chat_app.data.readers.detect import open_folder_reader, open_reader
 from chat_app.data.readers.options import ReadingOptions
 from chat_app.data.readers.protocol import InputFile
-from chat_app.data.readers.split_names import part_of_file
-from chat_app.data.readers.types import Located, Part, Preview, Problem, Reading, printable
+from chat_app.data.readers.split_names import part_from_filename
+from chat_app.data.readers.types import Located, Part, Preview, Problem, Reading, make_printable
 from chat_app.errors import DataError
 
 MAX_PROBLEMS = 100_000
@@ -48,24 +48,24 @@ def iterate(
             in the middle.
     """
     place, options = Path(path), options or ReadingOptions()
-    name = printable(name or place.name or str(path))
+    name = make_printable(name or place.name or str(path))
     whole = open_folder_reader(InputFile(place, name, options))
     if whole is not None:
         if on_preview:
             on_preview(whole.preview())
         return whole.read(need_reply=need_reply)
     with ExitStack() as stack:
-        members = stack.enter_context(containers.opened(place, name))
+        members = stack.enter_context(containers.open_members(place, name))
         first = next(members)
         if isinstance(first, Member) and first.path == place:
             reader = open_reader(InputFile(first.path, first.name, options))
             if on_preview:
                 on_preview(reader.preview())
-            return _with_part(reader.read(need_reply=need_reply), part_of_file(name))
+            return _with_part(reader.read(need_reply=need_reply), part_from_filename(name))
         return _read_members(stack.pop_all(), first, members, options, need_reply, on_preview)
 
 
-def conversations_of(path: AnyPath, *, need_reply: bool = False) -> Iterator[Conversation]:
+def iterate_conversations(path: AnyPath, *, need_reply: bool = False) -> Iterator[Conversation]:
     """Only what is said in a file, without the problems.
 
     Raises:
@@ -104,7 +104,7 @@ def read_file(
             if len(problems) < MAX_PROBLEMS:
                 problems.append(item)
     if not conversations:
-        raise nothing_usable(name, problems, total)
+        raise nothing_usable_error(name, problems, total)
     encodings = ", ".join(dict.fromkeys(preview.encoding for preview in previews if preview.encoding))
     return Reading(conversations, problems, lines, previews[0].kind if previews else "text", encodings, total)
 
@@ -128,9 +128,9 @@ def read_files(paths: Sequence[AnyPath], *, options: ReadingOptions | None = Non
     )
 
 
-def nothing_usable(name: str, problems: Sequence[Problem], total: int) -> DataError:
+def nothing_usable_error(name: str, problems: Sequence[Problem], total: int) -> DataError:
     """The error for a file that holds only problems, or nothing at all."""
-    name = printable(name)
+    name = make_printable(name)
     if not problems:
         return DataError("The file holds no conversation.", where=name, advice="Write one conversation a line.")
     # One of each kind: a file with one mistake has it in every line.
@@ -138,12 +138,12 @@ def nothing_usable(name: str, problems: Sequence[Problem], total: int) -> DataEr
     for problem in problems:
         kinds.setdefault((problem.reason, problem.advice), problem)
     shown = list(kinds.values())[:SHOWN_PROBLEMS]
-    listed = " ".join(f"{_place(problem, name)}{problem.reason} {problem.advice}" for problem in shown)
+    listed = " ".join(f"{_describe_place(problem, name)}{problem.reason} {problem.advice}" for problem in shown)
     more = f" And {total - len(shown):,} more." if total > len(shown) else ""
     return DataError(f"Nothing in this file can be used. {listed}{more}", where=name)
 
 
-def _place(problem: Problem, name: str) -> str:
+def _describe_place(problem: Problem, name: str) -> str:
     inside = problem.file.removeprefix(name).lstrip("/")
     if problem.line is None:
         return f"{inside}: " if inside else ""
@@ -172,7 +172,7 @@ def _read_members(
             if on_preview and number < MOST_PREVIEWS:
                 on_preview(reader.preview())
             try:
-                yield from _named(reader.read(need_reply=need_reply), member.name, part_of_file(member.name))
+                yield from _label(reader.read(need_reply=need_reply), member.name, part_from_filename(member.name))
             except DataError as error:
                 yield _as_problem(member, error)
 
@@ -182,10 +182,10 @@ def _as_problem(member: Member, error: DataError) -> Problem:
 
 
 def _with_part(items: Iterator[Located | Problem], part: Part) -> Iterator[Located | Problem]:
-    return items if part == "train" else _named(items, "", part)
+    return items if part == "train" else _label(items, "", part)
 
 
-def _named(items: Iterator[Located | Problem], file: str, part: Part) -> Iterator[Located | Problem]:
+def _label(items: Iterator[Located | Problem], file: str, part: Part) -> Iterator[Located | Problem]:
     """The same, with the file's name and its part where they do not say another."""
     for item in items:
         if isinstance(item, Located):

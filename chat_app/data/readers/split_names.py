@@ -22,7 +22,7 @@ PART_NAMES: dict[str, Part] = {
 }
 
 
-def part_named(name: str) -> Part | None:
+def parse_part(name: str) -> Part | None:
     """The part that a name stands for: "validation", "train_sft", "Test"; None if it stands for none."""
     for word in re.split(r"[^a-z]+", name.lower()):
         if word in PART_NAMES:
@@ -30,6 +30,6 @@ def part_named(name: str) -> Part | None:
     return None
 
 
-def part_of_file(file: str) -> Part:
+def part_from_filename(file: str) -> Part:
     """The part that a file of a well-known corpus is, by its name; "train" where that says nothing."""
-    return part_named(PurePath(file.replace("\\", "/")).stem) or "train"
+    return parse_part(PurePath(file.replace("\\", "/")).stem) or "train"

@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
-from chat_app.data.readers.types import not_opened
+from chat_app.data.readers.types import explain_not_opened
 from chat_app.errors import DataError
 
 MAX_LINE_MEGABYTES = 10
@@ -26,7 +26,7 @@ NO_FILE = ("This is a device or a pipe, and no file.", "Give a file on the disk.
 
 NumberedLine = tuple[int, bytes | None]
 
-MARKS = (
+BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF32_LE, "utf-32-le"),  # before UTF-16, whose mark it begins with
     (codecs.BOM_UTF32_BE, "utf-32-be"),
@@ -63,13 +63,13 @@ class Source:
 
     def chunks(self) -> Generator[bytes, None, None]:
         """The text in pieces, as UTF-8. Bytes that are not UTF-8 stay in a file that otherwise is."""
-        with _opened(self.path, self.name) as file:
+        with _open(self.path, self.name) as file:
             file.seek(self.mark)
             if self.encoding in ("utf-8", "utf-8-sig"):
-                yield from _pieces(file)
+                yield from _read_chunks(file)
                 return
             decoder = codecs.getincrementaldecoder(self.encoding)(errors="replace")
-            for piece in _pieces(file):
+            for piece in _read_chunks(file):
                 yield decoder.decode(piece).encode("utf-8", "replace")
             yield decoder.decode(b"", final=True).encode("utf-8", "replace")
 
@@ -89,7 +89,7 @@ def open_source(path: str | os.PathLike[str], name: str | None = None) -> Source
     try:
         usual, there = place.is_file(), place.exists()
     except PermissionError as error:
-        closed = not_opened(error)
+        closed = explain_not_opened(error)
         raise DataError(closed.reason, where=name, advice=closed.advice) from error
     except (OSError, ValueError):  # a name that is too long, or with a NUL in it
         usual = there = False
@@ -97,7 +97,7 @@ def open_source(path: str | os.PathLike[str], name: str | None = None) -> Source
         if there:
             raise DataError(NO_FILE[0], where=name, advice=NO_FILE[1])
         raise DataError("There is no such file.", where=name, advice="Check the name and the folder.")
-    with _opened(place, name) as file:
+    with _open(place, name) as file:
         head = file.read(CHUNK_BYTES)
     if not head:
         raise DataError("The file is empty.", where=name, advice="Give a file with one conversation a line.")
@@ -105,10 +105,10 @@ def open_source(path: str | os.PathLike[str], name: str | None = None) -> Source
         if head.startswith(signature):
             raise DataError(f"This is {what}, not text.", where=name, advice=SAVE_AS)
     _check_beginning(head, name)
-    for mark, encoding in MARKS:
+    for mark, encoding in BYTE_ORDER_MARKS:
         if head.startswith(mark):
             return Source(place, name, encoding, len(mark))
-    return Source(place, name, _unmarked_encoding(place, name, head), 0)
+    return Source(place, name, _encoding_without_bom(place, name, head), 0)
 
 
 def _check_beginning(head: bytes, name: str) -> None:
@@ -150,17 +150,17 @@ def numbered_lines(chunks: Iterable[bytes]) -> Iterator[NumberedLine]:
         yield number + 1, None if too_long or len(line) > MAX_LINE_BYTES else line
 
 
-def _unmarked_encoding(path: Path, name: str, head: bytes) -> str:
+def _encoding_without_bom(path: Path, name: str, head: bytes) -> str:
     if b"\0" in head:
-        wide = _utf16_without_mark(head)
+        wide = _utf16_without_bom(head)
         if wide:
             return wide
         if head.count(b"\0") > max(1, len(head) // BYTES_PER_NUL):
             raise DataError("This is not a file of text.", where=name, advice=SAVE_AS)
     if _is_utf8(path, name):
         return "utf-8"
-    with _opened(path, name) as file:
-        encoding = foreign_encoding(line for _, line in numbered_lines(_pieces(file)))
+    with _open(path, name) as file:
+        encoding = detect_encoding(line for _, line in numbered_lines(_read_chunks(file)))
     if encoding is None:
         raise DataError("The encoding of this file is unknown, or it is not text.", where=name, advice=SAVE_AS)
     return encoding
@@ -169,8 +169,8 @@ def _unmarked_encoding(path: Path, name: str, head: bytes) -> str:
 def _is_utf8(path: Path, name: str) -> bool:
     decoder = codecs.getincrementaldecoder("utf-8")()
     try:
-        with _opened(path, name) as file:
-            for piece in _pieces(file):
+        with _open(path, name) as file:
+            for piece in _read_chunks(file):
                 decoder.decode(piece)
             decoder.decode(b"", final=True)
     except UnicodeDecodeError:
@@ -178,7 +178,7 @@ def _is_utf8(path: Path, name: str) -> bool:
     return True
 
 
-def _utf16_without_mark(head: bytes) -> str | None:
+def _utf16_without_bom(head: bytes) -> str | None:
     half = len(head) / 2
     even, odd = head[::2].count(0) / half, head[1::2].count(0) / half
     if odd > UTF16_NULS and even < UTF16_OTHERS:
@@ -188,15 +188,15 @@ def _utf16_without_mark(head: bytes) -> str | None:
     return None
 
 
-def _opened(path: Path, name: str) -> BinaryIO:
+def _open(path: Path, name: str) -> BinaryIO:
     try:
         return path.open("rb")
     except OSError as error:
-        closed = not_opened(error)
+        closed = explain_not_opened(error)
         raise DataError(closed.reason, where=name, advice=closed.advice) from error
 
 
-def _pieces(file: BinaryIO) -> Iterator[bytes]:
+def _read_chunks(file: BinaryIO) -> Iterator[bytes]:
     while piece := file.read(CHUNK_BYTES):
         yield piece
 
@@ -217,7 +217,7 @@ WESTERN = frozenset("àâäáãåæçèéêëìíîïñòóôöõøœùúûüý�
 WESTERN_SHARE = 1 / 3
 
 
-def foreign_encoding(lines: Iterable[bytes | None]) -> str | None:
+def detect_encoding(lines: Iterable[bytes | None]) -> str | None:
     """The encoding of lines that are not all UTF-8; None if there is no telling.
 
     "utf-8" if most lines with more than ASCII are UTF-8: then the others are broken, each by itself. So they are if
@@ -241,7 +241,7 @@ def foreign_encoding(lines: Iterable[bytes | None]) -> str | None:
     text = b"\n".join(sample)
     if _is_western(text):
         return "cp1252"
-    return _guessed(text) or ("utf-8" if good + plain > bad else None)
+    return _guess_encoding(text) or ("utf-8" if good + plain > bad else None)
 
 
 def _is_western(text: bytes) -> bool:
@@ -255,7 +255,7 @@ def _is_western(text: bytes) -> bool:
     return all(sign in WESTERN or (sign < "\x7f" and (sign >= " " or sign in "\t\n")) for sign in shown)
 
 
-def _guessed(text: bytes) -> str | None:
+def _guess_encoding(text: bytes) -> str | None:
     from charset_normalizer import from_bytes  # needed for few files, and slow to import
 
     best = from_bytes(text, cp_isolation=CANDIDATES, enable_fallback=False).best()
@@ -265,7 +265,7 @@ def _guessed(text: bytes) -> str | None:
 SAMPLE_LINES = 20
 
 
-def beginning(source: Source) -> tuple[bytes, bool]:
+def read_beginning(source: Source) -> tuple[bytes, bool]:
     """The first piece of a text, and whether there is more."""
     chunks = source.chunks()
     head, more = next(chunks, b""), next(chunks, b"")
@@ -273,12 +273,12 @@ def beginning(source: Source) -> tuple[bytes, bool]:
     return head, bool(more)
 
 
-def first_lines(source: Source, count: int = SAMPLE_LINES) -> list[bytes]:
+def read_first_lines(source: Source, count: int = SAMPLE_LINES) -> list[bytes]:
     """The first lines that say something, without the spaces around them; the last of them may be cut off."""
-    return lines_of(beginning(source)[0], count)
+    return nonblank_lines(read_beginning(source)[0], count)
 
 
-def lines_of(head: bytes, count: int) -> list[bytes]:
+def nonblank_lines(head: bytes, count: int) -> list[bytes]:
     """The same of a piece of text."""
     said = (stripped for _, line in numbered_lines([head]) if line and (stripped := line.strip()))
     return list(islice(said, count))

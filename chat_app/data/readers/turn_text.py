@@ -11,7 +11,7 @@ TURN_SEPARATOR = " EOS "
 REPLACEMENT = "\ufffd"
 
 
-def cleaned(text: str, what: str) -> str:
+def clean_text(text: str, what: str) -> str:
     """The text without the spaces around it. `what` names it in a complaint ("turn 2").
 
     Raises:
@@ -47,32 +47,32 @@ def check_count(turns: int) -> None:
         )
 
 
-def answered(context: list[str], reply: str, system: str | None = None) -> Conversation:
+def build_answered(context: list[str], reply: str, system: str | None = None) -> Conversation:
     """What was said before, and the reply to learn: the assistant speaks last. All texts as they stand in the file."""
     check_count(len(context) + 1)
     if len(context) == 1:
-        turns = [cleaned(context[0], "the context")]
+        turns = [clean_text(context[0], "the context")]
     else:
-        turns = [cleaned(turn, f"turn {number}") for number, turn in enumerate(context, start=1)]
-    turns.append(cleaned(reply, "the reply"))
+        turns = [clean_text(turn, f"turn {number}") for number, turn in enumerate(context, start=1)]
+    turns.append(clean_text(reply, "the reply"))
     return Conversation.from_turns(turns, system=system, last="assistant")
 
 
-def unanswered(turns: list[str], system: str | None = None) -> Conversation:
+def build_unanswered(turns: list[str], system: str | None = None) -> Conversation:
     """What was said, whose reply is still to come: the user speaks last. All texts as they stand in the file."""
     check_count(len(turns))
-    said = [cleaned(turn, f"turn {number}") for number, turn in enumerate(turns, start=1)]
+    said = [clean_text(turn, f"turn {number}") for number, turn in enumerate(turns, start=1)]
     return Conversation.from_turns(said, system=system, last="user")
 
 
-def storable(text: str) -> str:
+def replace_unstorable(text: str) -> str:
     """The text with what no file of text can hold (NUL, half a surrogate pair) replaced."""
     if "\0" not in text and _is_whole(text):
         return text
     return "".join(REPLACEMENT if sign == "\0" or "\ud800" <= sign <= "\udfff" else sign for sign in text)
 
 
-def not_utf8(position: int, what: str = "line") -> RejectedError:
+def not_utf8_error(position: int, what: str = "line") -> RejectedError:
     """The complaint about bytes in another encoding than the rest of their file; `position` counts from 0."""
     return RejectedError(
         f"This {what} has bytes that are not UTF-8 text (byte {position + 1:,}).",
@@ -80,7 +80,7 @@ def not_utf8(position: int, what: str = "line") -> RejectedError:
     )
 
 
-def decoded(line: bytes | None, if_too_long: str = "Put each conversation on its own line.") -> str:
+def decode_line(line: bytes | None, if_too_long: str = "Put each conversation on its own line.") -> str:
     """The text of a line as `Source.lines` gives it.
 
     Raises:
@@ -91,7 +91,7 @@ def decoded(line: bytes | None, if_too_long: str = "Put each conversation on its
     try:
         return line.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise not_utf8(error.start) from error
+        raise not_utf8_error(error.start) from error
 
 
 def _is_whole(text: str) -> bool:

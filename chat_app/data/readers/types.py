@@ -137,7 +137,7 @@ class RejectedError(Exception):
         super().__init__(reason)
 
 
-def not_opened(error: OSError) -> RejectedError:
+def explain_not_opened(error: OSError) -> RejectedError:
     """The complaint about a file that is there and cannot be opened."""
     if isinstance(error, PermissionError):
         return RejectedError("Reading this file is not allowed.", "Allow it, or copy the file to a folder of your own.")
@@ -146,12 +146,12 @@ def not_opened(error: OSError) -> RejectedError:
     return RejectedError("The file cannot be opened.", "Copy it to another folder, and give the copy.")
 
 
-def printable(text: str) -> str:
+def make_printable(text: str) -> str:
     """A name as it may stand in a message: on one line, and with nothing that a terminal would obey."""
     return "".join(sign if sign.isprintable() else "?" for sign in text)
 
 
-def quoted(text: str) -> str:
+def quote_text(text: str) -> str:
     """A piece of a file as it may stand inside a sentence: short, in quotes, on one line."""
-    shown = printable(text[:LONGEST_QUOTE])
+    shown = make_printable(text[:LONGEST_QUOTE])
     return f'"{shown}…"' if len(text) > LONGEST_QUOTE else f'"{shown}"'

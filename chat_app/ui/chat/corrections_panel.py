@@ -17,7 +17,7 @@ from chat_app.system.progress import ProgressCallback
 from chat_app.training.corrections_run import corrections_of, prepare_corrections_run
 from chat_app.training.corrections_store import Correction
 from chat_app.ui.chat.session import EDITED_NOTE, ChatSession
-from chat_app.ui.components import formatting as words
+from chat_app.ui.components import formatting
 from chat_app.ui.components.background_task import count_conversations
 from chat_app.ui.components.escape import clean_text, escape, warn
 from chat_app.ui.components.events import QUICK, Updates, limit_concurrency, read_payload
@@ -229,7 +229,7 @@ def render_corrections(corrections: Sequence[Correction]) -> str:
 
 
 def _name_count(corrections: Sequence[Correction]) -> str:
-    return words.format_count(len(corrections), "correction") if len(corrections) != 1 else "correction"
+    return formatting.format_count(len(corrections), "correction") if len(corrections) != 1 else "correction"
 
 
 def _shorten(text: str) -> str:

@@ -21,7 +21,7 @@ from chat_app.ui.chat.corrections_panel import CorrectionsPanel
 from chat_app.ui.chat.memorization_marks import MemorizationMarks
 from chat_app.ui.chat.session import ChatSession, ChatTurn, check_length
 from chat_app.ui.chat.streaming import SECONDS_TO_FOLLOW, LiveReplies, LiveReply, RedrawThrottle
-from chat_app.ui.components import formatting as words
+from chat_app.ui.components import formatting
 from chat_app.ui.components.conversation_view import make_conversation_view, make_rows, make_view_value
 from chat_app.ui.components.escape import clean_text, escape, warn
 from chat_app.ui.components.events import QUICK, Updates, limit_concurrency, listen_for_choice, read_payload
@@ -356,7 +356,7 @@ class ChatTab:
 
 def describe_end(end: ReplyEnd) -> str:
     """The quiet line under a finished reply."""
-    return words.describe_reply(
+    return formatting.describe_reply(
         end.reply_tokens,
         end.tokens_per_second,
         end.prompt_tokens + end.reply_tokens,

@@ -14,7 +14,7 @@ import gradio as gr
 
 from chat_app.errors import ChatAppError
 from chat_app.system.progress import Progress, ProgressCallback, stop_when
-from chat_app.ui.components import formatting as words
+from chat_app.ui.components import formatting
 from chat_app.ui.components.escape import warn
 from chat_app.ui.components.events import Updates
 from chat_app.ui.components.notices import render_progress
@@ -101,7 +101,7 @@ def count_conversations(progress: ProgressCallback, doing: str) -> ProgressCallb
     """A callback that puts the count of conversations into words: "Reading: 3 conversations so far."."""
 
     def report(now: Progress) -> None:
-        progress(replace(now, message=f"{doing}: {words.format_count(now.done, 'conversation')} so far."))
+        progress(replace(now, message=f"{doing}: {formatting.format_count(now.done, 'conversation')} so far."))
 
     return report
 

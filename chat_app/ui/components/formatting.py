@@ -34,21 +34,6 @@ def format_parameters(number: int) -> str:
     return str(number)
 
 
-def duration(seconds: float) -> str:
-    """ "40 seconds", "3 minutes", "2 hours 10 minutes"."""
-    if seconds < 55:
-        return format_count(max(round(seconds / 5) * 5, 5), "second")
-    minutes = max(round(seconds / 60), 1)
-    if minutes < 60:
-        return format_count(minutes, "minute")
-    hours, rest = divmod(minutes, 60)
-    return (
-        f"{format_count(hours, 'hour')} {format_count(rest, 'minute')}"
-        if rest and hours < 10
-        else format_count(hours, "hour")
-    )
-
-
 def format_moment(seconds: float) -> str:
     """A time since 1970 on this computer's clock: "21 Nov, 23:07"."""
     return time.strftime("%d %b, %H:%M", time.localtime(seconds)).lstrip("0")

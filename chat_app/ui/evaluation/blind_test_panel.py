@@ -19,7 +19,7 @@ from chat_app.evaluation.blind_test import Card, Duel, Score, Vote
 from chat_app.evaluation.runner import extract_prompts, generate_replies
 from chat_app.system.progress import ProgressCallback, add_prefix
 from chat_app.ui.chat.session import check_length
-from chat_app.ui.components import formatting as words
+from chat_app.ui.components import formatting
 from chat_app.ui.components.escape import clean_text, escape, warn
 from chat_app.ui.components.events import QUICK, Updates
 from chat_app.ui.evaluation.panel import Choice, EvaluationPanel
@@ -216,7 +216,11 @@ def render_card(blind_test: BlindTest, card: Card) -> str:
 def render_result(blind_test: BlindTest) -> str:
     """Who won, how sure that is, and who said what."""
     duel, score = blind_test.duel, blind_test.score()
-    same = f" To {words.format_count(duel.same, 'question')} both said the same, and nobody voted." if duel.same else ""
+    same = (
+        f" To {formatting.format_count(duel.same, 'question')} both said the same, and nobody voted."
+        if duel.same
+        else ""
+    )
     rows = ""
     for card in duel.cards:
         said, winner = duel.replies(card.number), duel.winner(card.number)

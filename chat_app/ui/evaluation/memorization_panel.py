@@ -9,14 +9,14 @@ from typing import Any
 import gradio as gr
 
 from chat_app.conversation import Conversation
-from chat_app.data.readers import conversations_of, has_text
+from chat_app.data.readers import has_text, iterate_conversations
 from chat_app.errors import DataError
 from chat_app.evaluation.memorization import CopyFinding, RunMemorizationIndex
 from chat_app.evaluation.runner import extract_prompts, generate_replies
 from chat_app.runs.run import Run
 from chat_app.system.progress import Progress, ProgressCallback
 from chat_app.training.pipeline import choose_sample_prompts
-from chat_app.ui.components import formatting as words
+from chat_app.ui.components import formatting
 from chat_app.ui.components.escape import escape
 from chat_app.ui.components.events import Updates
 from chat_app.ui.evaluation.panel import Choice, EvaluationPanel
@@ -83,7 +83,7 @@ def choose_questions(run: Run, most: int) -> list[Conversation]:
     for name in ("valid.jsonl", "train.jsonl"):
         path = run.data / name
         if len(found) < most and has_text(path):
-            for one in extract_prompts(conversations_of(path), most + len(found)):
+            for one in extract_prompts(iterate_conversations(path), most + len(found)):
                 found.setdefault(one.turns[-1].text, one)
     if not found:
         raise DataError("There is nothing to ask this model.")
@@ -93,7 +93,7 @@ def choose_questions(run: Run, most: int) -> list[Conversation]:
 def render_report(rows: Sequence[Row]) -> str:
     """The replies with their badges."""
     kinds = Counter(copy.kind for *_, copy in rows)
-    counted = words.format_count(len(rows), "reply", "replies")
+    counted = formatting.format_count(len(rows), "reply", "replies")
     head = f"Of {counted}: {kinds['copied']} copied, {kinds['partly copied']} partly copied, {kinds['new']} new."
     body = "".join(
         f'<tr><th scope="row">{escape(prompt)}</th><td data-name="Reply">{escape(reply)}</td>'

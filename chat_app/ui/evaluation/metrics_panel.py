@@ -12,7 +12,7 @@ from chat_app.evaluation.comparison import MEASURES, as_csv, compare, figure, su
 from chat_app.evaluation.evaluate import Evaluation
 from chat_app.evaluation.runner import evaluate_models, sample_evenly
 from chat_app.system.progress import Progress, ProgressCallback
-from chat_app.ui.components import formatting as words
+from chat_app.ui.components import formatting
 from chat_app.ui.components.downloads import make_save_script
 from chat_app.ui.components.escape import escape
 from chat_app.ui.components.events import Updates
@@ -107,7 +107,7 @@ def render_report(subjects: Sequence[Subject], found: Sequence[Evaluation], what
     last = found[-1].as_dict()
     counted = found[-1].conversations
     amount = f"{total:,} {what}" if counted == total else f"{counted:,} of {total:,} {what}, spread evenly"
-    about = f"Measured on {amount}; {words.format_count(found[-1].replies, 'reply', 'replies')} written."
+    about = f"Measured on {amount}; {formatting.format_count(found[-1].replies, 'reply', 'replies')} written."
     if len(found) == 1:
         rows = "".join(
             f'<tr><th scope="row">{one.label}<span>{one.meaning}</span></th>'

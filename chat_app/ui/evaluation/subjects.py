@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from chat_app.conversation import Conversation
-from chat_app.data.readers import conversations_of, has_text
+from chat_app.data.readers import has_text, iterate_conversations
 from chat_app.data.source import DataSource, load_source
 from chat_app.errors import ChatAppError, DataError, ModelError, RunError, TooLargeError
 from chat_app.formatting import bytes_in_words
@@ -127,7 +127,7 @@ class EvaluationSubjects:
                     "This model kept no conversations aside when it learned.", advice="Bring a file instead."
                 )
             title = "conversations that it kept aside and did not learn"
-            return lambda progress: conversations_of(kept, need_reply=True), title
+            return lambda progress: iterate_conversations(kept, need_reply=True), title
         paths = [Path(one) for one in files or ()]
         if not paths:
             raise DataError("There is nothing to measure on yet.", advice="Bring a file of conversations.")

@@ -10,7 +10,7 @@ from chat_app.models.resolver import ModelFiles, available
 from chat_app.runs.catalog import title_of
 from chat_app.runs.run import Run, split_name
 from chat_app.services import Services
-from chat_app.ui.components import formatting as words
+from chat_app.ui.components import formatting
 
 IN_USE = "the model in use"  # What a shared server calls its model, wherever it lies.
 REMOTE = "the model of the engine"  # The one that another server runs.
@@ -29,7 +29,7 @@ def title_run(run: Run) -> str:
     names = [str(one) for one in files] if isinstance(files, list) and files else [run.id]
     more = f" and {len(names) - 1} more" if len(names) > 1 else ""
     created = about.get("created")
-    when = f", {words.format_moment(created)}" if isinstance(created, (int, float)) else ""
+    when = f", {formatting.format_moment(created)}" if isinstance(created, (int, float)) else ""
     return f"{names[0][:60]}{more}{when}"
 
 
@@ -141,7 +141,7 @@ def describe_model(loaded: ReplyBackend | None) -> str:
     window = f", remembers {model.window:,} tokens" if model.window else ""
     if model.host:
         return f"The server {model.host} answers with {model.name[:80]}{window}"
-    return f"{words.format_parameters(model.parameters or 0)} parameters{window}"
+    return f"{formatting.format_parameters(model.parameters or 0)} parameters{window}"
 
 
 def suggest_openings(services: Services, loaded: ReplyBackend | None) -> list[str]:

@@ -14,7 +14,7 @@ from chat_app.formatting import bytes_in_words
 from chat_app.models.recommended import RECOMMENDED
 from chat_app.models.resolver import ModelFiles, estimate_memory, find
 from chat_app.services import Services
-from chat_app.ui.components import formatting as words
+from chat_app.ui.components import formatting
 from chat_app.ui.components.escape import clean_text, describe_error, escape, warn
 from chat_app.ui.components.events import QUICK, read_payload
 from chat_app.ui.components.settings_form import SettingsForm
@@ -153,7 +153,7 @@ def describe_requirements(files: ModelFiles, precision: str) -> str:
     """The memory a model needs, and the download where there is one."""
     memory = bytes_in_words(estimate_memory(files, precision))
     most = "at most about" if precision == AUTOMATIC else "about"
-    text = f"{words.format_parameters(files.parameters)} parameters. Needs {most} {memory} of memory."
+    text = f"{formatting.format_parameters(files.parameters)} parameters. Needs {most} {memory} of memory."
     if files.folder is not None:
         return text
     return f"{text} {bytes_in_words(files.weight_bytes)} will be downloaded first."
@@ -177,7 +177,7 @@ def render_card(services: Services) -> str:
     sure = "" if model.is_format_certain else " (a guess)"
     facts = (
         ("Comes from", KINDS.get(model.kind, model.kind)),
-        ("Size", f"{words.format_parameters(model.parameters or 0)} parameters"),
+        ("Size", f"{formatting.format_parameters(model.parameters or 0)} parameters"),
         ("Remembers", f"{model.window:,} tokens, about {round(model.window * 0.75 / 10) * 10:,} words"),
         ("Memory", f"{bytes_in_words(model.memory_bytes)}, measured"),
         ("Format", f"{model.format}{sure}: {model.format_reason}"),
@@ -198,8 +198,8 @@ def render_recommended(can_use: bool) -> str:
         )
         cards.append(
             f'<li class="card"><h3>{escape(one.title)}</h3><p>{escape(one.good_at)}</p>'
-            f'<p class="quiet">{bytes_in_words(one.size)} · {words.format_parameters(one.parameters)} parameters · '
-            f"{escape(one.licence)}</p>"
+            f'<p class="quiet">{bytes_in_words(one.size)} · '
+            f"{formatting.format_parameters(one.parameters)} parameters · {escape(one.licence)}</p>"
             f'<p class="foot"><code>{escape(one.name)}</code>{button}</p></li>'
         )
     return f'<ul class="cards">{"".join(cards)}</ul>'

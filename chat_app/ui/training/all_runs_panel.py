@@ -16,7 +16,7 @@ from chat_app.runs.compare import Difference, check_count, curve_of, differences
 from chat_app.runs.loss_plot import thinned
 from chat_app.runs.run import Run
 from chat_app.services import Services
-from chat_app.ui.components import formatting as words
+from chat_app.ui.components import formatting
 from chat_app.ui.components.escape import clean_text, escape, warn
 from chat_app.ui.components.events import QUICK, Updates, limit_concurrency
 from chat_app.ui.models.choices import title_run
@@ -213,7 +213,7 @@ def render_warning(runs: Sequence[Run]) -> str:
     """The warning before runs are deleted."""
     items = "".join(f'<li><b dir="auto">{escape(title_run(run))}</b>: {_describe_contents(run)}</li>' for run in runs)
     return (
-        f'<p class="bad">This deletes {words.format_count(len(runs), "run")} for good:</p>'
+        f'<p class="bad">This deletes {formatting.format_count(len(runs), "run")} for good:</p>'
         f'<ul class="going">{items}</ul>'
         '<p class="quiet">It cannot be undone. Download what you want to keep first.</p>'
     )
@@ -223,7 +223,9 @@ def _describe_contents(run: Run) -> str:
     held = collection.contents_of(run)
     parts = [f"its model ({bytes_in_words(held.model_bytes)})"] if held.model_bytes else ["it has no model yet"]
     if held.checkpoints:
-        parts.append(f"{words.format_count(held.checkpoints, 'checkpoint')} ({bytes_in_words(held.checkpoint_bytes)})")
+        parts.append(
+            f"{formatting.format_count(held.checkpoints, 'checkpoint')} ({bytes_in_words(held.checkpoint_bytes)})"
+        )
     if held.conversations:
-        parts.append(f"its copy of {words.format_count(held.conversations, 'conversation')}")
+        parts.append(f"its copy of {formatting.format_count(held.conversations, 'conversation')}")
     return f"{', '.join(parts)}, its curves and answers; {bytes_in_words(held.all_bytes)} in all"

@@ -9,7 +9,7 @@ import gradio as gr
 
 from chat_app.data.dataset import DatasetFacts
 from chat_app.data.readers import Column, Preview, ReadingOptions
-from chat_app.ui.components import formatting as words
+from chat_app.ui.components import formatting
 from chat_app.ui.components.escape import clean_text, escape
 from chat_app.ui.components.events import Updates
 
@@ -78,7 +78,7 @@ class ColumnMapping:
         )
         drops = [_make_dropdown(column) for column in columns[:MAX_COLUMNS]]
         drops += [gr.Dropdown(visible=False)] * (MAX_COLUMNS - len(drops))
-        people = [(f"{name} ({words.format_count(count, 'message')})", name) for name, count in speakers.items()]
+        people = [(f"{name} ({formatting.format_count(count, 'message')})", name) for name, count in speakers.items()]
         return {
             self.panel: gr.Accordion(visible=bool(columns or people), open=bool(people) or not _is_plain(columns)),
             self.hint: _render_hint(columns[:MAX_COLUMNS], bool(people)),

@@ -21,7 +21,7 @@ from chat_app.errors import ChatAppError, DataError, TooLargeError
 from chat_app.formatting import bytes_in_words
 from chat_app.services import Services
 from chat_app.system.progress import Progress, ProgressCallback
-from chat_app.ui.components import formatting as words
+from chat_app.ui.components import formatting
 from chat_app.ui.components.background_task import BackgroundTask, TaskRow, count_conversations, follow_task
 from chat_app.ui.components.conversation_view import make_conversation_view, make_view_value
 from chat_app.ui.components.downloads import make_click_script, make_download_path
@@ -261,7 +261,7 @@ class DataPanel:
 
         def look(progress: ProgressCallback) -> tuple[Check, str]:
             def report(now: Progress) -> None:
-                total = words.format_count(material.facts.conversations, "conversation")
+                total = formatting.format_count(material.facts.conversations, "conversation")
                 progress(replace(now, message=f"Checking: {now.done:,} of {total}."))
 
             try:
@@ -327,9 +327,8 @@ class DataPanel:
                 return
             target, lost = written
             if lost:
-                warn(
-                    f"{words.format_count(lost, 'conversation')} lost something that TSV cannot hold. JSONL keeps all."
-                )
+                several = formatting.format_count(lost, "conversation")
+                warn(f"{several} lost something that TSV cannot hold. JSONL keeps all.")
             yield {**self.task_row.hide(), self.mended: gr.DownloadButton(value=str(target))}
 
         return save

@@ -13,7 +13,7 @@ from chat_app.data.quality import Check, Finding, Histogram
 from chat_app.data.readers import Preview, Problem
 from chat_app.formatting import bytes_in_words
 from chat_app.ui.chat.session import ChatTurn
-from chat_app.ui.components import formatting as words
+from chat_app.ui.components import formatting
 from chat_app.ui.components.conversation_view import make_rows, make_view_value
 from chat_app.ui.components.escape import escape
 
@@ -72,9 +72,9 @@ def render_plain_text_notice(files: Sequence[Path]) -> str:
 
 def render_report(facts: DatasetFacts, problems: Sequence[Problem]) -> str:
     """What was read, and a table of what was left out."""
-    found = words.format_count(facts.conversations, "conversation")
-    turns = words.format_count(facts.turns, "turn")
-    files = facts.files[0] if len(facts.files) == 1 else words.format_count(len(facts.files), "file")
+    found = formatting.format_count(facts.conversations, "conversation")
+    turns = formatting.format_count(facts.turns, "turn")
+    files = facts.files[0] if len(facts.files) == 1 else formatting.format_count(len(facts.files), "file")
     text = f'<p class="good"><strong>{found}</strong> with {turns} in {escape(files)}{_name_kinds(facts.previews)}.</p>'
     if len(facts.parts) > 1:
         parts = ", ".join(f"{count:,} {PART_WORDS[part]}" for part, count in facts.parts.items())

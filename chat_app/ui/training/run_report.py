@@ -11,10 +11,11 @@ import pandas as pd
 
 from chat_app.config.fields import AUTOMATIC
 from chat_app.errors import RunError
+from chat_app.formatting import format_duration
 from chat_app.runs.diagnosis import Action, Diagnosis, diagnose
 from chat_app.runs.loss_plot import thinned
 from chat_app.runs.run import Run, State
-from chat_app.ui.components import formatting as words
+from chat_app.ui.components import formatting
 from chat_app.ui.components.escape import escape
 from chat_app.ui.models.choices import title_run
 
@@ -43,7 +44,7 @@ def title_runs(runs: Sequence[Run]) -> dict[str, str]:
 def label_runs(runs: Sequence[Run]) -> list[tuple[str, str]]:
     """(label, id) of each run."""
     called = title_runs(runs)
-    return [(f"{called[run.id]} · {words.STATUS_WORDS[run.state().status]}", run.id) for run in runs]
+    return [(f"{called[run.id]} · {formatting.STATUS_WORDS[run.state().status]}", run.id) for run in runs]
 
 
 def make_loss_table(metrics: Metrics) -> pd.DataFrame:
@@ -99,7 +100,7 @@ def render_status(
     run: Run, state: State, metrics: Metrics, now: float | None = None, said: Diagnosis | None = None
 ) -> str:
     """The state in words, the progress bar, the facts, and what the curves say."""
-    word = words.STATUS_WORDS[state.status]
+    word = formatting.STATUS_WORDS[state.status]
     share = min(state.step / state.total_steps, 1.0) if state.total_steps else 0.0
     share = 1.0 if state.status == "done" else share
     facts = "".join(
@@ -145,8 +146,8 @@ def _list_facts(run: Run, state: State, metrics: Metrics, now: float) -> list[tu
         points = [(line["time"], line["step"]) for line in metrics if "time" in line and "step" in line]
         if points and state.step > points[-1][1]:  # The state is written more rarely, or more often, than the curve.
             points.append((state.time, state.step))
-        left = words.estimate_time_left(points, state.total_steps, now)
-        facts.append(("Time left, at most", words.duration(left) if left is not None else "soon known"))
+        left = formatting.estimate_time_left(points, state.total_steps, now)
+        facts.append(("Time left, at most", format_duration(left) if left is not None else "soon known"))
         if "tokens_per_second" in newest:
             facts.append(("Speed", f"{newest['tokens_per_second']:,.0f} tokens a second"))
     perplexities = [line["valid_perplexity"] for line in metrics if "valid_perplexity" in line]

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chat_app.data.quality.excerpts import quote
-from chat_app.data.quality.pii import PRIVATE_KINDS, masked, may_hold_private, private_spans
+from chat_app.data.quality.pii import PRIVATE_KINDS, find_private, mask_private, may_hold_private
 
 PRIVATE = [
     ("emails", "Write to jo.bloggs+shop@mail.example.co.uk, please.", "Write to [e-mail], please."),
@@ -63,15 +63,15 @@ HARMLESS = [
 
 @pytest.mark.parametrize(("kind", "text", "expected"), PRIVATE)
 def test_private_data_is_found_and_masked(kind: str, text: str, expected: str) -> None:
-    assert {span.kind for span in private_spans(text)} == {kind}
-    assert masked(text) == expected
-    assert masked(text, {kind}) == expected
-    assert masked(text, set(PRIVATE_KINDS) - {kind}) == text
+    assert {span.kind for span in find_private(text)} == {kind}
+    assert mask_private(text) == expected
+    assert mask_private(text, {kind}) == expected
+    assert mask_private(text, set(PRIVATE_KINDS) - {kind}) == text
 
 
 @pytest.mark.parametrize("text", HARMLESS)
 def test_what_only_looks_private_is_left_alone(text: str) -> None:
-    assert masked(text) == text
+    assert mask_private(text) == text
 
 
 PIECES = st.sampled_from([text for _, text, _ in PRIVATE] + HARMLESS + ["@", ".", ":", " ", "1", "-", "+", "é", "\n"])
@@ -80,7 +80,7 @@ PIECES = st.sampled_from([text for _, text, _ in PRIVATE] + HARMLESS + ["@", "."
 @settings(deadline=None, max_examples=60)
 @given(st.lists(PIECES | st.text(max_size=20), max_size=5).map("".join))
 def test_spans_are_in_order_and_the_quick_look_misses_none(text: str) -> None:
-    spans = private_spans(text)
+    spans = find_private(text)
     assert all(one.end <= other.start for one, other in pairwise(spans))
     assert all(0 <= span.start < span.end <= len(text) for span in spans)
     if spans:

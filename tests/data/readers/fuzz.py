@@ -24,7 +24,7 @@ from pathlib import Path
 from chat_app.data.quality import Checker, apply_repairs
 from chat_app.data.quality.issue_types import REPAIRS
 from chat_app.data.readers import Located, ReadingOptions, iterate
-from chat_app.data.writers import record_of
+from chat_app.data.writers import to_record
 from chat_app.errors import DataError
 from tests.data.readers.bad_inputs.packed import zipped
 from tests.data.readers.bad_inputs.tables import ROWS, parquet, workbook
@@ -146,7 +146,7 @@ def try_one(path: Path) -> None:
     checker.add_all(located)
     checker.result()
     for item in apply_repairs(located, list(REPAIRS)):
-        record_of(item.conversation)
+        to_record(item.conversation)
 
 
 def _check_words(reason: str, advice: str, sentence: str) -> None:

@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 
 from chat_app.data.readers import archives as containers
-from chat_app.data.readers.archives import Member, opened
+from chat_app.data.readers.archives import Member, open_members
 from chat_app.data.readers.types import Problem
 from chat_app.errors import DataError
 
 
 def contents(path: Path, **settings: Any) -> list[tuple[str, bytes | str]]:
     """(name, bytes) of every file, (name, reason) of every problem."""
-    with opened(path, **settings) as items:
+    with open_members(path, **settings) as items:
         return [(item.name, item.path.read_bytes()) if isinstance(item, Member) else (item.file, item.reason)
                 for item in items]  # fmt: skip
 
@@ -33,11 +33,11 @@ def zipped(path: Path, files: dict[str, bytes], method: int = zipfile.ZIP_DEFLAT
 def test_a_plain_file_is_itself_and_nothing_is_copied(tmp_path: Path) -> None:
     path = tmp_path / "upload"
     path.write_bytes(b"a\tb")
-    with opened(path, "mine.tsv") as items:
+    with open_members(path, "mine.tsv") as items:
         assert list(items) == [Member(path, "mine.tsv")]
-    with opened(tmp_path / "absent") as items:  # whoever reads it says so
+    with open_members(tmp_path / "absent") as items:  # whoever reads it says so
         assert list(items) == [Member(tmp_path / "absent", "absent")]
-    with opened("a\0b") as items:
+    with open_members("a\0b") as items:
         assert [item.name for item in items if isinstance(item, Member)] == ["a\0b"]
 
 
@@ -76,14 +76,14 @@ def test_a_folder_gives_its_files_sorted_and_what_is_packed_in_them(tmp_path: Pa
 def test_only_one_unpacked_file_is_on_the_disk_and_none_is_left(tmp_path: Path) -> None:
     path = zipped(tmp_path / "a.zip", {"../a.csv": b"x", "1.csv": b"1", "2.csv": b"2", "3.csv": b"3"})
     seen = []
-    with opened(path) as items:
+    with open_members(path) as items:
         for item in items:
             if isinstance(item, Member):
                 seen.append(item.path)
                 assert [one for one in item.path.parent.iterdir() if one.is_file()] == [item.path]
     assert len(seen) == 3
     assert not any(one.parent.exists() for one in seen)
-    with opened(path) as items:  # also when nobody reads on
+    with open_members(path) as items:  # also when nobody reads on
         first = next(item for item in items if isinstance(item, Member))
     assert not first.path.parent.exists()
 
@@ -113,7 +113,7 @@ def test_a_link_in_an_archive_is_not_followed(tmp_path: Path) -> None:
 
 def test_what_is_no_text_is_counted_in_one_sentence(tmp_path: Path) -> None:
     files = {"chat.txt": b"hi", "a.jpg": b"1", "b.JPG": b"2", "c.opus": b"3", "d": b"\x89PNG\r\n"}
-    with opened(zipped(tmp_path / "chat.zip", files)) as items:
+    with open_members(zipped(tmp_path / "chat.zip", files)) as items:
         found = [item.name if isinstance(item, Member) else item.sentence() for item in items]
     said = "4 files are no text (jpg, opus, without a name's end); they were passed over. Nothing has to be done."
     assert found == ["chat.zip/chat.txt", f"chat.zip: {said}"]
@@ -252,10 +252,10 @@ def test_the_number_of_files_is_limited(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_problems_come_in_their_place_and_alone_become_an_error(tmp_path: Path) -> None:
     path = zipped(tmp_path / "a.zip", {"../a": b"x", "../b": b"x"})
-    with opened(path) as items, pytest.raises(DataError) as caught:
+    with open_members(path) as items, pytest.raises(DataError) as caught:
         next(items)
     assert str(caught.value) == (
         "a.zip/../a: Its name leads out of the archive. Pack the file again, without a path. And 1 more."
     )
-    with opened(zipped(tmp_path / "b.zip", {"../a": b"x", "b": b"x"})) as items:
+    with open_members(zipped(tmp_path / "b.zip", {"../a": b"x", "b": b"x"})) as items:
         assert [type(item) for item in items] == [Problem, Member]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chat_app.data.readers.detokenize import looks_tokenised, repaired, tidied
+from chat_app.data.readers.detokenize import detokenize, looks_tokenised, tidy_text
 
 # What the preprocessing of gpt2-dialogue-generation gives.
 LEGACY = [
@@ -56,12 +56,12 @@ OURS = [
 
 @pytest.mark.parametrize(("text", "expected"), LEGACY)
 def test_legacy_is_the_original_to_the_letter(text: str, expected: str) -> None:
-    assert repaired(text, legacy=True) == expected
+    assert detokenize(text, legacy=True) == expected
 
 
 @pytest.mark.parametrize(("text", "expected"), OURS)
 def test_our_own_repair_makes_no_false_capitals(text: str, expected: str) -> None:
-    assert repaired(text) == expected
+    assert detokenize(text) == expected
 
 
 pieces = st.sampled_from(
@@ -93,8 +93,8 @@ pieces = st.sampled_from(
 @settings(max_examples=400, deadline=None)
 @given(st.lists(st.one_of(pieces, st.text(max_size=3)), max_size=25).map("".join))
 def test_repairing_twice_changes_nothing_more(text: str) -> None:
-    once = repaired(text)
-    assert repaired(once) == once
+    once = detokenize(text)
+    assert detokenize(once) == once
     assert [sign for sign in once if sign.isdigit()] == [sign for sign in text if sign.isdigit()]
 
 
@@ -107,13 +107,13 @@ def test_what_looks_tokenised() -> None:
 
 def test_the_setting_decides() -> None:
     text = "well , it ' s late"
-    assert tidied(text, "automatic") == "Well, it's late."
-    assert tidied(text, "legacy") == "Well, It's late."
-    assert tidied(text, "off") == text
-    assert tidied("see you at nine", "automatic", tokenised=False) == "see you at nine"
+    assert tidy_text(text, "automatic") == "Well, it's late."
+    assert tidy_text(text, "legacy") == "Well, It's late."
+    assert tidy_text(text, "off") == text
+    assert tidy_text("see you at nine", "automatic", tokenised=False) == "see you at nine"
 
 
 def test_much_text_takes_no_more_than_its_share() -> None:
-    assert repaired("( " * 50_000).startswith("((((")
-    assert len(repaired(". " * 50_000)) == 50_000
-    assert repaired("' " * 50_001)
+    assert detokenize("( " * 50_000).startswith("((((")
+    assert len(detokenize(". " * 50_000)) == 50_000
+    assert detokenize("' " * 50_001)

@@ -13,7 +13,7 @@ from typing import Any
 from chat_app.data.readers.chat_exports.chat_reader import ChatReader
 from chat_app.data.readers.chat_exports.fields import (
     ADVICE,
-    each_message,
+    convert_messages,
     list_field,
     name_field,
     record_field,
@@ -41,7 +41,7 @@ class DiscordReader(ChatReader):
         if not is_discord_export(value):
             return None
         name, source = file.name, file.source
-        return cls.survey("discord", name, source.encoding, file.options, partial(messages, value, name))
+        return cls.survey("discord", name, source.encoding, file.options, partial(read_messages, value, name))
 
 
 def is_discord_export(value: Any) -> bool:
@@ -51,9 +51,9 @@ def is_discord_export(value: Any) -> bool:
     return isinstance(value.get("channel"), dict) and ("guild" in value or "exportedAt" in value)
 
 
-def messages(value: Any, file: str) -> Iterator[ChatMessage | Problem]:
+def read_messages(value: Any, file: str) -> Iterator[ChatMessage | Problem]:
     """The messages of the channel; a message's line is its number in the export."""
-    yield from each_message(value["messages"], file, _message)
+    yield from convert_messages(value["messages"], file, _message)
 
 
 def _message(item: dict[str, Any], number: int) -> ChatMessage | None:
@@ -61,7 +61,7 @@ def _message(item: dict[str, Any], number: int) -> ChatMessage | None:
         return None
     text = text_field(item, "content")
     if "<" in text:
-        text = _readable(text, _names(item))
+        text = _render_markup(text, _names(item))
     text = text.strip()
     if not text:
         return None
@@ -78,7 +78,7 @@ def _names(item: dict[str, Any]) -> dict[str, str]:
     return {name_field(person, "id"): name_field(person, "nickname", "name") for person in people}
 
 
-def _readable(text: str, names: dict[str, str]) -> str:
+def _render_markup(text: str, names: dict[str, str]) -> str:
     """The text with its mentions and emoji as people see them. A point in time, which each sees in his own, goes."""
 
     def shown(match: re.Match[str]) -> str:

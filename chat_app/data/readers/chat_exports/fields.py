@@ -91,7 +91,7 @@ def time_field(record: dict[str, Any], *keys: str) -> float | None:
     return None
 
 
-def each_message(
+def convert_messages(
     items: list[Any],
     file: str,
     read: Callable[[dict[str, Any], int], ChatMessage | None],

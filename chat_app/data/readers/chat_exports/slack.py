@@ -25,7 +25,7 @@ from chat_app.data.readers.chat_exports import threading as chats
 from chat_app.data.readers.chat_exports.chat_reader import ChatReader
 from chat_app.data.readers.chat_exports.fields import (
     ADVICE,
-    each_message,
+    convert_messages,
     name_field,
     record_field,
     text_field,
@@ -35,7 +35,7 @@ from chat_app.data.readers.chat_exports.threading import ChatMessage
 from chat_app.data.readers.json.document import document_value
 from chat_app.data.readers.options import ReadingOptions
 from chat_app.data.readers.protocol import InputFile
-from chat_app.data.readers.types import Located, Preview, Problem, RejectedError, not_opened
+from chat_app.data.readers.types import Located, Preview, Problem, RejectedError, explain_not_opened
 from chat_app.formatting import bytes_in_words
 
 DAY_FILE = re.compile(r"(?:.*/)?[^/]+/\d{4}-\d{2}-\d{2}\.json")
@@ -59,26 +59,26 @@ class Directory:
 def is_export(names: Sequence[str]) -> bool:
     """Whether the files of a folder or an archive are an export: days inside channels, beside lists of who is who."""
     paths = [name.replace("\\", "/") for name in names]
-    lists = {path.rpartition("/")[0] for path in paths if _base(path) in (PEOPLE_FILE, "channels.json")}
+    lists = {path.rpartition("/")[0] for path in paths if _base_name(path) in (PEOPLE_FILE, "channels.json")}
     return any(DAY_FILE.fullmatch(path) and path.rpartition("/")[0].rpartition("/")[0] in lists for path in paths)
 
 
-def read_messages(files: Sequence[tuple[Path, str]]) -> Iterator[ChatMessage | Problem]:
+def read_export_messages(files: Sequence[tuple[Path, str]]) -> Iterator[ChatMessage | Problem]:
     """The messages of a whole export, channel after channel, day after day. One file is in memory at a time.
 
     Args:
         files: where each file is, and its name inside the export as the person knows it ("general/2024-01-01.json").
     """
-    directory = yield from _directory(files)
+    directory = yield from _read_directory(files)
     days = sorted(
         (name.replace("\\", "/").rpartition("/"), path, name)
         for path, name in files
         if DAY_FILE.fullmatch(name.replace("\\", "/"))
     )
     for (channel, _, _), path, name in days:
-        value = yield from _loaded(path, name)
+        value = yield from _load_json(path, name)
         if isinstance(value, list):
-            yield from messages(value, name, directory, channel)
+            yield from read_messages(value, name, directory, channel)
         elif value is not None:
             yield Problem(name, None, "This file is not a list of messages.", "Export the workspace again.")
 
@@ -93,7 +93,7 @@ class SlackDayReader(ChatReader):
         if not is_slack_day(value):
             return None
         name, source = file.name, file.source
-        return cls.survey("slack", name, source.encoding, file.options, partial(messages, value, name))
+        return cls.survey("slack", name, source.encoding, file.options, partial(read_messages, value, name))
 
 
 def is_slack_day(value: Any) -> bool:
@@ -104,7 +104,7 @@ def is_slack_day(value: Any) -> bool:
     return any(item.get("type") == "message" and isinstance(item.get("ts"), str) for item in items)
 
 
-def messages(
+def read_messages(
     value: list[Any], file: str, directory: Directory | None = None, channel: str = ""
 ) -> Iterator[ChatMessage | Problem]:
     """The messages of a day in the order of time; a message's line is its number in the file."""
@@ -113,7 +113,7 @@ def messages(
     def read(item: dict[str, Any], number: int) -> ChatMessage | None:
         return _message(item, number, known, channel, file)
 
-    found = list(each_message(value, file, read))
+    found = list(convert_messages(value, file, read))
     yield from (one for one in found if isinstance(one, Problem))
     said = [one for one in found if isinstance(one, ChatMessage)]
     yield from sorted(said, key=lambda message: message.time or 0.0)
@@ -127,7 +127,7 @@ def _message(item: dict[str, Any], number: int, known: Directory, channel: str, 
         raise RejectedError('"subtype" is not text.', ADVICE)
     if subtype not in SPOKEN:
         return None
-    text = readable(text_field(item, "text"), known).strip()
+    text = render_markup(text_field(item, "text"), known).strip()
     if not text:
         return None
     time = time_field(item, "ts")
@@ -154,7 +154,7 @@ def _author(item: dict[str, Any], known: Directory) -> str:
     return name
 
 
-def readable(text: str, known: Directory) -> str:
+def render_markup(text: str, known: Directory) -> str:
     """A text with its mentions, channels and links as people see them."""
 
     def shown(match: re.Match[str]) -> str:
@@ -172,15 +172,15 @@ def readable(text: str, known: Directory) -> str:
     return text.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&") if "&" in text else text
 
 
-def _directory(files: Sequence[tuple[Path, str]]) -> Generator[Problem, None, Directory]:
+def _read_directory(files: Sequence[tuple[Path, str]]) -> Generator[Problem, None, Directory]:
     """Reads who is who; yields what cannot be read."""
     people: dict[str, str] = {}
     channels: dict[str, str] = {}
     for path, name in files:
-        base = _base(name.replace("\\", "/"))
+        base = _base_name(name.replace("\\", "/"))
         if base != PEOPLE_FILE and base not in CHANNEL_FILES:
             continue
-        value = yield from _loaded(path, name)
+        value = yield from _load_json(path, name)
         for record in value if isinstance(value, list) else []:
             if not isinstance(record, dict) or not (account := name_field(record, "id")):
                 continue
@@ -188,7 +188,7 @@ def _directory(files: Sequence[tuple[Path, str]]) -> Generator[Problem, None, Di
                 people[account] = _person(record, account)
             else:
                 channels[account] = name_field(record, "name") or account
-    return Directory(_told_apart(people), channels)
+    return Directory(_disambiguate(people), channels)
 
 
 def _person(record: dict[str, Any], account: str) -> str:
@@ -197,7 +197,7 @@ def _person(record: dict[str, Any], account: str) -> str:
     return shown or name_field(record, "real_name", "name") or account
 
 
-def _told_apart(people: dict[str, str]) -> dict[str, str]:
+def _disambiguate(people: dict[str, str]) -> dict[str, str]:
     """People of the same name get their account behind it: they must not become one speaker."""
     owners: dict[str, str] = {}
     for account, name in people.items():
@@ -205,7 +205,7 @@ def _told_apart(people: dict[str, str]) -> dict[str, str]:
     return {account: name if owners[name] == account else f"{name} ({account})" for account, name in people.items()}
 
 
-def _loaded(path: Path, name: str) -> Generator[Problem, None, Any]:
+def _load_json(path: Path, name: str) -> Generator[Problem, None, Any]:
     """The JSON value of a file; yields the problem and returns None if there is none."""
     try:
         size = path.stat().st_size
@@ -216,14 +216,14 @@ def _loaded(path: Path, name: str) -> Generator[Problem, None, Any]:
             return None
         return orjson.loads(path.read_bytes())
     except OSError as error:
-        closed = not_opened(error)
+        closed = explain_not_opened(error)
         yield Problem(name, None, closed.reason, closed.advice)
     except orjson.JSONDecodeError as error:
         yield Problem(name, error.lineno, "This file is not JSON.", "Export the workspace again.")
     return None
 
 
-def _base(path: str) -> str:
+def _base_name(path: str) -> str:
     return path.rpartition("/")[2]
 
 
@@ -280,7 +280,7 @@ def read_export(path: Path, name: str, options: ReadingOptions) -> Iterator[Loca
     with tempfile.TemporaryDirectory(prefix="chat_app-", ignore_cleanup_errors=True) as folder, ExitStack() as stack:
         files: list[tuple[Path, str]] = []
         problems: list[Problem] = []
-        for member in stack.enter_context(containers.opened(path, name)):
+        for member in stack.enter_context(containers.open_members(path, name)):
             if isinstance(member, Problem):
                 problems.append(member)
                 continue
@@ -288,12 +288,12 @@ def read_export(path: Path, name: str, options: ReadingOptions) -> Iterator[Loca
             kept = Path(folder) / str(len(files)) if not path.is_dir() else member.path
             if kept != member.path:
                 shutil.copyfile(member.path, kept)
-            files.append((kept, _inside(member, name)))
+            files.append((kept, _name_inside(member, name)))
         yield from problems
-        found = chats.survey(read_messages(files), options)
+        found = chats.survey(read_export_messages(files), options)
         bot = chats.guess_bot(found, options, name)
-        yield from chats.read_conversations(read_messages(files), name, options, bot, found.speakers)
+        yield from chats.read_conversations(read_export_messages(files), name, options, bot, found.speakers)
 
 
-def _inside(member: Member, name: str) -> str:
+def _name_inside(member: Member, name: str) -> str:
     return member.name.removeprefix(name).lstrip("/")

@@ -11,11 +11,11 @@ from functools import partial
 from typing import Any
 
 from chat_app.data.readers.chat_exports.chat_reader import ChatReader
-from chat_app.data.readers.chat_exports.fields import ADVICE, each_message, list_field, name_field, time_field
+from chat_app.data.readers.chat_exports.fields import ADVICE, convert_messages, list_field, name_field, time_field
 from chat_app.data.readers.chat_exports.threading import ChatMessage
 from chat_app.data.readers.json.document import document_value
 from chat_app.data.readers.protocol import InputFile
-from chat_app.data.readers.types import Problem, RejectedError, quoted
+from chat_app.data.readers.types import Problem, RejectedError, quote_text
 
 CHAT_TYPES = frozenset((
     "saved_messages", "replies", "personal_chat", "bot_chat", "private_group", "private_supergroup",
@@ -36,7 +36,7 @@ class TelegramReader(ChatReader):
         if not is_telegram_export(value):
             return None
         name, source = file.name, file.source
-        return cls.survey("telegram", name, source.encoding, file.options, partial(messages, value, name))
+        return cls.survey("telegram", name, source.encoding, file.options, partial(read_messages, value, name))
 
 
 def is_telegram_export(value: Any) -> bool:
@@ -49,14 +49,14 @@ def is_telegram_export(value: Any) -> bool:
     return _is_chat(value)
 
 
-def messages(value: Any, file: str) -> Iterator[ChatMessage | Problem]:
+def read_messages(value: Any, file: str) -> Iterator[ChatMessage | Problem]:
     """The messages of all the chats, one chat after the other.
 
     A message's line is its number in the export, counted through all chats.
     """
     several = value.get("chats")
     if not isinstance(several, dict):
-        yield from _of_chat(value, file, 0, "")
+        yield from _read_chat(value, file, 0, "")
         return
     before = 0
     for number, chat in enumerate(several.get("list") or [], start=1):
@@ -64,32 +64,32 @@ def messages(value: Any, file: str) -> Iterator[ChatMessage | Problem]:
             yield Problem(file, None, f"Chat {number:,} has no list of messages.", "Export it again.")
             continue
         name = name_field(chat, "name")
-        of = f" of the chat {quoted(name)}" if name else f" of chat {number:,}"
-        yield from _of_chat(chat, file, before, f"{number}", of)
+        of = f" of the chat {quote_text(name)}" if name else f" of chat {number:,}"
+        yield from _read_chat(chat, file, before, f"{number}", of)
         before += len(chat["messages"])
 
 
-def _of_chat(chat: dict[str, Any], file: str, before: int, key: str, of: str = "") -> Iterator[ChatMessage | Problem]:
+def _read_chat(chat: dict[str, Any], file: str, before: int, key: str, of: str = "") -> Iterator[ChatMessage | Problem]:
     partner = chat.get("id")
     bot = f"user{partner}" if chat.get("type") == "bot_chat" and isinstance(partner, int) else None
 
     def read(item: dict[str, Any], number: int) -> ChatMessage | None:
         return _message(item, number, key, bot)
 
-    yield from each_message(chat["messages"], file, read, before=before, of=of)
+    yield from convert_messages(chat["messages"], file, read, before=before, of=of)
 
 
 def _message(item: dict[str, Any], number: int, chat: str, bot: str | None) -> ChatMessage | None:
     if item.get("type") != "message" or any(item.get(key) is not None for key in FORWARDED):
         return None
-    text = _text(item).strip()
+    text = _join_text(item).strip()
     if not text:
         return None
     by_bot = bot is not None and item.get("from_id") == bot
     return ChatMessage(time_field(item, "date_unixtime", "date"), _author(item), text, number, chat, by_bot)
 
 
-def _text(item: dict[str, Any]) -> str:
+def _join_text(item: dict[str, Any]) -> str:
     """A text, or a list of texts and of entities (links, mentions, bold words), which have their text inside."""
     text = item.get("text")
     if text is None:

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from chat_app.conversation import Conversation, Message, Role
 from chat_app.data.readers.options import ReadingOptions
 from chat_app.data.readers.pseudonyms import Pseudonyms
-from chat_app.data.readers.turn_text import MAX_TURNS, storable
-from chat_app.data.readers.types import Located, Problem, Speaker, quoted
+from chat_app.data.readers.turn_text import MAX_TURNS, replace_unstorable
+from chat_app.data.readers.types import Located, Problem, Speaker, quote_text
 from chat_app.errors import DataError
 
 MAX_SPEAKERS = 100_000
@@ -122,25 +122,26 @@ def guess_bot(found: Survey, options: ReadingOptions, file: str) -> str:
         advice = "Export the chat again, with its messages."
         raise DataError("No message in this chat export holds text that somebody wrote.", where=file, advice=advice)
     if len(found.speakers) == 1:
+        only = quote_text(found.speakers[0].name)
         raise DataError(
-            f"Only {quoted(found.speakers[0].name)} writes in this chat: nobody answers, so there is nothing to learn.",
+            f"Only {only} writes in this chat: nobody answers, so there is nothing to learn.",
             where=file,
             advice="Give a chat in which at least two people write.",
         )
     if not options.bot.strip():
         return found.likely_bot
     names = [speaker.name for speaker in found.speakers]
-    wanted = _comparable(options.bot)
+    wanted = _normalize_name(options.bot)
     for name in names:
         if name == options.bot:
             return name
     for name in names:
-        if _comparable(name) == wanted:
+        if _normalize_name(name) == wanted:
             return name
-    listed = ", ".join(quoted(name) for name in names[:NAMES_LISTED])
+    listed = ", ".join(quote_text(name) for name in names[:NAMES_LISTED])
     more = f" and {len(names) - NAMES_LISTED:,} more" if len(names) > NAMES_LISTED else ""
     raise DataError(
-        f"Nobody in this chat is called {quoted(options.bot)}.",
+        f"Nobody in this chat is called {quote_text(options.bot)}.",
         where=file,
         advice=f"Choose one of them as the bot: {listed}{more}.",
     )
@@ -180,7 +181,7 @@ def read_conversations(
             yield from stretch.rest()
             unanswered += stretch.is_unanswered
             stretch = _Stretch(file)
-        text = storable(message.text).strip()
+        text = replace_unstorable(message.text).strip()
         if pseudonyms is not None:
             text = pseudonyms.applied(text)
         if text:
@@ -263,5 +264,5 @@ class _Stretch:
         yield Located(Conversation(messages), turns[0].line, turns[0].file)
 
 
-def _comparable(name: str) -> str:
+def _normalize_name(name: str) -> str:
     return " ".join(name.casefold().split()).removeprefix("@").removeprefix("~").strip()

@@ -14,18 +14,23 @@ from itertools import islice
 
 from chat_app.data.readers.chat_exports.chat_reader import ChatReader
 from chat_app.data.readers.chat_exports.threading import ChatMessage
-from chat_app.data.readers.chat_exports.whatsapp_system_messages import DIRECTION_MARKS, NOTICE, NOTICE_TEXT, said
+from chat_app.data.readers.chat_exports.whatsapp_system_messages import (
+    DIRECTION_MARKS,
+    NOTICE,
+    NOTICE_TEXT,
+    strip_system_text,
+)
 from chat_app.data.readers.chat_exports.whatsapp_timestamps import (
     Calendar,
     DateNumbers,
     DateOrder,
-    Stamp,
-    date_order,
-    stamp_of,
+    Timestamp,
+    detect_date_order,
+    parse_timestamp,
 )
 from chat_app.data.readers.protocol import InputFile
-from chat_app.data.readers.text_source import MAX_LINE_MEGABYTES, Source, beginning, numbered_lines
-from chat_app.data.readers.turn_text import not_utf8
+from chat_app.data.readers.text_source import MAX_LINE_MEGABYTES, Source, numbered_lines, read_beginning
+from chat_app.data.readers.turn_text import not_utf8_error
 from chat_app.data.readers.types import Problem
 
 SAMPLE_LINES = 50
@@ -69,14 +74,16 @@ class WhatsAppReader(ChatReader):
         source = file.source
         if not is_whatsapp(source):
             return None
-        read = partial(messages, source, detect_dialect(source))
+        read = partial(read_messages, source, detect_dialect(source))
         return cls.survey("whatsapp", file.name, source.encoding, file.options, read)
 
 
 def is_whatsapp(source: Source) -> bool:
     """Whether the first lines are those of a WhatsApp chat: they begin with stamps, and somebody speaks."""
-    lines = (raw for _, raw in numbered_lines([beginning(source)[0]]) if raw and not raw.isspace())
-    stamps = [stamp_of(_plain(raw.decode("utf-8", "replace"))) for raw in islice(lines, SAMPLE_LINES)]
+    lines = (raw for _, raw in numbered_lines([read_beginning(source)[0]]) if raw and not raw.isspace())
+    stamps = [
+        parse_timestamp(_strip_direction_marks(raw.decode("utf-8", "replace"))) for raw in islice(lines, SAMPLE_LINES)
+    ]
     found = [stamp for stamp in stamps if stamp is not None]
     authors = {author for stamp in found if (author := _Authors().split(stamp.rest)[0])}
     begins = bool(stamps) and stamps[0] is not None
@@ -93,7 +100,7 @@ def detect_dialect(source: Source) -> WhatsAppDialect:
         nonlocal marked, bracketed
         for _, raw in source.lines():
             line = "" if raw is None else raw.decode("utf-8", "replace")
-            stamp = stamp_of(_plain(line))
+            stamp = parse_timestamp(_strip_direction_marks(line))
             if stamp is None:
                 continue
             yield stamp.date
@@ -104,11 +111,11 @@ def detect_dialect(source: Source) -> WhatsAppDialect:
             if author:
                 _count_colons(colons, author, text)
 
-    order = date_order(dates())
+    order = detect_date_order(dates())
     return WhatsAppDialect(order, _colon_names(colons), marks_notices=2 * marked < bracketed)
 
 
-def messages(source: Source, dialect: WhatsAppDialect | None = None) -> Iterator[ChatMessage | Problem]:
+def read_messages(source: Source, dialect: WhatsAppDialect | None = None) -> Iterator[ChatMessage | Problem]:
     """The messages of a chat in their order; notices, media and deleted messages are passed over.
 
     Args:
@@ -118,9 +125,9 @@ def messages(source: Source, dialect: WhatsAppDialect | None = None) -> Iterator
     calendar, authors = Calendar(dialect.order), _Authors()
     draft: _Draft | None = None
     for number, raw in source.lines():
-        line, problem = _decoded(raw, source.name, number)
-        plain = _plain(line)
-        stamp = stamp_of(plain)
+        line, problem = _decode(raw, source.name, number)
+        plain = _strip_direction_marks(line)
+        stamp = parse_timestamp(plain)
         if problem is not None:
             # A text with a hole in it is no example: the message is left out as a whole.
             if stamp is not None and draft is not None and (message := draft.finished(source.name)):
@@ -130,7 +137,7 @@ def messages(source: Source, dialect: WhatsAppDialect | None = None) -> Iterator
         elif stamp is not None:
             if draft is not None and (message := draft.finished(source.name)):
                 yield message
-            draft = _begun(stamp, line, number, calendar, authors, dialect)
+            draft = _begin_draft(stamp, line, number, calendar, authors, dialect)
         elif draft is not None:
             draft.add(plain)
     if draft is not None and (message := draft.finished(source.name)):
@@ -157,14 +164,14 @@ class _Draft:
             reason = f"This message has more than {MAX_MESSAGE:,} characters."
             return Problem(file, self.line, reason, "Check whether the lines after it belong to it.")
         text = self.texts[0] if len(self.texts) == 1 else "\n".join(self.texts)
-        text = said(text)
+        text = strip_system_text(text)
         if not text or (self.line <= NOTICE_LINES and NOTICE_TEXT.match(text)):
             return None
         return ChatMessage(self.time, self.author, text, self.line)
 
 
-def _begun(
-    stamp: Stamp, line: str, number: int, calendar: Calendar, authors: _Authors, dialect: WhatsAppDialect
+def _begin_draft(
+    stamp: Timestamp, line: str, number: int, calendar: Calendar, authors: _Authors, dialect: WhatsAppDialect
 ) -> _Draft | None:
     """The message that a stamped line begins; None if it is a notice."""
     author, text = authors.split(stamp.rest)
@@ -198,16 +205,16 @@ class _Authors:
         if author is None:
             if len(self._known) >= AUTHORS_KNOWN:
                 self._known.clear()
-            author = self._known[written] = _author(written)
+            author = self._known[written] = _clean_author(written)
         return author, text
 
 
-def _author(written: str) -> str:
+def _clean_author(written: str) -> str:
     """The name without what WhatsApp puts before names that are not in the address book; empty for a notice."""
     return "" if NOTICE.search(written) else " ".join(written.split()).removeprefix("~").lstrip()
 
 
-def _plain(line: str) -> str:
+def _strip_direction_marks(line: str) -> str:
     return line if line.isascii() else DIRECTION_MARKS.sub("", line)
 
 
@@ -219,14 +226,14 @@ def _has_mark(line: str) -> bool:
     return text >= 0 and line.startswith(WRITTEN_BY_WHATSAPP, text + 2)
 
 
-def _decoded(raw: bytes | None, file: str, number: int) -> tuple[str, Problem | None]:
+def _decode(raw: bytes | None, file: str, number: int) -> tuple[str, Problem | None]:
     if raw is None:
         reason = f"This line is longer than {MAX_LINE_MEGABYTES} MB."
         return "", Problem(file, number, reason, "Split it into several lines.")
     try:
         return raw.decode("utf-8"), None
     except UnicodeDecodeError as error:
-        rejected = not_utf8(error.start)
+        rejected = not_utf8_error(error.start)
         return raw.decode("utf-8", "replace"), Problem(file, number, rejected.reason, rejected.advice)
 
 

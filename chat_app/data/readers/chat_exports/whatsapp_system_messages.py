@@ -215,26 +215,26 @@ NOTICE_TEXT = re.compile(
 )
 
 
-def _left_out() -> frozenset[str]:
+def _list_omissions() -> frozenset[str]:
     """Every thing with every word of its language, in small letters, with a space between them where there is one."""
     found = {line for line in WHOLE.splitlines() if line}
     for things, words in LEFT_OUT:
         gap = "" if words.startswith(("は", "已")) else " "
-        found |= {f"{thing}{gap}{word}" for thing in _listed(things) for word in _listed(words)}
+        found |= {f"{thing}{gap}{word}" for thing in _split_words(things) for word in _split_words(words)}
     return frozenset(found)
 
 
-def _listed(words: str) -> list[str]:
+def _split_words(words: str) -> list[str]:
     """Single words stand before the first bar, with spaces between them; what has spaces itself stands after it."""
     single, *phrases = words.split("|")
     return [*single.split(), *phrases]
 
 
-NOT_SAID = _left_out()
+NOT_SAID = _list_omissions()
 LONGEST_NOT_SAID = max(map(len, NOT_SAID)) + 4
 
 
-def said(text: str) -> str:
+def strip_system_text(text: str) -> str:
     """What somebody said in a message; empty if it holds only what WhatsApp wrote."""
     if text[-1:] in (">", ")") and (edited := EDIT_MARK.search(text, max(0, len(text) - LONGEST_EDIT_MARK))):
         text = text[: edited.start()]

@@ -38,7 +38,7 @@ CENTURY = 2000
 DAY_SECONDS = 86_400
 
 
-class Stamp(NamedTuple):
+class Timestamp(NamedTuple):
     """What stands before a message: the three numbers of the date as written, seconds since midnight; then the rest."""
 
     date: DateNumbers
@@ -47,7 +47,7 @@ class Stamp(NamedTuple):
     rest: str
 
 
-def stamp_of(line: str) -> Stamp | None:
+def parse_timestamp(line: str) -> Timestamp | None:
     """The stamp that a line begins with, if it does. Direction marks must be gone; digits may be of any script."""
     first = line[:1]
     if not (first == "[" or first.isdigit() or first.isspace()):
@@ -60,11 +60,11 @@ def stamp_of(line: str) -> Stamp | None:
         if match is None:
             return None
         bracket, hour, minute, second, before, one, two, three, after, rest = match.groups()
-    clock = _clock(int(hour), int(minute), int(second or 0), before, after)
-    return None if clock is None else Stamp((one, two, three), clock, bracket is not None, rest)
+    clock = _parse_clock(int(hour), int(minute), int(second or 0), before, after)
+    return None if clock is None else Timestamp((one, two, three), clock, bracket is not None, rest)
 
 
-def _clock(hour: int, minute: int, second: int, before: str, after: str) -> int | None:
+def _parse_clock(hour: int, minute: int, second: int, before: str, after: str) -> int | None:
     if hour > 24 or minute > 59 or second > 60:
         return None
     if after or (before != ", " and before != " "):
@@ -119,7 +119,7 @@ class _Trial:
         return self.impossible, self.backwards, span
 
 
-def date_order(dates: Iterable[DateNumbers]) -> DateOrder:
+def detect_date_order(dates: Iterable[DateNumbers]) -> DateOrder:
     """The order in which a file writes its dates: few dates may be impossible, and few may go back in time.
 
     Where this leaves two orders, the messages are taken to be close together rather than years apart; then the day is
@@ -143,7 +143,7 @@ class Calendar:
         self._date: DateNumbers | None = None
         self._day: float | None = None
 
-    def time(self, stamp: Stamp) -> float | None:
+    def time(self, stamp: Timestamp) -> float | None:
         """None if the date is impossible in every order."""
         if stamp.date != self._date:
             days = (day_number(stamp.date, order) for order in self._orders)

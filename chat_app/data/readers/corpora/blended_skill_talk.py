@@ -11,10 +11,10 @@ from itertools import zip_longest
 from typing import Any
 
 from chat_app.conversation import Conversation, Message, Role
-from chat_app.data.readers.detokenize import tidied
-from chat_app.data.readers.json.messages import as_text, named
+from chat_app.data.readers.detokenize import tidy_text
+from chat_app.data.readers.json.messages import describe_value, require_text
 from chat_app.data.readers.options import ReadingOptions
-from chat_app.data.readers.turn_text import check_count, cleaned
+from chat_app.data.readers.turn_text import check_count, clean_text
 from chat_app.data.readers.types import RejectedError
 
 Said = list[tuple[Role, str]]
@@ -26,18 +26,18 @@ def is_record(record: Mapping[str, Any]) -> bool:
     return of_hub or ("free_turker_utterance" in record and "dialog" in record)
 
 
-def of_record(record: Mapping[str, Any], options: ReadingOptions, need_reply: bool = True) -> Conversation:
+def convert_record(record: Mapping[str, Any], options: ReadingOptions, need_reply: bool = True) -> Conversation:
     """The conversation of a record.
 
     Raises:
         RejectedError: it cannot be used.
     """
-    said = _of_hub(record) if "free_messages" in record else _of_original(record)
+    said = _from_hub(record) if "free_messages" in record else _from_original(record)
     check_count(len(said))
     persona = _persona(record.get("personas"))
     messages = [Message("system", persona)] if persona else []
     for number, (role, text) in enumerate(said, start=1):
-        text = tidied(cleaned(text, f"turn {number}"), options.tidy, tokenised=False)
+        text = tidy_text(clean_text(text, f"turn {number}"), options.tidy, tokenised=False)
         messages.append(Message(role, text))
     roles = {role for role, _ in said}
     if not roles or (need_reply and "assistant" not in roles):
@@ -45,33 +45,33 @@ def of_record(record: Mapping[str, Any], options: ReadingOptions, need_reply: bo
     return Conversation.from_messages(messages)
 
 
-def _of_hub(record: Mapping[str, Any]) -> Said:
+def _from_hub(record: Mapping[str, Any]) -> Said:
     free = _texts(record, "free_messages")
     guided = _texts(record, "guided_messages")
-    said = _before(_texts(record, "previous_utterance"))
+    said = _with_roles(_texts(record, "previous_utterance"))
     for one, other in zip_longest(free, guided, fillvalue=""):
         said += [("user", one)] if one else []
         said += [("assistant", other)] if other else []
     return said
 
 
-def _of_original(record: Mapping[str, Any]) -> Said:
+def _from_original(record: Mapping[str, Any]) -> Said:
     """An item of train.json: "dialog" holds pairs of a speaker, 0 the free and 1 the guided worker, and a text."""
     earlier = [record.get("free_turker_utterance"), record.get("guided_turker_utterance")]
-    said = _before([as_text(text, "the earlier utterance") for text in earlier if text])
+    said = _with_roles([require_text(text, "the earlier utterance") for text in earlier if text])
     dialog = record.get("dialog")
     if not isinstance(dialog, list):
-        raise RejectedError(f'"dialog" is {named(dialog)}, not a list of turns.', "Get the file again.")
+        raise RejectedError(f'"dialog" is {describe_value(dialog)}, not a list of turns.', "Get the file again.")
     for number, item in enumerate(dialog, start=1):
         if not isinstance(item, list) or len(item) != 2 or item[0] not in (0, 1):
             raise RejectedError(f"Turn {number} is not a pair of a speaker, 0 or 1, and a text.", "Get the file again.")
-        text = as_text(item[1], f"turn {number}")
+        text = require_text(item[1], f"turn {number}")
         if text.strip():
             said.append(("assistant" if item[0] else "user", text))
     return said
 
 
-def _before(texts: list[str]) -> Said:
+def _with_roles(texts: list[str]) -> Said:
     """The utterances that the workers were shown; the last of them is the guided one's."""
     roles: tuple[Role, Role] = ("assistant", "user")
     last = len(texts) - 1
@@ -83,8 +83,8 @@ def _texts(record: Mapping[str, Any], key: str) -> list[str]:
     if items is None:
         return []
     if not isinstance(items, list):
-        raise RejectedError(f'"{key}" is {named(items)}, not a list of texts.', "Get the file again.")
-    texts = [as_text(item, f'item {number} of "{key}"') for number, item in enumerate(items, start=1)]
+        raise RejectedError(f'"{key}" is {describe_value(items)}, not a list of texts.', "Get the file again.")
+    texts = [require_text(item, f'item {number} of "{key}"') for number, item in enumerate(items, start=1)]
     return [text for text in texts if text.strip()]
 
 
@@ -95,5 +95,5 @@ def _persona(personas: Any) -> str | None:
         personas = [personas]
     if personas and all(isinstance(persona, list) for persona in personas):
         personas = personas[-1]
-    lines = [line for sentence in personas if (line := as_text(sentence, "the persona").strip())]
-    return cleaned("\n".join(lines), "the persona") if lines else None
+    lines = [line for sentence in personas if (line := require_text(sentence, "the persona").strip())]
+    return clean_text("\n".join(lines), "the persona") if lines else None

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from chat_app.conversation import Conversation
-from chat_app.data.readers.detokenize import looks_tokenised, tidied
-from chat_app.data.readers.json.messages import as_text, named
+from chat_app.data.readers.detokenize import looks_tokenised, tidy_text
+from chat_app.data.readers.json.messages import describe_value, require_text
 from chat_app.data.readers.options import ReadingOptions
 from chat_app.data.readers.protocol import InputFile, TextReader
-from chat_app.data.readers.split_names import part_of_file
-from chat_app.data.readers.text_source import Source, first_lines
-from chat_app.data.readers.turn_text import check_count, cleaned, decoded
+from chat_app.data.readers.split_names import part_from_filename
+from chat_app.data.readers.text_source import Source, read_first_lines
+from chat_app.data.readers.turn_text import check_count, clean_text, decode_line
 from chat_app.data.readers.types import Located, Problem, RejectedError
 
 END_OF_TURN = "__eou__"
@@ -41,14 +41,14 @@ class DailyDialogReader(TextReader):
 
 def is_dailydialog(source: Source) -> bool:
     """Whether most of the first lines have the mark at the end of a turn, and no line is JSON."""
-    lines = first_lines(source)
+    lines = read_first_lines(source)
     marked = sum(END_OF_TURN.encode() in line and not line.startswith((b"{", b"[")) for line in lines)
     return bool(lines) and 2 * marked > len(lines)
 
 
 def read_conversations(source: Source, options: ReadingOptions, need_reply: bool = True) -> Iterator[Located | Problem]:
     """Every line of a file (dialogues_text.txt, dialogues_train.txt) as a conversation or a problem."""
-    part = part_of_file(source.name)
+    part = part_from_filename(source.name)
     for number, raw in source.lines():
         if raw is not None and not raw.strip():
             continue
@@ -64,7 +64,7 @@ def is_row(record: dict[str, Any]) -> bool:
     return isinstance(record.get("dialog"), list) and any(key in record for key in LABELS)
 
 
-def of_row(record: dict[str, Any], options: ReadingOptions, need_reply: bool = True) -> Conversation:
+def convert_row(record: dict[str, Any], options: ReadingOptions, need_reply: bool = True) -> Conversation:
     """The conversation of one row.
 
     Raises:
@@ -72,15 +72,15 @@ def of_row(record: dict[str, Any], options: ReadingOptions, need_reply: bool = T
     """
     dialog = record.get("dialog")
     if not isinstance(dialog, list):
-        raise RejectedError(f'"dialog" is {named(dialog)}, not a list of turns.', "Write the turns there.")
-    turns = [as_text(turn, f"turn {number}") for number, turn in enumerate(dialog, start=1)]
+        raise RejectedError(f'"dialog" is {describe_value(dialog)}, not a list of turns.', "Write the turns there.")
+    turns = [require_text(turn, f"turn {number}") for number, turn in enumerate(dialog, start=1)]
     if options.tidy == "automatic" and not any(map(looks_tokenised, turns)):
         return _conversation(turns, ReadingOptions(tidy="off"), need_reply)
     return _conversation(turns, options, need_reply)
 
 
 def _turns(raw: bytes | None) -> list[str]:
-    turns = decoded(raw).split(END_OF_TURN)
+    turns = decode_line(raw).split(END_OF_TURN)
     if not turns[-1].strip():
         turns.pop()
     return turns
@@ -88,7 +88,7 @@ def _turns(raw: bytes | None) -> list[str]:
 
 def _conversation(turns: list[str], options: ReadingOptions, need_reply: bool) -> Conversation:
     check_count(len(turns))
-    texts = [tidied(cleaned(turn, f"turn {number}"), options.tidy) for number, turn in enumerate(turns, start=1)]
+    texts = [tidy_text(clean_text(turn, f"turn {number}"), options.tidy) for number, turn in enumerate(turns, start=1)]
     if not texts:
         raise RejectedError("The conversation has no turns.", "Write at least two, or delete the line.")
     if need_reply and len(texts) < 2:

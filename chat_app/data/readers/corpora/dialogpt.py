@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from chat_app.conversation import Conversation, Message
 from chat_app.data.readers.options import ReadingOptions
 from chat_app.data.readers.protocol import InputFile, TextReader
-from chat_app.data.readers.text_source import Source, first_lines
-from chat_app.data.readers.turn_text import check_count, cleaned, decoded, split_context
+from chat_app.data.readers.text_source import Source, read_first_lines
+from chat_app.data.readers.turn_text import check_count, clean_text, decode_line, split_context
 from chat_app.data.readers.types import Located, Problem, RejectedError
 
 WEIGHT = re.compile(r"\s*([01](?:\.\d{1,6})?)(?:\s+|$)")
@@ -35,7 +35,7 @@ class DialoGPTReader(TextReader):
 
 def is_dialogpt(source: Source) -> bool:
     """Whether most of the first lines have a weight before the context and before the reply."""
-    lines = first_lines(source)
+    lines = read_first_lines(source)
     return bool(lines) and 2 * sum(WEIGHTED_LINE.match(line) is not None for line in lines) > len(lines)
 
 
@@ -53,7 +53,7 @@ def read_conversations(
 
 
 def _conversation(raw: bytes | None, need_reply: bool) -> Conversation:
-    cells = decoded(raw).split("\t")
+    cells = decode_line(raw).split("\t")
     if len(cells) != 2:
         raise RejectedError(
             f"This line has {len(cells):,} column{'s' if len(cells) > 1 else ''}; two are needed.",
@@ -62,7 +62,7 @@ def _conversation(raw: bytes | None, need_reply: bool) -> Conversation:
     turns = [*split_context(cells[0]), cells[1]]
     check_count(len(turns))
     said = [
-        _weighed(turn, "the reply" if number == len(turns) else f"turn {number}")
+        _split_weight(turn, "the reply" if number == len(turns) else f"turn {number}")
         for number, turn in enumerate(turns, 1)
     ]
     messages = [
@@ -77,7 +77,7 @@ def _conversation(raw: bytes | None, need_reply: bool) -> Conversation:
     return Conversation(tuple(messages))
 
 
-def _weighed(turn: str, what: str) -> tuple[str, bool]:
+def _split_weight(turn: str, what: str) -> tuple[str, bool]:
     """A turn without its weight, and whether it is learned."""
     weight = WEIGHT.match(turn)
     name = f"{what[0].upper()}{what[1:]}"
@@ -88,4 +88,4 @@ def _weighed(turn: str, what: str) -> tuple[str, bool]:
     value = float(weight.group(1))
     if value not in (0.0, 1.0):
         raise RejectedError(f"{name} has the weight {weight.group(1)}.", "Write 1.0 for what is to be learned, or 0.0.")
-    return cleaned(turn[weight.end() :], what), value == 1.0
+    return clean_text(turn[weight.end() :], what), value == 1.0

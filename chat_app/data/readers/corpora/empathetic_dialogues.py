@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from chat_app.conversation import Conversation, Message, Role
-from chat_app.data.readers.detokenize import tidied
-from chat_app.data.readers.json.messages import as_text, named
+from chat_app.data.readers.detokenize import tidy_text
+from chat_app.data.readers.json.messages import describe_value, require_text
 from chat_app.data.readers.options import ReadingOptions
 from chat_app.data.readers.protocol import InputFile, TextReader
-from chat_app.data.readers.split_names import part_of_file
-from chat_app.data.readers.text_source import Source, first_lines
-from chat_app.data.readers.turn_text import check_count, cleaned, decoded
-from chat_app.data.readers.types import Located, Part, Problem, RejectedError, printable
+from chat_app.data.readers.split_names import part_from_filename
+from chat_app.data.readers.text_source import Source, read_first_lines
+from chat_app.data.readers.turn_text import check_count, clean_text, decode_line
+from chat_app.data.readers.types import Located, Part, Problem, RejectedError, make_printable
 
 NEEDED = ("conv_id", "speaker_idx", "utterance")
 COMMA = "_comma_"
@@ -51,8 +51,8 @@ class EmpatheticDialoguesReader(TextReader):
 
 def is_empathetic_dialogues(source: Source) -> bool:
     """Whether the first line names the columns of this corpus, with commas or tabs between them."""
-    lines = first_lines(source, 1)
-    return bool(lines) and _separator(lines[0]) is not None
+    lines = read_first_lines(source, 1)
+    return bool(lines) and _find_separator(lines[0]) is not None
 
 
 def is_row(record: Mapping[str, Any]) -> bool:
@@ -64,25 +64,25 @@ def read_conversations(source: Source, options: ReadingOptions, need_reply: bool
     """The conversations of train.csv, valid.csv or test.csv; a conversation's line is that of its first row."""
     problems: list[Problem] = []
     rows = _rows(source, problems)
-    for item in of_rows(rows, source.name, options, need_reply, part_of_file(source.name)):
+    for item in convert_rows(rows, source.name, options, need_reply, part_from_filename(source.name)):
         yield from problems
         problems.clear()
         yield item
     yield from problems
 
 
-def of_rows(
+def convert_rows(
     rows: Iterable[Row], file: str, options: ReadingOptions, need_reply: bool = True, part: Part = "train"
 ) -> Iterator[Located | Problem]:
     """The conversations of rows with their numbers, in the order in which they begin."""
-    for group in _grouped(rows):
+    for group in _group_rows(rows):
         try:
             yield Located(_conversation(group, options, need_reply), group[0][0], file, part)
         except RejectedError as rejected:
             yield Problem(file, group[0][0], rejected.reason, rejected.advice)
 
 
-def _grouped(rows: Iterable[Row]) -> Iterator[list[Row]]:
+def _group_rows(rows: Iterable[Row]) -> Iterator[list[Row]]:
     """The rows of each conversation in the order of their utterances, in bounded memory."""
     groups: dict[str, list[Row]] = {}
     held = 0
@@ -92,11 +92,11 @@ def _grouped(rows: Iterable[Row]) -> Iterator[list[Row]]:
         while held > HELD_ROWS:
             oldest = groups.pop(next(iter(groups)))
             held -= len(oldest)
-            yield _in_order(oldest)
-    yield from map(_in_order, groups.values())
+            yield _sort_group(oldest)
+    yield from map(_sort_group, groups.values())
 
 
-def _in_order(group: list[Row]) -> list[Row]:
+def _sort_group(group: list[Row]) -> list[Row]:
     def index(row: Row) -> int:
         value = str(row[1].get("utterance_idx", ""))
         return int(value) if value.isascii() and value.isdigit() and len(value) < 10 else 0
@@ -112,9 +112,9 @@ def _conversation(group: list[Row], options: ReadingOptions, need_reply: bool) -
         said = row.get("utterance")
         if not isinstance(said, str):
             raise RejectedError(
-                f"The utterance in line {number} is {named(said)}, not text.", "Write what was said there."
+                f"The utterance in line {number} is {describe_value(said)}, not text.", "Write what was said there."
             )
-        said = cleaned(as_text(said, "the utterance").replace(COMMA, ","), f"the utterance in line {number}")
+        said = clean_text(require_text(said, "the utterance").replace(COMMA, ","), f"the utterance in line {number}")
         if turns and turns[-1][0] == role:
             turns[-1][1].append(said)
         else:
@@ -122,11 +122,11 @@ def _conversation(group: list[Row], options: ReadingOptions, need_reply: bool) -
     check_count(len(turns))
     if need_reply and len(turns) < 2:
         raise RejectedError(
-            f"Nobody answers in the conversation {printable(str(group[0][1].get('conv_id'))[:40])}.",
+            f"Nobody answers in the conversation {make_printable(str(group[0][1].get('conv_id'))[:40])}.",
             "Add a reply, or delete it.",
         )
     return Conversation(
-        tuple(Message(role, tidied(" ".join(said), options.tidy, tokenised=False)) for role, said in turns)
+        tuple(Message(role, tidy_text(" ".join(said), options.tidy, tokenised=False)) for role, said in turns)
     )
 
 
@@ -138,7 +138,7 @@ def _rows(source: Source, problems: list[Problem]) -> Iterator[Row]:
             continue
         try:
             if not columns:
-                separator = _separator(raw or b"") or ","
+                separator = _find_separator(raw or b"") or ","
                 columns = [name.strip().strip('"') for name in (raw or b"").decode("utf-8", "replace").split(separator)]
             else:
                 yield number, dict(zip(columns, _cells(raw, separator, columns), strict=False))
@@ -151,7 +151,7 @@ def _cells(raw: bytes | None, separator: str, columns: list[str]) -> list[str]:
 
     A copy that a spreadsheet wrote quotes what has a comma or a quotation mark in it.
     """
-    line = decoded(raw, "Split it into several lines.")
+    line = decode_line(raw, "Split it into several lines.")
     cells = line.split(separator)
     needed = columns.index("utterance") + 1
     if len(cells) > len(columns) and '"' in line:
@@ -160,7 +160,7 @@ def _cells(raw: bytes | None, separator: str, columns: list[str]) -> list[str]:
         except csv.Error:
             cells = line.split(separator)
     else:
-        cells = [_unquoted(cell) for cell in cells]
+        cells = [_unquote(cell) for cell in cells]
     if not needed <= len(cells) <= len(columns):
         raise RejectedError(
             f"This row has {len(cells)} columns; {len(columns)} are named in the first line.",
@@ -169,7 +169,7 @@ def _cells(raw: bytes | None, separator: str, columns: list[str]) -> list[str]:
     return cells
 
 
-def _unquoted(cell: str) -> str:
+def _unquote(cell: str) -> str:
     """A cell without the quotes around it, where those inside are doubled or there are none."""
     inner = cell[1:-1]
     if len(cell) > 1 and cell[0] == cell[-1] == '"' and '"' not in inner.replace('""', ""):
@@ -177,7 +177,7 @@ def _unquoted(cell: str) -> str:
     return cell
 
 
-def _separator(header: bytes) -> str | None:
+def _find_separator(header: bytes) -> str | None:
     for separator in (",", "\t", ";"):
         names = {name.strip().strip('"') for name in header.decode("utf-8", "replace").split(separator)}
         if set(NEEDED) <= names:

@@ -10,10 +10,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from chat_app.conversation import Conversation
-from chat_app.data.readers.detokenize import tidied
-from chat_app.data.readers.json.messages import as_text, named
+from chat_app.data.readers.detokenize import tidy_text
+from chat_app.data.readers.json.messages import describe_value, require_text
 from chat_app.data.readers.options import ReadingOptions
-from chat_app.data.readers.turn_text import check_count, cleaned
+from chat_app.data.readers.turn_text import check_count, clean_text
 from chat_app.data.readers.types import Located, Part, Problem, RejectedError
 
 SILENCE = "__ SILENCE __"
@@ -37,7 +37,7 @@ def is_row(record: Mapping[str, Any]) -> bool:
     return all(isinstance(record.get(key), list) for key in ("personality", "history", "candidates"))
 
 
-def of_record(record: Mapping[str, Any], options: ReadingOptions, need_reply: bool = True) -> Conversation:
+def convert_record(record: Mapping[str, Any], options: ReadingOptions, need_reply: bool = True) -> Conversation:
     """The conversation of a record.
 
     Raises:
@@ -48,11 +48,13 @@ def of_record(record: Mapping[str, Any], options: ReadingOptions, need_reply: bo
         raise RejectedError("The conversation has no utterances.", "Delete it, or get the file again.")
     last = utterances[-1]
     if not isinstance(last, dict):
-        raise RejectedError(f"The last utterance is {named(last)}, not an object in braces.", "Get the file again.")
+        raise RejectedError(
+            f"The last utterance is {describe_value(last)}, not an object in braces.", "Get the file again."
+        )
     return _conversation(record.get("personality"), last, options)
 
 
-def of_rows(
+def convert_rows(
     rows: Iterable[tuple[int, Mapping[str, Any]]],
     file: str,
     options: ReadingOptions,
@@ -62,17 +64,17 @@ def of_rows(
     """The conversations of rows that are an utterance each: the last row of a conversation has it all."""
     first, before = 0, None
     for number, row in rows:
-        if before is not None and not _goes_on(before, row):
-            yield _located(before, first, file, options, part)
+        if before is not None and not _continues(before, row):
+            yield _convert_row(before, first, file, options, part)
             before = None
         if before is None:
             first = number
         before = row
     if before is not None:
-        yield _located(before, first, file, options, part)
+        yield _convert_row(before, first, file, options, part)
 
 
-def _goes_on(before: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
+def _continues(before: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
     if "conv_id" in row or "conv_id" in before:
         return before.get("conv_id") == row.get("conv_id")
     history, earlier = row.get("history"), before.get("history")
@@ -81,7 +83,9 @@ def _goes_on(before: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
     )
 
 
-def _located(row: Mapping[str, Any], number: int, file: str, options: ReadingOptions, part: Part) -> Located | Problem:
+def _convert_row(
+    row: Mapping[str, Any], number: int, file: str, options: ReadingOptions, part: Part
+) -> Located | Problem:
     try:
         return Located(_conversation(row.get("personality"), row, options), number, file, part)
     except RejectedError as rejected:
@@ -91,13 +95,13 @@ def _located(row: Mapping[str, Any], number: int, file: str, options: ReadingOpt
 def _conversation(personality: Any, last: Mapping[str, Any], options: ReadingOptions) -> Conversation:
     history, candidates = last.get("history"), last.get("candidates")
     if not isinstance(history, list):
-        raise RejectedError(f"The history is {named(history)}, not a list of turns.", "Get the file again.")
+        raise RejectedError(f"The history is {describe_value(history)}, not a list of turns.", "Get the file again.")
     if not isinstance(candidates, list) or not candidates:
         raise RejectedError("The last utterance has no candidates, so its reply is missing.", "Get the file again.")
-    said = [as_text(turn, f"turn {number}") for number, turn in enumerate([*history, candidates[-1]], start=1)]
+    said = [require_text(turn, f"turn {number}") for number, turn in enumerate([*history, candidates[-1]], start=1)]
     turns = [turn for turn in said if turn.strip() not in SILENCES]
     check_count(len(turns))
-    texts = [tidied(cleaned(turn, f"turn {number}"), options.tidy) for number, turn in enumerate(turns, start=1)]
+    texts = [tidy_text(clean_text(turn, f"turn {number}"), options.tidy) for number, turn in enumerate(turns, start=1)]
     if not texts:
         raise RejectedError("The conversation has no turns.", "Delete it, or get the file again.")
     return Conversation.from_turns(texts, system=_persona(personality, options), last="assistant")
@@ -107,6 +111,6 @@ def _persona(personality: Any, options: ReadingOptions) -> str | None:
     if personality is None:
         return None
     sentences = personality if isinstance(personality, list) else [personality]
-    lines = [as_text(sentence, "the personality").strip() for sentence in sentences]
-    lines = [tidied(line, options.tidy) for line in lines if line]
-    return cleaned("\n".join(lines), "the personality") if lines else None
+    lines = [require_text(sentence, "the personality").strip() for sentence in sentences]
+    lines = [tidy_text(line, options.tidy) for line in lines if line]
+    return clean_text("\n".join(lines), "the personality") if lines else None

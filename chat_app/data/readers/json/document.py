@@ -11,11 +11,11 @@ import orjson
 
 from chat_app.data.readers.json import records, values
 from chat_app.data.readers.json import streaming as json_stream
-from chat_app.data.readers.json.errors import explained
+from chat_app.data.readers.json.errors import explain_json_error
 from chat_app.data.readers.json.messages import SURE_ROLE_KEYS
 from chat_app.data.readers.options import ReadingOptions
 from chat_app.data.readers.protocol import InputFile, TextReader
-from chat_app.data.readers.split_names import part_named
+from chat_app.data.readers.split_names import parse_part
 from chat_app.data.readers.text_source import MAX_LINE_BYTES, Source
 from chat_app.data.readers.types import Located, Part, Problem, RejectedError
 from chat_app.errors import DataError
@@ -96,7 +96,7 @@ def _is_more_than_a_line(file: InputFile) -> bool:
     value = file.once(_only_value)
     if isinstance(value, list):
         is_list_of_records = bool(value) and records.is_record(value[0])
-        return is_list_of_records and values.way_of(value[: values.SAMPLE_VALUES], file.options) != "records"
+        return is_list_of_records and values.detect_schema(value[: values.SAMPLE_VALUES], file.options) != "records"
     return isinstance(value, dict) and has_sections(value)
 
 
@@ -159,7 +159,7 @@ def parse(source: Source) -> Any:
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError as error:
-        rejected = explained(text, error, "file")
+        rejected = explain_json_error(text, error, "file")
         raise DataError(rejected.reason, where=f"{source.name}, line {error.lineno}", advice=rejected.advice) from error
 
 
@@ -172,51 +172,51 @@ def read_value(
         DataError: a table no column of which is known to hold a conversation.
     """
     options = options or ReadingOptions()
-    sections = _sections(value)
+    sections = _find_sections(value)
     if sections is None:
-        yield from _single(value, file, options, need_reply)
+        yield from _read_single(value, file, options, need_reply)
         return
     for part, items in sections:
-        sample, found = values.peeked(items)
-        way = values.way_of(sample, options, need_reply=need_reply)
+        sample, found = values.peek(items)
+        way = values.detect_schema(sample, options, need_reply=need_reply)
         yield from values.read_conversations(found, way, file, options, need_reply=need_reply, part=part)
 
 
 def has_sections(value: Any) -> bool:
     """Whether a parsed file holds lists of records, and not one conversation."""
-    return _sections(value) is not None
+    return _find_sections(value) is not None
 
 
-def _single(value: Any, file: str, options: ReadingOptions, need_reply: bool) -> Iterator[Located | Problem]:
+def _read_single(value: Any, file: str, options: ReadingOptions, need_reply: bool) -> Iterator[Located | Problem]:
     """A value that is one conversation."""
-    way = values.way_of([value], options, need_reply=need_reply)
+    way = values.detect_schema([value], options, need_reply=need_reply)
     try:
         if way in ("records", "table"):
-            yield Located(records.conversation(value, need_reply=need_reply), 1, file)
+            yield Located(records.parse_conversation(value, need_reply=need_reply), 1, file)
         else:
             yield from values.read_conversations([(1, value)], way, file, options, need_reply=need_reply, items=False)
     except RejectedError as rejected:
         yield Problem(file, 1, rejected.reason, rejected.advice)
 
 
-def _sections(value: Any) -> list[Section] | None:
+def _find_sections(value: Any) -> list[Section] | None:
     """The lists of records in a value, each with its part; None if the value is one conversation itself."""
     if isinstance(value, list):
-        return [("train", _unwrapped(value))] if value and records.is_record(value[0]) else None
+        return [("train", _unwrap_rows(value))] if value and records.is_record(value[0]) else None
     if not isinstance(value, dict) or not value:
         return None
-    parts = {name: part for name in value if (part := part_named(name)) and isinstance(value[name], list | dict)}
+    parts = {name: part for name in value if (part := parse_part(name)) and isinstance(value[name], list | dict)}
     if parts and not any(isinstance(value.get(key), list) for key in ("messages", "turns", "dialog")):
-        return [(part, items) for name, part in parts.items() for _, items in _sections(value[name]) or []]
+        return [(part, items) for name, part in parts.items() for _, items in _find_sections(value[name]) or []]
     if isinstance(value.get("columns"), list) and isinstance(value.get("data"), list):
         return [("train", _split_table(value["columns"], value["data"]))]
     for key in json_stream.CONTAINERS:
         items = value.get(key)
         if isinstance(items, list) and items and _holds_records(key, items[0]):
-            return [("train", _unwrapped(items))]
-        if isinstance(items, dict) and key == "data" and (inner := _sections(items)):
+            return [("train", _unwrap_rows(items))]
+        if isinstance(items, dict) and key == "data" and (inner := _find_sections(items)):
             return inner
-    return _of_object(value)
+    return _sections_of_object(value)
 
 
 def _holds_records(key: str, first: Any) -> bool:
@@ -228,7 +228,7 @@ def _holds_records(key: str, first: Any) -> bool:
     return key in ("data", "rows", "records", "examples", "instances", "samples") or records.is_known(first)
 
 
-def _unwrapped(items: list[Any]) -> Iterator[tuple[int, Any]]:
+def _unwrap_rows(items: list[Any]) -> Iterator[tuple[int, Any]]:
     """Numbered items; of the rows as the Hub's viewer gives them what is inside."""
     for number, item in enumerate(items, start=1):
         inner = item.get("row") if isinstance(item, dict) else None
@@ -242,7 +242,7 @@ def _split_table(columns: list[Any], rows: list[Any]) -> Iterator[tuple[int, Any
         yield number, dict(zip(names, row, strict=False)) if isinstance(row, list) else row
 
 
-def _of_object(value: dict[str, Any]) -> list[Section] | None:
+def _sections_of_object(value: dict[str, Any]) -> list[Section] | None:
     """Objects inside an object: columns by name or rows by number, as pandas writes them, or conversations by name."""
     inner = list(value.values())
     if records.is_known(value) and not all(isinstance(item, dict) for item in inner):
@@ -266,9 +266,9 @@ def _read_streamed(source: Source, options: ReadingOptions, need_reply: bool) ->
     """The items of a large file. A new part may be a new way of reading."""
     found = False
     for part, items in json_stream.sections(source):
-        sample, rest = values.peeked(items)
+        sample, rest = values.peek(items)
         found = found or bool(sample)
-        way = values.way_of(sample, options, need_reply=need_reply)
+        way = values.detect_schema(sample, options, need_reply=need_reply)
         yield from values.read_conversations(rest, way, source.name, options, need_reply=need_reply, part=part)
     if not found:
-        raise values.nothing_known(source.name)
+        raise values.no_list_error(source.name)

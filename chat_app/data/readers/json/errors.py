@@ -5,7 +5,7 @@ from __future__ import annotations
 import orjson
 
 from chat_app.data.readers.json.messages import SHAPES
-from chat_app.data.readers.turn_text import not_utf8
+from chat_app.data.readers.turn_text import not_utf8_error
 from chat_app.data.readers.types import RejectedError
 
 BRACKETS = "Check the quotes, commas and brackets there."
@@ -15,12 +15,12 @@ ONE_LIST = "Put [ before the first conversation, commas between them and ] after
 MISSING_NUMBERS = ("NaN", "Infinity")
 
 
-def explained(raw: bytes, error: orjson.JSONDecodeError, what: str = "line") -> RejectedError:
+def explain_json_error(raw: bytes, error: orjson.JSONDecodeError, what: str = "line") -> RejectedError:
     """Why something is not JSON, for a person who has never read its grammar."""
     try:
         raw.decode("utf-8")
     except UnicodeDecodeError as bad:
-        return not_utf8(bad.start, what)
+        return not_utf8_error(bad.start, what)
     if not raw.lstrip().startswith((b"{", b"[")):
         return RejectedError(f"This {what} is not JSON: it does not begin with {{ or [.", SHAPES)
     where = f"at character {error.colno}"

@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 
 from chat_app.data.readers.json import records, values
-from chat_app.data.readers.json.errors import explained
+from chat_app.data.readers.json.errors import explain_json_error
 from chat_app.data.readers.options import ReadingOptions
 from chat_app.data.readers.protocol import InputFile, TextReader
 from chat_app.data.readers.text_source import MAX_LINE_MEGABYTES, NumberedLine
@@ -44,8 +44,8 @@ def read_conversations(
         DataError: rows of a table no column of which is known to hold a conversation.
     """
     options = options or ReadingOptions()
-    sample, found = values.peeked(_values(lines, file))
-    way = values.way_of(sample, options, need_reply=need_reply)
+    sample, found = values.peek(_parse_lines(lines, file))
+    way = values.detect_schema(sample, options, need_reply=need_reply)
     if way != "records":
         yield from values.read_conversations(found, way, file, options, need_reply=need_reply, items=False)
         return
@@ -53,10 +53,10 @@ def read_conversations(
         if isinstance(item, Problem):
             yield item
         else:
-            yield from _of_line(item[1], file, item[0], need_reply)
+            yield from _read_line(item[1], file, item[0], need_reply)
 
 
-def _values(lines: Iterable[NumberedLine], file: str) -> Iterator[tuple[int, Any] | Problem]:
+def _parse_lines(lines: Iterable[NumberedLine], file: str) -> Iterator[tuple[int, Any] | Problem]:
     for number, raw in lines:
         if raw is None:
             reason = f"This line is longer than {MAX_LINE_MEGABYTES} MB."
@@ -67,14 +67,14 @@ def _values(lines: Iterable[NumberedLine], file: str) -> Iterator[tuple[int, Any
         try:
             yield number, orjson.loads(raw)
         except orjson.JSONDecodeError as error:
-            rejected = explained(raw, error)
+            rejected = explain_json_error(raw, error)
             yield Problem(file, number, rejected.reason, rejected.advice)
 
 
-def _of_line(value: Any, file: str, line: int, need_reply: bool) -> Iterator[Located | Problem]:
-    for item, record in records.parts(value):
+def _read_line(value: Any, file: str, line: int, need_reply: bool) -> Iterator[Located | Problem]:
+    for item, record in records.iterate_records(value):
         try:
-            yield Located(records.conversation(record, need_reply=need_reply), line, file)
+            yield Located(records.parse_conversation(record, need_reply=need_reply), line, file)
         except RejectedError as rejected:
             reason = rejected.reason if item is None else f"In item {item}: {rejected.reason}"
             yield Problem(file, line, reason, rejected.advice)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from chat_app.conversation import Conversation, Message, Role
-from chat_app.data.readers.turn_text import cleaned
-from chat_app.data.readers.types import RejectedError, quoted
+from chat_app.data.readers.turn_text import clean_text
+from chat_app.data.readers.types import RejectedError, quote_text
 
 ROLE_KEYS = ("role", "from", "speaker", "author", "sender")
 TEXT_KEYS = ("content", "value", "text", "utterance", "message")
@@ -59,10 +59,10 @@ def from_messages(items: list[Any], system: str | None, need_reply: bool) -> Con
         if message is not None:
             messages.append(message)
             roles.add(message.role)
-    return together(messages, roles, need_reply)
+    return build_conversation(messages, roles, need_reply)
 
 
-def together(messages: list[Message], roles: set[Role], need_reply: bool) -> Conversation:
+def build_conversation(messages: list[Message], roles: set[Role], need_reply: bool) -> Conversation:
     """The messages as a conversation, if there is something to learn in it. `roles` are those that occur."""
     if need_reply and "assistant" not in roles:
         raise RejectedError(
@@ -74,7 +74,7 @@ def together(messages: list[Message], roles: set[Role], need_reply: bool) -> Con
     return Conversation.from_messages(messages)
 
 
-def role_named(name: str) -> Role | None:
+def find_role(name: str) -> Role | None:
     """The role that a data set calls so, in any case: human, GPT, chatbot; None if it is not known."""
     return ROLE_NAMES.get(name) or ROLE_NAMES.get(name.strip().lower())
 
@@ -87,7 +87,7 @@ def first_key(record: dict[str, Any], keys: tuple[str, ...]) -> str | None:
     return None
 
 
-def as_text(value: Any, what: str) -> str:
+def require_text(value: Any, what: str) -> str:
     """The value, if it is text. `what` names it in a complaint ("turn 2").
 
     Raises:
@@ -95,10 +95,10 @@ def as_text(value: Any, what: str) -> str:
     """
     if isinstance(value, str):
         return value
-    raise RejectedError(f"{what[0].upper()}{what[1:]} is {named(value)}, not text.", AS_TEXT)
+    raise RejectedError(f"{what[0].upper()}{what[1:]} is {describe_value(value)}, not text.", AS_TEXT)
 
 
-def named(value: Any) -> str:
+def describe_value(value: Any) -> str:
     """What a JSON value is, in words."""
     if value is None:
         return "nothing (null)"
@@ -114,7 +114,7 @@ def named(value: Any) -> str:
 def _message(item: Any, number: int, names: dict[str, Role]) -> Message | None:
     """One message; None for an empty system text, which many data sets have and which says nothing."""
     if not isinstance(item, dict):
-        raise RejectedError(f"Message {number} is {named(item)}, but the first one has a role.", SHAPES)
+        raise RejectedError(f"Message {number} is {describe_value(item)}, but the first one has a role.", SHAPES)
     role = _role(item, number, names)
     what = f"message {number}"
     key = "content" if "content" in item else first_key(item, TEXT_KEYS)
@@ -124,7 +124,7 @@ def _message(item: Any, number: int, names: dict[str, Role]) -> Message | None:
     if type(text) is not str:
         if text is None and first_key(item, TOOL_CALLS) is not None:
             raise RejectedError(f"Message {number} calls a tool instead of saying something.", NO_TOOLS)
-        text = _joined_parts(text, what) if isinstance(text, list) else as_text(text, what)
+        text = _join_parts(text, what) if isinstance(text, list) else require_text(text, what)
     if role == "system" and not text.strip():
         return None
     weight = item.get("weight")
@@ -133,7 +133,7 @@ def _message(item: Any, number: int, names: dict[str, Role]) -> Message | None:
             f"Message {number} has a weight that is neither 0 nor 1.",
             "Use 0 for a reply that is not to be learned, or 1.",
         )
-    return Message(role, cleaned(text, what), weight is None or weight == 1)
+    return Message(role, clean_text(text, what), weight is None or weight == 1)
 
 
 def _role(item: dict[str, Any], number: int, names: dict[str, Role]) -> Role:
@@ -142,13 +142,15 @@ def _role(item: dict[str, Any], number: int, names: dict[str, Role]) -> Role:
         raise RejectedError(f"Message {number} does not say whose it is.", 'Add "role": "user" or "role": "assistant".')
     name = item[key]
     if not isinstance(name, str):
-        raise RejectedError(f"The role of message {number} is {named(name)}.", "Use system, user or assistant.")
-    role = names.get(name) or role_named(name)
+        raise RejectedError(
+            f"The role of message {number} is {describe_value(name)}.", "Use system, user or assistant."
+        )
+    role = names.get(name) or find_role(name)
     if role is not None:
         return role
     if name.strip().lower() in TOOL_ROLES:
-        raise RejectedError(f"Message {number} has the unknown role {quoted(name)}.", NO_TOOLS)
-    raise RejectedError(f"Message {number} has the unknown role {quoted(name)}.", "Use system, user or assistant.")
+        raise RejectedError(f"Message {number} has the unknown role {quote_text(name)}.", NO_TOOLS)
+    raise RejectedError(f"Message {number} has the unknown role {quote_text(name)}.", "Use system, user or assistant.")
 
 
 def _speakers(items: list[Any]) -> dict[str, Role]:
@@ -165,7 +167,7 @@ def _speakers(items: list[Any]) -> dict[str, Role]:
             names.setdefault(str(item[key]), None)
             if len(names) > 2:
                 return {}
-    known = {name: role_named(name) for name in names}
+    known = {name: find_role(name) for name in names}
     if set(known.values()) == {"user", "system"}:
         return {name: "assistant" for name, role in known.items() if role == "system"}
     if None not in known.values() or len(known) != 2 or any(name.lower() in TOOL_ROLES for name in names):
@@ -176,7 +178,7 @@ def _speakers(items: list[Any]) -> dict[str, Role]:
     return {first_name: "user", second_name: "assistant"}
 
 
-def _joined_parts(content: list[Any], what: str) -> str:
+def _join_parts(content: list[Any], what: str) -> str:
     """A content that comes in parts; only parts of text can be learned from. Each part begins a line."""
     texts = []
     for part in content:
@@ -185,5 +187,5 @@ def _joined_parts(content: list[Any], what: str) -> str:
                 f"{what.capitalize()} has a part that is not text.",
                 'Leave only parts like {"type": "text", "text": "..."}.',
             )
-        texts.append(as_text(part.get("text"), what))
+        texts.append(require_text(part.get("text"), what))
     return "\n".join(texts)

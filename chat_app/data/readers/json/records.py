@@ -10,15 +10,15 @@ from chat_app.data.readers.json.messages import (
     ROLE_KEYS,
     SHAPES,
     SURE_ROLE_KEYS,
-    as_text,
+    build_conversation,  # fmt: skip
+    describe_value,
     first_key,
     from_messages,
-    named,
-    together,  # fmt: skip
+    require_text,
 )
 from chat_app.data.readers.text import role_markers as marks
-from chat_app.data.readers.turn_text import answered, check_count, cleaned, split_context, unanswered
-from chat_app.data.readers.types import RejectedError, quoted
+from chat_app.data.readers.turn_text import build_answered, build_unanswered, check_count, clean_text, split_context
+from chat_app.data.readers.types import RejectedError, quote_text
 
 LIST_KEYS = (
     "messages", "conversations", "conversation", "turns", "dialog", "dialogue", "items", "utterances", "data", "chat",
@@ -39,7 +39,7 @@ ANSWER_KEYS = ("text", "input_text")
 SHOWN_FIELDS = 10
 
 
-def parts(value: Any) -> Iterator[tuple[int | None, Any]]:
+def iterate_records(value: Any) -> Iterator[tuple[int | None, Any]]:
     """The records in a value: itself, without a number, or the items of a list of records, numbered from 1."""
     if isinstance(value, list) and value and is_record(value[0]):
         yield from enumerate(value, start=1)
@@ -58,7 +58,7 @@ def is_known(record: dict[str, Any], *, need_reply: bool = True) -> bool:
     """Whether a record holds a conversation by the names of its fields; if not, it may be a row of a table."""
     if any(isinstance(record.get(key), list) for key in LIST_KEYS):
         return True
-    if any(isinstance(record.get(key), str) and marks.has_marks(record[key]) for key in (*LIST_KEYS, *MARKED_KEYS)):
+    if any(isinstance(record.get(key), str) and marks.has_markers(record[key]) for key in (*LIST_KEYS, *MARKED_KEYS)):
         return True
     context, reply = first_key(record, CONTEXT_KEYS), first_key(record, REPLY_KEYS)
     if context is not None and reply is not None:
@@ -69,7 +69,7 @@ def is_known(record: dict[str, Any], *, need_reply: bool = True) -> bool:
     return not need_reply or texts <= 1
 
 
-def conversation(value: Any, *, need_reply: bool = True) -> Conversation:
+def parse_conversation(value: Any, *, need_reply: bool = True) -> Conversation:
     """The conversation that a JSON value holds. Without `need_reply` it may be a prompt that nobody has answered yet.
 
     Raises:
@@ -78,16 +78,16 @@ def conversation(value: Any, *, need_reply: bool = True) -> Conversation:
     if isinstance(value, list):
         return _from_list(value, None, need_reply)
     if not isinstance(value, dict):
-        raise RejectedError(f"Here is {named(value)} instead of a conversation.", SHAPES)
+        raise RejectedError(f"Here is {describe_value(value)} instead of a conversation.", SHAPES)
     key = first_key(value, LIST_KEYS)
     system = _system(value)
     if key is None:
         return _from_fields(value, system, need_reply)
     if isinstance(value[key], list):
         return _from_list(value[key], system, need_reply)
-    if isinstance(value[key], str) and (found := marks.conversation(value[key], system, need_reply)):
+    if isinstance(value[key], str) and (found := marks.parse_conversation(value[key], system, need_reply)):
         return found
-    raise RejectedError(f"{quoted(key)} is {named(value[key])}, not a list of turns.", SHAPES)
+    raise RejectedError(f"{quote_text(key)} is {describe_value(value[key])}, not a list of turns.", SHAPES)
 
 
 def _from_list(items: list[Any], system: str | None, need_reply: bool) -> Conversation:
@@ -99,7 +99,9 @@ def _from_list(items: list[Any], system: str | None, need_reply: bool) -> Conver
         if first_key(first, ROLE_KEYS) is None and _is_pair(first):
             return _from_pairs(items, system, need_reply)
         return from_messages(items, system, need_reply)
-    turns = [cleaned(as_text(item, f"turn {number}"), f"turn {number}") for number, item in enumerate(items, start=1)]
+    turns = [
+        clean_text(require_text(item, f"turn {number}"), f"turn {number}") for number, item in enumerate(items, start=1)
+    ]
     if need_reply and len(turns) < 2:
         raise RejectedError("The conversation has 1 turn; it needs at least two turns.", "Add the reply.")
     return Conversation.from_turns(turns, system=system)
@@ -116,23 +118,25 @@ def _from_pairs(items: list[Any], system: str | None, need_reply: bool) -> Conve
     for number, item in enumerate(items, start=1):
         what = f"item {number} of the conversation"
         if not isinstance(item, dict):
-            raise RejectedError(f"{what.capitalize()} is {named(item)}, not a question with its answer.", SHAPES)
+            raise RejectedError(
+                f"{what.capitalize()} is {describe_value(item)}, not a question with its answer.", SHAPES
+            )
         own = _system(item)
         pair: list[tuple[Role, str | None]] = [("system", own)] if own is not None else []
         context, reply = first_key(item, CONTEXT_KEYS), first_key(item, REPLY_KEYS)
         if context is None and reply is None:
             raise RejectedError(f"{what.capitalize()} has neither a question nor an answer.", SHAPES)
-        pair += [("user", as_text(item[context], what))] if context else []
-        pair += [("assistant", as_text(item[reply], what))] if reply else []
-        messages += [Message(role, cleaned(text, what)) for role, text in pair if text and text.strip()]
+        pair += [("user", require_text(item[context], what))] if context else []
+        pair += [("assistant", require_text(item[reply], what))] if reply else []
+        messages += [Message(role, clean_text(text, what)) for role, text in pair if text and text.strip()]
         roles.update(message.role for message in messages[-2:])
-    return together(messages, roles, need_reply)
+    return build_conversation(messages, roles, need_reply)
 
 
 def _from_fields(record: dict[str, Any], system: str | None, need_reply: bool) -> Conversation:
     context_key, reply_key = first_key(record, CONTEXT_KEYS), first_key(record, REPLY_KEYS)
     if reply_key == "chosen":
-        return _preferred(record, context_key, system, need_reply)
+        return _from_preference(record, context_key, system, need_reply)
     if (context_key is None or reply_key is None) and (found := _from_marked(record, system, need_reply)):
         return found
     if context_key is None and reply_key is None:
@@ -143,21 +147,23 @@ def _from_fields(record: dict[str, Any], system: str | None, need_reply: bool) -
         if _has_messages(record[context_key]):
             return _from_list(_with_reply(record[context_key], record[reply_key]), system, need_reply)
         if context_key == "questions":
-            return answered(*_questions(record["questions"], record[reply_key]), system)
+            return build_answered(*_interleave_answers(record["questions"], record[reply_key]), system)
     if reply_key is not None and (found := _from_open_prompt(record[context_key], record[reply_key], system)):
         return found
     turns = _history(record) + _context(record, context_key)
     if reply_key is None:
         if need_reply:
             raise RejectedError("The reply is missing.", f'Write it under "reply". The fields here: {_fields(record)}.')
-        return unanswered(turns, system)
+        return build_unanswered(turns, system)
     reply = record[reply_key]
-    return answered(turns, _best_answer(reply) if reply_key == "answers" else as_text(reply, "the reply"), system)
+    return build_answered(
+        turns, _best_answer(reply) if reply_key == "answers" else require_text(reply, "the reply"), system
+    )
 
 
 def _from_marked(record: dict[str, Any], system: str | None, need_reply: bool) -> Conversation | None:
     for key in (*MARKED_KEYS, "prompt"):
-        if isinstance(record.get(key), str) and (found := marks.conversation(record[key], system, need_reply)):
+        if isinstance(record.get(key), str) and (found := marks.parse_conversation(record[key], system, need_reply)):
             return found
     return None
 
@@ -166,10 +172,12 @@ def _from_open_prompt(prompt: Any, reply: Any, system: str | None) -> Conversati
     """A prompt that is marked as far as the reply: "Human: Hello\\n\\nAssistant:"."""
     if not isinstance(prompt, str) or not isinstance(reply, str) or marks.detect_style(prompt) is None:
         return None
-    return marks.conversation(f"{prompt}{reply}", system, need_reply=True)
+    return marks.parse_conversation(f"{prompt}{reply}", system, need_reply=True)
 
 
-def _preferred(record: dict[str, Any], context_key: str | None, system: str | None, need_reply: bool) -> Conversation:
+def _from_preference(
+    record: dict[str, Any], context_key: str | None, system: str | None, need_reply: bool
+) -> Conversation:
     """Preference data: what was chosen is learned. It may be a reply, or the whole conversation."""
     chosen = record["chosen"]
     context = record[context_key] if context_key else None
@@ -179,8 +187,8 @@ def _preferred(record: dict[str, Any], context_key: str | None, system: str | No
         if isinstance(context, str) and not whole:
             before = [{"role": "user", "content": context}]
         return _from_list([*before, *chosen], system, need_reply)
-    text = as_text(chosen, "the chosen reply")
-    if found := marks.conversation(text, system, need_reply):
+    text = require_text(chosen, "the chosen reply")
+    if found := marks.parse_conversation(text, system, need_reply):
         return found
     if context_key is None:
         raise RejectedError("The context is missing.", 'Write it under "prompt".')
@@ -188,7 +196,7 @@ def _preferred(record: dict[str, Any], context_key: str | None, system: str | No
         return _from_list([*context, {"role": "assistant", "content": text}], system, need_reply)
     if found := _from_open_prompt(context, text, system):
         return found
-    return answered(_history(record) + _context(record, context_key), text, system)
+    return build_answered(_history(record) + _context(record, context_key), text, system)
 
 
 def _has_messages(items: list[Any]) -> bool:
@@ -200,13 +208,13 @@ def _with_reply(prompt: list[Any], reply: Any) -> list[Any]:
     return [*prompt, *reply] if isinstance(reply, list) else [*prompt, {"role": "assistant", "content": reply}]
 
 
-def _questions(questions: list[Any], answers: Any) -> tuple[list[str], str]:
+def _interleave_answers(questions: list[Any], answers: Any) -> tuple[list[str], str]:
     """Several questions about one thing, each with its answer: (all turns but the last, the last answer)."""
     if isinstance(answers, dict) and (key := first_key(answers, ANSWER_KEYS)):
         answers = answers[key]
     if not isinstance(answers, list):
         raise RejectedError(
-            f"There are several questions, but the answers are {named(answers)}.", "Write a list of texts."
+            f"There are several questions, but the answers are {describe_value(answers)}.", "Write a list of texts."
         )
     if not questions or len(questions) != len(answers):
         raise RejectedError(
@@ -214,7 +222,7 @@ def _questions(questions: list[Any], answers: Any) -> tuple[list[str], str]:
         )
     turns = []
     for number, pair in enumerate(zip(questions, answers, strict=True), start=1):
-        turns += [as_text(pair[0], f"question {number}"), as_text(pair[1], f"answer {number}")]
+        turns += [require_text(pair[0], f"question {number}"), require_text(pair[1], f"answer {number}")]
     return turns[:-1], turns[-1]
 
 
@@ -230,32 +238,32 @@ def _best_answer(answers: Any) -> str:
         answers = answers[0]
         if isinstance(answers, dict) and (key := first_key(answers, ANSWER_KEYS)):
             answers = answers[key]
-    return as_text(answers, "the answer")
+    return require_text(answers, "the answer")
 
 
 def _context(record: dict[str, Any], key: str) -> list[str]:
     """The turns before the reply. The text that an instruction is about may stand in a field of its own, "input"."""
     context = record[key]
     if isinstance(context, list):
-        turns = [as_text(item, f"turn {number}") for number, item in enumerate(context, start=1)]
+        turns = [require_text(item, f"turn {number}") for number, item in enumerate(context, start=1)]
         if not turns and not isinstance(record.get("question"), str):
             raise RejectedError("The context is empty.", "Write something there, or delete the whole conversation.")
     else:
-        turns = split_context(as_text(context, "the context"))
+        turns = split_context(require_text(context, "the context"))
     if key == "context" and isinstance(record.get("question"), str):
         question = record["question"]
         # A list of turns is what was said before the question; a text is what it is asked about.
         joined = isinstance(context, str) and context.strip()
-        turns = [*turns[:-1], f"{turns[-1]}\n{question}"] if joined else [*_said(turns), question]
+        turns = [*turns[:-1], f"{turns[-1]}\n{question}"] if joined else [*_drop_blank(turns), question]
     more = record.get("input")
     if key != "input" and more is not None:
-        more = as_text(more, "the input").strip()
+        more = require_text(more, "the input").strip()
         if more:
             turns[-1] = f"{turns[-1]}\n{more}" if turns[-1].strip() else more
     return turns
 
 
-def _said(turns: list[str]) -> list[str]:
+def _drop_blank(turns: list[str]) -> list[str]:
     return [turn for turn in turns if turn.strip()]
 
 
@@ -266,7 +274,7 @@ def _history(record: dict[str, Any]) -> list[str]:
         return []
     if not isinstance(history, list):
         raise RejectedError(
-            f"The history is {named(history)}, not a list of turns.", 'Write [["question", "answer"], ...].'
+            f"The history is {describe_value(history)}, not a list of turns.", 'Write [["question", "answer"], ...].'
         )
     turns: list[str] = []
     for number, item in enumerate(history, start=1):
@@ -275,7 +283,7 @@ def _history(record: dict[str, Any]) -> list[str]:
             raise RejectedError(
                 f"Item {number} of the history has {len(item)} texts.", "Write a question and its answer in each."
             )
-        turns += [as_text(text, f"item {number} of the history") for text in said]
+        turns += [require_text(text, f"item {number} of the history") for text in said]
     return turns
 
 
@@ -289,12 +297,12 @@ def _system(record: dict[str, Any]) -> str | None:
         sentences = value if isinstance(value, list) else [value]
         if key == "personas" and sentences and all(isinstance(sentence, list) for sentence in sentences):
             sentences = sentences[-1]  # of two speakers, the second one is who answers
-        texts += [text for sentence in sentences if (text := as_text(sentence, f"the {key} text").strip())]
-    return cleaned("\n".join(texts), "the system text") if texts else None
+        texts += [text for sentence in sentences if (text := require_text(sentence, f"the {key} text").strip())]
+    return clean_text("\n".join(texts), "the system text") if texts else None
 
 
 def _fields(record: dict[str, Any]) -> str:
     """The names of the fields, as they may stand in a sentence."""
-    names = [quoted(name) for name in list(record)[:SHOWN_FIELDS]]
+    names = [quote_text(name) for name in list(record)[:SHOWN_FIELDS]]
     more = len(record) - len(names)
     return (", ".join(names) + (f" and {more} more" if more else "")) or "nothing"

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from chat_app.data.readers.json.errors import BRACKETS, CUT_OFF
-from chat_app.data.readers.split_names import part_named
-from chat_app.data.readers.text_source import Source, beginning
+from chat_app.data.readers.split_names import parse_part
+from chat_app.data.readers.text_source import Source, read_beginning
 from chat_app.data.readers.types import Part
 from chat_app.errors import DataError
 
@@ -26,7 +26,7 @@ Events = Iterator[tuple[str, Any]]
 
 def is_personachat(source: Source) -> bool:
     """Whether a file begins as Persona-Chat's does: {"train": [{"personality": [..."""
-    head = beginning(source)[0][:4_096].lstrip()
+    head = read_beginning(source)[0][:4_096].lstrip()
     return head.startswith(b"{") and b'"personality"' in head
 
 
@@ -38,22 +38,22 @@ def sections(source: Source) -> Iterator[tuple[Part, Iterator[tuple[int, Any]]]]
     Raises:
         DataError: it is not JSON, is cut off, or an item is larger than any conversation.
     """
-    events = _events(source)
+    events = _parse_events(source)
     event, _ = next(events)
     if event == "start_array":
         yield "train", _items(events, source.name, None)
     elif event == "start_map":
-        yield from _of_object(events, source.name)
+        yield from _sections_of_object(events, source.name)
     for _ in events:  # to its end, so that a file that is cut off or goes on says so
         pass
 
 
-def _of_object(events: Events, file: str) -> Iterator[tuple[Part, Iterator[tuple[int, Any]]]]:
+def _sections_of_object(events: Events, file: str) -> Iterator[tuple[Part, Iterator[tuple[int, Any]]]]:
     columns = None
     for event, key in events:
         if event != "map_key":
             return
-        part = part_named(key)
+        part = parse_part(key)
         event, value = next(events)
         if event == "start_array" and (part or key in CONTAINERS):
             items = _items(events, file, columns if key == "data" else None)
@@ -62,9 +62,9 @@ def _of_object(events: Events, file: str) -> Iterator[tuple[Part, Iterator[tuple
                 pass
             continue
         if event == "start_map" and key == "data":
-            yield from _of_object(events, file)
+            yield from _sections_of_object(events, file)
             continue
-        inner = _value(event, value, events, file)
+        inner = _build_value(event, value, events, file)
         columns = inner if key == "columns" and isinstance(inner, list) else columns
 
 
@@ -73,7 +73,7 @@ def _items(events: Events, file: str, columns: list[Any] | None) -> Iterator[tup
     for number, (event, value) in enumerate(events, start=1):
         if event == "end_array":
             return
-        item = _value(event, value, events, file, number)
+        item = _build_value(event, value, events, file, number)
         if isinstance(item, dict) and isinstance(item.get("row"), dict):
             item = item["row"]
         if columns is not None and isinstance(item, list):
@@ -81,7 +81,7 @@ def _items(events: Events, file: str, columns: list[Any] | None) -> Iterator[tup
         yield number, item
 
 
-def _value(event: str, value: Any, events: Events, file: str, number: int | None = None) -> Any:
+def _build_value(event: str, value: Any, events: Events, file: str, number: int | None = None) -> Any:
     """The value that begins with an event."""
     if event not in OPENING:
         return value
@@ -126,7 +126,7 @@ class _Chunks:
         return b"" if size == 0 else next((chunk for chunk in self._chunks if chunk), b"")
 
 
-def _events(source: Source) -> Events:
+def _parse_events(source: Source) -> Events:
     import ijson  # only for what is too large to parse at once
 
     try:

@@ -15,25 +15,25 @@ from chat_app.data.readers.corpora import blended_skill_talk as blended
 from chat_app.data.readers.corpora import dailydialog, personachat
 from chat_app.data.readers.corpora import empathetic_dialogues as empathetic
 from chat_app.data.readers.json import records
-from chat_app.data.readers.json.messages import SHAPES, named
+from chat_app.data.readers.json.messages import SHAPES, describe_value
 from chat_app.data.readers.options import ReadingOptions
 from chat_app.data.readers.types import Located, Part, Problem, RejectedError
 from chat_app.errors import DataError
 
-Way = Literal["records", "table", "dailydialog", "personachat", "blended", "empathetic rows", "personachat rows"]
+Schema = Literal["records", "table", "dailydialog", "personachat", "blended", "empathetic rows", "personachat rows"]
 Numbered = tuple[int, Any]
 
 SAMPLE_VALUES = 8
 
 
-def peeked(values: Iterable[Numbered | Problem]) -> tuple[list[Any], Iterator[Numbered | Problem]]:
+def peek(values: Iterable[Numbered | Problem]) -> tuple[list[Any], Iterator[Numbered | Problem]]:
     """The first values, to choose a way by, and all of them."""
     values = iter(values)
     first = list(islice(values, SAMPLE_VALUES))
     return [item[1] for item in first if not isinstance(item, Problem)], chain(first, values)
 
 
-def way_of(sample: list[Any], options: ReadingOptions, *, need_reply: bool = True) -> Way:
+def detect_schema(sample: list[Any], options: ReadingOptions, *, need_reply: bool = True) -> Schema:
     """How values that begin so are read."""
     found = [value for value in sample if isinstance(value, dict) and value]
     if not found or 2 * len(found) <= len([value for value in sample if value != {}]):
@@ -60,7 +60,7 @@ def way_of(sample: list[Any], options: ReadingOptions, *, need_reply: bool = Tru
 
 def read_conversations(
     values: Iterable[Numbered | Problem],
-    way: Way,
+    way: Schema,
     file: str,
     options: ReadingOptions,
     *,
@@ -71,7 +71,7 @@ def read_conversations(
     """The conversations of values that are read one way; problems among them are handed on.
 
     Args:
-        way: from `way_of`.
+        way: from `detect_schema`.
         part: what the publisher meant them for.
         items: the numbers are those of items and not of lines, which a reason then says.
 
@@ -79,12 +79,12 @@ def read_conversations(
         DataError: a table no column of which is known to hold a conversation.
     """
     if way == "table":
-        yield from _of_table(values, file, options, need_reply, part)
+        yield from _read_table(values, file, options, need_reply, part)
         return
     if way in ("empathetic rows", "personachat rows"):
-        grouped = empathetic.of_rows if way == "empathetic rows" else personachat.of_rows
+        grouped = empathetic.convert_rows if way == "empathetic rows" else personachat.convert_rows
         problems: list[Problem] = []
-        for found in grouped(_objects(values, file, problems), file, options, need_reply, part):
+        for found in grouped(_keep_objects(values, file, problems), file, options, need_reply, part):
             yield from problems
             problems.clear()
             yield found
@@ -103,29 +103,36 @@ def read_conversations(
             yield Problem(file, number, reason, rejected.advice)
 
 
-def _converter(way: Way, options: ReadingOptions, need_reply: bool) -> Callable[[Any], Conversation]:
-    known = {"dailydialog": dailydialog.of_row, "personachat": personachat.of_record, "blended": blended.of_record}
+def _converter(way: Schema, options: ReadingOptions, need_reply: bool) -> Callable[[Any], Conversation]:
+    known = {
+        "dailydialog": dailydialog.convert_row,
+        "personachat": personachat.convert_record,
+        "blended": blended.convert_record,
+    }
     special = known.get(way)
 
     def convert(value: Any) -> Conversation:
         if special is not None and isinstance(value, dict):
             return special(value, options, need_reply)
-        return records.conversation(value, need_reply=need_reply)
+        return records.parse_conversation(value, need_reply=need_reply)
 
     return convert
 
 
-def _of_table(
+def _read_table(
     values: Iterable[Numbered | Problem], file: str, options: ReadingOptions, need_reply: bool, part: Part
 ) -> Iterator[Located | Problem]:
     from chat_app.data.readers.tables import columns  # only for tables
 
-    rows = (item if isinstance(item, Problem) or isinstance(item[1], dict) else _no_row(item, file) for item in values)
+    rows = (
+        item if isinstance(item, Problem) or isinstance(item[1], dict) else _no_row_problem(item, file)
+        for item in values
+    )
     for found in columns.read_records(rows, file, options, need_reply=need_reply):
         yield found if part == "train" or isinstance(found, Problem) else replace(found, part=part)
 
 
-def _objects(values: Iterable[Numbered | Problem], file: str, problems: list[Problem]) -> Iterator[Numbered]:
+def _keep_objects(values: Iterable[Numbered | Problem], file: str, problems: list[Problem]) -> Iterator[Numbered]:
     """The rows; what is none goes to the problems."""
     for item in values:
         if isinstance(item, Problem):
@@ -133,13 +140,13 @@ def _objects(values: Iterable[Numbered | Problem], file: str, problems: list[Pro
         elif isinstance(item[1], dict):
             yield item
         else:
-            problems.append(_no_row(item, file))
+            problems.append(_no_row_problem(item, file))
 
 
-def _no_row(item: Numbered, file: str) -> Problem:
-    return Problem(file, item[0], f"Here is {named(item[1])} instead of a row with named fields.", SHAPES)
+def _no_row_problem(item: Numbered, file: str) -> Problem:
+    return Problem(file, item[0], f"Here is {describe_value(item[1])} instead of a row with named fields.", SHAPES)
 
 
-def nothing_known(file: str) -> DataError:
+def no_list_error(file: str) -> DataError:
     """The complaint about a file of JSON in which no list of conversations is found."""
     return DataError("No list of conversations is found in this file.", where=file, advice=SHAPES)

@@ -14,7 +14,7 @@ import orjson
 from chat_app.data.readers.tables import header_words as headings
 from chat_app.data.readers.types import Part
 
-Kind = Literal["empty", "running", "number", "link", "date", "label", "list", "speaker", "split", "text"]
+CellKind = Literal["empty", "running", "number", "link", "date", "label", "list", "speaker", "split", "text"]
 
 MAX_LIST_CHARACTERS = 1_000_000
 WHOLE_FLOAT = 1e15
@@ -33,7 +33,7 @@ PARTS: dict[str, Part] = {
 }  # fmt: skip
 
 
-def text_of(cell: Any) -> str:
+def cell_text(cell: Any) -> str:
     """A cell as a person would read it; an empty text for None and NaN."""
     if isinstance(cell, str):
         return cell
@@ -56,7 +56,7 @@ def text_of(cell: Any) -> str:
     return orjson.dumps(cell, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
 
 
-def list_of(cell: Any) -> Any:
+def parse_list(cell: Any) -> Any:
     """The list or the object in a cell, also where it is written as text (JSON, or as Python prints it); else None."""
     if isinstance(cell, list | tuple):
         return list(cell)
@@ -70,10 +70,10 @@ def list_of(cell: Any) -> Any:
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError:
-        return _printed(text)
+        return _parse_python_list(text)
 
 
-def _printed(text: str) -> Any:
+def _parse_python_list(text: str) -> Any:
     if len(text) > MAX_LIST_CHARACTERS or text[1:].lstrip()[:1] not in ("'", '"', "[", "{"):
         return None
     try:
@@ -83,35 +83,35 @@ def _printed(text: str) -> Any:
     return value if isinstance(value, list | dict) else None
 
 
-def kind_of(cells: Sequence[Any]) -> Kind:
+def detect_kind(cells: Sequence[Any]) -> CellKind:
     """What a column holds, by the cells of its first rows."""
     full = [cell for cell in cells if not (cell is None or cell != cell or cell == "")]
     if not full:
         return "empty"
-    if all(list_of(cell) is not None for cell in full):
+    if all(parse_list(cell) is not None for cell in full):
         return "list"
     if all(isinstance(cell, int | float | Decimal) for cell in full):
-        return "running" if _runs(full) else "number"
+        return "running" if _is_running(full) else "number"
     if all(isinstance(cell, date | datetime | time) for cell in full):
         return "date"
-    texts = [text_of(cell).strip() for cell in full]
+    texts = [cell_text(cell).strip() for cell in full]
     for kind, pattern in (("number", NUMBER), ("link", LINK), ("date", DATE), ("number", UUID)):
         if all(len(text) <= 2_000 and pattern.fullmatch(text) for text in texts):
-            return "running" if kind == "number" and _runs(texts) else kind  # type: ignore[return-value]
+            return "running" if kind == "number" and _is_running(texts) else kind  # type: ignore[return-value]
     words = {text.casefold() for text in texts}
     if words <= PARTS.keys():
         return "split"
     if (
         len(texts) > len(words)
-        and {headings.role(word) for word in words} >= {"user", "assistant"}
-        and all(headings.role(word) for word in words)
+        and {headings.find_role(word) for word in words} >= {"user", "assistant"}
+        and all(headings.find_role(word) for word in words)
     ):
         return "speaker"
     few = len(texts) >= LABEL_ROWS and len(words) <= MOST_LABELS
     return "label" if few and all(len(word) <= LONGEST_LABEL and " " not in word for word in words) else "text"
 
 
-def _runs(cells: Sequence[Any]) -> bool:
+def _is_running(cells: Sequence[Any]) -> bool:
     """Whether the cells count: 0, 1, 2 or 17, 18, 19."""
     try:
         numbers = [int(cell) for cell in cells]

@@ -8,13 +8,13 @@ from typing import Any
 
 from chat_app.data.readers.options import ColumnRole, ReadingOptions
 from chat_app.data.readers.tables import header_words as headings
-from chat_app.data.readers.tables.cells import PARTS, Kind, kind_of, list_of, text_of
+from chat_app.data.readers.tables.cells import PARTS, CellKind, cell_text, detect_kind, parse_list
 from chat_app.data.readers.tables.header_words import Meaning
-from chat_app.data.readers.types import quoted
+from chat_app.data.readers.types import quote_text
 from chat_app.errors import DataError
 
 LISTED_COLUMNS = 30
-NO_TURNS: tuple[Kind, ...] = ("running", "link", "date", "number", "label", "list", "split", "empty")
+NO_TURNS: tuple[CellKind, ...] = ("running", "link", "date", "number", "label", "list", "split", "empty")
 BESIDE: tuple[ColumnRole, ...] = ("system", "split")
 # Which roles go together: what a person says decides for one of these, and the guess may only complete it.
 LAYOUTS: tuple[tuple[ColumnRole, ...], ...] = (
@@ -25,25 +25,27 @@ LAYOUTS: tuple[tuple[ColumnRole, ...], ...] = (
 )
 
 
-def labels(names: Sequence[str]) -> list[str]:
+def column_labels(names: Sequence[str]) -> list[str]:
     """What each column is called: its name, or its number from 1 if it has none of its own."""
     clean = [" ".join(name.replace("\ufeff", "").split()) for name in names]
     counts = Counter(clean)
     return [name if name and counts[name] == 1 else str(number) for number, name in enumerate(clean, start=1)]
 
 
-def shown_labels(names: Sequence[str]) -> str:
+def list_labels(names: Sequence[str]) -> str:
     """The columns, or the first of them, as they may stand in a sentence."""
-    return ", ".join(quoted(label) for label in labels(names)[:LISTED_COLUMNS]) or "none"
+    return ", ".join(quote_text(label) for label in column_labels(names)[:LISTED_COLUMNS]) or "none"
 
 
-def guessed(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[ColumnRole]:
+def guess_roles(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[ColumnRole]:
     """The role of every column, from its name and the cells of the first rows."""
     columns = [[row[position] for row in rows if position < len(row)] for position in range(len(names))]
-    return _Guess([headings.meaning(name) for name in names], columns, any(name.strip() for name in names)).roles()
+    return _Guess([headings.find_meaning(name) for name in names], columns, any(name.strip() for name in names)).roles()
 
 
-def with_wishes(names: Sequence[str], guess: list[ColumnRole], options: ReadingOptions, file: str) -> list[ColumnRole]:
+def apply_options(
+    names: Sequence[str], guess: list[ColumnRole], options: ReadingOptions, file: str
+) -> list[ColumnRole]:
     """The guess, where the person has said nothing else.
 
     Raises:
@@ -72,9 +74,9 @@ def _position(names: Sequence[str], key: str, file: str) -> int:
     if wanted.isascii() and wanted.isdecimal() and len(wanted) < 9 and 1 <= int(wanted) <= len(names):
         return int(wanted) - 1
     raise DataError(
-        f"This table has no column {quoted(key)}.",
+        f"This table has no column {quote_text(key)}.",
         where=file or None,
-        advice=f"Its columns are {shown_labels(names)}.",
+        advice=f"Its columns are {list_labels(names)}.",
     )
 
 
@@ -83,7 +85,7 @@ class _Guess:
 
     def __init__(self, meanings: list[Meaning | None], columns: list[list[Any]], named: bool):
         self.meanings, self.columns, self.named = meanings, columns, named
-        self.kinds = [kind_of(cells) for cells in columns]
+        self.kinds = [detect_kind(cells) for cells in columns]
         self.found: list[ColumnRole] = ["ignore"] * len(columns)
 
     def roles(self) -> list[ColumnRole]:
@@ -121,7 +123,7 @@ class _Guess:
 
     def _of_messages(self, position: int) -> bool:
         """Whether the lists of a column are messages with a role. Answers that were turned down are none to learn."""
-        cells = (list_of(cell) for cell in self.columns[position])
+        cells = (parse_list(cell) for cell in self.columns[position])
         first = next((cell for cell in cells if isinstance(cell, list) and cell), None)
         return first is not None and isinstance(first[0], dict) and any(key in first[0] for key in ("role", "from"))
 
@@ -187,7 +189,7 @@ class _Guess:
         free = [position for position, role in enumerate(self.found) if role == "ignore"]
         texts = [position for position in self._texts() if position in free]
         if len(texts) < 2:
-            unlike: tuple[Kind, ...] = ("running", "link", "date", "split", "list", "empty")
+            unlike: tuple[CellKind, ...] = ("running", "link", "date", "split", "list", "empty")
             against = ("id", "time", "split", "speaker")
             texts = [
                 position
@@ -212,9 +214,9 @@ class _Guess:
         ]
 
     def _repeats(self, position: int) -> bool:
-        texts = [text_of(cell) for cell in self.columns[position]]
+        texts = [cell_text(cell) for cell in self.columns[position]]
         return len(set(texts)) < len(texts) and not set(texts) <= PARTS.keys()
 
     def _length(self, position: int) -> float:
-        texts = [len(text_of(cell)) for cell in self.columns[position]]
+        texts = [len(cell_text(cell)) for cell in self.columns[position]]
         return sum(texts) / len(texts) if texts else 0.0

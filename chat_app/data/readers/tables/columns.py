@@ -16,10 +16,10 @@ from chat_app.data.readers.json import records
 from chat_app.data.readers.options import ColumnRole, ReadingOptions
 from chat_app.data.readers.tables import header_words as headings
 from chat_app.data.readers.tables import message_rows
-from chat_app.data.readers.tables.cells import PARTS, kind_of, list_of, text_of
-from chat_app.data.readers.tables.column_guess import guessed, labels, shown_labels, with_wishes
+from chat_app.data.readers.tables.cells import PARTS, cell_text, detect_kind, parse_list
+from chat_app.data.readers.tables.column_guess import apply_options, column_labels, guess_roles, list_labels
 from chat_app.data.readers.tables.message_rows import MessageRow
-from chat_app.data.readers.turn_text import answered, check_count, cleaned, split_context, unanswered
+from chat_app.data.readers.turn_text import build_answered, build_unanswered, check_count, clean_text, split_context
 from chat_app.data.readers.types import Column, Located, Part, Problem, RejectedError
 from chat_app.errors import DataError
 
@@ -32,9 +32,9 @@ MAX_COLUMNS = 1_000
 WIDER = "Put a text that holds the separator in double quotes, or delete what is too much."
 
 
-def guess(names: Sequence[str], sample_rows: Sequence[Sequence[Any]]) -> dict[str, ColumnRole]:
+def guess_columns(names: Sequence[str], sample_rows: Sequence[Sequence[Any]]) -> dict[str, ColumnRole]:
     """Column -> role. A column is called by its name, or by its number from 1 if it has none of its own."""
-    return dict(zip(labels(names), guessed(names, sample_rows), strict=True))
+    return dict(zip(column_labels(names), guess_roles(names, sample_rows), strict=True))
 
 
 def preview_columns(
@@ -45,34 +45,34 @@ def preview_columns(
     Raises:
         DataError: the options name a column that is not there.
     """
-    roles = with_wishes(names, guessed(names, sample_rows), options, "")
+    roles = apply_options(names, guess_roles(names, sample_rows), options, "")
     return tuple(
         Column(label, role, _sample(sample_rows, position))
-        for position, (label, role) in enumerate(zip(labels(names), roles, strict=True))
+        for position, (label, role) in enumerate(zip(column_labels(names), roles, strict=True))
     )
 
 
 def _sample(rows: Sequence[Sequence[Any]], position: int) -> tuple[str, ...]:
-    texts = (text_of(row[position]).strip() for row in rows if position < len(row))
+    texts = (cell_text(row[position]).strip() for row in rows if position < len(row))
     return tuple(text[:LONGEST_SAMPLE] for text in itertools.islice(filter(None, texts), SAMPLE_CELLS))
 
 
 def is_header(cells: Sequence[Any], rows: Sequence[Sequence[Any]]) -> bool:
     """Whether the first row of a table names its columns, judged beside the rows after it."""
-    names = [text_of(cell).strip().removeprefix("\ufeff") for cell in cells]
+    names = [cell_text(cell).strip().removeprefix("\ufeff") for cell in cells]
     said = [name for name in names if name]
     if not said or any(len(name) > headings.LONGEST_NAME or "\n" in name for name in said):
         return False
     if any(cell is not None and not isinstance(cell, str) for cell in cells):
         return False
-    known = [headings.meaning(name) for name in said if not name.endswith(("?", "!", "."))]
+    known = [headings.find_meaning(name) for name in said if not name.endswith(("?", "!", "."))]
     known = [meaning for meaning in known if meaning]
     if len(known) == len(said) or (len(known) >= 2 and 2 * len(known) >= len(said)):
         return len(said) > 1 or len(names) == 1
     if any(headings.is_identifier(name) for name in said):
         return True
-    below = [kind_of([row[position] for row in rows if position < len(row)]) for position in range(len(names))]
-    own = [kind_of([name]) for name in names]
+    below = [detect_kind([row[position] for row in rows if position < len(row)]) for position in range(len(names))]
+    own = [detect_kind([name]) for name in names]
     telling = ("number", "running", "link", "date", "list")
     return len(rows) > 1 and any(kind in telling and here == "text" for kind, here in zip(below, own, strict=True))
 
@@ -95,7 +95,7 @@ def read_conversations(
     rows = iter(rows)
     first = list(itertools.islice(rows, SAMPLE_ROWS))
     sample = [item[1] for item in first if not isinstance(item, Problem)]
-    table = plan(names, sample, file, options or ReadingOptions())
+    table = plan_columns(names, sample, file, options or ReadingOptions())
     return table.conversations(itertools.chain(first, rows), file, need_reply)
 
 
@@ -110,7 +110,7 @@ def read_records(
 
     The names are those of the first 50. Raises as `read_conversations` does.
     """
-    items = (item if isinstance(item, Problem) else _not_too_wide(item, file) for item in items)
+    items = (item if isinstance(item, Problem) else _check_width(item, file) for item in items)
     first = list(itertools.islice(items, SAMPLE_ROWS))
     names = list(dict.fromkeys(name for item in first if not isinstance(item, Problem) for name in item[1]))
     if len(names) > MAX_COLUMNS:
@@ -126,7 +126,7 @@ def read_records(
     return read_conversations(rows, names, file, options, need_reply=need_reply)
 
 
-def _not_too_wide(item: tuple[int, Mapping[str, Any]], file: str) -> tuple[int, Mapping[str, Any]] | Problem:
+def _check_width(item: tuple[int, Mapping[str, Any]], file: str) -> tuple[int, Mapping[str, Any]] | Problem:
     if len(item[1]) <= MAX_COLUMNS:
         return item
     reason = f"This row has {len(item[1]):,} columns; at most {MAX_COLUMNS:,} are read."
@@ -134,7 +134,7 @@ def _not_too_wide(item: tuple[int, Mapping[str, Any]], file: str) -> tuple[int, 
 
 
 @dataclass(frozen=True)
-class Plan:
+class ColumnPlan:
     """Which column is what. `any_width`: rows may have more columns than the table; those are further turns."""
 
     roles: tuple[ColumnRole, ...]
@@ -174,14 +174,14 @@ class Plan:
                     cells = self._fitted(cells)
                     if not cells:
                         continue
-                head = text_of(cells[system]).strip() or None if system >= 0 else None
+                head = cell_text(cells[system]).strip() or None if system >= 0 else None
                 if simple and type(cells[context]) is str and type(cells[reply]) is str and cells[reply]:
-                    found = answered(split_context(cells[context]), cells[reply], head)
-                elif not any(text_of(cell).strip() for cell in cells):
+                    found = build_answered(split_context(cells[context]), cells[reply], head)
+                elif not any(cell_text(cell).strip() for cell in cells):
                     continue
                 else:
                     found = self._conversation(cells, head, need_reply)
-                part: Part = PARTS.get(text_of(cells[split]).strip().casefold(), "train") if split >= 0 else "train"
+                part: Part = PARTS.get(cell_text(cells[split]).strip().casefold(), "train") if split >= 0 else "train"
                 yield Located(found, line, file, part)
             except RejectedError as rejected:
                 yield Problem(file, line, rejected.reason, rejected.advice)
@@ -189,7 +189,7 @@ class Plan:
     def _fitted(self, cells: Sequence[Any]) -> list[Any]:
         """A row as wide as the table: empty cells at its end mean nothing. Empty if all of the row is."""
         fitted = list(cells)
-        while fitted and not text_of(fitted[-1]).strip():
+        while fitted and not cell_text(fitted[-1]).strip():
             fitted.pop()
         width = len(self.roles)
         if len(fitted) > width and not self.any_width:
@@ -203,12 +203,12 @@ class Plan:
     def _conversation(self, cells: Sequence[Any], system: str | None, need_reply: bool) -> Conversation:
         record = self.place("record")
         if record >= 0:
-            return _of_list(cells[record], system, need_reply)
+            return _parse_list_cell(cells[record], system, need_reply)
         if self.turns:
             chosen = [*self.turns, *range(len(self.roles), len(cells))]
-            return of_turns([text_of(cells[position]) for position in chosen], chosen, system, need_reply)
+            return build_from_turns([cell_text(cells[position]) for position in chosen], chosen, system, need_reply)
         context = self._context(cells)
-        return of_pair(context, text_of(cells[self.place("reply")]), system, need_reply)
+        return build_from_pair(context, cell_text(cells[self.place("reply")]), system, need_reply)
 
     def _context(self, cells: Sequence[Any]) -> list[str]:
         """The turns before the reply. Texts of several columns become one turn, a line each; a list is turns."""
@@ -217,10 +217,10 @@ class Plan:
         for position in self.contexts:
             listed = cells[position] if isinstance(cells[position], list | tuple) else None
             if listed is None:
-                text = text_of(cells[position])
-                listed = list_of(text) if text.startswith("[") and text.endswith("]") else None
+                text = cell_text(cells[position])
+                listed = parse_list(text) if text.startswith("[") and text.endswith("]") else None
             if isinstance(listed, list | tuple):
-                turns += [text_of(turn) for turn in listed]
+                turns += [cell_text(turn) for turn in listed]
                 open_turn = False
                 continue
             pieces = split_context(text)
@@ -248,32 +248,34 @@ class Plan:
                 continue
             if not cells:
                 cells = [None] * len(self.roles)
-            key = text_of(cells[key_at]).strip() if key_at >= 0 else None
-            order = message_rows.order_of(cells[order_at]) if order_at >= 0 else None
-            part: Part = PARTS.get(text_of(cells[split_at]).strip().casefold(), "train") if split_at >= 0 else "train"
-            system = text_of(cells[system_at]).strip() if system_at >= 0 else ""
+            key = cell_text(cells[key_at]).strip() if key_at >= 0 else None
+            order = message_rows.parse_order(cells[order_at]) if order_at >= 0 else None
+            part: Part = PARTS.get(cell_text(cells[split_at]).strip().casefold(), "train") if split_at >= 0 else "train"
+            system = cell_text(cells[system_at]).strip() if system_at >= 0 else ""
             if text_at >= 0:
-                speaker = text_of(cells[speaker_at]).strip() if speaker_at >= 0 else None
-                yield MessageRow(line, key, speaker, text_of(cells[text_at]), order, part, system)
+                speaker = cell_text(cells[speaker_at]).strip() if speaker_at >= 0 else None
+                yield MessageRow(line, key, speaker, cell_text(cells[text_at]), order, part, system)
                 continue
-            for side, text in (("user", "\n".join(self._context(cells))), ("assistant", text_of(cells[reply_at]))):
+            for side, text in (("user", "\n".join(self._context(cells))), ("assistant", cell_text(cells[reply_at]))):
                 yield MessageRow(line, key, side, text, order, part, system)
 
 
-def plan(names: Sequence[str], sample: Sequence[Sequence[Any]], file: str, options: ReadingOptions) -> Plan:
+def plan_columns(
+    names: Sequence[str], sample: Sequence[Sequence[Any]], file: str, options: ReadingOptions
+) -> ColumnPlan:
     """What is read from which column.
 
     Raises:
         DataError: no column is known to hold a conversation, or the options name one that is not there.
     """
-    roles = tuple(with_wishes(names, guessed(names, sample), options, file))
+    roles = tuple(apply_options(names, guess_roles(names, sample), options, file))
     contexts = [position for position, role in enumerate(roles) if role == "context"]
     # The text that an instruction is about comes after it, in whatever order the columns stand.
-    contexts.sort(key=lambda position: headings.plain(names[position]) == "input")
+    contexts.sort(key=lambda position: headings.normalize_name(names[position]) == "input")
     turns = [position for position, role in enumerate(roles) if role == "turn"]
-    numbers = [headings.numbered(headings.plain(names[position]))[1] for position in turns]
+    numbers = [headings.split_number(headings.normalize_name(names[position]))[1] for position in turns]
     if None not in numbers and len(set(numbers)) == len(turns):
-        turns.sort(key=lambda position: headings.numbered(headings.plain(names[position]))[1] or 0)
+        turns.sort(key=lambda position: headings.split_number(headings.normalize_name(names[position]))[1] or 0)
     complete = (
         "record" in roles
         or (contexts and "reply" in roles)
@@ -285,20 +287,20 @@ def plan(names: Sequence[str], sample: Sequence[Sequence[Any]], file: str, optio
         raise DataError(
             "No column of this table is known to hold a conversation.",
             where=file or None,
-            advice=f"{wanted} Its columns are {shown_labels(names)}.",
+            advice=f"{wanted} Its columns are {list_labels(names)}.",
         )
     any_width = bool(turns) and not any(names)
-    return Plan(roles, tuple(contexts), tuple(turns), any_width, options)
+    return ColumnPlan(roles, tuple(contexts), tuple(turns), any_width, options)
 
 
-def of_pair(context: list[str], reply: str, system: str | None = None, need_reply: bool = True) -> Conversation:
+def build_from_pair(context: list[str], reply: str, system: str | None = None, need_reply: bool = True) -> Conversation:
     """A context and its reply; without `need_reply` the reply may be empty."""
     if need_reply or reply.strip():
-        return answered(context, reply, system)
-    return unanswered(context, system)
+        return build_answered(context, reply, system)
+    return build_unanswered(context, system)
 
 
-def of_turns(
+def build_from_turns(
     cells: list[str], places: Sequence[int] = (), system: str | None = None, need_reply: bool = True
 ) -> Conversation:
     """A turn a cell: the last is the assistant's reply. With two columns the first may hold several turns.
@@ -310,19 +312,19 @@ def of_turns(
     while len(cells) > 2 and not cells[-1].strip():
         cells = cells[:-1]
     if len(cells) == 2:
-        return of_pair(split_context(cells[0]), cells[1], system, need_reply)
+        return build_from_pair(split_context(cells[0]), cells[1], system, need_reply)
     places = places or range(len(cells))
-    turns = [cleaned(cell, f"column {place + 1}") for cell, place in zip(cells, places, strict=False)]
+    turns = [clean_text(cell, f"column {place + 1}") for cell, place in zip(cells, places, strict=False)]
     check_count(len(turns))
     return Conversation.from_turns(turns, system=system, last="assistant")
 
 
-def _of_list(cell: Any, system: str | None, need_reply: bool) -> Conversation:
-    value = list_of(cell)
+def _parse_list_cell(cell: Any, system: str | None, need_reply: bool) -> Conversation:
+    value = parse_list(cell)
     if value is None:
         raise RejectedError(
             "There is no list of messages in this row.", "Write a list of turns there, or delete the row."
         )
     if system is not None and isinstance(value, list):
         value = {"system": system, "messages": value}
-    return records.conversation(value, need_reply=need_reply)
+    return records.parse_conversation(value, need_reply=need_reply)

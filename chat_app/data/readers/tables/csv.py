@@ -17,9 +17,9 @@ from chat_app.data.readers.options import ReadingOptions
 from chat_app.data.readers.protocol import InputFile, TextReader
 from chat_app.data.readers.tables import columns
 from chat_app.data.readers.tables.columns import MAX_COLUMNS, Row
-from chat_app.data.readers.tables.csv_lenient import Dialect, Scan, ScannedRows, scanned
+from chat_app.data.readers.tables.csv_lenient import Dialect, Scan, ScannedRows, scan_row
 from chat_app.data.readers.text_source import MAX_LINE_MEGABYTES, NumberedLine, Source
-from chat_app.data.readers.turn_text import not_utf8
+from chat_app.data.readers.turn_text import not_utf8_error
 from chat_app.data.readers.types import Column, Kind, Located, Preview, Problem
 
 BATCH_LINES, BATCH_BYTES = 512, 1 << 20
@@ -62,20 +62,20 @@ def read_conversations(
     Raises:
         DataError: no column is known to hold a conversation, or the options name one that is not there.
     """
-    names, items = _named(source, dialect)
+    names, items = _split_header(source, dialect)
     return columns.read_conversations(items, names, source.name, options, need_reply=need_reply)
 
 
 def preview_columns(source: Source, dialect: Dialect, options: ReadingOptions | None = None) -> tuple[Column, ...]:
     """The columns of a delimited file."""
-    names, items = _named(source, dialect)
+    names, items = _split_header(source, dialect)
     first = [item[1] for item in itertools.islice(items, columns.SAMPLE_ROWS) if not isinstance(item, Problem)]
     return columns.preview_columns(names, first, options or ReadingOptions())
 
 
-def _named(source: Source, dialect: Dialect) -> tuple[list[str], Iterator[Row | Problem]]:
+def _split_header(source: Source, dialect: Dialect) -> tuple[list[str], Iterator[Row | Problem]]:
     """The names of the columns ("" where there is no header), and the rows below them."""
-    items = rows(source.lines(), source.name, dialect)
+    items = read_rows(source.lines(), source.name, dialect)
     first = list(itertools.islice(items, columns.SAMPLE_ROWS))
     found = [position for position, item in enumerate(first) if not isinstance(item, Problem)]
     below = [item[1] for item in first if not isinstance(item, Problem)]
@@ -89,15 +89,15 @@ def _named(source: Source, dialect: Dialect) -> tuple[list[str], Iterator[Row | 
     return names, itertools.chain(first, items)
 
 
-def rows(lines: Iterator[NumberedLine], file: str, dialect: Dialect) -> Iterator[Row | Problem]:
+def read_rows(lines: Iterator[NumberedLine], file: str, dialect: Dialect) -> Iterator[Row | Problem]:
     """The rows, empty lines left out. A row that cannot be read costs itself and not those after it."""
     text: list[str] = []
     start, ended = 1, False
     while not ended or text:
         problems: list[Problem] = []
-        ended = _fill(lines, text, problems, file, dialect.skip)
+        ended = _fill_batch(lines, text, problems, file, dialect.skip)
         position = 0
-        for position, item in _parsed(text, start, file, dialect, ended):
+        for position, item in _parse_rows(text, start, file, dialect, ended):
             while problems and problems[0].line is not None and problems[0].line < start + position:
                 yield problems.pop(0)
             if item is not None:
@@ -107,7 +107,7 @@ def rows(lines: Iterator[NumberedLine], file: str, dialect: Dialect) -> Iterator
         del text[:position]
 
 
-def _fill(lines: Iterator[NumberedLine], text: list[str], problems: list[Problem], file: str, skip: int) -> bool:
+def _fill_batch(lines: Iterator[NumberedLine], text: list[str], problems: list[Problem], file: str, skip: int) -> bool:
     """Adds the next lines to `text`, each with its end; lines that are no text are empty. True at the end."""
     raw: list[bytes] = []
     size = 0
@@ -121,7 +121,7 @@ def _fill(lines: Iterator[NumberedLine], text: list[str], problems: list[Problem
             try:
                 line.decode("utf-8")
             except UnicodeDecodeError as error:
-                rejected = not_utf8(error.start)
+                rejected = not_utf8_error(error.start)
                 problems.append(Problem(file, number, rejected.reason, rejected.advice))
                 line = b""
         raw.append(line if number > skip else b"")
@@ -134,30 +134,30 @@ def _fill(lines: Iterator[NumberedLine], text: list[str], problems: list[Problem
     return ended
 
 
-def _parsed(
+def _parse_rows(
     text: list[str], start: int, file: str, dialect: Dialect, ended: bool
 ) -> Iterator[tuple[int, Row | Problem | None]]:
     """(how many lines are done with, a row or a problem). Stops before a row whose end is not there yet."""
     done = 0
     while done < len(text):
-        reader, before = _reader(text, done, dialect), done
+        reader, before = _make_reader(text, done, dialect), done
         try:
             for cells in reader:
                 used = before + reader.line_num - done
-                if used > 1 and _swallowed(text, done, used, len(cells), dialect):
+                if used > 1 and _has_swallowed_rows(text, done, used, len(cells), dialect):
                     break
                 line = start + done
                 done += used
-                yield done, _row(cells, line, file) if cells else None
+                yield done, _check_row(cells, line, file) if cells else None
             else:
                 continue
             scan = Scan("unclosed")
         except csv.Error:
-            scan = scanned(itertools.islice(text, done, None), dialect)
-            if scan.outcome == "row" and _swallowed(text, done, scan.lines, len(scan.cells), dialect):
+            scan = scan_row(itertools.islice(text, done, None), dialect)
+            if scan.outcome == "row" and _has_swallowed_rows(text, done, scan.lines, len(scan.cells), dialect):
                 scan = Scan("unclosed")
         if scan.outcome == "row":
-            yield done + scan.lines, _row(scan.cells, start + done, file)
+            yield done + scan.lines, _check_row(scan.cells, start + done, file)
             done += scan.lines
         elif scan.outcome == "open" and not ended:
             yield done, None
@@ -167,21 +167,21 @@ def _parsed(
             done += 1
 
 
-def _reader(text: list[str], done: int, dialect: Dialect) -> Any:
+def _make_reader(text: list[str], done: int, dialect: Dialect) -> Any:
     lines = itertools.islice(text, done, None)
     if dialect.backslash:
         return ScannedRows(lines, dialect)
     return csv.reader(lines, delimiter=dialect.delimiter, skipinitialspace=True, strict=True)
 
 
-def _swallowed(text: list[str], done: int, used: int, width: int, dialect: Dialect) -> bool:
+def _has_swallowed_rows(text: list[str], done: int, used: int, width: int, dialect: Dialect) -> bool:
     """Whether a row over several lines is a quote that was not closed: it has no usual width, but a line in it has."""
     if used == 1 or width == dialect.width:
         return False
     return any(line.count(dialect.delimiter) + 1 == dialect.width for line in text[done + 1 : done + used])
 
 
-def _row(cells: list[str], line: int, file: str) -> Row | Problem:
+def _check_row(cells: list[str], line: int, file: str) -> Row | Problem:
     if len(cells) > MAX_COLUMNS:
         reason = f"This row has {len(cells):,} columns; at most {MAX_COLUMNS:,} are read."
         return Problem(file, line, reason, "Split it into several.")

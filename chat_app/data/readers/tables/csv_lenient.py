@@ -44,7 +44,7 @@ class Scan:
 
 
 class ScannedRows:
-    """What csv.reader is, by `scanned`: rows, and `line_num`, the number of lines that were read."""
+    """What csv.reader is, by `scan_row`: rows, and `line_num`, the number of lines that were read."""
 
     def __init__(self, lines: Iterator[str], dialect: Dialect):
         self.lines, self.dialect, self.line_num = lines, dialect, 0
@@ -57,19 +57,19 @@ class ScannedRows:
         if first == "\n":
             self.line_num += 1
             return []
-        scan = scanned(_before(first, self.lines), self.dialect)
+        scan = scan_row(_chain(first, self.lines), self.dialect)
         if scan.outcome != "row":
             raise csv.Error(scan.outcome)
         self.line_num += scan.lines
         return scan.cells
 
 
-def _before(first: str, lines: Iterator[str]) -> Iterator[str]:
+def _chain(first: str, lines: Iterator[str]) -> Iterator[str]:
     yield first
     yield from lines
 
 
-def scanned(lines: Iterator[str], dialect: Dialect) -> Scan:
+def scan_row(lines: Iterator[str], dialect: Dialect) -> Scan:
     """The row that begins with the first of the lines. Every line has its end."""
     delimiter = dialect.delimiter
     line = next(lines).removesuffix("\n")
@@ -80,12 +80,12 @@ def scanned(lines: Iterator[str], dialect: Dialect) -> Scan:
         while line.startswith(" ", start) and delimiter != " ":
             start += 1
         if not line.startswith('"', start):
-            cell, position = _plain(line, position, dialect)
+            cell, position = _scan_plain_cell(line, position, dialect)
             cells.append(cell)
         else:
             parts: list[str] = []
             first, at = used, start + 1
-            while (end := _closing(line, at, dialect.backslash)) < 0:
+            while (end := _find_closing_quote(line, at, dialect.backslash)) < 0:
                 parts.append(line[at:])
                 following = next(lines, None)
                 if following is None:
@@ -98,19 +98,19 @@ def scanned(lines: Iterator[str], dialect: Dialect) -> Scan:
             rest = line.find(delimiter, end + 1)
             rest = len(line) if rest < 0 else rest
             if not line[end + 1 : rest].strip(" "):
-                cells.append(_unescaped("\n".join(parts), dialect.backslash))
+                cells.append(_unescape("\n".join(parts), dialect.backslash))
                 position = rest + 1
             elif used > first:
                 return Scan("unclosed")
             else:
-                cell, position = _plain(line, position, dialect)
+                cell, position = _scan_plain_cell(line, position, dialect)
                 cells.append(cell)
                 odd = True
         if position > len(line):
             return Scan("row", cells, used, odd)
 
 
-def _plain(line: str, position: int, dialect: Dialect) -> tuple[str, int]:
+def _scan_plain_cell(line: str, position: int, dialect: Dialect) -> tuple[str, int]:
     """A cell without quotes, and where the next one begins (behind the end if there is none)."""
     end = line.find(dialect.delimiter, position)
     while dialect.backslash and end > position and line[end - 1] == "\\":
@@ -122,7 +122,7 @@ def _plain(line: str, position: int, dialect: Dialect) -> tuple[str, int]:
     return cell, end + 1
 
 
-def _closing(line: str, at: int, backslash: bool) -> int:
+def _find_closing_quote(line: str, at: int, backslash: bool) -> int:
     """Where the quote is that ends a cell; -1 if not in this line."""
     while (end := line.find('"', at)) >= 0:
         if backslash:
@@ -139,7 +139,7 @@ def _closing(line: str, at: int, backslash: bool) -> int:
     return -1
 
 
-def _unescaped(text: str, backslash: bool) -> str:
+def _unescape(text: str, backslash: bool) -> str:
     if not backslash:
         return text.replace('""', '"')
     pieces = text.split("\\\\")

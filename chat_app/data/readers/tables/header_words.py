@@ -90,27 +90,27 @@ MEANINGS = {word: meaning for meaning, names in _MEANT for word in _words(names)
 ROLES = {word: role for role, names in _SIDES for word in _words(names)}
 
 
-def plain(name: str) -> str:
+def normalize_name(name: str) -> str:
     """A name as names are compared: without capitals, marks and signs between its words ("ConversationID_1")."""
     name = LOWER_UPPER.sub(" ", unicodedata.normalize("NFKC", name[: 2 * LONGEST_NAME]).replace("\ufeff", ""))
     return " ".join("".join(sign if sign.isalnum() or sign == "#" else " " for sign in name.casefold()).split())
 
 
-def numbered(name: str) -> tuple[str, int | None]:
+def split_number(name: str) -> tuple[str, int | None]:
     """A plain name without the number at its end, and that number."""
     found = NUMBER_AT_END.match(name)
     return (found[1], int(found[2])) if found and found[1] else (name, None)
 
 
-def meaning(name: str) -> Meaning | None:
+def find_meaning(name: str) -> Meaning | None:
     """What a column of this name holds, as far as the name tells; None if it tells nothing."""
     if len(name) > LONGEST_NAME:
         return None
-    word = plain(name)
+    word = normalize_name(name)
     known = MEANINGS.get(word)
     if known:
         return known
-    base, number = numbered(word)
+    base, number = split_number(word)
     if number is not None:
         return _numbered_meaning(base)
     first, _, last = word.rpartition(" ")
@@ -130,7 +130,7 @@ def _numbered_meaning(base: str) -> Meaning | None:
 
 
 def _pair_meaning(first: str, last: str) -> Meaning | None:
-    before = meaning(first)
+    before = find_meaning(first)
     if last in _SPEAKER_ENDS and before in ("speaker", "user", "assistant"):
         return "speaker"
     if last in _IDS:
@@ -145,9 +145,9 @@ def _pair_meaning(first: str, last: str) -> Meaning | None:
     return after if after in ("text", "time", "context", "reply", "speaker") and before is None else None
 
 
-def role(speaker: str) -> Role | None:
+def find_role(speaker: str) -> Role | None:
     """Whose side somebody of this name is on: by the whole name, or by its last word that tells ("support agent 7")."""
-    word = plain(speaker)
+    word = normalize_name(speaker)
     known = ROLES.get(word)
     if known or not word:
         return known

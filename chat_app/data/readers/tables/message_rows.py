@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from chat_app.conversation import Conversation, Message, Role
 from chat_app.data.readers.tables import header_words as headings
-from chat_app.data.readers.turn_text import MAX_TURNS, cleaned
+from chat_app.data.readers.turn_text import MAX_TURNS, clean_text
 from chat_app.data.readers.types import Located, Part, Problem, RejectedError
 
 # Rows of several conversations may be mixed, as they are in a log: so many conversations and characters are kept open.
@@ -35,7 +35,7 @@ class MessageRow(NamedTuple):
 
 
 @dataclass(slots=True)
-class _Open:
+class _OpenConversation:
     """A conversation whose rows are still being collected."""
 
     line: int
@@ -63,7 +63,7 @@ def read_conversations(
     Without an id a conversation ends where the numbering begins again, after a pause of so many minutes, at an empty
     row, and after 2,000 messages.
     """
-    opened: dict[tuple[Part, str | None], _Open] = {}
+    opened: dict[tuple[Part, str | None], _OpenConversation] = {}
     characters, latest = 0, None
     for row in rows:
         if isinstance(row, Problem):
@@ -71,28 +71,28 @@ def read_conversations(
             continue
         key = (row.part, row.key)
         current = opened.pop(key, None)
-        if current and _begins_again(current, row, key == latest, pause):
+        if current and _begins_new(current, row, key == latest, pause):
             characters -= current.characters
-            yield _finished(current, file, bot, need_reply)
+            yield _finish(current, file, bot, need_reply)
             current = None
         latest = key
         if not row.text.strip():
             if current:
                 opened[key] = current
             continue
-        current = current or _Open(row.line, row.part)
+        current = current or _OpenConversation(row.line, row.part)
         current.add(row)
         characters += len(row.text)
         opened[key] = current  # now the one touched last
         while len(opened) > 1 and (len(opened) > MAX_OPEN or characters > MAX_OPEN_CHARACTERS):
             oldest = opened.pop(next(iter(opened)))
             characters -= oldest.characters
-            yield _finished(oldest, file, bot, need_reply)
+            yield _finish(oldest, file, bot, need_reply)
     for left in sorted(opened.values(), key=lambda one: one.line):
-        yield _finished(left, file, bot, need_reply)
+        yield _finish(left, file, bot, need_reply)
 
 
-def _begins_again(current: _Open, row: MessageRow, follows: bool, pause: float) -> bool:
+def _begins_new(current: _OpenConversation, row: MessageRow, follows: bool, pause: float) -> bool:
     before = current.rows[-1].order
     numbers = isinstance(row.order, int | float) and isinstance(before, int | float)
     if row.key is not None:
@@ -106,7 +106,7 @@ def _begins_again(current: _Open, row: MessageRow, follows: bool, pause: float) 
     return False
 
 
-def order_of(cell: Any) -> Any:
+def parse_order(cell: Any) -> Any:
     """What rows are put in order by: a number or a date without its zone; None if the cell tells neither."""
     if isinstance(cell, bool):
         return None
@@ -127,7 +127,7 @@ def order_of(cell: Any) -> Any:
         return None
 
 
-def _finished(current: _Open, file: str, bot: str, need_reply: bool) -> Located | Problem:
+def _finish(current: _OpenConversation, file: str, bot: str, need_reply: bool) -> Located | Problem:
     try:
         if current.count > MAX_ROWS:
             raise RejectedError(
@@ -143,11 +143,11 @@ def _conversation(rows: list[MessageRow], bot: str, need_reply: bool) -> Convers
     kinds = {type(row.order) for row in rows}
     if kinds in ({int}, {float}, {int, float}, {datetime}):
         rows = sorted(rows, key=lambda row: row.order)  # stable: rows of the same second stay as they stand
-    sides = _sides(rows, bot)
+    sides = _assign_sides(rows, bot)
     messages = [Message("system", rows[0].system)] if rows[0].system else []
     for number, row in enumerate(rows, start=1):
         side: Role = sides[row.speaker] if row.speaker is not None else ("user" if number % 2 else "assistant")
-        messages.append(Message(side, cleaned(row.text, f"message {number}")))
+        messages.append(Message(side, clean_text(row.text, f"message {number}")))
     if need_reply and not any(message.role == "assistant" for message in messages):
         raise RejectedError(NO_REPLY, NO_REPLY_ADVICE)
     if all(message.role == "system" for message in messages):
@@ -161,7 +161,7 @@ def _conversation(rows: list[MessageRow], bot: str, need_reply: bool) -> Convers
     return conversation
 
 
-def _sides(rows: list[MessageRow], bot: str) -> dict[str | None, Role]:
+def _assign_sides(rows: list[MessageRow], bot: str) -> dict[str | None, Role]:
     """Speaker -> side. A name that tells nothing is the assistant's if it is the second of the conversation.
 
     Where only "user" and "system" speak, and the system answers, the system is the assistant.
@@ -172,7 +172,7 @@ def _sides(rows: list[MessageRow], bot: str) -> dict[str | None, Role]:
     sides: dict[str | None, Role] = {}
     unknown = []
     for speaker in speakers:
-        side = headings.role(speaker or "")
+        side = headings.find_role(speaker or "")
         if side is None:
             unknown.append(speaker)
         else:

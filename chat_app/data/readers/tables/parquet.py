@@ -56,15 +56,15 @@ def read_conversations(
         DataError: it is damaged or too wide, or no column is known to hold a conversation.
     """
     options = options or ReadingOptions()
-    names, sample = _first(path, name)
-    table = columns.plan(names, sample, name, options)
+    names, sample = _read_first_rows(path, name)
+    table = columns.plan_columns(names, sample, name, options)
     needed = [place for place, role in enumerate(table.roles) if role != "ignore"]
-    return table.conversations(_rows(path, name, names, needed), name, need_reply)
+    return table.conversations(_read_rows(path, name, names, needed), name, need_reply)
 
 
 def preview_columns(path: Path, name: str, options: ReadingOptions | None = None) -> tuple[Column, ...]:
     """The columns of a Parquet table."""
-    names, sample = _first(path, name)
+    names, sample = _read_first_rows(path, name)
     return columns.preview_columns(names, sample, options or ReadingOptions())
 
 
@@ -73,11 +73,11 @@ def is_parquet(head: bytes) -> bool:
     return head.startswith((SIGNATURE, *RELATIVES))
 
 
-def _first(path: Path, name: str) -> tuple[list[str], list[list[Any]]]:
+def _read_first_rows(path: Path, name: str) -> tuple[list[str], list[list[Any]]]:
     with path.open("rb") as file:
         if file.read(len(RELATIVES[0])).startswith(RELATIVES):
             raise DataError("This is an Arrow (Feather) table.", where=name, advice=CONVERT)
-    with _read(path, name) as file:
+    with _open_parquet(path, name) as file:
         names = list(file.schema_arrow.names)
         if len(names) > columns.MAX_COLUMNS:
             raise DataError(
@@ -91,13 +91,13 @@ def _first(path: Path, name: str) -> tuple[list[str], list[list[Any]]]:
         return names, [list(row) for row in zip(*(column.to_pylist() for column in batch.columns), strict=True)]
 
 
-def _rows(path: Path, name: str, names: list[str], needed: list[int]) -> Iterator[Row]:
+def _read_rows(path: Path, name: str, names: list[str], needed: list[int]) -> Iterator[Row]:
     """Every row, as wide as the table; what is not needed is None."""
     chosen = [names[place] for place in needed]
     if len(set(names)) < len(names):
         needed, chosen = list(range(len(names))), []
     number = 0
-    with _read(path, name) as file:
+    with _open_parquet(path, name) as file:
         for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=chosen or None, use_threads=False):
             if batch.nbytes > MAX_BATCH_BYTES:
                 raise DataError("The cells of this table are too large.", where=name, advice="Shorten them.")
@@ -109,7 +109,7 @@ def _rows(path: Path, name: str, names: list[str], needed: list[int]) -> Iterato
 
 
 @contextmanager
-def _read(path: Path, name: str) -> Iterator[Any]:
+def _open_parquet(path: Path, name: str) -> Iterator[Any]:
     import pyarrow as arrow  # slow to import
     import pyarrow.parquet as tables
 

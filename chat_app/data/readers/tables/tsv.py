@@ -15,10 +15,10 @@ from chat_app.data.readers.options import ReadingOptions
 from chat_app.data.readers.protocol import InputFile, TextReader
 from chat_app.data.readers.tables import columns
 from chat_app.data.readers.tables import header_words as headings
-from chat_app.data.readers.tables.cells import kind_of
+from chat_app.data.readers.tables.cells import detect_kind
 from chat_app.data.readers.tables.columns import MAX_COLUMNS, Row
 from chat_app.data.readers.text_source import MAX_LINE_MEGABYTES, NumberedLine
-from chat_app.data.readers.turn_text import not_utf8
+from chat_app.data.readers.turn_text import not_utf8_error
 from chat_app.data.readers.types import Column, Located, Preview, Problem, RejectedError
 
 TWO_COLUMNS = "Write what is said, press the Tab key, then write the reply."
@@ -67,10 +67,10 @@ def read_conversations(
         DataError: the options name a column that is not there.
     """
     options = options or ReadingOptions()
-    rows, names, header = _table(lines, file, options)
+    rows, names, header = _split_header(lines, file, options)
     if names is not None:
         return columns.read_conversations(rows, names, file, options, need_reply=need_reply)
-    return _plain(rows, file, header, need_reply)
+    return _read_plain(rows, file, header, need_reply)
 
 
 def preview_columns(
@@ -78,7 +78,7 @@ def preview_columns(
 ) -> tuple[Column, ...]:
     """The columns, also of lines without a header; `file` is what to call them in an error."""
     options = options or ReadingOptions()
-    rows, names, header = _table(lines, file, options)
+    rows, names, header = _split_header(lines, file, options)
     sample = [row[1] for row in itertools.islice(rows, columns.SAMPLE_ROWS) if not isinstance(row, Problem)]
     if names is None and header:
         names = [cell.strip() for cell in header]
@@ -87,11 +87,11 @@ def preview_columns(
     return columns.preview_columns(names, sample, options)
 
 
-def _table(
+def _split_header(
     lines: Iterable[NumberedLine], file: str, options: ReadingOptions
 ) -> tuple[Iterator[Row | Problem], list[str] | None, list[str]]:
     """The rows below a header; the names of a table that is read by its columns, else None; and the plain header."""
-    rows = _rows(lines, file)
+    rows = _read_rows(lines, file)
     first = list(itertools.islice(rows, columns.SAMPLE_ROWS))
     places = [place for place, row in enumerate(first) if not isinstance(row, Problem)]
     cells: list[list[str]] = [list(row[1]) for row in first if not isinstance(row, Problem)]
@@ -101,7 +101,7 @@ def _table(
     if named:
         del first[0]
     names: list[str] | None = None
-    if named and (options.columns or not plain or "text" in columns.guess(top, below).values()):
+    if named and (options.columns or not plain or "text" in columns.guess_columns(top, below).values()):
         names = [cell.strip() for cell in top]
     elif cells and not plain and (options.columns or _is_counted(cells)):
         names = [""] * max(len(row) for row in cells)
@@ -112,7 +112,7 @@ def _names_columns(top: list[str], below: list[list[str]], said: bool) -> bool:
     """Whether a first line names columns of another kind than those that plain lines have."""
     if said:
         return columns.is_header(top, below)
-    known = [meaning for cell in top if (meaning := headings.meaning(cell))]
+    known = [meaning for cell in top if (meaning := headings.find_meaning(cell))]
     if len(known) < 2 or not columns.is_header(top, below):
         return False
     return len(top) > 2 or not {"context", "reply", "turn", "user", "assistant"}.issuperset(known)
@@ -120,10 +120,10 @@ def _names_columns(top: list[str], below: list[list[str]], said: bool) -> bool:
 
 def _is_counted(cells: list[list[str]]) -> bool:
     """Whether the first column only counts the lines: nobody says 1, 2, 3 at the beginning of every conversation."""
-    return min(map(len, cells)) > 2 and kind_of([row[0] for row in cells]) == "running"
+    return min(map(len, cells)) > 2 and detect_kind([row[0] for row in cells]) == "running"
 
 
-def _plain(
+def _read_plain(
     rows: Iterable[Row | Problem], file: str, header: list[str], need_reply: bool
 ) -> Iterator[Located | Problem]:
     swapped = _reply_comes_first(header)
@@ -135,7 +135,7 @@ def _plain(
         if header:
             cells = [cell[1:] if cell[:1] == "'" and DEFUSED.match(cell) else cell for cell in cells]
         try:
-            found = conversation(cells[::-1] if swapped and len(cells) == 2 else cells, need_reply=need_reply)
+            found = parse_row(cells[::-1] if swapped and len(cells) == 2 else cells, need_reply=need_reply)
             yield Located(found, number, file)
         except RejectedError as rejected:
             yield Problem(file, number, rejected.reason, rejected.advice)
@@ -146,7 +146,7 @@ def is_header(cells: Sequence[str]) -> bool:
     return len(cells) > 1 and all(_header_word(cell) for cell in cells)
 
 
-def conversation(cells: list[str], *, need_reply: bool = True) -> Conversation:
+def parse_row(cells: list[str], *, need_reply: bool = True) -> Conversation:
     """The last column is the assistant's reply; with two columns the first may hold several turns.
 
     Raises:
@@ -157,20 +157,20 @@ def conversation(cells: list[str], *, need_reply: bool = True) -> Conversation:
     if len(cells) < 2:
         advice = TYPED_TAB if "\\t" in cells[0] else NAMED if NAME.match(cells[0]) else TWO_COLUMNS
         raise RejectedError("This line has 1 column; at least 2 are needed.", advice)
-    return columns.of_turns(cells, need_reply=need_reply)
+    return columns.build_from_turns(cells, need_reply=need_reply)
 
 
-def _rows(lines: Iterable[NumberedLine], file: str) -> Iterator[Row | Problem]:
+def _read_rows(lines: Iterable[NumberedLine], file: str) -> Iterator[Row | Problem]:
     for number, raw in lines:
         if raw == b"":
             continue
         try:
-            yield number, _cells(raw)
+            yield number, _split_cells(raw)
         except RejectedError as rejected:
             yield Problem(file, number, rejected.reason, rejected.advice)
 
 
-def _cells(raw: bytes | None) -> list[str]:
+def _split_cells(raw: bytes | None) -> list[str]:
     if raw is None:
         raise RejectedError(f"This line is longer than {MAX_LINE_MEGABYTES} MB.", "Split it into several lines.")
     count = raw.count(b"\t") + 1
@@ -181,7 +181,7 @@ def _cells(raw: bytes | None) -> list[str]:
     try:
         return raw.decode("utf-8").split("\t")
     except UnicodeDecodeError as error:
-        raise not_utf8(error.start) from error
+        raise not_utf8_error(error.start) from error
 
 
 def _header_word(cell: str) -> str | None:

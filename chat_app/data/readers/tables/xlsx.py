@@ -67,7 +67,7 @@ def read_conversations(
         DataError: at once if it is no workbook of today, is locked or far too large; later if no sheet can be used.
     """
     _check(path, name)
-    return _of_book(path, name, options or ReadingOptions(), need_reply)
+    return _read_book(path, name, options or ReadingOptions(), need_reply)
 
 
 def preview_columns(path: Path, name: str, options: ReadingOptions | None = None) -> tuple[Column, ...]:
@@ -75,14 +75,14 @@ def preview_columns(path: Path, name: str, options: ReadingOptions | None = None
     _check(path, name)
     found: tuple[Column, ...] = ()
     options = options or ReadingOptions()
-    with _book(path, name) as sheets:
+    with _open_book(path, name) as sheets:
         for where, items in sheets:
-            names, rows = _named(items)
+            names, rows = _split_header(items)
             sample = [row[1] for row in itertools.islice(rows, columns.SAMPLE_ROWS) if not isinstance(row, Problem)]
             try:
                 found = found or columns.preview_columns(names, sample, options if sample else ReadingOptions())
                 if sample:
-                    columns.plan(names, sample, where, options)
+                    columns.plan_columns(names, sample, where, options)
                     return columns.preview_columns(names, sample, options)
             except DataError:
                 continue
@@ -94,18 +94,18 @@ def is_workbook(head: bytes) -> bool:
     return head.startswith((*ZIP_HEADS, OLE))
 
 
-def _of_book(path: Path, name: str, options: ReadingOptions, need_reply: bool) -> Iterator[Located | Problem]:
+def _read_book(path: Path, name: str, options: ReadingOptions, need_reply: bool) -> Iterator[Located | Problem]:
     failures: list[DataError] = []
     used = False
-    with _book(path, name) as sheets:
+    with _open_book(path, name) as sheets:
         for where, items in sheets:
-            names, rows = _named(items)
+            names, rows = _split_header(items)
             first = list(itertools.islice(rows, columns.SAMPLE_ROWS))
             if not first:
                 continue
             sample = [row[1] for row in first if not isinstance(row, Problem)]
             try:
-                table = columns.plan(names, sample, where, options)
+                table = columns.plan_columns(names, sample, where, options)
             except DataError as error:
                 failures.append(error)
                 continue
@@ -117,7 +117,7 @@ def _of_book(path: Path, name: str, options: ReadingOptions, need_reply: bool) -
         yield Problem(failure.where or name, None, failure.what, failure.advice or "")
 
 
-def _named(items: Iterator[Row | Problem]) -> tuple[list[str], Iterator[Row | Problem]]:
+def _split_header(items: Iterator[Row | Problem]) -> tuple[list[str], Iterator[Row | Problem]]:
     first = list(itertools.islice(items, columns.SAMPLE_ROWS))
     places = [place for place, item in enumerate(first) if not isinstance(item, Problem)]
     cells = [item[1] for item in first if not isinstance(item, Problem)]
@@ -130,14 +130,14 @@ def _named(items: Iterator[Row | Problem]) -> tuple[list[str], Iterator[Row | Pr
 
 
 @contextmanager
-def _book(path: Path, name: str) -> Iterator[Iterator[tuple[str, Iterator[Row | Problem]]]]:
+def _open_book(path: Path, name: str) -> Iterator[Iterator[tuple[str, Iterator[Row | Problem]]]]:
     """The sheets: what each is called in a report, and its rows."""
     import openpyxl  # slow to import
 
     # From open files: of a path the library asks for the right ending.
     with ExitStack() as stack:
         formulas = None
-        with _damage(name):
+        with _explain_damage(name):
             book = stack.enter_context(
                 closing(openpyxl.load_workbook(stack.enter_context(path.open("rb")), data_only=True, **WORKBOOK))
             )
@@ -152,15 +152,15 @@ def _sheets(book: Any, formulas: Any, name: str) -> Iterator[tuple[str, Iterator
     several = len(book.worksheets) > 1
     for position, sheet in enumerate(book.worksheets):
         where = f"{name}, sheet {sheet.title}" if several else name
-        yield where, _rows(sheet, formulas.worksheets[position] if formulas else None, where)
+        yield where, _read_rows(sheet, formulas.worksheets[position] if formulas else None, where)
 
 
-def _rows(sheet: Any, formulas: Any, where: str) -> Iterator[Row | Problem]:
+def _read_rows(sheet: Any, formulas: Any, where: str) -> Iterator[Row | Problem]:
     """The rows that are not empty, with their numbers, without the empty cells at their ends."""
-    written = _values(formulas) if formulas else itertools.repeat(())
+    written = _iterate_values(formulas) if formulas else itertools.repeat(())
     count = 0
-    with _damage(where):
-        for number, (row, source) in enumerate(zip(_values(sheet), written, strict=False), start=1):
+    with _explain_damage(where):
+        for number, (row, source) in enumerate(zip(_iterate_values(sheet), written, strict=False), start=1):
             count += len(row) + 1
             if count > MAX_CELLS:
                 yield Problem(where, number, "The sheet is far too wide; the rest was left out.", AS_CSV)
@@ -168,7 +168,7 @@ def _rows(sheet: Any, formulas: Any, where: str) -> Iterator[Row | Problem]:
             if not row:
                 continue
             cells = [None if isinstance(cell, str) and cell in ERRORS else cell for cell in row]
-            empty = _without_value(cells, source)
+            empty = _first_uncomputed(cells, source)
             if empty:
                 reason = f"The cell {empty}{number} holds a formula whose result is not stored."
                 yield Problem(
@@ -184,13 +184,13 @@ def _rows(sheet: Any, formulas: Any, where: str) -> Iterator[Row | Problem]:
                 yield number, cells
 
 
-def _values(sheet: Any) -> Iterator[tuple[Any, ...]]:
+def _iterate_values(sheet: Any) -> Iterator[tuple[Any, ...]]:
     sheet.reset_dimensions()  # what a file says about its size may be far too much
     rows: Iterator[tuple[Any, ...]] = sheet.iter_rows(max_row=MAX_ROWS, values_only=True)
     return rows
 
 
-def _without_value(cells: Sequence[Any], source: Sequence[Any]) -> str:
+def _first_uncomputed(cells: Sequence[Any], source: Sequence[Any]) -> str:
     """The letters of the first column with a formula and no value; empty if there is none."""
     from openpyxl.utils import get_column_letter
 
@@ -223,7 +223,7 @@ def _check(path: Path, name: str) -> None:
                 advice = "Open it in Excel, take the password away (File, Info, Protect Workbook), and save it."
                 raise DataError("This workbook is locked with a password.", where=name, advice=advice)
             raise DataError("This is a workbook or document of an old Office (.xls, .doc).", where=name, advice=AS_CSV)
-    with _damage(name), zipfile.ZipFile(path) as archive:
+    with _explain_damage(name), zipfile.ZipFile(path) as archive:
         sizes = {entry.filename: entry.file_size for entry in archive.infolist()}
         defines = any(_defines_entities(archive, entry) for entry in sizes if entry.endswith((".xml", ".rels")))
     if defines:
@@ -247,7 +247,7 @@ def _defines_entities(archive: zipfile.ZipFile, entry: str) -> bool:
 
 
 @contextmanager
-def _damage(where: str) -> Iterator[None]:
+def _explain_damage(where: str) -> Iterator[None]:
     """What the library raises on broken workbooks, in words."""
     try:
         yield

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from chat_app.conversation import Conversation, Message, Role
-from chat_app.data.readers.json.messages import NO_TOOLS, TOOL_ROLES, role_named, together
-from chat_app.data.readers.turn_text import check_count, cleaned
-from chat_app.data.readers.types import RejectedError, quoted
+from chat_app.data.readers.json.messages import NO_TOOLS, TOOL_ROLES, build_conversation, find_role
+from chat_app.data.readers.turn_text import check_count, clean_text
+from chat_app.data.readers.types import RejectedError, quote_text
 
-MARK_ROLES: dict[str, Role] = {
+MARKER_ROLES: dict[str, Role] = {
     "instruction": "user", "input": "user", "question": "user", "prompt": "user", "q": "user", "context": "user",
     "response": "assistant", "output": "assistant", "answer": "assistant", "a": "assistant", "completion": "assistant",
 }  # fmt: skip
@@ -75,17 +75,17 @@ def detect_style(text: str, *, need_reply: bool = True) -> MarkerStyle | None:
     for style in STYLES:
         if style.lines and not style.mark.match(text.lstrip()):
             continue
-        if needed <= {role for _, role in _first_marks(style, text)}:
+        if needed <= {role for _, role in _find_markers(style, text)}:
             return style
     return None
 
 
-def has_marks(text: str) -> bool:
+def has_markers(text: str) -> bool:
     """Whether a text holds marks of speakers."""
     return detect_style(text, need_reply=False) is not None
 
 
-def conversation(text: str, system: str | None = None, need_reply: bool = True) -> Conversation | None:
+def parse_conversation(text: str, system: str | None = None, need_reply: bool = True) -> Conversation | None:
     """The conversation in a marked text; None if it has no marks.
 
     Raises:
@@ -95,75 +95,75 @@ def conversation(text: str, system: str | None = None, need_reply: bool = True) 
     if style is None:
         return None
     messages = [] if system is None else [Message("system", system)]
-    messages += _llama(text) if style is LLAMA else _marked(style, text)
+    messages += _split_llama(text) if style is LLAMA else _split_messages(style, text)
     check_count(len(messages))
-    return together(messages, {message.role for message in messages}, need_reply)
+    return build_conversation(messages, {message.role for message in messages}, need_reply)
 
 
-def roles_in(style: MarkerStyle, text: str) -> list[Role | None]:
+def find_roles(style: MarkerStyle, text: str) -> list[Role | None]:
     """The roles whose marks stand in a piece of text, in order; None for an unknown one."""
-    return [_role(match.group(1)) for match in style.mark.finditer(text)]
+    return [_find_role(match.group(1)) for match in style.mark.finditer(text)]
 
 
-def _first_marks(style: MarkerStyle, text: str) -> Iterator[tuple[int, Role | None]]:
+def _find_markers(style: MarkerStyle, text: str) -> Iterator[tuple[int, Role | None]]:
     for match in style.mark.finditer(text):
-        yield match.start(), _role(match.group(1))
+        yield match.start(), _find_role(match.group(1))
 
 
-def _role(name: str) -> Role | None:
+def _find_role(name: str) -> Role | None:
     if name == "INST":
         return "user"
     if name == "/INST":
         return "assistant"
-    return role_named(name) or MARK_ROLES.get(name.lower())
+    return find_role(name) or MARKER_ROLES.get(name.lower())
 
 
-def _marked(style: MarkerStyle, text: str) -> list[Message]:
+def _split_messages(style: MarkerStyle, text: str) -> list[Message]:
     """The messages after each mark. What stands before the first one says what the assistant is."""
     found = list(style.mark.finditer(text))
     messages = []
-    before = _bare(text[: found[0].start()])
+    before = _strip_delimiters(text[: found[0].start()])
     if before:
-        messages.append(Message("system", cleaned(before, "the text before the first mark")))
+        messages.append(Message("system", clean_text(before, "the text before the first mark")))
     for number, match in enumerate(found, start=1):
         end = found[number].start() if number < len(found) else len(text)
         said = text[match.end() : end]
         if style.end:
             said = said.partition(style.end)[0]
-        said = _bare(said)
+        said = _strip_delimiters(said)
         name = match.group(1)
-        role = _role(name)
+        role = _find_role(name)
         if role is None:
             advice = NO_TOOLS if name.lower() in TOOL_ROLES else "Use system, user or assistant."
-            raise RejectedError(f"Message {number} has the unknown role {quoted(name)}.", advice)
+            raise RejectedError(f"Message {number} has the unknown role {quote_text(name)}.", advice)
         open_end = number == len(found) and role == "assistant"
         if not said and (open_end or role == "system" or name.lower() == "input"):
             continue
-        messages.append(Message(role, cleaned(said, f"message {number}")))
+        messages.append(Message(role, clean_text(said, f"message {number}")))
     return messages
 
 
-def _llama(text: str) -> list[Message]:
+def _split_llama(text: str) -> list[Message]:
     """[INST] a question [/INST] its answer </s>, again and again; <<SYS>> inside the first question."""
     before, *pieces = text.split("[INST]")
     messages = []
-    if before := _bare(before):
-        messages.append(Message("system", cleaned(before, "the text before the first mark")))
+    if before := _strip_delimiters(before):
+        messages.append(Message("system", clean_text(before, "the text before the first mark")))
     for number, piece in enumerate(pieces):
         question, _, reply = piece.partition("[/INST]")
         system = SYSTEM_TEXT.search(question)
         if system:
             question = question[: system.start()] + question[system.end() :]
             if told := system.group(1).strip():
-                messages.append(Message("system", cleaned(told, "the system text")))
-        messages.append(Message("user", cleaned(_bare(question), f"message {2 * number + 1}")))
-        reply = _bare(reply)
+                messages.append(Message("system", clean_text(told, "the system text")))
+        messages.append(Message("user", clean_text(_strip_delimiters(question), f"message {2 * number + 1}")))
+        reply = _strip_delimiters(reply)
         if reply or number < len(pieces) - 1:
-            messages.append(Message("assistant", cleaned(reply, f"message {2 * number + 2}")))
+            messages.append(Message("assistant", clean_text(reply, f"message {2 * number + 2}")))
     return messages
 
 
-def _bare(text: str) -> str:
+def _strip_delimiters(text: str) -> str:
     """The text without the spaces and the signs that begin and end a turn, however many there are."""
     start, end = 0, len(text)
     while start < end:

@@ -15,8 +15,8 @@ from chat_app.data.readers.options import ReadingOptions
 from chat_app.data.readers.protocol import InputFile, TextReader
 from chat_app.data.readers.text import role_markers as marks
 from chat_app.data.readers.text.role_markers import HASHES, LINES, LLAMA, MarkerStyle
-from chat_app.data.readers.text_source import MAX_LINE_BYTES, MAX_LINE_MEGABYTES, Source, beginning, numbered_lines
-from chat_app.data.readers.turn_text import not_utf8
+from chat_app.data.readers.text_source import MAX_LINE_BYTES, MAX_LINE_MEGABYTES, Source, numbered_lines, read_beginning
+from chat_app.data.readers.turn_text import not_utf8_error
 from chat_app.data.readers.types import Located, Problem, RejectedError
 
 SEPARATORS = frozenset(
@@ -30,7 +30,7 @@ SPLIT = "Separate the conversations by a line with --- between them."
 
 
 @dataclass(frozen=True, slots=True)
-class _Manner:
+class _Layout:
     """How a file is written: its marks, whether an empty line ends a conversation, whether each is one line."""
 
     style: MarkerStyle
@@ -56,24 +56,24 @@ class TranscriptReader(TextReader):
 
 def is_transcript(source: Source) -> bool:
     """Whether the lines of a text name a user and an assistant."""
-    return _manner(source) is not None
+    return _detect_layout(source) is not None
 
 
 def read_conversations(
     source: Source, options: ReadingOptions | None = None, need_reply: bool = True
 ) -> Iterator[Located | Problem]:
     """The conversations, each with its first line. No option changes how they are read."""
-    manner = _manner(source)
+    manner = _detect_layout(source)
     if manner is None:
         return
     problems: list[Problem] = []
-    for number, text in _blocks(source, manner, problems):
+    for number, text in _split_conversations(source, manner, problems):
         yield from problems
         problems.clear()
         try:
             if text is None:
                 raise RejectedError(TOO_LONG, SPLIT)
-            found = marks.conversation(text, None, need_reply)
+            found = marks.parse_conversation(text, None, need_reply)
             if found is None:
                 raise RejectedError(
                     "Nobody is named in these lines.",
@@ -85,8 +85,8 @@ def read_conversations(
     yield from problems
 
 
-def _manner(source: Source) -> _Manner | None:
-    head, more = beginning(source)
+def _detect_layout(source: Source) -> _Layout | None:
+    head, more = read_beginning(source)
     text = head.decode("utf-8", "replace")
     if text.lstrip().startswith(("{", '["', "[[", "[{", "[\n")):
         return None
@@ -96,12 +96,12 @@ def _manner(source: Source) -> _Manner | None:
     lines = [line.decode("utf-8", "replace") for _, line in numbered_lines([head]) if line is not None]
     if more and len(lines) > 1:
         lines.pop()
-    if not _mostly_marked(style, lines):
+    if not _is_mostly_marked(style, lines):
         return None
-    return _Manner(style, _blank_ends(style, lines), _one_line(style, lines))
+    return _Layout(style, _blank_line_ends(style, lines), _is_one_line(style, lines))
 
 
-def _mostly_marked(style: MarkerStyle, lines: list[str]) -> bool:
+def _is_mostly_marked(style: MarkerStyle, lines: list[str]) -> bool:
     """Not a table whose cells begin with a name, and, where a mark is but a word and a colon, not prose with a few."""
     marked = [line for line in lines if style.mark.search(line)]
     if 2 * sum("\t" in line for line in marked) > len(marked):
@@ -110,11 +110,11 @@ def _mostly_marked(style: MarkerStyle, lines: list[str]) -> bool:
     return style is not LINES or 4 * len(marked) >= said
 
 
-def _blank_ends(style: MarkerStyle, lines: list[str]) -> bool:
+def _blank_line_ends(style: MarkerStyle, lines: list[str]) -> bool:
     """Whether empty lines stand only between conversations: none between a question and its answer."""
     blank, before = False, None
     for line in lines:
-        roles = marks.roles_in(style, line)
+        roles = marks.find_roles(style, line)
         if roles:
             if blank and roles[0] == "assistant" and before == "user":
                 return False
@@ -123,21 +123,21 @@ def _blank_ends(style: MarkerStyle, lines: list[str]) -> bool:
     return True
 
 
-def _one_line(style: MarkerStyle, lines: list[str]) -> bool:
+def _is_one_line(style: MarkerStyle, lines: list[str]) -> bool:
     """Whether the first line that says something has a question and its answer."""
     first = next((line for line in lines if line.strip()), "")
-    return {"user", "assistant"} <= set(marks.roles_in(style, first))
+    return {"user", "assistant"} <= set(marks.find_roles(style, first))
 
 
-def _blocks(source: Source, manner: _Manner, problems: list[Problem]) -> Iterator[tuple[int, str | None]]:
+def _split_conversations(source: Source, manner: _Layout, problems: list[Problem]) -> Iterator[tuple[int, str | None]]:
     """The text of each conversation with its first line; None for one that is too long."""
     lines: list[str] = []
     start, size, blank, answered = 0, 0, False, False
     for number, raw in source.lines():
-        line = _decoded(raw, number, source.name, problems)
+        line = _decode(raw, number, source.name, problems)
         bare = line.strip()
-        roles = marks.roles_in(manner.style, line)
-        if lines and (bare in SEPARATORS or (answered and _begins(line, roles, manner, blank))):
+        roles = marks.find_roles(manner.style, line)
+        if lines and (bare in SEPARATORS or (answered and _begins_new(line, roles, manner, blank))):
             yield start, None if size > MAX_LINE_BYTES else "\n".join(lines)
             lines, size, answered = [], 0, False
         if bare in SEPARATORS or (not lines and not bare):
@@ -155,7 +155,7 @@ def _blocks(source: Source, manner: _Manner, problems: list[Problem]) -> Iterato
         yield start, None if size > MAX_LINE_BYTES else "\n".join(lines)
 
 
-def _begins(line: str, roles: list[Role | None], manner: _Manner, blank: bool) -> bool:
+def _begins_new(line: str, roles: list[Role | None], manner: _Layout, blank: bool) -> bool:
     """Whether a line begins another conversation, after one in which there is an answer already."""
     bare = line.lstrip()
     if manner.style is HASHES and bare.lower().startswith(SINGLE_TURN):
@@ -167,13 +167,13 @@ def _begins(line: str, roles: list[Role | None], manner: _Manner, blank: bool) -
     return manner.blank_ends and blank and bool(bare)
 
 
-def _decoded(raw: bytes | None, number: int, file: str, problems: list[Problem]) -> str:
+def _decode(raw: bytes | None, number: int, file: str, problems: list[Problem]) -> str:
     if raw is None:
         problems.append(Problem(file, number, f"This line is longer than {MAX_LINE_MEGABYTES} MB.", SPLIT))
         return ""
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError as error:
-        rejected = not_utf8(error.start)
+        rejected = not_utf8_error(error.start)
         problems.append(Problem(file, number, rejected.reason, rejected.advice))
         return ""

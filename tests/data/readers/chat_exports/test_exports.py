@@ -89,7 +89,7 @@ def kind_of(value: Any) -> str | None:
 def read(value: Any) -> list[ChatMessage | Problem]:
     kind = kind_of(value)
     assert kind is not None
-    return list(MODULES[kind].messages(value, "export.json"))
+    return list(MODULES[kind].read_messages(value, "export.json"))
 
 
 @pytest.mark.parametrize("kind", EXPORTS)
@@ -199,7 +199,7 @@ def test_an_export_of_slack_goes_channel_by_channel_and_knows_names(tmp_path: Pa
         },
     )
     assert slack.is_export([name for _, name in files])
-    found = list(slack.read_messages(files))
+    found = list(slack.read_export_messages(files))
     assert [item for item in found if isinstance(item, ChatMessage)] == [
         ChatMessage(2.0, "Anna", "first", 1, "general", file="general/2024-01-01.json"),
         ChatMessage(90000.0, "Anna (U2)", "second", 1, "general", file="general/2024-01-02.json"),
@@ -212,7 +212,7 @@ def test_an_export_of_slack_goes_channel_by_channel_and_knows_names(tmp_path: Pa
 
 
 def test_a_file_that_is_gone_is_named(tmp_path: Path) -> None:
-    (problem,) = slack.read_messages([(tmp_path / "gone.json", "general/2024-01-01.json")])
+    (problem,) = slack.read_export_messages([(tmp_path / "gone.json", "general/2024-01-01.json")])
     assert isinstance(problem, Problem)
     assert (
         problem.sentence()
@@ -302,7 +302,7 @@ def test_no_change_makes_reading_fail(data: st.DataObject) -> None:
     kind = kind_of(value)
     if kind is None:
         return
-    found = list(MODULES[kind].messages(value, "f"))
+    found = list(MODULES[kind].read_messages(value, "f"))
     assert all(isinstance(item, ChatMessage | Problem) for item in found)
     try:
         people = survey(found, ReadingOptions())

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from chat_app.data.readers.chat_exports import whatsapp
 from chat_app.data.readers.chat_exports import whatsapp_system_messages as whatsapp_marks
 from chat_app.data.readers.chat_exports.threading import ChatMessage
-from chat_app.data.readers.chat_exports.whatsapp_timestamps import date_order
+from chat_app.data.readers.chat_exports.whatsapp_timestamps import detect_date_order
 from chat_app.data.readers.text_source import open_source
 from chat_app.data.readers.types import Problem
 
@@ -20,7 +20,7 @@ from chat_app.data.readers.types import Problem
 def read(tmp_path: Path, text: str | bytes) -> list[ChatMessage | Problem]:
     path = tmp_path / "chat.txt"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    return list(whatsapp.messages(open_source(path)))
+    return list(whatsapp.read_messages(open_source(path)))
 
 
 def said(tmp_path: Path, text: str) -> list[tuple[str, str]]:
@@ -105,7 +105,7 @@ def test_persian_digits_and_dates_of_another_calendar_keep_their_distance(tmp_pa
     ],
 )
 def test_the_whole_file_says_which_number_is_the_day(dates: list[tuple[str, str, str]], order: str) -> None:
-    assert date_order(dates) == order
+    assert detect_date_order(dates) == order
 
 
 NOTICES = [
@@ -302,11 +302,13 @@ def test_no_text_makes_reading_fail(tmp_path: Path, text: str) -> None:
     path.write_text(text + "x", encoding="utf-8")
     source = open_source(path)
     whatsapp.is_whatsapp(source)
-    assert all(isinstance(item, ChatMessage | Problem) for item in whatsapp.messages(source))
+    assert all(isinstance(item, ChatMessage | Problem) for item in whatsapp.read_messages(source))
 
 
 @pytest.mark.parametrize(
     "hostile", [" " * 199_000 + "x)", "<" * 199_000 + ":>", "<a:b." * 30_000 + ">", "(" * 99_000 + ".)"]
 )
 def test_hostile_texts_are_read_as_fast_as_others(hostile: str) -> None:
-    assert whatsapp_marks.said(hostile) == hostile.strip()  # a search that grows with the square would take minutes
+    assert (
+        whatsapp_marks.strip_system_text(hostile) == hostile.strip()
+    )  # a search that grows with the square would take minutes

@@ -18,7 +18,7 @@ from chat_app.data.readers.json import jsonl
 from chat_app.data.readers.json import streaming as json_stream
 from chat_app.data.readers.options import ReadingOptions
 from chat_app.data.readers.protocol import InputFile
-from chat_app.data.readers.split_names import part_named, part_of_file
+from chat_app.data.readers.split_names import parse_part, part_from_filename
 from chat_app.data.readers.text_source import Source, open_source
 from chat_app.data.readers.types import Located, Problem
 
@@ -63,11 +63,11 @@ def rows_of_jsonl(*values: Any, **options: Any) -> list[Any]:
     ],
 )  # fmt: skip
 def test_a_file_says_its_part_by_its_name(name: str, part: str) -> None:
-    assert part_of_file(name) == part
+    assert part_from_filename(name) == part
 
 
 def test_names_of_parts() -> None:
-    assert [part_named(name) for name in ("validation", "test_sft", "Dev", "all")] == ["valid", "test", "valid", None]
+    assert [parse_part(name) for name in ("validation", "test_sft", "Dev", "all")] == ["valid", "test", "valid", None]
 
 
 # DailyDialog

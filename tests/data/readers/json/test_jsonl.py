@@ -10,7 +10,7 @@ import pytest
 
 from chat_app.conversation import Conversation, Message
 from chat_app.data.readers import Problem, Reading, iterate, read_file
-from chat_app.data.readers.json.records import conversation
+from chat_app.data.readers.json.records import parse_conversation
 from chat_app.data.readers.turn_text import MAX_TURNS
 from chat_app.data.readers.types import Located, RejectedError
 from chat_app.errors import DataError
@@ -257,9 +257,9 @@ def test_prompts_without_a_reply_are_taken_where_they_are_wanted(tmp_path: Path)
 
 
 def test_one_value_is_one_conversation() -> None:
-    assert conversation(["a", "b"]) == Conversation((Message("user", "a"), Message("assistant", "b")))
+    assert parse_conversation(["a", "b"]) == Conversation((Message("user", "a"), Message("assistant", "b")))
     with pytest.raises(RejectedError):
-        conversation("text")
+        parse_conversation("text")
 
 
 def test_nothing_usable_names_the_items(tmp_path: Path) -> None:

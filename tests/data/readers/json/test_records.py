@@ -17,7 +17,7 @@ from chat_app.data.readers.corpora import dialogpt
 from chat_app.data.readers.corpora.dialogpt import DialoGPTReader
 from chat_app.data.readers.json import document as whole
 from chat_app.data.readers.json import jsonl
-from chat_app.data.readers.json.records import conversation
+from chat_app.data.readers.json.records import parse_conversation
 from chat_app.data.readers.options import ReadingOptions
 from chat_app.data.readers.protocol import InputFile
 from chat_app.data.readers.text import transcript as marked
@@ -112,7 +112,7 @@ SHAPES: list[tuple[Any, list[str]]] = [
 
 @pytest.mark.parametrize(("record", "expected"), SHAPES)
 def test_every_schema(record: Any, expected: list[str]) -> None:
-    assert said(conversation(record)) == expected
+    assert said(parse_conversation(record)) == expected
 
 
 def test_weights_and_parts_of_openai() -> None:
@@ -126,7 +126,7 @@ def test_weights_and_parts_of_openai() -> None:
         ],
         "tools": [],
     }
-    assert said(conversation(record)) == ["s:S", "u:Hi", "a*:Hello", "u:Bye", "a:See you"]
+    assert said(parse_conversation(record)) == ["s:S", "u:Hi", "a*:Hello", "u:Bye", "a:See you"]
 
 
 MISTAKES: list[tuple[Any, str]] = [
@@ -166,20 +166,20 @@ MISTAKES: list[tuple[Any, str]] = [
 @pytest.mark.parametrize(("record", "reason"), MISTAKES)
 def test_every_mistake_is_named(record: Any, reason: str) -> None:
     with pytest.raises(RejectedError) as caught:
-        conversation(record)
+        parse_conversation(record)
     assert caught.value.reason == reason
     assert caught.value.advice.endswith(".")
 
 
 def test_missing_fields_list_those_there() -> None:
     with pytest.raises(RejectedError) as caught:
-        conversation({"prompt": "a", "reward": 3})
+        parse_conversation({"prompt": "a", "reward": 3})
     assert caught.value.reason == "The reply is missing."
     assert caught.value.advice == 'Write it under "reply". The fields here: "prompt", "reward".'
 
 
 def test_prompts_of_marked_text() -> None:
-    assert said(conversation({"text": "User: Hi\nBot: Hello\nUser: Bye\nBot:"}, need_reply=False)) == TOLD[:3]
+    assert said(parse_conversation({"text": "User: Hi\nBot: Hello\nUser: Bye\nBot:"}, need_reply=False)) == TOLD[:3]
 
 
 def lines_of(*values: Any) -> list[tuple[int, bytes | None]]:

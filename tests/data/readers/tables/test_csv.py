@@ -229,6 +229,6 @@ def test_a_table_streams(tmp_path: Path) -> None:
         for asked in itertools.count(1):
             yield asked, b"question,answer"
 
-    rows = delimited.rows(lines(), "t", Dialect(",", 2))
+    rows = delimited.read_rows(lines(), "t", Dialect(",", 2))
     assert next(rows) == (1, ["question", "answer"])
     assert asked <= delimited.BATCH_LINES

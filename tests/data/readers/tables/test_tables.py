@@ -24,7 +24,7 @@ pytestmark = pytest.mark.dependencies
 
 
 def guessed(header: str, *rows: str) -> list[str]:
-    return list(columns.guess(header.split(","), [row.split(",") for row in rows]).values())
+    return list(columns.guess_columns(header.split(","), [row.split(",") for row in rows]).values())
 
 
 def rows_of(header: str, *rows: str, need_reply: bool = True, **said: Any) -> list[str]:
