@@ -14,7 +14,7 @@ from chat_app.server.run import serve
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the app until somebody ends it. Returns the exit code."""
+    """Run the app until it is stopped, and return the exit code."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError, ValueError):
             stream.reconfigure(encoding="utf-8", errors="replace")  # type: ignore[union-attr]

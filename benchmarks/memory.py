@@ -109,7 +109,7 @@ def load(plan: Plan, target: Path, precision: str, device: str) -> Any:
     tokenizer = load_tokenizer(target)
     before = len(tokenizer)
     tokenizer.add_tokens([f"<mark {number}>" for number in range(NEW_TOKENS)])
-    config = plan.applied(TrainConfig(model=str(target)))
+    config = plan.apply_to(TrainConfig(model=str(target)))
     new = range(before, before + NEW_TOKENS)
     trainable = load_trainable_model(
         config,

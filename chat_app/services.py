@@ -1,5 +1,7 @@
-"""Everything the doors share: the model in use, the training queue, and the rules of this server. Built once, closed
-once."""
+"""The services that the user interfaces share: the model in use, the training queue, and the rules of this server.
+
+Built once, closed once.
+"""
 
 from __future__ import annotations
 
@@ -58,12 +60,12 @@ class ServerRules:
 
     @property
     def is_shared(self) -> bool:
-        """Whether strangers may come: then everybody sees only their own runs, and nobody changes the model for all."""
+        """Whether strangers may come: then visitors see only their own runs, and none changes the model for all."""
         return self.on_space or self.share or self.auth_file is not None or self.host not in LOOPBACK
 
 
 class Services:
-    """The product without a door.
+    """The model manager, the training queue and the rules, without any user interface.
 
     Args:
         paths: the home folder.

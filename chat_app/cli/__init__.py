@@ -13,10 +13,7 @@ import sys
 from collections.abc import Sequence
 
 from chat_app._version import __version__
-from chat_app.cli import chat as talk
-from chat_app.cli import data, export, models
-from chat_app.cli import evaluate as measure
-from chat_app.cli import train as teach
+from chat_app.cli import chat, data, evaluate, export, models, train
 from chat_app.errors import ChatAppError, PeerProcessError
 
 __all__ = ["main"]
@@ -31,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError, ValueError):
             stream.reconfigure(encoding="utf-8", errors="replace")  # type: ignore[union-attr]
-    # Bars of the libraries for every file they read would bury what a person wants to know.
+    # The libraries' own bars, one for each file, would hide the lines of a command.
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # It warns of what it could do faster elsewhere.
     options = _parser().parse_args(arguments)
@@ -46,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("chat_app: stopped.", file=sys.stderr)
         return 1
     except BrokenPipeError:
-        # Whoever read our output has seen enough; nothing may be written at exit either.
+        # The reader has closed the pipe, so the interpreter must not flush standard output at exit either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
 
@@ -58,6 +55,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"chat_app {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for group in (talk, measure, teach, data, models, export):
+    for group in (chat, evaluate, train, data, models, export):
         group.add_commands(commands)
     return parser

@@ -36,7 +36,9 @@ def add_settings(parser: argparse.ArgumentParser, kind: type, *, without: tuple[
             )
 
 
-def settings_of(options: argparse.Namespace, kind: type[Config], defaults: Mapping[str, Any] | None = None) -> Config:
+def build_settings(
+    options: argparse.Namespace, kind: type[Config], defaults: Mapping[str, Any] | None = None
+) -> Config:
     """The settings: what was typed, else the file given by --config, else `defaults`, else the class's own.
 
     Raises:
@@ -77,7 +79,7 @@ def add_reading(parser: argparse.ArgumentParser) -> None:
     add_settings(parser, ReadingOptions)
 
 
-def wanted_of(options: argparse.Namespace, files: list[str]) -> DataSource:
+def build_source(options: argparse.Namespace, files: list[str]) -> DataSource:
     """What a command is to read.
 
     Raises:

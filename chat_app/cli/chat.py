@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from chat_app.cli.arguments import add_settings, read_paths, settings_of
+from chat_app.cli.arguments import add_settings, build_settings, read_paths
 from chat_app.config.loading import LoadConfig
 from chat_app.config.paths import STARTER, Paths
 from chat_app.config.sampling import SamplingConfig
@@ -63,8 +63,8 @@ def _chat(options: argparse.Namespace) -> None:
     from chat_app.inference.backend import ReplyEnd, ReplyRequest, stream_reply
     from chat_app.inference.model_manager import load
 
-    sampling = settings_of(options, SamplingConfig)
-    loaded = load(options.model, settings_of(options, LoadConfig), Paths.default())
+    sampling = build_settings(options, SamplingConfig)
+    loaded = load(options.model, build_settings(options, LoadConfig), Paths.default())
     turns: list[str] = []
     try:
         for line in _typed():
@@ -108,8 +108,8 @@ def _generate(options: argparse.Namespace) -> None:
     from chat_app.inference.model_manager import load
 
     source, target = read_paths([options.input])[0], Path(options.output)
-    sampling = settings_of(options, SamplingConfig)
-    loaded = load(options.model, settings_of(options, LoadConfig), Paths.default())
+    sampling = build_settings(options, SamplingConfig)
+    loaded = load(options.model, build_settings(options, LoadConfig), Paths.default())
     handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     answered = skipped = 0
     try:

@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from chat_app.cli.arguments import add_reading, wanted_of
+from chat_app.cli.arguments import add_reading, build_source
 from chat_app.config.paths import STARTER
 from chat_app.errors import DataError
 from chat_app.tokenization.chat_formats import FORMAT_NAMES
@@ -49,7 +49,7 @@ def _inspect(options: argparse.Namespace) -> None:
     from chat_app.config.paths import Paths
     from chat_app.data.source import check_dataset, load_source, write_repaired
 
-    paths, wanted = Paths.default(), wanted_of(options, options.file)
+    paths, wanted = Paths.default(), build_source(options, options.file)
     with ConversationBar("reading") as reading:
         material = load_source(wanted, paths, progress=reading.update)
     check = None

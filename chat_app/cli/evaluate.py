@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from chat_app.cli.arguments import add_settings, read_paths, settings_of
+from chat_app.cli.arguments import add_settings, build_settings, read_paths
 from chat_app.config.loading import LoadConfig
 from chat_app.config.paths import STARTER, Paths
 from chat_app.errors import DataError, SettingError
@@ -61,7 +61,7 @@ def _evaluate(options: argparse.Namespace) -> None:
         Paths.default(),
         learn=options.learn,
         most_replies=options.replies,
-        asked=settings_of(options, LoadConfig),
+        asked=build_settings(options, LoadConfig),
         progress=_print_now_and_then(),
     )
     columns = dict(zip(_different(names), (one.as_dict() for one in found), strict=True))

@@ -76,7 +76,7 @@ def _source(options: argparse.Namespace) -> Iterator[tuple[Path, Run | None, As]
 
 
 def _token() -> str:
-    """The token from the environment, or typed unseen. Never an argument: those are seen by everybody on a computer.
+    """The token from the environment, or typed unseen. Never an argument: other users of the computer see those.
 
     Raises:
         SettingError: there is neither.

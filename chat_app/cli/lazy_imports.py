@@ -1,7 +1,7 @@
 """What must happen before a training, as quickly as it can: its libraries are brought, those that only some trainings
 need are left for those.
 
-Importing is most of what somebody waits for between the start of a run and its first step. Knows nothing of runs.
+Imports take most of the time between the start of a run and its first step. Knows nothing of runs.
 """
 
 from __future__ import annotations

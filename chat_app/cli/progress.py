@@ -1,4 +1,4 @@
-"""How work on conversations shows itself in a terminal."""
+"""The progress of work on conversations in a terminal."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from chat_app.system.progress import Progress
 
 
 class ConversationBar:
-    """A bar for conversations that are read, checked or written. Only where somebody can see it move."""
+    """A bar for conversations that are read, checked or written; hidden if standard error is no terminal."""
 
     def __init__(self, what: str, total: int | None = None):
         self._bar = tqdm(

@@ -1,4 +1,4 @@
-"""The commands that make and teach models: train, tokenizer, pretrain, runs."""
+"""The commands that train: train, tokenizer, pretrain; and runs, which lists the training runs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from chat_app.cli.arguments import add_reading, add_settings, read_paths, settings_of, wanted_of
+from chat_app.cli.arguments import add_reading, add_settings, build_settings, build_source, read_paths
 from chat_app.cli.lazy_imports import bring_libraries
 from chat_app.config.fields import from_mapping, to_mapping
 from chat_app.config.paths import Paths
@@ -21,7 +21,7 @@ from chat_app.errors import ChatAppError, RunError, SettingError
 from chat_app.runs.run import Run, find_run, list_runs
 from chat_app.training import distributed
 from chat_app.training.recipe import read_besides, read_recipe
-from chat_app.training.sample_prompts import questions_of
+from chat_app.training.sample_prompts import parse_questions
 
 
 def add_commands(commands: Any) -> None:
@@ -71,14 +71,14 @@ def _train(options: argparse.Namespace) -> None:
     _short_flags(options)
     distributed.join_process_group(options.device or "")
     try:
-        run = Run(Path(distributed.broadcast_from_main(lambda: str(_run_of(options, paths).folder))))
+        run = Run(Path(distributed.broadcast_from_main(lambda: str(_choose_run(options, paths).folder))))
         _run_to_end(run, paths, options)
     finally:
         distributed.leave_process_group()
 
 
 def _short_flags(options: argparse.Namespace) -> None:
-    """Flags that stand for a setting. What is said twice must agree."""
+    """Turn short flags into the settings that they stand for. A contradiction is refused."""
     if options.lora or options.load_8bit:
         method = "lora-8bit" if options.load_8bit else "lora"
         if options.method not in (None, method):
@@ -88,23 +88,23 @@ def _short_flags(options: argparse.Namespace) -> None:
         options.rehearse = "off"
 
 
-def _run_of(options: argparse.Namespace, paths: Paths) -> Run:
-    """The run that the flags speak of: one to go on with, one that is there, or a new one."""
+def _choose_run(options: argparse.Namespace, paths: Paths) -> Run:
+    """The run that the flags name: one to resume, one that is prepared, or a new one."""
     if options.config:
         _take_recipe(options)
     if options.resume:
-        run = _resumed(options, paths)
+        run = _find_resumed_run(options, paths)
     elif options.run and (Path(options.run) / "config.json").exists():
         run = Run(Path(options.run).resolve())
     elif options.data or options.hub:
-        run = _prepared(options, paths)
+        run = _prepare_new_run(options, paths)
     else:
         raise SettingError("data", "There is nothing to learn from.", advice="Give --data FILE, or --resume RUN.")
     return run
 
 
 def _take_recipe(options: argparse.Namespace) -> None:
-    """What the file of --config says about the data holds where no flag says it."""
+    """Take the data from the file of --config where no flag names it."""
     _, files, valid = read_recipe(Path(options.config))
     besides = read_besides(Path(options.config))
     if options.data or options.hub:
@@ -114,13 +114,13 @@ def _take_recipe(options: argparse.Namespace) -> None:
             setattr(options, name, value)
 
 
-def _prepared(options: argparse.Namespace, paths: Paths) -> Run:
-    """A new run of what was asked for."""
+def _prepare_new_run(options: argparse.Namespace, paths: Paths) -> Run:
+    """Prepare a new run."""
     from chat_app.cli.progress import ConversationBar
     from chat_app.training.prepare import prepare_run
 
-    config, wanted = settings_of(options, TrainConfig), wanted_of(options, options.data or [])
-    questions = questions_of(options.question)
+    config, wanted = build_settings(options, TrainConfig), build_source(options, options.data or [])
+    questions = parse_questions(options.question)
     valid = read_paths([options.valid])[0] if options.valid else None
     folder = Path(options.run).resolve() if options.run else None
     with ConversationBar("reading") as reading:
@@ -133,8 +133,8 @@ def _prepared(options: argparse.Namespace, paths: Paths) -> Run:
     return run
 
 
-def _resumed(options: argparse.Namespace, paths: Paths) -> Run:
-    """The run to go on with. Only how long it goes on can be changed."""
+def _find_resumed_run(options: argparse.Namespace, paths: Paths) -> Run:
+    """The run to resume. Only its length can be changed."""
     folder = Path(options.resume)
     run = Run(folder.resolve()) if (folder / "config.json").is_file() else find_run(paths.runs, options.resume)
     state = run.state()
@@ -153,7 +153,7 @@ def _resumed(options: argparse.Namespace, paths: Paths) -> Run:
 
 
 def _run_to_end(run: Run, paths: Paths, options: argparse.Namespace) -> None:
-    """Train, stopping well on Ctrl-C, on a termination signal, and when the program that started this is gone."""
+    """Train, and save a checkpoint on Ctrl-C, on a termination signal, and when the parent process has ended."""
     from chat_app.training.pipeline import lower_priority, train_run
 
     gone = threading.Event()
@@ -166,9 +166,9 @@ def _run_to_end(run: Run, paths: Paths, options: argparse.Namespace) -> None:
         signal.signal(signal.SIGINT, lambda *_: next(presses, _give_up)())
     log_line(f"Run {run.id} in {run.folder}")
     bring_libraries()
-    from chat_app.cli.training_progress import Progress
+    from chat_app.cli.training_progress import TrainingProgressBar
 
-    callbacks = [Progress(run)] if distributed.is_main_process() else []
+    callbacks = [TrainingProgressBar(run)] if distributed.is_main_process() else []
     train_run(run, paths, should_stop=gone.is_set, callbacks=callbacks, log=log_line)
     if not distributed.is_main_process():
         return
@@ -182,7 +182,7 @@ def _run_to_end(run: Run, paths: Paths, options: argparse.Namespace) -> None:
 
 
 def _watch_parent(gone: threading.Event) -> None:
-    """The supervisor holds the other end of standard input and never writes: its end is the program's end."""
+    """Set the event when standard input ends: the supervisor holds its other end and never writes."""
     try:
         # Not through sys.stdin: a thread that waits in it would end the interpreter with an error.
         while os.read(0, 1):
@@ -210,7 +210,7 @@ def _pretrain(options: argparse.Namespace) -> None:
     from chat_app.training.pretraining_plan import prepare_from_scratch
 
     paths = Paths.default()
-    config = settings_of(options, TrainConfig, PRETRAIN_DEFAULTS)
+    config = build_settings(options, TrainConfig, PRETRAIN_DEFAULTS)
     files = read_paths(options.data)
     texts = [file for file in files if is_plain_text(file)]
     run = prepare_from_scratch(
@@ -249,6 +249,6 @@ def _facts(run: Run) -> dict[str, Any]:
 
 
 def log_line(line: str) -> None:
-    """A line for a person, beside the results; said once, however many processes there are."""
+    """Print a line on standard error, in the main process only."""
     if distributed.is_main_process():
         print(line, file=sys.stderr, flush=True)

@@ -1,4 +1,7 @@
-"""How a training shows itself in a terminal or a log: a bar for the steps, a line for each evaluation."""
+"""The progress of a training in a terminal or a log: a bar for the steps, a line for each evaluation.
+
+Apart from `cli.progress` because it imports transformers, which the other commands must not load.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +14,8 @@ from transformers import TrainerCallback
 from chat_app.runs.run import Run
 
 
-class Progress(TrainerCallback):
-    """Reads the run folder, as the page does."""
+class TrainingProgressBar(TrainerCallback):
+    """A callback of the Trainer that reads the run folder, as the page does."""
 
     def __init__(self, run: Run):
         self._run = run
@@ -20,7 +23,7 @@ class Progress(TrainerCallback):
         self._shown = 0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **named: Any) -> None:
-        """Draw the bar where somebody can see it move."""
+        """Draw the bar if standard error is a terminal."""
         self._bar = tqdm(
             total=state.max_steps,
             initial=state.global_step,
@@ -30,11 +33,11 @@ class Progress(TrainerCallback):
         )
 
     def on_step_end(self, args: Any, state: Any, control: Any, **named: Any) -> None:
-        """One step further."""
+        """Advance the bar by one step."""
         self._bar.update(state.global_step - self._bar.n)
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **named: Any) -> None:
-        """One line with what was measured since the last one."""
+        """Print one line with what was measured since the last one."""
         lines = self._run.metrics()
         new, self._shown = lines[self._shown :], len(lines)
         values: dict[str, float] = {}
@@ -52,5 +55,5 @@ class Progress(TrainerCallback):
         tqdm.write(", ".join(parts), file=sys.stderr)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **named: Any) -> None:
-        """The bar stays as it is."""
+        """Leave the bar as it is."""
         self._bar.close()

@@ -15,7 +15,7 @@ METHODS = (AUTOMATIC, "full", "lora", "lora-8bit", "lora-4bit")
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How a model is taught."""
+    """How a model is trained: method, optimizer, gradient accumulation, early stopping (`patience`), checkpoints."""
 
     model: str = setting(
         STARTER,

@@ -1,4 +1,4 @@
-"""The blind duel of two models: the same prompts answered by both, in an order that nobody can guess, votes, the score.
+"""A blind test of two models (a duel on the page): both answer the same prompts, in random order; votes and a score.
 
 What is shown before a vote holds no name. Knows no model and no page.
 """

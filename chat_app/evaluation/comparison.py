@@ -17,7 +17,7 @@ class Measure:
     """One number of an evaluation.
 
     Attributes:
-        name: of the field of `evaluation.Evaluation`.
+        name: of the field of `evaluate.Evaluation`.
         label: for people.
         better: which way is better.
         meaning: one sentence.

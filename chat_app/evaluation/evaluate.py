@@ -1,4 +1,4 @@
-"""How well a model does on conversations: what it finds likely, and what it answers."""
+"""Evaluation of a model on conversations: perplexity and bits per byte, and metrics of its replies."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Evaluation:
     Attributes:
         perplexity: exp(negative log-likelihood / learned tokens).
         bits_per_byte: negative log-likelihood in bits over the UTF-8 bytes of the learned turns.
-        bleu, distinct_1, distinct_2, reward, penalty: of the likeliest replies, as in `scoring`; None where none was
+        bleu, distinct_1, distinct_2, reward, penalty: of the likeliest replies, as in `metrics`; None where none was
             drawn.
         reply_words: how many words a reply has on average; None where none was drawn.
         conversations: how many were read.
@@ -82,7 +82,7 @@ def evaluate(
     for number, conversation in enumerate(conversations, start=1):
         own = encoder.examples(conversation, learn, new_share=0.0)
         rows += own
-        size += sum(_bytes_of(encoder, row, special) for row in own)
+        size += sum(_count_bytes(encoder, row, special) for row in own)
         if rows and (len(rows) >= ROWS_AT_ONCE or number == len(conversations)):
             part = likelihood(model, rows, collator, precision)
             total, tokens = total + part.total, tokens + part.tokens
@@ -107,7 +107,7 @@ def evaluate(
     )
 
 
-def _bytes_of(encoder: Encoder, row: Example, special: frozenset[int]) -> int:
+def _count_bytes(encoder: Encoder, row: Example, special: frozenset[int]) -> int:
     """The UTF-8 bytes of the text that a row learns. What was cut off is not measured, so it is not counted either."""
     learned = [label for label in row.labels if label != IGNORE_INDEX and label not in special]
     return len(encoder.text_of(learned).encode("utf-8", "replace"))

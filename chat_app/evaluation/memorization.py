@@ -1,4 +1,4 @@
-"""Whether a reply of a taught model is copied, and from which line of the person's own files.
+"""Memorization: whether a reply of a trained model is copied, and from which line of the person's own files.
 
 The memorization index of what a run learned is kept in the cache, with the place of each conversation in the file
 that it came from. Knows no model.

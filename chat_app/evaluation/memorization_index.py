@@ -1,7 +1,7 @@
-"""Is a reply copied? The longest run of words that it shares with the conversations a model learned from, and where.
+"""The memorization index: the longest run of words that a reply shares with the training data, and where it stands.
 
-The conversations are read once, as a stream, into an index beside them: every run of `GRAM` words as a number, sorted,
-with the place where it stands. The index is looked into on the disk, so that a million conversations need little
+The conversations are read once, as a stream, into an n-gram index beside them: every n-gram of `GRAM` words as a hash,
+sorted, with its place. The index is searched on the disk (a memory map), so that a million conversations need little
 memory. Knows no model; numpy is loaded when an index is made or used.
 """
 
@@ -126,7 +126,7 @@ class MemorizationIndex:
             turns = _write_grams(path, temporary, progress)
             _sort_grams(temporary)
             write_json(temporary / "about.json", {"turns": turns, "words a gram": GRAM})
-            with suppress(OSError):  # Somebody else has made the same index meanwhile.
+            with suppress(OSError):  # Another process has made the same index meanwhile.
                 os.replace(temporary, folder)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -140,7 +140,7 @@ class MemorizationIndex:
         import numpy as np
 
         found = list(_spans(reply))
-        grams = _grams_of(np.array([_number(word) for word, _, _ in found], dtype="<u8"))
+        grams = _hash_ngrams(np.array([_number(word) for word, _, _ in found], dtype="<u8"))
         best, end, place = 0, 0, 0
         # The places in the file of the n-grams that matched last, and how many words the runs have that end there.
         before, lengths = np.empty(0, "<u8"), np.empty(0, np.int64)
@@ -164,7 +164,7 @@ class MemorizationIndex:
 
 
 def classify(match: Match) -> tuple[Kind, str]:
-    """What a match means, and a sentence that says so.
+    """Classify a match as copied, partly copied or new, with a sentence that says why.
 
     "copied": nine tenths of the words in one run. "partly copied": a run of at least ten words, or of six that are half
     of the reply. Below that, people say the same words by chance.
@@ -179,12 +179,12 @@ def classify(match: Match) -> tuple[Kind, str]:
         return "copied", f"{how_much} of the reply stand in a row {where}."
     said = f"{match.words} of its {match.total} words stand in a row {where}"
     if match.words >= 10 or (match.words >= 6 and match.share >= 0.5):
-        return "partly copied", f"{said}: “{_shortened(match.text)}”."
-    return "new", f"At most {said}, which happens by chance: “{_shortened(match.text)}”."
+        return "partly copied", f"{said}: “{_shorten(match.text)}”."
+    return "new", f"At most {said}, which happens by chance: “{_shorten(match.text)}”."
 
 
 def report_copies(index: MemorizationIndex, prompts_and_replies: Iterable[tuple[str, str]]) -> list[CopyReport]:
-    """How much of each reply is copied, in the given order."""
+    """Classify each reply, in the given order."""
     rows = []
     for prompt, reply in prompts_and_replies:
         match = index.find_longest_match(reply)
@@ -216,7 +216,7 @@ def _number(word: str) -> int:
     return int.from_bytes(digest, "little")
 
 
-def _grams_of(numbers: Any) -> Any:
+def _hash_ngrams(numbers: Any) -> Any:
     """Word numbers [n] -> 64 bits for each run of GRAM words [n - GRAM + 1].
 
     A polynomial modulo 2**64 whose result is mixed as splitmix64 ends (Steele, Lea & Flood 2014), so that the highest
@@ -295,7 +295,7 @@ class _GramWriter:
         """Write what waits."""
         import numpy as np
 
-        grams = _grams_of(np.array(self._numbers, dtype="<u8"))
+        grams = _hash_ngrams(np.array(self._numbers, dtype="<u8"))
         inside = np.ones(len(grams), dtype=bool)  # A run must not reach from one turn into the next.
         for end in self._ends:
             inside[max(end - GRAM + 1, 0) : end] = False
@@ -325,6 +325,6 @@ def _sort_grams(folder: Path) -> None:
             bucket.unlink()
 
 
-def _shortened(text: str) -> str:
+def _shorten(text: str) -> str:
     text = " ".join(text.split())
     return text if len(text) <= 120 else text[:119] + "…"

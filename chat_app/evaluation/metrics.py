@@ -1,4 +1,4 @@
-"""Numbers for replies: BLEU, distinct-n, reward, penalty and length. Pure text in, numbers out."""
+"""Metrics of replies: BLEU, distinct-n, reward, penalty and length. Text in, numbers out."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Measuring models: one brought into memory without an engine, put to a test, and let go again.
+"""The evaluation runner: loads one model at a time without an engine, evaluates it, and frees its memory.
 
-Nothing here touches the model that chats: what is measured is loaded beside it, in the numbers that are exact.
+The model that chats is not touched: the evaluated one is loaded beside it, with its weights in float32.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class EvaluationModel:
-    """A model that can be measured: the model, its encoder, and what to compute in."""
+    """A loaded model for an evaluation: the model, its encoder, and the precision of the computing."""
 
     model: Any
     encoder: Encoder
@@ -43,7 +43,7 @@ def load_evaluation_model(name: str, asked: LoadConfig, paths: Paths) -> Evaluat
     precision that is asked for is that of the weights.
 
     Raises:
-        ModelError, FormatError, SettingError: as `models.load`.
+        ModelError, FormatError, SettingError: as `models.loading.load_parts`.
     """
     config = replace(asked, precision="float32") if asked.precision == AUTOMATIC else asked
     model, tokenizer, files, recognised = load_parts(name, config, paths)

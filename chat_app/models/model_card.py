@@ -13,7 +13,7 @@ import yaml
 from chat_app.config.paths import STARTER
 from chat_app.config.training import TrainConfig
 from chat_app.errors import ChatAppError, SettingError
-from chat_app.runs.compare import best_evaluation, best_in_words, loss_before
+from chat_app.runs.compare import best_evaluation, describe_best, loss_before
 from chat_app.runs.run import Run
 
 
@@ -141,7 +141,7 @@ def _how_it_was_made(run: Run | None, started_from: str, config: Mapping[str, An
         ("conversations kept aside for validation", _count(about.get("valid_conversations"))),
         ("steps", _count(run.state().step)),
         ("validation loss before", f"{before:.4f} nats a token" if before is not None else ""),
-        ("best validation loss", best_in_words(metrics) or "not measured"),
+        ("best validation loss", describe_best(metrics) or "not measured"),
         ("perplexity there", f"{math.exp(min(best[1], 700)):.2f}" if best else ""),
         ("computed in", about.get("precision", "")),
     ]

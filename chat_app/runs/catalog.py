@@ -1,4 +1,4 @@
-"""The runs that are there, as a collection: found by words, named, weighed, deleted. The id of a run never changes."""
+"""The catalogue of runs: search, rename, measure, delete. The id of a run never changes."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from chat_app.runs.run import ACTIVE, Run
 LONGEST_TITLE = 80
 
 
-def title_of(run: Run) -> str:
-    """The name that a person has given to a run; empty where nobody has."""
+def get_title(run: Run) -> str:
+    """The title that a person has given to a run; empty without one."""
     try:
         title = run.about().get("title")
     except RunError:
@@ -43,17 +43,17 @@ def rename(run: Run, title: str) -> str:
 def search(runs: Sequence[Run], text: str) -> list[Run]:
     """The runs that have every word of `text` in their title, id, files, model or state; in the same order."""
     words = text.casefold().split()
-    return [run for run in runs if all(word in _words_of(run) for word in words)] if words else list(runs)
+    return [run for run in runs if all(word in _searchable_text(run) for word in words)] if words else list(runs)
 
 
-def _words_of(run: Run) -> str:
+def _searchable_text(run: Run) -> str:
     try:
         about, model = run.about(), run.config().model
     except RunError:
         about, model = {}, ""
     files = about.get("files")
     names = [str(one) for one in files] if isinstance(files, list) else []
-    # Of a folder only its end: where things lie is not everybody's business.
+    # Of a folder only its end: a path of this computer is not shown to visitors.
     model = re.split(r"[/\\]", model)[-1]
     return " ".join([run.id, str(about.get("title", "")), model, run.state().status, *names]).casefold()
 
@@ -69,7 +69,7 @@ class Contents:
     all_bytes: int
 
 
-def contents_of(run: Run) -> Contents:
+def measure_contents(run: Run) -> Contents:
     """What a run folder holds."""
     try:
         about = run.about()
@@ -86,7 +86,7 @@ def contents_of(run: Run) -> Contents:
 
 
 def check_deletable(run: Run) -> None:
-    """Whether nobody needs the run at the moment.
+    """Check that the run is neither training nor queued.
 
     Raises:
         RunError: it is learning, or waits for its turn.
@@ -94,7 +94,7 @@ def check_deletable(run: Run) -> None:
     status = run.state().status
     if status in (*ACTIVE, "queued"):
         word = "waits for its turn" if status == "queued" else "is learning"
-        raise RunError(f"The run '{title_of(run) or run.id}' {word}.", advice="Stop it first.")
+        raise RunError(f"The run '{get_title(run) or run.id}' {word}.", advice="Stop it first.")
 
 
 def delete(run: Run) -> None:

@@ -33,7 +33,7 @@ def check_count(count: int) -> None:
         raise RunError(f"These are {count} runs.", advice=f"Tick at most {MOST}.")
 
 
-def curve_of(run: Run) -> list[tuple[int, float]]:
+def loss_curve(run: Run) -> list[tuple[int, float]]:
     """(step, validation loss) of every evaluation; the training loss where nothing was kept aside."""
     metrics = run.metrics()
     for name in ("valid_loss", "train_loss"):
@@ -62,7 +62,7 @@ def _evaluations(metrics: Sequence[Mapping[str, Any]]) -> list[tuple[int, float]
     return [(step, loss) for step, loss in lines if isinstance(step, int) and isinstance(loss, float)]
 
 
-def best_in_words(metrics: Sequence[Mapping[str, Any]]) -> str:
+def describe_best(metrics: Sequence[Mapping[str, Any]]) -> str:
     """The best loss, or nothing if there is none; with a word of warning where training made the model worse."""
     best, before = best_evaluation(metrics), loss_before(metrics)
     if best is None:
@@ -71,15 +71,15 @@ def best_in_words(metrics: Sequence[Mapping[str, Any]]) -> str:
     return f"{best[1]:.4f} nats a token, at step {best[0]:,}{worse}"
 
 
-def differences(runs: Sequence[Run], told: Callable[[str], str] = str) -> list[Difference]:
+def list_differences(runs: Sequence[Run], name_model: Callable[[str], str] = str) -> list[Difference]:
     """The results of the runs, their data where it is not the same, and the settings that are not.
 
     Args:
-        told: what to call a model.
+        name_model: turns a model's name into the one to show.
     """
     metrics = [run.metrics() for run in runs]
     rows = [
-        Difference("Best validation loss", tuple(best_in_words(one) or "-" for one in metrics)),
+        Difference("Best validation loss", tuple(describe_best(one) or "-" for one in metrics)),
         Difference("Steps done", tuple(f"{run.state().step:,}" for run in runs)),
         Difference("Validation loss before", tuple(_loss(loss_before(one)) for one in metrics)),
     ]
@@ -89,7 +89,7 @@ def differences(runs: Sequence[Run], told: Callable[[str], str] = str) -> list[D
     plans = [about.get("plan") or {} for about in abouts]
     rows.append(Difference("What was learned", tuple(str(plan.get("words", "")) or "-" for plan in plans)))
     configs = [_config(run) for run in runs]
-    configs = [config and replace(config, model=told(config.model)) for config in configs]
+    configs = [config and replace(config, model=name_model(config.model)) for config in configs]
     for one in fields(TrainConfig):
         label = str(one.metadata.get("label") or one.name)
         rows.append(Difference(label, tuple(_written(getattr(config, one.name, None)) for config in configs)))

@@ -23,7 +23,7 @@ def hold(path: Path, busy: str) -> Iterator[None]:
     """Hold a lock file for the length of a block; the system lets go of it when the process dies.
 
     Raises:
-        RunError: somebody else holds it; `busy` is the sentence.
+        RunError: another process or thread holds it; `busy` is the sentence.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(path)
@@ -81,7 +81,7 @@ def _digest(path: Path) -> str:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a whole file: nobody ever sees half of it."""
+    """Write a file atomically: a reader never sees half of it."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:

@@ -1,4 +1,4 @@
-"""The curves of a training as a picture: an SVG that every browser draws, made without a drawing library."""
+"""The loss plot of a training: an SVG, made without a drawing library."""
 
 from __future__ import annotations
 

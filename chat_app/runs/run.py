@@ -1,8 +1,7 @@
 """The folder of a training run: its settings, its state, its history. What is on disk is the truth.
 
 Everything is written to a temporary file and renamed, or appended a line at a time; a torn last line is read past.
-Whether somebody is working on a run is told by a lock that the system takes away when that process ends, however it
-ends.
+A process that works on a run holds a lock, which the system releases when that process ends, however it ends.
 """
 
 from __future__ import annotations
@@ -79,7 +78,7 @@ class Run:
 
     @property
     def checkpoints(self) -> Path:
-        """Everything that is needed to go on."""
+        """The checkpoints: everything that is needed to resume."""
         return self.folder / "checkpoints"
 
     @property
@@ -89,7 +88,7 @@ class Run:
 
     @property
     def adapter(self) -> Path:
-        """What was learned beside a model's own weights, where that is how the run learns."""
+        """The LoRA adapter, where the run trains one."""
         return self.folder / "adapter"
 
     @property
@@ -135,7 +134,7 @@ class Run:
         return values
 
     def state(self) -> State:
-        """The state, with the truth about processes that died: nobody holds the lock, so nobody is running it."""
+        """The state. A run that should be active but whose lock is free becomes interrupted: its process has died."""
         values = read_json(self.folder / "state.json")
         if not isinstance(values, dict) or values.get("status") not in STATUSES:
             return State("failed", "The state of this run cannot be read.")
@@ -179,7 +178,7 @@ class Run:
         (self.folder / "stop").touch()
 
     def stop_requested(self) -> bool:
-        """Whether somebody asked for a stop."""
+        """Whether a stop was requested."""
         return (self.folder / "stop").exists()
 
     def clear_stop(self) -> None:

@@ -1,4 +1,4 @@
-"""A plan that the memory really allows: the first of several that can be loaded and rehearsed."""
+"""Memory autotuning: the first of several training plans that can be loaded and passes a dry run."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ def resolve_plan(
     should_stop: ShouldStop = never_stop,
     log: LogCallback = discard_line,
 ) -> tuple[TrainConfig, TrainableModel]:
-    """Everything that was left open in the settings, decided; and the model, ready to learn.
+    """Load the model, with what the settings leave open decided: method, batch size, gradient accumulation, rate.
 
-    A run that goes on keeps the plan with which it began: any other would lead elsewhere.
+    A resumed run keeps the plan with which it began: another one would give other weights.
 
     Args:
         files: of the model to start from. rows: what is learned. new_tokens: how many rows the vocabulary gains.
@@ -60,7 +60,7 @@ def resolve_plan(
     about = run.about()
     if "plan" in about and run.newest_checkpoint() is not None:
         known = {one.name: about["plan"][one.name] for one in fields(Plan)}
-        settings = resolve_rate(Plan(**known).applied(config), files.width)
+        settings = resolve_rate(Plan(**known).apply_to(config), files.width)
         return settings, load(settings)
     shape = get_model_shape(files, new_tokens, config.dropout)
     made = list_plans(
@@ -87,7 +87,7 @@ def resolve_plan(
 
 
 def learning_rate(config: TrainConfig, width: int) -> float:
-    """The rate that was asked for, or one that suits the model and the method.
+    """The learning rate that was asked for, or one that suits the model and the method.
 
     Wide models forget sooner: 1e-3 at a width of 384 falls with the third power of the width, to 1.25e-4 for GPT-2
     (768) and 5e-5 for GPT-2 medium (1024). Found by trial on the starter; at the other end it meets what is usual.
@@ -98,7 +98,7 @@ def learning_rate(config: TrainConfig, width: int) -> float:
 
 
 def resolve_rate(config: TrainConfig, width: int) -> TrainConfig:
-    """The settings with the rate decided."""
+    """The settings with the learning rate decided."""
     return replace(config, learning_rate=learning_rate(config, width), rate_factor=1.0)
 
 
@@ -119,7 +119,7 @@ def first_plan_that_fits(
     Args:
         made: plans, the best first. shape, width: of the model.
         load: the model for settings. make_inputs: what that is to learn.
-        should_stop: True ends a rehearsal early.
+        should_stop: True ends a dry run early.
 
     Raises:
         TrainingError: the memory is not enough for any of them.
@@ -129,7 +129,7 @@ def first_plan_that_fits(
         if least is not None and plan.predicted_bytes >= least:
             continue
         least = plan.predicted_bytes
-        settings = resolve_rate(plan.applied(config), width)
+        settings = resolve_rate(plan.apply_to(config), width)
         trainable: TrainableModel | None = None
         try:
             trainable = load(settings)
@@ -146,7 +146,7 @@ def first_plan_that_fits(
             if distributed.is_main_process():
                 run.note(plan=note)
             return settings, trainable
-        trainable = None  # Outside of the handler, whose error holds on to everything in it.
+        trainable = None  # Outside the handler: the exception keeps the frame, and with it the model, alive.
         release_memory()
     raise TrainingError(
         "The memory is not enough for this training.", advice="Shorten the window, or take a smaller model."
@@ -168,7 +168,7 @@ def _dry_run_if_wanted(
 
 
 def describe_plan(plan: Plan) -> str:
-    """A plan for a person."""
+    """A plan in words, for the page and the log."""
     parts = f", {plan.accumulation} batches a step" if plan.accumulation > 1 else ""
     again = ", with recomputing" if plan.checkpointing else ""
     return f"{_WORDS[plan.method]}, {plan.batch_size} conversations at a time{parts}{again}"

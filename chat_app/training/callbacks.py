@@ -1,6 +1,6 @@
-"""What a training leaves in its run folder while it goes on: the state, the curves, the best model, whole checkpoints.
+"""The Trainer callback that writes the run folder: state, metrics, best model, checkpoints; and early stopping.
 
-It also says when to stop. It listens to the Trainer and never touches the weights.
+It also ends the training on request. It never touches the weights.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ STATE_SECONDS = 1.0
 
 
 class RunWriter(TrainerCallback):
-    """Writes the run folder, keeps the best model, and stops when it is time."""
+    """Writes the run folder, keeps the best model, and stops early or on request."""
 
     def __init__(self, run: Run, config: TrainConfig, inputs: TrainingInputs, should_stop: ShouldStop):
         self.run, self.config, self.inputs, self.should_stop = run, config, inputs, should_stop
@@ -41,12 +41,12 @@ class RunWriter(TrainerCallback):
         self.status: Literal["done", "stopped", "interrupted"] = "done"
         self._written = 0.0
         self._measured = (time.monotonic(), 0)
-        for line in run.metrics():  # What an earlier process of this run has seen.
+        for line in run.metrics():  # The evaluations before a resume count for early stopping, too.
             if "valid_loss" in line and line.get("step", 0) > 0:
                 self._judge(line["valid_loss"])
 
     def _judge(self, valid_loss: float) -> bool:
-        """Count an evaluation; whether it is the best so far."""
+        """Count an evaluation for early stopping, and say whether it is the best so far."""
         if valid_loss < self.best:
             self.best, self.since_best = valid_loss, 0
             return True
@@ -56,7 +56,7 @@ class RunWriter(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **named: Any
     ) -> None:
-        """A run that was stopped at a step of evaluation makes up for it."""
+        """Make up for the evaluation of the step at which a resumed run was stopped."""
         step = state.global_step
         seen = {line.get("step") for line in self.run.metrics() if "valid_loss" in line}
         if step and step % int(args.eval_steps or 1) == 0 and step not in seen and self.inputs.valid_rows:
@@ -65,7 +65,7 @@ class RunWriter(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **named: Any
     ) -> TrainerControl:
-        """Show the step; stop when somebody asked for it."""
+        """Write the step into the state; save a checkpoint and stop when that was requested."""
         now = time.monotonic()
         if now - self._written >= STATE_SECONDS and distributed.is_main_process():
             self._written = now
@@ -84,7 +84,7 @@ class RunWriter(TrainerCallback):
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **named: Any
     ) -> None:
-        """Gradients that are no numbers must not reach the weights. (In float16 the scaler skips such steps itself.)"""
+        """Keep gradients that are not finite from the weights. (In float16 the scaler skips such steps itself.)"""
         if self.inputs.precision == "float16":
             return
         gradients = [one.grad for one in named["model"].parameters() if one.grad is not None]
@@ -102,7 +102,7 @@ class RunWriter(TrainerCallback):
         logs: dict[str, float] | None = None,
         **named: Any,
     ) -> None:
-        """A point of the training curve."""
+        """Write a point of the training curve."""
         if not logs or "loss" not in logs:
             return
         now, tokens = time.monotonic(), self.trainer.tokens_seen
@@ -124,7 +124,7 @@ class RunWriter(TrainerCallback):
         metrics: dict[str, float] | None = None,
         **named: Any,
     ) -> TrainerControl:
-        """A point of the validation curve: keep the model if it is the best, stop if it has not been for long."""
+        """Write a point of the validation curve, keep the model if it is the best, and stop early (`patience`)."""
 
         started = time.monotonic()
         model = self.trainer.causal
@@ -148,8 +148,8 @@ class RunWriter(TrainerCallback):
         return control
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **named: Any) -> None:
-        """A checkpoint counts once it is whole on the disk, and holds no pickled settings."""
-        distributed.barrier()  # Each process has a file in it.
+        """Seal the checkpoint: it counts once it is whole on the disk, and it holds no pickled settings."""
+        distributed.barrier()  # Each process writes a file into it.
         if not distributed.is_main_process():
             return
         folder = self.run.checkpoints / f"checkpoint-{state.global_step}"
@@ -157,14 +157,14 @@ class RunWriter(TrainerCallback):
         seal(folder)
 
     def save_model(self, state: TrainerState) -> None:
-        """The model as it is now becomes the run's model."""
+        """Write the current model as the run's model."""
         if not distributed.is_main_process():
             return
         facts = {"step": state.global_step, "epoch": state.epoch, "valid_loss": self.best}
         self.write_model(self.run.folder, self.inputs.card(facts))
 
     def write_model(self, folder: Path, card: str) -> None:
-        """The model as it is now, in `folder`/model; an addition also in `folder`/adapter."""
+        """Write the current model to `folder`/model; a LoRA adapter also to `folder`/adapter."""
         encoder, save_as = self.inputs.encoder, self.inputs.save_as
         if self.inputs.base is None:
             save_model_folder(folder / "model", self.trainer.causal, encoder, card, save_as)
@@ -174,7 +174,7 @@ class RunWriter(TrainerCallback):
         write_merged(adapter, self.inputs.base, folder / "model", encoder, card, save_as)
 
     def record(self, state: TrainerState, values: dict[str, float | None]) -> None:
-        """One line of metrics; only finite numbers."""
+        """Append one line of metrics, with finite numbers only."""
         if not distributed.is_main_process():
             return
         line: dict[str, Any] = {"step": state.global_step, "epoch": round(state.epoch or 0.0, 4), "time": time.time()}
@@ -187,18 +187,18 @@ class RunWriter(TrainerCallback):
 
     @cached_property
     def _board(self) -> Any:
-        """The same curves for TensorBoard; its import is slow, so it waits for the first point."""
+        """A TensorBoard writer for the same curves, imported late because that is slow."""
         from torch.utils.tensorboard import SummaryWriter
 
         return SummaryWriter(str(self.run.folder / "tensorboard"), purge_step=self.trainer.state.global_step)
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **named: Any) -> None:
-        """Write out what TensorBoard still holds."""
+        """Flush and close TensorBoard's file."""
         if distributed.is_main_process():
             self._board.close()
 
     def record_samples(self, state: TrainerState, model: Any) -> None:
-        """The replies to the fixed prompts, as the model is now."""
+        """Append the current model's replies to the fixed prompts."""
         if not distributed.is_main_process():
             return
         for sample in self.inputs.samples(model):

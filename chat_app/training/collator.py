@@ -1,7 +1,7 @@
-"""Examples -> tensors: several examples share a row, and none sees another.
+"""The collator: examples -> tensors. Several examples are packed into a row (sequence packing), and none sees another.
 
-A batch is a number of whole examples. They are laid into as few rows as the longest of them allows, so that next to
-nothing of the work is padding; positions restart at each example and attention is blocked between them.
+A batch is a number of whole examples. They are packed into as few rows as the longest of them allows, so that little
+of the work is padding. Position ids restart at each example, and the attention mask blocks attention between them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class PackingCollator:
     """The collator of the training and of every evaluation.
 
     Attributes:
-        pad_id: what fills the end of a row; it is never looked at.
+        pad_id: the padding token; no token attends to it.
         multiple: row lengths are rounded up to this, which keeps the number of shapes small.
     """
 

@@ -1,4 +1,4 @@
-"""From corrected replies to a run that teaches them, among conversations that the model knows already."""
+"""A training run from corrected replies, mixed with conversations that the model learned before."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from chat_app.data.readers import Located, Problem, has_text, iterate_conversati
 from chat_app.errors import DataError, RunError
 from chat_app.runs.run import Run, find_run
 from chat_app.system.progress import ProgressCallback, ignore_progress
-from chat_app.training.corrections_store import TEACHING_SETTINGS, Correction, Corrections, mixed
+from chat_app.training.corrections_store import TEACHING_SETTINGS, Correction, Corrections, mix_conversations
 from chat_app.training.prepare import write_run
 
 CORRECTIONS, EARLIER = "your corrections", "earlier conversations"
 
 
-def corrections_of(paths: Paths, visitor: str) -> Corrections:
+def open_corrections(paths: Paths, visitor: str) -> Corrections:
     """A visitor's own set. The folder's name tells nothing about them, and no name leads out of it."""
     name = hashlib.sha256(visitor.encode("utf-8", "replace")).hexdigest()[:24]
     return Corrections(paths.home / "corrections" / name)
@@ -46,13 +46,13 @@ def prepare_corrections_run(
         SettingError: the settings cannot be.
     """
     config = from_mapping(TrainConfig, {**TEACHING_SETTINGS, "model": model})
-    mixture = _Mixture(list(mixed(corrections, _earlier(model, paths), seed=config.seed)), corrections)
+    mixture = _Mixture(list(mix_conversations(corrections, _read_earlier(model, paths), seed=config.seed)), corrections)
     name = f"{len(corrections)} correction{'' if len(corrections) == 1 else 's'}"
     return write_run(config, mixture, paths, about={"files": [name], **(about or {})}, progress=progress)
 
 
 class _Mixture:
-    """What `mixed` gives, with a place for each conversation: the correction's number, or its own among the rest."""
+    """The mixed conversations, each with an origin: the correction's number, or its own number among the rest."""
 
     def __init__(self, rows: Sequence[Conversation], corrections: Sequence[Correction]):
         self._rows = rows
@@ -71,7 +71,7 @@ class _Mixture:
         return iter(())
 
 
-def _earlier(model: str, paths: Paths) -> Iterator[Conversation]:
+def _read_earlier(model: str, paths: Paths) -> Iterator[Conversation]:
     """What the model learned before: a run's own conversations; for others a sample of what the starter learned."""
     path = paths.assets / "starter_earlier.jsonl"
     try:

@@ -1,8 +1,8 @@
-"""Teaching by correcting: the set of corrected replies on disk, and the conversations that teach it.
+"""Corrections: the set of corrected replies on disk, and the training data that teaches them.
 
-A correction alone would be learned by heart together with its exact wording, and the rest forgotten. So each one is
-asked in several wordings, which are made by rules that keep the meaning, and mixed with conversations that the model
-learned before. Knows no model; `TEACHING_SETTINGS` are the settings with which the mixture is to be learned.
+A correction alone would be memorized with its exact wording, and the model would forget the rest (catastrophic
+forgetting). So each one is asked in several paraphrases, and mixed with conversations that the model learned before.
+Knows no model; `TEACHING_SETTINGS` are the settings with which the mixture is to be learned.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ REPEAT, SHARE = 72, 0.5
 ABOUT_EVERY = 2
 MOST_TURNS = 4  # Of an earlier conversation: short ones keep the rest as well, and cost less.
 # A quarter of the usual rate: what was known changes little. All of the earlier conversations is learned, of a
-# correction only the good reply. What they reach is measured in tests/test_corrections.py.
+# correction only the good reply. What they reach is measured in tests/training/test_corrections.py.
 TEACHING_SETTINGS: Mapping[str, Any] = MappingProxyType(
     {
         "epochs": 1.0,
@@ -81,7 +81,7 @@ class Correction:
 
 
 class Corrections:
-    """The set in a folder. Several may read it; whoever changes it holds its lock for that moment.
+    """The set in a folder. Any process may read it; a process that changes it holds its lock meanwhile.
 
     Args:
         folder: made when the first correction is added.
@@ -103,7 +103,7 @@ class Corrections:
             RunError: another process is changing the set.
         """
         new = Correction(conversation, bad[:LONGEST_REPLY], good, time.time(), secrets.token_hex(6))
-        with self._held():
+        with self._lock():
             known = self.list()
             kept = [one for one in known if _said(one.conversation) != _said(conversation)]
             if len(kept) >= MOST:
@@ -123,9 +123,9 @@ class Corrections:
             DataError: there is none of that name, or the reply cannot be taught.
             RunError: another process is changing the set.
         """
-        with self._held():
+        with self._lock():
             known = self.list()
-            changed = replace(_named(known, name), good=good, time=time.time())
+            changed = replace(_find_correction(known, name), good=good, time=time.time())
             self._write([changed if one.id == name else one for one in known])
         return changed
 
@@ -136,13 +136,13 @@ class Corrections:
             DataError: there is none of that name.
             RunError: another process is changing the set.
         """
-        with self._held():
+        with self._lock():
             known = self.list()
             for name in names:
-                _named(known, name)
+                _find_correction(known, name)
             self._write([one for one in known if one.id not in names])
 
-    def _held(self) -> Any:
+    def _lock(self) -> Any:
         return hold(self.folder / "lock", "Somebody else is changing the corrections.")
 
     def _append(self, correction: Correction) -> None:
@@ -157,7 +157,7 @@ class Corrections:
         write_text(self._path, "".join(map(_line, corrections)))
 
 
-def _named(corrections: Sequence[Correction], name: str) -> Correction:
+def _find_correction(corrections: Sequence[Correction], name: str) -> Correction:
     for one in corrections:
         if one.id == name:
             return one
@@ -190,7 +190,7 @@ def _from_line(line: Mapping[str, Any]) -> Correction | None:
         return None
 
 
-def mixed(
+def mix_conversations(
     corrections: Sequence[Correction],
     earlier: Iterable[Conversation],
     *,
@@ -198,7 +198,7 @@ def mixed(
     share: float = SHARE,
     seed: int = 0,
 ) -> Iterator[Conversation]:
-    """What teaches the corrections: each of them `repeat` times, among conversations that were learned earlier.
+    """The training data for corrections: each of them `repeat` times, mixed with conversations learned earlier.
 
     The first time a correction stands as it is, then in other wordings (`paraphrase`, and every other time
     `reduce_to_keywords`). Only its good reply is learned, not what was said before it in that conversation.
@@ -218,19 +218,19 @@ def mixed(
     if not 0 <= share < 1 or repeat < 1:
         raise ValueError("repeat must be at least 1, and share from 0 to below 1")
     chance = random.Random(seed)
-    taught = [one for correction in corrections for one in _taught(correction, corrections, repeat, chance)]
+    taught = [one for correction in corrections for one in _vary_correction(correction, corrections, repeat, chance)]
     wanted = round(len(taught) * share / (1 - share))
     corrected = {normalize(correction.prompt) for correction in corrections}
-    drawn = _drawn((one for one in earlier if not _answers(one, corrected)), wanted, chance)
-    rows = [*taught, *(_stretch(one, chance) for one in drawn)]
+    drawn = _sample_stream((one for one in earlier if not _answers(one, corrected)), wanted, chance)
+    rows = [*taught, *(_cut_stretch(one, chance) for one in drawn)]
     chance.shuffle(rows)
     yield from rows
 
 
-def _taught(
+def _vary_correction(
     correction: Correction, all_of_them: Sequence[Correction], repeat: int, chance: random.Random
 ) -> Iterator[Conversation]:
-    """One correction in several wordings, none of which is what another correction asks."""
+    """One correction in several paraphrases, none of which is the prompt of another correction."""
     rest = [one.prompt for one in all_of_them if normalize(one.prompt) != normalize(correction.prompt)]
     taken = {normalize(prompt) for prompt in rest}
     others = [frozenset(keywords(prompt)) for prompt in rest]
@@ -253,8 +253,8 @@ def _answers(conversation: Conversation, prompts: Set[str]) -> bool:
     return any(turn.role == "user" and normalize(turn.text) in prompts for turn in conversation.turns)
 
 
-def _stretch(conversation: Conversation, chance: random.Random) -> Conversation:
-    """A few turns in a row of a longer conversation, begun by whoever began it."""
+def _cut_stretch(conversation: Conversation, chance: random.Random) -> Conversation:
+    """A few turns in a row of a longer conversation, with the same role at the beginning."""
     spare = len(conversation.turns) - MOST_TURNS
     if spare <= 0:
         return conversation
@@ -262,7 +262,7 @@ def _stretch(conversation: Conversation, chance: random.Random) -> Conversation:
     return conversation.part(start, start + MOST_TURNS)
 
 
-def _drawn(earlier: Iterable[Conversation], wanted: int, chance: random.Random) -> list[Conversation]:
+def _sample_stream(earlier: Iterable[Conversation], wanted: int, chance: random.Random) -> list[Conversation]:
     """`wanted` conversations of a stream, each with the same chance (Vitter 1985, algorithm R)."""
     drawn: list[Conversation] = []
     for number, conversation in enumerate(earlier if wanted else ()):

@@ -1,7 +1,8 @@
-"""Several processes that train one model, as `torchrun` or `accelerate launch` starts them, on one machine or more.
+"""Distributed training: several processes train one model, as `torchrun` or `accelerate launch` starts them.
 
-They are numbered; the first one alone prepares the run, writes its folder and speaks. Without such a start there is
-one process, and everything here does nothing. The folder of runs must be the same for all, also on several machines.
+Each has a rank; rank 0, the main process, prepares the run, writes its folder and prints. Without such a start the
+world size is 1, and everything here does nothing. All processes must see the same folder of runs, also where they run
+on several machines.
 """
 
 from __future__ import annotations
@@ -14,29 +15,29 @@ from typing import Any, TypeVar
 from chat_app.errors import ChatAppError, PeerProcessError, SettingError
 
 Value = TypeVar("Value")
-# What the libraries say when a process at the other end is gone.
+# Parts of the libraries' messages when the process at the other end has ended.
 _SIGNS = ("gloo", "nccl", "connection closed", "connection reset", "process group", "broken pipe")
 
 
 def world_size() -> int:
-    """How many processes train together. Some clusters set the number alone, for other purposes: then it is one."""
+    """How many processes train together. Some clusters set WORLD_SIZE alone, for other purposes: then it is 1."""
     started = "RANK" in os.environ and "MASTER_ADDR" in os.environ
     return int(os.environ.get("WORLD_SIZE", "1")) if started else 1
 
 
 def is_main_process() -> bool:
-    """Whether this is the process that writes and speaks."""
+    """Whether this is rank 0, the process that writes and prints."""
     return world_size() == 1 or int(os.environ["RANK"]) == 0
 
 
 def join_process_group(device: str) -> None:
-    """Find the other processes, if there are any.
+    """Join the process group, if there is one.
 
     Args:
         device: as in the settings; "cpu" keeps off the GPUs.
 
     Raises:
-        SettingError: they were started to divide the model between them.
+        SettingError: the processes were started to shard the model (FSDP, DeepSpeed).
     """
     if any(os.environ.get(f"ACCELERATE_USE_{way}", "").lower() == "true" for way in ("FSDP", "DEEPSPEED")):
         raise SettingError(
@@ -51,7 +52,7 @@ def join_process_group(device: str) -> None:
 
 
 def leave_process_group() -> None:
-    """Part from the other processes."""
+    """Destroy the process group."""
     if world_size() > 1:
         import torch.distributed
 
@@ -60,10 +61,10 @@ def leave_process_group() -> None:
 
 
 def broadcast_from_main(make: Callable[[], Value]) -> Value:
-    """What the first process makes, for all; only there it is made.
+    """Make a value in the main process and broadcast it to all.
 
     Raises:
-        ChatAppError: what `make` raises, in the first process. PeerProcessError: in the others.
+        ChatAppError: what `make` raises, in the main process. PeerProcessError: in the others.
     """
     if world_size() == 1:
         return make()
@@ -85,12 +86,12 @@ def broadcast_from_main(make: Callable[[], Value]) -> Value:
 
 
 def any_process(flag: bool) -> bool:
-    """Whether it is true in any process; all get the same answer."""
+    """Whether a flag is true in any process; all get the same answer (all-reduce)."""
     return flag if world_size() == 1 else all_reduce_sum([float(flag)])[0] > 0
 
 
 def all_reduce_sum(values: Sequence[float]) -> list[float]:
-    """Each value added up over all processes."""
+    """Each value summed over all processes (all-reduce)."""
     if world_size() == 1:
         return list(values)
     import torch
@@ -103,12 +104,12 @@ def all_reduce_sum(values: Sequence[float]) -> list[float]:
 
 
 def barrier() -> None:
-    """Until all processes have come here."""
+    """Wait until all processes have come here (a barrier)."""
     all_reduce_sum([0.0])
 
 
 def claim_failure(path: Path) -> bool:
-    """Whether this process is the first to leave a mark: where all fail for one reason, one of them tells it."""
+    """Whether this process is the first to create a file: where all fail for one reason, one of them reports it."""
     if world_size() == 1:
         return True
     try:
@@ -119,7 +120,7 @@ def claim_failure(path: Path) -> bool:
 
 
 def is_consequence(error: BaseException) -> bool:
-    """Whether an error only says that another process is gone, which has told why."""
+    """Whether an error only follows from the end of another process, which reports the reason."""
     if isinstance(error, PeerProcessError):
         return True
     if world_size() == 1:

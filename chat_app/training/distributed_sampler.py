@@ -1,7 +1,7 @@
-"""Which rows a process learns, where several train one model: a share of each batch that one process would compute.
+"""The dataloader of distributed training: each rank takes its part of each batch that a single process would compute.
 
-The libraries' own way of sharing repeats rows until every process has equally many, which bends the loss curve at the
-end of an epoch. Here a process may have nothing to do in a batch; then it computes a row in which nothing is learned.
+The libraries' own samplers repeat rows until every rank has equally many, which bends the loss curve at the end of an
+epoch. Here a rank may have no row in a batch; then it computes a row without any learned token.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from chat_app.training.collator import PackingCollator
 
 
 class DistributedBatchSampler(BatchSampler):
-    """The row numbers of each batch that belong to one process.
+    """The row indices of each batch that belong to one rank.
 
     Args:
-        rows: all of them. size: of a batch, for all processes together.
+        rows: all of them. size: of a batch, over all ranks.
         seed: of the order, which is that of a single process.
-        process, processes: which one, of how many.
+        process, processes: the rank and the world size.
     """
 
     def __init__(self, rows: Dataset[Example], size: int, seed: int, process: int, processes: int):
@@ -38,7 +38,7 @@ class DistributedBatchSampler(BatchSampler):
         return self
 
     def set_epoch(self, epoch: int) -> None:
-        """The order of an epoch is its own."""
+        """Shuffle anew for this epoch."""
         self.order.set_epoch(epoch)
 
     def __iter__(self) -> Iterator[list[int]]:
@@ -49,7 +49,7 @@ class DistributedBatchSampler(BatchSampler):
 def make_dataloader(
     rows: Dataset[Example], collator: PackingCollator, size: int, seed: int, process: int, processes: int
 ) -> DataLoader[Any]:
-    """Batches of this process's share of the rows."""
+    """The dataloader of this rank."""
     blank = replace(rows[0], labels=[IGNORE_INDEX] * len(rows[0].ids))
 
     def collate(examples: Sequence[Example]) -> dict[str, Tensor]:

@@ -1,7 +1,7 @@
-"""A few real steps before a training: does it fit into the memory, and how long will it take?
+"""The dry run: a few real steps before a training. Does it fit into the memory, and how long will it take?
 
 The steps are the Trainer's own, on the longest batches and on usual ones. Afterwards the weights are what they were, so
-that a training with a rehearsal ends with the same numbers as one without. One evaluation, one checkpoint and one model
+that a training with a dry run ends with the same weights as one without. One evaluation, one checkpoint and one model
 are measured too and counted as often as they will come.
 """
 
@@ -45,8 +45,8 @@ T = TypeVar("T")
 STEPS = 20
 WARM_UP = 2
 FEWEST = WARM_UP + 3
-LONG_ENOUGH = 1.0  # Seconds of tried steps after which no more than the fewest are tried: somebody waits.
-SHORT = 100  # Steps; a shorter training is over before its rehearsal would have said so.
+LONG_ENOUGH = 1.0  # Seconds of steps after which no more than the fewest are tried: the user waits.
+SHORT = 100  # Steps; a shorter training is over before its dry run would be.
 _TESTED_ROWS = 64
 _LOOK_EVERY = 0.02
 
@@ -79,7 +79,7 @@ class DryRunResult:
 
 
 def is_dry_run_wanted(config: TrainConfig, rows: int) -> bool:
-    """Whether to rehearse: as asked, or where the training is long enough to be worth it; alone only."""
+    """Whether to do a dry run: as asked, or if the training is long enough to be worth it; in a single process only."""
     if distributed.world_size() > 1:
         return False
     return config.rehearse == "on" or (config.rehearse != "off" and total_steps(config, rows) >= SHORT)
@@ -97,7 +97,7 @@ def dry_run(
 
     Args:
         config: with the method, the batches and the rate decided.
-        model: as for `train`; it is on the lesson's device afterwards.
+        model: as for `train`; it is on the inputs' device afterwards.
         shape: of the model, for the work in a batch.
 
     Raises:
@@ -112,13 +112,13 @@ def dry_run(
     before = {name: one.detach().to("cpu", copy=True) for name, one in weights.items()}
     trainer = None
     try:
-        with _watched(inputs.device) as memory:
-            trainer = _trainer(folder, config, inputs, model, tried)
+        with _watch_memory(inputs.device) as memory:
+            trainer = _make_trainer(folder, config, inputs, model, tried)
             trainer.add_callback(clock)
             trainer.train()
             if len(clock.seconds) < FEWEST:
                 return None
-            evaluation, saving = _evaluation(run, folder, config, inputs, trainer)
+            evaluation, saving = _time_evaluation(run, folder, config, inputs, trainer)
     finally:
         if trainer is not None:  # Takes away what the Trainer has put around the model's forward.
             trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
@@ -169,17 +169,17 @@ def interleave(short_to_long: Sequence[T]) -> list[T]:
 
 
 class _Trainer(ChatTrainer):
-    """The Trainer with the steps in a given order."""
+    """The Trainer with chosen steps instead of a shuffled order."""
 
     steps: Sequence[list[Example]] = ()
 
     def get_train_dataloader(self) -> DataLoader[Any]:
-        """Batches as they were chosen."""
+        """A dataloader of the chosen batches."""
         batches = [batch for step in self.steps for batch in split_into_batches(step, self.config.batch_size)]
         return DataLoader(batches, batch_size=None, collate_fn=self.collator)  # type: ignore[arg-type]
 
 
-def _trainer(
+def _make_trainer(
     folder: Path, config: TrainConfig, inputs: TrainingInputs, model: Any, steps: Sequence[list[Example]]
 ) -> _Trainer:
     # A rate of next to nothing: what is measured does not depend on it, and the weights stay sound.
@@ -197,7 +197,7 @@ def _trainer(
 
 
 class _Clock(TrainerCallback):
-    """Takes the time of each step, and of the checkpoint at the end."""
+    """Measures the time of each step, and of the checkpoint at the end."""
 
     def __init__(self, should_stop: ShouldStop):
         self.should_stop = should_stop
@@ -210,7 +210,7 @@ class _Clock(TrainerCallback):
         self._last = time.perf_counter()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **named: Any) -> Any:
-        """A step with everything around it."""
+        """Take the time of a step with everything around it; stop when that is enough."""
         now = time.perf_counter()
         self.seconds.append(now - self._last)
         self._last = now
@@ -221,12 +221,12 @@ class _Clock(TrainerCallback):
         return control
 
     def on_save(self, args: Any, state: Any, control: Any, **named: Any) -> None:
-        """As the run's writer does it."""
+        """Seal the checkpoint as RunWriter does, and take the time."""
         seal(Path(args.output_dir) / f"checkpoint-{state.global_step}")
         self.saving = time.perf_counter() - self._last
 
 
-def _evaluation(
+def _time_evaluation(
     run: Run, folder: Path, config: TrainConfig, inputs: TrainingInputs, trainer: ChatTrainer
 ) -> tuple[float, float]:
     """Seconds of an evaluation with its replies, and of writing a model."""
@@ -249,7 +249,7 @@ def _evaluation(
 
 
 @dataclass
-class _Memory:
+class _MemoryUse:
     """Bytes: the most that were in use, and how many there are."""
 
     peak: int = 0
@@ -257,9 +257,9 @@ class _Memory:
 
 
 @contextmanager
-def _watched(device: str) -> Iterator[_Memory]:
+def _watch_memory(device: str) -> Iterator[_MemoryUse]:
     """Watch the memory while a block runs: of the GPU by its own count, else of this process."""
-    memory = _Memory()
+    memory = _MemoryUse()
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
         memory.total = free_memory(device) + torch.cuda.memory_reserved()
@@ -272,11 +272,11 @@ def _watched(device: str) -> Iterator[_Memory]:
     memory.peak = process.memory_info().rss
     memory.total = free_memory(device) + memory.peak
 
-    def look() -> None:
+    def sample() -> None:
         while not ended.wait(_LOOK_EVERY):
             memory.peak = max(memory.peak, process.memory_info().rss)
 
-    watcher = threading.Thread(target=look, name="memory of the rehearsal", daemon=True)
+    watcher = threading.Thread(target=sample, name="memory of the rehearsal", daemon=True)
     watcher.start()
     try:
         yield memory

@@ -1,4 +1,4 @@
-"""What can follow a run whose curves were judged: more epochs of the same, or the same once more with half the rate."""
+"""Follow-up runs after a diagnosis: more epochs of the same run, or a new run with half the learning rate."""
 
 from __future__ import annotations
 

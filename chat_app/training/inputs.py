@@ -1,4 +1,4 @@
-"""What a training is given, beside the model and the run."""
+"""What the training loop is given beside the model and the run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from chat_app.tokenization.encoder import Encoder, Example
 
 @dataclass(frozen=True)
 class TrainingInputs:
-    """Everything a training needs.
+    """The data, the device and the callbacks of a training loop.
 
     Attributes:
         encoder: tokenizer and format, for saving.

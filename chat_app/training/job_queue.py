@@ -1,7 +1,7 @@
-"""Training in the background: a thread that starts one child process after the other and follows it.
+"""The job queue of training runs: a thread that starts one child process after the other and supervises it.
 
-The child writes the run folder; this file only starts it, asks it to stop, and puts into words what happened when it
-ended without a word. Nothing here is needed to know where a run stands: that is on the disk.
+The child writes the run folder; this file starts it, asks it to stop, and explains an end that the child could not
+explain itself. Nothing here is needed to know the state of a run: that is on the disk.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Jobs:
         self._wake = threading.Event()
         self._closing = threading.Event()
         self._child_lock = threading.Lock()
-        self._order_lock = threading.Lock()  # Of those who change the order.
+        self._order_lock = threading.Lock()  # Held while the order changes.
         self._child: subprocess.Popen[bytes] | None = None
         self._child_run: Run | None = None
         self._queued_at = 0.0  # When the child's run was put into the queue.
@@ -141,7 +141,7 @@ class Jobs:
             return next(iter(self.waiting()), None)
 
     def _train(self, run: Run) -> None:
-        """Start the child and wait for its end, or for the program's."""
+        """Start the child and wait until it, or this program, ends."""
         queued_at = run.state().time
         child = _start(run, self._paths)
         with self._child_lock:
@@ -159,7 +159,7 @@ class Jobs:
             self._child = self._child_run = None
 
     def _end_child(self) -> None:
-        """Tell the child that nobody waits for it any more; it saves and goes. What takes too long is killed."""
+        """Close the child's standard input: it saves a checkpoint and ends. After SECONDS_TO_END it is killed."""
         with self._child_lock:
             child, run, queued_at = self._child, self._child_run, self._queued_at
         if child is None or run is None:
@@ -174,7 +174,7 @@ class Jobs:
 
 
 def _start(run: Run, paths: Paths) -> subprocess.Popen[bytes]:
-    """The child process of a run. It notices by the end of its standard input that this program is gone."""
+    """Start the child process of a run. The end of its standard input tells it that this program has ended."""
     environment = {**child_environment(), "CHAT_APP_HOME": str(paths.home), "PYTHONUNBUFFERED": "1"}
     command = [sys.executable, "-m", "chat_app", "train", "--run", str(run.folder), "--supervised"]
     with open(run.log, "ab") as output:
@@ -184,8 +184,8 @@ def _start(run: Run, paths: Paths) -> subprocess.Popen[bytes]:
 
 
 def _place(run: Run) -> float:
-    """Where a run stands in the queue: the lower, the sooner. In a file of its own, which nobody else writes; without
-    one a run stands where its state was written."""
+    """Where a run stands in the queue: the lower, the sooner. In a file of its own, which only the queue
+    writes; without one a run stands where its state was written."""
     value = read_json(run.folder / PLACE)
     return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else run.state().time
 
@@ -200,7 +200,7 @@ def _close_pipe(child: subprocess.Popen[bytes]) -> None:
 
 
 def _explain_end(run: Run, code: int, queued_at: float) -> None:
-    """Where the child could not say how it ended, say it."""
+    """Write how the child ended, where it could not do so itself."""
     state = run.state()
     if state.status == "queued" and state.time == queued_at:  # It never took the run. (Later: it is queued again.)
         run.note(queued=False)

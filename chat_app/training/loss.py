@@ -1,7 +1,7 @@
-"""How surprised a model is by what it should have said: the one place where a loss is computed.
+"""Cross-entropy loss, negative log-likelihood and perplexity: the one place where a loss is computed.
 
-Training minimises it, evaluations report it. Only positions that are learned pass through the output layer, which for
-short replies saves most of its work.
+Training minimises it, evaluations report it. Only positions in the loss mask pass through the output layer, which
+saves most of its work for short replies.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def sum_loss(model: Any, batch: dict[str, Tensor], direct: bool = True, sparing:
 
     Args:
         direct: go past the model's own forward where that is possible; False where something wraps it.
-        sparing: remember no logits for the way back; they are computed again, a piece at a time.
+        sparing: keep no logits for the backward pass; they are recomputed a piece at a time.
     """
     inputs = {name: value for name, value in batch.items() if name not in ("labels", "shift_labels", "tokens")}
     labels = batch["labels"]
@@ -99,7 +99,7 @@ def likelihood(
     precision: str = "float32",
     tokens_a_batch: int = TOKENS_A_BATCH,
 ) -> Likelihood:
-    """The likelihood of rows; the model is in evaluation mode meanwhile.
+    """The likelihood of rows under a model, which is in evaluation mode meanwhile.
 
     Args:
         tokens_a_batch: fewer need less memory.

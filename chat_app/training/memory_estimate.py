@@ -1,4 +1,4 @@
-"""How much memory a training will need at its peak, and the way of training that fits what is free.
+"""Memory estimate: the peak memory of a training, and the training plans that fit what is free.
 
 The formula counts what PyTorch keeps. In bytes, with P learned numbers of the model, T positions of a batch (rows times
 length), h its width, i the width inside a layer's second half, V its vocabulary, n the bytes of a number in computing
@@ -38,13 +38,13 @@ _QUANTIZED = {"lora-8bit": 1.01, "lora-4bit": 0.57}
 _MOMENTS = {"adamw": 8.0, "adamw-8bit": 2.1, "muon": 6.0}
 _WORKSPACE = 96 * 2**20  # Of matrix libraries, and what an allocator cannot fill.
 _LOGIT_BYTES = 12
-_SHARE = {"cpu": 0.8}  # Of what is free; on a GPU nobody else asks for it.
+_SHARE = {"cpu": 0.8}  # Of what is free; the rest of a GPU's memory is rarely claimed meanwhile.
 _GPU_SHARE = 0.92
 
 
 @dataclass(frozen=True)
 class ModelShape:
-    """The sizes of a model that memory depends on. `new_tokens`: rows that the format adds to its vocabulary."""
+    """The sizes of a model on which its memory depends. `new_tokens`: rows that the format adds to its vocabulary."""
 
     parameters: int
     layers: int
@@ -80,7 +80,7 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Plan:
-    """A way of training, and what it is predicted to need. `fits`: whether that is free."""
+    """A training plan, and the memory that it is predicted to need. `fits`: whether that is free."""
 
     method: str
     batch_size: int
@@ -95,8 +95,8 @@ class Plan:
         """Whether the prediction is below what is free."""
         return self.predicted_bytes <= self.free_bytes
 
-    def applied(self, config: TrainConfig) -> TrainConfig:
-        """The settings with everything decided."""
+    def apply_to(self, config: TrainConfig) -> TrainConfig:
+        """The settings with method, batch size, accumulation, recomputing and optimizer decided."""
         return replace(
             config,
             method=self.method,
@@ -212,7 +212,7 @@ def list_plans(
     allowed: Sequence[str] = METHODS[1:],
     processes: int = 1,
 ) -> list[Plan]:
-    """Ways to train as `config` says, the best first: from everything as asked to the one that needs least.
+    """List training plans that follow `config`, the best first: from all as asked to the one that needs least memory.
 
     The number of conversations in a step never changes; they are only computed in smaller parts.
 
@@ -247,7 +247,7 @@ def list_plans(
 
 
 def index_of_first_fit(made: Sequence[Plan]) -> int:
-    """Where in the list to begin: the first plan that fits, else the one that needs least."""
+    """The index of the first plan that fits, else of the one that needs least."""
     fitting = [place for place, plan in enumerate(made) if plan.fits]
     return fitting[0] if fitting else min(range(len(made)), key=lambda place: made[place].predicted_bytes)
 
@@ -272,7 +272,7 @@ def _ladder(config: TrainConfig, device: str, allowed: Sequence[str]) -> Iterato
 
 
 def list_methods(files: ModelFiles, device: str) -> list[str]:
-    """The methods that a model can take here."""
+    """The methods that are possible for a model on this computer."""
     allowed = ["full"]
     if files.gguf is None and _is_there("peft"):
         allowed.append("lora")
@@ -284,7 +284,7 @@ def list_methods(files: ModelFiles, device: str) -> list[str]:
 
 
 def _is_there(library: str) -> bool:
-    """Whether it is installed. One that waits for its first use is not asked: that would be a use."""
+    """Whether a library is installed, without importing it: a lazy module would be loaded by the question."""
     return sys.modules.get(library) is not None or find_spec(library) is not None
 
 

@@ -1,6 +1,6 @@
 """The ways to learn, made ready: a model with every weight to be learned, or with LoRA on weights that stay.
 
-Which way is decided elsewhere (memory_plan); this file loads the model for it.
+Which way is decided in `memory_estimate`; this file loads the model for it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _STORED = {"lora-8bit": "8-bit", "lora-4bit": "4-bit"}
 
 @dataclass(frozen=True)
 class TrainableModel:
-    """A model that can learn.
+    """A model that is ready to be trained.
 
     Attributes:
         model: for the Trainer: a transformers model in float32, or a peft model around one.

@@ -1,4 +1,4 @@
-"""Optimisers that the training offers beyond the Trainer's own.
+"""Optimizers beyond the Trainer's own: Muon with AdamW.
 
 Muon (Jordan et al. 2024, torch.optim.Muon) turns the update of each hidden matrix into an orthogonal one; embeddings,
 norms and biases are no such matrices and take AdamW. Together they learn a language from scratch in about half the

@@ -1,4 +1,4 @@
-"""From text to a new tokenizer, and from a tokenizer to a new model that knows nothing yet."""
+"""Pretraining: from text to a new tokenizer (byte-level BPE), and to a new model with random weights."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def train_tokenizer(files: Sequence[Path], vocab_size: int, out: Path) -> int:
     Raises:
         DataError: nothing to read. SettingError: a vocabulary too small for the bytes.
     """
-    return learn_tokenizer(texts_of(files), vocab_size, out)
+    return learn_tokenizer(read_texts(files), vocab_size, out)
 
 
 def learn_tokenizer(texts: Iterable[str], vocab_size: int, out: Path) -> int:
@@ -96,7 +96,7 @@ def learn_tokenizer(texts: Iterable[str], vocab_size: int, out: Path) -> int:
     return len(tokenizer)
 
 
-def texts_of(files: Sequence[Path]) -> Iterator[str]:
+def read_texts(files: Sequence[Path]) -> Iterator[str]:
     """What is said in files of conversations, turn by turn; plain text in pieces.
 
     Raises:

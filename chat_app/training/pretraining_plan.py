@@ -1,4 +1,4 @@
-"""A model from nothing, guided: how large it and its vocabulary may be for so much text, and a run that begins so.
+"""Pretraining from scratch: the model size and vocabulary that suit so much text, and a run that begins with them.
 
 The rule. A token is about four characters (GPT-2's, on English). A text that is read four times teaches nearly as much
 as one of four times the length (Muennighoff et al. 2023), and a model is best taught with twenty tokens a parameter

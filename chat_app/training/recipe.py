@@ -1,4 +1,4 @@
-"""A training written down so that it can be done again: as a YAML file, and as a command line."""
+"""The recipe of a run: the same training as a YAML file, and as a command line."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def differences(config: TrainConfig) -> dict[str, Any]:
     return {name: value for name, value in to_mapping(config).items() if value != defaults[name]}
 
 
-def command_of(
+def build_command(
     config: TrainConfig, files: Sequence[str | Path], valid: str | Path | None = None, more: Sequence[str] = ()
 ) -> str:
     """The command line that does the same, quoted for a shell.
@@ -58,14 +58,14 @@ def command_for(run: Run, config: TrainConfig | None = None) -> str:
     """
     about = run.about()
     if about.get("from_nothing"):
-        return _from_nothing(config or run.config(), [str(one) for one in about.get("files") or ()], about)
+        return _build_scratch_commands(config or run.config(), [str(one) for one in about.get("files") or ()], about)
     flags = [str(one) for one in about.get("reading") or ()]
     files = [] if "--hub" in flags else [str(one) for one in about.get("files") or ()]
     asked = [part for one in about.get("questions") or () for part in ("--question", str(one))]
-    return command_of(config or run.config(), files, more=[*flags, *asked])
+    return build_command(config or run.config(), files, more=[*flags, *asked])
 
 
-def _from_nothing(config: TrainConfig, files: Sequence[str], about: Mapping[str, Any]) -> str:
+def _build_scratch_commands(config: TrainConfig, files: Sequence[str], about: Mapping[str, Any]) -> str:
     """Two commands: the words, then the model."""
     words = ["--data", *files, "--vocab-size", str(about.get("vocabulary", 8192)), "--out", "words"]
     tokenizer = shlex.join(["python", "-m", "chat_app", "tokenizer", *words])
@@ -74,7 +74,7 @@ def _from_nothing(config: TrainConfig, files: Sequence[str], about: Mapping[str,
     return f"{tokenizer}\n{shlex.join(['python', '-m', 'chat_app', 'pretrain', *parts])}"
 
 
-def recipe_of(
+def build_recipe(
     config: TrainConfig,
     files: Sequence[str | Path],
     valid: str | Path | None = None,
@@ -110,7 +110,7 @@ def write_recipe(
     """
     asked = run.about().get("questions")
     besides = {**reading, "question": list(asked)} if asked else reading
-    write_text(run.folder / FILE, recipe_of(run.config(), files, valid, besides))
+    write_text(run.folder / FILE, build_recipe(run.config(), files, valid, besides))
 
 
 def copy_recipe(run: Run, new: Run) -> None:
@@ -118,7 +118,7 @@ def copy_recipe(run: Run, new: Run) -> None:
     path = run.folder / FILE
     if path.is_file():
         _, files, valid = read_recipe(path)
-        write_text(new.folder / FILE, recipe_of(new.config(), files, valid, read_besides(path)))
+        write_text(new.folder / FILE, build_recipe(new.config(), files, valid, read_besides(path)))
 
 
 def read_recipe(path: Path) -> tuple[dict[str, Any], list[str], str | None]:
@@ -134,7 +134,7 @@ def read_recipe(path: Path) -> tuple[dict[str, Any], list[str], str | None]:
     valid = _names(values.pop("valid", []), "valid")
     if len(valid) > 1:
         raise SettingError("valid", "Only one file can be tested on.", advice="Put them together.")
-    found = [_found(name, path) for name in (*files, *valid)]
+    found = [_resolve_file(name, path) for name in (*files, *valid)]
     return values, found[: len(files)], found[len(files)] if valid else None
 
 
@@ -177,6 +177,6 @@ def _names(value: Any, name: str, what: str = "files") -> list[str]:
     return names
 
 
-def _found(name: str, recipe: Path) -> str:
+def _resolve_file(name: str, recipe: Path) -> str:
     beside = recipe.parent / name
     return str(beside) if not Path(name).exists() and beside.exists() else name

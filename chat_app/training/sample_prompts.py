@@ -10,7 +10,7 @@ MOST = 12
 LONGEST = 300
 
 
-def questions_of(text: str | Iterable[str]) -> tuple[str, ...]:
+def parse_questions(text: str | Iterable[str]) -> tuple[str, ...]:
     """The questions in a text, one a line, each once; empty lines do not count.
 
     Raises:

@@ -1,4 +1,4 @@
-"""How long steps take: the work in a batch, the seconds that work costs, and a length of time in words.
+"""A linear model of step time: the work in a batch, the seconds that the work costs, and a duration in words.
 
 seconds = a + b * work is fitted by the median of slopes (Theil and Sen), which no single slow step can bend. The work
 of a batch is the number of multiplications on the way through the model: with T positions in rows of a length L, each

@@ -1,6 +1,6 @@
-"""Teaching a model: transformers' Trainer around our examples, writing into a run folder.
+"""The training loop: transformers' Trainer on packed batches, with checkpoints in a run folder and exact resume.
 
-It is given a model, rows and a run, and knows nothing of files of conversations, of chat or of the page. It runs in a
+It is given a model, tokenized rows and a run, and knows no files of conversations, no chat and no page. It runs in a
 process of its own: in a thread beside a model that answers, the same seed would not give the same weights.
 """
 
@@ -41,7 +41,7 @@ PLOT_POINTS = 300
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a training ended."""
+    """How the training loop ended."""
 
     status: Literal["done", "stopped", "interrupted"]
     reason: str
@@ -49,7 +49,7 @@ class Outcome:
 
 
 class _Rows(Dataset[Example]):
-    """Examples as torch wants them."""
+    """Tokenized rows as a torch Dataset."""
 
     def __init__(self, rows: Sequence[Example]):
         self.rows = rows
@@ -62,8 +62,8 @@ class _Rows(Dataset[Example]):
 
 
 class ChatTrainer(Trainer):
-    """The Trainer with our loss: summed over the learned tokens of a whole step and divided by their number, so that
-    the way a step is split into batches changes nothing."""
+    """The Trainer with a loss that is summed over the learned tokens of a whole step and divided by their number, so
+    that gradient accumulation and the split into batches change nothing."""
 
     loss_is_scaled_for_ga = True
 
@@ -77,7 +77,7 @@ class ChatTrainer(Trainer):
     ):
         self.config, self.inputs, self.collator = config, inputs, collator
         self.tokens_seen = 0
-        # The transformers model: peft's, where an addition is learned, stands around it.
+        # The transformers model; a peft model wraps it where LoRA is trained.
         self.causal = model.get_base_model() if hasattr(model, "get_base_model") else model
         super().__init__(
             model=model,
@@ -103,7 +103,7 @@ class ChatTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor:
-        """Nats a learned token of the whole step, this batch's part of it."""
+        """This batch's part of the mean loss of the step, in nats per learned token."""
         self.tokens_seen += int(inputs["tokens"])
         with precision_context(self.inputs.device, self.inputs.precision):
             if model is self.model:
@@ -117,7 +117,7 @@ class ChatTrainer(Trainer):
     def training_step(
         self, model: Any, inputs: dict[str, Any], num_items_in_batch: Tensor | int | None = None
     ) -> Tensor:
-        """One batch. A loss that is no number ends the training before it can harm the weights."""
+        """Forward and backward of one batch. A loss that is not finite ends the training before a step is made."""
         loss = super().training_step(model, inputs, num_items_in_batch)
         if not math.isfinite(float(loss)):
             raise TrainingError(
@@ -153,7 +153,7 @@ class ChatTrainer(Trainer):
         return min(TOKENS_A_BATCH, self.config.batch_size * max(example_lengths(self.inputs.train_rows)))
 
     def evaluate(self, *arguments: Any, **named: Any) -> dict[str, float]:
-        """Validation loss and perplexity, told to the callbacks as the Trainer does it."""
+        """Validation loss and perplexity, passed to the callbacks as the Trainer does."""
         result = self.likelihood()
         metrics = {"eval_loss": result.loss, "eval_perplexity": result.perplexity} if result else {}
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
@@ -169,7 +169,7 @@ def train(
     should_stop: ShouldStop = never_stop,
     callbacks: Sequence[TrainerCallback] = (),
 ) -> Outcome:
-    """Teach `model`, from the run's newest whole checkpoint if it has one.
+    """Train `model`, resuming from the run's newest whole checkpoint if it has one.
 
     Args:
         run: locked by the caller.
@@ -184,7 +184,7 @@ def train(
         TrainingError, RunError: with a sentence that says why and what to do.
     """
     checkpoint = run.newest_checkpoint()
-    step = _step_of(checkpoint) if checkpoint else 0
+    step = _checkpoint_step(checkpoint) if checkpoint else 0
     if distributed.is_main_process():
         _clear_broken(run, checkpoint)
         _check_space(run, model)
@@ -205,7 +205,7 @@ def train(
         if not run.has_model:
             writer.save_model(trainer.state)
     except (OSError, RuntimeError, MemoryError) as error:
-        raise _explained(error) from error
+        raise _explain_error(error) from error
     return Outcome(writer.status, writer.reason or "All epochs are done.", trainer.state.global_step)
 
 
@@ -218,7 +218,7 @@ def _record_start(trainer: ChatTrainer, writer: RunWriter) -> None:
 
 
 def steps_an_epoch(config: TrainConfig, rows: int) -> int:
-    """Steps in which all rows are read once."""
+    """Optimizer steps of one epoch, with gradient accumulation."""
     return math.ceil(rows / (config.batch_size * config.accumulation))
 
 
@@ -238,7 +238,7 @@ def saving_steps(config: TrainConfig, rows: int) -> int:
 
 
 def make_training_arguments(folder: Path, config: TrainConfig, inputs: TrainingInputs) -> TrainingArguments:
-    """TrainConfig in the Trainer's words; checkpoints go into `folder`."""
+    """The TrainingArguments of a TrainConfig; checkpoints go into `folder`."""
     rows = len(inputs.train_rows)
     steps = total_steps(config, rows)
     if config.optimizer == "adamw-8bit" and inputs.device != "cuda":
@@ -289,19 +289,19 @@ def make_training_arguments(folder: Path, config: TrainConfig, inputs: TrainingI
 
 
 def _adamw(device: str) -> str:
-    """In one piece, where PyTorch has that: it is faster and needs no memory for steps between."""
+    """The fused AdamW where PyTorch has it: faster, without temporary tensors."""
     return "adamw_torch_fused" if device in ("cpu", "cuda") else "adamw_torch"
 
 
 def _clear_broken(run: Run, checkpoint: Path | None) -> None:
-    """Remove checkpoints that are not whole: the Trainer would count them, or go on from them."""
-    newest = _step_of(checkpoint) if checkpoint else -1
+    """Remove incomplete checkpoints: the Trainer would count them, or resume from them."""
+    newest = _checkpoint_step(checkpoint) if checkpoint else -1
     for folder in run.checkpoints.glob("checkpoint-*"):
-        if _step_of(folder) > newest or not (folder / MANIFEST).exists():
+        if _checkpoint_step(folder) > newest or not (folder / MANIFEST).exists():
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _step_of(checkpoint: Path) -> int:
+def _checkpoint_step(checkpoint: Path) -> int:
     number = checkpoint.name.rpartition("-")[2]
     return int(number) if number.isdigit() else -1
 
@@ -318,8 +318,8 @@ def _check_space(run: Run, model: Any) -> None:
         )
 
 
-def _explained(error: BaseException) -> TrainingError:
-    """The sentence for a fault of the machine."""
+def _explain_error(error: BaseException) -> TrainingError:
+    """The TrainingError that explains a fault of the machine."""
     text = str(error).lower()
     is_full = isinstance(error, OSError) and error.errno == errno.ENOSPC
     if is_full or "no space left" in text or "pytorchstreamwriter" in text:

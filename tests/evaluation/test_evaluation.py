@@ -26,7 +26,7 @@ from chat_app.evaluation.memorization import RunMemorizationIndex
 from chat_app.evaluation.runner import evaluate_models, extract_prompts, generate_replies, sample_evenly
 from chat_app.runs.run import Run
 from chat_app.system.progress import Progress
-from chat_app.training.corrections_run import corrections_of, prepare_corrections_run
+from chat_app.training.corrections_run import open_corrections, prepare_corrections_run
 from chat_app.training.prepare import write_run
 
 BEFORE = Evaluation(200.0, 2.0, 1.0, 0.5, 0.8, 0.1, 0.02, 8.0, 10, 100, 5)
@@ -180,7 +180,7 @@ def rows_of(run: Run) -> list[Located]:
 
 
 def test_corrections_become_a_run_among_what_the_model_learned_before(learned: Run, paths: Paths) -> None:
-    kept = corrections_of(paths, "me")
+    kept = open_corrections(paths, "me")
     kept.add(Conversation.from_turns(["When do you open?"]), "Hm.", "At nine.")
     run = prepare_corrections_run(learned.id, kept.list(), paths, about={"by": "me"})
     assert run.config().model == learned.id
@@ -194,7 +194,7 @@ def test_corrections_become_a_run_among_what_the_model_learned_before(learned: R
 
 
 def test_the_starter_is_taught_among_what_the_starter_knows(paths: Paths) -> None:
-    kept = corrections_of(paths, "me")
+    kept = open_corrections(paths, "me")
     kept.add(Conversation.from_turns(["When do you open?"]), "Hm.", "At nine.")
     run = prepare_corrections_run("starter", kept.list(), paths)
     learned = iterate(paths.assets / "starter_earlier.jsonl", need_reply=False)
@@ -206,10 +206,10 @@ def test_the_starter_is_taught_among_what_the_starter_knows(paths: Paths) -> Non
 
 @pytest.mark.parametrize("visitor", ["user:../../etc", "a/b", "", "\ud800", "x" * 5000])
 def test_no_name_of_a_visitor_leads_out_of_the_folder(paths: Paths, visitor: str) -> None:
-    folder = corrections_of(paths, visitor).folder
+    folder = open_corrections(paths, visitor).folder
     assert folder.parent == paths.home / "corrections"
     assert folder.name.isalnum()
-    assert folder != corrections_of(paths, visitor + "y").folder
+    assert folder != open_corrections(paths, visitor + "y").folder
 
 
 def test_measuring_leaves_settings_to_the_person(

@@ -17,13 +17,13 @@ from chat_app.data.source import DataSource, HubData
 from chat_app.errors import RunError, SettingError
 from chat_app.models.model_card import export_card, run_card
 from chat_app.runs import catalog as collection
-from chat_app.runs.compare import best_evaluation, check_count, curve_of, differences
+from chat_app.runs.compare import best_evaluation, check_count, list_differences, loss_curve
 from chat_app.runs.run import Run
 from chat_app.training.follow_up_runs import give_more_epochs, with_half_the_rate
 from chat_app.training.pipeline import choose_sample_prompts, train_run
 from chat_app.training.prepare import prepare_run
 from chat_app.training.recipe import command_for
-from chat_app.training.sample_prompts import questions_of
+from chat_app.training.sample_prompts import parse_questions
 
 
 def test_a_run_is_found_by_every_word(prepare: Callable[..., Run]) -> None:
@@ -41,11 +41,11 @@ def test_a_run_is_found_by_every_word(prepare: Callable[..., Run]) -> None:
 def test_a_title_is_one_line_and_the_id_stays(prepare: Callable[..., Run]) -> None:
     run = prepare("run")
     assert collection.rename(run, "  My \n first ") == "My first"
-    assert (collection.title_of(run), run.id) == ("My first", "run")
+    assert (collection.get_title(run), run.id) == ("My first", "run")
     with pytest.raises(RunError, match="too long"):
         collection.rename(run, "x" * 81)
     collection.rename(run, "")
-    assert collection.title_of(run) == ""
+    assert collection.get_title(run) == ""
     run.set_state("running")
     with run.lock(), pytest.raises(RunError, match="learning"):
         collection.rename(run, "now")
@@ -61,7 +61,7 @@ def test_only_a_run_that_nobody_needs_is_deleted(prepare: Callable[..., Run]) ->
     run.set_state("stopped")
     run.model.mkdir()
     (run.model / "model.safetensors").write_bytes(b"x" * 1000)
-    held = collection.contents_of(run)
+    held = collection.measure_contents(run)
     assert (held.model_bytes, held.checkpoints, held.conversations) == (1000, 0, 20)
     assert held.all_bytes > 1000
     collection.delete(run)
@@ -73,17 +73,17 @@ def test_runs_beside_each_other_show_only_what_differs(prepare: Callable[..., Ru
     one.append("metrics.jsonl", {"step": 5, "valid_loss": 1.5})
     one.append("metrics.jsonl", {"step": 6, "train_loss": 1.0})
     other.append("metrics.jsonl", {"step": 5, "train_loss": 2.0})
-    rows = {row.name: row.values for row in differences([one, other])}
+    rows = {row.name: row.values for row in list_differences([one, other])}
     assert rows == {
         "Best validation loss": ("1.5000 nats a token, at step 5", "-"),
         "Steps done": ("0", "0"),
         "Epochs": ("2", "3"),
         "Method": ("automatic", "lora"),
     }
-    assert (curve_of(one), curve_of(other)) == ([(5, 1.5)], [(5, 2.0)])
+    assert (loss_curve(one), loss_curve(other)) == ([(5, 1.5)], [(5, 2.0)])
     other.change(model="/home/owner/gpt2")
-    assert "Start from" in {row.name for row in differences([one, other])}
-    named = {row.name: row.values for row in differences([one, other], lambda name: Path(name).name)}
+    assert "Start from" in {row.name for row in list_differences([one, other])}
+    named = {row.name: row.values for row in list_differences([one, other], lambda name: Path(name).name)}
     assert named["Start from"] == ("start", "gpt2")
     for count in (0, 1, 9):
         with pytest.raises(RunError):
@@ -98,7 +98,7 @@ def test_the_model_before_the_training_is_no_result_of_it(prepare: Callable[...,
     assert best_evaluation(better.metrics()) == (5, 1.5)
     assert best_evaluation(worse.metrics()) == (5, 1.3)
     assert best_evaluation([{"step": 0, "valid_loss": 1.0}]) is None
-    rows = {row.name: row.values for row in differences([better, worse])}
+    rows = {row.name: row.values for row in list_differences([better, worse])}
     assert rows["Validation loss before"] == ("2.0000", "1.0000")
     assert rows["Best validation loss"] == (
         "1.5000 nats a token, at step 5",
@@ -153,12 +153,12 @@ def test_half_the_rate_is_a_new_run_of_the_same(prepare: Callable[..., Run], pat
 
 
 def test_questions_are_one_a_line_each_once_and_not_too_many() -> None:
-    assert questions_of(" Who are you?\n\nWhere?\r\nWhere?\n") == ("Who are you?", "Where?")
-    assert questions_of(["a", "b\nc"]) == ("a", "b", "c")
-    assert questions_of("") == ()
+    assert parse_questions(" Who are you?\n\nWhere?\r\nWhere?\n") == ("Who are you?", "Where?")
+    assert parse_questions(["a", "b\nc"]) == ("a", "b", "c")
+    assert parse_questions("") == ()
     for wrong in ("\n".join(map(str, range(13))), "x" * 301):
         with pytest.raises(SettingError):
-            questions_of(wrong)
+            parse_questions(wrong)
 
 
 def test_pinned_questions_are_what_the_model_is_asked(prepare: Callable[..., Run]) -> None:

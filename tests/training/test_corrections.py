@@ -23,7 +23,7 @@ from chat_app.data.readers import iterate, iterate_conversations
 from chat_app.data.writers import write_jsonl
 from chat_app.errors import DataError
 from chat_app.training import corrections_store as module
-from chat_app.training.corrections_store import TEACHING_SETTINGS, Correction, Corrections, mixed
+from chat_app.training.corrections_store import TEACHING_SETTINGS, Correction, Corrections, mix_conversations
 
 ASKED = Conversation.from_turns(["Hello", "Hi!", "When do you open?"], system="You are a shop.")
 
@@ -141,7 +141,7 @@ EARLIER = [Conversation.from_turns([f"earlier {n}", f"reply {n}"]) for n in rang
 
 
 def test_each_correction_is_there_as_often_as_asked_and_once_as_it_is() -> None:
-    rows = list(mixed(TAUGHT, EARLIER, repeat=10, share=0.4, seed=1))
+    rows = list(mix_conversations(TAUGHT, EARLIER, repeat=10, share=0.4, seed=1))
     replies = Counter(row.texts[-1] for row in rows)
     assert [replies[one.good] for one in TAUGHT] == [10, 10, 10]
     assert sum(count for reply, count in replies.items() if reply.startswith("reply")) == 20
@@ -150,7 +150,7 @@ def test_each_correction_is_there_as_often_as_asked_and_once_as_it_is() -> None:
 
 
 def test_only_the_good_reply_is_learned() -> None:
-    rows = [row for row in mixed(TAUGHT, [], repeat=4) if row.texts[-1] == "At nine, dear guest."]
+    rows = [row for row in mix_conversations(TAUGHT, [], repeat=4) if row.texts[-1] == "At nine, dear guest."]
     for row in rows:
         assert row.system == "You are a shop."
         assert row.texts[:2] == ["Hello", "Hi!"]
@@ -158,7 +158,7 @@ def test_only_the_good_reply_is_learned() -> None:
 
 
 def test_what_is_learned_survives_the_file(tmp_path: Path) -> None:
-    rows = list(mixed(TAUGHT, EARLIER, repeat=4, share=0.5))
+    rows = list(mix_conversations(TAUGHT, EARLIER, repeat=4, share=0.5))
     write_jsonl(rows, tmp_path / "train.jsonl")
     back: list[Any] = list(iterate(tmp_path / "train.jsonl"))
     assert [item.conversation for item in back] == rows
@@ -166,7 +166,7 @@ def test_what_is_learned_survives_the_file(tmp_path: Path) -> None:
 
 def test_the_same_seed_gives_the_same_rows_and_another_others() -> None:
     def rows(seed: int) -> list[Conversation]:
-        return list(mixed(TAUGHT, iter(EARLIER), repeat=6, share=0.5, seed=seed))
+        return list(mix_conversations(TAUGHT, iter(EARLIER), repeat=6, share=0.5, seed=seed))
 
     assert rows(1) == rows(1)
     assert rows(1) != rows(2)
@@ -174,7 +174,7 @@ def test_the_same_seed_gives_the_same_rows_and_another_others() -> None:
 
 
 def test_earlier_conversations_are_drawn_from_the_whole_stream() -> None:
-    drawn = [row for row in mixed(TAUGHT, iter(EARLIER), repeat=20, share=0.5) if row in EARLIER]
+    drawn = [row for row in mix_conversations(TAUGHT, iter(EARLIER), repeat=20, share=0.5) if row in EARLIER]
     numbers = sorted(int(row.texts[0].split()[1]) for row in drawn)
     assert len(numbers) == len(set(numbers)) == 60
     assert numbers[0] < 60
@@ -182,7 +182,7 @@ def test_earlier_conversations_are_drawn_from_the_whole_stream() -> None:
 
 
 def test_fewer_earlier_ones_than_wanted_are_all_taken() -> None:
-    assert sum(row in EARLIER for row in mixed(TAUGHT, EARLIER[:7], repeat=20, share=0.5)) == 7
+    assert sum(row in EARLIER for row in mix_conversations(TAUGHT, EARLIER[:7], repeat=20, share=0.5)) == 7
 
 
 def test_earlier_answers_to_what_was_corrected_are_left_out() -> None:
@@ -190,14 +190,14 @@ def test_earlier_answers_to_what_was_corrected_are_left_out() -> None:
         Conversation.from_turns(["Hi", "Hello", "when do you OPEN", "Never."]),
         Conversation.from_turns(["Hi", "Yo"]),
     ]
-    assert [row for row in mixed(TAUGHT, old, repeat=2) if row in old] == old[1:]
+    assert [row for row in mix_conversations(TAUGHT, old, repeat=2) if row in old] == old[1:]
 
 
 def test_of_a_long_earlier_conversation_a_few_turns_are_taken() -> None:
     long = Conversation.from_turns([f"turn {n}" for n in range(21)], system="Be kind.")
     starts = set()
     for seed in range(40):
-        rows = [row for row in mixed(TAUGHT, [long], repeat=2, seed=seed) if row.system == "Be kind."]
+        rows = [row for row in mix_conversations(TAUGHT, [long], repeat=2, seed=seed) if row.system == "Be kind."]
         assert len(rows) == 1
         start = int(rows[0].texts[0].split()[1])
         assert rows[0] == long.part(start, start + 4)
@@ -208,7 +208,7 @@ def test_of_a_long_earlier_conversation_a_few_turns_are_taken() -> None:
 
 def test_without_corrections_there_is_nothing_to_teach() -> None:
     with pytest.raises(DataError, match="no corrections"):
-        list(mixed([], EARLIER))
+        list(mix_conversations([], EARLIER))
 
 
 def test_no_wording_is_what_another_correction_asks() -> None:
@@ -217,7 +217,7 @@ def test_no_wording_is_what_another_correction_asks() -> None:
         correction("What's your name", "Ann."),
         correction("Name?", "Bo."),
     ]
-    for row in mixed(rival, [], repeat=60):
+    for row in mix_conversations(rival, [], repeat=60):
         owners = {one.good for one in rival if normalize(one.prompt) == normalize(row.texts[0])}
         assert owners <= {row.texts[1]}
 
@@ -294,7 +294,7 @@ def test_twelve_corrections_are_answered_as_taught_and_the_rest_is_kept(tmp_path
     from assets.starter_data import chitchat, is_held_out
 
     taught = [correction(question, good) for question, good, _ in TWELVE]
-    rows = list(mixed(taught, iterate_conversations(Paths.default().assets / "starter_earlier.jsonl")))
+    rows = list(mix_conversations(taught, iterate_conversations(Paths.default().assets / "starter_earlier.jsonl")))
     assert not {normalize(row.turns[-2].text) for row in rows if len(row.turns) > 1} & {
         normalize(other) for *_, other in TWELVE
     }

@@ -19,7 +19,7 @@ from chat_app.data.writers import write_jsonl
 from chat_app.errors import DataError, SettingError
 from chat_app.runs.run import Run, list_runs
 from chat_app.training.follow_up_runs import with_half_the_rate
-from chat_app.training.recipe import FILE, command_of, read_besides, read_recipe, recipe_of, write_recipe
+from chat_app.training.recipe import FILE, build_command, build_recipe, read_besides, read_recipe, write_recipe
 from tests.conftest import reading_of
 
 pytestmark = pytest.mark.slow_file
@@ -28,18 +28,18 @@ CONFIG = TrainConfig(model="my model", epochs=3, learning_rate=0.000125, method=
 
 
 def test_the_command_holds_what_differs_and_is_quoted() -> None:
-    command = command_of(CONFIG, ["a file.tsv", "b.jsonl"], "it's.tsv")
+    command = build_command(CONFIG, ["a file.tsv", "b.jsonl"], "it's.tsv")
     assert command == (
         "python -m chat_app train --data 'a file.tsv' b.jsonl --valid 'it'\"'\"'s.tsv' --model 'my model' --epochs 3 "
         "--learning-rate 0.000125 --method lora --patience 0"
     )
-    assert command_of(TrainConfig(), ["a.tsv"]) == "python -m chat_app train --data a.tsv"
+    assert build_command(TrainConfig(), ["a.tsv"]) == "python -m chat_app train --data a.tsv"
 
 
 def test_the_recipe_gives_the_settings_back(tmp_path: Path) -> None:
     for name in ("ä file.tsv", "v.tsv"):
         (tmp_path / name).touch()
-    (tmp_path / "train.yaml").write_text(recipe_of(CONFIG, ["ä file.tsv"], "v.tsv"), encoding="utf-8")
+    (tmp_path / "train.yaml").write_text(build_recipe(CONFIG, ["ä file.tsv"], "v.tsv"), encoding="utf-8")
     values, files, valid = read_recipe(tmp_path / "train.yaml")
     assert from_mapping(TrainConfig, values) == CONFIG
     assert files == [str(tmp_path / "ä file.tsv")]
@@ -89,7 +89,7 @@ def test_a_run_can_be_done_again_from_its_recipe(
         line["train_loss"] for line in first.metrics() if "train_loss" in line
     ]
     assert yaml.safe_load((second.folder / FILE).read_text())["data"] == [data]
-    again = shlex.split(command_of(second.config(), [data]))
+    again = shlex.split(build_command(second.config(), [data]))
     assert again[:4] == ["python", "-m", "chat_app", "train"]
     assert main([*again[3:], "--run", str(tmp_path / "third")]) == 0
     assert Run(tmp_path / "third").config() == first.config()

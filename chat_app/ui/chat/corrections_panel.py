@@ -14,7 +14,7 @@ from chat_app.errors import ChatAppError, DataError, ModelError
 from chat_app.runs.run import Run
 from chat_app.services import Services
 from chat_app.system.progress import ProgressCallback
-from chat_app.training.corrections_run import corrections_of, prepare_corrections_run
+from chat_app.training.corrections_run import open_corrections, prepare_corrections_run
 from chat_app.training.corrections_store import Correction
 from chat_app.ui.chat.session import EDITED_NOTE, ChatSession
 from chat_app.ui.components import formatting
@@ -119,7 +119,7 @@ class CorrectionsPanel:
             visitor = self.visitors.identify(token, request)
             require_jobs(self.services)
             conversation, turn = session.extract_correction(read_payload(event, "index"), clean_text(system))
-            added = corrections_of(self.services.paths, visitor).add(conversation, turn.original or "", turn.text)
+            added = open_corrections(self.services.paths, visitor).add(conversation, turn.original or "", turn.text)
             turn.kept, turn.note = added.id, KEPT_NOTE
         except ChatAppError as error:
             warn(error)
@@ -142,7 +142,7 @@ class CorrectionsPanel:
     def choose(self, event: gr.EventData, token: str, request: gr.Request) -> Updates:
         """The person wants to change one."""
         try:
-            known = corrections_of(self.services.paths, self.visitors.identify(token, request)).list()
+            known = open_corrections(self.services.paths, self.visitors.identify(token, request)).list()
         except ChatAppError as error:
             warn(error)
             return {self.chosen: gr.skip()}
@@ -163,14 +163,14 @@ class CorrectionsPanel:
     def _apply(self, act: Callable[[Any], Any], token: str, request: gr.Request) -> Updates:
         try:
             visitor = self.visitors.identify(token, request)
-            act(corrections_of(self.services.paths, visitor))
+            act(open_corrections(self.services.paths, visitor))
             return self._show_corrections(visitor)
         except ChatAppError as error:
             warn(error)
             return {self.panel: gr.skip()}
 
     def _show_corrections(self, visitor: str, is_open: bool | None = None) -> Updates:
-        known = corrections_of(self.services.paths, visitor).list()
+        known = open_corrections(self.services.paths, visitor).list()
         label = f"Teach by correcting ({len(known)})" if known else "Teach by correcting"
         panel = gr.update(label=label) if is_open is None else gr.update(label=label, open=is_open)
         button = gr.Button(f"Teach {'these ' if len(known) > 1 else 'this '}{_name_count(known)}", visible=bool(known))
@@ -186,7 +186,7 @@ class CorrectionsPanel:
 
         def prepare(progress: ProgressCallback) -> Run:
             visitor = self.visitors.identify(token, request)
-            model, known = self._get_model(session, visitor), corrections_of(self.services.paths, visitor).list()
+            model, known = self._get_model(session, visitor), open_corrections(self.services.paths, visitor).list()
             if not known:
                 raise DataError("There are no corrections to teach.", advice="Correct a reply first.")
             report = count_conversations(progress, "Preparing")

@@ -7,7 +7,7 @@ import re
 from chat_app.errors import ChatAppError, ModelError, RunError
 from chat_app.inference.backend import ModelDescription, ReplyBackend
 from chat_app.models.resolver import ModelFiles, available
-from chat_app.runs.catalog import title_of
+from chat_app.runs.catalog import get_title
 from chat_app.runs.run import Run, split_name
 from chat_app.services import Services
 from chat_app.ui.components import formatting
@@ -23,7 +23,7 @@ def title_run(run: Run) -> str:
         about = run.about()
     except RunError:
         return run.id
-    if named := title_of(run):
+    if named := get_title(run):
         return named
     files = about.get("files")
     names = [str(one) for one in files] if isinstance(files, list) and files else [run.id]

@@ -12,7 +12,7 @@ from chat_app.errors import ChatAppError, RunError
 from chat_app.formatting import bytes_in_words
 from chat_app.models.model_card import public_name
 from chat_app.runs import catalog as collection
-from chat_app.runs.compare import Difference, check_count, curve_of, differences
+from chat_app.runs.compare import Difference, check_count, list_differences, loss_curve
 from chat_app.runs.loss_plot import thinned
 from chat_app.runs.run import Run
 from chat_app.services import Services
@@ -124,7 +124,7 @@ class AllRunsPanel:
         names = [f"{number} · {title}" for number, title in enumerate(title_runs(runs).values(), start=1)]
         colors = dict(zip(names, COLORS, strict=False))
         told = public_name if self.services.rules.is_shared else str
-        table = render_comparison(names, differences(runs, told), colors)
+        table = render_comparison(names, list_differences(runs, told), colors)
         return {
             self.compared: gr.Column(visible=True),
             self.plot: gr.LinePlot(value=load_curves(names, runs), color_map=colors),
@@ -188,7 +188,7 @@ def load_curves(names: Sequence[str], runs: Sequence[Run]) -> pd.DataFrame:
     """step, loss, run."""
     rows: list[tuple[int, float | None, str]] = []
     for name, run in zip(names, runs, strict=True):
-        rows += [(step, loss, name) for step, loss in thinned(curve_of(run))] or [(0, None, name)]
+        rows += [(step, loss, name) for step, loss in thinned(loss_curve(run))] or [(0, None, name)]
     return pd.DataFrame(rows, columns=["step", "loss", "run"])
 
 
@@ -220,7 +220,7 @@ def render_warning(runs: Sequence[Run]) -> str:
 
 
 def _describe_contents(run: Run) -> str:
-    held = collection.contents_of(run)
+    held = collection.measure_contents(run)
     parts = [f"its model ({bytes_in_words(held.model_bytes)})"] if held.model_bytes else ["it has no model yet"]
     if held.checkpoints:
         parts.append(

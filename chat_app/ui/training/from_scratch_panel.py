@@ -15,7 +15,7 @@ from chat_app.services import Services
 from chat_app.system.progress import ProgressCallback
 from chat_app.training.pretraining import PRETRAIN_DEFAULTS
 from chat_app.training.pretraining_plan import parse_size, prepare_from_scratch
-from chat_app.training.sample_prompts import questions_of
+from chat_app.training.sample_prompts import parse_questions
 from chat_app.ui.components.escape import clean_text
 from chat_app.ui.components.events import Updates, limit_concurrency
 from chat_app.ui.training.data_panel import Upload, check_files_exist
@@ -89,7 +89,7 @@ class FromScratchPanel:
             if upload.material is None and not upload.texts:
                 raise DataError("There is nothing to learn from yet.", advice="Upload a file first.")
             check_files_exist(upload)
-            wanted_size, asked = parse_size(size), list(questions_of(clean_text(questions)))
+            wanted_size, asked = parse_size(size), list(parse_questions(clean_text(questions)))
             config = from_mapping(TrainConfig, {**PRETRAIN_DEFAULTS, "epochs": epochs})
             about = {"by": visitor, "questions": asked, "repairs": sorted(upload.source.repairs)}
             return prepare_from_scratch(

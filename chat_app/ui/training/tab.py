@@ -14,7 +14,7 @@ from chat_app.runs.run import Run
 from chat_app.services import Services
 from chat_app.system.progress import ProgressCallback
 from chat_app.training.prepare import prepare_run
-from chat_app.training.sample_prompts import MOST, questions_of
+from chat_app.training.sample_prompts import MOST, parse_questions
 from chat_app.ui.components.background_task import count_conversations
 from chat_app.ui.components.escape import clean_text
 from chat_app.ui.components.events import QUICK, Updates, limit_concurrency
@@ -158,7 +158,7 @@ class TeachTab:
             config,
             source,
             self.services.paths,
-            questions=questions_of(clean_text(questions)),
+            questions=parse_questions(clean_text(questions)),
             about={"by": visitor},
             progress=count_conversations(progress, "Preparing"),
         )

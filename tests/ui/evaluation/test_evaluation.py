@@ -22,7 +22,7 @@ from chat_app.evaluation.memorization import CopyFinding
 from chat_app.inference.backend import ModelDescription
 from chat_app.runs.run import Run
 from chat_app.services import ServerRules, Services
-from chat_app.training.corrections_run import corrections_of
+from chat_app.training.corrections_run import open_corrections
 from chat_app.ui.chat.corrections_panel import CorrectionsPanel, render_corrections
 from chat_app.ui.chat.memorization_marks import MemorizationMarks
 from chat_app.ui.chat.session import ChatSession, ChatTurn
@@ -323,7 +323,7 @@ def test_corrections_are_kept_changed_removed_and_taught(panel: Any, local: Any)
     assert found[panel.panel]["label"] == "Teach by correcting (1)"
     assert HOSTILE not in found[panel.list]
     assert found[panel.teach].value == "Teach this correction"
-    kept = corrections_of(local.paths, "local")
+    kept = open_corrections(local.paths, "local")
     one = kept.list()[0]
     assert (one.prompt, one.bad, one.good) == ("Hi", "Wrong", HOSTILE)
     panel.change(one.id, "Better", "", None)
@@ -343,7 +343,7 @@ def test_one_visitor_never_sees_or_removes_anothers_corrections(shared: Any) -> 
     ann, bob = visitors.issue(None), visitors.issue(None)
     panel = corrections_panel(shared, visitors)
     panel.keep(event(index=1), extract_correction(), "", ann, None)
-    name = corrections_of(shared.paths, visitors.identify(ann, None)).list()[0].id
+    name = open_corrections(shared.paths, visitors.identify(ann, None)).list()[0].id
     assert panel.refresh(bob, None)[panel.list] == ""
     for act in (
         lambda: panel.remove(event(id=name), ChatSession(), bob, None),
@@ -362,11 +362,11 @@ def test_without_training_nothing_can_be_kept(panel: Any, local: Any) -> None:
     assert not panel.can_teach
     with pytest.warns(UserWarning, match="switched off"):
         panel.keep(event(index=1), extract_correction(), "", "", None)
-    assert corrections_of(local.paths, "local").list() == []
+    assert open_corrections(local.paths, "local").list() == []
 
 
 def test_a_long_list_shows_the_newest_escaped(local: Any) -> None:
-    kept = corrections_of(local.paths, "local")
+    kept = open_corrections(local.paths, "local")
     for number in range(3):
         kept.add(Conversation.from_turns([f"{HOSTILE} {number}"]), HOSTILE, HOSTILE)
     page = render_corrections(kept.list())

@@ -15,7 +15,7 @@ from chat_app.config.training import TrainConfig
 from chat_app.data.readers import ReadingOptions
 from chat_app.data.source import DataSource, load_source
 from chat_app.errors import RunError
-from chat_app.runs.compare import differences
+from chat_app.runs.compare import list_differences
 from chat_app.runs.run import Run, State
 from chat_app.training.recipe import FILE, read_besides, read_recipe
 from chat_app.ui.components import escape
@@ -93,7 +93,7 @@ def test_the_queue_and_the_warning_are_escaped(run: Run) -> None:
     warning = runs_panel.render_warning([run])
     assert title in warning
     assert "no model yet" in warning
-    table = runs_panel.render_comparison([HOSTILE], differences([run]), {HOSTILE: "#123456"})
+    table = runs_panel.render_comparison([HOSTILE], list_differences([run]), {HOSTILE: "#123456"})
     assert title in table
     assert "<img" not in table
 
