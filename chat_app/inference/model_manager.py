@@ -1,4 +1,4 @@
-"""The models in memory: loads one with its engine, keeps it beside a few guests, and gives the memory back.
+"""The models in memory: loads a model with its engine, keeps it beside a few guest models, and frees them.
 
 `models.resolver` finds a model, `models.loading` reads its weights.
 """
@@ -34,16 +34,16 @@ class LoadedModel:
     """A model in this process with its engine: the local `ReplyBackend`.
 
     Attributes:
-        name: what it was asked for by.
-        model: of transformers; its weights may have been moved into the engine.
-        tokenizer: of transformers, with the format's marks.
+        name: by which it was asked for.
+        model: of transformers; its weights may have been packed for the engine.
+        tokenizer: of transformers, with the format's special tokens.
         encoder: conversations -> prompts.
         engine: prompts -> tokens.
-        files: where it came from.
+        files: of the checkpoint.
         recognised: its format and why.
         precision: "float32", "bfloat16", "float16", "8-bit" or "4-bit".
         device: "cpu", "cuda", "cuda:1", "mps".
-        memory_bytes: what its tensors take, measured.
+        memory_bytes: the measured size of its tensors.
     """
 
     name: str
@@ -98,7 +98,7 @@ def load(name: str, config: LoadConfig, paths: Paths) -> LoadedModel:
     files, device, precision = resolve_model(name, config, paths)
     layout = choose_weight_layout(files, precision, device)
     if layout != "shared":
-        get_kernel(layout == "8-bit")  # It comes while the files are read.
+        get_kernel(layout == "8-bit")  # It is loaded or compiled while the files are read.
     stored = "float32" if layout == "8-bit" else precision
     will_be_packed = can_pack_model if layout != "shared" else lambda empty: False
     model, tokenizer, files, recognised = load_checkpoint(files, stored, device, will_be_packed=will_be_packed)
@@ -121,16 +121,16 @@ MOST_GUESTS = 2
 
 
 class ModelManager:
-    """The model in use, and on a shared server a few guests beside it: models that visitors taught for themselves.
+    """The model in use, and on a shared server a few guests beside it: models that visitors trained for themselves.
 
-    It may be used from any thread; loading another model does not disturb chats with those that are there.
+    It may be used from any thread; loading a model does not disturb chats with those that are loaded.
     """
 
     def __init__(self, paths: Paths):
         self._paths = paths
         self._loading = threading.Lock()  # One load at a time.
         self._current: LoadedModel | None = None
-        self._guests: dict[str, LoadedModel] = {}  # The one used last stands last. Replaced, never changed.
+        self._guests: dict[str, LoadedModel] = {}  # Least recently used first. Replaced, never changed.
 
     @property
     def current(self) -> LoadedModel | None:
@@ -138,7 +138,7 @@ class ModelManager:
         return self._current
 
     def use(self, name: str, config: LoadConfig | Mapping[str, Any] | None = None) -> LoadedModel:
-        """Load a model and put it in the place of the one in use, whose chats end. If that fails, nothing changes.
+        """Load a model and replace the one in use, whose chats end. If loading fails, nothing changes.
 
         Raises:
             ModelError, FormatError, SettingError: as `load`.
@@ -154,7 +154,7 @@ class ModelManager:
             return new
 
     def guest(self, name: str) -> LoadedModel:
-        """A model beside the one in use, loaded if it is not there. The guest that nobody has used for longest leaves.
+        """A guest beside the model in use, loaded if it is not there. The least recently used guest is closed for it.
 
         Raises:
             ModelError, FormatError: as `load`.
@@ -175,7 +175,7 @@ class ModelManager:
         return self._current if name is None else self._guests.get(name)
 
     def unload(self) -> None:
-        """Give the memory of the model in use, and of all guests, back. Chats with them end with an error."""
+        """Free the model in use and all guests. Chats with them end with an error."""
         with self._loading:
             leaving = [*self._guests.values(), *([self._current] if self._current is not None else [])]
             self._current, self._guests = None, {}

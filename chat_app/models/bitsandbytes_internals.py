@@ -1,4 +1,4 @@
-"""What this project knows of the inside of bitsandbytes, beyond its documented interface. Nothing else relies on it.
+"""The internals of bitsandbytes, beyond its documented interface, that this project depends on.
 
 It has tests that carry the mark `dependencies`, which `.ci/run` runs with the oldest and the newest version that
 pyproject.toml allows. bitsandbytes is loaded only where there is a module of it, or a product to compute.
@@ -36,7 +36,7 @@ def is_four_bit(module: Any) -> bool:
 
 
 def eight_bit_scales(layer: Any) -> Tensor:
-    """What the rows of a layer in 8 bits are multiplied by, [out]."""
+    """The scales of an 8-bit layer's rows, [out]."""
     scales: Tensor = layer.weight.SCB if layer.state.SCB is None else layer.state.SCB  # It moves at the first use.
     return scales
 
@@ -55,13 +55,13 @@ def four_bit_scales(layer: Any) -> list[Tensor]:
 
 
 def keep_differentiable(module: Any) -> None:
-    """Keep an evaluation from turning 4-bit weights into a layout in which no gradient can pass."""
+    """Keep an evaluation from converting 4-bit weights to a layout through which no gradient can pass."""
     if hasattr(module, _FAST_LAYOUT):
         setattr(module, _FAST_LAYOUT, False)
 
 
 def silence_products() -> None:
-    """A layer in 8 bits says with each product that it casts its input."""
+    """Silence the warning of 8-bit layers about a cast with every product."""
     logging.getLogger(_LOGGER_OF_PRODUCTS).setLevel(logging.ERROR)
 
 

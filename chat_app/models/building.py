@@ -1,8 +1,8 @@
 """Building models of transformers, one at a time.
 
-While it builds one, transformers changes settings of the whole process and puts them back afterwards: torch's default
-type, and the functions that fill tensors. Of two that are built at once the second would take the settings of the first
-for those to put back, and leave them behind for good.
+While transformers builds a model, it changes global settings of the process and restores them afterwards: torch's
+default dtype, and the initialization functions. If two models were built at once, the second would save the changed
+settings of the first, and restore those for good.
 """
 
 from __future__ import annotations

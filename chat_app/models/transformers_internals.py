@@ -1,7 +1,7 @@
-"""What this project knows of the inside of transformers, beyond its documented interface. Nothing else relies on it.
+"""The internals of transformers, beyond its documented interface, that this project depends on.
 
-Two modules are built around one part of it as a whole and have it to themselves: `training` around the Trainer, which
-it is a subclass of, and `gpt2_files` around the way in which weights and tokenizers are loaded.
+Two more modules depend on a part of it as a whole: `training.trainer` subclasses the Trainer, and `gpt2_fast_loading`
+replaces the loading of weights and tokenizers.
 
 All of it has tests that carry the mark `dependencies`, which `.ci/run` runs with the oldest and the newest version that
 pyproject.toml allows.
@@ -39,9 +39,9 @@ def accepts(model: Any, argument: str) -> bool:
 def cache_argument(model: Any) -> str | None:
     """What the model's `forward` calls its KV cache, or None where it has none.
 
-    The signature is asked, not the version of transformers: a subclass of somebody else's may have kept the old name.
-    A model whose layers only keep states has no keys and values either: several of them compute a second piece of a
-    prompt as if it were the first.
+    The signature decides, not the version of transformers, because a custom subclass may keep the old name. A model
+    whose layers only have recurrent states has no KV cache: several of them compute a second chunk of a prompt as if it
+    were the first.
     """
     layers = DynamicCache(config=model.config).layers  # Empty where all layers are of the ordinary kind.
     if layers and not any(isinstance(layer, DynamicLayer) for layer in layers):
@@ -50,12 +50,12 @@ def cache_argument(model: Any) -> str | None:
 
 
 def can_crop(cache: DynamicCache) -> bool:
-    """Whether the newest tokens can be taken out of a cache: not where layers keep states, or only a window."""
+    """Whether a cache can be truncated: not where layers have recurrent states, or a sliding window."""
     return all(type(layer) is DynamicLayer for layer in cache.layers)
 
 
 def copy_cache(cache: DynamicCache, config: Any, length: int) -> DynamicCache:
-    """The first `length` tokens of a cache that can be cropped, in one of its own."""
+    """A new cache with the first `length` tokens of one that can be truncated."""
     other = DynamicCache(config=config)
     for index, layer in enumerate(cache.layers):
         if isinstance(layer, DynamicLayer) and layer.keys is not None and layer.values is not None:

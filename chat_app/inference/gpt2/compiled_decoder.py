@@ -1,4 +1,7 @@
-"""Decode steps of sequences by the compiled kernel. Knows chunks, no requests."""
+"""The compiled decoder: steps of few tokens by the compiled kernel, which runs the whole model in one call.
+
+Knows chunks, no requests.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from chat_app.inference.gpt2.weights import Weights
 from chat_app.inference.model_runner import PREFILL_CHUNK, Chunk
 from chat_app.kernels.packed_weights import KV_SLOT, DecodeStep, PackedWeights, max_kernel_rows
 
-MAX_TOKENS = 112  # Of a step: a chunk of a prompt, and the sequences that decode meanwhile.
+MAX_TOKENS = 112  # Of a step: a prefill chunk, and the sequences that decode meanwhile.
 MAX_TOKENS_WITH_AMX = 192  # AMX makes products of many rows fast; more rows would take a larger workspace.
 
 
@@ -25,7 +28,7 @@ class CompiledDecoder:
         window: the most tokens of a sequence.
 
     Attributes:
-        prefill_chunk_size: as Forward.
+        prefill_chunk_size: as ModelRunner.
     """
 
     def __init__(self, weights: Weights, packed: PackedWeights, config: Any, window: int):
@@ -50,27 +53,27 @@ class CompiledDecoder:
         return self._packed.kernel is not None
 
     def select(self, chunks: Sequence[Chunk]) -> list[Chunk]:
-        """Those of these chunks that are best computed together here: all that decode, and chunks of prompts as far as
-        there is room; if none decodes, only as many rows as the kernel multiplies fast.
+        """The chunks that are best computed together here: all that decode, and prefill chunks as far as there is room;
+        if none decodes, only as many rows as the kernel multiplies fast.
 
         The kernel gives the same bits whatever the chunks are. Torch computes the others: its results are near, and
         depend on how many rows there are.
         """
         if not self.is_ready:
             return []
-        taken = [chunk for chunk in chunks if len(chunk.ids) == 1]
-        tokens = len(taken)
-        most = self._max_tokens if taken else min(self._max_tokens, max_kernel_rows())
+        selected = [chunk for chunk in chunks if len(chunk.ids) == 1]
+        tokens = len(selected)
+        most = self._max_tokens if selected else min(self._max_tokens, max_kernel_rows())
         for chunk in chunks:
             count = len(chunk.ids)
             if count > 1 and tokens + count <= most:
-                taken.append(chunk)
+                selected.append(chunk)
                 tokens += count
-        return taken
+        return selected
 
     def step(self, chunks: Sequence[Chunk], hidden: Tensor) -> Tensor:
-        """The logits after each chunk that is last, float32 [such chunks, vocabulary]; the KV caches of the chunks get
-        their keys and values.
+        """The logits after each chunk that needs them, float32 [such chunks, vocabulary]; the kernel appends the keys
+        and values of all chunks to their KV caches.
 
         Args:
             hidden: float32 [tokens, width], the embeddings; it is overwritten.

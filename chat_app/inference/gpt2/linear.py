@@ -1,4 +1,4 @@
-"""Linear layers as an engine computes them: rows in, rows out. Knows no model."""
+"""Linear layers of GPT-2 on shared weights: plain, in 8 bits (int8), and in 4 bits (bitsandbytes). Knows no model."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from chat_app.models.bitsandbytes_internals import (
 )
 from chat_app.models.transformers_internals import Conv1D
 
-_DIGIT = 127  # The largest of the 8-bit numbers; they are symmetric.
-_FINER = 2 * _DIGIT  # What one unit of a first digit is divided into for the second, which is rounding: +- 1/2.
-_SMALLEST = 1e-30  # Of what is divided by: a row of zeros stays one.
+_DIGIT = 127  # The largest int8 in use; the range is symmetric.
+_FINER = 2 * _DIGIT  # The second digit divides a unit of the first, whose rounding error is at most 1/2.
+_SMALLEST = 1e-30  # The least divisor: a row of zeros stays zero.
 
 
 class Linear(Protocol):
-    """x W^T + b for rows [n, in]; gives [n, out] in float32 or the layer's own type."""
+    """x W^T + b for rows [n, in]; returns [n, out] in float32 or the layer's own dtype."""
 
     def __call__(self, rows: Tensor) -> Tensor:
         """Compute."""
 
     @property
     def memory_bytes(self) -> int:
-        """What its numbers take."""
+        """The size of its tensors."""
 
 
 class PlainLinear:
-    """A layer on weights as they are, which it shares with their owner.
+    """A layer on unquantized weights, which it shares with the model.
 
     Args:
         weight: [in, out], of any float type, on any device.
@@ -44,24 +44,24 @@ class PlainLinear:
         self._weight, self._bias = weight, bias
 
     def __call__(self, rows: Tensor) -> Tensor:
-        """[n, in] -> [n, out] in the type of the weights."""
+        """[n, in] -> [n, out] in the dtype of the weights."""
         rows = rows.to(self._weight.dtype)
         return rows @ self._weight if self._bias is None else torch.addmm(self._bias, rows, self._weight)
 
     @property
     def memory_bytes(self) -> int:
-        """What its numbers take."""
+        """The size of its tensors."""
         return _bytes_of(self._weight, self._bias)
 
 
 class EightBitLinear:
-    """A layer whose weights bitsandbytes keeps in 8 bits, which it shares with that.
+    """A layer on the int8 weights of a bitsandbytes layer, which it shares.
 
-    The weights are those of LLM.int8() (Dettmers et al. 2022, https://arxiv.org/abs/2208.07339), the rows are not
-    treated as there: columns in which any row has a number beyond 6 are multiplied apart, so that what a row gives
-    depends on the rows beside it, and a GPU waits until the processor knows how many columns those are. Here each row
-    is written in two digits of 8 bits, and both go through one product of whole numbers. A row gives the same bits
-    alone and in company, and no work depends on what stands in it. It is off by 1/64516 of its largest number.
+    The weights are those of LLM.int8() (Dettmers et al. 2022, https://arxiv.org/abs/2208.07339), but activations are
+    quantized in another way. There, outlier columns are multiplied separately, so that the result of a row depends on
+    the other rows of the batch, and a GPU has to wait until the processor knows how many columns there are. Here each
+    row is written in two int8 digits, and one int8 product computes both. A row gives the same bits alone and in a
+    batch, and the work does not depend on its values. The error is 1/64516 of the row's largest value.
 
     Args:
         layer: a Linear8bitLt that holds 8 bits.
@@ -86,12 +86,12 @@ class EightBitLinear:
 
     @property
     def memory_bytes(self) -> int:
-        """What its numbers take."""
+        """The size of its tensors."""
         return _bytes_of(self._weight, self._scales, self._bias)
 
 
 class FourBitLinear:
-    """A layer that bitsandbytes keeps in 4 bits and computes: each row by itself, up to the rounding of its type.
+    """A 4-bit layer that bitsandbytes computes: each row by itself, up to the rounding of its dtype.
 
     Args:
         layer: a Linear4bit.
@@ -101,18 +101,18 @@ class FourBitLinear:
         self._layer = layer
 
     def __call__(self, rows: Tensor) -> Tensor:
-        """[n, in] -> [n, out] in the type that the layer computes in."""
+        """[n, in] -> [n, out] in the layer's compute dtype."""
         result: Tensor = self._layer(rows.to(self._layer.compute_dtype or rows.dtype))
         return result
 
     @property
     def memory_bytes(self) -> int:
-        """What its numbers take, the scales of the blocks included."""
+        """The size of its tensors, the scales of the blocks included."""
         return _bytes_of(self._layer.weight, self._layer.bias, *four_bit_scales(self._layer))
 
 
 def linear_of(module: Any) -> Linear | None:
-    """A layer on the weights of a module, which it shares; None if the module is of another kind, such as PEFT's."""
+    """A layer on the weights of a module, which it shares; None for other kinds of modules, such as PEFT's."""
     if type(module) is Conv1D:
         return PlainLinear(module.weight.detach(), module.bias.detach())
     if type(module) is torch.nn.Linear:

@@ -38,7 +38,7 @@ class Norm:
 
     @property
     def memory_bytes(self) -> int:
-        """What its numbers take."""
+        """The size of its tensors."""
         return 8 * self.weight.numel()
 
 
@@ -61,7 +61,7 @@ class Block:
 
     @property
     def memory_bytes(self) -> int:
-        """What its numbers take."""
+        """The size of its tensors."""
         linear = (self.qkv_proj, self.out_proj, self.fc_in, self.fc_out)
         return sum(one.memory_bytes for one in (*linear, self.ln_1, self.ln_2))
 
@@ -90,7 +90,7 @@ class Weights:
 
     Attributes:
         embedding: [vocabulary, width]. positions: [window, width].
-        memory_bytes: what its numbers take.
+        memory_bytes: the size of its tensors.
         packed: the matrices of the blocks and of the head, in their order, if they are packed.
     """
 

@@ -51,7 +51,7 @@ class StreamDelta:
 
 @dataclass(frozen=True)
 class ListedModel:
-    """A model of the server's list. `window`: the most tokens of a prompt and its reply; 0 where it is not told."""
+    """A model of the server's list. `window`: the most tokens of a prompt and its reply; 0 where it is unknown."""
 
     name: str
     window: int
