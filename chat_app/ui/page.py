@@ -1,4 +1,4 @@
-"""The whole page: a header and four tabs, and what happens between them."""
+"""The whole page: a header, four tabs, and the events that concern more than one tab."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from chat_app.ui.models.tab import ModelsTab, render_card
 from chat_app.ui.training.tab import TeachTab
 from chat_app.ui.visitor import STORAGE_KEY, Visitors
 
-CACHE_SECONDS = (3600, 6 * 3600)  # How often the cache of uploads is looked through, and how old they may become.
-SECONDS_BETWEEN_QUEUE_CHECKS = 0.02  # So late a click is answered at most.
+CACHE_SECONDS = (3600, 6 * 3600)  # Every hour Gradio deletes uploads older than six hours.
+SECONDS_BETWEEN_QUEUE_CHECKS = 0.02  # A click waits at most this long for the queue.
 CHAT, TEACH, EVALUATE, MODELS = "chat", "teach", "evaluate", "models"
 
 
@@ -36,7 +36,7 @@ def build_page(services: Services, live: LiveReplies) -> gr.Blocks:
     with page:
         _Page(services, live).draw(page)
     page.queue(api_open=False, max_size=256)
-    # Gradio looks for work a thousand times a second, which takes a tenth of a processor from the engine all the time.
+    # By default Gradio polls its queue a thousand times a second, which costs the engine a tenth of a processor core.
     page._queue.sleep_when_free = SECONDS_BETWEEN_QUEUE_CHECKS
     page._queue.progress_update_sleep_when_free = 1.0  # Nothing here shows Gradio's own progress.
     return page
@@ -48,7 +48,7 @@ class _Page:
         self.visitors = Visitors(services)
 
     def draw(self, page: gr.Blocks) -> None:
-        # The key below only hides the token from a glance; that it is one of ours is told by its signature.
+        # The secret below only hides the token from a glance; the token is trusted because of its signature.
         self.token = gr.BrowserState("", storage_key=STORAGE_KEY, secret=TITLE)
         self.chat = ChatTab(self.services, self.visitors, self.token, self.live)
         self.teach = TeachTab(self.services, self.visitors, self.token)
@@ -80,7 +80,7 @@ class _Page:
         )
 
     def open(self, token: str, session: ChatSession, request: gr.Request) -> Updates:
-        """A page was opened or loaded again: everything is read from the disk and the server."""
+        """Fill a page that was opened or reloaded, from the disk and the server."""
         try:
             visitor = self.visitors.identify(token, request)
         except ChatAppError as error:
@@ -89,18 +89,18 @@ class _Page:
         return self.chat.refresh(session, token, request) | self.teach.runs.open(visitor)
 
     def watch(self, run: Run, visitor: str) -> Updates:
-        """Go to a run that has just been queued."""
+        """Switch to the Teach tab and show a run that has just been queued."""
         return {self.tabs: gr.Tabs(selected=TEACH)} | self.teach.runs.show(run, self.services.runs_of(visitor))
 
     def show_teach_tab(self, token: str, chosen: str, request: gr.Request) -> Any:
-        """The models to start from may have become more."""
+        """Refresh the list of models to start from."""
         try:
             return self.teach.update_models(self.visitors.identify(token, request), chosen)
         except ChatAppError:
             return gr.skip()
 
     def show_models_tab(self, token: str, request: gr.Request) -> Updates:
-        """The model in use, and the list of those that are here."""
+        """Refresh the model in use and the list of models that are here."""
         try:
             names = self.models.update_names(self.visitors.identify(token, request))
         except ChatAppError:

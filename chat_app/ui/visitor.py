@@ -21,9 +21,9 @@ _NAME_BYTES = 18
 
 
 class Visitors:
-    """Makes and checks the tokens by which visitors of a shared server are told apart.
+    """Issues and verifies the tokens that tell the visitors of a shared server apart.
 
-    A token is a random name and its signature, so that nobody can choose to be somebody else.
+    A token is a random name and its HMAC signature, so a visitor cannot pass as another one.
 
     Args:
         services: whose home keeps the key, so that a restart knows its visitors again.
@@ -34,7 +34,7 @@ class Visitors:
         self._key = _read_key(services.paths.home / "visitors.key") if self._is_shared else b""
 
     def issue(self, token: object) -> str:
-        """The visitor's own token if it is one of ours, else a new one."""
+        """Return the visitor's token if its signature is valid, else a new one."""
         if not self._is_shared:
             return ""
         if self._check_token(token) is not None:
@@ -43,10 +43,10 @@ class Visitors:
         return f"{name}.{self._sign(name)}"
 
     def identify(self, token: object, request: gr.Request | None) -> str:
-        """Who calls.
+        """Return the name of the visitor who calls.
 
         Raises:
-            UserError: nobody that this server knows.
+            UserError: the token is missing or its signature is wrong.
         """
         if not self._is_shared:
             return LOCAL_VISITOR
@@ -69,7 +69,7 @@ class Visitors:
 
 
 def _read_key(path: Path) -> bytes:
-    """The key in the home folder, made once; only this program's user may read it."""
+    """Read the signing key from the home folder, where it is created once; only this program's user may read it."""
     try:
         return bytes.fromhex(path.read_text(encoding="ascii").strip())
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""Teaching by correcting: the replies that a visitor has put right, and the press that teaches them.
+"""Fine-tuning on corrections: the replies that a visitor has edited, and the button that starts a run on them.
 
 The set is the visitor's own and lies on the disk. What stands in it reaches the page escaped.
 """
@@ -39,7 +39,7 @@ element.addEventListener('click', (event) => {
 
 
 class CorrectionsPanel:
-    """The components and what they do.
+    """The list of corrections, its editor and the button that teaches them.
 
     Args:
         services, visitors, token: the home folder and the queue, and who calls.
@@ -54,7 +54,7 @@ class CorrectionsPanel:
         return self.services.jobs is not None
 
     def draw(self) -> None:
-        """Put the components where the page is being built."""
+        """Create the components in the current Gradio context."""
         self.chosen = gr.State("")
         with gr.Accordion(
             "Teach by correcting", open=False, visible=self.can_teach, elem_id="corrections-panel"
@@ -77,7 +77,7 @@ class CorrectionsPanel:
         return [self.panel, self.list, self.teach, self.changing]
 
     def connect(self, view: Any, session: Any, system: Any, show: Callable[[ChatSession], Any]) -> None:
-        """Join the events.
+        """Register the event handlers.
 
         Args:
             view, talk, system: the components of the conversation and of its system text.
@@ -92,7 +92,7 @@ class CorrectionsPanel:
         self.cancel.click(lambda: gr.Column(visible=False), None, [self.changing], **QUICK)
 
     def connect_teaching(self, session: Any, leave: Callable[[Run, str], Updates], outputs: list[Any]) -> None:
-        """Join the press that teaches.
+        """Register the handler of the button that teaches.
 
         Args:
             leave: shows a run that has just been queued; takes it and the visitor.
@@ -107,14 +107,14 @@ class CorrectionsPanel:
         )
 
     def refresh(self, token: str, request: gr.Request) -> Updates:
-        """The visitor's corrections, as they are on the disk."""
+        """Show the visitor's corrections as they are on the disk."""
         try:
             return self._show_corrections(self.visitors.identify(token, request))
         except ChatAppError:
             return {self.panel: gr.skip()}
 
     def keep(self, event: gr.EventData, session: ChatSession, system: str, token: str, request: gr.Request) -> Updates:
-        """The person wants a reply that they have put right to be taught."""
+        """Keep a reply that the person has edited as a correction."""
         try:
             visitor = self.visitors.identify(token, request)
             require_jobs(self.services)
@@ -127,7 +127,7 @@ class CorrectionsPanel:
         return self._show_session(session) | self._show_corrections(visitor, is_open=True)
 
     def remove(self, event: gr.EventData, session: ChatSession, token: str, request: gr.Request) -> Updates:
-        """The person takes one out; where it came from this conversation, it can be kept again."""
+        """Remove a correction. If it came from this session, its reply can be kept again."""
         name = str(read_payload(event, "id"))
         panel = self._apply(lambda known: known.remove(name), token, request)
         for turn in session.turns:
@@ -140,24 +140,24 @@ class CorrectionsPanel:
         return {} if session.cancel_event is not None else {self._view: self._show(session)}
 
     def choose(self, event: gr.EventData, token: str, request: gr.Request) -> Updates:
-        """The person wants to change one."""
+        """Open a correction in the editor."""
         try:
             known = open_corrections(self.services.paths, self.visitors.identify(token, request)).list()
         except ChatAppError as error:
             warn(error)
             return {self.chosen: gr.skip()}
-        one = next((one for one in known if one.id == read_payload(event, "id")), None)
-        if one is None:
+        correction = next((correction for correction in known if correction.id == read_payload(event, "id")), None)
+        if correction is None:
             warn("This correction is no longer there.")
             return {self.chosen: gr.skip()}
         return {
-            self.chosen: one.id,
-            self.good: gr.Textbox(value=one.good, info=None),
+            self.chosen: correction.id,
+            self.good: gr.Textbox(value=correction.good, info=None),
             self.changing: gr.Column(visible=True),
         }
 
     def change(self, chosen: str, good: str, token: str, request: gr.Request) -> Updates:
-        """What one should have been is another text now."""
+        """Save the edited text of a correction."""
         return self._apply(lambda known: known.change(str(chosen), clean_text(good)), token, request)
 
     def _apply(self, act: Callable[[Any], Any], token: str, request: gr.Request) -> Updates:
@@ -182,7 +182,7 @@ class CorrectionsPanel:
         }
 
     def begin(self, session: ChatSession, token: str, request: gr.Request) -> Iterator[Updates]:
-        """Make a run of the corrections and put it into the queue."""
+        """Prepare a run on the corrections and submit it to the queue."""
 
         def prepare(progress: ProgressCallback) -> Run:
             visitor = self.visitors.identify(token, request)
@@ -201,7 +201,7 @@ class CorrectionsPanel:
         yield {**left, self.progress: "", self.teach: gr.Button(interactive=True)}
 
     def _get_model(self, session: ChatSession, visitor: str) -> str:
-        """The model that is talked with: it is the one to be put right.
+        """Return the model that answers in this session: the one to be corrected.
 
         Raises:
             ModelError, RunError: there is none, or it is not this visitor's.
@@ -215,14 +215,14 @@ class CorrectionsPanel:
 
 
 def render_corrections(corrections: Sequence[Correction]) -> str:
-    """The newest corrections, with buttons."""
+    """Render the newest corrections with their buttons."""
     rows = "".join(
-        f'<li><p class="asked" dir="auto">{escape(_shorten(one.prompt))}</p>'
-        f'<p class="was" dir="auto"><s>{escape(_shorten(one.bad)) or "(nothing)"}</s></p>'
-        f'<p dir="auto">{escape(_shorten(one.good))}</p><p class="acts">'
-        f'<button type="button" data-act="rework" data-id="{escape(one.id)}">Change</button>'
-        f'<button type="button" data-act="forget" data-id="{escape(one.id)}">Remove</button></p></li>'
-        for one in list(reversed(corrections))[:MAX_SHOWN]
+        f'<li><p class="asked" dir="auto">{escape(_shorten(correction.prompt))}</p>'
+        f'<p class="was" dir="auto"><s>{escape(_shorten(correction.bad)) or "(nothing)"}</s></p>'
+        f'<p dir="auto">{escape(_shorten(correction.good))}</p><p class="acts">'
+        f'<button type="button" data-act="rework" data-id="{escape(correction.id)}">Change</button>'
+        f'<button type="button" data-act="forget" data-id="{escape(correction.id)}">Remove</button></p></li>'
+        for correction in list(reversed(corrections))[:MAX_SHOWN]
     )
     more = f'<p class="quiet">and {len(corrections) - MAX_SHOWN} more</p>' if len(corrections) > MAX_SHOWN else ""
     return f'<ul class="corrections">{rows}</ul>{more}' if rows else ""

@@ -1,4 +1,4 @@
-"""Copied or new, in the chat: under each reply of a taught model a quiet mark, once somebody has asked for it."""
+"""Memorization marks in the chat: each reply of a trained model is marked as copied or new while the switch is on."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from chat_app.ui.visitor import Visitors
 
 
 class MemorizationMarks:
-    """The switch and what it does.
+    """The switch, and the search behind the marks.
 
     Args:
         services, visitors, token: whose runs, and who calls.
@@ -30,7 +30,7 @@ class MemorizationMarks:
         self.services, self.visitors, self.token = services, visitors, token
 
     def draw(self) -> None:
-        """Put the switch where the page is being built."""
+        """Create the switch in the current Gradio context."""
         self.switch = gr.Checkbox(
             False,
             label="Copied?",
@@ -40,11 +40,11 @@ class MemorizationMarks:
         )
 
     def update_switch(self, loaded: Any | None, visitor: str) -> Any:
-        """The switch, which is there only for a model that was taught here."""
+        """Show the switch only for a model that was trained here."""
         return gr.Checkbox(visible=loaded is not None and self._run(loaded.name, visitor) is not None)
 
     def connect(self, replies: list[Any], session: Any, view: Any, show: Callable[[ChatSession], Any]) -> None:
-        """Join the events.
+        """Register the event handlers.
 
         Args:
             replies: the events after which there is a new reply.
@@ -67,7 +67,7 @@ class MemorizationMarks:
             is_marked = any(turn.mark for turn in session.turns)
             for turn in session.turns:
                 turn.mark = None
-            # Something is always given: what ends without a word empties the view.
+            # A generator that ends without a yield would empty the view.
             yield self._show(session) if is_marked and session.cancel_event is None else gr.skip()
             return
         try:
@@ -79,16 +79,16 @@ class MemorizationMarks:
                     yield from self._find_copies(run, [turn for turn in waiting if turn.model == name])
         except ChatAppError as error:
             warn(error)
-        # While a reply is being written the page is kept up to date by it.
+        # While a reply is generated, its own updates show the session.
         yield gr.skip() if session.cancel_event is not None else self._show(session)
 
     def _find_copies(self, run: Run, turns: list[ChatTurn]) -> Iterator[Any]:
-        """Look for these replies in what a run learned; making its index may take a while."""
+        """Search the training data of a run for these replies. Building the index may take a while."""
 
         def look(progress: ProgressCallback) -> list[dict[str, str]]:
             index = RunMemorizationIndex.open(run, self.services.paths, progress)
             copies = [index.classify_reply(turn.text) for turn in turns]
-            return [{"kind": one.kind, "label": one.label, "why": one.sentence} for one in copies]
+            return [{"kind": finding.kind, "label": finding.label, "why": finding.sentence} for finding in copies]
 
         task = BackgroundTask(look)
         for _ in task:

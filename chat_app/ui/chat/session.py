@@ -1,4 +1,4 @@
-"""One visitor's conversation on the page: the turns as they were typed, and what retry, undo and edit do to them.
+"""A visitor's chat session: the turns as they were typed, and what retry, undo and edit do to them.
 
 Knows no components and no model.
 """
@@ -6,7 +6,9 @@ Knows no components and no model.
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 from chat_app.conversation import Conversation, Message, Role
 from chat_app.errors import UserError
@@ -18,14 +20,14 @@ EDITED_NOTE = "Changed by hand."
 
 @dataclass
 class ChatTurn:
-    """What one side said.
+    """A message of the user or a reply of the model.
 
     Attributes:
         note: the quiet line under a reply.
         model: which model wrote it, by its name; empty where a person did.
         original: what the model had said before a person put it right.
         kept: the name of the correction that was made of it; empty where there is none.
-        mark: whether it is copied: kind, label and why; None while nobody asked.
+        mark: the memorization mark (kind, label and why); None while it was not asked for.
     """
 
     role: Role
@@ -39,7 +41,7 @@ class ChatTurn:
 
 @dataclass
 class ChatSession:
-    """The turns so far.
+    """The state of a chat.
 
     Attributes:
         writing: set, it ends the reply under way; None while there is none. Every change by the person ends it, and
@@ -54,13 +56,13 @@ class ChatSession:
     model: str | None = None
 
     def begin_reply(self) -> threading.Event:
-        """A reply begins; the event is its ticket, and stops it when it is set."""
+        """Begin a reply and return its cancel event. An earlier reply that is still under way is cancelled."""
         self._cancel_reply()
         self.cancel_event = threading.Event()
         return self.cancel_event
 
     def end_reply(self, cancel_event: threading.Event, turn: ChatTurn) -> bool:
-        """A reply has ended. It becomes a turn if anything was written and the person has not gone on meanwhile.
+        """End a reply. It becomes a turn if it has any text and the person has not changed the session meanwhile.
 
         Returns:
             Whether it was still the reply under way.
@@ -73,7 +75,7 @@ class ChatSession:
         return True
 
     def stop(self) -> None:
-        """End the reply under way; what there is of it stays."""
+        """Cancel the reply under way, and keep what was generated so far."""
         if self.cancel_event is not None:
             self.cancel_event.set()
 
@@ -82,7 +84,7 @@ class ChatSession:
         self.cancel_event = None
 
     def say(self, text: str) -> None:
-        """The person says something.
+        """Append a message of the person.
 
         Raises:
             UserError: it is too long, or the conversation is.
@@ -94,7 +96,7 @@ class ChatSession:
         self._cancel_reply()
 
     def again(self, index: object) -> None:
-        """Take back the reply at `index`, or what came after the message there, to be answered anew.
+        """Delete the reply at `index`, or what follows the message there, so that it is answered again.
 
         Raises:
             UserError: there is nothing to answer.
@@ -121,7 +123,7 @@ class ChatSession:
         return text
 
     def change(self, index: object, text: str) -> bool:
-        """Put other words in place of those at `index`; the conversation goes on from there.
+        """Replace the text of the turn at `index`. If it is a message, all later turns are deleted.
 
         Returns:
             Whether a reply is needed: a message was changed, not a reply.
@@ -141,21 +143,21 @@ class ChatSession:
         return turn.role == "user"
 
     def clear(self) -> None:
-        """Begin anew."""
+        """Delete all turns, and cancel the reply under way."""
         self.turns.clear()
         self._cancel_reply()
 
     def build_conversation(self, system: str = "") -> Conversation:
-        """What the model is given.
+        """Build the conversation that the model is prompted with.
 
         Raises:
-            DataError: nobody has said anything.
+            DataError: there is no turn yet.
         """
         head = [Message("system", system)] if system.strip() else []
-        return Conversation.from_messages([*head, *(Message(one.role, one.text) for one in self.turns)])
+        return Conversation.from_messages([*head, *(Message(turn.role, turn.text) for turn in self.turns)])
 
     def extract_correction(self, index: object, system: str = "") -> tuple[Conversation, ChatTurn]:
-        """A reply that a person has put right, and the conversation up to it.
+        """Return the conversation up to a reply that a person has edited, and that reply.
 
         Raises:
             UserError: there is no such reply, or it is still the model's own.
@@ -167,14 +169,14 @@ class ChatSession:
         return ChatSession(self.turns[:at]).build_conversation(system), turn
 
     def _check_index(self, index: object) -> int:
-        """An index that the page sent, if there is such a turn."""
+        """Check an index that the page sent, and return it."""
         if isinstance(index, bool) or not isinstance(index, int) or not 0 <= index < len(self.turns):
             raise UserError("That message is no longer there.")
         return index
 
 
 def check_length(text: str) -> None:
-    """Refuse what is too long to be a message.
+    """Refuse a text that is too long for a message.
 
     Raises:
         UserError: with the limit.
@@ -183,3 +185,16 @@ def check_length(text: str) -> None:
         raise UserError(
             f"This text has {len(text):,} characters, and {MAX_MESSAGE_LENGTH:,} are allowed.", advice="Shorten it."
         )
+
+
+def make_rows(turns: Iterable[ChatTurn], can_teach: bool = False) -> list[dict[str, Any]]:
+    """Build the rows of a session's turns. With `can_teach`, a reply that a person has edited offers to be taught."""
+    rows = []
+    for turn in turns:
+        row: dict[str, Any] = {"role": turn.role, "text": turn.text, "note": turn.note}
+        if turn.mark is not None:
+            row["mark"] = turn.mark
+        if can_teach and turn.original is not None and not turn.kept:
+            row["teach"] = True
+        rows.append(row)
+    return rows

@@ -21,23 +21,23 @@ from fastapi.responses import StreamingResponse
 from chat_app.ui.chat.session import ChatTurn
 
 PATH = "/gradio_api/live/"  # Beside Gradio's own, so that the guard lets only those in who may see the page.
-# A drawing takes the browser and the server so long that the engine, on the same processor, would be held up by more.
-SECONDS_BETWEEN_DRAWS = (0.1, 0.25)  # After the first tokens, and later: nobody reads so fast.
-SECONDS_TO_FOLLOW = 0.3  # A page that has not begun to by then cannot: a proxy may let nothing through.
-_SECONDS_BETWEEN_CHECKS = 0.02  # So often somebody looks whether there is any text yet.
+# Each redraw takes processor time from the engine, in the browser and in the server.
+SECONDS_BETWEEN_DRAWS = (0.1, 0.25)  # After the first tokens, and later.
+SECONDS_TO_FOLLOW = 0.3  # A page that has not connected by then probably cannot, for example because of a proxy.
+_SECONDS_BETWEEN_CHECKS = 0.02  # How often to check for the first text.
 _BACKOFF = 2.0
 _NAME_BYTES = 18
 _HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no"}
 
 
 class RedrawThrottle:
-    """When a reply that grows is drawn again: its first tokens at once, then ever more seldom.
+    """Decides when a growing reply is drawn again: its first tokens at once, then with growing pauses.
 
     Args:
         first: seconds until its first tokens may be drawn.
 
     Attributes:
-        wait: seconds from one drawing to the next.
+        wait: seconds from one redraw to the next.
     """
 
     def __init__(self, first: float = 0.0, clock: Callable[[], float] = time.monotonic):
@@ -46,20 +46,20 @@ class RedrawThrottle:
         self._next = clock() + first
 
     def is_due(self) -> bool:
-        """Whether to draw now."""
+        """Whether it is time to draw."""
         return self._clock() >= self._next
 
     def record_draw(self) -> None:
-        """It was drawn now."""
+        """Note that the reply was drawn, and lengthen the pause until the next time."""
         self.wait = min(_BACKOFF * self.wait, SECONDS_BETWEEN_DRAWS[1])
         self._next = self._clock() + self.wait
 
 
 class LiveReply:
-    """One reply that is being written.
+    """A reply that is being generated.
 
     Args:
-        turn: its text grows, in another thread.
+        turn: the turn whose text another thread extends.
     """
 
     def __init__(self, turn: ChatTurn):
@@ -70,15 +70,15 @@ class LiveReply:
 
     @property
     def is_read(self) -> bool:
-        """Whether a page follows it."""
+        """Whether a page is connected to its stream."""
         return self._readers > 0
 
     def end(self) -> None:
-        """Nothing more comes."""
+        """Note that no more text will come."""
         self._is_over = True
 
     async def stream_text(self) -> AsyncIterator[str]:
-        """Its text from the beginning, in pieces, as often as it is to be drawn."""
+        """Yield its text from the beginning, in pieces, as often as it is to be drawn."""
         throttle, sent = RedrawThrottle(), 0
         self._readers += 1
         try:
@@ -96,18 +96,18 @@ class LiveReply:
 
 
 class LiveReplies:
-    """The replies that are being written for pages, by names that nobody can guess."""
+    """The replies that are being generated, by unguessable names."""
 
     def __init__(self) -> None:
         self._open: dict[str, LiveReply] = {}
 
     def add_to(self, app: FastAPI) -> None:
-        """Put the route into an application, before Gradio's own."""
+        """Add the route of the streams to an application. Call this before Gradio is mounted."""
         app.add_api_route(PATH + "{name}", self.follow, methods=["GET"], response_model=None, include_in_schema=False)
 
     @contextmanager
     def open(self, turn: ChatTurn) -> Iterator[LiveReply]:
-        """A reply that can be followed while in here."""
+        """Open a reply for streaming until the context ends."""
         reply = LiveReply(turn)
         self._open[reply.name] = reply
         try:
@@ -117,7 +117,7 @@ class LiveReplies:
             del self._open[reply.name]
 
     async def follow(self, name: str) -> StreamingResponse:
-        """The text of a reply as server-sent events."""
+        """Answer with the text of a reply as server-sent events."""
         reply = self._open.get(name)
         if reply is None:
             raise HTTPException(404, "This reply is no longer being written.")

@@ -1,4 +1,4 @@
-"""The chat: a conversation with the model in use, and how its replies are drawn.
+"""The Chat tab: a session with the model in use, and how its replies are drawn.
 
 The conversation is each visitor's own and stays on the server as it was typed; the page gets a copy to show.
 """
@@ -19,10 +19,10 @@ from chat_app.inference.backend import QueuePosition, ReplyEnd, ReplyRequest
 from chat_app.services import Services
 from chat_app.ui.chat.corrections_panel import CorrectionsPanel
 from chat_app.ui.chat.memorization_marks import MemorizationMarks
-from chat_app.ui.chat.session import ChatSession, ChatTurn, check_length
+from chat_app.ui.chat.session import ChatSession, ChatTurn, check_length, make_rows
 from chat_app.ui.chat.streaming import SECONDS_TO_FOLLOW, LiveReplies, LiveReply, RedrawThrottle
 from chat_app.ui.components import formatting
-from chat_app.ui.components.conversation_view import make_conversation_view, make_rows, make_view_value
+from chat_app.ui.components.conversation_view import make_conversation_view, make_view_value
 from chat_app.ui.components.escape import clean_text, escape, warn
 from chat_app.ui.components.events import QUICK, Updates, limit_concurrency, listen_for_choice, read_payload
 from chat_app.ui.components.settings_form import SettingsForm
@@ -41,7 +41,7 @@ END_REASONS = {
 
 
 class ChatTab:
-    """The tab's components and what they do.
+    """The components of the tab and their handlers.
 
     Args:
         services: the model in use.
@@ -57,7 +57,7 @@ class ChatTab:
         self.corrections = CorrectionsPanel(services, visitors, token)
 
     def draw(self) -> None:
-        """Put the components where the page is being built."""
+        """Create the components in the current Gradio context."""
         self.session = gr.State(ChatSession())
         with gr.Row(elem_classes=["chat-row"]):
             with gr.Column(scale=7, min_width=320, elem_classes=["chat-main"]):
@@ -77,14 +77,14 @@ class ChatTab:
                 )
             with gr.Column(scale=3, min_width=300, elem_classes=["chat-side"]):
                 self._draw_side()
-        # Ticks only while there is no model, such as when the page was opened before the server had loaded one.
+        # Ticks only while no model is loaded, for example on a page that was opened before the server had loaded one.
         self.waiting = gr.Timer(2, active=False)
         self._connect()
 
     def _draw_side(self) -> None:
         is_shared = self.services.rules.is_shared
         self.picker = gr.Dropdown([], label="Model", elem_id="chat-model", visible=not is_shared, filterable=False)
-        # What the picker was filled with. Both lie in the page, so they fit together whatever is still under way.
+        # The model that the picker was filled with. The page sends both together, so they always fit each other.
         self.shown_model = gr.Textbox(visible="hidden", elem_id="chat-model-shown")
         self.about = gr.HTML("", elem_id="chat-model-about", apply_default_css=False)
         self.clear = gr.Button("New conversation", size="md", elem_id="clear")
@@ -137,7 +137,7 @@ class ChatTab:
 
     @property
     def parts(self) -> list[Any]:
-        """What shows which model is in use; `refresh` updates it."""
+        """The components that show which model is in use; `refresh` updates them."""
         return [self.picker, self.shown_model, self.about, self.waiting, self.marks.switch, self.view]
 
     def refresh(self, session: ChatSession, token: str, request: gr.Request) -> Updates:
@@ -148,7 +148,7 @@ class ChatTab:
     def show(
         self, session: ChatSession, writing: ChatTurn | None = None, live: LiveReply | None = None
     ) -> dict[str, Any]:
-        """The value of the view: the conversation, and the reply that is being written and where to follow it."""
+        """Build the value of the view: the turns, the reply that is being generated, and the name of its stream."""
         session.version += 1
         loaded = self.services.answering(session.model)
         greeting = "Say hello, or try one of these:" if loaded else "No model is loaded. Choose one to begin."
@@ -163,7 +163,7 @@ class ChatTab:
         )
 
     def send(self, text: str, session: ChatSession, system: str, *values: Any) -> Iterator[Updates]:
-        """The person says something; the model answers."""
+        """Append the person's message and generate a reply."""
         text = clean_text(text).strip()
         if not text:
             yield {self.view: gr.skip()}
@@ -177,11 +177,11 @@ class ChatTab:
         yield from self._answer(session, system, values)
 
     def suggest(self, event: gr.EventData, session: ChatSession, system: str, *values: Any) -> Iterator[Updates]:
-        """The person takes one of the suggestions."""
+        """Send one of the suggested messages."""
         yield from self.send(read_payload(event, "text"), session, system, *values)
 
     def again(self, event: gr.EventData, session: ChatSession, system: str, *values: Any) -> Iterator[Updates]:
-        """The person wants another reply."""
+        """Generate another reply in place of an earlier one."""
         try:
             session.again(read_payload(event, "index"))
         except ChatAppError as error:
@@ -191,7 +191,7 @@ class ChatTab:
         yield from self._answer(session, system, values, clear_box=False)
 
     def edit(self, event: gr.EventData, session: ChatSession, system: str, *values: Any) -> Iterator[Updates]:
-        """The person says something otherwise, or puts words into the model's mouth."""
+        """Replace a message, which is then answered again, or the text of a reply."""
         try:
             needs_reply = session.change(read_payload(event, "index"), clean_text(read_payload(event, "text")).strip())
         except ChatAppError as error:
@@ -203,7 +203,7 @@ class ChatTab:
             yield {self.view: self.show(session)}
 
     def take_back(self, event: gr.EventData, session: ChatSession, typed: str) -> Updates:
-        """The last exchange goes; what the person had said is in the box again, unless something stands there."""
+        """Undo an exchange. Its message returns to the box unless something is typed there already."""
         try:
             text = session.take_back(read_payload(event, "index"))
         except ChatAppError as error:
@@ -213,18 +213,18 @@ class ChatTab:
         return {self.view: self.show(session), self.box: box}
 
     def start_anew(self, session: ChatSession) -> Updates:
-        """Forget the conversation; a reply under way has no place any more."""
+        """Begin a new conversation, and cancel the reply under way."""
         session.clear()
         return {self.view: self.show(session), self.box: _reset_box()}
 
     def stop(self, session: ChatSession) -> None:
-        """End the reply under way; what there is of it stays."""
+        """Cancel the reply under way, and keep what was generated so far."""
         session.stop()
 
     def _answer(
         self, session: ChatSession, system: str, values: tuple[Any, ...], clear_box: bool = True
     ) -> Iterator[Updates]:
-        """Show the reply as it comes. Whatever happens, the conversation stays and the box is ready again."""
+        """Generate a reply and show it as it grows. Whatever happens, the session stays and the box is ready again."""
         cancel_event, turn = session.begin_reply(), ChatTurn("assistant", "")
         box = gr.update(submit_btn=False, stop_btn="Stop")
         if clear_box:
@@ -240,7 +240,7 @@ class ChatTab:
         except Exception:  # The page's edge: one visitor's error must not look like a frozen page.
             LOGGER.exception("a reply failed")
             warn("The reply could not be written. Try again; the reason is in the log of this program.")
-        finally:  # Also where the page was closed in the middle.
+        finally:  # Also runs where the page was closed in the middle of a reply.
             is_current = session.end_reply(cancel_event, turn)
         if is_current:
             yield {self.view: self.show(session), self.box: _reset_box()}
@@ -254,7 +254,7 @@ class ChatTab:
         system: str,
         values: tuple[Any, ...],
     ) -> Iterator[None]:
-        """Fill `turn` with the reply; each yield is a moment to draw it, where the page does not follow by itself."""
+        """Fill `turn` with the reply. Each yield is a moment to draw it on a page that does not stream it."""
         sampling = self.sampling.parse(values)
         system = clean_text(system)
         check_length(system)
@@ -275,7 +275,7 @@ class ChatTab:
                     turn.note = f"Many people are chatting: number {event.position} in the queue."
                     yield
                     continue
-                has_waited = bool(turn.note)  # What was said of the queue, only Gradio takes away.
+                has_waited = bool(turn.note)  # Only an update through Gradio removes the note about the queue.
                 turn.text, turn.note = turn.text + event.text, ""
                 if has_waited or (throttle.is_due() and not live.is_read):
                     yield
@@ -286,7 +286,7 @@ class ChatTab:
     def pick(
         self, name: str | None, shown_model: str, session: ChatSession, token: str, request: gr.Request
     ) -> Updates:
-        """Load the model that was chosen; the conversation stays.
+        """Load the model that was chosen. The session stays.
 
         Args:
             name: what the picker holds.
@@ -311,7 +311,7 @@ class ChatTab:
         return self.refresh(session, token, request)
 
     def _check_choice(self, name: str, shown_model: str, now: str, session: ChatSession, visitor: str) -> None:
-        """Whether a choice was made from the models that are here, by somebody who knew which one answers.
+        """Check that the page knew which model answers, and that the chosen one is offered.
 
         Raises:
             ModelError: it was not.
@@ -324,7 +324,7 @@ class ChatTab:
             raise ModelError("This model is no longer here.", advice="Choose one from the list.")
 
     def choose(self, name: object, session: ChatSession, visitor: str) -> None:
-        """Let another model answer: everybody, or on a shared server this visitor only.
+        """Let another model answer: for everybody, or on a shared server for this visitor only.
 
         Raises:
             ModelError, RunError: it cannot be loaded, or is not this visitor's.
@@ -341,7 +341,7 @@ class ChatTab:
             session.model = model
 
     def _show_model(self, session: ChatSession, visitor: str) -> Updates:
-        """Show which model answers; while there is none, the page looks again by itself."""
+        """Show which model answers. While none is loaded, a timer refreshes the page."""
         loaded = self.services.answering(session.model)
         rows = model_choices.list_chat_models(self.services, visitor, session.model)
         now = model_choices.get_answering_model(self.services, session.model)
@@ -355,7 +355,7 @@ class ChatTab:
 
 
 def describe_end(end: ReplyEnd) -> str:
-    """The quiet line under a finished reply."""
+    """Write the quiet line under a finished reply."""
     return formatting.describe_reply(
         end.reply_tokens,
         end.tokens_per_second,

@@ -25,7 +25,7 @@ FIRST_LOOK, LOOK_EVERY = 0.15, 0.5
 
 
 class BackgroundTask(Generic[T]):
-    """A piece of work that begins at once.
+    """Work in a thread of its own, which starts at once.
 
     Iterating gives the newest progress message, now and then, until the work has ended; an iteration that is given up
     stops it.
@@ -51,7 +51,7 @@ class BackgroundTask(Generic[T]):
             self._stop.set()
 
     def result(self) -> T:
-        """What came of it, once the iteration has ended.
+        """Return the result, once the iteration has ended.
 
         Raises:
             Whatever the work has raised.
@@ -76,7 +76,7 @@ class BackgroundTask(Generic[T]):
 def follow_task(
     do: Callable[[ProgressCallback], T], show: Callable[[str], Outputs], failed: str
 ) -> Generator[Outputs, None, T | None]:
-    """Do a piece of work and show how far it is.
+    """Run work in a background task and yield updates that show its progress.
 
     Args:
         show: what to fill the page with, given the newest progress message; empty until there is one.
@@ -98,7 +98,7 @@ def follow_task(
 
 
 def count_conversations(progress: ProgressCallback, doing: str) -> ProgressCallback:
-    """A callback that puts the count of conversations into words: "Reading: 3 conversations so far."."""
+    """Wrap a callback so that a count of conversations becomes a message: "Reading: 3 conversations so far."."""
 
     def report(now: Progress) -> None:
         progress(replace(now, message=f"{doing}: {formatting.format_count(now.done, 'conversation')} so far."))
@@ -107,10 +107,10 @@ def count_conversations(progress: ProgressCallback, doing: str) -> ProgressCallb
 
 
 class TaskRow:
-    """The row for work under way: how far it is, and a button that stops it. Hidden while there is none."""
+    """The row that shows the progress of a background task and a button that stops it. Hidden while none runs."""
 
     def draw(self, name: str) -> None:
-        """Put the components where the page is being built. `name` begins their ids."""
+        """Create the components in the current Gradio context. `name` begins their ids."""
         with gr.Row(visible=False, elem_classes=["work-row"]) as self.row:
             self.progress = gr.HTML("", elem_id=f"{name}-progress", apply_default_css=False)
             self.stop = gr.Button("Stop", variant="stop", size="sm", min_width=80, scale=0, elem_id=f"{name}-stop")
@@ -121,9 +121,9 @@ class TaskRow:
         return [self.row, self.progress]
 
     def show(self, text: str) -> Updates:
-        """The work has come so far."""
+        """Show a progress message."""
         return {self.row: gr.Row(visible=True), self.progress: render_progress(text)}
 
     def hide(self) -> Updates:
-        """There is no work under way."""
+        """Hide the row: no task is running."""
         return {self.row: gr.Row(visible=False), self.progress: ""}

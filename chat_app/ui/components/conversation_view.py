@@ -6,19 +6,17 @@ copied or edited is what was written. The drawing is in turns.js.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
-from chat_app.ui.chat.session import ChatTurn
-
 SCRIPT = Path(__file__).with_name("conversation_view.js")
 
 
 def make_conversation_view(value: dict[str, Any], *, label: str, elem_id: str, visible: bool = True) -> gr.HTML:
-    """The component. Its events are again, takeback, edited, teach and suggest."""
+    """Create the component. Its events are again, takeback, edited, teach and suggest."""
     return gr.HTML(
         value,
         html_template='<div class="turns-frame"></div>',
@@ -42,7 +40,7 @@ def make_view_value(
     version: int = 0,
     live: str = "",
 ) -> dict[str, Any]:
-    """What the component shows.
+    """Build the value that the component shows.
 
     Args:
         rows: role, text and note of each turn; "mark" tells whether it is copied, "teach" offers to teach it; a "group"
@@ -51,7 +49,7 @@ def make_view_value(
         is_readonly: no buttons.
         name: of the model.
         greeting, hints: shown while there are no turns; a hint can be clicked.
-        version: a value with a lower one than what is drawn has come too late, and is not drawn.
+        version: grows with each value. A value that arrives after a newer one was drawn is not drawn.
         live: the name under which the last turn can be followed while it is being written; see `live`.
     """
     return {
@@ -64,16 +62,3 @@ def make_view_value(
         "version": version,
         "live": live,
     }
-
-
-def make_rows(turns: Iterable[ChatTurn], can_teach: bool = False) -> list[dict[str, Any]]:
-    """The turns of a talk, to be shown. Those that a person has put right can be taught where that is possible."""
-    rows = []
-    for one in turns:
-        row: dict[str, Any] = {"role": one.role, "text": one.text, "note": one.note}
-        if one.mark is not None:
-            row["mark"] = one.mark
-        if can_teach and one.original is not None and not one.kept:
-            row["teach"] = True
-        rows.append(row)
-    return rows

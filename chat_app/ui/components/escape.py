@@ -14,28 +14,28 @@ from chat_app.errors import ChatAppError, SettingError
 
 
 def escape(text: object) -> str:
-    """Text as it may stand between HTML tags and inside an attribute's quotes."""
+    """Escape text for HTML, between tags and inside an attribute's quotes."""
     return html.escape(str(text), quote=True)
 
 
 def clean_text(text: object) -> str:
-    """What came from a browser as text that can be encoded: half surrogates become "?", NUL goes."""
+    """Make text from a browser encodable: lone surrogates become the replacement character, NUL is removed."""
     if not isinstance(text, str):
         return ""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").replace("\0", "")
 
 
 def describe_error(error: ChatAppError) -> str:
-    """One sentence for the page: a setting is called by its label."""
+    """Describe an error in one sentence for the page, which calls a setting by its label."""
     if isinstance(error, SettingError):
         return " ".join(part for part in (f"{find_label(error.field)}: {error.what}", error.advice) if part)
     return error.sentence()
 
 
 def find_label(field: str) -> str:
-    """What the page calls a setting: the label that every settings class gives it, or its name in words."""
+    """Return the label of a setting if every settings class that has it agrees on one, else its name in words."""
     kinds = (SamplingConfig, LoadConfig, TrainConfig)
-    labels = {one.metadata.get("label") for kind in kinds for one in fields(kind) if one.name == field}
+    labels = {setting.metadata.get("label") for kind in kinds for setting in fields(kind) if setting.name == field}
     label = labels.pop() if len(labels) == 1 else None
     return label or humanize(field)
 
@@ -46,5 +46,5 @@ def humanize(field: str) -> str:
 
 
 def warn(what: ChatAppError | str) -> None:
-    """Show a toast. Its text is HTML to the browser, so it is escaped."""
+    """Show a warning toast. The browser renders its text as HTML, so it is escaped."""
     gr.Warning(html.escape(what if isinstance(what, str) else describe_error(what), quote=False), title="Please look")

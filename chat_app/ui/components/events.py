@@ -1,4 +1,4 @@
-"""How the page's events are called: at once or as work that takes long."""
+"""Settings of the page's events, quick and long-running, and the type of what their handlers return."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from chat_app.ui.components.gradio_internals import read_payload
 __all__ = ["QUICK", "Updates", "limit_concurrency", "listen_for_choice", "read_payload"]
 
 Updates = dict[Any, Any]
-"""What a handler returns: an update for each component that changes. Gradio leaves the event's other outputs as they
-are; at least one must be named."""
+"""What a handler returns: an update for each component that changes. Gradio leaves the event's other outputs unchanged.
+The dict must not be empty."""
 
-# Nothing is marked as being worked on: otherwise a page goes through all that any event has ever filled with each piece
-# of a reply, only to tell it that nothing is to be shown.
+# No progress is shown: otherwise each piece of a reply makes the page update the status of every output that any event
+# ever had, only to show nothing.
 _UNMARKED: Mapping[str, Any] = MappingProxyType({"show_progress": "hidden", "show_progress_on": []})
 QUICK: Mapping[str, Any] = MappingProxyType({**_UNMARKED, "api_visibility": "private", "queue": False})
-"""For what is done at once."""
+"""Settings of an event that is handled at once, outside the queue."""
 
 
 def limit_concurrency(kind: str, at_once: int) -> dict[str, Any]:
-    """For work that takes long.
+    """Return the settings of an event that takes long.
 
     Args:
-        kind: what waits for the same free place.
-        at_once: how many of that kind are worked on.
+        kind: the concurrency group; events of the same kind share the limit.
+        at_once: how many of them run at the same time.
     """
     return {
         **_UNMARKED,

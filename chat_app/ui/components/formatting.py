@@ -1,4 +1,4 @@
-"""Numbers as people say them. Pure: no files, no components."""
+"""Numbers and times in words for the page. Pure: no files, no components."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ STATUS_WORDS: Mapping[Status, str] = {
     "failed": "Failed",
     "done": "Finished",
 }
-LONG_PAUSE = 30.0  # Seconds without a point after which somebody must have stopped the run in between.
+LONG_PAUSE = 30.0  # Seconds without a point after which the run must have been stopped and resumed in between.
 
 
-def format_count(number: int, one: str, many: str | None = None) -> str:
-    """ "1 turn", "2,000 turns"."""
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
+def format_count(number: int, singular: str, plural: str | None = None) -> str:
+    """Format a number with its noun: "1 turn", "2,000 turns"."""
+    return f"{number:,} {singular if number == 1 else plural or singular + 's'}"
 
 
 def format_parameters(number: int) -> str:
-    """How many parameters a model has: "14 million"."""
+    """Format a number of parameters: "14 million"."""
     for word, factor in (("billion", 10**9), ("million", 10**6), ("thousand", 10**3)):
         if number >= factor:
             value = number / factor
@@ -35,14 +35,14 @@ def format_parameters(number: int) -> str:
 
 
 def format_moment(seconds: float) -> str:
-    """A time since 1970 on this computer's clock: "21 Nov, 23:07"."""
+    """Format a Unix time in the local time zone: "21 Nov, 23:07"."""
     return time.strftime("%d %b, %H:%M", time.localtime(seconds)).lstrip("0")
 
 
 def describe_reply(
     tokens: int, per_second: float, used: int, window: int, dropped_turns: int = 0, cut_tokens: int = 0, end: str = ""
 ) -> str:
-    """The quiet line under a reply. `window` 0: that is not known."""
+    """Write the quiet line under a reply. A `window` of 0 is not known."""
     memory = f"{used:,} of {window:,} tokens of memory used" if window else f"{used:,} tokens in all"
     speed = f", {per_second:.0f} a second" if per_second >= 0.5 else ""
     parts = [f"{format_count(tokens, 'token')}{speed}, {memory}."]
@@ -58,7 +58,7 @@ def describe_reply(
 
 
 def estimate_time_left(points: Sequence[tuple[float, int]], total_steps: int, now: float) -> float | None:
-    """Seconds until the last step, from when which step was reached.
+    """Estimate the seconds until the last step from the times at which steps were reached.
 
     Args:
         points: (seconds since 1970, step), oldest first. Only the newest count; pauses of a run that was stopped do

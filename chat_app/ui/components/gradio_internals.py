@@ -32,7 +32,7 @@ def is_logged_in(page: App, cookies: Mapping[str, str]) -> bool:
 
 
 def read_payload(event: gr.EventData, name: str) -> Any:
-    """What the page sent along with an event, which may be anything."""
+    """Read a value that the page sent with an event. It may be anything."""
     data = getattr(event, "_data", None)
     return data.get(name) if isinstance(data, dict) else None
 

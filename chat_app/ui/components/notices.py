@@ -1,4 +1,4 @@
-"""Short notices as pieces of the page: work under way, and why something was refused. Pure."""
+"""Short notices as HTML: the progress of a task, and why something was refused. Pure."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from chat_app.ui.components.escape import escape
 
 
 def render_progress(text: str) -> str:
-    """What is being done, while it is done."""
+    """Render a progress message."""
     return f'<p class="working" role="status">{escape(text)}</p>'
 
 
 def render_refusal(why: str) -> str:
-    """Why something cannot be used or done."""
+    """Render the reason why something cannot be used or done."""
     return f'<p class="bad" role="alert">{escape(why)}</p>'

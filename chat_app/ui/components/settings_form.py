@@ -1,4 +1,4 @@
-"""Controls made from the fields of a settings class, and settings made from what the controls hold.
+"""A form built from the fields of a settings class, and settings parsed from the values of its controls.
 
 A field's limits, choices, label and explanation stand with the field; nothing is repeated here.
 """
@@ -25,47 +25,47 @@ CHOICE_WORDS: Mapping[str, Mapping[str, str]] = {
         "lora-4bit": "Small additions, least memory (LoRA, 4-bit)",
     },
 }
-"""What the page calls the choices of a field, where their names say little."""
+"""Labels of a field's choices where their names say little."""
 HELP_WORDS: Mapping[str, str] = {
     "method": "Everything learns best and needs most memory. Small additions leave the model as it is and learn a "
     "little beside it. Automatic takes the best that fits into the memory.",
 }
 
 
-def make_control(one: Field[Any]) -> Any:
-    """The control that suits a field: a list, a tick, a slider where its steps are few, a number, a text."""
-    about, default = one.metadata, _get_default(one)
+def make_control(field: Field[Any]) -> Any:
+    """Create the control that suits a field: dropdown, checkbox, slider where the steps are few, number or textbox."""
+    about, default = field.metadata, _get_default(field)
     common: dict[str, Any] = {
-        "label": about.get("label") or humanize(one.name),
-        "info": HELP_WORDS.get(one.name) or about.get("help"),
-        "elem_id": f"set-{one.name}",
+        "label": about.get("label") or humanize(field.name),
+        "info": HELP_WORDS.get(field.name) or about.get("help"),
+        "elem_id": f"set-{field.name}",
     }
     if about.get("choices"):
-        called = CHOICE_WORDS.get(one.name, {})
+        called = CHOICE_WORDS.get(field.name, {})
         return gr.Dropdown([(called.get(name, name), name) for name in about["choices"]], value=default, **common)
-    if one.name == "device":
+    if field.name == "device":
         return gr.Dropdown(list(DEVICES), value=default, allow_custom_value=True, **common)
     if isinstance(default, bool):
         return gr.Checkbox(value=default, **common)
     if isinstance(default, (int, float)):
-        return _make_number(one, common)
+        return _make_number(field, common)
     if isinstance(default, tuple):
         return gr.Textbox(value="\n".join(default), lines=2, max_lines=6, **common)
     return gr.Textbox(value=default, **common)
 
 
-def _make_number(one: Field[Any], common: Mapping[str, Any]) -> Any:
-    low, high, step = (one.metadata.get(name) for name in ("low", "high", "step"))
+def _make_number(field: Field[Any], common: Mapping[str, Any]) -> Any:
+    low, high, step = (field.metadata.get(name) for name in ("low", "high", "step"))
     if step and low is not None and high is not None and (high - low) / step <= MAX_SLIDER_STEPS:
-        return gr.Slider(low, high, value=_get_default(one), step=step, **common)
-    whole = isinstance(_get_default(one), int)
+        return gr.Slider(low, high, value=_get_default(field), step=step, **common)
+    whole = isinstance(_get_default(field), int)
     return gr.Number(
-        value=_get_default(one), precision=0 if whole else None, step=step or (1 if whole else 0.0001), **common
+        value=_get_default(field), precision=0 if whole else None, step=step or (1 if whole else 0.0001), **common
     )
 
 
-def _get_default(one: Field[Any]) -> Any:
-    return one.default
+def _get_default(field: Field[Any]) -> Any:
+    return field.default
 
 
 class SettingsForm:
@@ -78,26 +78,26 @@ class SettingsForm:
 
     def __init__(self, kind: Any, leave_out: Sequence[str] = ()):
         self.kind = kind
-        self.fields = {one.name: one for one in fields(kind) if one.name not in leave_out}
+        self.fields = {field.name: field for field in fields(kind) if field.name not in leave_out}
         self.controls: dict[str, Any] = {}
 
     def draw(self, names: Iterable[str] | None = None) -> None:
-        """Put the controls of these fields, or of all that are not drawn yet, where the page is being built."""
-        for name in names if names is not None else [one for one in self.fields if one not in self.controls]:
+        """Put the controls of these fields, or of all that are not drawn yet, in the current Gradio context."""
+        for name in names if names is not None else [field for field in self.fields if field not in self.controls]:
             if name in self.fields and name not in self.controls:
                 self.controls[name] = make_control(self.fields[name])
 
     @property
     def components(self) -> list[Any]:
-        """What to give an event as its inputs or outputs."""
+        """The controls, as an event's inputs or outputs."""
         return list(self.controls.values())
 
     def get_defaults(self) -> list[Any]:
-        """A value for each control: its default."""
+        """Return the default value of each control."""
         return [_format_value(self.fields[name].default) for name in self.controls]
 
     def parse(self, values: Sequence[Any], **others: Any) -> Any:
-        """A settings object from the values of the controls and of what was left out.
+        """Build a settings object from the values of the controls and of the fields that were left out.
 
         Raises:
             SettingError: a value outside its limits; the page's own limits are not relied on.
@@ -110,7 +110,7 @@ def _format_value(value: Any) -> Any:
     return "\n".join(value) if isinstance(value, tuple) else value
 
 
-def _parse_value(one: Field[Any], value: Any) -> Any:
-    if isinstance(one.default, tuple):
+def _parse_value(field: Field[Any], value: Any) -> Any:
+    if isinstance(field.default, tuple):
         return tuple(line for line in clean_text(value).splitlines() if line)
-    return clean_text(value) if isinstance(one.default, str) else value
+    return clean_text(value) if isinstance(field.default, str) else value

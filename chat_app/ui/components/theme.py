@@ -1,4 +1,4 @@
-"""How the page looks, and the arguments with which a server shows it. Nothing comes from outside: no font, no file."""
+"""The theme of the page and its launch arguments. No font or file is loaded from outside."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ HEAD = '<meta name="color-scheme" content="light dark">'
 
 
 def make_theme() -> gr.themes.Base:
-    """Paper and ink with one green; the same calm in the dark."""
+    """Build the theme: paper and ink with a green accent, in light and dark mode."""
     theme = gr.themes.Base(
         primary_hue=gr.themes.colors.teal,
         secondary_hue=gr.themes.colors.stone,
@@ -72,7 +72,7 @@ def make_theme() -> gr.themes.Base:
 
 
 def page_arguments() -> dict[str, Any]:
-    """What `launch` or `mount_gradio_app` needs to show the page as it is meant."""
+    """Return the arguments of the look and of privacy for `launch` or `mount_gradio_app`."""
     return {
         "theme": make_theme(),
         "css_paths": [ASSETS / "style.css"],

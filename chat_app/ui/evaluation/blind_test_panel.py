@@ -1,6 +1,6 @@
-"""The blind duel: two models answer the same questions, the person votes without knowing which is which.
+"""The blind test: two models answer the same questions, and a person votes without knowing which is which.
 
-The duel stays on the server; the page is given one card at a time, without names, until the end.
+The page calls it a duel. Its state stays on the server; the page gets one card at a time, without names, until the end.
 """
 
 from __future__ import annotations
@@ -37,19 +37,19 @@ VOTES: tuple[tuple[str, Vote, str], ...] = (
 
 @dataclass(frozen=True)
 class BlindTest:
-    """A duel under way, and who takes part in it: the model to judge, and the one before."""
+    """A blind test under way, and the titles of its models: the one to judge, and the one to compare it with."""
 
     duel: Duel
     after: str
     before: str
 
     def score(self) -> Score:
-        """How it stands."""
+        """Count the votes so far."""
         return self.duel.score(f"“{self.after}”", f"“{self.before}”")
 
 
 class BlindTestPanel(EvaluationPanel):
-    """Lets both models answer the same questions, and the person vote."""
+    """Generates the answers of both models, and takes the votes."""
 
     title = "Blind duel"
     about = """Numbers are not taste. Both models answer the same questions; you say which answer you like
@@ -85,16 +85,16 @@ better, without knowing whose it is. At the end you see who won, and how sure th
 
     @property
     def results(self) -> list[Any]:
-        """The contest, and what shows it."""
+        """The state of the test, and the components that show it."""
         return [self.blind_test, *self.views]
 
     @property
     def views(self) -> list[Any]:
-        """The components that show how the contest stands."""
+        """The components that show how the test stands."""
         return [self.card, self.voting, self.leaving]
 
     def connect(self, choice: list[Any], long: dict[str, Any]) -> Any:
-        """Join the events, those of the votes among them."""
+        """Register the handlers, those of the votes among them."""
         for button, vote in self.buttons:
             button.click(self.make_vote_handler(vote), [self.blind_test], self.views, **QUICK)
         self.back.click(self.take_back, [self.blind_test], self.views, **QUICK)
@@ -102,7 +102,7 @@ better, without knowing whose it is. At the end you see who won, and how sure th
         return super().connect(choice, long)
 
     def prepare(self, choice: Choice, *settings: Any) -> Callable[[ProgressCallback], Updates]:
-        """Find both models and what they are asked."""
+        """Find both models and the questions."""
         typed, count = settings
         subjects, visitor = self.subjects, choice.visitor
         subject, earlier = (
@@ -123,11 +123,11 @@ better, without knowing whose it is. At the end you see who won, and how sure th
         return answer
 
     def show_failure(self, reason: str) -> Updates:
-        """The reason in place of the card."""
+        """Show the reason in place of the card."""
         return {self.blind_test: None, **self._show_text(reason)}
 
     def show(self, blind_test: BlindTest) -> Updates:
-        """The card to vote on, or the result once every card has its vote."""
+        """Show the card to vote on, or the result once every card has its vote."""
         card = blind_test.duel.next_card
         if card is None:
             return self._show_text(render_result(blind_test))
@@ -138,26 +138,27 @@ better, without knowing whose it is. At the end you see who won, and how sure th
         }
 
     def _show_text(self, text: str) -> Updates:
-        """A text in place of the card; there is nothing to vote on."""
+        """Show a text in place of the card, and hide the buttons."""
         return {self.card: text, self.voting: gr.Row(visible=False), self.leaving: gr.Row(visible=False)}
 
     def _run_blind_test(
         self, subject: Subject, earlier: Subject, prompts: list[Conversation], progress: ProgressCallback
     ) -> BlindTest:
-        """Both models' replies to the same questions."""
+        """Generate both models' replies to the same questions."""
         if not prompts:
             raise DataError("These conversations do not begin with a question.", advice="Write some yourself.")
 
-        def replies(number: int, one: Subject) -> list[str]:
+        def replies(number: int, model: Subject) -> list[str]:
             paths = self.subjects.services.paths
-            return generate_replies(one.name, prompts, paths, SAMPLING, add_prefix(f"Model {number} of 2: ", progress))
+            report = add_prefix(f"Model {number} of 2: ", progress)
+            return generate_replies(model.name, prompts, paths, SAMPLING, report)
 
         asked = [prompt.turns[-1].text for prompt in prompts]
         duel = Duel(asked, replies(1, subject), replies(2, earlier), secrets.randbits(32))
         return BlindTest(duel, subject.title, earlier.title)
 
     def make_vote_handler(self, vote: Vote) -> Callable[[Any], Updates]:
-        """What a button does."""
+        """Make the handler of a button that votes."""
 
         def cast(blind_test: BlindTest | None) -> Updates:
             card = blind_test.duel.next_card if isinstance(blind_test, BlindTest) else None
@@ -169,7 +170,7 @@ better, without knowing whose it is. At the end you see who won, and how sure th
         return cast
 
     def take_back(self, blind_test: BlindTest | None) -> Updates:
-        """The last vote was a mistake."""
+        """Take the last vote back."""
         if not isinstance(blind_test, BlindTest):
             return {self.card: gr.skip()}
         if blind_test.duel.votes:
@@ -177,7 +178,7 @@ better, without knowing whose it is. At the end you see who won, and how sure th
         return self.show(blind_test)
 
     def finish(self, blind_test: BlindTest | None) -> Updates:
-        """Enough: show who won so far."""
+        """End the test early, and show who won so far."""
         if not isinstance(blind_test, BlindTest):
             return {self.card: gr.skip()}
         if not blind_test.duel.votes:
@@ -187,7 +188,7 @@ better, without knowing whose it is. At the end you see who won, and how sure th
 
 
 def parse_questions(typed: object, most: int) -> list[Conversation]:
-    """What a person typed, a question a line.
+    """Parse typed questions, one on each line.
 
     Raises:
         UserError: it is too long.
@@ -199,7 +200,7 @@ def parse_questions(typed: object, most: int) -> list[Conversation]:
 
 
 def render_card(blind_test: BlindTest, card: Card) -> str:
-    """A question with both answers, of which nothing tells whose they are."""
+    """Render a question with both answers, without a hint whose they are."""
     number = len(blind_test.duel.votes) + 1
     return (
         f'<div class="duel"><p class="quiet" role="status">Question {number} of {len(blind_test.duel.cards)}</p>'
@@ -214,7 +215,7 @@ def render_card(blind_test: BlindTest, card: Card) -> str:
 
 
 def render_result(blind_test: BlindTest) -> str:
-    """Who won, how sure that is, and who said what."""
+    """Render who won, how sure that is, and which model gave which answer."""
     duel, score = blind_test.duel, blind_test.score()
     same = (
         f" To {formatting.format_count(duel.same, 'question')} both said the same, and nobody voted."

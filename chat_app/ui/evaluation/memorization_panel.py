@@ -1,4 +1,4 @@
-"""Copied or new: what a taught model answers to questions, and how much of that stands in what it learned."""
+"""Memorization: what a trained model answers to questions, and how much of it is copied from its training data."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Row = tuple[str, str, CopyFinding]
 
 
 class MemorizationPanel(EvaluationPanel):
-    """Asks a taught model questions, and searches for every reply in what it learned."""
+    """Asks a trained model questions, and searches its training data for each reply."""
 
     title = "Copied or new"
     about = """Does it answer in its own words, or has it learned yours by heart? It is asked the questions
@@ -48,7 +48,7 @@ that were pinned when it learned, then others of your conversations. Nothing her
 
     @property
     def results(self) -> list[Any]:
-        """The replies and what was found of them."""
+        """The report on the replies."""
         return [self.report]
 
     def prepare(self, choice: Choice, *settings: Any) -> Callable[[ProgressCallback], Updates]:
@@ -69,29 +69,29 @@ that were pinned when it learned, then others of your conversations. Nothing her
         return search
 
     def show_failure(self, reason: str) -> Updates:
-        """The reason in place of the report."""
+        """Show the reason in place of the report."""
         return {self.report: reason}
 
 
 def choose_questions(run: Run, most: int) -> list[Conversation]:
-    """The run's pinned questions, then openings that it kept aside, then some that it learned.
+    """Choose the run's pinned questions, then openings from its validation data, then some from its training data.
 
     Raises:
         DataError: there is nothing to ask.
     """
-    found = {one.turns[-1].text: one for one in choose_sample_prompts(run)}
+    found = {prompt.turns[-1].text: prompt for prompt in choose_sample_prompts(run)}
     for name in ("valid.jsonl", "train.jsonl"):
         path = run.data / name
         if len(found) < most and has_text(path):
-            for one in extract_prompts(iterate_conversations(path), most + len(found)):
-                found.setdefault(one.turns[-1].text, one)
+            for prompt in extract_prompts(iterate_conversations(path), most + len(found)):
+                found.setdefault(prompt.turns[-1].text, prompt)
     if not found:
         raise DataError("There is nothing to ask this model.")
     return list(found.values())[:most]
 
 
 def render_report(rows: Sequence[Row]) -> str:
-    """The replies with their badges."""
+    """Render the replies with their marks."""
     kinds = Counter(copy.kind for *_, copy in rows)
     counted = formatting.format_count(len(rows), "reply", "replies")
     head = f"Of {counted}: {kinds['copied']} copied, {kinds['partly copied']} partly copied, {kinds['new']} new."
@@ -108,5 +108,5 @@ def render_report(rows: Sequence[Row]) -> str:
 
 
 def render_mark(copy: CopyFinding) -> str:
-    """A small mark in the colour of its kind."""
+    """Render a small mark in the colour of its kind."""
     return f'<span class="copy-badge {copy.kind.replace(" ", "-")}">{escape(copy.label)}</span>'

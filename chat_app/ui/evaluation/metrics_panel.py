@@ -1,4 +1,4 @@
-"""Numbers before and after: a table that says better or worse, with bars, and as a file for a spreadsheet."""
+"""Metrics before and after a training: a table with verdicts and bars, and the same as CSV."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ replies closer to the right ones are better."""
         return [self.report, self.text, self.save]
 
     def connect(self, choice: list[Any], long: dict[str, Any]) -> Any:
-        """Join the events, the one that saves the table among them."""
+        """Register the handlers, the one that saves the table among them."""
         self.save.click(
             None, [self.text], None, js=make_save_script("evaluation.csv", "text/csv"), api_visibility="private"
         )
@@ -78,17 +78,17 @@ replies closer to the right ones are better."""
             chosen = sample_evenly(read(progress), total, MAX_CONVERSATIONS)
             if not chosen:
                 raise DataError("There are no conversations to measure on.", advice="Bring another file.")
-            names = [one.name for one in judged]
+            names = [subject.name for subject in judged]
             found = evaluate_models(names, chosen, subjects.services.paths, most_replies=most, progress=progress)
-            titles = _name_columns([one.title for one in judged])
-            table = as_csv(dict(zip(titles, (one.as_dict() for one in found), strict=True)))
+            titles = _name_columns([subject.title for subject in judged])
+            table = as_csv(dict(zip(titles, (evaluation.as_dict() for evaluation in found), strict=True)))
             report = render_report(judged, found, what, total)
             return {self.report: report, self.text: table, self.save: gr.Button(visible=True)}
 
         return measure
 
     def show_failure(self, reason: str) -> Updates:
-        """The reason in place of the table."""
+        """Show the reason in place of the table."""
         return {self.report: reason, self.text: "", self.save: gr.Button(visible=False)}
 
 
@@ -97,7 +97,7 @@ def _name_columns(titles: Sequence[str]) -> list[str]:
 
 
 def render_report(subjects: Sequence[Subject], found: Sequence[Evaluation], what: str, total: int) -> str:
-    """One or two evaluations as a table.
+    """Render one or two evaluations as a table.
 
     Args:
         subjects: what was measured; with two, the first is how it was before.
@@ -110,17 +110,17 @@ def render_report(subjects: Sequence[Subject], found: Sequence[Evaluation], what
     about = f"Measured on {amount}; {formatting.format_count(found[-1].replies, 'reply', 'replies')} written."
     if len(found) == 1:
         rows = "".join(
-            f'<tr><th scope="row">{one.label}<span>{one.meaning}</span></th>'
-            f'<td data-name="Value">{figure(one, last[one.name])}</td></tr>'
-            for one in MEASURES
+            f'<tr><th scope="row">{measure.label}<span>{measure.meaning}</span></th>'
+            f'<td data-name="Value">{figure(measure, last[measure.name])}</td></tr>'
+            for measure in MEASURES
         )
         head = f'<th scope="col">{escape(subjects[0].title)}</th>'
         return _render_table(head, rows) + f'<p class="quiet">{escape(about)}</p>'
     changes = compare(found[0].as_dict(), last)
-    rows = "".join(_render_row(one.measure.label, one.measure.meaning, one) for one in changes)
+    rows = "".join(_render_row(change.measure.label, change.measure.meaning, change) for change in changes)
     head = "".join(
-        f'<th scope="col">{when}<span>{escape(one.title)}</span></th>'
-        for when, one in zip(("Before", "After"), subjects, strict=True)
+        f'<th scope="col">{when}<span>{escape(subject.title)}</span></th>'
+        for when, subject in zip(("Before", "After"), subjects, strict=True)
     )
     said = summary(changes)
     if found[0].learned_tokens != found[-1].learned_tokens:

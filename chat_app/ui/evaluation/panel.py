@@ -37,8 +37,8 @@ class EvaluationPanel(ABC):
     """A way to judge a model.
 
     Args:
-        bench: finds what was chosen, and does one test at a time.
-        work: the row that shows how far a test is; all the panels share it.
+        subjects: finds what was chosen, and runs one test at a time.
+        task_row: shows the progress of a test; all panels share it.
 
     Attributes:
         title, about: what stands on the panel's tab and at its head.
@@ -53,12 +53,12 @@ class EvaluationPanel(ABC):
         self.subjects, self.task_row = subjects, task_row
 
     def draw(self) -> None:
-        """Put the components where the page is being built."""
+        """Create the components in the current Gradio context."""
         gr.HTML(f'<p class="quiet">{self.about}</p>', apply_default_css=False)
         self.draw_controls()
 
     def connect(self, choice: list[Any], long: dict[str, Any]) -> Any:
-        """Join the events, and return the one that Stop cancels.
+        """Register the handlers, and return the event that Stop cancels.
 
         Args:
             choice: the components that hold the visitor's token and what a `Choice` holds.
@@ -94,7 +94,7 @@ class EvaluationPanel(ABC):
 
     @abstractmethod
     def draw_controls(self) -> None:
-        """Put the components below the head where the page is being built."""
+        """Create the components below the head."""
 
     @property
     @abstractmethod

@@ -1,4 +1,4 @@
-"""What is judged on the Evaluate tab, and the work of judging it: which models, on which conversations, one at a time.
+"""The models and conversations that can be chosen on the Evaluate tab, and the thread in which one test at a time runs.
 
 Knows no components. Rights are checked here, at every call.
 """
@@ -41,7 +41,7 @@ class Subject:
 
 
 class EvaluationSubjects:
-    """Chooses and works for the panels of the tab.
+    """Finds what a visitor has chosen, and runs tests one after the other.
 
     Args:
         services, visitors: whose models, and who calls.
@@ -49,11 +49,11 @@ class EvaluationSubjects:
 
     def __init__(self, services: Services, visitors: Visitors):
         self.services, self.visitors = services, visitors
-        # Two tests at once would be slower than one after the other, and need more memory.
+        # Two tests at the same time would be slower than one after the other, and need more memory.
         self._lock = threading.Lock()
 
     def list_models(self, visitor: str) -> list[tuple[str, str]]:
-        """(title, name) of the models that this visitor may judge, taught ones first."""
+        """List (title, name) of the models that this visitor may evaluate, trained ones first."""
         if self.services.rules.is_shared:
             rows = model_choices.list_own_models(self.services, visitor)
         else:
@@ -61,7 +61,7 @@ class EvaluationSubjects:
         return sorted(rows, key=lambda row: self._run(row[1], visitor) is None)
 
     def get_subject(self, name: object, visitor: str) -> Subject:
-        """A model by the name that the page sent.
+        """Return a model by the name that the page sent.
 
         Raises:
             ModelError: it is not offered to this visitor.
@@ -73,7 +73,7 @@ class EvaluationSubjects:
         raise ModelError("This model is not here.", advice="Choose one from the list.")
 
     def get_baseline(self, name: object, after: object, visitor: str) -> Subject | None:
-        """The model to compare with: none, one of the list, or the one that a run started from.
+        """Return the model to compare with: none, one of the list, or the base model of a run.
 
         Raises:
             ModelError, RunError: there is no such model.
@@ -87,7 +87,7 @@ class EvaluationSubjects:
         return Subject(started, named)
 
     def get_run(self, name: object, visitor: str) -> Run:
-        """The run whose model was chosen.
+        """Return the run whose model was chosen.
 
         Raises:
             RunError: it is none, or not this visitor's.
@@ -98,11 +98,11 @@ class EvaluationSubjects:
         return found
 
     def is_run(self, name: object, visitor: str) -> bool:
-        """Whether a model was taught here, by this visitor."""
+        """Whether a model was trained here, by this visitor."""
         return self._run(name, visitor) is not None
 
     def has_kept_aside(self, name: object, visitor: str) -> bool:
-        """Whether the run whose model was chosen kept conversations aside."""
+        """Whether the run whose model was chosen has validation data."""
         run = self._run(name, visitor)
         return run is not None and has_text(run.data / "valid.jsonl")
 
@@ -115,7 +115,7 @@ class EvaluationSubjects:
     def load_conversations(
         self, source: object, after: object, files: list[str] | None, visitor: str
     ) -> tuple[Callable[[ProgressCallback], Iterator[Conversation]], str]:
-        """What reads the conversations to judge by, and what to call them. Nothing is read yet.
+        """Return a function that reads the conversations to evaluate on, and their title. Nothing is read yet.
 
         Raises:
             DataError, RunError, TooLargeError: there are none.
@@ -128,7 +128,7 @@ class EvaluationSubjects:
                 )
             title = "conversations that it kept aside and did not learn"
             return lambda progress: iterate_conversations(kept, need_reply=True), title
-        paths = [Path(one) for one in files or ()]
+        paths = [Path(file) for file in files or ()]
         if not paths:
             raise DataError("There is nothing to measure on yet.", advice="Bring a file of conversations.")
         for path in paths:
@@ -146,7 +146,7 @@ class EvaluationSubjects:
         return read, f"conversations of {paths[0].name}" if len(paths) == 1 else f"conversations of {len(paths)} files"
 
     def start(self, do: Callable[[ProgressCallback], T]) -> BackgroundTask[T]:
-        """Begin a piece of work; it waits until those that came before it have ended."""
+        """Start a test in a thread. It waits until the tests before it have ended."""
 
         def wait_for_turn(progress: ProgressCallback) -> T:
             import torch
@@ -154,7 +154,7 @@ class EvaluationSubjects:
             while not self._lock.acquire(timeout=0.5):
                 progress(Progress("Another test is under way; this one waits for its turn."))
             try:
-                # Holds for this thread: half of the processor is left to the chat.
+                # Applies to this thread only, and leaves half of the cores to the chat.
                 torch.set_num_threads(max((torch.get_num_threads() + 1) // 2, 1))
                 return do(progress)
             finally:
@@ -164,7 +164,7 @@ class EvaluationSubjects:
 
 
 def check_count(number: object, fewest: int, most: int, what: str) -> int:
-    """A number of the page, whose own limits are not relied on.
+    """Check a number that the page sent; the page's own limits are not relied on.
 
     Args:
         what: what there can be so many of, as in "questions can be asked".
@@ -178,7 +178,7 @@ def check_count(number: object, fewest: int, most: int, what: str) -> int:
 
 
 def describe_failure(error: BaseException) -> str:
-    """Why a test failed, in a sentence for the page."""
+    """Describe in a sentence for the page why a test failed."""
     if isinstance(error, ChatAppError):
         return describe_error(error)
     LOGGER.error("a test on the Evaluate tab failed", exc_info=error)

@@ -1,4 +1,4 @@
-"""Proof: is a model better than before? Chooses what to judge; three panels judge it."""
+"""The Evaluate tab: the choice of models and conversations, and a panel for each way to evaluate them."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ SOURCES = [("What it kept aside when it learned", KEPT_ASIDE), ("A file of mine"
 
 
 class EvaluateTab:
-    """The tab's components and what they do.
+    """The components of the tab and their handlers.
 
     Args:
         services: models and runs.
-        visitors, token: tell who calls.
+        visitors, token: identify who calls.
     """
 
     def __init__(self, services: Services, visitors: Visitors, token: Any):
@@ -37,7 +37,7 @@ class EvaluateTab:
         self.panels = [panel(self.subjects, self.task_row) for panel in panels]
 
     def draw(self) -> None:
-        """Put the components where the page is being built."""
+        """Create the components in the current Gradio context."""
         with gr.Row(elem_classes=["evaluate-row"]):
             with gr.Column(scale=4, min_width=300):
                 self._draw_choice()
@@ -77,7 +77,7 @@ class EvaluateTab:
 
     @property
     def choice(self) -> list[Any]:
-        """What every panel is given first."""
+        """The components whose values every panel gets first."""
         return [self.token, self.after, self.before, self.source, self.files]
 
     def _connect(self) -> None:
@@ -94,16 +94,16 @@ class EvaluateTab:
 
     @property
     def chosen(self) -> list[Any]:
-        """What `refresh` is given."""
+        """The inputs of `refresh`."""
         return [self.after, self.before, self.source, self.token]
 
     @property
     def outputs(self) -> list[Any]:
-        """What `refresh` fills."""
+        """The outputs of `refresh`."""
         return [self.after, self.shown_after, self.before, self.source, self.files]
 
     def refresh(self, after: str, before: str, source: str, token: str, request: gr.Request) -> Updates:
-        """The models may have become more; what was chosen stays, where it can."""
+        """Refresh the list of models, and keep what was chosen where it is still offered."""
         try:
             visitor = self.visitors.identify(token, request)
             rows = self.subjects.list_models(visitor)
@@ -117,7 +117,7 @@ class EvaluateTab:
     def choose(
         self, after: str | None, shown_after: str, before: str, source: str, token: str, request: gr.Request
     ) -> Updates:
-        """Another model was chosen: what it can be compared with, and measured on.
+        """Show what the chosen model can be compared with and evaluated on.
 
         Args:
             shown_after: the model that these are shown for; if it is the same, nobody has chosen anything.
@@ -139,7 +139,7 @@ class EvaluateTab:
         visitor: str,
         is_new: bool,
     ) -> Updates:
-        """What a model can be compared with and measured on; a model that is new here brings what suits it."""
+        """Offer what a model can be compared with and evaluated on. A new model resets both to its defaults."""
         first = [("How it was before it learned", START)] if self.subjects.is_run(chosen, visitor) else []
         others = [*first, ("Nothing", NOTHING), *rows]
         if is_new or before not in [name for _, name in others]:

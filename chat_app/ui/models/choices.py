@@ -1,4 +1,4 @@
-"""Which models a visitor may pick, what to call them, and whether a name is one of them."""
+"""The models that a visitor may choose: lists for pickers, titles, and the check of a chosen name."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from chat_app.runs.run import Run, split_name
 from chat_app.services import Services
 from chat_app.ui.components import formatting
 
-IN_USE = "the model in use"  # What a shared server calls its model, wherever it lies.
-REMOTE = "the model of the engine"  # The one that another server runs.
+IN_USE = "the model in use"  # The name of a shared server's own model on the page, which hides its path.
+REMOTE = "the model of the engine"  # The name of the model that another server runs.
 MAX_HINTS = 4
 
 
 def title_run(run: Run) -> str:
-    """What a run is called on the page: the name that somebody gave it, else its files and when it was made."""
+    """Return the title of a run: the name that it was given, else its files and when it was created."""
     try:
         about = run.about()
     except RunError:
@@ -26,7 +26,7 @@ def title_run(run: Run) -> str:
     if named := get_title(run):
         return named
     files = about.get("files")
-    names = [str(one) for one in files] if isinstance(files, list) and files else [run.id]
+    names = [str(file) for file in files] if isinstance(files, list) and files else [run.id]
     more = f" and {len(names) - 1} more" if len(names) > 1 else ""
     created = about.get("created")
     when = f", {formatting.format_moment(created)}" if isinstance(created, (int, float)) else ""
@@ -34,34 +34,34 @@ def title_run(run: Run) -> str:
 
 
 def title_model(services: Services, model: ModelFiles | ModelDescription) -> str:
-    """What a model is called on the page."""
+    """Return the title of a model."""
     if model.kind == "starter":
         return "Starter: comes with this app"
     if model.kind == "run":
         return title_trained_model(services, model.name)
-    # Strangers need not know where the owner of a server keeps things.
+    # Visitors of a shared server must not see its paths.
     return shorten_name(model.name) if services.rules.is_shared else model.name
 
 
 def title_trained_model(services: Services, name: str) -> str:
-    """What the model of a run, or of one of its checkpoints, is called."""
+    """Return the title of the model of a run or of one of its checkpoints."""
     run, step = split_name(name)
     at = f", at step {step:,}" if step is not None else ""
     return f"Taught: {title_run(Run(services.paths.runs / run))}{at}"
 
 
 def shorten_name(name: str) -> str:
-    """The last part of a path or of a name on the Hub."""
+    """Return the last part of a path or of a name on the Hub."""
     return re.split(r"[/\\]", name.rstrip("/\\"))[-1][:60]
 
 
 def title_remote_model(remote: ReplyBackend) -> str:
-    """What the model of another server is called."""
+    """Return the title of a model on another server."""
     return f"{shorten_name(remote.name) or 'The model'} on {remote.description.host}"
 
 
 def list_chat_models(services: Services, visitor: str, chosen: str | None = None) -> list[tuple[str, str]]:
-    """(title, name) of all that this visitor may talk to.
+    """List (title, name) of all models that this visitor may chat with.
 
     Args:
         chosen: on a shared server, the visitor's own that answers now, which may be a checkpoint.
@@ -74,7 +74,7 @@ def list_chat_models(services: Services, visitor: str, chosen: str | None = None
 
 
 def get_answering_model(services: Services, chosen: str | None) -> str | None:
-    """Which of `talkers` answers now."""
+    """Return which of `list_chat_models` answers now."""
     if services.rules.is_shared:
         return chosen or IN_USE
     loaded = services.models.current
@@ -84,7 +84,7 @@ def get_answering_model(services: Services, chosen: str | None) -> str | None:
 
 
 def list_models(services: Services, visitor: str) -> list[tuple[str, str]]:
-    """(title, name) of the models that are here and that this visitor may use, the one in use among them."""
+    """List (title, name) of the local models that this visitor may use, the one in use among them."""
     rows = []
     for files in available(services.paths):
         if files.kind != "run" or services.may_see(Run(services.paths.runs / files.name), visitor):
@@ -96,7 +96,7 @@ def list_models(services: Services, visitor: str) -> list[tuple[str, str]]:
 
 
 def list_own_models(services: Services, visitor: str, chosen: str | None = None) -> list[tuple[str, str]]:
-    """(title, name) of what a visitor of a shared server may talk to: the server's model, and the visitor's own.
+    """List (title, name) of what a visitor of a shared server may chat with: the server's model and the visitor's own.
 
     Args:
         chosen: the visitor's own that answers now, which may be a checkpoint.
@@ -110,7 +110,7 @@ def list_own_models(services: Services, visitor: str, chosen: str | None = None)
 
 
 def check_allowed(services: Services, visitor: str, name: object) -> str:
-    """The name, if this visitor may use that model.
+    """Check that this visitor may use a model, and return its name.
 
     Raises:
         ModelError: no name, or, on a shared server, a model that is not offered to this visitor.
@@ -132,7 +132,7 @@ def _is_offered(services: Services, visitor: str, name: str) -> bool:
 
 
 def describe_model(loaded: ReplyBackend | None) -> str:
-    """The model in use, in a few words."""
+    """Describe the model in use in a few words."""
     if loaded is None:
         return "No model is loaded."
     model = loaded.description
@@ -145,7 +145,7 @@ def describe_model(loaded: ReplyBackend | None) -> str:
 
 
 def suggest_openings(services: Services, loaded: ReplyBackend | None) -> list[str]:
-    """A few things to say to a model that has just been loaded: for a taught one, from what it was taught."""
+    """Suggest a few first messages; for a trained model, from its training data."""
     general = ["Hello!", "How are you?", "What do you like to do?"]
     if loaded is None:
         return []
@@ -162,7 +162,7 @@ def suggest_openings(services: Services, loaded: ReplyBackend | None) -> list[st
 
 
 def name_speaker(services: Services, loaded: ReplyBackend | None) -> str:
-    """What to call the model above its replies."""
+    """Return the name of the model above its replies."""
     if loaded is None:
         return "Model"
     kind = loaded.description.kind

@@ -1,4 +1,4 @@
-"""The models: which one is in use, and choosing, loading and unloading another."""
+"""The Models tab: the model in use, and choosing, loading and unloading another."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ element.addEventListener('click', (event) => {
 
 
 class ModelsTab:
-    """The tab's components and what they do.
+    """The components of the tab and their handlers.
 
     Args:
         services: the model in use.
-        visitors, token: tell who calls.
+        visitors, token: identify who calls.
     """
 
     def __init__(self, services: Services, visitors: Visitors, token: Any):
@@ -49,7 +49,7 @@ class ModelsTab:
         self.settings = SettingsForm(LoadConfig)
 
     def draw(self) -> None:
-        """Put the components where the page is being built."""
+        """Create the components in the current Gradio context."""
         is_shared = self.services.rules.is_shared
         with gr.Row(elem_classes=["models-row"]):
             with gr.Column(scale=5, min_width=320):
@@ -81,7 +81,7 @@ class ModelsTab:
         )
 
     def connect(self) -> None:
-        """Join the events. The other tabs look for themselves which model is in use when they are chosen."""
+        """Register the handlers. The other tabs refresh the model in use themselves when they are opened."""
         heavy: dict[str, Any] = {
             "show_progress_on": [self.card],
             "api_visibility": "private",
@@ -101,12 +101,12 @@ class ModelsTab:
         }
         self.estimate_event = measured
         self.name.change(self.show_estimate, **measured)
-        for one in settings:
-            one.change(self.show_estimate, **measured)
+        for component in settings:
+            component.change(self.show_estimate, **measured)
         self.list.picked(self.fill_in_name, None, [self.name], **QUICK)
 
     def load_model(self, request: gr.Request, name: str, token: str, *values: Any) -> str:
-        """Load a model in place of the one in use; if that fails, nothing changes."""
+        """Load a model in place of the one in use. If that fails, nothing changes."""
         try:
             allowed = self._check_name(name, token, request)
             self.services.models.use(allowed, self.settings.parse(values))
@@ -115,7 +115,7 @@ class ModelsTab:
         return render_card(self.services)
 
     def unload_model(self) -> str:
-        """Give the memory back."""
+        """Unload the model in use and free its memory."""
         if self.services.rules.is_shared:
             warn("On a shared server the model is chosen by its owner.")
         else:
@@ -123,7 +123,7 @@ class ModelsTab:
         return render_card(self.services)
 
     def show_estimate(self, request: gr.Request, name: str, token: str, *values: Any) -> str:
-        """The memory that the chosen model will need, before anything is loaded."""
+        """Show the memory that the chosen model will need, before anything is loaded."""
         try:
             settings = self.settings.parse(values)
             files = find(self._check_name(name, token, request), self.services.paths)
@@ -134,10 +134,10 @@ class ModelsTab:
     def fill_in_name(self, event: gr.EventData) -> Any:
         """Fill in the name of a recommended model."""
         name = read_payload(event, "name")
-        return name if name in {one.name for one in RECOMMENDED} else gr.skip()
+        return name if name in {model.name for model in RECOMMENDED} else gr.skip()
 
     def update_names(self, visitor: str) -> Any:
-        """The list of models that are here."""
+        """Refresh the list of local models."""
         if self.services.rules.is_shared:
             return gr.skip()
         return gr.Dropdown(choices=model_choices.list_models(self.services, visitor) or [STARTER])
@@ -150,7 +150,7 @@ class ModelsTab:
 
 
 def describe_requirements(files: ModelFiles, precision: str) -> str:
-    """The memory a model needs, and the download where there is one."""
+    """Describe the memory that a model needs, and its download if there is one."""
     memory = bytes_in_words(estimate_memory(files, precision))
     most = "at most about" if precision == AUTOMATIC else "about"
     text = f"{formatting.format_parameters(files.parameters)} parameters. Needs {most} {memory} of memory."
@@ -160,7 +160,7 @@ def describe_requirements(files: ModelFiles, precision: str) -> str:
 
 
 def render_card(services: Services) -> str:
-    """The model in use."""
+    """Render the model in use."""
     loaded = services.models.current
     if loaded is None and services.remote is not None:
         about = escape(model_choices.describe_model(services.remote))
@@ -188,18 +188,19 @@ def render_card(services: Services) -> str:
 
 
 def render_recommended(can_use: bool) -> str:
-    """The models worth trying, as cards."""
+    """Render the recommended models as cards."""
     cards = []
-    for one in RECOMMENDED:
+    for model in RECOMMENDED:
         button = (
-            f'<button type="button" data-name="{escape(one.name)}" aria-label="Use {escape(one.title)}">Use</button>'
+            f'<button type="button" data-name="{escape(model.name)}" '
+            f'aria-label="Use {escape(model.title)}">Use</button>'
             if can_use
             else ""
         )
         cards.append(
-            f'<li class="card"><h3>{escape(one.title)}</h3><p>{escape(one.good_at)}</p>'
-            f'<p class="quiet">{bytes_in_words(one.size)} · '
-            f"{formatting.format_parameters(one.parameters)} parameters · {escape(one.licence)}</p>"
-            f'<p class="foot"><code>{escape(one.name)}</code>{button}</p></li>'
+            f'<li class="card"><h3>{escape(model.title)}</h3><p>{escape(model.good_at)}</p>'
+            f'<p class="quiet">{bytes_in_words(model.size)} · '
+            f"{formatting.format_parameters(model.parameters)} parameters · {escape(model.licence)}</p>"
+            f'<p class="foot"><code>{escape(model.name)}</code>{button}</p></li>'
         )
     return f'<ul class="cards">{"".join(cards)}</ul>'

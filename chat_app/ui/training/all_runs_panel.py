@@ -1,4 +1,4 @@
-"""All runs: found by words, renamed, deleted after a warning, and compared with each other."""
+"""All runs of a visitor: search, rename, delete after a warning, and compare."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ from chat_app.ui.training.run_report import label_runs, title_runs
 from chat_app.ui.visitor import Visitors
 
 MAX_SHOWN = 100
-# As far apart as eight colours can be, on paper and in the dark.
+# Eight colours that are easy to tell apart in light and dark mode.
 COLORS = ("#12a090", "#b47b2a", "#7c6bd6", "#c9517c", "#3b8fc9", "#6f9a2f", "#a2603d", "#8a8580")
 
 
 class AllRunsPanel:
-    """The components and what they do.
+    """The components of the panel and their handlers.
 
     Args:
         services: the runs.
-        visitors, token: tell who calls.
+        visitors, token: identify who calls.
     """
 
     def __init__(self, services: Services, visitors: Visitors, token: Any):
         self.services, self.visitors, self.token = services, visitors, token
 
     def draw(self) -> None:
-        """Put the components where the page is being built."""
+        """Create the components in the current Gradio context."""
         with gr.Accordion("All runs: find, rename, delete, compare", open=False, elem_id="runs-panel") as self.box:
             self.search = gr.Textbox(
                 label="Find", placeholder="a name, a file, a model, a state", max_length=200, elem_id="runs-search"
@@ -74,7 +74,7 @@ class AllRunsPanel:
                 self.table = gr.HTML("", elem_id="compare-table", apply_default_css=False)
 
     def connect(self, picker: Any, refresh: Any, inputs: list[Any], outputs: list[Any]) -> None:
-        """Join the events.
+        """Register the event handlers.
 
         Args:
             picker: names the run that is looked at; it is ticked when the panel opens.
@@ -98,11 +98,11 @@ class AllRunsPanel:
             event.then(self.list_found, listed, [self.ticked], **QUICK).then(refresh, inputs, outputs, **QUICK)
 
     def open(self, chosen: str | None, text: str, token: str, request: gr.Request) -> Any:
-        """The panel was opened: the run that is looked at is ticked."""
+        """Tick the run that is shown when the panel is opened."""
         return self.list_found(text, [chosen] if chosen else [], token, request)
 
     def list_found(self, text: str, ticked: list[str] | None, token: str, request: gr.Request) -> Any:
-        """The runs with these words. What is ticked stays so, and in the list."""
+        """List the runs that match the search. Ticked runs stay in the list."""
         try:
             runs = self.services.runs_of(self.visitors.identify(token, request))
         except ChatAppError as error:
@@ -114,7 +114,7 @@ class AllRunsPanel:
         return gr.CheckboxGroup(choices=rows, value=[name for _, name in rows if name in kept])
 
     def compare_runs(self, ticked: list[str] | None, token: str, request: gr.Request) -> Updates:
-        """The curves of the ticked runs over each other, and where their settings differ."""
+        """Show the loss curves of the ticked runs in one plot, and the settings in which they differ."""
         try:
             runs = self._find_runs(ticked, token, request)
             check_count(len(runs))
@@ -144,7 +144,7 @@ class AllRunsPanel:
         return ""
 
     def ask_before_deleting(self, ticked: list[str] | None, token: str, request: gr.Request) -> Updates:
-        """Say what would go; nothing is deleted yet."""
+        """Show what would be deleted, and ask for confirmation."""
         try:
             runs = self._find_runs(ticked, token, request)
             for run in runs:
@@ -172,7 +172,7 @@ class AllRunsPanel:
         return self.cancel_deleting()
 
     def _find_runs(self, names: Sequence[str] | None, token: str, request: gr.Request) -> list[Run]:
-        """The visitor's own runs of these names.
+        """Return the visitor's own runs of these names.
 
         Raises:
             RunError: none was named, or one is not there for this visitor.
@@ -185,7 +185,7 @@ class AllRunsPanel:
 
 
 def load_curves(names: Sequence[str], runs: Sequence[Run]) -> pd.DataFrame:
-    """step, loss, run."""
+    """Load the validation curves as a table of step, loss and run."""
     rows: list[tuple[int, float | None, str]] = []
     for name, run in zip(names, runs, strict=True):
         rows += [(step, loss, name) for step, loss in thinned(loss_curve(run))] or [(0, None, name)]
@@ -193,7 +193,7 @@ def load_curves(names: Sequence[str], runs: Sequence[Run]) -> pd.DataFrame:
 
 
 def render_comparison(names: Sequence[str], rows: Sequence[Difference], colors: dict[str, str]) -> str:
-    """Results and differing settings, a column a run."""
+    """Render results and differing settings with a column for each run."""
     heads = "".join(
         f'<th scope="col" dir="auto"><i class="dot" style="background:{colors[name]}"></i>{escape(name)}</th>'
         for name in names
@@ -210,7 +210,7 @@ def render_comparison(names: Sequence[str], rows: Sequence[Difference], colors: 
 
 
 def render_warning(runs: Sequence[Run]) -> str:
-    """The warning before runs are deleted."""
+    """Render the warning before runs are deleted."""
     items = "".join(f'<li><b dir="auto">{escape(title_run(run))}</b>: {_describe_contents(run)}</li>' for run in runs)
     return (
         f'<p class="bad">This deletes {formatting.format_count(len(runs), "run")} for good:</p>'

@@ -1,4 +1,4 @@
-"""What a person can say about a file: the roles of its columns, who is the bot. Shown only where it matters."""
+"""The form for reading options: the roles of columns, and who the bot is. Shown only if needed."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class ColumnMapping:
     """The components, and the options that they stand for."""
 
     def draw(self) -> None:
-        """Put the components where the page is being built."""
+        """Create the components in the current Gradio context."""
         with gr.Accordion("How it was understood", open=True, visible=False, elem_id="understood") as self.panel:
             self.hint = gr.HTML("", apply_default_css=False)
             with gr.Row(elem_classes=["settings-grid"]) as self.table:
@@ -57,20 +57,20 @@ class ColumnMapping:
 
     @property
     def outputs(self) -> list[Any]:
-        """What `shown` and `hidden` fill."""
+        """The outputs of `show` and `hide`."""
         return [self.panel, self.hint, self.table, self.chat, *self.columns, self.bot, self.pause, self.names]
 
     @property
     def inputs(self) -> list[Any]:
-        """What `options` is made from."""
+        """The inputs of `read_options`."""
         return [*self.columns, self.bot, self.pause, self.names]
 
     def hide(self) -> Updates:
-        """Nothing was read."""
+        """Hide the form."""
         return {self.panel: gr.Accordion(visible=False)}
 
     def show(self, facts: DatasetFacts, options: ReadingOptions) -> Updates:
-        """The questions that these files raise, with what was guessed or said."""
+        """Show the questions that these files raise, filled with what was guessed or chosen."""
         columns, speakers, bot = (
             find_columns(facts.previews),
             _count_messages(facts.previews),
@@ -91,7 +91,7 @@ class ColumnMapping:
         }
 
     def read_options(self, facts: DatasetFacts, values: Sequence[Any]) -> ReadingOptions:
-        """What the person says.
+        """Build reading options from the values of the form.
 
         Raises:
             SettingError: a value that cannot be; the page's own limits are not relied on.
@@ -103,9 +103,10 @@ class ColumnMapping:
 
 
 def find_columns(previews: Sequence[Preview]) -> tuple[Column, ...]:
-    """The columns of the first table; several tables are asked about only if they have the same ones."""
+    """Find the columns of the first table. Several tables are asked about only if they have the same columns."""
     tables = [preview.columns for preview in previews if preview.columns]
-    if not tables or any([one.name for one in table] != [one.name for one in tables[0]] for table in tables):
+    names = [[column.name for column in table] for table in tables]
+    if not tables or any(other != names[0] for other in names):
         return ()
     return tables[0]
 
@@ -115,7 +116,7 @@ def _count_messages(previews: Sequence[Preview]) -> dict[str, int]:
     for preview in previews:
         for speaker in preview.speakers:
             people[speaker.name] = people.get(speaker.name, 0) + speaker.messages
-    return dict(sorted(people.items(), key=lambda one: -one[1]))
+    return dict(sorted(people.items(), key=lambda item: -item[1]))
 
 
 def _guess_bot(previews: Sequence[Preview]) -> str:
@@ -123,7 +124,7 @@ def _guess_bot(previews: Sequence[Preview]) -> str:
 
 
 def _is_plain(columns: Sequence[Column]) -> bool:
-    """Whether there is nothing to wonder about: what was said, and the reply."""
+    """Whether the columns are plain turns, so that there is nothing to ask."""
     return all(column.role in ("context", "reply", "turn") for column in columns)
 
 
@@ -132,7 +133,7 @@ def _make_dropdown(column: Column) -> Any:
 
 
 def _render_hint(columns: Sequence[Column], has_people: bool) -> str:
-    """What is asked, with some cells of each column. Not beside the controls: what stands there is read as Markdown."""
+    """Render the question with sample cells. A dropdown's info cannot hold them: Gradio renders it as Markdown."""
     if has_people:
         return '<p class="quiet">The model learns to write what the bot wrote; all others are the user.</p>'
     if not columns:

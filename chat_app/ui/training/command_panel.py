@@ -1,4 +1,4 @@
-"""What one may want to know of the chosen run besides how it goes: the command line that does the same."""
+"""The command line that repeats the chosen run."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class RunCommandPanel:
         self.services = services
 
     def draw(self) -> None:
-        """Put the components where the page is being built."""
+        """Create the components in the current Gradio context."""
         with gr.Accordion("The same on the command line", open=False, visible=False, elem_id="run-command") as self.box:
             self.command = gr.Textbox(
                 label="Command",
@@ -47,7 +47,7 @@ class RunCommandPanel:
         """Show the command of a run."""
         try:
             config = run.config()
-            if self.services.rules.is_shared:  # Strangers need not know where the owner keeps things.
+            if self.services.rules.is_shared:  # Visitors of a shared server must not see its paths.
                 config = replace(config, model=public_name(config.model))
             command = command_for(run, config)
         except RunError:

@@ -1,4 +1,4 @@
-"""Bringing conversations: upload or Hub, what was understood, what can be told about it, the check and its repairs.
+"""Choosing the training data: upload or Hub, a preview, reading options, the data check and its repairs.
 
 Uploads lie in the page's cache and are never changed. What was read of them lies in the cache of the home folder.
 """
@@ -52,9 +52,10 @@ several in a <code>.zip</code>. If you write one yourself, either of these is en
 
 @dataclass(frozen=True)
 class Upload:
-    """What a visitor has brought so far, and what was read of it. None of it is there before the first upload.
+    """The training data of a visitor: its source, and the dataset that was read from it. Empty before the first upload.
 
-    `texts` are files of running text, in which nobody speaks: they serve for a model from nothing only.
+    Attributes:
+        texts: files of plain text without speakers, which serve only for a model that is trained from scratch.
     """
 
     source: DataSource = field(default_factory=DataSource)
@@ -63,7 +64,7 @@ class Upload:
 
 
 class DataPanel:
-    """The components and what they do.
+    """The components of the panel and their handlers.
 
     Args:
         services: the home folder and the rules.
@@ -75,7 +76,7 @@ class DataPanel:
         self.task_row = TaskRow()
 
     def draw(self) -> None:
-        """Put the components where the page is being built."""
+        """Create the components in the current Gradio context."""
         self.upload = gr.State(Upload())
         self._draw_sources()
         self.task_row.draw("reading")
@@ -119,7 +120,7 @@ class DataPanel:
             self.mended = gr.DownloadButton("Download", visible="hidden", elem_id="mended-file")
 
     def connect(self, start: Any, model: Any) -> None:
-        """Join the events.
+        """Register the event handlers.
 
         Args:
             start: the button that can be pressed when something was read.
@@ -154,11 +155,11 @@ class DataPanel:
             ).success(None, None, None, js=make_click_script("mended-file"), api_visibility="private")
 
     def read_upload(self, files: list[str] | None, upload: Upload) -> Iterator[Updates]:
-        """Read what was uploaded and show it."""
+        """Read the uploaded files and show a preview."""
         if not files:
             yield self.clear()
             return
-        paths = tuple(Path(str(one)) for one in files)
+        paths = tuple(Path(str(file)) for file in files)
         try:
             self._check_uploads(paths)
         except ChatAppError as error:
@@ -178,13 +179,13 @@ class DataPanel:
         yield from self._read(DataSource(files=(self.services.paths.samples / "shop.tsv",), names=("shop.tsv",)))
 
     def read_hub(self, name: str, config: str, split: str) -> Iterator[Updates]:
-        """Fetch a data set."""
+        """Fetch and read a data set of the Hub."""
         folders = not self.services.rules.is_shared
         hub = HubData(clean_text(name).strip(), clean_text(config).strip(), clean_text(split).strip(), folders)
         yield from self._read(DataSource(hub=hub))
 
     def read_again(self, upload: Upload, *values: Any) -> Iterator[Updates]:
-        """Read the same once more, as the person says that it is meant."""
+        """Read the same source again with the reading options of the form."""
         if upload.material is None:
             yield self.task_row.hide()
             return
@@ -196,7 +197,7 @@ class DataPanel:
         yield from self._read(replace(upload.source, options=options), upload.texts)
 
     def clear(self) -> Updates:
-        """The person has taken the files away."""
+        """Clear everything: the files were removed."""
         return {
             **self.task_row.hide(),
             **self.mapping.hide(),
@@ -208,7 +209,7 @@ class DataPanel:
         }
 
     def handle_stop(self, upload: Upload) -> Updates:
-        """Somebody has stopped the reading or the check."""
+        """Show that the reading or the check was stopped."""
         if upload.material is not None:
             return self.task_row.hide()
         return {**self.task_row.hide(), self.report: '<p class="quiet">Stopped. Nothing was changed.</p>'}
@@ -253,7 +254,7 @@ class DataPanel:
         return {**self.clear(), self.report: render_refusal(describe_error(error))}
 
     def check_data(self, upload: Upload, model: str) -> Iterator[Updates]:
-        """Check what was read."""
+        """Run the data check on the dataset, and offer repairs."""
         material = upload.material
         if material is None:
             yield {self.check_panel: gr.Accordion(visible=False), self.check: ""}
@@ -266,22 +267,22 @@ class DataPanel:
 
             try:
                 return check_dataset(material, self.services.paths, model, report), "this model"
-            except ChatAppError:  # A model that is not here yet cannot count.
+            except ChatAppError:  # Without the model there is no tokenizer to count with.
                 return check_dataset(material, self.services.paths, STARTER, report), "the starter"
 
         task = BackgroundTask(look)
         for text in task:
             yield self.task_row.show(text or "Checking.")
         check, name = task.result()
-        offered = [one for one in REPAIRS.values() if self._is_found(check, one.name)]
-        chosen = [one.name for one in offered if one.is_on]
+        offered = [repair for repair in REPAIRS.values() if self._is_found(check, repair.name)]
+        chosen = [repair.name for repair in offered if repair.is_on]
         yield {
             **self.task_row.hide(),
             **(self.apply_repairs(upload, chosen) if chosen else {}),
             self.check_panel: gr.Accordion(visible=True),
             self.check: render_check(check, name),
             self.repairs: gr.CheckboxGroup(
-                choices=[(one.label, one.name) for one in offered], value=chosen, visible=bool(offered)
+                choices=[(repair.label, repair.name) for repair in offered], value=chosen, visible=bool(offered)
             ),
         }
 
@@ -290,10 +291,10 @@ class DataPanel:
         return any(finding.repair == repair for finding in check.findings)
 
     def apply_repairs(self, upload: Upload, chosen: list[str]) -> Updates:
-        """Apply these repairs from now on."""
+        """Apply these repairs to the dataset."""
         if upload.material is None:
             return {self.upload: gr.skip()}
-        repairs = frozenset(one for one in chosen or () if one in REPAIRS)
+        repairs = frozenset(name for name in chosen or () if name in REPAIRS)
         material = upload.material.with_repairs(repairs)
         return {
             self.upload: Upload(replace(upload.source, repairs=repairs), material, upload.texts),
@@ -301,7 +302,7 @@ class DataPanel:
         }
 
     def make_save_handler(self, ending: str) -> Any:
-        """What writes the mended conversations as a file for the browser."""
+        """Make the handler that writes the repaired conversations to a file for the browser."""
 
         def save(upload: Upload) -> Iterator[Updates]:
             material = upload.material
@@ -334,7 +335,7 @@ class DataPanel:
         return save
 
     def get_source(self, upload: Upload) -> DataSource:
-        """What to learn from.
+        """Return the data source to train on.
 
         Raises:
             DataError: there is nothing, or the uploads have expired.
@@ -346,7 +347,7 @@ class DataPanel:
 
 
 def check_files_exist(upload: Upload) -> None:
-    """Whether the uploads are still there.
+    """Check that the uploads still exist.
 
     Raises:
         DataError: they have expired.
@@ -356,5 +357,5 @@ def check_files_exist(upload: Upload) -> None:
 
 
 def is_plain_text_file(path: Path) -> bool:
-    """Whether an upload is meant as running text: by its name, and because nobody speaks in it."""
+    """Whether an upload is plain text without speakers, judged by its name and its content."""
     return path.name.casefold().removesuffix(".gz").endswith(TEXT_ENDINGS) and is_plain_text(path)

@@ -1,4 +1,4 @@
-"""What was read and what a check found, as pieces of the page. Pure: draws nothing itself, reads no files."""
+"""The reading report and the data check as HTML. Pure: creates no components, reads no files."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from chat_app.data.dataset import DatasetFacts
 from chat_app.data.quality import Check, Finding, Histogram
 from chat_app.data.readers import Preview, Problem
 from chat_app.formatting import bytes_in_words
-from chat_app.ui.chat.session import ChatTurn
+from chat_app.ui.chat.session import ChatTurn, make_rows
 from chat_app.ui.components import formatting
-from chat_app.ui.components.conversation_view import make_rows, make_view_value
+from chat_app.ui.components.conversation_view import make_view_value
 from chat_app.ui.components.escape import escape
 
 MAX_PROBLEMS = 100
@@ -45,10 +45,10 @@ PART_WORDS = {"train": "to learn", "valid": "for validation", "test": "for a tes
 
 
 def make_preview(conversations: Iterable[Conversation]) -> dict[str, Any]:
-    """The first conversations as bubbles, shortened."""
+    """Build a shortened preview of the first conversations."""
     rows: list[dict[str, Any]] = []
     for number, conversation in enumerate(islice(conversations, PREVIEW_CONVERSATIONS), start=1):
-        turns = make_rows(ChatTurn(one.role, one.text) for one in conversation.messages[:PREVIEW_TURNS])
+        turns = make_rows(ChatTurn(message.role, message.text) for message in conversation.messages[:PREVIEW_TURNS])
         for row in turns:
             row["text"] = (
                 row["text"] if len(row["text"]) <= MAX_PREVIEW_LENGTH else row["text"][:MAX_PREVIEW_LENGTH] + "…"
@@ -61,7 +61,7 @@ def make_preview(conversations: Iterable[Conversation]) -> dict[str, Any]:
 
 
 def render_plain_text_notice(files: Sequence[Path]) -> str:
-    """What is said of uploads in which nobody speaks."""
+    """Render the notice about uploads of plain text without speakers."""
     names = ", ".join(escape(path.name) for path in files)
     size = bytes_in_words(sum(path.stat().st_size for path in files))
     return (
@@ -71,7 +71,7 @@ def render_plain_text_notice(files: Sequence[Path]) -> str:
 
 
 def render_report(facts: DatasetFacts, problems: Sequence[Problem]) -> str:
-    """What was read, and a table of what was left out."""
+    """Render what was read, and a table of the lines that were left out."""
     found = formatting.format_count(facts.conversations, "conversation")
     turns = formatting.format_count(facts.turns, "turn")
     files = facts.files[0] if len(facts.files) == 1 else formatting.format_count(len(facts.files), "file")
@@ -85,16 +85,17 @@ def render_report(facts: DatasetFacts, problems: Sequence[Problem]) -> str:
 
 
 def _name_kinds(previews: Sequence[Preview]) -> str:
-    kinds = list(dict.fromkeys(KIND_WORDS[one.kind] for one in previews))
+    kinds = list(dict.fromkeys(KIND_WORDS[preview.kind] for preview in previews))
     return f" ({', '.join(kinds[:3])})" if kinds else ""
 
 
 def _render_problems(problems: Sequence[Problem], total: int, several: bool) -> str:
     first = problems[:MAX_PROBLEMS]
     rows = "".join(
-        f"<tr>{f'<td>{escape(one.file)}</td>' if several else ''}<td>{'' if one.line is None else f'{one.line:,}'}</td>"
-        f"<td>{escape(one.reason)}</td><td>{escape(one.advice)}</td></tr>"
-        for one in first
+        f"<tr>{f'<td>{escape(problem.file)}</td>' if several else ''}"
+        f"<td>{'' if problem.line is None else f'{problem.line:,}'}</td>"
+        f"<td>{escape(problem.reason)}</td><td>{escape(problem.advice)}</td></tr>"
+        for problem in first
     )
     more = f" The first {len(first)} of them:" if total > len(first) else ""
     verb = "line was" if total == 1 else "lines were"
@@ -108,7 +109,7 @@ def _render_problems(problems: Sequence[Problem], total: int, several: bool) -> 
 
 
 def render_check(check: Check, window_of: str) -> str:
-    """The counts, the histograms and the findings of a check. `window_of` names the model whose window counts."""
+    """Render the counts, histograms and findings of a check. `window_of` names the model of the context window."""
     facts = [("Conversations", f"{check.conversations:,}"), ("Turns", f"{check.turns:,}")]
     if check.tokens is not None:
         facts.append(("Tokens", f"{check.tokens:,}"))
@@ -137,7 +138,7 @@ def _render_finding(finding: Finding) -> str:
 
 
 def _render_histogram(title: str, histogram: Histogram) -> str:
-    """Bars, a column each, between the first and the last that hold something."""
+    """Render the bars from the first to the last that is not empty."""
     filled = [index for index, count in enumerate(histogram.counts) if count]
     if not filled:
         return ""

@@ -1,4 +1,4 @@
-"""Taking the model of a run away: as a zip, or to the Hugging Face Hub. A token is used once and kept nowhere."""
+"""Exporting the model of a run: as a zip, or to the Hugging Face Hub. The Hub token is used once and kept nowhere."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ Your conversations stay here. It loads with <code>transformers</code>, and here 
 
 
 class ExportPanel:
-    """The components and what they do.
+    """The components of the panel and their handlers.
 
     Args:
         services: the runs.
-        visitors, token: tell who calls.
+        visitors, token: identify who calls.
     """
 
     def __init__(self, services: Services, visitors: Visitors, token: Any):
         self.services, self.visitors, self.token = services, visitors, token
 
     def draw(self) -> None:
-        """Put the components where the page is being built."""
+        """Create the components in the current Gradio context."""
         with gr.Accordion("Take the model with you", open=False, visible=False, elem_id="run-export") as self.box:
             gr.HTML(ABOUT, apply_default_css=False)
             self.form = gr.Radio(FORMS, value=WHOLE, label="What", visible=False, elem_id="export-as")
@@ -73,7 +73,7 @@ class ExportPanel:
         return [self.box, self.form]
 
     def show(self, run: Run) -> Updates:
-        """Offer the model of a run. The choice is there where there is one."""
+        """Offer the model of a run, and the choice between adapter and whole model where it has an adapter."""
         has_choice = run.adapter.is_dir()
         form = gr.Radio(visible=True) if has_choice else gr.Radio(visible=False, value=WHOLE)
         return {self.box: gr.Accordion(visible=run.has_model), self.form: form}
@@ -83,13 +83,13 @@ class ExportPanel:
         return {self.box: gr.Accordion(visible=False)}
 
     def connect(self, picker: Any) -> None:
-        """Join the events; `picker` names the run."""
+        """Register the event handlers; `picker` names the run."""
         long = limit_concurrency("export", 2)
         self.zip.click(
             self.make_zip, [picker, self.form, self.licence, self.token], [self.file, self.said], **long
         ).success(None, None, None, js=make_click_script("export-file"), api_visibility="private")
         hub = [picker, self.form, self.licence, self.name, self.secret, self.private, self.token]
-        # The token leaves the page's field as soon as it was read.
+        # The token is removed from the page's field as soon as it was read.
         self.push.click(self.push_to_hub, hub, [self.said, self.secret], **long)
 
     def make_zip(self, name: str | None, form: str, licence: str, token: str, request: gr.Request) -> Iterator[Updates]:
@@ -117,7 +117,7 @@ class ExportPanel:
         token: str,
         request: gr.Request,
     ) -> Iterator[Updates]:
-        """Put the model on the Hub."""
+        """Upload the model to the Hub."""
 
         def send(progress: ProgressCallback) -> str:
             run, as_, source = self._source(name, form, token, request)

@@ -1,4 +1,4 @@
-"""Starting from nothing: a new vocabulary and a new model for what was brought, and a run like any other."""
+"""Pretraining from scratch: a new tokenizer and a new model for the data of the visitor, in a run like any other."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ SIZES = [
 
 
 class FromScratchPanel:
-    """The components and what they do.
+    """The components of the panel and their handlers.
 
     Args:
         services: the runs and the training queue.
-        visitors, token: tell who calls.
+        visitors, token: identify who calls.
         runs: shows the run that was begun.
     """
 
@@ -50,7 +50,7 @@ class FromScratchPanel:
         self.services, self.visitors, self.token, self.runs = services, visitors, token, runs
 
     def draw(self) -> None:
-        """Put the components where the page is being built."""
+        """Create the components in the current Gradio context."""
         with gr.Accordion("Start from nothing", open=False, elem_id="from-nothing"):
             gr.HTML(ABOUT, apply_default_css=False)
             self.size = gr.Dropdown(SIZES, value="automatic", label="How large", elem_id="nothing-size")
@@ -65,7 +65,7 @@ class FromScratchPanel:
             self.start = gr.Button("Start from nothing", size="md", elem_id="nothing-start")
 
     def connect(self, upload: Any, questions: Any, preparing: Any, then: str) -> None:
-        """Join the events.
+        """Register the event handlers.
 
         Args:
             brought, questions: the components that hold what to learn and what to ask.
@@ -82,7 +82,7 @@ class FromScratchPanel:
     def begin(
         self, request: gr.Request, upload: Upload, size: str, epochs: float, questions: str, token: str
     ) -> Iterator[Updates]:
-        """Make the words, the model and the run, and put it into the queue."""
+        """Create the tokenizer, the model and the run, and submit it to the queue."""
 
         def prepare(progress: ProgressCallback) -> Run:
             visitor = self.visitors.identify(token, request)

@@ -1,4 +1,4 @@
-"""What can be done with the run that is looked at: stop, resume, follow the verdict, chat with it, see its log."""
+"""What can be done with the run that is shown: stop, resume, follow the diagnosis, chat with it, see its log."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ MAX_LOG_BYTES = 1_000_000
 
 
 class RunActions:
-    """The buttons and what they do.
+    """The buttons and their handlers.
 
     Args:
         services: the runs and the training queue.
-        visitors, token: tell who calls.
+        visitors, token: identify who calls.
     """
 
     def __init__(self, services: Services, visitors: Visitors, token: Any):
         self.services, self.visitors, self.token = services, visitors, token
 
     def draw(self) -> None:
-        """Put the components where the page is being built."""
+        """Create the components in the current Gradio context."""
         with gr.Row(elem_classes=["run-buttons"]):
             self.act = gr.Button("", variant="primary", size="md", visible=False, elem_id="run-act", min_width=180)
             self.stop = gr.Button("Stop", variant="stop", size="md", visible=False, elem_id="run-stop", min_width=110)
@@ -60,7 +60,7 @@ class RunActions:
         return [self.act, self.stop, self.resume, self.which, self.chat, self.download]
 
     def connect(self, picker: Any, seen: Any) -> list[Any]:
-        """Join the events, and return those after which the run is to be looked at again.
+        """Register the handlers, and return the events after which the run must be shown again.
 
         Args:
             picker, seen: the components that hold which run is chosen, and what the page was shown of it.
@@ -89,7 +89,7 @@ class RunActions:
         }
 
     def show_action(self, action: str) -> Updates:
-        """Offer what the verdict suggests; nothing where it suggests nothing that can be pressed."""
+        """Offer the action that the diagnosis suggests, if any."""
         label = run_report.ACTION_WORDS.get(action, "")  # type: ignore[call-overload]
         return {self.act: gr.Button(value=label, visible=bool(label))}
 
@@ -98,7 +98,7 @@ class RunActions:
         return {component: gr.update(visible=False) for component in self.outputs}
 
     def stop_run(self, name: str | None, token: str, request: gr.Request) -> None:
-        """End a run after the step it is in."""
+        """Stop a run after its current step."""
         try:
             run, jobs = self._find_run(name, token, request)
             jobs.stop(run)
@@ -106,7 +106,7 @@ class RunActions:
             warn(error)
 
     def resume_run(self, name: str | None, token: str, request: gr.Request) -> None:
-        """Put a run that stopped into the queue again."""
+        """Submit a run that was stopped to the queue again."""
         try:
             run, jobs = self._find_run(name, token, request)
             jobs.submit(run)
@@ -114,7 +114,7 @@ class RunActions:
             warn(error)
 
     def follow_verdict(self, name: str | None, seen: dict[str, Any], token: str, request: gr.Request) -> Any:
-        """Do what the verdict suggests. What that was, the server has kept; the page does not choose it."""
+        """Do what the diagnosis suggests. The server has kept the suggestion, so the page cannot choose the action."""
         try:
             run, jobs = self._find_run(name, token, request)
             if not isinstance(seen, dict) or seen.get("run") != run.id:
@@ -126,7 +126,7 @@ class RunActions:
             return gr.skip()
 
     def _carry_out(self, run: Run, jobs: Jobs, action: str | None) -> Run | None:
-        """The run that was begun, if any."""
+        """Carry an action out, and return the new run if it created one."""
         if action == "keep-best-and-stop":
             jobs.stop(run)
         elif action == "more-epochs":
@@ -145,7 +145,7 @@ class RunActions:
         return self.services.run_of(self.visitors.identify(token, request), str(name)), jobs
 
     def read_log(self, name: str | None, token: str, request: gr.Request) -> str:
-        """The end of what the training process printed."""
+        """Read the end of the training log."""
         try:
             run = self.services.run_of(self.visitors.identify(token, request), str(name))
             with open(run.log, "rb") as file:

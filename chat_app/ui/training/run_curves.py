@@ -1,4 +1,4 @@
-"""How a run learns: its loss curves, and what it answered at each evaluation, which can be leafed through."""
+"""The loss curves of a run, and its answers at each evaluation with a slider to choose one."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ class RunCurves:
 
     Args:
         services: the runs.
-        visitors, token: tell who calls.
+        visitors, token: identify who calls.
     """
 
     def __init__(self, services: Services, visitors: Visitors, token: Any):
         self.services, self.visitors, self.token = services, visitors, token
 
     def draw(self) -> None:
-        """Put the components where the page is being built."""
+        """Create the components in the current Gradio context."""
         with gr.Column(visible=False, elem_classes=["run-curves"]) as self.box:
             self.loss = gr.LinePlot(
                 x="step",
@@ -67,11 +67,11 @@ class RunCurves:
         return [self.box, self.loss, self.rate, self.at, self.samples]
 
     def connect(self, picker: Any) -> None:
-        """Join the events; `picker` names the run."""
+        """Register the event handlers; `picker` names the run."""
         self.at.input(self.compare, [picker, self.at, self.token], [self.samples], **QUICK)
 
     def show_metrics(self, metrics: list[dict[str, Any]]) -> Updates:
-        """Draw the curves of what the training has measured so far."""
+        """Plot the metrics that the training has logged so far."""
         has_points = any("train_loss" in line or "valid_loss" in line for line in metrics)
         return {
             self.box: gr.Column(visible=has_points),
@@ -113,6 +113,6 @@ class RunCurves:
 
 
 def _find_step(steps: list[int], at: object) -> int:
-    """The step of the evaluation of that number; the newest where there is none."""
+    """Return the step of the evaluation with this index, or the newest where there is none."""
     is_there = isinstance(at, (int, float)) and 0 <= at < len(steps)
     return steps[int(at)] if is_there else run_report.LATEST  # type: ignore[call-overload]

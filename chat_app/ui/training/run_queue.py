@@ -1,4 +1,4 @@
-"""The runs that wait for their turn, in their order, with buttons to move one or to take it out."""
+"""The visitor's queued runs in their order, with buttons to move one or to remove it."""
 
 from __future__ import annotations
 
@@ -28,26 +28,26 @@ element.addEventListener('click', (event) => {
 
 
 class RunQueue:
-    """The component and what it does.
+    """The component and its handlers.
 
     Args:
         services: the training queue.
-        visitors, token: tell who calls.
+        visitors, token: identify who calls.
     """
 
     def __init__(self, services: Services, visitors: Visitors, token: Any):
         self.services, self.visitors, self.token = services, visitors, token
 
     def draw(self) -> None:
-        """Put the component where the page is being built."""
+        """Create the component in the current Gradio context."""
         self.view = gr.HTML("", js_on_load=BUTTONS_SCRIPT, elem_id="run-queue", apply_default_css=False, visible=False)
 
     def connect(self, refresh: Any, inputs: list[Any], outputs: list[Any]) -> None:
-        """Join the events; `refresh` shows everything anew afterwards."""
+        """Register the handlers; `refresh` shows everything again afterwards."""
         self.view.pressed(self.handle_press, [self.token], None, **QUICK).then(refresh, inputs, outputs, **QUICK)
 
     def list_waiting(self, own: Sequence[Run]) -> list[tuple[int, str, str]]:
-        """(place in the whole queue, id, title) of a visitor's own runs that wait."""
+        """List (position in the whole queue, id, title) of a visitor's own queued runs."""
         if self.services.jobs is None:
             return []
         called = title_runs(own)
@@ -55,7 +55,7 @@ class RunQueue:
         return [(place, run.id, called[run.id]) for place, run in waiting if run.id in called]
 
     def handle_press(self, event: gr.EventData, token: str, request: gr.Request) -> None:
-        """Somebody has pressed one of the buttons. What the page sends is checked again."""
+        """Move or remove a run. What the page sends is checked again."""
         try:
             jobs, visitor = require_jobs(self.services), self.visitors.identify(token, request)
             run = self.services.run_of(visitor, str(read_payload(event, "run")))
@@ -72,7 +72,7 @@ def _apply(jobs: Jobs, run: Run, act: object, own: Sequence[Run]) -> None:
 
 
 def render_queue(rows: Sequence[tuple[int, str, str]]) -> str:
-    """The list as the page shows it."""
+    """Render the list of queued runs."""
     items = "".join(
         f'<li><span class="place">{place}</span><span class="name" dir="auto">{escape(title)}</span>'
         f"{_render_buttons(run, title, at == 0, at == len(rows) - 1)}</li>"

@@ -1,4 +1,4 @@
-"""What a run folder says, as pieces of the page: its state, its curves, its replies. Reads the disk; draws nothing."""
+"""The contents of a run folder as HTML and tables: state, curves, sample replies. Creates no components."""
 
 from __future__ import annotations
 
@@ -35,20 +35,20 @@ ACTION_WORDS: Mapping[Action, str] = {
 
 
 def title_runs(runs: Sequence[Run]) -> dict[str, str]:
-    """id -> title; where two would be called the same, the end of the id tells them apart."""
+    """Map ids to titles. Equal titles are told apart by the end of the id."""
     plain = {run.id: title_run(run) for run in runs}
     counts = Counter(plain.values())
     return {name: f"{title} ({name[-4:]})" if counts[title] > 1 else title for name, title in plain.items()}
 
 
 def label_runs(runs: Sequence[Run]) -> list[tuple[str, str]]:
-    """(label, id) of each run."""
+    """List (label, id) of each run."""
     called = title_runs(runs)
     return [(f"{called[run.id]} · {formatting.STATUS_WORDS[run.state().status]}", run.id) for run in runs]
 
 
 def make_loss_table(metrics: Metrics) -> pd.DataFrame:
-    """step, loss, which: the two curves. Both names always occur: the plot fixes its colours by the first it sees."""
+    """Build the table of step, loss and curve. Both curves always occur, so that the plot's colours are fixed."""
     rows = [
         (line["step"], line[name], which)
         for name, which in (("train_loss", TRAINING), ("valid_loss", VALIDATION))
@@ -59,13 +59,13 @@ def make_loss_table(metrics: Metrics) -> pd.DataFrame:
 
 
 def make_rate_table(metrics: Metrics) -> pd.DataFrame:
-    """step, learning rate."""
+    """Build the table of step and learning rate."""
     lines = thinned([line for line in metrics if "learning_rate" in line and "step" in line])
     return pd.DataFrame([(line["step"], line["learning_rate"]) for line in lines], columns=["step", "learning rate"])
 
 
 def diagnose_run(run: Run, state: State, metrics: Metrics) -> Diagnosis | None:
-    """What the curves say; None while there are none."""
+    """Diagnose the curves of a run. None while there are none."""
     if not metrics:
         return None
     try:
@@ -77,12 +77,12 @@ def diagnose_run(run: Run, state: State, metrics: Metrics) -> Diagnosis | None:
     steps = state.step if is_done else state.total_steps
     said = diagnose(metrics, total_steps=steps, has_validation=kept_aside > 0, status=state.status)
     if is_done and state.step < state.total_steps and said.action == "more-epochs":
-        return STOPPED_ITSELF  # Its patience has judged by more evaluations than the curve has points.
+        return STOPPED_ITSELF  # Early stopping has seen more evaluations than the curve has points.
     return said
 
 
 def describe_plan(run: Run) -> str:
-    """How the run learns, why so, and what the rehearsal has measured; empty until that is decided."""
+    """Describe how the run is trained, why so, and what the dry run measured. Empty until that is decided."""
     try:
         about, chosen = run.about(), run.config().method
     except RunError:
@@ -99,7 +99,7 @@ def describe_plan(run: Run) -> str:
 def render_status(
     run: Run, state: State, metrics: Metrics, now: float | None = None, said: Diagnosis | None = None
 ) -> str:
-    """The state in words, the progress bar, the facts, and what the curves say."""
+    """Render the state, the progress bar, the facts and the diagnosis."""
     word = formatting.STATUS_WORDS[state.status]
     share = min(state.step / state.total_steps, 1.0) if state.total_steps else 0.0
     share = 1.0 if state.status == "done" else share
@@ -144,7 +144,7 @@ def _list_facts(run: Run, state: State, metrics: Metrics, now: float) -> list[tu
         newest.update(line)
     if state.status == "running":
         points = [(line["time"], line["step"]) for line in metrics if "time" in line and "step" in line]
-        if points and state.step > points[-1][1]:  # The state is written more rarely, or more often, than the curve.
+        if points and state.step > points[-1][1]:  # The state and the metrics are written at different times.
             points.append((state.time, state.step))
         left = formatting.estimate_time_left(points, state.total_steps, now)
         facts.append(("Time left, at most", format_duration(left) if left is not None else "soon known"))
@@ -152,7 +152,7 @@ def _list_facts(run: Run, state: State, metrics: Metrics, now: float) -> list[tu
             facts.append(("Speed", f"{newest['tokens_per_second']:,.0f} tokens a second"))
     perplexities = [line["valid_perplexity"] for line in metrics if "valid_perplexity" in line]
     if perplexities:
-        best = min(perplexities[1:] or perplexities)  # The first is that of the model before.
+        best = min(perplexities[1:] or perplexities)  # The first is the perplexity of the base model.
         text = (
             f"{_format_perplexity(best)}"
             if len(perplexities) == 1
@@ -178,12 +178,12 @@ def _format_perplexity(number: float) -> str:
 
 
 def list_sample_steps(samples: Metrics) -> list[int]:
-    """The steps at which replies were written down, oldest first."""
+    """List the steps at which sample replies were logged, oldest first."""
     return sorted({int(line["step"]) for line in samples if "step" in line})
 
 
 def render_samples(samples: Metrics, step: object = LATEST) -> str:
-    """The same prompts: the reply before it learned anything, and the one at `step`."""
+    """Render for each sample prompt the reply before the training and the reply at `step`."""
     steps = list_sample_steps(samples)
     if not steps:
         return '<p class="quiet">At each evaluation the model answers the same few questions. They will stand here.</p>'

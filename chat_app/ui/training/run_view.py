@@ -1,6 +1,6 @@
-"""Watching a run: the list of runs, the state of the chosen one, and what of it has changed since the last look.
+"""Watching a run: the list of runs, the state of the chosen one, and what has changed since the last refresh.
 
-Its parts stand beside it: run_actions, run_curves, run_queue, run_desk, run_export, runs_panel.
+Its parts stand beside it: run_actions, run_curves, run_queue, command_panel, export_panel, all_runs_panel.
 
 Everything shown is read from the run's folder, so a reload, a second browser or a restart of the server shows the same.
 """
@@ -37,7 +37,7 @@ class RunView:
 
     Args:
         services: the runs and the training queue.
-        visitors, token: tell who calls.
+        visitors, token: identify who calls.
     """
 
     def __init__(self, services: Services, visitors: Visitors, token: Any):
@@ -50,7 +50,7 @@ class RunView:
         self.panel = AllRunsPanel(services, visitors, token)
 
     def draw(self) -> None:
-        """Put the components where the page is being built."""
+        """Create the components in the current Gradio context."""
         self.picker = gr.Dropdown([], label="Run", elem_id="run")
         self.status = gr.HTML(NO_RUN, elem_id="run-status", apply_default_css=False)
         self.actions.draw()
@@ -71,7 +71,7 @@ class RunView:
         ]
 
     def connect(self, chat_with: Callable[..., Any], chat_outputs: list[Any], session: Any) -> None:
-        """Join the events.
+        """Register the event handlers.
 
         Args:
             chat_with: loads the model of a run and shows the chat; takes a run's id, the token, the conversation and
@@ -99,7 +99,7 @@ class RunView:
         )
 
     def open(self, visitor: str) -> Updates:
-        """The view of a page that has just been opened: the newest run at work, else the newest."""
+        """Show on a page that was just opened the newest active run, else the first in the queue, else the newest."""
         runs = self.services.runs_of(visitor)
         active = [run for run in runs if run.state().status in ACTIVE]
         waiting = [run for run in runs if run.state().status == "queued"]
@@ -108,7 +108,7 @@ class RunView:
     def start_run(
         self, preparing: Any, prepare: Callable[[ProgressCallback], Run], token: str, request: gr.Request
     ) -> Iterator[Updates]:
-        """Begin a run and show it.
+        """Start a run and show it.
 
         Args:
             preparing: the component that tells how far its preparation is.
@@ -121,22 +121,22 @@ class RunView:
         yield {**shown, preparing: gr.HTML("", visible=False)}
 
     def refresh(self, name: str | None, at: Any, seen: dict[str, Any], token: str, request: gr.Request) -> Updates:
-        """What has changed since the last look; nothing else is sent."""
+        """Update what has changed since the last refresh; nothing else is sent."""
         try:
             visitor = self.visitors.identify(token, request)
             runs = self.services.runs_of(visitor)
             chosen = next((run for run in runs if run.id == name), runs[0] if runs else None)
-        except (ChatAppError, OSError):  # A folder that is being removed; the next look will tell.
+        except (ChatAppError, OSError):  # A folder is being deleted at this moment.
             return {self.seen: gr.skip()}
         return self.show(chosen, runs, at, seen if isinstance(seen, dict) else {})
 
     def choose(self, name: str | None, at: Any, seen: dict[str, Any], token: str, request: gr.Request) -> Updates:
-        """The person has chosen a run; where it is the one that is shown already, only what has changed is sent."""
+        """Show the chosen run. If it is shown already, only what has changed is sent."""
         is_shown = isinstance(seen, dict) and seen.get("run") == name
         return self.refresh(name, at, seen if is_shown else {}, token, request)
 
     def show(self, run: Run | None, runs: list[Run], at: Any = None, seen: dict[str, Any] | None = None) -> Updates:
-        """Show a run, and the list of runs; what the page has already, it keeps."""
+        """Show a run and the list of runs. What the page shows already is not sent again."""
         seen = seen or {}
         now: dict[str, Any] = {"labels": run_report.label_runs(runs)}
         now["run"] = run.id if run is not None else None
@@ -152,7 +152,7 @@ class RunView:
         return updates | self._show_run(run, at, seen, now)
 
     def _show_run(self, run: Run, at: Any, seen: dict[str, Any], now: dict[str, Any]) -> Updates:
-        """What has changed in the run that is looked at. `now` is completed for the next look."""
+        """Update what has changed in the shown run, and note in `now` what the page will show."""
         state = run.state()
         now["status"], now["model"], now["checkpoints"] = state.status, run.has_model, run.checkpoint_steps()
         now["metrics"], now["samples"] = _get_file_stamp(run, "metrics.jsonl"), _get_file_stamp(run, "samples.jsonl")
@@ -185,7 +185,7 @@ class RunView:
 
 
 def _get_file_stamp(run: Run, name: str) -> tuple[int, int]:
-    """Changes when a file does."""
+    """Return size and modification time of a file, which change when it does."""
     try:
         known = (run.folder / name).stat()
     except OSError:

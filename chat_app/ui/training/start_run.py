@@ -1,4 +1,4 @@
-"""Beginning a run from the page: it is prepared while the page shows how far that is, and put into the queue."""
+"""Starting a run from the page: it is prepared in a background task and submitted to the queue."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Outputs = TypeVar("Outputs")
 
 
 def require_jobs(services: Services) -> Jobs:
-    """The training queue.
+    """Return the training queue.
 
     Raises:
         RunError: this server does not train.
@@ -29,7 +29,7 @@ def require_jobs(services: Services) -> Jobs:
 def start_run(
     services: Services, prepare: Callable[[ProgressCallback], Run], show: Callable[[str], Outputs]
 ) -> Generator[Outputs, None, Run | None]:
-    """Prepare a run and put it into the queue.
+    """Prepare a run, submit it to the queue, and yield updates that show the progress.
 
     Args:
         prepare: makes the run folder. show: as for `followed`.

@@ -1,4 +1,4 @@
-"""Teaching: from what was brought (data_panel) to a run in the queue. Beside it stands what the run does (run_view)."""
+"""The Teach tab: from the data (data_panel) through the settings to a run in the queue, with run_view beside them."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ SCROLL_TO_RUN = "() => document.querySelector('#run')?.scrollIntoView({ block: '
 
 
 class TeachTab:
-    """The tab's components and what they do.
+    """The components of the tab and their handlers.
 
     Args:
         services: reading, runs, the training queue.
-        visitors, token: tell who calls.
+        visitors, token: identify who calls.
     """
 
     def __init__(self, services: Services, visitors: Visitors, token: Any):
@@ -57,7 +57,7 @@ class TeachTab:
         self.from_scratch = FromScratchPanel(services, visitors, token, self.runs)
 
     def draw(self, chat_with: Callable[..., Any], chat_outputs: list[Any], session: Any) -> None:
-        """Put the components where the page is being built; the arguments are those of RunView.connect."""
+        """Create the components in the current Gradio context; the arguments are those of RunView.connect."""
         if self.services.jobs is None:
             gr.HTML('<p class="notice">Training is switched off on this server.</p>', apply_default_css=False)
         with gr.Row(elem_classes=["teach-row"]):
@@ -125,7 +125,7 @@ class TeachTab:
         ).then(None, None, None, js=SCROLL_TO_RUN, api_visibility="private")
 
     def set_care(self, choice: str) -> list[Any]:
-        """Set the fields that this word stands for; those of the other words go back to their defaults."""
+        """Set the fields that this choice stands for; the fields of the other choices return to their defaults."""
         concerned = {name for fields in CAREFULNESS.values() for name in fields}
         source = CAREFULNESS.get(choice, {})
         return [
@@ -134,13 +134,13 @@ class TeachTab:
         ]
 
     def set_defaults(self) -> list[Any]:
-        """Every setting as it was."""
+        """Reset every setting to its default."""
         return [BALANCED, *self.settings.get_defaults()]
 
     def begin(
         self, request: gr.Request, upload: Upload, model: str, questions: str, token: str, *values: Any
     ) -> Iterator[Updates]:
-        """Make a run of what was read, and put it into the queue."""
+        """Prepare a run on the dataset, and submit it to the queue."""
 
         def prepare(progress: ProgressCallback) -> Run:
             visitor = self.visitors.identify(token, request)
@@ -153,7 +153,7 @@ class TeachTab:
     def _prepare_run(
         self, config: TrainConfig, source: DataSource, questions: str, visitor: str, progress: ProgressCallback
     ) -> Run:
-        """A run folder with its data and its recipe."""
+        """Create a run folder with its data and its recipe."""
         run, _ = prepare_run(
             config,
             source,
@@ -165,7 +165,7 @@ class TeachTab:
         return run
 
     def update_models(self, visitor: str, chosen: str) -> Any:
-        """The list of models to start from; what was chosen stays, where it can."""
+        """Refresh the list of base models, and keep the chosen one where it is still offered."""
         rows = model_choices.list_models(self.services, visitor)
         names = [name for _, name in rows]
         missing = chosen not in names and (self.services.rules.is_shared or chosen == STARTER)

@@ -25,8 +25,7 @@ from chat_app.services import ServerRules, Services
 from chat_app.training.corrections_run import open_corrections
 from chat_app.ui.chat.corrections_panel import CorrectionsPanel, render_corrections
 from chat_app.ui.chat.memorization_marks import MemorizationMarks
-from chat_app.ui.chat.session import ChatSession, ChatTurn
-from chat_app.ui.components.conversation_view import make_rows
+from chat_app.ui.chat.session import ChatSession, ChatTurn, make_rows
 from chat_app.ui.evaluation import blind_test_panel as duel_panel
 from chat_app.ui.evaluation import memorization_panel as copies_panel
 from chat_app.ui.evaluation import metrics_panel as numbers_panel
