@@ -21,6 +21,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from chat_app.config.paths import Paths
 from chat_app.errors import SettingError
 from chat_app.system.cpu import Processor, compiled_for, this_processor
@@ -103,15 +105,24 @@ def _start_kernel(eight_bits: bool) -> Future[CompiledKernel]:
 
     def work() -> None:
         try:
-            made = _file(eight_bits, this_processor())
-            compile_in_subprocess(eight_bits, made, this_processor())
-            compiled.set_result(load(made))
+            compiled.set_result(_compile_or_wait(eight_bits, _file(eight_bits, this_processor())))
         except Exception as error:  # The thread's edge. Chatting goes on without.
             LOGGER.warning("the compiled kernels cannot be used here; torch computes replies", exc_info=True)
             compiled.set_exception(error)
 
     threading.Thread(target=work, name="compiler", daemon=True).start()
     return compiled
+
+
+def _compile_or_wait(eight_bits: bool, file: Path) -> CompiledKernel:
+    """Compile and load a kernel. Of several processes that need the same file, one compiles and the others wait."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{file}.lock"):
+        try:
+            return load(file)
+        except (OSError, ValueError):  # It is not there, or damaged.
+            compile_in_subprocess(eight_bits, file, this_processor())
+            return load(file)
 
 
 def compile_in_subprocess(eight_bits: bool, file: Path, processor: Processor) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from chat_app.kernels import compilation
 from chat_app.kernels.compilation import _cache_folders, _file, _first_writable
 from chat_app.system.cpu import this_processor
 
@@ -36,3 +38,24 @@ def test_machine_code_is_found_where_nothing_can_be_written(tmp_path: Path, monk
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / name).write_bytes(b"code")
     assert _file(True, this_processor()) == tmp_path / "b" / name
+
+
+def test_processes_that_need_the_same_kernel_at_once_compile_it_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled: list[Path] = []
+
+    def compile_file(eight_bits: bool, file: Path, processor: object) -> None:
+        compiled.append(file)
+        file.write_bytes(b"code")
+
+    def load_file(file: Path) -> bytes:
+        return file.read_bytes()
+
+    monkeypatch.setattr(compilation, "compile_in_subprocess", compile_file)
+    monkeypatch.setattr(compilation, "load", load_file)
+    file = tmp_path / "cache" / "kernel.o"
+    with ThreadPoolExecutor(4) as pool:
+        found = [pool.submit(compilation._compile_or_wait, True, file) for _ in range(4)]
+        assert [one.result(60) for one in found] == [b"code"] * 4
+    assert compiled == [file]
