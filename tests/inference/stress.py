@@ -25,7 +25,7 @@ from chat_app.config.paths import Paths
 from chat_app.config.sampling import SamplingConfig
 from chat_app.conversation import Conversation
 from chat_app.errors import ChatAppError
-from chat_app.evaluation import evaluate
+from chat_app.evaluation.evaluate import evaluate
 from chat_app.inference.backend import reply
 from chat_app.inference.model_manager import LoadedModel, ModelManager, load
 from chat_app.kernels.packed_weights import get_kernel
@@ -33,7 +33,7 @@ from chat_app.models.loading import load_parts
 from chat_app.tokenization.chat_formats import get_format
 from chat_app.tokenization.encoder import Encoder
 from chat_app.training.job_queue import Jobs
-from chat_app.training.prepare import prepare_run
+from chat_app.training.prepare import write_run
 from tests.conftest import CONFIG, reading_of
 
 GREEDY = SamplingConfig(temperature=0, max_new_tokens=24)
@@ -157,7 +157,7 @@ class Stress:
 
     def _teach(self) -> None:
         """Teach a model in a child process, as the page does, and talk to it."""
-        run = prepare_run(replace(CONFIG, model=self._models[1], epochs=1), reading_of(), self._paths)
+        run = write_run(replace(CONFIG, model=self._models[1], epochs=1), reading_of(), self._paths)
         self._jobs.submit(run)
         end = time.monotonic() + PATIENCE
         while (status := run.state().status) != "done":

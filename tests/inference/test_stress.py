@@ -13,6 +13,8 @@ import torch
 
 from tests.conftest import build_model
 
+pytestmark = pytest.mark.slow_file
+
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS = 60
 LONGEST = 1500  # What only a fault reaches: on a slow and busy computer a training alone takes minutes.

@@ -132,7 +132,7 @@ def test_what_is_remembered_begins_with_a_line():
     get_kernel(False).result()
     runner = GPT2ModelRunner(model_of(), 128, "packed")
     kv_cache = runner.new_kv_cache()
-    assert kv_cache.places(3)[0][0] % CACHE_LINE == 0
+    assert kv_cache.slots(3)[0][0] % CACHE_LINE == 0
     kv_cache._data = kv_cache._data.float()
     with pytest.raises(KernelArrayError):
-        kv_cache.places(1)
+        kv_cache.slots(1)
