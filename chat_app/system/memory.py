@@ -1,4 +1,4 @@
-"""How much memory there is and what a model takes of it."""
+"""How much memory there is, giving it back, and telling that it ran out."""
 
 from __future__ import annotations
 
@@ -7,16 +7,8 @@ import ctypes
 import gc
 import sys
 from pathlib import Path
-from typing import Any
 
 import psutil
-
-
-def tensor_bytes(model: Any) -> int:
-    """Bytes that the tensors of a model take; shared ones count once."""
-    tensors = [*model.parameters(), *model.buffers()]
-    storages = {one.untyped_storage().data_ptr(): one.untyped_storage().nbytes() for one in tensors}
-    return sum(storages.values())
 
 
 def free_memory(device: str) -> int:
