@@ -39,7 +39,8 @@ def checked_address(array: Any, dtype: Any, *shape: int, line: bool = False, str
     if array.dtype is dtype or array.dtype == dtype:
         if isinstance(array, np.ndarray):
             if array.flags.carray and array.size >= math.prod(shape):
-                buffer: Any = array
+                # A structure's fields would be described to ctypes one by one: bytes are not.
+                buffer: Any = array.view(np.uint8) if array.dtype.names else array
                 address = ctypes.addressof(ctypes.c_char.from_buffer(buffer)) if array.size else 0
         elif array.is_cpu:
             fits = array.shape == shape if strided else array.is_contiguous() and array.numel() >= math.prod(shape)

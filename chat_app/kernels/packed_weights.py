@@ -21,7 +21,6 @@ from chat_app.kernels.arrays import KernelArrayError, checked_address
 from chat_app.kernels.compilation import CompiledKernel, get_kernel, kernels_are_on
 from chat_app.kernels.huge_pages import huge_page_array, huge_page_zeros
 from chat_app.kernels.kernel_args import (
-    KERNEL_ARGS,
     KV_SLOT,
     MATMUL,
     MATMUL_ARGS,
@@ -199,13 +198,11 @@ class PackedWeights:
         Args:
             task_args: the structure of the task. layout: of its workspace.
         """
-        args = np.zeros(1, KERNEL_ARGS)
-        args["task"], args["task_args"] = task, checked_address(task_args, _ARGS[task], 1)
+        address = checked_address(task_args, _ARGS[task], 1)
         # Floats are joined when they are read: while matrices are packed, each would copy those of all before.
         floats = 0 if task == PACK else checked_address(self._all_floats, torch.float32, self._n_floats)
         tiles, matrices = (self._tiles_address, len(self._tiles)), (self._matrices_address, len(self._matrices))
-        args["weights"] = (*tiles, *matrices, floats)
-        self._team.run(kernel, args, layout)
+        self._team.run(kernel, task, address, (*tiles, *matrices, floats), layout)
 
     def multiply(self, number: int, rows: Tensor) -> Tensor:
         """Rows, [n, in], times matrix `number`, plus its bias: float32 [n, out]."""
@@ -301,13 +298,15 @@ class DecodeStep:
         self._weights, self._window = weights, window
         self._norms = np.array([weights.add_floats(*norm) for norm in norms], np.int64)
         self._attention_scales = np.array(attention_scales, np.float32)
-        self._layers = len(attention_scales)
-        self._norms_address = checked_address(self._norms, np.int64, 2 * self._layers + 1)
-        self._attention_scales_address = checked_address(self._attention_scales, np.float32, self._layers)
-        self._epsilon, self._activation, self._head_width = epsilon, ACTIVATIONS[activation], head_width
+        layers = len(attention_scales)
         self._vocabulary, self._width = weights.sizes[-1]
         self._mlp_width = weights.sizes[2][0]
         self._max_inputs = max(n_in for _, n_in in weights.sizes)
+        self._args = np.zeros(1, STEP_ARGS)  # Kept: each step sets only what changes.
+        self._args["norms"] = checked_address(self._norms, np.int64, 2 * layers + 1)
+        self._args["attention_scales"] = checked_address(self._attention_scales, np.float32, layers)
+        self._args["width"], self._args["layers"], self._args["head_width"] = self._width, layers, head_width
+        self._args["activation"], self._args["epsilon"] = ACTIVATIONS[activation], epsilon
 
     def __call__(self, kernel: CompiledKernel, hidden: Tensor, slots: Any, wanted: Any) -> Tensor:
         """Compute all layers for some tokens, and append their keys and values to the KV caches.
@@ -320,16 +319,14 @@ class DecodeStep:
         Returns:
             Logits of the next token after each of them, float32 [wanted, vocabulary].
         """
-        rows, layers = len(slots), self._layers
+        rows = len(slots)
         logits = torch.empty(len(wanted), self._vocabulary, dtype=torch.float32, device="cpu")
-        args = np.zeros(1, STEP_ARGS)
+        args = self._args
         args["hidden"] = checked_address(hidden, torch.float32, rows, self._width)
         args["logits"] = checked_address(logits, torch.float32, len(wanted), self._vocabulary)
         args["kv_slots"] = checked_address(slots, KV_SLOT, rows)
         args["wanted"] = checked_address(wanted, np.int64, len(wanted))
-        args["norms"], args["attention_scales"] = self._norms_address, self._attention_scales_address
-        args["rows"], args["width"], args["n_wanted"], args["layers"] = rows, self._width, len(wanted), layers
-        args["head_width"], args["activation"], args["epsilon"] = self._head_width, self._activation, self._epsilon
+        args["rows"], args["n_wanted"] = rows, len(wanted)
         layout = workspace_layout(rows, self._max_inputs, self._width, self._mlp_width, self._window)
         self._weights.run(kernel, STEP, args, layout)
         return logits

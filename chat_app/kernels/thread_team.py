@@ -22,27 +22,31 @@ class ThreadTeam:
     """A pool of threads and a workspace. One of the threads of a task is the caller's."""
 
     def __init__(self) -> None:
+        self._args = np.zeros(1, KERNEL_ARGS)  # Filled in part: a whole one takes as long as a layer of a tiny model.
+        self._args_address = checked_address(self._args, KERNEL_ARGS, 1)
         self._counter = np.zeros(1, np.int64)
         self._counter_address = checked_address(self._counter, np.int64, 1)
+        self._threads, self._layout = 0, None  # Of the task before.
+        self._weights: tuple[int, ...] = ()
         self._workspace, self._workspace_address = _allocate(_MIN_WORKSPACE)
         self._pool = ThreadPoolExecutor(_MAX_THREADS, thread_name_prefix="kernel")  # Starts threads when it needs them.
 
-    def run(self, kernel: CompiledKernel, args: Any, layout: Any) -> None:
-        """Run a task in as many threads as torch may use now.
+    def run(self, kernel: CompiledKernel, task: int, task_args: int, weights: tuple[int, ...], layout: Any) -> None:
+        """Run a task in as many threads as torch may use now. Only one thread may call this at a time.
 
         Args:
-            args: KERNEL_ARGS, whose team and workspace are filled here.
-            layout: of the workspace.
+            task_args: the address of the structure of that task.
+            weights: the fields of a WEIGHTS.
+            layout: of the workspace, from `workspace_layout`.
         """
         threads = min(torch.get_num_threads(), _MAX_THREADS)
-        size = int(layout["shared_bytes"][0] + threads * layout["own_bytes"][0])
-        if len(self._workspace) < size:
-            self._workspace, self._workspace_address = _allocate(size)
+        if threads != self._threads or layout is not self._layout:
+            self._set_workspace(threads, layout)
+        if weights != self._weights:
+            self._args["weights"] = self._weights = weights
+        self._args["task"], self._args["task_args"] = task, task_args
         self._counter[0] = 0
-        args["team"] = (threads, self._counter_address)
-        args["workspace"] = layout
-        args["workspace"]["address"] = self._workspace_address
-        address = checked_address(args, KERNEL_ARGS, 1)
+        address = self._args_address
         others: list[Future[object]] = []
         try:
             others += (self._pool.submit(kernel, thread_id, address) for thread_id in range(1, threads))
@@ -52,6 +56,16 @@ class ThreadTeam:
                 self._counter[0] = _PAST_ALL_PHASES
             for one in others:
                 one.result()
+
+    def _set_workspace(self, threads: int, layout: Any) -> None:
+        """Fill in the team and the workspace, for which there is memory afterwards."""
+        size = int(layout["shared_bytes"][0] + threads * layout["own_bytes"][0])
+        if len(self._workspace) < size:
+            self._workspace, self._workspace_address = _allocate(size)
+        self._args["team"] = (threads, self._counter_address)
+        self._args["workspace"] = layout
+        self._args["workspace"]["address"] = self._workspace_address
+        self._threads, self._layout = threads, layout
 
 
 def _allocate(size: int) -> tuple[Any, int]:
