@@ -12,7 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from chat_app.kernels.guarded_memory import is_guarded
 from chat_app.kernels.layout import CACHE_LINE
+from chat_app.kernels.mode import memory_is_guarded
 
 _WORD = 8  # Bytes of the largest element, and of the largest field of a structure.
 
@@ -47,6 +49,8 @@ def checked_address(array: Any, dtype: Any, *shape: int, line: bool = False, str
             address = array.data_ptr() if fits else -1
     if address < 0 or address % (CACHE_LINE if line else min(array.itemsize, _WORD)):
         raise KernelArrayError(_difference(array, dtype, shape, line, strided))
+    if memory_is_guarded() and address and not is_guarded(address, array.nbytes):
+        raise KernelArrayError(f"{dtype} {list(shape)} is not in guarded memory.")
     return address
 
 

@@ -24,15 +24,15 @@ from typing import Any
 from filelock import FileLock
 
 from chat_app.config.paths import Paths
-from chat_app.errors import SettingError
+from chat_app.kernels.mode import SWITCH, kernels_are_on
 from chat_app.system.cpu import Processor, compiled_for, this_processor
 from chat_app.system.installation import child_environment
 
 LOGGER = logging.getLogger(__name__)
 _SOURCES = tuple(sorted(file.name for file in Path(__file__).parent.glob("*.py")))
-_SWITCH = "CHAT_APP_KERNELS"  # Environment: "on" (the default) or "off".
 _DIGEST = 32  # Bytes before the machine code: its checksum.
 _TIMEOUT = 600  # Seconds that compiling may take.
+_WRITABLE_BY_OTHERS = 0o022  # The group, and all.
 _NEVER_CALLED = "define void @NRT_MemInfo_call_dtor(i8* %0) { ret void }"  # No array in a kernel owns its memory.
 _LIBC = {"memcpy", "memmove", "memset"}  # What the object file may import.
 
@@ -64,19 +64,6 @@ class CompiledKernel:
         return int(self._function(self._retval, self._excinfo, thread_id, address))
 
 
-def kernels_are_on() -> bool:
-    """Whether compiled kernels may be used: unless the environment has CHAT_APP_KERNELS=off.
-
-    Raises:
-        SettingError: the variable has another value.
-    """
-    value = os.environ.get(_SWITCH) or "on"
-    if value not in ("on", "off"):
-        advice = "Leave it out, or set it to on or off."
-        raise SettingError(_SWITCH, f"'{value[:40]}' is no value of this environment variable.", advice=advice)
-    return value == "on"
-
-
 def get_kernel(eight_bits: bool) -> Future[CompiledKernel]:
     """The kernel for one type of weights: at once if it is in the cache on disk, else after seconds.
 
@@ -88,7 +75,7 @@ def get_kernel(eight_bits: bool) -> Future[CompiledKernel]:
     if kernels_are_on():
         return _start_kernel(eight_bits)
     off: Future[CompiledKernel] = Future()
-    off.set_exception(OSError(f"the kernels are switched off by {_SWITCH}"))
+    off.set_exception(OSError(f"the kernels are switched off by {SWITCH}"))
     return off
 
 
@@ -116,11 +103,11 @@ def _start_kernel(eight_bits: bool) -> Future[CompiledKernel]:
 
 def _compile_or_wait(eight_bits: bool, file: Path) -> CompiledKernel:
     """Compile and load a kernel. Of several processes that need the same file, one compiles and the others wait."""
-    file.parent.mkdir(parents=True, exist_ok=True)
+    _first_writable([file.parent])
     with FileLock(f"{file}.lock"):
         try:
             return load(file)
-        except (OSError, ValueError):  # It is not there, or damaged.
+        except (OSError, ValueError):  # It is not there, not private, or damaged.
             compile_in_subprocess(eight_bits, file, this_processor())
             return load(file)
 
@@ -145,10 +132,12 @@ def load(file: Path) -> CompiledKernel:
     """Load the kernel in an object file.
 
     Raises:
-        OSError, ValueError: the file is damaged.
+        OSError: the file is not there, or others may write to it. ValueError: it is damaged.
     """
     from llvmlite import binding
 
+    if not is_private(file):
+        raise PermissionError(f"{file} is not only this user's to write")
     content = file.read_bytes()
     code = content[_DIGEST:]
     if hashlib.sha256(code).digest() != content[:_DIGEST]:
@@ -173,31 +162,46 @@ def _file(eight_bits: bool, processor: Processor) -> Path:
         digest.update(f"{part}\n".encode())
     name = f"{'8-bit' if eight_bits else 'bfloat16'}-{digest.hexdigest()[:16]}.o"
     folders = _cache_folders(folder)
-    return next((one / name for one in folders if (one / name).is_file()), _first_writable(folders) / name)
+    known = (one / name for one in folders if is_private(one) and is_private(one / name))
+    return next(known, None) or _first_writable(folders) / name
 
 
 def _cache_folders(package: Path) -> list[Path]:
     """Where machine code may be kept, the best place first.
 
     Beside the source, as Python keeps its own compiled files; in the user's cache, where an administrator installed the
-    package; in the home of this program, where a container gives a user nothing else to write to.
+    package; in the home of this program, where a container gives a user nothing else to write to. Each is a folder for
+    machine code only, since Python's own may be writable for the user's group.
     """
     import platformdirs
 
-    return [
-        package / "__pycache__",
-        Path(platformdirs.user_cache_dir("chat_app")),
-        Paths.default().home / "cache" / "kernels",
-    ]
+    places = [package / "__pycache__", Path(platformdirs.user_cache_dir("chat_app")), Paths.default().home / "cache"]
+    return [place / "kernels" for place in places]
+
+
+def is_private(path: Path) -> bool:
+    """Whether a file or folder is there, belongs to this user, and only this user can write to it.
+
+    Machine code is run as it is: another user who could replace it would act in this one's name. Windows gives a user's
+    own folders such rights by itself.
+    """
+    try:
+        status = path.stat()
+    except OSError:
+        return False
+    return os.name != "posix" or (status.st_uid == os.geteuid() and not status.st_mode & _WRITABLE_BY_OTHERS)
 
 
 def _first_writable(folders: list[Path]) -> Path:
-    """The first folder that takes a file, else the last one. Only trying tells: a file system can be read-only too."""
+    """The first private folder that takes a file, else the last one. Only trying tells: a file system can be read-only
+    too."""
     for folder in folders:
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(mode=0o700, exist_ok=True)
             with tempfile.TemporaryFile(dir=folder):
-                return folder
+                if is_private(folder):
+                    return folder
         except OSError:
             continue
     return folders[-1]
@@ -252,6 +256,7 @@ def main(eight_bits: bool, file: Path) -> None:
     code = _compile(eight_bits, compiled_for())
     part = file.with_name(f"{file.name}.{os.getpid()}")
     part.write_bytes(hashlib.sha256(code).digest() + code)
+    part.chmod(0o600)
     load(part)  # A crash ends this process, and not the one that would have used the kernel.
     try:
         os.replace(part, file)

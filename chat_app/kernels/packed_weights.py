@@ -18,8 +18,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from chat_app.kernels.arrays import KernelArrayError, checked_address
-from chat_app.kernels.compilation import CompiledKernel, get_kernel, kernels_are_on
-from chat_app.kernels.huge_pages import huge_page_array, huge_page_zeros
+from chat_app.kernels.buffers import as_buffer, buffer_tensor, buffer_zeros, huge_page_array, huge_page_zeros
+from chat_app.kernels.compilation import CompiledKernel, get_kernel
 from chat_app.kernels.kernel_args import (
     KV_SLOT,
     MATMUL,
@@ -43,6 +43,7 @@ from chat_app.kernels.layout import (
     packed_size,
     round_up,
 )
+from chat_app.kernels.mode import kernels_are_on, memory_is_guarded
 from chat_app.kernels.quantization import MAX_OUTLIER_SHARE, bf16_bits, common_exponents, quantize_per_channel
 from chat_app.kernels.thread_team import ThreadTeam
 from chat_app.kernels.workspace import workspace_layout
@@ -84,13 +85,13 @@ class PackedWeights:
         self._future = kernel or get_kernel(eight_bits)
         self.sizes, self._eight_bits = tuple(sizes), eight_bits
         dtype = np.int8 if eight_bits else np.uint16
-        most = sum(packed_size(*size) for size in sizes) + 2 * PREFETCH_BYTES
+        most = sum(packed_size(*size) for size in sizes) + (0 if memory_is_guarded() else 2 * PREFETCH_BYTES)
         self._tiles = huge_page_array(most, dtype)
         self._used = 0  # Weights, from the first on; the memory after them has never been written to.
         self._word = 4 if eight_bits else 2  # Weights in 32 bits.
         self._floats: list[Tensor] = []
         self._n_floats = 0
-        self._matrices = np.zeros(len(sizes), MATRIX)
+        self._matrices = buffer_zeros(len(sizes), MATRIX)
         self._tiles_address = checked_address(self._tiles, dtype, most, line=True)
         self._matrices_address = checked_address(self._matrices, MATRIX, len(sizes))
         self._codebooks: dict[int, Any] = {}  # By matrix; the memory that MATRIX.codebook is the address of.
@@ -117,11 +118,11 @@ class PackedWeights:
     def pack(self, number: int, weight: Tensor, bias: Tensor | None) -> None:
         """Pack matrix `number`, [in, out]; each once."""
         (n_out, n_in), kernel = self.sizes[number], self.kernel
-        scales = torch.empty(n_out, dtype=torch.float32, device="cpu")
+        scales = buffer_tensor(n_out, dtype=torch.float32)
         self._matrices[number] = (self._used, n_in, n_out, 0, 0)
         if kernel is not None:
-            source = weight.detach().float()
-            args = np.zeros(1, PACK_ARGS)
+            source = as_buffer(weight.detach().float())
+            args = buffer_zeros(1, PACK_ARGS)
             args["matrix"] = number
             args["source"] = checked_address(source, torch.float32, n_in, n_out, strided=True)
             args["row_stride"], args["column_stride"] = source.stride()
@@ -143,9 +144,10 @@ class PackedWeights:
         n_out, n_in = self.sizes[number]
         tiles, blocks = round_up(n_out, TILE_N) // TILE_N, TILE_N * round_up(n_in, TILE_K) // BLOCK_WEIGHTS
         # 1) Compress with a codebook that has no outliers yet; the kernel counts and lists them.
-        table = np.tile(exponents, CODEBOOK_BYTES // CODEBOOK_SIZE)
+        table = as_buffer(np.tile(exponents, CODEBOOK_BYTES // CODEBOOK_SIZE))
         most = blocks * BLOCK_WEIGHTS // _WEIGHTS_PER_OUTLIER
-        counts, outliers = np.empty((tiles, blocks), np.int32), np.empty((tiles, most), np.uint32)
+        counts = as_buffer(np.empty((tiles, blocks), np.int32))
+        outliers = as_buffer(np.empty((tiles, most), np.uint32))
         args["outlier_counts"] = checked_address(counts, np.int32, tiles, blocks)
         args["outliers"], args["max_outliers"] = checked_address(outliers, np.uint32, tiles, most), most
         self._matrices["codebook"][number] = checked_address(table, np.uint8, CODEBOOK_BYTES)
@@ -157,7 +159,8 @@ class PackedWeights:
         # 3) The complete codebook, as `gemm.compressed_tile` reads it.
         before = np.concatenate([[0], counts.ravel().cumsum()]).astype(np.int32)
         listed = [outliers[tile, :count] for tile, count in enumerate(counts.sum(1))]
-        self._codebooks[number] = codebook = np.concatenate([table, *(one.view(np.uint8) for one in (before, *listed))])
+        codebook = as_buffer(np.concatenate([table, *(one.view(np.uint8) for one in (before, *listed))]))
+        self._codebooks[number] = codebook
         size = CODEBOOK_BYTES + before.nbytes + 4 * int(before[-1])
         self._matrices["codebook"][number] = checked_address(codebook, np.uint8, size)
         return True
@@ -189,7 +192,7 @@ class PackedWeights:
     def _all_floats(self) -> Tensor:
         if len(self._floats) != 1:
             empty = torch.empty(0, dtype=torch.float32, device="cpu")
-            self._floats = [torch.cat(self._floats) if self._floats else empty]
+            self._floats = [as_buffer(torch.cat(self._floats) if self._floats else empty)]
         return self._floats[0]
 
     def run(self, kernel: CompiledKernel, task: int, task_args: Any, layout: Any) -> None:
@@ -209,9 +212,9 @@ class PackedWeights:
         kernel = self.kernel
         n_out, n_in = self.sizes[number]
         if kernel is not None and len(rows) <= max_kernel_rows():
-            source = rows.float().contiguous()
-            result = torch.empty(len(rows), n_out, dtype=torch.float32, device="cpu")
-            args = np.zeros(1, MATMUL_ARGS)
+            source = as_buffer(rows.float().contiguous())
+            result = buffer_tensor(len(rows), n_out, dtype=torch.float32)
+            args = buffer_zeros(1, MATMUL_ARGS)
             args["matrix"], args["rows"] = number, len(rows)
             args["source"] = checked_address(source, torch.float32, len(rows), n_in)
             args["target"] = checked_address(result, torch.float32, len(rows), n_out)
@@ -228,10 +231,10 @@ class PackedWeights:
         if kernel is None:
             return self._unpack_by_torch(number)
         columns = round_up(n_out, TILE_N)
-        if len(self._unpacked) < n_in * columns:
-            self._unpacked = torch.empty(n_in * columns, dtype=torch.bfloat16, device="cpu")
+        if len(self._unpacked) < n_in * columns or memory_is_guarded():  # What is guarded ends at the last column.
+            self._unpacked = buffer_tensor(n_in * columns, dtype=torch.bfloat16)
         target = self._unpacked[: n_in * columns].view(n_in, columns)
-        args = np.zeros(1, UNPACK_ARGS)
+        args = buffer_zeros(1, UNPACK_ARGS)
         args["matrix"], args["target"] = number, checked_address(target, torch.bfloat16, n_in, columns)
         self.run(kernel, UNPACK, args, workspace_layout(0, n_in))
         return target
@@ -296,13 +299,13 @@ class DecodeStep:
         window: int,
     ):
         self._weights, self._window = weights, window
-        self._norms = np.array([weights.add_floats(*norm) for norm in norms], np.int64)
-        self._attention_scales = np.array(attention_scales, np.float32)
+        self._norms = as_buffer(np.array([weights.add_floats(*norm) for norm in norms], np.int64))
+        self._attention_scales = as_buffer(np.array(attention_scales, np.float32))
         layers = len(attention_scales)
         self._vocabulary, self._width = weights.sizes[-1]
         self._mlp_width = weights.sizes[2][0]
         self._max_inputs = max(n_in for _, n_in in weights.sizes)
-        self._args = np.zeros(1, STEP_ARGS)  # Kept: each step sets only what changes.
+        self._args = buffer_zeros(1, STEP_ARGS)  # Kept: each step sets only what changes.
         self._args["norms"] = checked_address(self._norms, np.int64, 2 * layers + 1)
         self._args["attention_scales"] = checked_address(self._attention_scales, np.float32, layers)
         self._args["width"], self._args["layers"], self._args["head_width"] = self._width, layers, head_width
@@ -320,7 +323,8 @@ class DecodeStep:
             Logits of the next token after each of them, float32 [wanted, vocabulary].
         """
         rows = len(slots)
-        logits = torch.empty(len(wanted), self._vocabulary, dtype=torch.float32, device="cpu")
+        logits = buffer_tensor(len(wanted), self._vocabulary, dtype=torch.float32)
+        hidden, slots, wanted = as_buffer(hidden), as_buffer(slots), as_buffer(wanted)
         args = self._args
         args["hidden"] = checked_address(hidden, torch.float32, rows, self._width)
         args["logits"] = checked_address(logits, torch.float32, len(wanted), self._vocabulary)

@@ -13,8 +13,8 @@ import torch
 from chat_app.inference.gpt2.model_runner import GPT2ModelRunner
 from chat_app.inference.model_runner import Chunk
 from chat_app.kernels.arrays import KernelArrayError, checked_address
+from chat_app.kernels.buffers import huge_page_array
 from chat_app.kernels.compilation import get_kernel
-from chat_app.kernels.huge_pages import huge_page_array
 from chat_app.kernels.layout import CACHE_LINE
 from chat_app.kernels.packed_weights import PackedWeights
 from tests.inference.gpt2.test_model_runner import model_of
@@ -25,7 +25,7 @@ PACKAGE = Path(__file__).parents[2] / "chat_app"
 CHECKED = "kernels/arrays.py"
 OTHERS = {
     *("system/memory.py", "inference/model_runner.py", "models/saving.py"),
-    *("kernels/huge_pages.py", "kernels/scalar_math.py"),
+    *("kernels/buffers.py", "kernels/guarded_memory.py", "kernels/scalar_math.py"),
 }
 """Files that compare addresses or align to them, or are compiled themselves, and hand none over."""
 

@@ -44,5 +44,5 @@ def test_an_unknown_value_is_a_sentence(value, monkeypatch):
     monkeypatch.setenv(SWITCH, value)
     with pytest.raises(SettingError, match=SWITCH) as caught:
         get_kernel(False)
-    assert str(caught.value).endswith("Leave it out, or set it to on or off.")
+    assert str(caught.value).endswith("Leave it out, or set it to on, off or guarded.")
     assert len(str(caught.value)) < 150
