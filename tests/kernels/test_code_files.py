@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from chat_app.kernels import compilation
-from chat_app.kernels.compilation import _cache_folders, _file, _first_writable
+from chat_app.kernels.compilation import _cache_folders, _file, _first_writable, is_private, load
 from chat_app.system.cpu import this_processor
 
 
@@ -17,12 +19,11 @@ def test_machine_code_is_kept_where_something_can_be_written(tmp_path: Path, mon
     monkeypatch.setattr("platformdirs.user_cache_dir", lambda name: str(tmp_path / "cache" / name))
     (package := tmp_path / "kernels").mkdir()
     beside, users, home = folders = _cache_folders(package)
-    assert _first_writable(folders) == beside == package / "__pycache__"
+    assert _first_writable(folders) == beside == package / "__pycache__" / "kernels"
     beside.rmdir()
     beside.write_text("a file stands where the folder would be")
     assert _first_writable(folders) == users
-    (tmp_path / "cache" / "chat_app").rmdir()
-    (tmp_path / "cache").rmdir()
+    shutil.rmtree(tmp_path / "cache")
     (tmp_path / "cache").write_text("no folder either")
     assert _first_writable(folders) == home
 
@@ -35,9 +36,53 @@ def test_a_read_only_package_is_no_trouble(tmp_path: Path) -> None:
 def test_machine_code_is_found_where_nothing_can_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("chat_app.kernels.compilation._cache_folders", lambda package: [tmp_path / "a", tmp_path / "b"])
     name = _file(True, this_processor()).name
-    (tmp_path / "b").mkdir()
+    (tmp_path / "b").mkdir(mode=0o700)
     (tmp_path / "b" / name).write_bytes(b"code")
+    (tmp_path / "b" / name).chmod(0o600)
     assert _file(True, this_processor()) == tmp_path / "b" / name
+
+
+@pytest.mark.skipif(os.name != "posix", reason="there are other rights on Windows")
+class TestRights:
+    def test_what_others_may_write_is_not_private(self, tmp_path: Path) -> None:
+        (file := tmp_path / "code.o").write_bytes(b"code")
+        assert not is_private(tmp_path / "none.o")
+        for mode, private in ((0o600, True), (0o644, True), (0o664, False), (0o646, False), (0o666, False)):
+            file.chmod(mode)
+            assert is_private(file) == private
+
+    @pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="only root may give a file away")
+    def test_what_belongs_to_another_user_is_not_private(self, tmp_path: Path) -> None:
+        (file := tmp_path / "code.o").write_bytes(b"code")
+        file.chmod(0o600)
+        os.chown(file, 65534, -1)
+        assert not is_private(file)
+
+    @pytest.mark.parametrize("what", ["file", "folder"])
+    def test_machine_code_that_others_may_write_is_compiled_anew(
+        self, what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        places = [tmp_path / "a", tmp_path / "b"]
+        monkeypatch.setattr("chat_app.kernels.compilation._cache_folders", lambda package: places)
+        name = _file(True, this_processor()).name
+        (places[0] / name).write_bytes(b"code")
+        (places[0] / name).chmod(0o600)
+        assert _file(True, this_processor()) == places[0] / name
+        (places[0] / name if what == "file" else places[0]).chmod(0o777)
+        assert _file(True, this_processor()) == places[0 if what == "file" else 1] / name
+        with pytest.raises(PermissionError):
+            load(places[0] / name if what == "file" else places[0])
+
+    def test_compiled_code_is_private_under_any_umask(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        before = os.umask(0)
+        try:
+            assert is_private(_first_writable([tmp_path / "cache" / "kernels"]))
+            monkeypatch.setattr(compilation, "_compile", lambda eight_bits, processor: b"code")
+            monkeypatch.setattr(compilation, "load", lambda file: None)
+            compilation.main(True, tmp_path / "cache" / "kernels" / "code.o")
+        finally:
+            os.umask(before)
+        assert is_private(tmp_path / "cache" / "kernels" / "code.o")
 
 
 def test_processes_that_need_the_same_kernel_at_once_compile_it_once(
