@@ -1,20 +1,26 @@
 """Write the conversations from which the starter model is made, as JSON lines.
 
-    python assets/starter_data.py OUT
+    python assets/starter_data.py OUT [CORPORA]
 
-OUT gets `chitchat.jsonl` and `chatterbot.jsonl` (to learn the language from), `finish.jsonl` (to learn last: how a chat
-begins) and `heldout.jsonl` (never learned, only measured). The conversations come from two packages, chitchat-dataset
-(MIT) and chatterbot-corpus (BSD), and from `starter_openings.tsv`, which was written for this project (CC0).
+OUT gets `learn/` (a file for each source, to learn the language from), `finish.jsonl` (to learn last: how a chat with
+the starter sounds) and `heldout/` (never learned, only measured: one conversation in twenty of each source). CORPORA is
+a folder with `self_dialogue.jsonl.gz` and `topical_chat.jsonl.gz`, a list of turns a line; without it the model learns
+from the rest. The conversations come from
+
+    chitchat-dataset (MIT) and chatterbot-corpus (BSD), packages of requirements-dev.txt
+    the Self-dialogue Corpus (BSD 3-clause) and Topical-Chat (CDLA-Sharing 1.0), in CORPORA
+    `small_talk.jsonl.gz` and `starter_openings.tsv`, written for this project (CC0)
 """
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import importlib.util
 import json
+import re
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +30,23 @@ import yaml
 DIALOGUES = ("conversations", "greetings")
 QUESTIONS = ("food", "humor", "emotion", "health", "sports", "movies", "literature")
 TOPIC_SHARE = 4
-# The last lesson: the openings several times, among one in four of the conversations.
-OPENING_TIMES, CHITCHAT_SHARE = 4, 4
+# The last lesson: small talk and the openings several times, among a share of the other conversations.
+SMALL_TALK_TIMES, OPENING_TIMES = 6, 2
+CHITCHAT_SHARE, SELF_DIALOGUE_SHARE = 5, 12
 EARLIER, EARLIER_TURNS = 800, 4
 OPENINGS = Path(__file__).with_name("starter_openings.tsv")
+SMALL_TALK = Path(__file__).with_name("small_talk.jsonl.gz")
+# A kind bot does not learn these. A conversation in which one occurs is left out.
+UNFIT = re.compile(
+    r"\b(f+u+c+k\w*|shit\w*|bitch\w*|cunt\w*|nigg\w*|fag(?:got)?s?|whore\w*|slut\w*|porn\w*|rape[ds]?|rapist|"
+    r"kill (?:your|my)self|suicid\w*|blow ?jobs?|dildo\w*|masturbat\w*|retard(?:ed|s)?|nazis?)\b",
+    re.IGNORECASE,
+)
 
 
 def is_held_out(key: str) -> bool:
-    """Whether a conversation of chitchat-dataset is kept for measuring: one in twenty, by the SHA-1 of its key."""
+    """Whether a conversation is kept for measuring: one in twenty, by the SHA-1 of its key in chitchat-dataset, or of
+    its line in another corpus."""
     return int(hashlib.sha1(key.encode(), usedforsecurity=False).hexdigest(), 16) % 20 == 0
 
 
@@ -70,47 +85,82 @@ def chatterbot() -> Iterator[dict[str, Any]]:
                 yield from ({"turns": [said[0], answer]} for answer in said[1:] if said[0] and answer)
 
 
-def finish() -> Iterator[dict[str, Any]]:
-    """The last lesson. A topic that both speakers were shown is always told, so that nobody is answered out of the
+def read_corpus(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Line and conversation of a file of CORPORA, or of the small talk."""
+    with gzip.open(file, "rt", encoding="utf-8") as lines:
+        for line in map(str.strip, lines):
+            record = json.loads(line)
+            yield line, {"turns": record} if isinstance(record, list) else record
+
+
+def is_fit(record: dict[str, Any]) -> bool:
+    """Whether there is nothing in a conversation that a kind bot should not say."""
+    texts = record.get("turns") or [message["content"] for message in record["messages"]]
+    return not any(UNFIT.search(text) for text in texts)
+
+
+def sources(corpora: Path | None) -> Iterator[tuple[str, Iterator[tuple[str, dict[str, Any]]]]]:
+    """Each source with its name: key and conversation, those to be held out too."""
+    yield "chitchat", chitchat()
+    yield "chatterbot", (("", record) for record in chatterbot())  # Too little of it to measure on.
+    yield "small_talk", read_corpus(SMALL_TALK)
+    for name in ("self_dialogue", "topical_chat") if corpora is not None else ():
+        yield name, read_corpus((corpora or Path()) / f"{name}.jsonl.gz")
+
+
+def finish(corpora: Path | None = None) -> Iterator[dict[str, Any]]:
+    """The last lesson. A topic that both speakers were shown is always told, so that nothing is answered out of the
     blue."""
+    for line, record in read_corpus(SMALL_TALK):
+        if not is_held_out(line):
+            yield from [record] * SMALL_TALK_TIMES
     for line in OPENINGS.read_text(encoding="utf-8").splitlines()[1:]:
         yield from [{"turns": line.split("\t")}] * OPENING_TIMES
     for key, record in chitchat(always_topic=True):
-        if not is_held_out(key) and int(key[9:13], 16) % CHITCHAT_SHARE == 0:
+        if not is_held_out(key) and int(key[9:13], 16) % CHITCHAT_SHARE == 0 and is_fit(record):
             yield record
+    if corpora is not None:
+        learned = (record for key, record in read_corpus(corpora / "self_dialogue.jsonl.gz") if not is_held_out(key))
+        yield from (record for number, record in enumerate(learned) if number % SELF_DIALOGUE_SHARE == 0)
 
 
 def earlier() -> Iterator[dict[str, Any]]:
     """A sample of the last lesson that comes with the product: the openings, and a few turns of other conversations. It
     is mixed in where corrections are taught, so that the rest is not forgotten."""
     found = list({json.dumps(record): record for record in finish()}.values())
-    openings, others = (
-        [record for record in found if (len(record["turns"]) == 2) is is_short] for is_short in (True, False)
-    )
+    openings = [record for record in found if len(record.get("turns", ())) == 2]
+    others = [record for record in found if len(record.get("turns", ())) != 2]
     yield from openings
     every = max(-(-len(others) // EARLIER), 1)
     for number, record in enumerate(others[::every]):
-        spare = max(len(record["turns"]) - EARLIER_TURNS, 0)
+        name = "turns" if "turns" in record else "messages"
+        told = record[name][:1] if name == "messages" and record[name][0]["role"] == "system" else []
+        said = record[name][len(told) :]
+        spare = max(len(said) - EARLIER_TURNS, 0)
         start = 2 * (number % (spare // 2 + 1))
-        yield {**record, "turns": record["turns"][start : start + EARLIER_TURNS]}
+        yield {**record, name: told + said[start : start + EARLIER_TURNS]}
 
 
-def main(out: Path) -> None:
-    """Write the four files, and the sample beside the starter."""
-    out.mkdir(parents=True, exist_ok=True)
-    with open(Path(__file__).with_name("starter_earlier.jsonl"), "w", encoding="utf-8") as file:
-        for record in earlier():
-            print(json.dumps(record, ensure_ascii=False), file=file)
-    with ExitStack() as stack:
-        names = ("chitchat", "heldout", "chatterbot", "finish")
-        files = {name: stack.enter_context(open(out / f"{name}.jsonl", "w", encoding="utf-8")) for name in names}
-        for key, record in chitchat():
-            print(json.dumps(record, ensure_ascii=False), file=files["heldout" if is_held_out(key) else "chitchat"])
-        for record in chatterbot():
-            print(json.dumps(record, ensure_ascii=False), file=files["chatterbot"])
-        for record in finish():
-            print(json.dumps(record, ensure_ascii=False), file=files["finish"])
+def write(records: Iterator[dict[str, Any]], file: Path) -> None:
+    """One conversation a line."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with open(file, "w", encoding="utf-8") as target:
+        for record in records:
+            print(json.dumps(record, ensure_ascii=False), file=target)
+
+
+def main(out: Path, corpora: Path | None = None) -> None:
+    """Write all files, and the sample beside the starter."""
+    write(earlier(), Path(__file__).with_name("starter_earlier.jsonl"))
+    for name, conversations in sources(corpora):
+        split: dict[bool, list[dict[str, Any]]] = {False: [], True: []}
+        for key, record in conversations:
+            split[bool(key) and is_held_out(key)].append(record)
+        write((record for record in split[False] if is_fit(record)), out / "learn" / f"{name}.jsonl")
+        if split[True]:
+            write(iter(split[True]), out / "heldout" / f"{name}.jsonl")
+    write(finish(corpora), out / "finish.jsonl")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(*map(Path, sys.argv[1:3]))
