@@ -25,7 +25,7 @@ from filelock import FileLock
 
 from chat_app.config.paths import Paths
 from chat_app.kernels.mode import SWITCH, kernels_are_on
-from chat_app.system.cpu import Processor, compiled_for, this_processor
+from chat_app.system.cpu import Processor, target_processor
 from chat_app.system.installation import child_environment
 
 LOGGER = logging.getLogger(__name__)
@@ -83,7 +83,7 @@ def get_kernel(eight_bits: bool) -> Future[CompiledKernel]:
 def _start_kernel(eight_bits: bool) -> Future[CompiledKernel]:
     compiled: Future[CompiledKernel] = Future()
     try:
-        file = _file(eight_bits, this_processor())
+        file = _file(eight_bits, target_processor())
         if file.exists():
             compiled.set_result(load(file))
             return compiled
@@ -92,7 +92,7 @@ def _start_kernel(eight_bits: bool) -> Future[CompiledKernel]:
 
     def work() -> None:
         try:
-            compiled.set_result(_compile_or_wait(eight_bits, _file(eight_bits, this_processor())))
+            compiled.set_result(_compile_or_wait(eight_bits, _file(eight_bits, target_processor())))
         except Exception as error:  # The thread's edge. Chatting goes on without.
             LOGGER.warning("the compiled kernels cannot be used here; torch computes replies", exc_info=True)
             compiled.set_exception(error)
@@ -108,7 +108,7 @@ def _compile_or_wait(eight_bits: bool, file: Path) -> CompiledKernel:
         try:
             return load(file)
         except (OSError, ValueError):  # It is not there, not private, or damaged.
-            compile_in_subprocess(eight_bits, file, this_processor())
+            compile_in_subprocess(eight_bits, file, target_processor())
             return load(file)
 
 
@@ -144,7 +144,7 @@ def load(file: Path) -> CompiledKernel:
         raise ValueError(f"{file} is damaged")
     _initialize_llvm()
     empty = binding.parse_assembly(f'target triple = "{binding.get_process_triple()}"')
-    engine = binding.create_mcjit_compiler(empty, _machine(this_processor()))
+    engine = binding.create_mcjit_compiler(empty, _machine(target_processor()))
     engine.add_object_file(binding.ObjectFileRef.from_data(code))
     engine.finalize_object()
     return CompiledKernel(engine)
@@ -253,7 +253,7 @@ def _compile(eight_bits: bool, processor: Processor) -> bytes:
 
 def main(eight_bits: bool, file: Path) -> None:
     """Compile, check that the object file can be loaded, and put it into the cache."""
-    code = _compile(eight_bits, compiled_for())
+    code = _compile(eight_bits, target_processor())
     part = file.with_name(f"{file.name}.{os.getpid()}")
     part.write_bytes(hashlib.sha256(code).digest() + code)
     part.chmod(0o600)

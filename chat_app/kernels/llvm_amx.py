@@ -32,9 +32,9 @@ from chat_app.kernels.llvm_dot import (
     IRWriter,
 )
 from chat_app.kernels.numba_internals import cgutils
-from chat_app.system.cpu import compiled_for
+from chat_app.system.cpu import target_processor
 
-HAS_AMX = compiled_for().has_amx
+HAS_AMX = target_processor().has_amx
 _PARTS = TILE_ROW_BYTES // CACHE_LINE  # A tile's outputs in registers of 16: four.
 # Tile registers 0 to 3 accumulate.
 _WEIGHTS = (4, 5)  # In turn, so that loading one overlaps with multiplying by the other.

@@ -18,9 +18,9 @@ from numba.extending import intrinsic
 
 from chat_app.kernels.layout import CACHE_LINE, TILE_N
 from chat_app.kernels.numba_internals import cgutils
-from chat_app.system.cpu import compiled_for
+from chat_app.system.cpu import target_processor
 
-_FEATURES = compiled_for().features
+_FEATURES = target_processor().features
 VECTOR_WIDTH = 16 if "avx512bw" in _FEATURES else 8  # 32-bit lanes of a vector register.
 _ACCUMULATORS = 16 if VECTOR_WIDTH == 16 else 8  # Half of the vector registers; the others hold what is multiplied.
 _PMADDWD = "llvm.x86.avx512.pmaddw.d.512" if VECTOR_WIDTH == 16 else "llvm.x86.avx2.pmadd.wd"

@@ -47,7 +47,7 @@ from chat_app.kernels.mode import kernels_are_on, memory_is_guarded
 from chat_app.kernels.quantization import MAX_OUTLIER_SHARE, bf16_bits, common_exponents, quantize_per_channel
 from chat_app.kernels.thread_team import ThreadTeam
 from chat_app.kernels.workspace import workspace_layout
-from chat_app.system.cpu import bfloat16_is_fast, this_processor
+from chat_app.system.cpu import bfloat16_is_fast, target_processor
 
 __all__ = [
     "KV_SLOT",
@@ -138,7 +138,7 @@ class PackedWeights:
 
     def _pack_compressed(self, kernel: CompiledKernel, args: Any, source: Tensor) -> bool:
         """Pack a matrix as compressed bfloat16, if the processor and the weights allow it; says whether they did."""
-        if not this_processor().has_amx or (exponents := common_exponents(source)) is None:
+        if not target_processor().has_amx or (exponents := common_exponents(source)) is None:
             return False
         number = int(args["matrix"][0])
         n_out, n_in = self.sizes[number]
@@ -259,7 +259,7 @@ class PackedWeights:
 
 def max_kernel_rows() -> int:
     """Up to how many rows the kernel is faster than unpacking a matrix for torch."""
-    return _MAX_KERNEL_ROWS_WITH_AMX if this_processor().has_amx else _MAX_KERNEL_ROWS
+    return _MAX_KERNEL_ROWS_WITH_AMX if target_processor().has_amx else _MAX_KERNEL_ROWS
 
 
 class PackedLinear:

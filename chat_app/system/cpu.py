@@ -51,8 +51,14 @@ class Processor:
 
 
 @cache
-def this_processor() -> Processor:
-    """The one this runs on; this process may use all that it has."""
+def target_processor() -> Processor:
+    """The processor that kernels are compiled for: this one with all that this process may use of it, or the one that
+    NUMBA_CPU_NAME and NUMBA_CPU_FEATURES in the environment name, such as one with fewer instructions."""
+    if _NAME in os.environ:
+        flags = [one for one in os.environ.get(_FEATURES, "").split(",") if one]
+        has, lacks = (frozenset(one[1:] for one in flags if one[0] == sign) for sign in "+-")
+        _may_use_amx()  # Asks for it, if this processor has it.
+        return Processor(os.environ[_NAME], has, lacks)
     from llvmlite import binding
 
     try:
@@ -66,15 +72,6 @@ def this_processor() -> Processor:
     if processor.has_amx:  # These do not slow down for 512-bit vectors, as LLVM fears.
         processor = replace(processor, lacks=processor.lacks | {"prefer-256-bit"})
     return processor
-
-
-def compiled_for() -> Processor:
-    """The one that functions are compiled for in this process."""
-    if _NAME not in os.environ:
-        return this_processor()
-    flags = [one for one in os.environ.get(_FEATURES, "").split(",") if one]
-    has, lacks = (frozenset(one[1:] for one in flags if one[0] == sign) for sign in "+-")
-    return Processor(os.environ[_NAME], has, lacks)
 
 
 def _may_use_amx() -> bool:
@@ -108,7 +105,7 @@ def bfloat16_is_fast(size: int = 512) -> bool:
 
     One with AMX does; others are measured once, which takes some milliseconds.
     """
-    if this_processor().has_amx:
+    if target_processor().has_amx:
         return True
     import torch  # Heavy: only where it is asked.
 

@@ -21,7 +21,7 @@ import numpy as np
 
 from chat_app.kernels import compilation
 from chat_app.kernels.compilation import CompiledKernel
-from chat_app.system.cpu import Processor, compiled_for
+from chat_app.system.cpu import Processor, target_processor
 
 _LEVELS = {"avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512cd", "avx512vnni", "avx512bf16", "avx", "avx2", "fma"}
 AMX = Processor(
@@ -68,13 +68,15 @@ def load_emulated(ir: str) -> CompiledKernel:
     """The kernel of a module whose instructions of AMX are emulated."""
     from llvmlite import binding
 
-    from chat_app.system.cpu import this_processor
+    from chat_app.system.cpu import target_processor
 
     compilation._initialize_llvm()
     registers = _TileRegisters()
     for name, function in registers.functions.items():
         binding.add_symbol(name, ctypes.cast(function, ctypes.c_void_p).value)
-    engine = binding.create_mcjit_compiler(binding.parse_assembly(_emulate(ir)), compilation._machine(this_processor()))
+    engine = binding.create_mcjit_compiler(
+        binding.parse_assembly(_emulate(ir)), compilation._machine(target_processor())
+    )
     engine.finalize_object()
     kernel = CompiledKernel(engine)
     kernel._registers = registers  # type: ignore[attr-defined]  # They live as long as what calls them.
@@ -180,7 +182,7 @@ def _write_ir(eight_bits: bool, file: Path) -> None:
             return str(module).encode()
 
     compilation._machine = lambda processor: Machine()  # type: ignore[assignment]
-    file.write_bytes(compilation._compile(eight_bits, compiled_for()))
+    file.write_bytes(compilation._compile(eight_bits, target_processor()))
 
 
 if __name__ == "__main__":

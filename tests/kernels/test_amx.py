@@ -36,7 +36,7 @@ def emulated(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 
 @pytest.fixture(autouse=True)
 def _has_amx(monkeypatch: pytest.MonkeyPatch, emulated: tuple[bool, Future[Any]]) -> None:
-    monkeypatch.setattr("chat_app.kernels.packed_weights.this_processor", lambda: AMX)
+    monkeypatch.setattr("chat_app.kernels.packed_weights.target_processor", lambda: AMX)
     monkeypatch.setattr("chat_app.kernels.packed_weights.get_kernel", lambda eight_bits: emulated[1])
 
 

@@ -12,13 +12,13 @@ from chat_app.kernels import packed_weights as module
 from chat_app.kernels.compilation import get_kernel
 from chat_app.kernels.layout import TILE_K
 from chat_app.kernels.packed_weights import PackedWeights, common_exponents
-from chat_app.system.cpu import this_processor
+from chat_app.system.cpu import target_processor
 
 OUTPUTS, INPUTS = 200, 160  # The last tile is not full, and the inputs are no multiple of TILE_K.
 
 pytestmark = [
     pytest.mark.dependencies,
-    pytest.mark.skipif(not this_processor().has_amx, reason="only with AMX"),
+    pytest.mark.skipif(not target_processor().has_amx, reason="only with AMX"),
 ]
 
 

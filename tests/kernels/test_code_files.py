@@ -11,7 +11,7 @@ import pytest
 
 from chat_app.kernels import compilation
 from chat_app.kernels.compilation import _cache_folders, _file, _first_writable, is_private, load
-from chat_app.system.cpu import this_processor
+from chat_app.system.cpu import target_processor
 
 
 def test_machine_code_is_kept_where_something_can_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -35,11 +35,11 @@ def test_a_read_only_package_is_no_trouble(tmp_path: Path) -> None:
 
 def test_machine_code_is_found_where_nothing_can_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("chat_app.kernels.compilation._cache_folders", lambda package: [tmp_path / "a", tmp_path / "b"])
-    name = _file(True, this_processor()).name
+    name = _file(True, target_processor()).name
     (tmp_path / "b").mkdir(mode=0o700)
     (tmp_path / "b" / name).write_bytes(b"code")
     (tmp_path / "b" / name).chmod(0o600)
-    assert _file(True, this_processor()) == tmp_path / "b" / name
+    assert _file(True, target_processor()) == tmp_path / "b" / name
 
 
 @pytest.mark.skipif(os.name != "posix", reason="there are other rights on Windows")
@@ -64,12 +64,12 @@ class TestRights:
     ) -> None:
         places = [tmp_path / "a", tmp_path / "b"]
         monkeypatch.setattr("chat_app.kernels.compilation._cache_folders", lambda package: places)
-        name = _file(True, this_processor()).name
+        name = _file(True, target_processor()).name
         (places[0] / name).write_bytes(b"code")
         (places[0] / name).chmod(0o600)
-        assert _file(True, this_processor()) == places[0] / name
+        assert _file(True, target_processor()) == places[0] / name
         (places[0] / name if what == "file" else places[0]).chmod(0o777)
-        assert _file(True, this_processor()) == places[0 if what == "file" else 1] / name
+        assert _file(True, target_processor()) == places[0 if what == "file" else 1] / name
         with pytest.raises(PermissionError):
             load(places[0] / name if what == "file" else places[0])
 

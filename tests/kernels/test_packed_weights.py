@@ -12,7 +12,7 @@ import torch
 from chat_app.kernels import compilation
 from chat_app.kernels.compilation import CompiledKernel, compile_in_subprocess, get_kernel, load
 from chat_app.kernels.packed_weights import PackedLinear, PackedWeights, max_kernel_rows, quantize_per_channel
-from chat_app.system.cpu import Processor, this_processor
+from chat_app.system.cpu import Processor, target_processor
 
 pytestmark = pytest.mark.dependencies
 
@@ -122,7 +122,7 @@ def test_the_compiled_function_and_torch_lay_weights_out_alike(eight_bits):
 
 def without(*parts: str) -> Processor:
     """A processor that this one can stand in for: it lacks some of what this one has."""
-    here = this_processor()
+    here = target_processor()
     gone = {one for one in here.features if one.startswith(parts)}
     return Processor("x86-64", here.features - gone, here.lacks | gone)
 
@@ -141,7 +141,7 @@ def test_code_for_other_processors_computes_the_same(name, eight_bits, tmp_path,
     file = tmp_path / "other.o"
     compile_in_subprocess(eight_bits, file, OTHERS[name])
     here, code = filled(eight_bits, True), load(file)
-    monkeypatch.setattr("chat_app.kernels.packed_weights.this_processor", lambda: OTHERS[name])
+    monkeypatch.setattr("chat_app.kernels.packed_weights.target_processor", lambda: OTHERS[name])
     there = filled(eight_bits, True, code)
     assert not there._codebooks
     for number, (_, inputs) in enumerate(SIZES):

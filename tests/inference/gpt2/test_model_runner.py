@@ -113,7 +113,7 @@ def test_the_kernel_for_other_processors_gives_the_same_logits(name, layout, tmp
     there.set_result(load(tmp_path / "other.o"))
     model = model_of()
     monkeypatch.setattr("chat_app.kernels.packed_weights.get_kernel", lambda eight_bits: there)
-    monkeypatch.setattr("chat_app.kernels.packed_weights.this_processor", lambda: OTHERS[name])
+    monkeypatch.setattr("chat_app.kernels.packed_weights.target_processor", lambda: OTHERS[name])
     for one, other in zip(here, logits(), strict=True):
         assert (one - other).norm() <= 5e-3 * one.norm()  # Rounding of keys and values, and of prompts.
 
