@@ -42,7 +42,9 @@ def make_model_runner(model: Any, window: int, paged: bool | None = None) -> Mod
     Raises:
         ModelError: the model has no KV cache.
     """
-    return GPT2ModelRunner(model, window, paged=paged) if is_plain_gpt2(model) else TransformersModelRunner(model)
+    if is_plain_gpt2(model):
+        return GPT2ModelRunner(model, window, paged=paged)
+    return TransformersModelRunner(model, None if paged is False else window)
 
 
 def generate_tokens(model: Any, request: Request, window: int) -> list[int]:

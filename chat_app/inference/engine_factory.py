@@ -61,7 +61,7 @@ def start_engine(model: Any, files: ModelFiles, precision: str) -> tuple[Engine,
 
 def _make_runner(model: Any, files: ModelFiles, precision: str) -> tuple[ModelRunner, str]:
     if not is_plain_gpt2(model):
-        return TransformersModelRunner(model), current_precision(model)
+        return TransformersModelRunner(model, files.window), current_precision(model)
     layout = choose_weight_layout(files, precision, model.device.type)
     if layout == "shared" or not can_pack_model(model):
         return GPT2ModelRunner(model, files.window), current_precision(model)

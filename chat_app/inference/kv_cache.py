@@ -1,8 +1,8 @@
 """The KV cache: the keys and values that attention has computed for the tokens of one sequence so far.
 
 `KVCache` is what the engine knows of it. Here are two kinds: one contiguous tensor for GPT-2's own forward pass, and
-the cache of transformers for every other model. `kv_cache_packed` and `kv_cache_paged` have the others. Knows no
-requests and no token ids.
+the cache of transformers for models that are stepped one sequence after the other. `kv_cache_layered`,
+`kv_cache_packed` and `kv_cache_paged` have the others. Knows no requests and no token ids.
 """
 
 from __future__ import annotations

@@ -10,12 +10,14 @@ pyproject.toml allows.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Protocol
 
-from transformers import DynamicCache
+from torch import Tensor
+from transformers import AttentionInterface, Cache, DynamicCache
 from transformers.activations import NewGELUActivation
-from transformers.cache_utils import DynamicLayer
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING, CONFIG_MAPPING_NAMES
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.pytorch_utils import Conv1D
@@ -24,11 +26,14 @@ if TYPE_CHECKING:  # Importing it takes seconds, and only a training needs it.
     from transformers import Trainer, TrainingArguments
 
 __all__ = [
-    "Conv1D", "accepts", "cache_argument", "can_crop", "checkpoint_activations", "config_from", "copy_cache",
-    "is_gelu_new", "is_known", "silence", "use_one_gpu", "writes_text",
+    "Attention", "Conv1D", "accepts", "batching_obstacle", "cache_argument", "can_crop", "checkpoint_activations",
+    "config_from", "copy_cache", "is_gelu_new", "is_known", "replaced_attention", "silence", "use_one_gpu",
+    "writes_text",
 ]  # fmt: skip
 
 CACHE_ARGUMENTS = ("cache", "past_key_values")  # The name since 5.24, and the one before.
+REPLACED = "chat_app_attention"  # The name of an attention for transformers, and of the argument that brings it.
+LENGTH_DEPENDENT_ROPE = ("dynamic", "longrope")  # Their frequencies follow from the longest sequence of a batch.
 
 
 def accepts(model: Any, argument: str) -> bool:
@@ -61,6 +66,81 @@ def copy_cache(cache: DynamicCache, config: Any, length: int) -> DynamicCache:
         if isinstance(layer, DynamicLayer) and layer.keys is not None and layer.values is not None:
             other.update(layer.keys[..., :length, :], layer.values[..., :length, :], index)
     return other
+
+
+def batching_obstacle(model: Any, window: int) -> str | None:
+    """Why tokens of several sequences cannot be computed in one row of the model's input; None where nothing is known
+    against it. Whether the model then does it right, only a trial can show.
+
+    Args:
+        window: the most tokens of a sequence.
+    """
+    if not accepts(model, "position_ids"):
+        return "it counts the positions of tokens by itself"
+    if getattr(model.config, "_attn_implementation", None) != "sdpa":
+        return "its attention cannot be exchanged"
+    for layer in DynamicCache(config=model.config).layers:
+        slides = type(layer) is DynamicSlidingWindowLayer and layer.sliding_window < window
+        if slides or type(layer) not in (DynamicLayer, DynamicSlidingWindowLayer):
+            return "its layers keep a sliding window or states of another kind"
+    if any(_depends_on_length(module) for module in model.modules()):
+        return "its rotary embedding depends on the length of a sequence"
+    return None
+
+
+def _depends_on_length(module: Any) -> bool:
+    kinds = getattr(module, "rope_type", None)  # A dict where kinds of layers have their own.
+    return any(kind in LENGTH_DEPENDENT_ROPE for kind in (kinds.values() if isinstance(kinds, dict) else (kinds,)))
+
+
+class Attention(Protocol):
+    """Attention of one forward pass that takes the place of a model's own, its cache included."""
+
+    def append(self, layer: int, keys: Tensor, values: Tensor) -> None:
+        """Take the keys and values of a layer's new tokens, each [1, heads, tokens, width]."""
+
+    def attend(self, queries: Tensor, scale: float | None) -> Tensor:
+        """The attention of the layer that was appended last: [1, heads, tokens, width] -> [1, tokens, heads, width]."""
+
+
+@contextmanager
+def replaced_attention(model: Any, attention: Attention) -> Iterator[dict[str, Any]]:
+    """Have a model use another attention. Yields the arguments of `forward` that bring it there.
+
+    Only calls with these arguments may be made meanwhile. Masks are left to the attention.
+    """
+    config, name = model.config, cache_argument(model)
+    own = config._attn_implementation
+    config._attn_implementation = REPLACED
+    try:
+        yield {str(name): _AppendOnly(attention), "use_cache": True, REPLACED: attention}
+    finally:
+        config._attn_implementation = own
+
+
+class _AppendOnly(Cache):
+    """What models take for their cache: it passes on what is new, and returns only that."""
+
+    def __init__(self, attention: Attention):
+        super().__init__(layers=[])
+        self._attention = attention
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        self._attention.append(layer_idx, key_states, value_states)
+        return key_states, value_states
+
+
+def _attend(
+    module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Any, scaling: float | None = None, **others: Any
+) -> tuple[Tensor, None]:
+    """What models call with `replaced_attention`. Keys and values are in the attention already."""
+    attention: Attention = others[REPLACED]
+    return attention.attend(query, scaling), None
+
+
+AttentionInterface.register(REPLACED, _attend)  # Only models that ask for the name get it.
 
 
 def is_known(kind: Any) -> bool:
