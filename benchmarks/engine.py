@@ -32,7 +32,7 @@ from benchmarks.engine_quality import quality_rows
 from chat_app.config.loading import LoadConfig
 from chat_app.config.paths import Paths
 from chat_app.config.sampling import SamplingConfig
-from chat_app.inference.model_manager import LoadedModel, load
+from chat_app.inference.loaded_model import LoadedModel, load
 from chat_app.inference.request import Request
 
 TOGETHER, HISTORY = 8, 900
@@ -146,7 +146,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2LMHeadModel, G
 from chat_app.config.paths import Paths
 from chat_app.config.loading import LoadConfig
 from chat_app.config.sampling import SamplingConfig
-from chat_app.inference.model_manager import load
+from chat_app.inference.loaded_model import load
 from chat_app.inference.request import Request
 started = time.perf_counter()
 if kind == "peer":

@@ -15,7 +15,7 @@ from chat_app.config.sampling import SamplingConfig
 from chat_app.conversation import Conversation
 from chat_app.data.readers import read_file
 from chat_app.inference.backend import reply
-from chat_app.inference.model_manager import LoadedModel, load
+from chat_app.inference.loaded_model import LoadedModel, load
 from chat_app.inference.model_runner import Chunk
 from chat_app.tokenization.encoder import IGNORE_INDEX, Example
 

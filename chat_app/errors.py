@@ -11,11 +11,13 @@ and the HTTP status with which it is reported; it knows neither the command line
     + FormatError: a prompt format that is unknown or does not fit the tokenizer
     + ModelError: a model that cannot be found, trusted or loaded
       x ModelNotFoundError (HTTP 404)
+      x NotEnoughMemoryError: a model that needs more memory than is free
     + RunError: a run that does not exist, or cannot do now what was asked of it
     + TooLargeError: more than this server takes (HTTP 413)
     + AuthenticationError (`server.auth`): no name and password, or wrong ones (HTTP 401)
     + TooManyAttemptsError (`server.auth`): too many wrong passwords (HTTP 429)
   * BusyError: everything is in use (HTTP 503)
+  * ChildProcessDiedError: a process that worked for this one ended, crashed or hung (HTTP 503)
   * RemoteEngineError (`inference.remote.protocol`): the server behind --engine failed (HTTP 502)
   * TrainingError: a training run ended early for a known reason
   * PeerProcessError: another process of the same training failed, and reports why
@@ -85,12 +87,26 @@ class ModelNotFoundError(ModelError):
     http_status = 404
 
 
+class NotEnoughMemoryError(ModelError):
+    """A model that needs more memory than is free: `needed` and `free` in bytes."""
+
+    def __init__(self, what: str, needed: int, free: int, *, advice: str | None = None):
+        self.needed, self.free = needed, free
+        super().__init__(what, advice=advice)
+
+
 class RunError(UserError):
     """A run that does not exist, or cannot do now what was asked of it."""
 
 
 class BusyError(ChatAppError):
     """Everything is in use: try again in a moment (HTTP 503)."""
+
+    http_status = 503
+
+
+class ChildProcessDiedError(ChatAppError):
+    """A process that worked for this one ended, crashed or hung; the next request may succeed (HTTP 503)."""
 
     http_status = 503
 

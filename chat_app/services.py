@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 from chat_app.config.loading import LoadConfig
 from chat_app.config.paths import STARTER, Paths
 from chat_app.errors import RunError
+from chat_app.inference.worker.manager import ModelManager
 from chat_app.runs.run import Run, find_run, list_runs, split_name
 from chat_app.training.job_queue import Jobs
 
 if TYPE_CHECKING:
     from chat_app.inference.backend import ReplyBackend
-    from chat_app.inference.model_manager import ModelManager
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 LOCAL_VISITOR = "local"
@@ -81,14 +81,12 @@ class Services:
         model: str = STARTER,
         remote: ReplyBackend | None = None,
     ):
-        from chat_app.inference.model_manager import ModelManager  # Brings torch: only where a model is used.
-
         self.rules = rules or ServerRules()
         # Strangers' conversations are not kept beside the runs that they made of them.
         self.paths = replace(paths, keep_seconds=SHARED_KEEP_SECONDS) if self.rules.is_shared else paths
         self.first_model = model
         self.remote = remote
-        self.models: ModelManager = ModelManager(self.paths)
+        self.models = ModelManager(self.paths)
         self.jobs: Jobs | None = Jobs(self.paths) if self.rules.training else None
         self.paths.runs.mkdir(parents=True, exist_ok=True)
 
@@ -149,7 +147,7 @@ class Services:
         if self.jobs is not None:
             self.jobs.close()
         self.end_replies()
-        self.models.unload()
+        self.models.close()
 
     def end_replies(self) -> None:
         """End all replies under way: the server shuts down."""

@@ -17,7 +17,7 @@ from chat_app.conversation import Conversation
 from chat_app.evaluation.evaluate import evaluate
 from chat_app.evaluation.metrics import penalty, words
 from chat_app.inference.backend import reply
-from chat_app.inference.model_manager import LoadedModel, load
+from chat_app.inference.loaded_model import LoadedModel, load
 from chat_app.models.device import resolve_precision
 from chat_app.models.loading import load_parts
 from chat_app.tokenization.chat_formats import get_format

@@ -61,7 +61,7 @@ def _serve(options: argparse.Namespace) -> int:
 
 def _chat(options: argparse.Namespace) -> None:
     from chat_app.inference.backend import ReplyEnd, ReplyRequest, stream_reply
-    from chat_app.inference.model_manager import load
+    from chat_app.inference.loaded_model import load
 
     sampling = build_settings(options, SamplingConfig)
     loaded = load(options.model, build_settings(options, LoadConfig), Paths.default())
@@ -105,7 +105,7 @@ def _tell_end(end: Any) -> None:
 
 def _generate(options: argparse.Namespace) -> None:
     from chat_app.inference.backend import reply
-    from chat_app.inference.model_manager import load
+    from chat_app.inference.loaded_model import load
 
     source, target = read_paths([options.input])[0], Path(options.output)
     sampling = build_settings(options, SamplingConfig)

@@ -1,8 +1,9 @@
 """What the page, the HTTP API and the command line know of a model that replies, wherever that model runs.
 
-`ReplyBackend` is the interface: `LoadedModel` implements it with an engine in this process, `RemoteModel` with another
-server. The values that pass through it (a request, and the deltas, queue positions and end of its reply) hold text and
-numbers only, so that they can be sent to another process; nothing here imports torch.
+`ReplyBackend` is the interface: `LoadedModel` implements it with an engine in this process, `WorkerModel` with one in a
+child process, `RemoteModel` with another server. The values that pass through it (a request, and the deltas, queue
+positions and end of its reply) hold text and numbers only, so that they can be sent to another process; nothing here
+imports torch.
 """
 
 from __future__ import annotations
@@ -119,7 +120,7 @@ class ModelDescription:
     Attributes:
         name: the name by which it is found again.
         kind: where it comes from: "starter", "run", "folder", "hub", "gguf", or "remote" for one on another server.
-        is_ready: False while another server that runs it was not reached yet.
+        is_ready: False while another server that runs it was not reached yet, or while it is loaded again.
         window: the most tokens of a prompt and its reply; 0 where it is not known.
         host: the other server's host and port; empty for a model on this computer.
         parameters: how many weights it has; None where it is not known, as are the format, precision and device.
@@ -128,6 +129,7 @@ class ModelDescription:
         precision: "float32", "bfloat16", "float16", "8-bit" or "4-bit".
         device: "cpu", "cuda", "cuda:1" or "mps".
         memory_bytes: the measured size of its tensors; 0 where it is not known.
+        problem: why it cannot reply any more; empty while it can, or soon will.
     """
 
     name: str
@@ -142,6 +144,7 @@ class ModelDescription:
     precision: str | None = None
     device: str | None = None
     memory_bytes: int = 0
+    problem: str = ""
 
 
 class ReplyBackend(Protocol):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 
 from chat_app.config.fields import AUTOMATIC
@@ -33,3 +35,15 @@ def resolve_precision(precision: str, device: str) -> str:
     if device == "cuda":
         return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
     return "bfloat16" if device == "cpu" and bfloat16_is_fast() else "float32"
+
+
+def spread_over_gpus(device: str, taken: Mapping[str, int]) -> str:
+    """Of several GPUs the one on which the other models take least; the setting itself where it names a device, or
+    where there are not several.
+
+    Args:
+        taken: device, such as "cuda:1" -> bytes.
+    """
+    if device not in (AUTOMATIC, "cuda") or not torch.cuda.is_available() or torch.cuda.device_count() < 2:
+        return device
+    return min((f"cuda:{number}" for number in range(torch.cuda.device_count())), key=lambda one: taken.get(one, 0))

@@ -1,4 +1,4 @@
-"""The running server: it loads the first model in a thread, answers requests, and shuts down in order."""
+"""The running server: it loads the first model while the page is built, answers requests, and shuts down in order."""
 
 from __future__ import annotations
 
@@ -26,43 +26,83 @@ GRACE_SECONDS = 2
 LOADING_THREADS = ("first model", "closing")  # Threads that may take long to end.
 
 
+class FirstModel:
+    """Loads the first model in a thread, from now on.
+
+    Args:
+        services: know which model that is.
+    """
+
+    def __init__(self, services: Services):
+        self._services = services
+        self._problem: ChatAppError | None = None
+        self._thread = threading.Thread(target=self._load, name=LOADING_THREADS[0], daemon=True)
+        self._thread.start()
+
+    @property
+    def is_loading(self) -> bool:
+        """Whether it is still being loaded."""
+        return self._thread.is_alive()
+
+    def wait(self) -> ChatAppError | None:
+        """Wait until it is loaded. Returns the error if it cannot be."""
+        self._thread.join()
+        return self._problem
+
+    def _load(self) -> None:
+        try:
+            self._services.load_first_model()
+        except ChatAppError as error:
+            self._problem = error
+        except Exception as error:  # The thread's edge.
+            self._problem = ChatAppError(f"The model cannot be loaded ({type(error).__name__}: {error}).")
+
+
 class RunningServer:
     """A server from start-up to shutdown.
 
     Args:
+        first_model: is being loaded.
         listening: the socket to answer on.
         must_load: whether the server ends if the first model cannot be loaded.
     """
 
-    def __init__(self, services: Services, passwords: dict[str, str], listening: socket.socket, must_load: bool):
+    def __init__(
+        self,
+        services: Services,
+        first_model: FirstModel,
+        passwords: dict[str, str],
+        listening: socket.socket,
+        must_load: bool,
+    ):
         from chat_app.server.app import build_app
         from chat_app.server.auth import KEY_VARIABLE, Accounts, Throttle
         from chat_app.server.host_policy import HostPolicy
 
-        self._services, self._listening, self._must_load = services, listening, must_load
+        self._services, self._first_model = services, first_model
+        self._listening, self._must_load = listening, must_load
         self._port = int(listening.getsockname()[1])
         self._answers = threading.Event()
-        self._loader = threading.Thread(target=self._start, name=LOADING_THREADS[0], daemon=True)
-        self._is_loading = True
+        self._starter = threading.Thread(target=self._announce, name="announcement", daemon=True)
         self._exit_code = 0
         self._host_policy = HostPolicy(services.rules)
         throttle = Throttle()
         accounts = Accounts(passwords, os.environ.get(KEY_VARIABLE), throttle)
-        app, self._api = build_app(services, accounts, throttle, self._host_policy, lambda: self._is_loading)
+        app, self._api = build_app(services, accounts, throttle, self._host_policy, lambda: first_model.is_loading)
         self._server = _make_server(app, services.rules, self._answers.set, self._end_replies)
         gc.freeze()  # The page and the libraries stay: looking through them for garbage takes a quarter of a second.
 
     def run(self) -> int:
         """Serve until shutdown. Returns the exit code."""
-        self._loader.start()
+        self._starter.start()
         with contextlib.suppress(KeyboardInterrupt):  # What uvicorn raises again after it has ended in order.
             self._server.run(sockets=[self._listening])
         return self._exit_code
 
-    def _start(self) -> None:
-        """Load the first model once the server answers, and print the ready line."""
+    def _announce(self) -> None:
+        """Print the ready line once the server answers and the first model is loaded."""
         self._answers.wait()
-        problem = self._load()
+        problem = self._first_model.wait()
         if problem is not None:
             print(f"chat_app: {problem.sentence()}", file=sys.stderr, flush=True)
             if self._must_load:
@@ -75,18 +115,6 @@ class RunningServer:
         print(f"chat_app {state}: {format_url(self._services.rules.host, self._port)}", flush=True)
         if self._services.rules.share:
             self._share()
-
-    def _load(self) -> ChatAppError | None:
-        """Load the first model. Returns the error, if any."""
-        try:
-            self._services.load_first_model()
-        except ChatAppError as error:
-            return error
-        except Exception as error:  # The thread's edge.
-            return ChatAppError(f"The model cannot be loaded ({type(error).__name__}: {error}).")
-        finally:
-            self._is_loading = False
-        return None
 
     def _share(self) -> None:
         from chat_app.ui.components.gradio_internals import open_tunnel

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from chat_app.config.paths import STARTER, Paths
 from chat_app.errors import UserError
 from chat_app.server.flags import make_remote, parse_rules
-from chat_app.server.lifetime import LOADING_THREADS, RunningServer
+from chat_app.server.lifetime import LOADING_THREADS, FirstModel, RunningServer
 from chat_app.services import LOOPBACK, ServerRules, Services
 
 if TYPE_CHECKING:
@@ -53,7 +53,8 @@ def serve(options: argparse.Namespace) -> int:
         services = Services(Paths.default(), rules, options.model or STARTER, remote)
         must_load = options.model is not None and remote is None  # Another server may still be starting.
         try:
-            code = RunningServer(services, passwords, listening, must_load).run()
+            first_model = FirstModel(services)  # Its process starts while this one imports what the page needs.
+            code = RunningServer(services, first_model, passwords, listening, must_load).run()
         finally:
             _close(services)
         _exit_if_threads_hang(code)

@@ -10,6 +10,11 @@ from pathlib import Path
 
 import psutil
 
+_SIGNS = (
+    *("out of memory", "can't allocate", "cannot allocate", "not enough memory", "bad_alloc", "bad allocation"),
+    *("failed to map segment", "can't start new thread"),  # The loader of libraries, and the start of a thread.
+)
+
 
 def free_memory(device: str) -> int:
     """Bytes that can still be used on a device. In a container, those that the container may use."""
@@ -44,4 +49,4 @@ def lacks_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError) or (torch is not None and isinstance(error, torch.OutOfMemoryError)):
         return True
     text = str(error).lower()
-    return any(sign in text for sign in ("out of memory", "can't allocate", "not enough memory"))
+    return any(sign in text for sign in _SIGNS)

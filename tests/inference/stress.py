@@ -27,9 +27,10 @@ from chat_app.conversation import Conversation
 from chat_app.errors import ChatAppError
 from chat_app.evaluation.evaluate import evaluate
 from chat_app.inference.backend import reply
-from chat_app.inference.model_manager import LoadedModel, ModelManager, load
+from chat_app.inference.loaded_model import LoadedModel, load
 from chat_app.kernels.packed_weights import get_kernel
 from chat_app.models.loading import load_parts
+from chat_app.system.memory import release_memory
 from chat_app.tokenization.chat_formats import get_format
 from chat_app.tokenization.encoder import Encoder
 from chat_app.training.job_queue import Jobs
@@ -41,6 +42,45 @@ ASKED = [Conversation.from_turns([text]) for text in ("Hello, how are you?", "Wh
 PRECISIONS = ("bfloat16", "8-bit")
 GONE = ("The model was unloaded", "The model is no longer loaded")
 PATIENCE = 600.0  # Seconds that something may take at the end, when only this is left to do.
+
+
+class Store:
+    """Models of this process that are exchanged while others use them: the one in use, and at most two guests."""
+
+    def __init__(self, paths: Paths):
+        self._paths = paths
+        self._loading = threading.Lock()
+        self.current: LoadedModel | None = None
+        self._guests: dict[str, LoadedModel] = {}
+
+    def use(self, name: str, config: LoadConfig) -> None:
+        """Load a model in place of the one in use."""
+        with self._loading:
+            old, self.current = self.current, load(name, config, self._paths)
+            self._close(old)
+
+    def guest(self, name: str) -> LoadedModel:
+        """A guest, for which the one that was used least recently is closed."""
+        with self._loading:
+            found = self._guests.pop(name, None) or load(name, LoadConfig(), self._paths)
+            while len(self._guests) > 1:
+                self._close(self._guests.pop(next(iter(self._guests))))
+            self._guests[name] = found
+            return found
+
+    def unload(self) -> None:
+        """Close all."""
+        with self._loading:
+            leaving, self._guests = [*self._guests.values(), self.current], {}
+            self.current = None
+            while leaving:
+                self._close(leaving.pop())
+
+    def _close(self, one: LoadedModel | None) -> None:
+        if one is not None:
+            one.close()
+        del one
+        release_memory()
 
 
 class Stress:
@@ -58,7 +98,7 @@ class Stress:
         assert len({tuple(one) for one in self._expected.values()}) >= len(models), "models that differ"
         self._measured = [self._measure(model) for model in models]
         self._steady = self._load(models[0], "bfloat16")
-        self._store = ModelManager(self._paths)
+        self._store = Store(self._paths)
         self._jobs = Jobs(self._paths)
         self._ended = threading.Event()
         self.done: Counter[str] = Counter()

@@ -20,7 +20,7 @@ from chat_app.errors import SettingError
 from chat_app.inference.backend import reply
 from chat_app.inference.engine import Engine
 from chat_app.inference.gpt2.model_runner import GPT2ModelRunner
-from chat_app.inference.model_manager import load
+from chat_app.inference.loaded_model import load
 from chat_app.kernels.packed_weights import get_kernel
 from tests.inference.gpt2.test_model_runner import model_of
 from tests.inference.test_engine import LONG, Gate, ids_of, request, wait_until

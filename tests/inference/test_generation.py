@@ -19,7 +19,7 @@ from chat_app.conversation import Conversation
 from chat_app.errors import ChatAppError, DataError
 from chat_app.inference.backend import ReplyEnd, ReplyRequest, reply, stream_reply
 from chat_app.inference.generation import generate_greedily
-from chat_app.inference.model_manager import LoadedModel, load
+from chat_app.inference.loaded_model import LoadedModel, load
 from chat_app.inference.reply_text import ReplyText
 from chat_app.tokenization.chat_formats import FORMATS, get_format
 from chat_app.tokenization.encoder import Encoder

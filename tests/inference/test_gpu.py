@@ -21,7 +21,7 @@ from chat_app.inference.backend import reply
 from chat_app.inference.engine import Engine
 from chat_app.inference.gpt2.linear import linear_of
 from chat_app.inference.gpt2.model_runner import GPT2ModelRunner
-from chat_app.inference.model_manager import ModelManager, load
+from chat_app.inference.loaded_model import load
 from chat_app.models.loading import load_parts
 from chat_app.system.memory import release_memory
 from tests.inference.test_engine import ids_of, request
@@ -164,15 +164,15 @@ def test_in_8_bits_a_row_gives_the_same_bits_alone_and_beside_outliers(
 
 @pytest.mark.parametrize("precision", ["float32", "8-bit"])
 def test_unloading_gives_the_memory_back(paths: Paths, precision: str) -> None:
-    store, config = ModelManager(paths), on_gpu(precision)
+    config = on_gpu(precision)
 
     def after_a_chat() -> tuple[int, int]:
         """Bytes while the model is there, and once it is gone."""
-        loaded = store.use(STARTER, config)
+        loaded = load(STARTER, config, paths)
         reply(loaded, HELLO, SamplingConfig(max_new_tokens=16, seed=1))
         taken = torch.cuda.memory_allocated()
+        loaded.close()
         del loaded
-        store.unload()
         release_memory()
         return taken, torch.cuda.memory_allocated()
 

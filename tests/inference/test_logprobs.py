@@ -17,8 +17,8 @@ from chat_app.config.paths import Paths
 from chat_app.config.sampling import SamplingConfig
 from chat_app.conversation import Conversation
 from chat_app.inference.backend import ReplyEnd, ReplyRequest, TextDelta, stream_reply
+from chat_app.inference.loaded_model import load
 from chat_app.inference.logprobs import LogprobRecorder, TokenDecoder
-from chat_app.inference.model_manager import load
 from chat_app.inference.sampling import Logits, ReplyPenalties
 
 HELLO = Conversation.from_turns(["Hello"])

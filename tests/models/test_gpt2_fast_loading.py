@@ -18,7 +18,7 @@ from chat_app.config.loading import LoadConfig
 from chat_app.config.paths import Paths
 from chat_app.errors import ModelError
 from chat_app.inference.gpt2.model_runner import GPT2ModelRunner
-from chat_app.inference.model_manager import load
+from chat_app.inference.loaded_model import load
 from chat_app.inference.model_runner import Chunk
 from chat_app.models import loading
 from chat_app.models.gpt2_fast_loading import read_tokenizer, read_weights

@@ -20,7 +20,7 @@ from chat_app.config.training import TrainConfig
 from chat_app.conversation import Conversation
 from chat_app.errors import ModelError, ModelNotFoundError
 from chat_app.inference.backend import reply
-from chat_app.inference.model_manager import load
+from chat_app.inference.loaded_model import load
 from chat_app.models.loading import fit_embeddings, load_parts
 from chat_app.models.lora import add_lora, save_adapter
 from chat_app.models.lora_files import read_adapter

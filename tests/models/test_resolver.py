@@ -15,7 +15,7 @@ import torch
 from chat_app.config.loading import LoadConfig
 from chat_app.config.paths import Paths
 from chat_app.errors import ModelError, ModelNotFoundError
-from chat_app.inference.model_manager import load
+from chat_app.inference.loaded_model import load
 from chat_app.models.recommended import RECOMMENDED
 from chat_app.models.resolver import ModelFiles, available, check_weights, estimate_memory, find
 from chat_app.models.validation import count_parameters

@@ -11,7 +11,7 @@ import pytest
 
 from chat_app.config.loading import LoadConfig
 from chat_app.config.paths import Paths
-from chat_app.inference.model_manager import load
+from chat_app.inference.loaded_model import load
 from chat_app.models.resolver import ModelFiles, estimate_memory, find
 from chat_app.models.weight_size import loaded_bytes
 

@@ -18,9 +18,11 @@ from chat_app.config.paths import Paths
 from chat_app.config.sampling import SamplingConfig
 from chat_app.conversation import Conversation, Message
 from chat_app.inference.backend import TextDelta, reply
+from chat_app.inference.loaded_model import LoadedModel
 from chat_app.server.auth import Accounts, Throttle
 from chat_app.server.openai_api import GENERATE_SAMPLING, Api
 from chat_app.services import ServerRules, Services
+from tests.server.in_process import OneModel
 
 HELLO = [{"role": "user", "content": "Hello"}]
 
@@ -28,7 +30,7 @@ HELLO = [{"role": "user", "content": "Hello"}]
 def _services(tmp_path: Path, model: Path | None, **rules: Any) -> Services:
     services = Services(Paths(tmp_path / "home"), ServerRules(training=False, **rules), str(model))
     if model is not None:
-        services.models.use(str(model), LoadConfig(precision="float32"))
+        OneModel(services).use(str(model), LoadConfig(precision="float32"))
     return services
 
 
@@ -140,7 +142,7 @@ def test_several_replies_read_their_prompt_once(
     client: TestClient, services: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loaded = services.models.current
-    assert loaded is not None
+    assert isinstance(loaded, LoadedModel)
     forward: Any = loaded.engine._runner
     read: list[int] = []
     step = forward.step

@@ -15,18 +15,27 @@ from chat_app.config.loading import LoadConfig
 from chat_app.config.paths import Paths
 from chat_app.inference.backend import TextDelta
 from chat_app.inference.engine import Engine
+from chat_app.inference.loaded_model import LoadedModel
 from chat_app.server.openai_api import MAX_STREAMS
 from chat_app.services import ServerRules, Services
 from chat_app.tokenization.chat_formats import get_format
 from chat_app.tokenization.encoder import Encoder
 from chat_app.tokenization.format_detection import write_chat_format
 from tests.server.api_server import ApiServer, wait_for
+from tests.server.in_process import OneModel
 
 HELLO = [{"role": "user", "content": "Hello"}]
 LONG_WINDOW = 4096
 FAST_STEPS = 200
 PATIENCE = 180.0  # Seconds; only a fault lets a test wait so long.
 LONG = {"messages": HELLO, "max_tokens": 4000, "temperature": 0}
+
+
+def loaded_in(services: Services) -> LoadedModel:
+    """Its model, which is in this process."""
+    loaded = services.models.current
+    assert isinstance(loaded, LoadedModel)
+    return loaded
 
 
 def slow_down(engine: Engine) -> None:
@@ -51,7 +60,7 @@ def long_services(tmp_path: Path, tiny_tokenizer: Any, make_model: Callable[...,
     tiny_tokenizer.save_pretrained(folder)
     write_chat_format(folder, encoder.format, encoder.special_tokens)
     services = Services(Paths(tmp_path / "home"), ServerRules(training=False), str(folder))
-    slow_down(services.models.use(str(folder), LoadConfig(precision="float32")).engine)
+    slow_down(OneModel(services).use(str(folder), LoadConfig(precision="float32")).engine)
     yield services
     services.close()
 
@@ -64,8 +73,7 @@ def server(long_services: Services) -> Iterator[ApiServer]:
 
 
 def test_a_caller_who_leaves_a_stream_frees_the_engine(server: ApiServer, long_services: Services) -> None:
-    loaded = long_services.models.current
-    assert loaded is not None
+    loaded = loaded_in(long_services)
     with httpx.stream(
         "POST", f"{server.url}/v1/chat/completions", json={**LONG, "stream": True}, timeout=PATIENCE
     ) as answer:
@@ -81,8 +89,7 @@ def test_a_caller_who_leaves_a_stream_frees_the_engine(server: ApiServer, long_s
 def test_a_caller_who_leaves_without_a_stream_frees_it_too(
     server: ApiServer, long_services: Services, more: dict[str, int]
 ) -> None:
-    loaded = long_services.models.current
-    assert loaded is not None
+    loaded = loaded_in(long_services)
     with pytest.raises(httpx.ReadTimeout):
         httpx.post(f"{server.url}/v1/chat/completions", json={**LONG, **more}, timeout=0.5)
     wait_for(lambda: loaded.engine.requests == 0 and len(server.api.streams) == 0)
@@ -91,8 +98,7 @@ def test_a_caller_who_leaves_without_a_stream_frees_it_too(
 def test_several_replies_are_written_at_the_same_time_and_end_together(
     server: ApiServer, long_services: Services
 ) -> None:
-    loaded = long_services.models.current
-    assert loaded is not None
+    loaded = loaded_in(long_services)
     body = {**LONG, "n": 3, "stream": True}
     with httpx.stream("POST", f"{server.url}/v1/chat/completions", json=body, timeout=PATIENCE) as answer:
         lines, begun = answer.iter_lines(), set()
@@ -104,8 +110,7 @@ def test_several_replies_are_written_at_the_same_time_and_end_together(
 
 
 def test_ending_the_server_ends_replies_under_way(server: ApiServer, long_services: Services) -> None:
-    loaded = long_services.models.current
-    assert loaded is not None
+    loaded = loaded_in(long_services)
     with httpx.stream(
         "POST", f"{server.url}/v1/chat/completions", json={**LONG, "stream": True}, timeout=PATIENCE
     ) as answer:

@@ -223,17 +223,17 @@ def test_without_the_starter_the_page_is_served_all_the_same(
     home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from chat_app.server import run as server
-    from chat_app.server.lifetime import RunningServer
+    from chat_app.server.lifetime import FirstModel, RunningServer
 
     monkeypatch.setattr(Paths, "starter", home / "nothing")
     services = Services(Paths(home), ServerRules(training=False))
     listening = server._bind_socket("127.0.0.1", 0)
-    running = RunningServer(services, {}, listening, must_load=False)
+    running = RunningServer(services, FirstModel(services), {}, listening, must_load=False)
     url = f"http://127.0.0.1:{listening.getsockname()[1]}"
     thread = threading.Thread(target=running.run)
     thread.start()
-    assert running._answers.wait(SECONDS)  # Set after the loader was started.
-    running._loader.join(SECONDS)
+    assert running._answers.wait(SECONDS)
+    running._starter.join(SECONDS)
     assert httpx.get(f"{url}/health", timeout=30).json() == {"status": "ok", "model": None}
     assert httpx.get(url, timeout=30).status_code == 200
     running._server.should_exit = True

@@ -237,6 +237,7 @@ class ChatTab:
                     yield {self.view: self.show(session, turn, live)}
         except ChatAppError as error:
             warn(error)
+            turn.note = error.sentence() if turn.text else ""  # The notice goes away; why a reply is not whole stays.
         except Exception:  # The page's edge: one visitor's error must not look like a frozen page.
             LOGGER.exception("a reply failed")
             warn("The reply could not be written. Try again; the reason is in the log of this program.")
@@ -262,6 +263,9 @@ class ChatTab:
         if loaded is None:
             raise ModelError("No model is loaded.", advice="Choose one on the Models page.")
         turn.model = loaded.name
+        if not loaded.description.is_ready and not loaded.description.host:
+            turn.note = "The model is being loaded again."
+            yield
         throttle = RedrawThrottle(first=SECONDS_TO_FOLLOW)
         events = loaded.stream(ReplyRequest(session.build_conversation(system), sampling), cancel_event)
         try:

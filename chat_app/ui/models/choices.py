@@ -136,6 +136,10 @@ def describe_model(loaded: ReplyBackend | None) -> str:
     if loaded is None:
         return "No model is loaded."
     model = loaded.description
+    if model.problem:
+        return model.problem
+    if not model.is_ready and not model.host:
+        return "The model is being loaded again."
     if not model.is_ready:
         return f"The server {model.host} answers here, and cannot be reached yet."
     window = f", remembers {model.window:,} tokens" if model.window else ""

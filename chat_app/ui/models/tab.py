@@ -174,6 +174,11 @@ def render_card(services: Services) -> str:
         )
     model = loaded.description
     name = model_choices.title_model(services, model)
+    if model.problem:
+        return (
+            f'<div class="card"><p><strong>{escape(name)}</strong></p>'
+            f'<p class="bad" role="alert">{escape(model.problem)}</p></div>'
+        )
     sure = "" if model.is_format_certain else " (a guess)"
     facts = (
         ("Comes from", KINDS.get(model.kind, model.kind)),

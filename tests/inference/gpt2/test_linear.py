@@ -18,7 +18,7 @@ from chat_app.inference.engine import Engine, make_model_runner
 from chat_app.inference.gpt2.linear import EightBitLinear, FourBitLinear, PlainLinear, linear_of
 from chat_app.inference.gpt2.model_runner import GPT2ModelRunner
 from chat_app.inference.gpt2.weights import can_pack_model, is_plain_gpt2
-from chat_app.inference.model_manager import load
+from chat_app.inference.loaded_model import load
 from chat_app.inference.model_runner import Chunk, TransformersModelRunner
 from chat_app.inference.request import Request
 from chat_app.models.loading import load_parts

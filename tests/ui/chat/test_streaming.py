@@ -14,7 +14,7 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from chat_app.inference.backend import QueuePosition, ReplyEnd, ReplyEvent, TextDelta
+from chat_app.inference.backend import ModelDescription, QueuePosition, ReplyEnd, ReplyEvent, TextDelta
 from chat_app.ui.chat import streaming as live
 from chat_app.ui.chat import tab as chat_tab
 from chat_app.ui.chat.session import ChatSession, ChatTurn
@@ -95,7 +95,9 @@ def test_a_reply_has_an_address_only_while_it_is_written() -> None:
 
 def views_of(written: Any, is_followed: bool, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """What Gradio draws of a reply that comes in these parts."""
-    backend = SimpleNamespace(name="tiny", description=SimpleNamespace(kind="folder"), stream=written)
+    backend = SimpleNamespace(
+        name="tiny", description=ModelDescription("tiny", "folder", is_ready=True, window=128), stream=written
+    )
     services: Any = SimpleNamespace(jobs=None, answering=lambda model=None: backend)
     monkeypatch.setattr("chat_app.ui.models.choices.name_speaker", lambda *_: "Model")
     monkeypatch.setattr(LiveReply, "is_read", is_followed)

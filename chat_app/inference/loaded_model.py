@@ -1,4 +1,4 @@
-"""The models in memory: loads a model with its engine, keeps it beside a few guest models, and frees them.
+"""A model in this process: loads it with its engine. The command line has it in its own process, the app in a worker's.
 
 `models.resolver` finds a model, `models.loading` reads its weights.
 """
@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Generator, Mapping
+from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +23,6 @@ from chat_app.kernels.packed_weights import get_kernel
 from chat_app.models.loading import fit_embeddings, load_checkpoint, resolve_model
 from chat_app.models.resolver import ModelFiles
 from chat_app.models.transformers_internals import accepts
-from chat_app.system.memory import release_memory
 from chat_app.tokenization.chat_formats import get_format
 from chat_app.tokenization.encoder import Encoder
 from chat_app.tokenization.format_detection import DetectedFormat
@@ -115,70 +114,3 @@ def load(name: str, config: LoadConfig, paths: Paths) -> LoadedModel:
     return LoadedModel(
         name, model, tokenizer, encoder, engine, files, recognised, precision, device, engine.memory_bytes
     )
-
-
-MOST_GUESTS = 2
-
-
-class ModelManager:
-    """The model in use, and on a shared server a few guests beside it: models that visitors trained for themselves.
-
-    It may be used from any thread; loading a model does not disturb chats with those that are loaded.
-    """
-
-    def __init__(self, paths: Paths):
-        self._paths = paths
-        self._loading = threading.Lock()  # One load at a time.
-        self._current: LoadedModel | None = None
-        self._guests: dict[str, LoadedModel] = {}  # Least recently used first. Replaced, never changed.
-
-    @property
-    def current(self) -> LoadedModel | None:
-        """The model in use, or None."""
-        return self._current
-
-    def use(self, name: str, config: LoadConfig | Mapping[str, Any] | None = None) -> LoadedModel:
-        """Load a model and replace the one in use, whose chats end. If loading fails, nothing changes.
-
-        Raises:
-            ModelError, FormatError, SettingError: as `load`.
-        """
-        settings = config if isinstance(config, LoadConfig) else LoadConfig(**(config or {}))
-        with self._loading:
-            new = load(name, settings, self._paths)
-            old, self._current = self._current, new
-            if old is not None:
-                old.close()
-            del old
-            release_memory()
-            return new
-
-    def guest(self, name: str) -> LoadedModel:
-        """A guest beside the model in use, loaded if it is not there. The least recently used guest is closed for it.
-
-        Raises:
-            ModelError, FormatError: as `load`.
-        """
-        with self._loading:
-            guests = dict(self._guests)
-            loaded = guests.pop(name, None) or load(name, LoadConfig(), self._paths)
-            leaving = list(guests)[: max(len(guests) - MOST_GUESTS + 1, 0)]
-            for old in [guests.pop(one) for one in leaving]:
-                old.close()
-            self._guests = {**guests, name: loaded}
-            if leaving:
-                release_memory()
-            return loaded
-
-    def here(self, name: str | None) -> LoadedModel | None:
-        """The guest of that name if it is loaded; the model in use for None."""
-        return self._current if name is None else self._guests.get(name)
-
-    def unload(self) -> None:
-        """Free the model in use and all guests. Chats with them end with an error."""
-        with self._loading:
-            leaving = [*self._guests.values(), *([self._current] if self._current is not None else [])]
-            self._current, self._guests = None, {}
-            while leaving:
-                leaving.pop().close()
-            release_memory()

@@ -1,13 +1,11 @@
-"""Loading and unloading models: tiny ones, really saved, loaded and asked."""
+"""Loading a model into this process, and freeing it: tiny ones, really saved, loaded and asked."""
 
 from __future__ import annotations
 
 import gc
 import shutil
 import sys
-import threading
 import weakref
-from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -21,19 +19,18 @@ from chat_app.config.sampling import SamplingConfig
 from chat_app.conversation import Conversation
 from chat_app.errors import ChatAppError, FormatError, ModelError, SettingError
 from chat_app.inference.backend import reply
-from chat_app.inference.model_manager import ModelManager, load
-from chat_app.models import loading as loading_module
+from chat_app.inference.loaded_model import LoadedModel, load
 from chat_app.models.loading import load_parts
 from chat_app.models.resolver import available
 from chat_app.models.tokenizer import load_tokenizer, read_window
 from chat_app.system import memory
+from chat_app.system.memory import release_memory
 
 pytestmark = pytest.mark.slow_file
 
 PLAIN = LoadConfig(precision="float32", device="cpu")
 HELLO = Conversation.from_turns(["Hello, how are you?"])
 SHORT = SamplingConfig(max_new_tokens=8, seed=1)
-LONG = 180
 
 
 @pytest.fixture
@@ -151,84 +148,32 @@ class TestLoading:
             load(str(tiny_folder), PLAIN, paths)
 
 
-class TestModelManager:
-    def test_the_old_one_stays_until_the_new_one_is_there(self, make_folder, paths):
-        manager = ModelManager(paths)
-        assert manager.current is None
-        first = manager.use(str(make_folder("a")), PLAIN)
-        assert manager.current is first
-        with pytest.raises(ModelError):
-            manager.use(str(paths.home / "nothing"), PLAIN)
-        assert manager.current is first
-        assert reply(first, HELLO, SHORT).reply_tokens > 0
-        second = manager.use(str(make_folder("b")), PLAIN)
-        assert manager.current is second
-        with pytest.raises(ChatAppError, match="no longer loaded"):
-            reply(first, HELLO, SHORT)
-        manager.unload()
-        assert manager.current is None
-        manager.unload()
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere the system keeps freed memory in sight")
+def test_closing_gives_the_memory_back(tmp_path, tiny_tokenizer, make_model, paths):
+    big = tmp_path / "big"
+    make_model(len(tiny_tokenizer), width=1024).save_pretrained(big)  # About 100 MB.
+    tiny_tokenizer.save_pretrained(big)
 
-    def test_loading_does_not_stop_a_chat(self, make_folder, paths, monkeypatch):
-        manager = ModelManager(paths)
-        first = manager.use(str(make_folder("a")), PLAIN)
-        loading, go_on = threading.Event(), threading.Event()
-        really = loading_module._load_model
+    def close(one: LoadedModel) -> None:
+        one.close()
+        release_memory()
 
-        def slow(*arguments):
-            loading.set()
-            assert go_on.wait(LONG)
-            return really(*arguments)
-
-        monkeypatch.setattr(loading_module, "_load_model", slow)
-        with ThreadPoolExecutor(1) as pool:
-            second = pool.submit(manager.use, str(make_folder("b")), PLAIN)
-            assert loading.wait(LONG)
-            assert manager.current is first
-            assert reply(first, HELLO, SHORT).reply_tokens > 0
-            go_on.set()
-            assert second.result(LONG) is manager.current
-        manager.unload()
-
-    @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere the system keeps freed memory in sight")
-    def test_guests_come_and_go_beside_the_model_in_use(self, make_folder, paths):
-        manager = ModelManager(paths)
-        names = [str(make_folder(f"guest-{number}")) for number in range(3)]
-        current = manager.use(str(make_folder("host")))
-        first, second = manager.guest(names[0]), manager.guest(names[1])
-        assert manager.guest(names[0]) is first
-        assert manager.current is manager.here(None) is current
-        third = manager.guest(names[2])
-        assert manager.here(names[1]) is None
-        assert manager.here(names[0]) is first
-        with pytest.raises(ChatAppError, match="no longer loaded"):
-            reply(second, Conversation.from_turns(["Hi"]), SamplingConfig())
-        with pytest.raises(ModelError):
-            manager.guest("no/such/model/anywhere")
-        assert reply(third, Conversation.from_turns(["Hi"]), SamplingConfig(max_new_tokens=2)).reply_tokens <= 2
-        manager.unload()
-        assert manager.here(names[2]) is None
-        assert manager.current is None
-
-    def test_unloading_gives_the_memory_back(self, tmp_path, tiny_tokenizer, make_model, paths):
-        big = tmp_path / "big"
-        make_model(len(tiny_tokenizer), width=1024).save_pretrained(big)  # About 100 MB.
-        tiny_tokenizer.save_pretrained(big)
-        manager = ModelManager(paths)
-        manager.use(str(big), PLAIN)
-        manager.unload()  # What libraries keep for good is there now.
-        process = psutil.Process()
-        before = process.memory_info().rss
-        loaded = manager.use(str(big), PLAIN)
+    close(load(str(big), PLAIN, paths))  # What libraries keep for good is there now.
+    process = psutil.Process()
+    before = process.memory_info().rss
+    loaded = load(str(big), PLAIN, paths)
+    reply(loaded, HELLO, SHORT)
+    taken = process.memory_info().rss - before
+    size, model = loaded.memory_bytes, weakref.ref(loaded.model)
+    loaded.close()
+    with pytest.raises(ChatAppError, match="no longer loaded"):
         reply(loaded, HELLO, SHORT)
-        taken = process.memory_info().rss - before
-        size, model = loaded.memory_bytes, weakref.ref(loaded.model)
-        del loaded
-        manager.unload()
-        gc.collect()
-        assert model() is None
-        assert taken > 0.8 * size
-        assert process.memory_info().rss - before < 0.2 * size
+    del loaded
+    release_memory()
+    gc.collect()
+    assert model() is None
+    assert taken > 0.8 * size
+    assert process.memory_info().rss - before < 0.2 * size
 
 
 @pytest.mark.slow
