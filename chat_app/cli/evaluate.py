@@ -146,7 +146,8 @@ def _own_replies(
     """What the run's model answers to openings: those of a file, or those it was not taught, else those it was."""
     from chat_app.conversation import Conversation
     from chat_app.data.readers import has_text, iterate_conversations
-    from chat_app.evaluation.runner import extract_prompts, generate_replies
+    from chat_app.evaluation.runner import generate_replies
+    from chat_app.evaluation.selection import extract_prompts
 
     if not 0 < options.count <= MOST_PROMPTS:
         raise SettingError("count", f"{options.count} prompts cannot be asked.", advice=f"1 to {MOST_PROMPTS:,} can.")

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import orjson
 
@@ -20,6 +20,8 @@ from chat_app.data.readers import ReadingOptions
 from chat_app.data.tokenized_dataset import WINDOW_LIMIT
 from chat_app.data.writers import write_jsonl, write_tsv
 from chat_app.errors import DataError
+from chat_app.models.tokenizer import load_backend, read_window
+from chat_app.system.child_job import run_in_child
 from chat_app.system.disk_cache import content_digest
 from chat_app.system.progress import ProgressCallback, ignore_progress, report_items
 
@@ -134,6 +136,26 @@ def load_source(
     return found.with_repairs(source.repairs)
 
 
+def load_apart(source: DataSource, paths: Paths, progress: ProgressCallback) -> ConversationDataset:
+    """As `load_source`; data sets of the Hub are read in a child process, because the library for them is heavy.
+
+    Raises:
+        ChildProcessDiedError: the process ended, crashed or ran out of memory.
+    """
+    if source.hub is None:
+        return load_source(source, paths, progress=progress)
+    return cast("ConversationDataset", run_in_child(f"{__name__}.load_source", source, paths, progress=progress))
+
+
+def check_in_child(dataset: ConversationDataset, paths: Paths, model: str, progress: ProgressCallback) -> Check:
+    """As `check_dataset`, in a child process: what looks for languages, names and duplicates takes memory and time.
+
+    Raises:
+        ChildProcessDiedError: the process ended, crashed or ran out of memory.
+    """
+    return cast("Check", run_in_child(f"{__name__}.check_dataset", dataset, paths, model, progress=progress))
+
+
 def check_dataset(
     dataset: ConversationDataset,
     paths: Paths,
@@ -148,11 +170,8 @@ def check_dataset(
         model: the model whose tokenizer and window are used.
         progress: is given the number of conversations checked so far.
     """
-    from chat_app.models.tokenizer import load_tokenizer, read_window
-
-    tokenizer = load_tokenizer(model, paths)
+    backend = load_backend(model, paths)
     window = min(read_window(model, paths), WINDOW_LIMIT)
-    backend = tokenizer.backend_tokenizer
     kept = dataset.folder / f"check-{content_digest([CHECK_VERSION, str(window), backend.to_str()])}.json"
     try:
         return Check.from_dict(orjson.loads(kept.read_bytes()))

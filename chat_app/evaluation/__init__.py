@@ -3,4 +3,13 @@
 The verdict on a run's loss curve is in `chat_app.runs.diagnosis`.
 """
 
-__all__ = ["blind_test", "comparison", "evaluate", "memorization", "runner"]
+__all__ = [
+    "blind_test",
+    "comparison",
+    "evaluate",
+    "evaluation",
+    "jobs",
+    "memorization",
+    "runner",
+    "selection",
+]

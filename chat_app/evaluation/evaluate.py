@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from typing import Any
 
 from chat_app.conversation import Conversation
 from chat_app.errors import DataError
 from chat_app.evaluation import metrics as scoring
+from chat_app.evaluation.evaluation import Evaluation
 from chat_app.inference.generation import generate_greedily
 from chat_app.system.progress import Progress, ProgressCallback, ignore_progress
 from chat_app.tokenization.encoder import IGNORE_INDEX, Encoder, Example, Learn
@@ -19,38 +19,6 @@ REPLY_TOKENS = 64
 ROWS_AT_ONCE = (
     512  # EvaluationModel between two calls of `progress`: enough to be packed well, few enough to stop soon.
 )
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """What was measured.
-
-    Attributes:
-        perplexity: exp(negative log-likelihood / learned tokens).
-        bits_per_byte: negative log-likelihood in bits over the UTF-8 bytes of the learned turns.
-        bleu, distinct_1, distinct_2, reward, penalty: of the likeliest replies, as in `metrics`; None where none was
-            drawn.
-        reply_words: how many words a reply has on average; None where none was drawn.
-        conversations: how many were read.
-        learned_tokens: over how many tokens the likelihood is taken.
-        replies: how many replies were drawn.
-    """
-
-    perplexity: float
-    bits_per_byte: float
-    bleu: float | None
-    distinct_1: float | None
-    distinct_2: float | None
-    reward: float | None
-    penalty: float | None
-    reply_words: float | None
-    conversations: int
-    learned_tokens: int
-    replies: int
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return asdict(self)
 
 
 def evaluate(

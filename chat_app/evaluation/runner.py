@@ -5,9 +5,8 @@ The model that chats is not touched: the evaluated one is loaded beside it, with
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 from typing import Any, TypeVar
 
 from chat_app.config.fields import AUTOMATIC
@@ -15,7 +14,8 @@ from chat_app.config.loading import LoadConfig
 from chat_app.config.paths import Paths
 from chat_app.config.sampling import SamplingConfig
 from chat_app.conversation import Conversation
-from chat_app.evaluation.evaluate import REPLY_TOKENS, Evaluation, evaluate
+from chat_app.evaluation.evaluate import REPLY_TOKENS, evaluate
+from chat_app.evaluation.evaluation import Evaluation
 from chat_app.inference.generation import generate_greedily, generate_without_engine
 from chat_app.models.device import resolve_precision
 from chat_app.models.loading import fit_embeddings, load_parts
@@ -133,23 +133,3 @@ def generate_replies(
         return replies
 
     return with_model(name, paths, answer)
-
-
-def sample_evenly(conversations: Iterable[Conversation], total: int, most: int) -> list[Conversation]:
-    """At most `most` of `total` conversations, evenly from beginning to end."""
-    if total <= most:
-        return list(islice(conversations, most))
-    wanted = {number * total // most for number in range(most)}
-    return [one for number, one in enumerate(conversations) if number in wanted]
-
-
-def extract_prompts(conversations: Iterable[Conversation], most: int) -> list[Conversation]:
-    """The first different openings: each conversation up to the first thing the user says."""
-    prompts: dict[str, Conversation] = {}
-    for conversation in conversations:
-        first = conversation.turns[0]
-        if first.role == "user" and first.text not in prompts:
-            prompts[first.text] = conversation.part(0, 1)
-        if len(prompts) == most:
-            break
-    return list(prompts.values())

@@ -16,7 +16,14 @@ from chat_app.config.paths import STARTER, Paths
 from chat_app.errors import ModelError, ModelNotFoundError, NotEnoughMemoryError
 from chat_app.formatting import bytes_in_words
 from chat_app.models.lora_files import CONFIG, AdapterFiles, is_adapter, read_adapter
-from chat_app.models.validation import count_parameters, read_config, refuse_without_safetensors, size_of, weight_files
+from chat_app.models.validation import (
+    check_kind,
+    count_parameters,
+    read_config,
+    refuse_without_safetensors,
+    size_of,
+    weight_files,
+)
 from chat_app.models.weight_size import head_bytes, is_packed, loaded_bytes
 from chat_app.runs.files import verify
 from chat_app.runs.run import NAME, Run, split_name
@@ -211,11 +218,14 @@ def check_weights(files: ModelFiles) -> Any | None:
     Raises:
         ModelError: they do not belong together.
     """
-    if files.folder is None or files.gguf or "quantization_config" in files.config:
+    if files.folder is None or files.gguf:
+        return None
+    where = str(files.folder)
+    check_kind(files.config.get("model_type"), where)
+    if "quantization_config" in files.config:
         return None
     from chat_app.models.meta_model import build_meta_model
 
-    where = str(files.folder)
     try:
         empty = build_meta_model(files.config)
         needed = sum(one.numel() for one in empty.parameters())
@@ -261,6 +271,7 @@ def download(files: ModelFiles) -> ModelFiles:
     """
     if files.folder is not None:
         return files
+    check_kind(files.config.get("model_type"), files.name)
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import EntryNotFoundError
 

@@ -1,16 +1,15 @@
-"""Loads a model's tokenizer, its context window and its chat format, without its weights."""
+"""Loads a model's tokenizer, its context window and its chat format, without its weights.
+
+Importing this is cheap: what needs transformers imports it.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-import transformers
-
 from chat_app.config.paths import Paths
 from chat_app.errors import ModelError
-from chat_app.models.gpt2_fast_loading import read_tokenizer
-from chat_app.models.library_calls import call_library
 from chat_app.models.resolver import DEFAULT_WINDOW, ModelFiles, check_weights, download, find
 from chat_app.models.validation import read_config, size_of
 from chat_app.tokenization.format_detection import DetectedFormat, detect_format
@@ -57,7 +56,36 @@ def read_window(name: str | Path, paths: Paths | None = None) -> int:
     return size_of(config, "n_positions", "max_position_embeddings", "n_ctx") or DEFAULT_WINDOW
 
 
+def load_backend(name: str | Path, paths: Paths) -> Any:
+    """Load what cuts text into tokens in a model's tokenizer, of the library tokenizers: without transformers where the
+    model has it in a file of its own.
+
+    Raises:
+        ModelError: there is none.
+    """
+    folder, gguf = Path(name).expanduser(), None
+    if not folder.is_dir():
+        files = download(find(str(name), paths))
+        folder, gguf = files.tokenizer_folder, files.gguf
+    if gguf is None and (folder / "tokenizer.json").is_file():
+        from tokenizers import Tokenizer
+
+        try:
+            backend = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        except Exception as error:  # The library raises a plain Exception.
+            raise ModelError(f"The tokenizer cannot be read ({error}).", where=str(folder)) from error
+        backend.no_truncation()
+        backend.no_padding()
+        return backend
+    return read_tokenizer_files(folder, gguf).backend_tokenizer
+
+
 def read_tokenizer_files(folder: Path | None, gguf: str | None) -> Any:
+    import transformers
+
+    from chat_app.models.gpt2_fast_loading import read_tokenizer
+    from chat_app.models.library_calls import call_library
+
     assert folder is not None, "downloaded before"
     if gguf:
         return call_library(transformers.AutoTokenizer.from_pretrained, folder, gguf_file=gguf, local_files_only=True)

@@ -31,7 +31,8 @@ _LIMITS = {
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """Read and validate config.json: a known architecture that can chat, of reasonable size, without code to run.
+    """Read and validate config.json: of reasonable size, without code to run. Which architecture it names is judged by
+    `check_kind`.
 
     Raises:
         ModelError: otherwise.
@@ -53,7 +54,6 @@ def read_config(folder: Path) -> dict[str, Any]:
                     where=where,
                     advice="The file is damaged, or not meant for this program.",
                 )
-    _check_kind(config.get("model_type"), where)
     return config
 
 
@@ -172,8 +172,12 @@ def _has_key(value: Any, key: str) -> bool:
     return isinstance(value, list) and any(_has_key(one, key) for one in value)
 
 
-def _check_kind(model_type: Any, where: str) -> None:
-    """Refuse what transformers itself does not know as a causal language model."""
+def check_kind(model_type: Any, where: str) -> None:
+    """Refuse what transformers itself does not know as a causal language model. Imports transformers.
+
+    Raises:
+        ModelError: it does not.
+    """
     from chat_app.models.transformers_internals import is_known, writes_text
 
     if not is_known(model_type):

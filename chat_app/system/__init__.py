@@ -4,4 +4,4 @@ installed; and how long work reports its progress.
 Knows no model and no conversation.
 """
 
-__all__ = ["child_process", "cpu", "disk_cache", "installation", "memory", "progress", "sent_errors"]
+__all__ = ["child_job", "child_process", "cpu", "disk_cache", "installation", "memory", "progress", "sent_errors"]

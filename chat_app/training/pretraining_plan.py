@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from chat_app.config.paths import Paths
 from chat_app.config.training import TrainConfig
@@ -25,6 +25,7 @@ from chat_app.data.source import DataSource, load_source
 from chat_app.data.text_corpus import is_plain_text, iterate_chunks
 from chat_app.errors import DataError, SettingError
 from chat_app.runs.run import Run, new_id
+from chat_app.system.child_job import run_in_child
 from chat_app.system.progress import Progress, ProgressCallback, ignore_progress
 from chat_app.training.prepare import create_run, write_data
 from chat_app.training.pretraining import SIZES, add_new_model, check_size, learn_tokenizer
@@ -127,6 +128,26 @@ def prepare_from_scratch(
     finally:
         if tokenizer is None:
             shutil.rmtree(words, ignore_errors=True)
+
+
+def prepare_from_scratch_in_child(
+    config: TrainConfig,
+    source: DataSource,
+    texts: Sequence[Path],
+    paths: Paths,
+    *,
+    size: str,
+    about: Mapping[str, Any],
+    progress: ProgressCallback,
+) -> Run:
+    """As `prepare_from_scratch`, in a child process: learning a tokenizer takes memory, and making a model torch.
+
+    Raises:
+        ChildProcessDiedError: the process ended, crashed or ran out of memory.
+    """
+    function = f"{__name__}.prepare_from_scratch"
+    made = run_in_child(function, config, source, texts, paths, size=size, about=about, progress=progress)
+    return cast("Run", made)
 
 
 def _plan_model(

@@ -21,9 +21,10 @@ from chat_app.data.readers import Located, Problem, iterate
 from chat_app.errors import DataError
 from chat_app.evaluation import metrics as scoring
 from chat_app.evaluation.comparison import MEASURES, as_csv, compare, figure, summary
-from chat_app.evaluation.evaluate import Evaluation
+from chat_app.evaluation.evaluation import Evaluation
 from chat_app.evaluation.memorization import RunMemorizationIndex
-from chat_app.evaluation.runner import evaluate_models, extract_prompts, generate_replies, sample_evenly
+from chat_app.evaluation.runner import evaluate_models, generate_replies
+from chat_app.evaluation.selection import extract_prompts, sample_evenly
 from chat_app.runs.run import Run
 from chat_app.system.progress import Progress
 from chat_app.training.corrections_run import open_corrections, prepare_corrections_run

@@ -16,7 +16,8 @@ from chat_app.config.sampling import SamplingConfig
 from chat_app.conversation import Conversation
 from chat_app.errors import DataError
 from chat_app.evaluation.blind_test import Card, Duel, Score, Vote
-from chat_app.evaluation.runner import extract_prompts, generate_replies
+from chat_app.evaluation.jobs import generate_in_child
+from chat_app.evaluation.selection import extract_prompts
 from chat_app.system.progress import ProgressCallback, add_prefix
 from chat_app.ui.chat.session import check_length
 from chat_app.ui.components import formatting
@@ -151,7 +152,7 @@ better, without knowing whose it is. At the end you see who won, and how sure th
         def replies(number: int, model: Subject) -> list[str]:
             paths = self.subjects.services.paths
             report = add_prefix(f"Model {number} of 2: ", progress)
-            return generate_replies(model.name, prompts, paths, SAMPLING, report)
+            return generate_in_child(model.name, prompts, paths, SAMPLING, report)
 
         asked = [prompt.turns[-1].text for prompt in prompts]
         duel = Duel(asked, replies(1, subject), replies(2, earlier), secrets.randbits(32))

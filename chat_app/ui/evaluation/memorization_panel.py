@@ -11,8 +11,9 @@ import gradio as gr
 from chat_app.conversation import Conversation
 from chat_app.data.readers import has_text, iterate_conversations
 from chat_app.errors import DataError
+from chat_app.evaluation.jobs import generate_in_child
 from chat_app.evaluation.memorization import CopyFinding, RunMemorizationIndex
-from chat_app.evaluation.runner import extract_prompts, generate_replies
+from chat_app.evaluation.selection import extract_prompts
 from chat_app.runs.run import Run
 from chat_app.system.progress import Progress, ProgressCallback
 from chat_app.training.pipeline import choose_sample_prompts
@@ -61,7 +62,7 @@ that were pinned when it learned, then others of your conversations. Nothing her
             progress(Progress("Looking through what it learned."))
             index = RunMemorizationIndex.open(run, paths, progress)
             prompts = choose_questions(run, most)
-            replies = generate_replies(subject.name, prompts, paths, progress=progress)
+            replies = generate_in_child(subject.name, prompts, paths, None, progress)
             asked = [prompt.turns[-1].text for prompt in prompts]
             rows = [(*one, index.classify_reply(one[1])) for one in zip(asked, replies, strict=True)]
             return {self.report: render_report(rows)}

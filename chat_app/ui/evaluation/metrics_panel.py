@@ -9,8 +9,9 @@ import gradio as gr
 
 from chat_app.errors import DataError
 from chat_app.evaluation.comparison import MEASURES, as_csv, compare, figure, summary
-from chat_app.evaluation.evaluate import Evaluation
-from chat_app.evaluation.runner import evaluate_models, sample_evenly
+from chat_app.evaluation.evaluation import Evaluation
+from chat_app.evaluation.jobs import evaluate_in_child
+from chat_app.evaluation.selection import sample_evenly
 from chat_app.system.progress import Progress, ProgressCallback
 from chat_app.ui.components import formatting
 from chat_app.ui.components.downloads import make_save_script
@@ -79,7 +80,7 @@ replies closer to the right ones are better."""
             if not chosen:
                 raise DataError("There are no conversations to measure on.", advice="Bring another file.")
             names = [subject.name for subject in judged]
-            found = evaluate_models(names, chosen, subjects.services.paths, most_replies=most, progress=progress)
+            found = evaluate_in_child(names, chosen, subjects.services.paths, most, progress)
             titles = _name_columns([subject.title for subject in judged])
             table = as_csv(dict(zip(titles, (evaluation.as_dict() for evaluation in found), strict=True)))
             report = render_report(judged, found, what, total)

@@ -149,13 +149,9 @@ class EvaluationSubjects:
         """Start a test in a thread. It waits until the tests before it have ended."""
 
         def wait_for_turn(progress: ProgressCallback) -> T:
-            import torch
-
             while not self._lock.acquire(timeout=0.5):
                 progress(Progress("Another test is under way; this one waits for its turn."))
             try:
-                # Applies to this thread only, and leaves half of the cores to the chat.
-                torch.set_num_threads(max((torch.get_num_threads() + 1) // 2, 1))
                 return do(progress)
             finally:
                 self._lock.release()

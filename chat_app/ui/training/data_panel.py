@@ -15,7 +15,7 @@ import gradio as gr
 from chat_app.config.paths import STARTER
 from chat_app.data.dataset import ConversationDataset
 from chat_app.data.quality import REPAIRS, Check
-from chat_app.data.source import DataSource, HubData, check_dataset, load_source, write_repaired
+from chat_app.data.source import DataSource, HubData, check_in_child, load_apart, write_repaired
 from chat_app.data.text_corpus import is_plain_text
 from chat_app.errors import ChatAppError, DataError, TooLargeError
 from chat_app.formatting import bytes_in_words
@@ -227,7 +227,7 @@ class DataPanel:
 
     def _read(self, source: DataSource, texts: tuple[Path, ...] = ()) -> Iterator[Updates]:
         task = BackgroundTask(
-            lambda progress: load_source(source, self.services.paths, progress=count_conversations(progress, "Reading"))
+            lambda progress: load_apart(source, self.services.paths, count_conversations(progress, "Reading"))
         )
         for text in task:
             yield {**self.task_row.show(text or "Reading."), self.start: gr.Button(interactive=False)}
@@ -266,9 +266,9 @@ class DataPanel:
                 progress(replace(now, message=f"Checking: {now.done:,} of {total}."))
 
             try:
-                return check_dataset(material, self.services.paths, model, report), "this model"
+                return check_in_child(material, self.services.paths, model, report), "this model"
             except ChatAppError:  # Without the model there is no tokenizer to count with.
-                return check_dataset(material, self.services.paths, STARTER, report), "the starter"
+                return check_in_child(material, self.services.paths, STARTER, report), "the starter"
 
         task = BackgroundTask(look)
         for text in task:

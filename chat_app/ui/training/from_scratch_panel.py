@@ -14,7 +14,7 @@ from chat_app.runs.run import Run
 from chat_app.services import Services
 from chat_app.system.progress import ProgressCallback
 from chat_app.training.pretraining import PRETRAIN_DEFAULTS
-from chat_app.training.pretraining_plan import parse_size, prepare_from_scratch
+from chat_app.training.pretraining_plan import parse_size, prepare_from_scratch_in_child
 from chat_app.training.sample_prompts import parse_questions
 from chat_app.ui.components.escape import clean_text
 from chat_app.ui.components.events import Updates, limit_concurrency
@@ -92,7 +92,7 @@ class FromScratchPanel:
             wanted_size, asked = parse_size(size), list(parse_questions(clean_text(questions)))
             config = from_mapping(TrainConfig, {**PRETRAIN_DEFAULTS, "epochs": epochs})
             about = {"by": visitor, "questions": asked, "repairs": sorted(upload.source.repairs)}
-            return prepare_from_scratch(
+            return prepare_from_scratch_in_child(
                 config,
                 upload.source,
                 upload.texts,

@@ -17,7 +17,7 @@ from chat_app.conversation import Conversation
 from chat_app.errors import DataError, ModelError, RunError, UserError
 from chat_app.evaluation.blind_test import Duel
 from chat_app.evaluation.comparison import MEASURES
-from chat_app.evaluation.evaluate import Evaluation
+from chat_app.evaluation.evaluation import Evaluation
 from chat_app.evaluation.memorization import CopyFinding
 from chat_app.inference.backend import ModelDescription
 from chat_app.runs.run import Run
