@@ -75,9 +75,9 @@ class _Page:
         chat.select(self.chat.refresh, [self.chat.session, self.token], self.chat.parts, **QUICK)
         teach.select(self.show_teach_tab, [self.token, self.teach.model], [self.teach.model], **QUICK)
         evaluate.select(self.evaluate.refresh, self.evaluate.chosen, self.evaluate.outputs, **QUICK)
-        models.select(self.show_models_tab, [self.token], [self.models.card, self.models.name], **QUICK).then(
-            self.models.show_estimate, **self.models.estimate_event
-        )
+        models.select(
+            self.show_models_tab, [self.token], [self.models.card, self.models.name, self.models.cancel], **QUICK
+        ).then(self.models.show_estimate, **self.models.estimate_event)
 
     def open(self, token: str, session: ChatSession, request: gr.Request) -> Updates:
         """Fill a page that was opened or reloaded, from the disk and the server."""
@@ -105,7 +105,9 @@ class _Page:
             names = self.models.update_names(self.visitors.identify(token, request))
         except ChatAppError:
             names = gr.skip()
-        return {self.models.card: render_card(self.services), self.models.name: names}
+        is_loading = self.services.models.loading is not None and not self.services.rules.is_shared
+        cancel = gr.Button(visible=is_loading)  # Also on a page that was opened meanwhile.
+        return {self.models.card: render_card(self.services), self.models.name: names, self.models.cancel: cancel}
 
     def chat_with(self, name: str, token: str, session: ChatSession, request: gr.Request) -> Updates:
         """Load the model of a run, begin a new conversation, and go to it."""

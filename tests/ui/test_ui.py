@@ -332,8 +332,12 @@ def test_on_a_shared_server_nobody_changes_the_model_for_all(shared: Any, monkey
     visitors = Visitors(shared)
     token, request = visitors.issue(None), None
     tab: Any = models_tab.ModelsTab(shared, visitors, None)
+    with gr.Blocks():
+        tab.draw()
     with pytest.warns(UserWarning, match="owner"):
-        assert tab.load_model(request, "gpt2", token, *tab.settings.get_defaults()) == "card"
+        [update] = tab.load_model(request, "gpt2", token, *tab.settings.get_defaults())
+    assert update[tab.card] == "card"
+    assert tab.cancel_loading()[tab.cancel].visible is False
     with pytest.warns(UserWarning, match="owner"):
         tab.unload_model()
     assert "owner" in tab.show_estimate(request, "/etc", token, *tab.settings.get_defaults())

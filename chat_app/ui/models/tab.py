@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import gradio as gr
@@ -16,7 +17,7 @@ from chat_app.models.resolver import ModelFiles, estimate_memory, find
 from chat_app.services import Services
 from chat_app.ui.components import formatting
 from chat_app.ui.components.escape import clean_text, describe_error, escape, warn
-from chat_app.ui.components.events import QUICK, read_payload
+from chat_app.ui.components.events import QUICK, Updates, read_payload
 from chat_app.ui.components.settings_form import SettingsForm
 from chat_app.ui.models import choices as model_choices
 from chat_app.ui.visitor import Visitors
@@ -69,7 +70,9 @@ class ModelsTab:
                 self.estimate = gr.HTML("", elem_id="estimate", apply_default_css=False)
                 with gr.Accordion("Advanced", open=False, elem_id="load-advanced"):
                     self.settings.draw()
-                self.load = gr.Button("Load", variant="primary", elem_id="load")
+                with gr.Row():
+                    self.load = gr.Button("Load", variant="primary", elem_id="load")
+                    self.cancel = gr.Button("Cancel", visible=False, elem_id="cancel-load")
         if is_shared:
             gr.HTML('<p class="notice">On a shared server its owner chooses the model.</p>', apply_default_css=False)
         gr.HTML('<h2 class="part">Worth trying</h2>', apply_default_css=False)
@@ -89,7 +92,9 @@ class ModelsTab:
             "concurrency_id": "model",
         }
         settings = self.settings.components
-        self.load.click(self.load_model, [self.name, self.token, *settings], [self.card], **heavy)
+        outputs = [self.card, self.cancel]
+        self.load.click(self.load_model, [self.name, self.token, *settings], outputs, **heavy)
+        self.cancel.click(self.cancel_loading, None, [self.cancel], **QUICK)
         self.unload.click(self.unload_model, None, [self.card], **heavy)
         measured: dict[str, Any] = {
             "inputs": [self.name, self.token, *settings],
@@ -105,14 +110,21 @@ class ModelsTab:
             component.change(self.show_estimate, **measured)
         self.list.picked(self.fill_in_name, None, [self.name], **QUICK)
 
-    def load_model(self, request: gr.Request, name: str, token: str, *values: Any) -> str:
+    def load_model(self, request: gr.Request, name: str, token: str, *values: Any) -> Iterator[Updates]:
         """Load a model in place of the one in use. If that fails, nothing changes."""
         try:
-            allowed = self._check_name(name, token, request)
-            self.services.models.use(allowed, self.settings.parse(values))
+            allowed, settings = self._check_name(name, token, request), self.settings.parse(values)
+            yield {self.cancel: gr.Button(visible=True)}
+            self.services.models.use(allowed, settings)
         except ChatAppError as error:
             warn(error)
-        return render_card(self.services)
+        yield {self.card: render_card(self.services), self.cancel: gr.Button(visible=False)}
+
+    def cancel_loading(self) -> Updates:
+        """End the load under way; the model in use stays."""
+        if not self.services.rules.is_shared:
+            self.services.models.cancel_loading()
+        return {self.cancel: gr.Button(visible=False)}
 
     def unload_model(self) -> str:
         """Unload the model in use and free its memory."""

@@ -16,10 +16,9 @@ from chat_app.config.loading import LoadConfig
 from chat_app.config.paths import Paths
 from chat_app.config.sampling import SamplingConfig
 from chat_app.conversation import Conversation
-from chat_app.errors import ChatAppError, ModelError, NotEnoughMemoryError
+from chat_app.errors import ChatAppError, ModelError, ModelNotFoundError, NotEnoughMemoryError
 from chat_app.inference.backend import ReplyRequest, reply
 from chat_app.inference.worker.manager import ModelManager
-from chat_app.models.resolver import estimate_memory, find
 from tests.inference.worker import children
 from tests.inference.worker.test_worker_model import pid_of
 from tests.server.api_server import wait_for
@@ -30,6 +29,7 @@ PLAIN = LoadConfig(precision="float32", device="cpu")
 HELLO = Conversation.from_turns(["Hello, how are you?"])
 SHORT = SamplingConfig(max_new_tokens=4, seed=1)
 PATIENCE = 180.0
+SCRIPTED = partial(children.run_scripted, 0.01)
 Make = Callable[..., ModelManager]
 
 
@@ -55,7 +55,7 @@ def make(paths: Paths) -> Iterator[Make]:
 def test_the_old_one_stays_and_chats_until_the_new_one_is_there(
     make: Make, make_folder: Callable[..., Path], paths: Paths
 ) -> None:
-    manager = make()
+    manager = make(run=SCRIPTED)
     assert manager.current is None
     first = manager.use(str(make_folder("a")), PLAIN)
     assert manager.current is first
@@ -78,7 +78,7 @@ def test_the_old_one_stays_and_chats_until_the_new_one_is_there(
 
 
 def test_guests_come_and_go_beside_the_model_in_use(make: Make, make_folder: Callable[..., Path]) -> None:
-    manager = make()
+    manager = make(run=SCRIPTED)
     names = [str(make_folder(f"guest-{number}")) for number in range(3)]
     current = manager.use(str(make_folder("host")))
     first, second = manager.guest(names[0]), manager.guest(names[1])
@@ -129,58 +129,61 @@ class TestMemory:
     """The free memory of these tests is a number in a file."""
 
     @pytest.fixture
-    def needed(self, make_folder: Callable[..., Path], paths: Paths) -> int:
-        return estimate_memory(find(str(make_folder("needed")), paths), "float32")
+    def file(self, tmp_path: Path) -> Path:
+        file = tmp_path / "free"
+        file.write_text("5000 0 1")
+        return file
+
+    @pytest.fixture
+    def manager(self, make: Make, file: Path) -> ModelManager:
+        return make(run=partial(children.run_in_tight_memory, file))
 
     def test_what_does_not_fit_even_without_the_old_one_is_refused(
-        self, make: Make, make_folder: Callable[..., Path], tmp_path: Path, needed: int
+        self, manager: ModelManager, file: Path, tmp_path: Path
     ) -> None:
-        file = tmp_path / "free"
-        file.write_text(f"{2 * needed} 0 1")
-        manager = make(run=partial(children.run_in_tight_memory, file))
-        old = manager.use(str(make_folder("a")), PLAIN)
+        old = manager.use(str(tmp_path), PLAIN)
         pid = pid_of(old)
-        file.write_text(f"{needed // 2} 0 1")
-        with pytest.raises(NotEnoughMemoryError, match="are free"):
-            manager.use(str(make_folder("b")), PLAIN)
+        file.write_text(f"500 400 {pid}")
+        with pytest.raises(NotEnoughMemoryError, match="500 are free"):
+            manager.use(str(tmp_path), PLAIN)
         assert manager.current is old
         assert pid_of(old) == pid
         assert reply(old, HELLO, SHORT).reply_tokens > 0
 
     def test_what_fits_in_place_of_the_old_one_is_loaded(
-        self, make: Make, make_folder: Callable[..., Path], tmp_path: Path, needed: int
+        self, manager: ModelManager, file: Path, tmp_path: Path
     ) -> None:
-        file = tmp_path / "free"
-        file.write_text(f"{2 * needed} 0 1")
-        manager = make(run=partial(children.run_in_tight_memory, file))
-        old = manager.use(str(make_folder("a")), PLAIN)
-        size = old.description.memory_bytes
-        file.write_text(f"{needed - size // 2} {size} {pid_of(old)}")
-        new = manager.use(str(make_folder("b")), PLAIN)
+        old = manager.use(str(tmp_path), PLAIN)
+        file.write_text(f"700 400 {pid_of(old)}")
+        new = manager.use(str(tmp_path), PLAIN)
         assert manager.current is new
         assert reply(new, HELLO, SHORT).reply_tokens > 0
         with pytest.raises(ChatAppError, match="no longer loaded"):
             reply(old, HELLO, SHORT)
 
     def test_the_old_one_comes_back_where_the_estimate_was_wrong(
-        self, make: Make, make_folder: Callable[..., Path], tmp_path: Path, needed: int
+        self, manager: ModelManager, file: Path, tmp_path: Path
     ) -> None:
-        file = tmp_path / "free"
-        file.write_text(f"{2 * needed} 0 1")
-        manager = make(run=partial(children.run_in_tight_memory, file))
-        old = manager.use(str(make_folder("a")), PLAIN)
-        pid, size = pid_of(old), old.description.memory_bytes
-        file.write_text(f"{needed - size // 2} {size // 4} {pid}")  # Its end gives less than was thought.
-        with pytest.raises(NotEnoughMemoryError):
-            manager.use(str(make_folder("b")), PLAIN)
-        file.write_text(f"{2 * needed} 0 1")
+        """There is enough once the old one has ended; but then the new one is no model."""
+        old = manager.use(str(tmp_path), PLAIN)
+        pid = pid_of(old)
+        file.write_text(f"700 400 {pid}")
+        with pytest.raises(ModelNotFoundError):
+            manager.use(str(tmp_path / "nothing"), PLAIN)
         assert manager.current is old
-        try:
-            assert reply(old, HELLO, SHORT).reply_tokens > 0
-        except ChatAppError:  # It was loaded before the file was written again.
-            old.load()
-            assert reply(old, HELLO, SHORT).reply_tokens > 0
+        assert reply(old, HELLO, SHORT).reply_tokens > 0
         assert pid_of(old) != pid
+
+    def test_guests_leave_for_a_new_one(self, manager: ModelManager, file: Path, tmp_path: Path) -> None:
+        folders = [tmp_path / name for name in ("host", "a", "b")]
+        for folder in folders:
+            folder.mkdir()
+        host, first = manager.use(str(folders[0]), PLAIN), manager.guest(str(folders[1]))
+        file.write_text(f"700 400 {pid_of(first)}")
+        second = manager.guest(str(folders[2]))
+        assert manager.here(str(folders[1])) is None
+        for one in (host, second):
+            assert reply(one, HELLO, SHORT).reply_tokens > 0
 
 
 @pytest.mark.long

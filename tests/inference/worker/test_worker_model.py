@@ -37,6 +37,7 @@ HELLO = Conversation.from_turns(["Hello, how are you?"])
 GREEDY = SamplingConfig(temperature=0, repetition_penalty=1, max_new_tokens=16)
 LONG_REPLY = ReplyRequest(HELLO, SamplingConfig(temperature=0, repetition_penalty=1, max_new_tokens=100))
 SLOW = partial(children.run_slowly, 0.5)
+SCRIPTED = partial(children.run_scripted, 0.05)
 Make = Callable[..., WorkerModel]
 
 
@@ -165,7 +166,7 @@ class TestDeaths:
     def test_the_reply_ends_with_a_sentence_and_the_next_message_is_answered(
         self, make: Make, number: signal.Signals, said: str
     ) -> None:
-        model = make(SLOW)
+        model = make(SLOW if number == signal.SIGKILL else SCRIPTED)
         expected = reply(model, HELLO, SamplingConfig(temperature=0, repetition_penalty=1, max_new_tokens=4)).text
         events, text = begin(model)
         dead = pid_of(model)
@@ -190,7 +191,7 @@ class TestDeaths:
 
     def test_after_three_deaths_within_five_minutes_it_stays_unloaded(self, make: Make) -> None:
         times = iter([0.0, 200.0, 300.0])
-        model = make(clock=lambda: next(times))
+        model = make(SCRIPTED, clock=lambda: next(times))
         for _ in range(MAX_DEATHS):
             model.connect()
             os.kill(pid_of(model), signal.SIGKILL)
@@ -206,7 +207,7 @@ class TestDeaths:
 
     def test_deaths_long_ago_do_not_count(self, make: Make) -> None:
         times = iter([0.0, 301.0, 602.0, 603.0])
-        model = make(clock=lambda: next(times))
+        model = make(SCRIPTED, clock=lambda: next(times))
         for _ in range(MAX_DEATHS):
             model.connect()
             os.kill(pid_of(model), signal.SIGKILL)
@@ -260,7 +261,7 @@ def _ask(model: WorkerModel, outcomes: list[str]) -> None:
 
 class TestEnd:
     def test_closing_ends_the_process_and_the_replies(self, make: Make) -> None:
-        model = make(SLOW)
+        model = make(SCRIPTED)
         events, _ = begin(model)
         pid = pid_of(model)
         model.close()
@@ -294,7 +295,7 @@ from chat_app.config.sampling import SamplingConfig
 from chat_app.conversation import Conversation
 from chat_app.inference.backend import ReplyRequest
 from tests.inference.worker import children
-run = children.run_loading_for_ever if {when!r} == "while loading" else partial(children.run_slowly, 0.5)
+run = children.run_loading_for_ever if {when!r} == "while loading" else partial(children.run_scripted, 0.05)
 model = ModelManager(Paths(Path({str(home)!r})), run).use({str(folder)!r}, LoadConfig(precision="float32"))
 sampling = SamplingConfig(temperature=0, repetition_penalty=1, max_new_tokens=100)
 events = model.stream(ReplyRequest(Conversation.from_turns(["Hello, how are you?"]), sampling))
