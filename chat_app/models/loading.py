@@ -16,14 +16,15 @@ import transformers
 from chat_app.config.fields import AUTOMATIC
 from chat_app.config.loading import LoadConfig
 from chat_app.config.paths import Paths
-from chat_app.errors import ModelError, SettingError
+from chat_app.errors import ModelError, NotEnoughMemoryError, SettingError
+from chat_app.formatting import bytes_in_words
 from chat_app.models.bitsandbytes_internals import silence_products
 from chat_app.models.building import building
 from chat_app.models.device import resolve_device, resolve_precision
 from chat_app.models.gpt2_fast_loading import read_weights
 from chat_app.models.library_calls import call_library
 from chat_app.models.lora import attach_adapter
-from chat_app.models.resolver import ModelFiles, check_memory, check_weights, download, find
+from chat_app.models.resolver import ModelFiles, check_weights, download, estimate_memory, find
 from chat_app.models.tokenizer import read_tokenizer_files
 from chat_app.tokenization.format_detection import DetectedFormat, detect_format
 
@@ -60,6 +61,24 @@ def resolve_model(name: str, config: LoadConfig, paths: Paths) -> tuple[ModelFil
         precision = resolve_precision(precision, device.partition(":")[0])
     check_memory(files, precision, device)
     return files, device, precision
+
+
+def check_memory(files: ModelFiles, precision: str, device: str) -> None:
+    """Refuse a model that does not fit into the free memory.
+
+    Raises:
+        NotEnoughMemoryError: it needs more than is free.
+    """
+    from chat_app.system.memory import free_memory
+
+    needed, free = estimate_memory(files, precision, device), free_memory(device)
+    if needed > free:
+        raise NotEnoughMemoryError(
+            f"The model needs about {bytes_in_words(needed)} of memory, and {bytes_in_words(free)} are free.",
+            needed,
+            free,
+            advice="Unload the model in use, choose 8-bit or 4-bit, or take a smaller model.",
+        )
 
 
 def load_checkpoint(

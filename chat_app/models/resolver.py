@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from chat_app.config.paths import STARTER, Paths
-from chat_app.errors import ModelError, ModelNotFoundError, NotEnoughMemoryError
-from chat_app.formatting import bytes_in_words
+from chat_app.errors import ModelError, ModelNotFoundError
 from chat_app.models.lora_files import CONFIG, AdapterFiles, is_adapter, read_adapter
 from chat_app.models.validation import (
     check_kind,
@@ -385,21 +384,3 @@ def _unreachable(name: str, error: Exception) -> ModelNotFoundError:
         f"There is no folder or run '{name}', and the Hub cannot be reached.",
         advice="Give a folder with a model, or use the name again when this computer is online.",
     )
-
-
-def check_memory(files: ModelFiles, precision: str, device: str) -> None:
-    """Refuse a model that does not fit into the free memory.
-
-    Raises:
-        NotEnoughMemoryError: it needs more than is free.
-    """
-    from chat_app.system.memory import free_memory
-
-    needed, free = estimate_memory(files, precision, device), free_memory(device)
-    if needed > free:
-        raise NotEnoughMemoryError(
-            f"The model needs about {bytes_in_words(needed)} of memory, and {bytes_in_words(free)} are free.",
-            needed,
-            free,
-            advice="Unload the model in use, choose 8-bit or 4-bit, or take a smaller model.",
-        )

@@ -23,7 +23,7 @@ from chat_app.errors import ChatAppError
 from chat_app.inference import engine as engine_module
 from chat_app.inference.engine import Engine, make_model_runner
 from chat_app.inference.kv_cache_layered import LayeredKVCache
-from chat_app.inference.model_manager import load
+from chat_app.inference.loaded_model import load
 from chat_app.inference.model_runner import Chunk, TransformersModelRunner
 from chat_app.inference.request import Request
 from chat_app.models.lora import add_lora
