@@ -219,14 +219,19 @@ def test_a_model_that_was_asked_for_and_is_not_there_ends_the_app(home: Path) ->
     assert "Traceback" not in "".join(app.errors)
 
 
-def test_without_the_starter_the_page_is_served_all_the_same(
-    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+class PathsWithoutStarter(Paths):
+    """Of an installation from which the starter was removed."""
+
+    @property
+    def starter(self) -> Path:
+        return self.home / "nothing"
+
+
+def test_without_the_starter_the_page_is_served_all_the_same(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from chat_app.server import run as server
     from chat_app.server.lifetime import FirstModel, RunningServer
 
-    monkeypatch.setattr(Paths, "starter", home / "nothing")
-    services = Services(Paths(home), ServerRules(training=False))
+    services = Services(PathsWithoutStarter(home), ServerRules(training=False))
     listening = server._bind_socket("127.0.0.1", 0)
     running = RunningServer(services, FirstModel(services), {}, listening, must_load=False)
     url = f"http://127.0.0.1:{listening.getsockname()[1]}"
