@@ -6,7 +6,7 @@ GB and MB are of ten to the ninth and the sixth, as operating systems and the Hu
 from __future__ import annotations
 
 
-def bytes_in_words(number: float) -> str:
+def format_bytes(number: float) -> str:
     """A number of bytes: "1.5 GB", "269 MB", "12 KB"."""
     for unit, factor in (("GB", 10**9), ("MB", 10**6)):
         if number >= factor:

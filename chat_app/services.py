@@ -104,17 +104,17 @@ class Services:
         else:
             self.models.use(self.first_model, LoadConfig())
 
-    def answering(self, guest: str | None = None) -> ReplyBackend | None:
+    def find_backend(self, guest: str | None = None) -> ReplyBackend | None:
         """The backend that replies now: the guest of that name if it is loaded; for None the model in use, or the other
         server's."""
         return self.models.here(guest) or (self.remote if guest is None else None)
 
-    def runs_of(self, visitor: str) -> list[Run]:
+    def list_runs(self, visitor: str) -> list[Run]:
         """The runs that this visitor may see, the newest first. On one's own computer that is all of them."""
         runs = list_runs(self.paths.runs)
         return [run for run in runs if self.may_see(run, visitor)]
 
-    def run_of(self, visitor: str, name: str) -> Run:
+    def find_run(self, visitor: str, name: str) -> Run:
         """A run that this visitor may see.
 
         Raises:
@@ -125,14 +125,14 @@ class Services:
             raise RunError(f"There is no run '{name}'.")
         return run
 
-    def model_of(self, visitor: str, name: str) -> str:
+    def find_model(self, visitor: str, name: str) -> str:
         """The name of a run's model, or of one of its checkpoints (RUN@STEP), if this visitor may see that run.
 
         Raises:
             RunError: there is none of that name for this visitor.
         """
         run, step = split_name(name)
-        found = self.run_of(visitor, run).id
+        found = self.find_run(visitor, run).id
         return found if step is None else f"{found}@{step}"
 
     def may_see(self, run: Run, visitor: str) -> bool:

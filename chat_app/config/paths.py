@@ -43,7 +43,7 @@ class Paths:
         """One folder a training run."""
         return self.home / "runs"
 
-    def cache_of(self, kind: str) -> Cache:
+    def open_cache(self, kind: str) -> Cache:
         """What can be made again: "material" (conversations as they were read) or "rows" (laid out for a model)."""
         return Cache(self.home / "cache" / kind, CACHE_BYTES, self.keep_seconds)
 

@@ -111,7 +111,7 @@ def load_source(
     Raises:
         DataError: the source cannot be read, or nothing in it can be used.
     """
-    cache = paths.cache_of("material")
+    cache = paths.open_cache("material")
     if source.hub is None:
         names = source.names or None
         found = load_files(source.files, cache, source.options, need_reply=need_reply, names=names, progress=progress)

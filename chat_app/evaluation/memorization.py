@@ -69,7 +69,7 @@ class RunMemorizationIndex:
         Raises:
             DataError: the run's conversations are gone, or the disk has no room for the index.
         """
-        path, cache = run.data / "train.jsonl", paths.cache_of("sources")
+        path, cache = run.data / "train.jsonl", paths.open_cache("sources")
         try:
             about = path.stat()
         except OSError as error:

@@ -21,7 +21,7 @@ from typing import Any, BinaryIO, Literal
 
 from chat_app.data.readers import Problem, iterate
 from chat_app.errors import DataError
-from chat_app.formatting import bytes_in_words
+from chat_app.formatting import format_bytes
 from chat_app.runs.files import read_json, write_json
 from chat_app.system.progress import Progress, ProgressCallback, ignore_progress
 
@@ -117,7 +117,7 @@ class MemorizationIndex:
         needed, free = path.stat().st_size * BYTES_NEEDED, shutil.disk_usage(path.parent).free
         if free < needed:
             raise DataError(
-                f"The search for copies needs {bytes_in_words(needed)} of disk, and {bytes_in_words(free)} are free.",
+                f"The search for copies needs {format_bytes(needed)} of disk, and {format_bytes(free)} are free.",
                 advice="Free some space.",
             )
         temporary = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")

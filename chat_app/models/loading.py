@@ -42,10 +42,10 @@ def load_parts(
         ModelError, SettingError: it cannot be found, trusted or loaded.
     """
     files, device, precision = resolve_model(name, config, paths)
-    model, tokenizer, files, recognised = load_checkpoint(files, precision, device, compute_in)
+    model, tokenizer, files, detected_format = load_checkpoint(files, precision, device, compute_in)
     if precision == AUTOMATIC:
         model = choose_faster_dtype(model)
-    return model, tokenizer, files, recognised
+    return model, tokenizer, files, detected_format
 
 
 def resolve_model(name: str, config: LoadConfig, paths: Paths) -> tuple[ModelFiles, str, str]:

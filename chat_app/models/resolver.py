@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from chat_app.config.paths import STARTER, Paths
 from chat_app.errors import ModelError, ModelNotFoundError
-from chat_app.formatting import bytes_in_words
+from chat_app.formatting import format_bytes
 from chat_app.models.lora_files import CONFIG, AdapterFiles, is_adapter, read_adapter
 from chat_app.models.validation import count_parameters, read_config, refuse_without_safetensors, size_of, weight_files
 from chat_app.models.weight_size import head_bytes, is_packed, loaded_bytes
@@ -387,6 +387,6 @@ def check_memory(files: ModelFiles, precision: str, device: str) -> None:
     needed, free = estimate_memory(files, precision, device), free_memory(device)
     if needed > free:
         raise ModelError(
-            f"The model needs about {bytes_in_words(needed)} of memory, and {bytes_in_words(free)} are free.",
+            f"The model needs about {format_bytes(needed)} of memory, and {format_bytes(free)} are free.",
             advice="Unload the model in use, choose 8-bit or 4-bit, or take a smaller model.",
         )

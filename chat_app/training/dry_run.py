@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader
 from transformers import TrainerCallback
 
 from chat_app.config.training import TrainConfig
-from chat_app.formatting import bytes_in_words, format_duration
+from chat_app.formatting import format_bytes, format_duration
 from chat_app.models.transformers_internals import silence
 from chat_app.runs.files import seal
 from chat_app.runs.run import Run
@@ -74,7 +74,7 @@ class DryRunResult:
 
     def sentence(self) -> str:
         """Time and memory for a person: "about 6 minutes, 1.9 GB of 4.0 GB"."""
-        memory = f"{bytes_in_words(self.peak_bytes)} of {bytes_in_words(self.memory_bytes)}"
+        memory = f"{format_bytes(self.peak_bytes)} of {format_bytes(self.memory_bytes)}"
         return f"about {format_duration(self.seconds)}, {memory}"
 
 

@@ -21,7 +21,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from chat_app.config.training import TrainConfig
 from chat_app.errors import RunError, SettingError, TrainingError
-from chat_app.formatting import bytes_in_words
+from chat_app.formatting import format_bytes
 from chat_app.models.transformers_internals import silence, use_one_gpu
 from chat_app.runs.files import MANIFEST
 from chat_app.runs.run import Run
@@ -313,7 +313,7 @@ def _check_space(run: Run, model: Any) -> None:
     free = shutil.disk_usage(run.folder).free
     if free < needed:
         raise RunError(
-            f"The disk is too full: this training needs {bytes_in_words(needed)} and {bytes_in_words(free)} are free.",
+            f"The disk is too full: this training needs {format_bytes(needed)} and {format_bytes(free)} are free.",
             advice="Free some space, or set CHAT_APP_HOME to a folder on a larger disk.",
         )
 

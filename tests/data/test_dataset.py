@@ -50,7 +50,7 @@ def file(tmp_path: Path) -> Path:
 
 
 def test_what_was_gathered_is_what_was_read_with_its_lines(file: Path, paths: Paths) -> None:
-    material, reading = load_files([file], paths.cache_of("material")), read_file(file)
+    material, reading = load_files([file], paths.open_cache("material")), read_file(file)
     assert list(material.conversations()) == reading.conversations
     assert [item.line for item in material.located()] == reading.lines
     assert {item.file for item in material.located()} == {"talk.jsonl"}
@@ -62,9 +62,9 @@ def test_what_was_gathered_is_what_was_read_with_its_lines(file: Path, paths: Pa
 
 
 def test_the_second_time_nothing_is_read(file: Path, paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = load_files([file], paths.cache_of("material"))
+    first = load_files([file], paths.open_cache("material"))
     monkeypatch.setattr("chat_app.data.dataset.iterate", lambda *_, **__: pytest.fail("it was read again"))
-    assert load_files([file], paths.cache_of("material")) == first
+    assert load_files([file], paths.open_cache("material")) == first
 
 
 @pytest.mark.parametrize("indent", [1, None], ids=["over several lines", "on one line"])
@@ -82,13 +82,13 @@ def test_a_chat_export_is_parsed_once_and_its_people_are_counted_once(
     path.write_text(json.dumps({"name": "A", "type": "personal_chat", "id": 1, "messages": said}, indent=indent))
     noted(whole, "parse")
     noted(chats, "survey")
-    facts = load_files([path], paths.cache_of("material")).facts
+    facts = load_files([path], paths.open_cache("material")).facts
     assert (facts.previews[0].kind, facts.previews[0].bot, facts.turns) == ("telegram", "B", 4)
     assert done == ["parse", "survey"]
 
 
 def test_other_content_other_options_or_another_name_is_read_anew(file: Path, paths: Paths) -> None:
-    cache = paths.cache_of("material")
+    cache = paths.open_cache("material")
     folders = {
         load_files([file], cache).folder,
         load_files([file], cache, need_reply=False).folder,
@@ -101,9 +101,9 @@ def test_other_content_other_options_or_another_name_is_read_anew(file: Path, pa
 
 
 def test_a_damaged_entry_is_made_again(file: Path, paths: Paths) -> None:
-    material = load_files([file], paths.cache_of("material"))
+    material = load_files([file], paths.open_cache("material"))
     (material.folder / "facts.json").write_text("{")
-    assert load_files([file], paths.cache_of("material")) == material
+    assert load_files([file], paths.open_cache("material")) == material
 
 
 def test_reading_can_be_stopped_and_leaves_nothing(tmp_path: Path, paths: Paths) -> None:
@@ -117,7 +117,7 @@ def test_reading_can_be_stopped_and_leaves_nothing(tmp_path: Path, paths: Paths)
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        load_files([path], paths.cache_of("material"), progress=progress)
+        load_files([path], paths.open_cache("material"), progress=progress)
     assert seen == [2000, 4000]
     assert not list((paths.home / "cache" / "material").iterdir())
 
@@ -128,14 +128,14 @@ def test_a_file_that_cannot_be_opened_is_told_of(file: Path, paths: Paths, monke
 
     monkeypatch.setattr(Path, "open", closed)
     with pytest.raises(DataError, match=r"talk\.jsonl: .*allowed"):
-        load_files([file], paths.cache_of("material"))
+        load_files([file], paths.open_cache("material"))
 
 
 def test_official_parts_stay_apart(tmp_path: Path, paths: Paths) -> None:
     for name, count in (("train", 9), ("valid", 2), ("test", 3)):
         (tmp_path / f"{name}.tsv").write_text("".join(f"{name} {number}\tyes\n" for number in range(count)))
     files = [tmp_path / f"{name}.tsv" for name in ("train", "valid", "test")]
-    material = load_files(files, paths.cache_of("material"))
+    material = load_files(files, paths.open_cache("material"))
     assert material.facts.parts == {"train": 9, "valid": 2, "test": 3}
     folder = tmp_path / "data"
     folder.mkdir()
@@ -149,7 +149,7 @@ def test_official_parts_stay_apart(tmp_path: Path, paths: Paths) -> None:
 def test_a_file_called_test_that_comes_alone_is_learned(tmp_path: Path, paths: Paths) -> None:
     path = tmp_path / "test.tsv"
     path.write_text("hello\thi\nbye\tsee you\n")
-    material = load_files([path], paths.cache_of("material"))
+    material = load_files([path], paths.open_cache("material"))
     assert material.facts.parts == {"train": 2}
     assert {item.part for item in material.located()} == {"train"}
 
@@ -191,7 +191,7 @@ def test_no_more_is_kept_aside_than_helps() -> None:
 def test_repairs_are_applied_and_the_gathered_set_stays(tmp_path: Path, paths: Paths) -> None:
     path = tmp_path / "a.tsv"
     path.write_text("hello\thi\nhello\thi\nbye\tsee you\n")
-    material = load_files([path], paths.cache_of("material"))
+    material = load_files([path], paths.open_cache("material"))
     mended = material.with_repairs({"duplicates"})
     assert [item.line for item in mended.located()] == [1, 3]
     assert [item.line for item in material.located()] == [1, 2, 3]
@@ -209,7 +209,7 @@ def test_rows_on_disk_are_the_rows_of_the_encoder(name: str, tmp_path: Path, pat
     write_split(tmp_path, 0.0, 0, everything, None)
     encoder = Encoder(tiny_tokenizer, get_format(name), 64)
     expected = [row for one in everything.conversations for row in encoder.examples(one)]
-    rows = tokenize_conversations(tmp_path / "train.jsonl", encoder, TokenizationOptions(), paths.cache_of("rows"))
+    rows = tokenize_conversations(tmp_path / "train.jsonl", encoder, TokenizationOptions(), paths.open_cache("rows"))
     assert len(rows) == len(expected)
     assert [(row.ids, row.types, row.labels) for row in rows] == [(row.ids, row.types, row.labels) for row in expected]
     assert rows.lengths() == [len(row.ids) for row in expected]
@@ -223,7 +223,7 @@ def test_rows_are_made_once_and_anew_when_anything_changes(
     tmp_path: Path, paths: Paths, tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_split(tmp_path, 0.2, 0, reading_of(20), None)
-    file, cache = tmp_path / "train.jsonl", paths.cache_of("rows")
+    file, cache = tmp_path / "train.jsonl", paths.open_cache("rows")
     encoder = Encoder(tiny_tokenizer, get_format("roles"), 64)
     made: list[Path] = []
     original: Callable[..., Any] = __import__("chat_app.data.tokenized_dataset", fromlist=["_make"])._make
@@ -241,7 +241,7 @@ def test_rows_are_made_once_and_anew_when_anything_changes(
 
 def test_no_conversations_give_no_rows(tmp_path: Path, paths: Paths, tiny_tokenizer: Any) -> None:
     encoder = Encoder(tiny_tokenizer, get_format("roles"), 64)
-    rows = tokenize_conversations(tmp_path / "absent.jsonl", encoder, TokenizationOptions(), paths.cache_of("rows"))
+    rows = tokenize_conversations(tmp_path / "absent.jsonl", encoder, TokenizationOptions(), paths.open_cache("rows"))
     assert (len(rows), list(rows), rows.lengths()) == (0, [], [])
 
 
@@ -279,7 +279,7 @@ def test_running_text_fills_windows_from_end_to_end(tmp_path: Path, paths: Paths
     counts = write_chunks(tmp_path, texts, None, 0.0, 0)
     assert dict(counts) == {"train_text": 2, "valid_text": 0}
     encoder = Encoder(tiny_tokenizer, get_format("roles"), 64)
-    rows = tokenize_text(tmp_path / "train_text.jsonl", encoder, paths.cache_of("rows"))
+    rows = tokenize_text(tmp_path / "train_text.jsonl", encoder, paths.open_cache("rows"))
     ids = [token for row in rows for token in row.ids]
     separator = tiny_tokenizer.bos_token_id
     assert ids == [token for text in texts for token in (*encoder.text_ids(text), separator)]
@@ -292,7 +292,7 @@ def test_rows_of_conversations_and_of_text_are_counted_as_one(
 ) -> None:
     write_split(tmp_path, 0.0, 0, reading_of(3), None)
     write_chunks(tmp_path, ["It was a dark night. " * 60], None, 0.0, 0)
-    encoder, cache = Encoder(tiny_tokenizer, get_format("roles"), 64), paths.cache_of("rows")
+    encoder, cache = Encoder(tiny_tokenizer, get_format("roles"), 64), paths.open_cache("rows")
     said = tokenize_conversations(tmp_path / "train.jsonl", encoder, TokenizationOptions(), cache)
     read = tokenize_text(tmp_path / "train_text.jsonl", encoder, cache)
     both, expected = ConcatenatedDataset(said, read), [*said, *read]

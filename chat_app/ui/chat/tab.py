@@ -150,7 +150,7 @@ class ChatTab:
     ) -> dict[str, Any]:
         """Build the value of the view: the turns, the reply that is being generated, and the name of its stream."""
         session.version += 1
-        loaded = self.services.answering(session.model)
+        loaded = self.services.find_backend(session.model)
         greeting = "Say hello, or try one of these:" if loaded else "No model is loaded. Choose one to begin."
         return make_view_value(
             make_rows(session.turns if writing is None else [*session.turns, writing], self.corrections.can_teach),
@@ -258,7 +258,7 @@ class ChatTab:
         sampling = self.sampling.parse(values)
         system = clean_text(system)
         check_length(system)
-        loaded = self.services.answering() if session.model is None else self.services.models.guest(session.model)
+        loaded = self.services.find_backend() if session.model is None else self.services.models.guest(session.model)
         if loaded is None:
             raise ModelError("No model is loaded.", advice="Choose one on the Models page.")
         turn.model = loaded.name
@@ -336,13 +336,13 @@ class ChatTab:
         elif name == model_choices.IN_USE:
             session.model = None
         else:
-            model = self.services.model_of(visitor, str(name))
+            model = self.services.find_model(visitor, str(name))
             self.services.models.guest(model)
             session.model = model
 
     def _show_model(self, session: ChatSession, visitor: str) -> Updates:
         """Show which model answers. While none is loaded, a timer refreshes the page."""
-        loaded = self.services.answering(session.model)
+        loaded = self.services.find_backend(session.model)
         rows = model_choices.list_chat_models(self.services, visitor, session.model)
         now = model_choices.get_answering_model(self.services, session.model)
         return {

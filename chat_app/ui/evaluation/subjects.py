@@ -16,7 +16,7 @@ from chat_app.conversation import Conversation
 from chat_app.data.readers import has_text, iterate_conversations
 from chat_app.data.source import DataSource, load_source
 from chat_app.errors import ChatAppError, DataError, ModelError, RunError, TooLargeError
-from chat_app.formatting import bytes_in_words
+from chat_app.formatting import format_bytes
 from chat_app.runs.run import Run
 from chat_app.services import Services
 from chat_app.system.progress import Progress, ProgressCallback
@@ -108,7 +108,7 @@ class EvaluationSubjects:
 
     def _run(self, name: object, visitor: str) -> Run | None:
         try:
-            return self.services.run_of(visitor, name) if isinstance(name, str) else None
+            return self.services.find_run(visitor, name) if isinstance(name, str) else None
         except RunError:
             return None
 
@@ -135,7 +135,7 @@ class EvaluationSubjects:
             if not path.is_file():
                 raise DataError("The file is no longer here.", advice="Bring it again.")
             if path.stat().st_size > self.services.rules.upload_limit:
-                raise TooLargeError(f"This file is larger than {bytes_in_words(self.services.rules.upload_limit)}.")
+                raise TooLargeError(f"This file is larger than {format_bytes(self.services.rules.upload_limit)}.")
         wanted = DataSource(files=tuple(paths), names=tuple(path.name for path in paths))
 
         def read(progress: ProgressCallback) -> Iterator[Conversation]:

@@ -9,7 +9,7 @@ import gradio as gr
 import pandas as pd
 
 from chat_app.errors import ChatAppError, RunError
-from chat_app.formatting import bytes_in_words
+from chat_app.formatting import format_bytes
 from chat_app.models.model_card import public_name
 from chat_app.runs import catalog as collection
 from chat_app.runs.compare import Difference, check_count, list_differences, loss_curve
@@ -104,7 +104,7 @@ class AllRunsPanel:
     def list_found(self, text: str, ticked: list[str] | None, token: str, request: gr.Request) -> Any:
         """List the runs that match the search. Ticked runs stay in the list."""
         try:
-            runs = self.services.runs_of(self.visitors.identify(token, request))
+            runs = self.services.list_runs(self.visitors.identify(token, request))
         except ChatAppError as error:
             warn(error)
             return gr.skip()
@@ -178,7 +178,7 @@ class AllRunsPanel:
             RunError: none was named, or one is not there for this visitor.
         """
         visitor = self.visitors.identify(token, request)
-        runs = [self.services.run_of(visitor, str(name)) for name in dict.fromkeys(names or ())]
+        runs = [self.services.find_run(visitor, str(name)) for name in dict.fromkeys(names or ())]
         if not runs:
             raise RunError("No run is ticked.", advice="Tick one in the list.")
         return runs
@@ -221,11 +221,11 @@ def render_warning(runs: Sequence[Run]) -> str:
 
 def _describe_contents(run: Run) -> str:
     held = collection.measure_contents(run)
-    parts = [f"its model ({bytes_in_words(held.model_bytes)})"] if held.model_bytes else ["it has no model yet"]
+    parts = [f"its model ({format_bytes(held.model_bytes)})"] if held.model_bytes else ["it has no model yet"]
     if held.checkpoints:
         parts.append(
-            f"{formatting.format_count(held.checkpoints, 'checkpoint')} ({bytes_in_words(held.checkpoint_bytes)})"
+            f"{formatting.format_count(held.checkpoints, 'checkpoint')} ({format_bytes(held.checkpoint_bytes)})"
         )
     if held.conversations:
         parts.append(f"its copy of {formatting.format_count(held.conversations, 'conversation')}")
-    return f"{', '.join(parts)}, its curves and answers; {bytes_in_words(held.all_bytes)} in all"
+    return f"{', '.join(parts)}, its curves and answers; {format_bytes(held.all_bytes)} in all"

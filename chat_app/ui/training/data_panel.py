@@ -18,7 +18,7 @@ from chat_app.data.quality import REPAIRS, Check
 from chat_app.data.source import DataSource, HubData, check_dataset, load_source, write_repaired
 from chat_app.data.text_corpus import is_plain_text
 from chat_app.errors import ChatAppError, DataError, TooLargeError
-from chat_app.formatting import bytes_in_words
+from chat_app.formatting import format_bytes
 from chat_app.services import Services
 from chat_app.system.progress import Progress, ProgressCallback
 from chat_app.ui.components import formatting
@@ -88,7 +88,7 @@ class DataPanel:
         self._draw_check()
 
     def _draw_sources(self) -> None:
-        limit = bytes_in_words(self.services.rules.upload_limit)
+        limit = format_bytes(self.services.rules.upload_limit)
         self.files = gr.File(
             file_count="multiple", label=f"Files of conversations, up to {limit}", height=150, elem_id="files"
         )
@@ -223,7 +223,7 @@ class DataPanel:
         limit = self.services.rules.upload_limit
         for path in paths:
             if path.stat().st_size > limit:
-                raise TooLargeError(f"This file is larger than {bytes_in_words(limit)}.", where=path.name)
+                raise TooLargeError(f"This file is larger than {format_bytes(limit)}.", where=path.name)
 
     def _read(self, source: DataSource, texts: tuple[Path, ...] = ()) -> Iterator[Updates]:
         task = BackgroundTask(

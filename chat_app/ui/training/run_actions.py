@@ -142,12 +142,12 @@ class RunActions:
 
     def _find_run(self, name: str | None, token: str, request: gr.Request) -> tuple[Run, Jobs]:
         jobs = run_start.require_jobs(self.services)
-        return self.services.run_of(self.visitors.identify(token, request), str(name)), jobs
+        return self.services.find_run(self.visitors.identify(token, request), str(name)), jobs
 
     def read_log(self, name: str | None, token: str, request: gr.Request) -> str:
         """Read the end of the training log."""
         try:
-            run = self.services.run_of(self.visitors.identify(token, request), str(name))
+            run = self.services.find_run(self.visitors.identify(token, request), str(name))
             with open(run.log, "rb") as file:
                 file.seek(max(run.log.stat().st_size - MAX_LOG_BYTES, 0))
                 return file.read().decode("utf-8", "replace")

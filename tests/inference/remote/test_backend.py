@@ -321,11 +321,11 @@ def test_one_chat_app_answers_for_another(both: tuple[ApiServer, ApiServer]) -> 
 def test_an_engine_that_is_away_is_a_502_and_the_page_says_who_answers(tmp_path: Path, fake: Fake) -> None:
     remote = RemoteModel(fake.url, key="")
     services = _services(tmp_path / "home", remote)
-    assert model_choices.describe_model(services.answering()) == (
+    assert model_choices.describe_model(services.find_backend()) == (
         f"The server {remote.host} answers here, and cannot be reached yet."
     )
     services.load_first_model()
-    assert model_choices.describe_model(services.answering()) == (
+    assert model_choices.describe_model(services.find_backend()) == (
         f"The server {remote.host} answers with big, remembers 4,096 tokens"
     )
     rows = model_choices.list_chat_models(services, "local")

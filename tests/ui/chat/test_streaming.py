@@ -96,7 +96,7 @@ def test_a_reply_has_an_address_only_while_it_is_written() -> None:
 def views_of(written: Any, is_followed: bool, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """What Gradio draws of a reply that comes in these parts."""
     backend = SimpleNamespace(name="tiny", description=SimpleNamespace(kind="folder"), stream=written)
-    services: Any = SimpleNamespace(jobs=None, answering=lambda model=None: backend)
+    services: Any = SimpleNamespace(jobs=None, find_backend=lambda model=None: backend)
     monkeypatch.setattr("chat_app.ui.models.choices.name_speaker", lambda *_: "Model")
     monkeypatch.setattr(LiveReply, "is_read", is_followed)
     visitors: Any = None

@@ -36,7 +36,7 @@ from chat_app.data.readers.json.document import document_value
 from chat_app.data.readers.options import ReadingOptions
 from chat_app.data.readers.protocol import InputFile
 from chat_app.data.readers.types import Located, Preview, Problem, RejectedError, explain_not_opened
-from chat_app.formatting import bytes_in_words
+from chat_app.formatting import format_bytes
 
 DAY_FILE = re.compile(r"(?:.*/)?[^/]+/\d{4}-\d{2}-\d{2}\.json")
 PEOPLE_FILE = "users.json"
@@ -211,7 +211,7 @@ def _load_json(path: Path, name: str) -> Generator[Problem, None, Any]:
         size = path.stat().st_size
         if size > MAX_FILE_MEGABYTES * 1_000_000:
             yield Problem(
-                name, None, f"This file has {bytes_in_words(size)}.", f"At most {MAX_FILE_MEGABYTES} MB are read."
+                name, None, f"This file has {format_bytes(size)}.", f"At most {MAX_FILE_MEGABYTES} MB are read."
             )
             return None
         return orjson.loads(path.read_bytes())

@@ -19,7 +19,7 @@ from chat_app.data.readers.split_names import parse_part
 from chat_app.data.readers.text_source import MAX_LINE_BYTES, Source
 from chat_app.data.readers.types import Located, Part, Problem, RejectedError
 from chat_app.errors import DataError
-from chat_app.formatting import bytes_in_words
+from chat_app.formatting import format_bytes
 
 MAX_WHOLE_BYTES = 200_000_000
 
@@ -150,8 +150,8 @@ def parse(source: Source) -> Any:
     size = source.path.stat().st_size
     if size > MAX_WHOLE_BYTES:
         raise DataError(
-            f"This file is one JSON value of {bytes_in_words(size)}; "
-            f"at most {bytes_in_words(MAX_WHOLE_BYTES)} are read at once.",
+            f"This file is one JSON value of {format_bytes(size)}; "
+            f"at most {format_bytes(MAX_WHOLE_BYTES)} are read at once.",
             where=source.name,
             advice="Save it as JSON Lines: one conversation a line.",
         )

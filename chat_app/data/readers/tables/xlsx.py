@@ -18,7 +18,7 @@ from chat_app.data.readers.tables import columns
 from chat_app.data.readers.tables.columns import Row
 from chat_app.data.readers.types import Column, Located, Preview, Problem
 from chat_app.errors import DataError
-from chat_app.formatting import bytes_in_words
+from chat_app.formatting import format_bytes
 
 MAX_ROWS = 1_048_576  # what Excel allows
 # An empty cell costs as much as a full one, and one cell at the far right makes 16,384 of them.
@@ -235,9 +235,7 @@ def _check(path: Path, name: str) -> None:
         or (total > FREE_BYTES and total > MAX_RATIO * path.stat().st_size)
         or sizes.get("xl/sharedStrings.xml", 0) > MAX_TEXT_BYTES
     ):
-        raise DataError(
-            f"This workbook unpacks to {bytes_in_words(total)}.", where=name, advice="Save it as CSV UTF-8."
-        )
+        raise DataError(f"This workbook unpacks to {format_bytes(total)}.", where=name, advice="Save it as CSV UTF-8.")
 
 
 def _defines_entities(archive: zipfile.ZipFile, entry: str) -> bool:
