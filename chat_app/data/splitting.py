@@ -23,21 +23,6 @@ REPORT_EVERY = 2_000
 MOST_VALID = 5_000  # More would make an evaluation long, and a loss no truer.
 
 
-def split_conversations(
-    conversations: Sequence[Conversation], valid_share: float, seed: int
-) -> tuple[list[Conversation], list[Conversation]]:
-    """(training, validation), each in the given order.
-
-    What a conversation says and the seed decide where it goes, so its place in the file does not matter, and copies
-    of one conversation go the same way. With fewer than five different conversations all are learned.
-    """
-    marks = [split_hash(conversation, seed) for conversation in conversations]
-    last = validation_limit(marks, valid_share)
-    train = [one for one, own in zip(conversations, marks, strict=True) if own > last]
-    valid = [one for one, own in zip(conversations, marks, strict=True) if own <= last]
-    return train, valid
-
-
 def split_hash(conversation: Conversation, seed: int) -> int:
     """A number of 63 bits that only what is said and the seed decide."""
     said = json.dumps([seed, *[[message.role, message.text] for message in conversation.messages]])

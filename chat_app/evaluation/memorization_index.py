@@ -13,7 +13,7 @@ import re
 import secrets
 import shutil
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,17 +59,6 @@ class Match:
     def share(self) -> float:
         """How much of the reply the run is, 0 to 1, by words."""
         return self.words / self.total if self.total else 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class CopyReport:
-    """What was found out about one reply: the prompt, the reply, and how much of it is copied."""
-
-    prompt: str
-    reply: str
-    match: Match
-    kind: Kind
-    sentence: str
 
 
 class MemorizationIndex:
@@ -181,15 +170,6 @@ def classify(match: Match) -> tuple[Kind, str]:
     if match.words >= 10 or (match.words >= 6 and match.share >= 0.5):
         return "partly copied", f"{said}: “{_shorten(match.text)}”."
     return "new", f"At most {said}, which happens by chance: “{_shorten(match.text)}”."
-
-
-def report_copies(index: MemorizationIndex, prompts_and_replies: Iterable[tuple[str, str]]) -> list[CopyReport]:
-    """Classify each reply, in the given order."""
-    rows = []
-    for prompt, reply in prompts_and_replies:
-        match = index.find_longest_match(reply)
-        rows.append(CopyReport(prompt, reply, match, *classify(match)))
-    return rows
 
 
 def words(text: str) -> list[str]:

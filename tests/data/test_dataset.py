@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from chat_app.config.paths import Paths
 from chat_app.conversation import Conversation, Message
@@ -17,7 +15,7 @@ from chat_app.data.dataset import load_files
 from chat_app.data.readers import Located, Reading, ReadingOptions, read_file
 from chat_app.data.readers.chat_exports import threading as chats
 from chat_app.data.readers.json import document as whole
-from chat_app.data.splitting import split_conversations, split_hash, validation_limit, write_split
+from chat_app.data.splitting import split_hash, write_split
 from chat_app.data.text_corpus import is_plain_text, iterate_chunks, read_chunks, write_chunks
 from chat_app.data.tokenized_dataset import (
     ConcatenatedDataset,
@@ -152,40 +150,6 @@ def test_a_file_called_test_that_comes_alone_is_learned(tmp_path: Path, paths: P
     material = load_files([path], paths.open_cache("material"))
     assert material.facts.parts == {"train": 2}
     assert {item.part for item in material.located()} == {"train"}
-
-
-def test_the_split_on_disk_is_the_split_in_memory(tmp_path: Path) -> None:
-    reading = reading_of(40)
-    train, valid = split_conversations(reading.conversations, 0.2, 3)
-    write_split(tmp_path, 0.2, 3, reading, None)
-    assert read_file(tmp_path / "train.jsonl").conversations == train
-    assert read_file(tmp_path / "valid.jsonl").conversations == valid
-    assert len(valid) == 8
-    first = json.loads((tmp_path / "train.jsonl").read_text().splitlines()[0])
-    assert first["line"] == reading.lines[reading.conversations.index(train[0])]
-    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
-
-
-def test_given_validation_takes_nothing_from_what_is_learned(tmp_path: Path) -> None:
-    counts = write_split(tmp_path, 0.2, 0, reading_of(40), reading_of(7))
-    assert dict(counts) == {"train": 40, "valid": 7}
-
-
-@given(st.lists(st.sampled_from("abcdefgh"), min_size=1, max_size=30), st.floats(0.01, 0.5), st.integers(0, 3))
-def test_copies_go_the_same_way_and_place_does_not_matter(texts: list[str], share: float, seed: int) -> None:
-    conversations = [Conversation.from_turns([text, "yes"]) for text in texts]
-    train, valid = split_conversations(conversations, share, seed)
-    assert {one.texts[0] for one in train}.isdisjoint({one.texts[0] for one in valid})
-    again = split_conversations(conversations[::-1], share, seed)
-    assert again == (train[::-1], valid[::-1])
-    if len(set(texts)) >= 5:
-        assert len({one.texts[0] for one in valid}) == max(round(len(set(texts)) * share), 1)
-    else:
-        assert not valid
-
-
-def test_no_more_is_kept_aside_than_helps() -> None:
-    assert validation_limit(range(100_000), 0.5) == 4_999
 
 
 def test_repairs_are_applied_and_the_gathered_set_stays(tmp_path: Path, paths: Paths) -> None:
