@@ -12,7 +12,7 @@ from pathlib import Path
 
 import orjson
 
-from chat_app.data.readers import archives as containers
+from chat_app.data.readers import archives
 from chat_app.data.readers.archives import Member
 from chat_app.data.readers.detect import is_prose
 from chat_app.data.readers.text_source import open_source
@@ -28,7 +28,7 @@ LONGEST_PARAGRAPH = 4 * CHUNK_CHARACTERS
 def is_plain_text(path: Path) -> bool:
     """Whether a file, or the first file of an archive or a folder, is running text and no conversations."""
     try:
-        with containers.open_members(path) as members:
+        with archives.open_members(path) as members:
             return any(is_prose(member) for member in members if isinstance(member, Member))
     except DataError:
         return False
@@ -40,7 +40,7 @@ def iterate_chunks(path: Path) -> Iterator[str]:
     Raises:
         DataError: it cannot be read.
     """
-    with containers.open_members(path) as members:
+    with archives.open_members(path) as members:
         for member in members:
             if isinstance(member, Member) and is_prose(member):
                 yield from _split_chunks(member)

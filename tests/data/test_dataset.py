@@ -13,8 +13,8 @@ from chat_app.config.paths import Paths
 from chat_app.conversation import Conversation, Message
 from chat_app.data.dataset import load_files
 from chat_app.data.readers import Located, Reading, ReadingOptions, read_file
-from chat_app.data.readers.chat_exports import threading as chats
-from chat_app.data.readers.json import document as whole
+from chat_app.data.readers.chat_exports import threading
+from chat_app.data.readers.json import document
 from chat_app.data.splitting import split_hash, write_split
 from chat_app.data.text_corpus import is_plain_text, iterate_chunks, read_chunks, write_chunks
 from chat_app.data.tokenized_dataset import (
@@ -78,8 +78,8 @@ def test_a_chat_export_is_parsed_once_and_its_people_are_counted_once(
     said = [{"type": "message", "from": who, "text": "hello", "date": "2024-01-01T10:00:00"} for who in "ABAB"]
     path = tmp_path / "result.json"
     path.write_text(json.dumps({"name": "A", "type": "personal_chat", "id": 1, "messages": said}, indent=indent))
-    noted(whole, "parse")
-    noted(chats, "survey")
+    noted(document, "parse")
+    noted(threading, "survey")
     facts = load_files([path], paths.open_cache("material")).facts
     assert (facts.previews[0].kind, facts.previews[0].bot, facts.turns) == ("telegram", "B", 4)
     assert done == ["parse", "survey"]

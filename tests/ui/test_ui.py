@@ -28,7 +28,7 @@ from chat_app.ui.chat.streaming import LiveReplies
 from chat_app.ui.chat.tab import ChatTab
 from chat_app.ui.components import escape, formatting
 from chat_app.ui.components.settings_form import SettingsForm
-from chat_app.ui.models import choices as model_choices
+from chat_app.ui.models import model_choices
 from chat_app.ui.models import tab as models_tab
 from chat_app.ui.page import SECONDS_BETWEEN_QUEUE_CHECKS, build_page
 from chat_app.ui.training import run_report

@@ -12,8 +12,7 @@ from dataclasses import replace
 
 import orjson
 
-from chat_app.data.readers.tables import columns
-from chat_app.data.readers.tables import header_words as headings
+from chat_app.data.readers.tables import columns, header_words
 from chat_app.data.readers.tables.csv_lenient import Dialect, Scan, scan_row
 from chat_app.data.readers.text_source import Source, numbered_lines, read_beginning
 
@@ -162,7 +161,7 @@ def _rank_dialect(dialect: Dialect, lines: Sequence[str], extension: str) -> flo
     widths = _count_widths(scans)
     agreed = widths[dialect.width] / widths.total()
     first = scans[0].cells
-    known = sum(headings.find_meaning(cell) is not None for cell in first)
+    known = sum(header_words.find_meaning(cell) is not None for cell in first)
     if len(first) > 1 and known > 1 and columns.is_header(first, [scan.cells for scan in scans[1:]]):
         return BY_HEADER + agreed + len(first) / 1_000_000
     if dialect.delimiter == "\x1f":

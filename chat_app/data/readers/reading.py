@@ -9,7 +9,7 @@ from itertools import chain
 from pathlib import Path
 
 from chat_app.conversation import Conversation
-from chat_app.data.readers import archives as containers
+from chat_app.data.readers import archives
 from chat_app.data.readers.archives import Member
 from chat_app.data.readers.detect import open_folder_reader, open_reader
 from chat_app.data.readers.options import ReadingOptions
@@ -55,7 +55,7 @@ def iterate(
             on_preview(whole.preview())
         return whole.read(need_reply=need_reply)
     with ExitStack() as stack:
-        members = stack.enter_context(containers.open_members(place, name))
+        members = stack.enter_context(archives.open_members(place, name))
         first = next(members)
         if isinstance(first, Member) and first.path == place:
             reader = open_reader(InputFile(first.path, first.name, options))

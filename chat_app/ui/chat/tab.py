@@ -26,7 +26,7 @@ from chat_app.ui.components.conversation_view import make_conversation_view, mak
 from chat_app.ui.components.escape import clean_text, escape, warn
 from chat_app.ui.components.events import QUICK, Updates, limit_concurrency, listen_for_choice, read_payload
 from chat_app.ui.components.settings_form import SettingsForm
-from chat_app.ui.models import choices as model_choices
+from chat_app.ui.models import model_choices
 from chat_app.ui.visitor import Visitors
 
 LOGGER = logging.getLogger(__name__)

@@ -22,7 +22,7 @@ from chat_app.services import Services
 from chat_app.system.progress import Progress, ProgressCallback
 from chat_app.ui.components.background_task import BackgroundTask, count_conversations
 from chat_app.ui.components.escape import describe_error
-from chat_app.ui.models import choices as model_choices
+from chat_app.ui.models import model_choices
 from chat_app.ui.visitor import Visitors
 
 LOGGER = logging.getLogger(__name__)

@@ -18,7 +18,7 @@ from chat_app.ui.components import formatting
 from chat_app.ui.components.escape import clean_text, describe_error, escape, warn
 from chat_app.ui.components.events import QUICK, read_payload
 from chat_app.ui.components.settings_form import SettingsForm
-from chat_app.ui.models import choices as model_choices
+from chat_app.ui.models import model_choices
 from chat_app.ui.visitor import Visitors
 
 KINDS = {

@@ -18,8 +18,7 @@ from chat_app.services import Services
 from chat_app.system.progress import ProgressCallback
 from chat_app.ui.components.events import QUICK, Updates, listen_for_choice
 from chat_app.ui.components.notices import render_progress
-from chat_app.ui.training import run_report
-from chat_app.ui.training import start_run as run_start
+from chat_app.ui.training import run_report, start_run
 from chat_app.ui.training.all_runs_panel import AllRunsPanel
 from chat_app.ui.training.command_panel import RunCommandPanel
 from chat_app.ui.training.export_panel import ExportPanel
@@ -114,7 +113,7 @@ class RunView:
             preparing: the component that tells how far its preparation is.
             prepare: makes the run folder.
         """
-        run = yield from run_start.start_run(
+        run = yield from start_run.start_run(
             self.services, prepare, lambda text: {preparing: gr.HTML(render_progress(text), visible=True)}
         )
         shown = {} if run is None else self.show(run, self.services.list_runs(self.visitors.identify(token, request)))

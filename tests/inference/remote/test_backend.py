@@ -25,7 +25,7 @@ from chat_app.inference.remote.protocol import RemoteEngineError
 from chat_app.server.auth import Accounts, Throttle
 from chat_app.server.openai_api import Api
 from chat_app.services import ServerRules, Services
-from chat_app.ui.models import choices as model_choices
+from chat_app.ui.models import model_choices
 from tests.server.api_server import ApiServer, wait_for
 
 HELLO = Conversation.from_turns(["Hello"])

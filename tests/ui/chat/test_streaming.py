@@ -97,7 +97,7 @@ def views_of(written: Any, is_followed: bool, monkeypatch: pytest.MonkeyPatch) -
     """What Gradio draws of a reply that comes in these parts."""
     backend = SimpleNamespace(name="tiny", description=SimpleNamespace(kind="folder"), stream=written)
     services: Any = SimpleNamespace(jobs=None, find_backend=lambda model=None: backend)
-    monkeypatch.setattr("chat_app.ui.models.choices.name_speaker", lambda *_: "Model")
+    monkeypatch.setattr("chat_app.ui.models.model_choices.name_speaker", lambda *_: "Model")
     monkeypatch.setattr(LiveReply, "is_read", is_followed)
     visitors: Any = None
     services.rules = SimpleNamespace(is_shared=False)

@@ -19,9 +19,9 @@ from typing import Any
 
 import orjson
 
-from chat_app.data.readers import archives as containers
+from chat_app.data.readers import archives
 from chat_app.data.readers.archives import Member
-from chat_app.data.readers.chat_exports import threading as chats
+from chat_app.data.readers.chat_exports import threading
 from chat_app.data.readers.chat_exports.chat_reader import ChatReader
 from chat_app.data.readers.chat_exports.fields import (
     ADVICE,
@@ -280,7 +280,7 @@ def read_export(path: Path, name: str, options: ReadingOptions) -> Iterator[Loca
     with tempfile.TemporaryDirectory(prefix="chat_app-", ignore_cleanup_errors=True) as folder, ExitStack() as stack:
         files: list[tuple[Path, str]] = []
         problems: list[Problem] = []
-        for member in stack.enter_context(containers.open_members(path, name)):
+        for member in stack.enter_context(archives.open_members(path, name)):
             if isinstance(member, Problem):
                 problems.append(member)
                 continue
@@ -290,9 +290,9 @@ def read_export(path: Path, name: str, options: ReadingOptions) -> Iterator[Loca
                 shutil.copyfile(member.path, kept)
             files.append((kept, _name_inside(member, name)))
         yield from problems
-        found = chats.survey(read_export_messages(files), options)
-        bot = chats.guess_bot(found, options, name)
-        yield from chats.read_conversations(read_export_messages(files), name, options, bot, found.speakers)
+        found = threading.survey(read_export_messages(files), options)
+        bot = threading.guess_bot(found, options, name)
+        yield from threading.read_conversations(read_export_messages(files), name, options, bot, found.speakers)
 
 
 def _name_inside(member: Member, name: str) -> str:

@@ -9,8 +9,7 @@ from typing import Any
 
 import orjson
 
-from chat_app.data.readers.json import records, values
-from chat_app.data.readers.json import streaming as json_stream
+from chat_app.data.readers.json import records, streaming, values
 from chat_app.data.readers.json.errors import explain_json_error
 from chat_app.data.readers.json.messages import SURE_ROLE_KEYS
 from chat_app.data.readers.options import ReadingOptions
@@ -138,7 +137,7 @@ def read_conversations(
 
 def is_streamed(source: Source) -> bool:
     """Whether a file is too much to be parsed at once."""
-    return source.path.stat().st_size > MAX_WHOLE_BYTES or json_stream.is_personachat(source)
+    return source.path.stat().st_size > MAX_WHOLE_BYTES or streaming.is_personachat(source)
 
 
 def parse(source: Source) -> Any:
@@ -210,7 +209,7 @@ def _find_sections(value: Any) -> list[Section] | None:
         return [(part, items) for name, part in parts.items() for _, items in _find_sections(value[name]) or []]
     if isinstance(value.get("columns"), list) and isinstance(value.get("data"), list):
         return [("train", _split_table(value["columns"], value["data"]))]
-    for key in json_stream.CONTAINERS:
+    for key in streaming.CONTAINERS:
         items = value.get(key)
         if isinstance(items, list) and items and _holds_records(key, items[0]):
             return [("train", _unwrap_rows(items))]
@@ -265,7 +264,7 @@ def _columns_table(columns: dict[str, Any], rows: list[str]) -> Iterator[tuple[i
 def _read_streamed(source: Source, options: ReadingOptions, need_reply: bool) -> Iterator[Located | Problem]:
     """The items of a large file. A new part may be a new way of reading."""
     found = False
-    for part, items in json_stream.sections(source):
+    for part, items in streaming.sections(source):
         sample, rest = values.peek(items)
         found = found or bool(sample)
         way = values.detect_schema(sample, options, need_reply=need_reply)

@@ -16,7 +16,7 @@ from chat_app.data.readers.json.messages import (
     from_messages,
     require_text,
 )
-from chat_app.data.readers.text import role_markers as marks
+from chat_app.data.readers.text import role_markers
 from chat_app.data.readers.turn_text import build_answered, build_unanswered, check_count, clean_text, split_context
 from chat_app.data.readers.types import RejectedError, quote_text
 
@@ -58,7 +58,9 @@ def is_known(record: dict[str, Any], *, need_reply: bool = True) -> bool:
     """Whether a record holds a conversation by the names of its fields; if not, it may be a row of a table."""
     if any(isinstance(record.get(key), list) for key in LIST_KEYS):
         return True
-    if any(isinstance(record.get(key), str) and marks.has_markers(record[key]) for key in (*LIST_KEYS, *MARKED_KEYS)):
+    if any(
+        isinstance(record.get(key), str) and role_markers.has_markers(record[key]) for key in (*LIST_KEYS, *MARKED_KEYS)
+    ):
         return True
     context, reply = first_key(record, CONTEXT_KEYS), first_key(record, REPLY_KEYS)
     if context is not None and reply is not None:
@@ -85,7 +87,7 @@ def parse_conversation(value: Any, *, need_reply: bool = True) -> Conversation:
         return _from_fields(value, system, need_reply)
     if isinstance(value[key], list):
         return _from_list(value[key], system, need_reply)
-    if isinstance(value[key], str) and (found := marks.parse_conversation(value[key], system, need_reply)):
+    if isinstance(value[key], str) and (found := role_markers.parse_conversation(value[key], system, need_reply)):
         return found
     raise RejectedError(f"{quote_text(key)} is {describe_value(value[key])}, not a list of turns.", SHAPES)
 
@@ -163,16 +165,18 @@ def _from_fields(record: dict[str, Any], system: str | None, need_reply: bool) -
 
 def _from_marked(record: dict[str, Any], system: str | None, need_reply: bool) -> Conversation | None:
     for key in (*MARKED_KEYS, "prompt"):
-        if isinstance(record.get(key), str) and (found := marks.parse_conversation(record[key], system, need_reply)):
+        if isinstance(record.get(key), str) and (
+            found := role_markers.parse_conversation(record[key], system, need_reply)
+        ):
             return found
     return None
 
 
 def _from_open_prompt(prompt: Any, reply: Any, system: str | None) -> Conversation | None:
     """A prompt that is marked as far as the reply: "Human: Hello\\n\\nAssistant:"."""
-    if not isinstance(prompt, str) or not isinstance(reply, str) or marks.detect_style(prompt) is None:
+    if not isinstance(prompt, str) or not isinstance(reply, str) or role_markers.detect_style(prompt) is None:
         return None
-    return marks.parse_conversation(f"{prompt}{reply}", system, need_reply=True)
+    return role_markers.parse_conversation(f"{prompt}{reply}", system, need_reply=True)
 
 
 def _from_preference(
@@ -188,7 +192,7 @@ def _from_preference(
             before = [{"role": "user", "content": context}]
         return _from_list([*before, *chosen], system, need_reply)
     text = require_text(chosen, "the chosen reply")
-    if found := marks.parse_conversation(text, system, need_reply):
+    if found := role_markers.parse_conversation(text, system, need_reply):
         return found
     if context_key is None:
         raise RejectedError("The context is missing.", 'Write it under "prompt".')

@@ -11,9 +11,7 @@ from itertools import chain, islice
 from typing import Any, Literal
 
 from chat_app.conversation import Conversation
-from chat_app.data.readers.corpora import blended_skill_talk as blended
-from chat_app.data.readers.corpora import dailydialog, personachat
-from chat_app.data.readers.corpora import empathetic_dialogues as empathetic
+from chat_app.data.readers.corpora import blended_skill_talk, dailydialog, empathetic_dialogues, personachat
 from chat_app.data.readers.json import records
 from chat_app.data.readers.json.messages import SHAPES, describe_value
 from chat_app.data.readers.options import ReadingOptions
@@ -41,13 +39,13 @@ def detect_schema(sample: list[Any], options: ReadingOptions, *, need_reply: boo
     if options.columns:
         return "table"
     first = found[0]
-    if empathetic.is_row(first):
+    if empathetic_dialogues.is_row(first):
         return "empathetic rows"
     if personachat.is_record(first):
         return "personachat"
     if personachat.is_row(first):
         return "personachat rows"
-    if blended.is_record(first):
+    if blended_skill_talk.is_record(first):
         return "blended"
     if dailydialog.is_row(first):
         return "dailydialog"
@@ -82,7 +80,7 @@ def read_conversations(
         yield from _read_table(values, file, options, need_reply, part)
         return
     if way in ("empathetic rows", "personachat rows"):
-        grouped = empathetic.convert_rows if way == "empathetic rows" else personachat.convert_rows
+        grouped = empathetic_dialogues.convert_rows if way == "empathetic rows" else personachat.convert_rows
         problems: list[Problem] = []
         for found in grouped(_keep_objects(values, file, problems), file, options, need_reply, part):
             yield from problems
@@ -107,7 +105,7 @@ def _converter(way: Schema, options: ReadingOptions, need_reply: bool) -> Callab
     known = {
         "dailydialog": dailydialog.convert_row,
         "personachat": personachat.convert_record,
-        "blended": blended.convert_record,
+        "blended": blended_skill_talk.convert_record,
     }
     special = known.get(way)
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import orjson
 
-from chat_app.data.readers.tables import header_words as headings
+from chat_app.data.readers.tables import header_words
 from chat_app.data.readers.types import Part
 
 CellKind = Literal["empty", "running", "number", "link", "date", "label", "list", "speaker", "split", "text"]
@@ -103,8 +103,8 @@ def detect_kind(cells: Sequence[Any]) -> CellKind:
         return "split"
     if (
         len(texts) > len(words)
-        and {headings.find_role(word) for word in words} >= {"user", "assistant"}
-        and all(headings.find_role(word) for word in words)
+        and {header_words.find_role(word) for word in words} >= {"user", "assistant"}
+        and all(header_words.find_role(word) for word in words)
     ):
         return "speaker"
     few = len(texts) >= LABEL_ROWS and len(words) <= MOST_LABELS

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from chat_app.data.readers.options import ColumnRole, ReadingOptions
-from chat_app.data.readers.tables import header_words as headings
+from chat_app.data.readers.tables import header_words
 from chat_app.data.readers.tables.cells import PARTS, CellKind, cell_text, detect_kind, parse_list
 from chat_app.data.readers.tables.header_words import Meaning
 from chat_app.data.readers.types import quote_text
@@ -40,7 +40,9 @@ def list_labels(names: Sequence[str]) -> str:
 def guess_roles(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[ColumnRole]:
     """The role of every column, from its name and the cells of the first rows."""
     columns = [[row[position] for row in rows if position < len(row)] for position in range(len(names))]
-    return _Guess([headings.find_meaning(name) for name in names], columns, any(name.strip() for name in names)).roles()
+    return _Guess(
+        [header_words.find_meaning(name) for name in names], columns, any(name.strip() for name in names)
+    ).roles()
 
 
 def apply_options(

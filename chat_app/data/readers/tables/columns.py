@@ -14,8 +14,7 @@ from typing import Any
 from chat_app.conversation import Conversation
 from chat_app.data.readers.json import records
 from chat_app.data.readers.options import ColumnRole, ReadingOptions
-from chat_app.data.readers.tables import header_words as headings
-from chat_app.data.readers.tables import message_rows
+from chat_app.data.readers.tables import header_words, message_rows
 from chat_app.data.readers.tables.cells import PARTS, cell_text, detect_kind, parse_list
 from chat_app.data.readers.tables.column_guess import apply_options, column_labels, guess_roles, list_labels
 from chat_app.data.readers.tables.message_rows import MessageRow
@@ -61,15 +60,15 @@ def is_header(cells: Sequence[Any], rows: Sequence[Sequence[Any]]) -> bool:
     """Whether the first row of a table names its columns, judged beside the rows after it."""
     names = [cell_text(cell).strip().removeprefix("\ufeff") for cell in cells]
     said = [name for name in names if name]
-    if not said or any(len(name) > headings.LONGEST_NAME or "\n" in name for name in said):
+    if not said or any(len(name) > header_words.LONGEST_NAME or "\n" in name for name in said):
         return False
     if any(cell is not None and not isinstance(cell, str) for cell in cells):
         return False
-    known = [headings.find_meaning(name) for name in said if not name.endswith(("?", "!", "."))]
+    known = [header_words.find_meaning(name) for name in said if not name.endswith(("?", "!", "."))]
     known = [meaning for meaning in known if meaning]
     if len(known) == len(said) or (len(known) >= 2 and 2 * len(known) >= len(said)):
         return len(said) > 1 or len(names) == 1
-    if any(headings.is_identifier(name) for name in said):
+    if any(header_words.is_identifier(name) for name in said):
         return True
     below = [detect_kind([row[position] for row in rows if position < len(row)]) for position in range(len(names))]
     own = [detect_kind([name]) for name in names]
@@ -271,11 +270,11 @@ def plan_columns(
     roles = tuple(apply_options(names, guess_roles(names, sample), options, file))
     contexts = [position for position, role in enumerate(roles) if role == "context"]
     # The text that an instruction is about comes after it, in whatever order the columns stand.
-    contexts.sort(key=lambda position: headings.normalize_name(names[position]) == "input")
+    contexts.sort(key=lambda position: header_words.normalize_name(names[position]) == "input")
     turns = [position for position, role in enumerate(roles) if role == "turn"]
-    numbers = [headings.split_number(headings.normalize_name(names[position]))[1] for position in turns]
+    numbers = [header_words.split_number(header_words.normalize_name(names[position]))[1] for position in turns]
     if None not in numbers and len(set(numbers)) == len(turns):
-        turns.sort(key=lambda position: headings.split_number(headings.normalize_name(names[position]))[1] or 0)
+        turns.sort(key=lambda position: header_words.split_number(header_words.normalize_name(names[position]))[1] or 0)
     complete = (
         "record" in roles
         or (contexts and "reply" in roles)

@@ -9,7 +9,7 @@ from datetime import date, datetime
 from typing import Any, NamedTuple
 
 from chat_app.conversation import Conversation, Message, Role
-from chat_app.data.readers.tables import header_words as headings
+from chat_app.data.readers.tables import header_words
 from chat_app.data.readers.turn_text import MAX_TURNS, clean_text
 from chat_app.data.readers.types import Located, Part, Problem, RejectedError
 
@@ -172,7 +172,7 @@ def _assign_sides(rows: list[MessageRow], bot: str) -> dict[str | None, Role]:
     sides: dict[str | None, Role] = {}
     unknown = []
     for speaker in speakers:
-        side = headings.find_role(speaker or "")
+        side = header_words.find_role(speaker or "")
         if side is None:
             unknown.append(speaker)
         else:

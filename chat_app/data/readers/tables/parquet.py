@@ -110,13 +110,13 @@ def _read_rows(path: Path, name: str, names: list[str], needed: list[int]) -> It
 
 @contextmanager
 def _open_parquet(path: Path, name: str) -> Iterator[Any]:
-    import pyarrow as arrow  # slow to import
-    import pyarrow.parquet as tables
+    import pyarrow  # slow to import
+    import pyarrow.parquet
 
     try:
-        with tables.ParquetFile(path, memory_map=False, pre_buffer=False) as file:
+        with pyarrow.parquet.ParquetFile(path, memory_map=False, pre_buffer=False) as file:
             yield file
-    except (arrow.ArrowException, OSError, UnicodeDecodeError) as error:
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise DataError("This Parquet table is damaged or cut off.", where=name, advice=AGAIN) from error
     except (ArithmeticError, ValueError) as error:
         if isinstance(error, DataError):

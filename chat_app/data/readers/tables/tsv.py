@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from chat_app.conversation import Conversation
 from chat_app.data.readers.options import ReadingOptions
 from chat_app.data.readers.protocol import InputFile, TextReader
-from chat_app.data.readers.tables import columns
-from chat_app.data.readers.tables import header_words as headings
+from chat_app.data.readers.tables import columns, header_words
 from chat_app.data.readers.tables.cells import detect_kind
 from chat_app.data.readers.tables.columns import MAX_COLUMNS, Row
 from chat_app.data.readers.text_source import MAX_LINE_MEGABYTES, NumberedLine
@@ -112,7 +111,7 @@ def _names_columns(top: list[str], below: list[list[str]], said: bool) -> bool:
     """Whether a first line names columns of another kind than those that plain lines have."""
     if said:
         return columns.is_header(top, below)
-    known = [meaning for cell in top if (meaning := headings.find_meaning(cell))]
+    known = [meaning for cell in top if (meaning := header_words.find_meaning(cell))]
     if len(known) < 2 or not columns.is_header(top, below):
         return False
     return len(top) > 2 or not {"context", "reply", "turn", "user", "assistant"}.issuperset(known)

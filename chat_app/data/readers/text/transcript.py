@@ -2,7 +2,7 @@
 
 A conversation ends at a line of its own (---, <|endoftext|>), at an empty line where none stands inside the
 conversations, at the next system text, or, where each stands on one line, with its line. Knows lines; what a mark is
-says `marks`.
+says `role_markers`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from chat_app.conversation import Role
 from chat_app.data.readers.options import ReadingOptions
 from chat_app.data.readers.protocol import InputFile, TextReader
-from chat_app.data.readers.text import role_markers as marks
+from chat_app.data.readers.text import role_markers
 from chat_app.data.readers.text.role_markers import HASHES, LINES, LLAMA, MarkerStyle
 from chat_app.data.readers.text_source import MAX_LINE_BYTES, MAX_LINE_MEGABYTES, Source, numbered_lines, read_beginning
 from chat_app.data.readers.turn_text import not_utf8_error
@@ -73,7 +73,7 @@ def read_conversations(
         try:
             if text is None:
                 raise RejectedError(TOO_LONG, SPLIT)
-            found = marks.parse_conversation(text, None, need_reply)
+            found = role_markers.parse_conversation(text, None, need_reply)
             if found is None:
                 raise RejectedError(
                     "Nobody is named in these lines.",
@@ -90,7 +90,7 @@ def _detect_layout(source: Source) -> _Layout | None:
     text = head.decode("utf-8", "replace")
     if text.lstrip().startswith(("{", '["', "[[", "[{", "[\n")):
         return None
-    style = marks.detect_style(text)
+    style = role_markers.detect_style(text)
     if style is None:
         return None
     lines = [line.decode("utf-8", "replace") for _, line in numbered_lines([head]) if line is not None]
@@ -114,7 +114,7 @@ def _blank_line_ends(style: MarkerStyle, lines: list[str]) -> bool:
     """Whether empty lines stand only between conversations: none between a question and its answer."""
     blank, before = False, None
     for line in lines:
-        roles = marks.find_roles(style, line)
+        roles = role_markers.find_roles(style, line)
         if roles:
             if blank and roles[0] == "assistant" and before == "user":
                 return False
@@ -126,7 +126,7 @@ def _blank_line_ends(style: MarkerStyle, lines: list[str]) -> bool:
 def _is_one_line(style: MarkerStyle, lines: list[str]) -> bool:
     """Whether the first line that says something has a question and its answer."""
     first = next((line for line in lines if line.strip()), "")
-    return {"user", "assistant"} <= set(marks.find_roles(style, first))
+    return {"user", "assistant"} <= set(role_markers.find_roles(style, first))
 
 
 def _split_conversations(source: Source, manner: _Layout, problems: list[Problem]) -> Iterator[tuple[int, str | None]]:
@@ -136,7 +136,7 @@ def _split_conversations(source: Source, manner: _Layout, problems: list[Problem
     for number, raw in source.lines():
         line = _decode(raw, number, source.name, problems)
         bare = line.strip()
-        roles = marks.find_roles(manner.style, line)
+        roles = role_markers.find_roles(manner.style, line)
         if lines and (bare in SEPARATORS or (answered and _begins_new(line, roles, manner, blank))):
             yield start, None if size > MAX_LINE_BYTES else "\n".join(lines)
             lines, size, answered = [], 0, False
