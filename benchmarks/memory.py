@@ -22,7 +22,7 @@ from chat_app.config.paths import Paths
 from chat_app.config.training import TrainConfig
 from chat_app.formatting import format_bytes
 from chat_app.models.resolver import find
-from chat_app.system.memory import lacks_memory
+from chat_app.system.memory import is_out_of_memory
 from chat_app.tokenization.encoder import IGNORE_INDEX, Example
 from chat_app.training.collator import PackingCollator
 from chat_app.training.loss import precision_context, sum_loss
@@ -154,7 +154,7 @@ def measured_on_gpu(plan: Plan, target: Path, rows: list[Example], limit: float)
             optimizer.zero_grad()
         peak = torch.cuda.max_memory_reserved()
     except (RuntimeError, MemoryError) as error:
-        if not lacks_memory(error):
+        if not is_out_of_memory(error):
             raise
         return "does not fit"
     return f"{format_bytes(peak)} ({(plan.predicted_bytes / peak - 1) * 100:+.0f} %)"

@@ -80,11 +80,11 @@ class Conversation:
         role: Role = "assistant" if self.turns[-1].role == "user" else "user"
         return Conversation((*self.messages, Message(role, text)))
 
-    def latest(self, turns: int) -> Conversation:
+    def keep_latest(self, turns: int) -> Conversation:
         """The system text and the newest `turns` turns."""
         return Conversation((*self.head, *self.turns[-turns:]))
 
-    def part(self, start: int, end: int) -> Conversation:
+    def slice_turns(self, start: int, end: int) -> Conversation:
         """The system text and the turns from `start` up to `end`."""
         return Conversation((*self.head, *self.turns[start:end]))
 

@@ -21,7 +21,7 @@ from chat_app.data.readers import Located, Part, Preview, Problem, ReadingOption
 from chat_app.data.readers.types import explain_not_opened
 from chat_app.data.writers import to_record
 from chat_app.errors import DataError
-from chat_app.system.disk_cache import Cache, content_digest
+from chat_app.system.disk_cache import Cache, digest_content
 from chat_app.system.progress import Progress, ProgressCallback, ignore_progress
 
 VERSION = "1"  # Part of every key: raise it when reading changes, so that cached datasets are made anew.
@@ -65,11 +65,15 @@ class ConversationDataset:
     facts: DatasetFacts
     repairs: frozenset[str] = field(default_factory=frozenset)
 
-    def located(self) -> Iterator[Located]:
+    def iterate_located(self) -> Iterator[Located]:
         """The conversations in their order, with the repairs applied, each with its file and line."""
-        return apply_repairs(_Restartable(self.as_read), self.repairs) if self.repairs else self.as_read()
+        return (
+            apply_repairs(_Restartable(self.iterate_unrepaired), self.repairs)
+            if self.repairs
+            else self.iterate_unrepaired()
+        )
 
-    def as_read(self) -> Iterator[Located]:
+    def iterate_unrepaired(self) -> Iterator[Located]:
         """The conversations in their order, without repairs."""
         names = self.facts.files
         all_train = self.facts.parts.get("train") == self.facts.conversations
@@ -77,15 +81,15 @@ class ConversationDataset:
             for line in file:
                 yield _decode(orjson.loads(line), names, all_train)
 
-    def conversations(self) -> Iterator[Conversation]:
+    def iterate_conversations(self) -> Iterator[Conversation]:
         """The conversations alone, with the repairs applied."""
-        return (located.conversation for located in self.located())
+        return (located.conversation for located in self.iterate_located())
 
-    def problems(self, most: int = SHOWN_PROBLEMS) -> list[Problem]:
+    def list_problems(self, most: int = SHOWN_PROBLEMS) -> list[Problem]:
         """At most so many problems, the first ones."""
-        return list(islice(self.all_problems(), most))
+        return list(islice(self.iterate_problems(), most))
 
-    def all_problems(self) -> Iterator[Problem]:
+    def iterate_problems(self) -> Iterator[Problem]:
         """A problem for everything that was left out."""
         with (self.folder / PROBLEMS).open("rb") as file:
             for line in file:
@@ -229,7 +233,7 @@ class _DatasetWriter:
 
 def _key(parts: Sequence[str], files: Sequence[Path]) -> str:
     try:
-        return content_digest([*parts, *_parts_to_hash(files)])
+        return digest_content([*parts, *_parts_to_hash(files)])
     except OSError as error:
         closed = explain_not_opened(error)
         where = Path(error.filename or files[0]).name

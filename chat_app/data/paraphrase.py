@@ -109,7 +109,7 @@ def paraphrase(prompt: str, chance: random.Random) -> str:
     return chance.choice((text, text, text.lower(), text[:1].upper() + text[1:])) + mark
 
 
-def keywords(prompt: str) -> list[str]:
+def find_keywords(prompt: str) -> list[str]:
     """The words of a prompt that say what it is about, in lower case."""
     words = [word for word in _WORD.findall(prompt.lower()) if word not in _SMALL_WORDS]
     return [word for word in words if word not in _LIGHT_WORDS] or words
@@ -122,7 +122,7 @@ def reduce_to_keywords(prompt: str, others: Sequence[frozenset[str]], chance: ra
         others: the keywords of other corrections; what would fit one of them too is not used, and the prompt comes back
             as it is.
     """
-    words = keywords(prompt)
+    words = find_keywords(prompt)
     if not words:
         return prompt
     if len(words) > 1 and chance.random() < 0.5:

@@ -20,7 +20,7 @@ from chat_app.data.readers import ReadingOptions
 from chat_app.data.tokenized_dataset import WINDOW_LIMIT
 from chat_app.data.writers import write_jsonl, write_tsv
 from chat_app.errors import DataError
-from chat_app.system.disk_cache import content_digest
+from chat_app.system.disk_cache import digest_content
 from chat_app.system.progress import ProgressCallback, ignore_progress, report_items
 
 CHECK_VERSION = "1"
@@ -72,7 +72,7 @@ class DataSource:
         folder = Path(self.hub.name)
         return [folder.name if folder.is_absolute() or self.hub.name.startswith("~") else self.hub.name]
 
-    def settings(self) -> dict[str, Any]:
+    def to_settings(self) -> dict[str, Any]:
         """Everything but the files that differs from its default, by the names of the command line's flags."""
         hub = (self.hub.name, self.hub.config, self.hub.split) if self.hub else ()
         found: dict[str, Any] = {name: value for name, value in zip(HUB_SETTINGS, hub, strict=False) if value}
@@ -82,10 +82,10 @@ class DataSource:
                 found[option.name] = list(value) if isinstance(value, tuple) else value
         return {**found, "repair": sorted(self.repairs)} if self.repairs else found
 
-    def flags(self) -> list[str]:
-        """`settings` as flags of the command line."""
+    def to_flags(self) -> list[str]:
+        """`to_settings` as flags of the command line."""
         parts: list[str] = []
-        for name, value in self.settings().items():
+        for name, value in self.to_settings().items():
             flag = "--" + name.replace("_", "-")
             if name == "repair":
                 parts += [flag, *value]
@@ -153,7 +153,7 @@ def check_dataset(
     tokenizer = load_tokenizer(model, paths)
     window = min(read_window(model, paths), WINDOW_LIMIT)
     backend = tokenizer.backend_tokenizer
-    kept = dataset.folder / f"check-{content_digest([CHECK_VERSION, str(window), backend.to_str()])}.json"
+    kept = dataset.folder / f"check-{digest_content([CHECK_VERSION, str(window), backend.to_str()])}.json"
     try:
         return Check.from_dict(orjson.loads(kept.read_bytes()))
     except (OSError, ValueError, KeyError, TypeError):
@@ -163,8 +163,8 @@ def check_dataset(
         return [len(one.ids) for one in backend.encode_batch_fast(list(texts), add_special_tokens=False)]
 
     checker = Checker(count_tokens=count_tokens, window=window)
-    checker.add_all(report_items(dataset.as_read(), progress, REPORT_EVERY))
-    check = checker.result()
+    checker.add_all(report_items(dataset.iterate_unrepaired(), progress, REPORT_EVERY))
+    check = checker.summarize()
     kept.write_bytes(orjson.dumps(check.to_dict()))
     return check
 
@@ -181,7 +181,7 @@ def write_repaired(dataset: ConversationDataset, path: Path, progress: ProgressC
     if path.suffix not in (".jsonl", ".tsv"):
         raise DataError(f"Conversations are not written as '{path.suffix}'.", advice="Name it .jsonl or .tsv.")
 
-    counted = report_items(dataset.conversations(), progress, REPORT_EVERY)
+    counted = report_items(dataset.iterate_conversations(), progress, REPORT_EVERY)
     if path.suffix == ".tsv":
         return write_tsv(counted, path)
     write_jsonl(counted, path)

@@ -23,22 +23,22 @@ REPORT_EVERY = 2_000
 MOST_VALID = 5_000  # More would make an evaluation long, and a loss no truer.
 
 
-def split_hash(conversation: Conversation, seed: int) -> int:
+def hash_conversation(conversation: Conversation, seed: int) -> int:
     """A number of 63 bits that only what is said and the seed decide."""
     said = json.dumps([seed, *[[message.role, message.text] for message in conversation.messages]])
-    return content_hash(said.encode("utf-8", "surrogatepass"))
+    return hash_content(said.encode("utf-8", "surrogatepass"))
 
 
-def content_hash(content: bytes) -> int:
+def hash_content(content: bytes) -> int:
     """A number of 63 bits that only the content decides."""
     return int.from_bytes(hashlib.sha256(content).digest()[:8], "big") >> 1
 
 
-def validation_limit(marks: Iterable[int], valid_share: float) -> int:
+def find_validation_limit(hashes: Iterable[int], valid_share: float) -> int:
     """Conversations with this mark or a lower one are for validation; -1 if none is."""
     import numpy as np
 
-    different = np.unique(np.fromiter(marks, np.int64))
+    different = np.unique(np.fromiter(hashes, np.int64))
     if valid_share <= 0 or len(different) < FEWEST:
         return -1
     count = min(max(round(len(different) * valid_share), 1), MOST_VALID)
@@ -63,24 +63,24 @@ def write_split(
     Returns:
         How many conversations each part has.
     """
-    marks, counts = array("q"), Counter(train=0, valid=0)
+    hashes, counts = array("q"), Counter(train=0, valid=0)
     files = {part: (folder / f".{part}.tmp").open("wb") for part in ("train", "valid", "test")}
     try:
-        for item in train.located():
+        for item in train.iterate_located():
             files[item.part].write(_encode(item))
             counts[item.part] += 1
             if item.part == "train":
-                marks.append(split_hash(item.conversation, seed))
+                hashes.append(hash_conversation(item.conversation, seed))
             if counts.total() % REPORT_EVERY == 0:
                 progress(Progress(done=counts.total()))
-        for item in valid.located() if valid else ():
+        for item in valid.iterate_located() if valid else ():
             files["valid"].write(_encode(item))
             counts["valid"] += 1
     finally:
         for file in files.values():
             file.close()
     if not counts["valid"]:
-        kept = move_validation_share(folder / ".train.tmp", folder / ".valid.tmp", marks, valid_share)
+        kept = move_validation_share(folder / ".train.tmp", folder / ".valid.tmp", hashes, valid_share)
         counts.update(train=-kept, valid=kept)
     for part in files:
         if part == "test" and not counts["test"]:
@@ -90,22 +90,22 @@ def write_split(
     return counts
 
 
-def move_validation_share(source: Path, target: Path, marks: Sequence[int], valid_share: float) -> int:
+def move_validation_share(source: Path, target: Path, hashes: Sequence[int], valid_share: float) -> int:
     """Move a share of the lines of a file to another one, which then holds nothing else.
 
     Args:
-        marks: of the lines.
+        hashes: of the lines.
 
     Returns:
         How many were moved.
     """
-    last = validation_limit(marks, valid_share)
+    last = find_validation_limit(hashes, valid_share)
     if last < 0:
         return 0
     kept = 0
     rest = source.with_name(f".{source.name}.rest")
     with source.open("rb") as lines, rest.open("wb") as learned, target.open("wb") as aside:
-        for line, own in zip(lines, marks, strict=True):
+        for line, own in zip(lines, hashes, strict=True):
             (aside if own <= last else learned).write(line)
             kept += own <= last
     os.replace(rest, source)

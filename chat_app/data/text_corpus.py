@@ -17,7 +17,7 @@ from chat_app.data.readers.archives import Member
 from chat_app.data.readers.detect import is_prose
 from chat_app.data.readers.text_source import open_source
 from chat_app.data.readers.turn_text import replace_unstorable
-from chat_app.data.splitting import content_hash, move_validation_share
+from chat_app.data.splitting import hash_content, move_validation_share
 from chat_app.errors import DataError
 from chat_app.system.progress import Progress, ProgressCallback, ignore_progress
 
@@ -49,7 +49,7 @@ def iterate_chunks(path: Path) -> Iterator[str]:
 def _split_chunks(member: Member) -> Iterator[str]:
     lines: list[str] = []
     size = 0
-    for _, raw in open_source(member.path, member.name).lines():
+    for _, raw in open_source(member.path, member.name).read_lines():
         if raw is None:
             continue  # A line of many megabytes is no text that anybody wrote.
         line = replace_unstorable(raw.decode("utf-8", "replace"))
@@ -82,20 +82,20 @@ def write_chunks(
         How many pieces each part has: "train_text", "valid_text".
     """
     learned, aside = folder / "train_text.jsonl", folder / "valid_text.jsonl"
-    marks = array("q")
+    hashes = array("q")
     with learned.open("wb") as file:
         for text in texts:
             file.write(_encode(text))
-            marks.append(content_hash(f"{seed} {text}".encode("utf-8", "replace")))
-            progress(Progress(done=len(marks)))
+            hashes.append(hash_content(f"{seed} {text}".encode("utf-8", "replace")))
+            progress(Progress(done=len(hashes)))
     given = moved = 0
     with aside.open("wb") as file:
         for text in kept_aside or ():
             file.write(_encode(text))
             given += 1
     if kept_aside is None:
-        moved = move_validation_share(learned, aside, marks, valid_share)
-    return Counter(train_text=len(marks) - moved, valid_text=given + moved)
+        moved = move_validation_share(learned, aside, hashes, valid_share)
+    return Counter(train_text=len(hashes) - moved, valid_text=given + moved)
 
 
 def read_chunks(file: Path) -> Iterator[str]:

@@ -382,9 +382,9 @@ def check_memory(files: ModelFiles, precision: str, device: str) -> None:
     Raises:
         ModelError: it needs more than is free.
     """
-    from chat_app.system.memory import free_memory
+    from chat_app.system.memory import measure_free_memory
 
-    needed, free = estimate_memory(files, precision, device), free_memory(device)
+    needed, free = estimate_memory(files, precision, device), measure_free_memory(device)
     if needed > free:
         raise ModelError(
             f"The model needs about {format_bytes(needed)} of memory, and {format_bytes(free)} are free.",

@@ -84,7 +84,7 @@ def _may_use_amx() -> bool:
 _QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
-def processors(quota: Path = _QUOTA) -> int:
+def count_processors(quota: Path = _QUOTA) -> int:
     """How many processors this process may use: those it is bound to, as far as its container may use them.
 
     Args:

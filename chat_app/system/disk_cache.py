@@ -21,7 +21,7 @@ ABANDONED_SECONDS = 6 * 3600.0
 T = TypeVar("T")
 
 
-def content_digest(parts: Iterable[bytes | str | Path]) -> str:
+def digest_content(parts: Iterable[bytes | str | Path]) -> str:
     """A key of 32 hexadecimal digits for texts, bytes and the contents of files.
 
     Each part is hashed by itself, so ["ab", "c"] and ["a", "bc"] have different keys.
@@ -70,7 +70,7 @@ class Cache:
         """The content of a key's entry, which is made first if it is missing or damaged.
 
         Args:
-            key: from `content_digest`.
+            key: from `digest_content`.
             open_entry: opens an entry; gives None if the entry is damaged.
             make: fills an empty folder.
 
@@ -82,14 +82,14 @@ class Cache:
         if found is None:
             if entry:
                 self.drop(key)
-            with self.making(key) as folder:
+            with self.create_entry(key) as folder:
                 make(folder)
             entry = self.find(key)
             found = open_entry(entry) if entry else None
         return found
 
     @contextlib.contextmanager
-    def making(self, key: str) -> Iterator[Path]:
+    def create_entry(self, key: str) -> Iterator[Path]:
         """An empty folder, which becomes the entry of the key at the end of the block; an exception removes it."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self.tidy()
@@ -107,8 +107,8 @@ class Cache:
         """Evict entries that are too old or too many, and folders that a crashed process left half filled."""
         now = time.time()
         kept: list[tuple[float, Path]] = []
-        for entry in self._entries():
-            used = _last_used(entry)
+        for entry in self._list_entries():
+            used = _find_last_use(entry)
             keep = ABANDONED_SECONDS if entry.name.startswith(".") else self.keep_seconds
             if now - used > keep:
                 shutil.rmtree(entry, ignore_errors=True)
@@ -116,25 +116,25 @@ class Cache:
                 kept.append((used, entry))
         room = self.most_bytes
         for _, entry in sorted(kept, reverse=True):
-            room -= _byte_size(entry)
+            room -= _measure_bytes(entry)
             if room < 0:
                 shutil.rmtree(entry, ignore_errors=True)
 
-    def _entries(self) -> list[Path]:
+    def _list_entries(self) -> list[Path]:
         try:
             return [entry for entry in self.folder.iterdir() if entry.is_dir()]
         except OSError:
             return []
 
 
-def _last_used(entry: Path) -> float:
+def _find_last_use(entry: Path) -> float:
     try:
         return entry.stat().st_mtime
     except OSError:
         return 0.0
 
 
-def _byte_size(entry: Path) -> int:
+def _measure_bytes(entry: Path) -> int:
     total = 0
     for file in entry.rglob("*"):
         with contextlib.suppress(OSError):

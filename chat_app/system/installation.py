@@ -30,14 +30,14 @@ def child_environment(package: Path = PACKAGE) -> dict[str, str]:
     the standard library.
     """
     parent = str(package.parent)
-    if any(os.path.realpath(folder) == parent for folder in _site_packages()):
+    if any(os.path.realpath(folder) == parent for folder in _list_site_packages()):
         return dict(os.environ)
-    return {**os.environ, "PYTHONPATH": _prepended(parent, os.environ)}
+    return {**os.environ, "PYTHONPATH": _prepend(parent, os.environ)}
 
 
-def _site_packages() -> list[str]:
+def _list_site_packages() -> list[str]:
     return [*site.getsitepackages(), site.getusersitepackages()]
 
 
-def _prepended(folder: str, environment: Mapping[str, str]) -> str:
+def _prepend(folder: str, environment: Mapping[str, str]) -> str:
     return os.pathsep.join([folder, *filter(None, [environment.get("PYTHONPATH")])])

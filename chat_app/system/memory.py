@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 
 
-def free_memory(device: str) -> int:
+def measure_free_memory(device: str) -> int:
     """Bytes that can still be used on a device. In a container, those that the container may use."""
     if device.startswith("cuda"):
         import torch
@@ -38,7 +38,7 @@ def release_memory() -> None:
         ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
-def lacks_memory(error: BaseException) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory ran out, in one of the many ways in which that is said."""
     torch = sys.modules.get("torch")
     if isinstance(error, MemoryError) or (torch is not None and isinstance(error, torch.OutOfMemoryError)):

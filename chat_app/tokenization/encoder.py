@@ -158,7 +158,7 @@ class Encoder:
         costs, frame = self._costs(conversation, False)
         rows = []
         for start, new_from, end in self._windows(conversation, costs, frame, new_share, max_turns or len(costs)):
-            part = conversation.part(start, end)
+            part = conversation.slice_turns(start, end)
             loss_mask = turn_loss_mask(part, learn, new_from - start)
             if any(loss_mask):
                 row = self._build(part, loss_mask, False, {})
@@ -237,7 +237,7 @@ class Encoder:
             used += costs[likely]
         # The tokens around the turns can differ when turns are dropped, so the search begins one turn earlier.
         for dropped in range(max(min(likely, total - least) - 1, 0), total):
-            part = conversation.latest(total - dropped)
+            part = conversation.keep_latest(total - dropped)
             row = self._build(part, loss_mask[dropped:], is_open, {})
             if len(row.ids) <= room:
                 return _with_dropped(row, dropped)

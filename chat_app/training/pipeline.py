@@ -240,7 +240,7 @@ def choose_sample_prompts(run: Run) -> list[Conversation]:
         for conversation in iterate_conversations(path) if has_text(path) else ():
             first = conversation.turns[0]
             if first.role == "user" and first.text not in prompts and len(first.text) <= 300:
-                prompts[first.text] = conversation.part(0, 1)
+                prompts[first.text] = conversation.slice_turns(0, 1)
             if len(prompts) == SAMPLE_PROMPTS:
                 return list(prompts.values())
     return list(prompts.values())

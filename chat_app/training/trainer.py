@@ -25,7 +25,7 @@ from chat_app.formatting import format_bytes
 from chat_app.models.transformers_internals import silence, use_one_gpu
 from chat_app.runs.files import MANIFEST
 from chat_app.runs.run import Run
-from chat_app.system.memory import lacks_memory
+from chat_app.system.memory import is_out_of_memory
 from chat_app.system.progress import ShouldStop, never_stop
 from chat_app.tokenization.encoder import IGNORE_INDEX, Example, example_lengths
 from chat_app.training import distributed
@@ -326,7 +326,7 @@ def _explain_error(error: BaseException) -> TrainingError:
         return TrainingError(
             "The disk is full.", advice="Free some space and resume: the run goes on from its last whole checkpoint."
         )
-    if lacks_memory(error):
+    if is_out_of_memory(error):
         return TrainingError(
             "The memory is not enough for this training.",
             advice="Halve the batch size and double the accumulation (the result is the same), or shorten the window.",

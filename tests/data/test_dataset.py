@@ -15,7 +15,7 @@ from chat_app.data.dataset import load_files
 from chat_app.data.readers import Located, Reading, ReadingOptions, read_file
 from chat_app.data.readers.chat_exports import threading
 from chat_app.data.readers.json import document
-from chat_app.data.splitting import split_hash, write_split
+from chat_app.data.splitting import hash_conversation, write_split
 from chat_app.data.text_corpus import is_plain_text, iterate_chunks, read_chunks, write_chunks
 from chat_app.data.tokenized_dataset import (
     ConcatenatedDataset,
@@ -49,10 +49,10 @@ def file(tmp_path: Path) -> Path:
 
 def test_what_was_gathered_is_what_was_read_with_its_lines(file: Path, paths: Paths) -> None:
     material, reading = load_files([file], paths.open_cache("material")), read_file(file)
-    assert list(material.conversations()) == reading.conversations
-    assert [item.line for item in material.located()] == reading.lines
-    assert {item.file for item in material.located()} == {"talk.jsonl"}
-    assert material.problems() == reading.problems
+    assert list(material.iterate_conversations()) == reading.conversations
+    assert [item.line for item in material.iterate_located()] == reading.lines
+    assert {item.file for item in material.iterate_located()} == {"talk.jsonl"}
+    assert material.list_problems() == reading.problems
     facts = material.facts
     assert (facts.conversations, facts.turns, facts.problems) == (50, 200, 1)
     assert (facts.files, facts.parts) == (("talk.jsonl",), {"train": 50})
@@ -149,7 +149,7 @@ def test_a_file_called_test_that_comes_alone_is_learned(tmp_path: Path, paths: P
     path.write_text("hello\thi\nbye\tsee you\n")
     material = load_files([path], paths.open_cache("material"))
     assert material.facts.parts == {"train": 2}
-    assert {item.part for item in material.located()} == {"train"}
+    assert {item.part for item in material.iterate_located()} == {"train"}
 
 
 def test_repairs_are_applied_and_the_gathered_set_stays(tmp_path: Path, paths: Paths) -> None:
@@ -157,8 +157,8 @@ def test_repairs_are_applied_and_the_gathered_set_stays(tmp_path: Path, paths: P
     path.write_text("hello\thi\nhello\thi\nbye\tsee you\n")
     material = load_files([path], paths.open_cache("material"))
     mended = material.with_repairs({"duplicates"})
-    assert [item.line for item in mended.located()] == [1, 3]
-    assert [item.line for item in material.located()] == [1, 2, 3]
+    assert [item.line for item in mended.iterate_located()] == [1, 3]
+    assert [item.line for item in material.iterate_located()] == [1, 2, 3]
     assert path.read_text() == "hello\thi\nhello\thi\nbye\tsee you\n"
 
 
@@ -222,11 +222,11 @@ def test_what_is_prepared_in_one_go_is_the_same(tiny_tokenizer: Any) -> None:
 def test_the_mark_of_a_conversation_does_not_depend_on_what_is_learned_of_it() -> None:
     one = Conversation((Message("user", "a"), Message("assistant", "b")))
     same = Conversation((Message("user", "a"), Message("assistant", "b", in_loss=False)))
-    assert split_hash(one, 0) == split_hash(same, 0) != split_hash(one, 1)
+    assert hash_conversation(one, 0) == hash_conversation(same, 0) != hash_conversation(one, 1)
 
 
 def test_located_of_a_reading() -> None:
-    items: Iterator[Located] = reading_of(3).located()
+    items: Iterator[Located] = reading_of(3).iterate_located()
     assert [item.line for item in items] == [1, 2, 3]
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from chat_app.conversation import Conversation
 from chat_app.data.readers import Reading, has_text, read_file
-from chat_app.data.splitting import split_hash, validation_limit, write_split
+from chat_app.data.splitting import find_validation_limit, hash_conversation, write_split
 from tests.conftest import reading_of
 
 
@@ -51,7 +51,7 @@ def test_few_conversations_are_all_learned() -> None:
 
 def test_the_lowest_hashes_are_kept_aside_and_the_order_stays(tmp_path: Path) -> None:
     reading = reading_of(40)
-    hashes = [split_hash(conversation, 3) for conversation in reading.conversations]
+    hashes = [hash_conversation(conversation, 3) for conversation in reading.conversations]
     highest = sorted(hashes)[7]
     train, valid = (
         [one for one, own in zip(reading.conversations, hashes, strict=True) if (own <= highest) == is_valid]
@@ -85,4 +85,4 @@ def test_copies_go_the_same_way_and_place_does_not_matter(texts: list[str], shar
 
 
 def test_no_more_is_kept_aside_than_helps() -> None:
-    assert validation_limit(range(100_000), 0.5) == 4_999
+    assert find_validation_limit(range(100_000), 0.5) == 4_999

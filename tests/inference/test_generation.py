@@ -206,7 +206,7 @@ class TestPrompt:
     def test_remembered_turns(self, random_model):
         long = Conversation.from_turns(["Hello.", "I am fine.", "Thank you."], system="Be kind.")
         prompt = random_model.encoder.prompt
-        for turns, expected in ((1, long.latest(1)), (2, long.latest(2)), (0, long), (50, long)):
+        for turns, expected in ((1, long.keep_latest(1)), (2, long.keep_latest(2)), (0, long), (50, long)):
             end = reply(random_model, long, replace(GREEDY, remembered_turns=turns, max_new_tokens=2))
             assert end.prompt_tokens == len(prompt(expected).ids)
 

@@ -146,7 +146,7 @@ class TestLoading:
         assert read_window("run-1", paths) == 128
 
     def test_memory_that_is_not_there_is_a_sentence(self, tiny_folder, paths, monkeypatch):
-        monkeypatch.setattr(memory, "free_memory", lambda device: 10 * 2**20)
+        monkeypatch.setattr(memory, "measure_free_memory", lambda device: 10 * 2**20)
         with pytest.raises(ModelError, match="10 MB are free"):
             load(str(tiny_folder), PLAIN, paths)
 

@@ -212,12 +212,12 @@ def test_what_was_read_is_shown_escaped_and_by_line(tmp_path: Path) -> None:
     file = tmp_path / "a.tsv"
     file.write_text("<b>hi</b>\tyes\n<script>x\n" + "long\t" + "y" * 900 + "\n", encoding="utf-8")
     material = load_files([file], Paths(tmp_path).open_cache("material"), names=["<i>.tsv"])
-    report = render_report(material.facts, material.problems())
+    report = render_report(material.facts, material.list_problems())
     assert "<i>" not in report
     assert "<script" not in report
     assert "1 line was left out" in report
     assert "<td>2</td>" in report
-    rows = make_preview(material.conversations())["rows"]
+    rows = make_preview(material.iterate_conversations())["rows"]
     assert rows[0]["text"] == "<b>hi</b>"  # As text: the view makes no markup of it.
     assert len(rows[3]["text"]) < 500
 

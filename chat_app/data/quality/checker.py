@@ -78,21 +78,21 @@ class Checker:
                 self._count_waiting()
         else:
             self._length_tally.add(sum(map(len, texts)))
-        self._look_at_texts(located, whole)
-        self._look_at_whole(located)
+        self._check_texts(located, whole)
+        self._check_conversation(located)
 
     def add_all(self, items: Iterable[Located]) -> None:
         """Take in many conversations."""
         for located in items:
             self.add(located)
 
-    def result(self) -> Check:
+    def summarize(self) -> Check:
         """What is known so far. More can be added afterwards."""
         self._count_waiting()
         total = sum(self._parts.values())
         knows_fit = self._count_tokens is not None and self._window > 0 and total > 0
-        findings = [self._finding(name) for name, record in self._records.items() if record.count]
-        same = self._replies.finding()
+        findings = [self._build_finding(name) for name, record in self._records.items() if record.count]
+        same = self._replies.build_finding()
         if same:
             findings.append(same)
         order = list(KINDS)
@@ -101,9 +101,9 @@ class Checker:
             turns=self._turns,
             tokens=self._tokens if self._count_tokens else None,
             fitting=self._fitting / total if knows_fit else None,
-            languages=self._languages.shares(),
-            turns_histogram=self._turn_tally.histogram(),
-            length_histogram=self._length_tally.histogram(),
+            languages=self._languages.compute_shares(),
+            turns_histogram=self._turn_tally.build_histogram(),
+            length_histogram=self._length_tally.build_histogram(),
             length_unit="tokens" if self._count_tokens else "characters",
             findings=tuple(sorted(findings, key=lambda one: order.index(one.name))),
             parts=dict(self._parts),
@@ -120,7 +120,7 @@ class Checker:
             self._fitting += tokens + TOKENS_A_TURN * len(texts) <= self._window
         self._waiting = []
 
-    def _look_at_texts(self, located: Located, whole: str) -> None:
+    def _check_texts(self, located: Located, whole: str) -> None:
         """Findings inside single texts. The whole conversation is looked at first: most have none of them."""
         messages = located.conversation.messages
         if not all(map(is_readable, [message.text for message in messages])):
@@ -143,7 +143,7 @@ class Checker:
             for kind, places in found.items():
                 self._note(kind, located, places)
 
-    def _look_at_whole(self, located: Located) -> None:
+    def _check_conversation(self, located: Located) -> None:
         """Findings of whole conversations."""
         messages = located.conversation.messages
         if is_one_sided(messages):
@@ -160,9 +160,9 @@ class Checker:
         for message in messages:
             if message.role == "assistant":
                 self._replies.add(message.text, located)
-        self._look_for_leaks(located, number, is_equal)
+        self._check_leaks(located, number, is_equal)
 
-    def _look_for_leaks(self, located: Located, number: int, is_equal: bool) -> None:
+    def _check_leaks(self, located: Located, number: int, is_equal: bool) -> None:
         """Each leak counts once, when it is met on the second of the two sides, whichever comes first."""
         side = int(located.part != "train")
         others = [seen for part, seen in self._seen.items() if (part != "train") != side]
@@ -185,16 +185,16 @@ class Checker:
             text = located.conversation.messages[number].text
             record.spots.append(Spot(located.file, located.line, quote(text, start)))
 
-    def _finding(self, name: str) -> Finding:
+    def _build_finding(self, name: str) -> Finding:
         kind, record = KINDS[name], self._records[name]
         advice = kind.advice
         if name == "near_duplicates":
-            advice += self._what_was_compared()
+            advice += self._explain_comparison()
         if name == "long_turns":
             advice = f"Longer than {self._long_turn:,} characters. {advice}"
         return Finding(name, kind.title, record.count, record.conversations, tuple(record.spots), advice, kind.repair)
 
-    def _what_was_compared(self) -> str:
+    def _explain_comparison(self) -> str:
         if not all(seen.can_compare_words for seen in self._seen.values()):
             return " (Only capitals, punctuation and spaces were passed over: the package rensa is not installed.)"
         if all(seen.is_complete for seen in self._seen.values()):

@@ -46,7 +46,7 @@ class Languages:
         if place < SAMPLE:
             self._sample[place] = text[:MAX_CHARACTERS]
 
-    def shares(self) -> tuple[tuple[str, float], ...]:
+    def compute_shares(self) -> tuple[tuple[str, float], ...]:
         """(language, share), the most common first; those below 2 % and texts too short to tell are "other"."""
         if not self._sample:
             return ()

@@ -34,7 +34,7 @@ class ReplyCounter:
         if len(self._counts) > MAX_REPLIES:
             self._forget()
 
-    def finding(self) -> Finding | None:
+    def build_finding(self) -> Finding | None:
         """The replies that are a large share of all."""
         least = max(COMMON_SHARE * self._total, COMMON_FEWEST)
         common = [(count, key) for key, count in self._counts.items() if count >= least and key in self._first]

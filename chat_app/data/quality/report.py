@@ -101,7 +101,7 @@ class Check:
         languages = tuple((str(name), float(share)) for name, share in values["languages"])
         return cls(**{**values, **histograms, "findings": findings, "languages": languages})
 
-    def finding(self, name: str) -> Finding | None:
+    def find(self, name: str) -> Finding | None:
         """The finding of that name, or None if there is none."""
         return next((one for one in self.findings if one.name == name), None)
 
@@ -116,7 +116,7 @@ class Tally:
     def add(self, value: int) -> None:
         self._counts[max(bisect_right(self._edges, value) - 1, 0)] += 1
 
-    def histogram(self) -> Histogram:
+    def build_histogram(self) -> Histogram:
         return Histogram(self._edges, tuple(self._counts))
 
 

@@ -42,7 +42,7 @@ def find_loop(text: str) -> tuple[int, int] | None:
     if len(said) - len(set(said)) >= FEWEST_LOOPED - 2:
         found = _find_repeat(said, FEWEST_LOOPED)
         if found:
-            return _character_span(text, *found)
+            return _find_character_span(text, *found)
     if max(map(len, said), default=0) <= LONG_WORD:
         return None
     for word in said:
@@ -88,7 +88,7 @@ def _find_repeat(said: list[str], fewest: int) -> tuple[int, int] | None:
     return None
 
 
-def _character_span(text: str, first: int, end: int) -> tuple[int, int]:
+def _find_character_span(text: str, first: int, end: int) -> tuple[int, int]:
     """Where the words from number `first` up to `end` stand in the text."""
     places = [match.span() for _, match in zip(range(end), re.finditer(r"\S+", text), strict=False)]
     if len(places) < end:

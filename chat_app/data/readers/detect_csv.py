@@ -14,7 +14,7 @@ import orjson
 
 from chat_app.data.readers.tables import columns, header_words
 from chat_app.data.readers.tables.csv_lenient import Dialect, Scan, scan_row
-from chat_app.data.readers.text_source import Source, numbered_lines, read_beginning
+from chat_app.data.readers.text_source import Source, number_lines, read_beginning
 
 DELIMITERS = ("\x1f", ",", ";", "|")
 SAMPLE_LINES = 100
@@ -59,7 +59,7 @@ def detect_dialect(source: Source) -> Dialect | None:
 
 def _sample(source: Source) -> list[str]:
     head, more = read_beginning(source)
-    found = [line or b"" for _, line in itertools.islice(numbered_lines([head]), SAMPLE_LINES + 1)]
+    found = [line or b"" for _, line in itertools.islice(number_lines([head]), SAMPLE_LINES + 1)]
     if len(found) > SAMPLE_LINES or (more and not head.endswith((b"\n", b"\r"))):
         found = found[:-1] or found  # its end may be missing
     return [line.decode("utf-8", "replace") + "\n" for line in found]

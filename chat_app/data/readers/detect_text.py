@@ -7,7 +7,7 @@ from typing import Literal
 import orjson
 
 from chat_app.data.readers.detect_csv import detect_dialect
-from chat_app.data.readers.text_source import SAMPLE_LINES, Source, nonblank_lines, read_beginning
+from chat_app.data.readers.text_source import SAMPLE_LINES, Source, read_beginning, take_nonblank_lines
 
 Layout = Literal["text", "jsonl", "json"]
 
@@ -40,7 +40,7 @@ def detect_layout(source: Source) -> Layout:
 def _sample(source: Source) -> tuple[list[bytes], bool]:
     """The first lines that say something, without the spaces around them, and whether the last of them is cut off."""
     head, more = read_beginning(source)
-    lines = nonblank_lines(head, SAMPLE_LINES + 1)
+    lines = take_nonblank_lines(head, SAMPLE_LINES + 1)
     cut = more and not head.endswith((b"\n", b"\r")) and len(lines) <= SAMPLE_LINES
     return lines[:SAMPLE_LINES], cut
 

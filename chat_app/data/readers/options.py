@@ -51,9 +51,9 @@ class ReadingOptions:
     def __post_init__(self) -> None:
         check(self)
         object.__setattr__(self, "columns", tuple(self.columns))
-        self.roles()
+        self.parse_roles()
 
-    def roles(self) -> dict[str, ColumnRole]:
+    def parse_roles(self) -> dict[str, ColumnRole]:
         """Column name (or number, from 1) -> its role.
 
         Raises:

@@ -61,21 +61,21 @@ class Source:
         """The end of the name that the person knows, or of the path's, in small letters, with its dot."""
         return (Path(self.name).suffix or self.path.suffix).lower()
 
-    def chunks(self) -> Generator[bytes, None, None]:
+    def read_chunks(self) -> Generator[bytes, None, None]:
         """The text in pieces, as UTF-8. Bytes that are not UTF-8 stay in a file that otherwise is."""
         with _open(self.path, self.name) as file:
             file.seek(self.mark)
             if self.encoding in ("utf-8", "utf-8-sig"):
-                yield from _read_chunks(file)
+                yield from _iterate_bytes(file)
                 return
             decoder = codecs.getincrementaldecoder(self.encoding)(errors="replace")
-            for piece in _read_chunks(file):
+            for piece in _iterate_bytes(file):
                 yield decoder.decode(piece).encode("utf-8", "replace")
             yield decoder.decode(b"", final=True).encode("utf-8", "replace")
 
-    def lines(self) -> Iterator[NumberedLine]:
+    def read_lines(self) -> Iterator[NumberedLine]:
         """The lines, numbered from 1, without their ends; None for one that is too long."""
-        return numbered_lines(self.chunks())
+        return number_lines(self.read_chunks())
 
 
 def open_source(path: str | os.PathLike[str], name: str | None = None) -> Source:
@@ -130,7 +130,7 @@ def _check_beginning(head: bytes, name: str) -> None:
         )
 
 
-def numbered_lines(chunks: Iterable[bytes]) -> Iterator[NumberedLine]:
+def number_lines(chunks: Iterable[bytes]) -> Iterator[NumberedLine]:
     """Lines end at LF, CR LF or CR and at nothing else: U+2028, U+0085, VT and FF are characters of a text."""
     number, carry, too_long = 0, b"", False
     for chunk in chunks:
@@ -160,7 +160,7 @@ def _encoding_without_bom(path: Path, name: str, head: bytes) -> str:
     if _is_utf8(path, name):
         return "utf-8"
     with _open(path, name) as file:
-        encoding = detect_encoding(line for _, line in numbered_lines(_read_chunks(file)))
+        encoding = detect_encoding(line for _, line in number_lines(_iterate_bytes(file)))
     if encoding is None:
         raise DataError("The encoding of this file is unknown, or it is not text.", where=name, advice=SAVE_AS)
     return encoding
@@ -170,7 +170,7 @@ def _is_utf8(path: Path, name: str) -> bool:
     decoder = codecs.getincrementaldecoder("utf-8")()
     try:
         with _open(path, name) as file:
-            for piece in _read_chunks(file):
+            for piece in _iterate_bytes(file):
                 decoder.decode(piece)
             decoder.decode(b"", final=True)
     except UnicodeDecodeError:
@@ -196,7 +196,7 @@ def _open(path: Path, name: str) -> BinaryIO:
         raise DataError(closed.reason, where=name, advice=closed.advice) from error
 
 
-def _read_chunks(file: BinaryIO) -> Iterator[bytes]:
+def _iterate_bytes(file: BinaryIO) -> Iterator[bytes]:
     while piece := file.read(CHUNK_BYTES):
         yield piece
 
@@ -267,7 +267,7 @@ SAMPLE_LINES = 20
 
 def read_beginning(source: Source) -> tuple[bytes, bool]:
     """The first piece of a text, and whether there is more."""
-    chunks = source.chunks()
+    chunks = source.read_chunks()
     head, more = next(chunks, b""), next(chunks, b"")
     chunks.close()  # the file is closed now, not some time later
     return head, bool(more)
@@ -275,10 +275,10 @@ def read_beginning(source: Source) -> tuple[bytes, bool]:
 
 def read_first_lines(source: Source, count: int = SAMPLE_LINES) -> list[bytes]:
     """The first lines that say something, without the spaces around them; the last of them may be cut off."""
-    return nonblank_lines(read_beginning(source)[0], count)
+    return take_nonblank_lines(read_beginning(source)[0], count)
 
 
-def nonblank_lines(head: bytes, count: int) -> list[bytes]:
+def take_nonblank_lines(head: bytes, count: int) -> list[bytes]:
     """The same of a piece of text."""
-    said = (stripped for _, line in numbered_lines([head]) if line and (stripped := line.strip()))
+    said = (stripped for _, line in number_lines([head]) if line and (stripped := line.strip()))
     return list(islice(said, count))

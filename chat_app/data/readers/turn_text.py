@@ -81,7 +81,7 @@ def not_utf8_error(position: int, what: str = "line") -> RejectedError:
 
 
 def decode_line(line: bytes | None, if_too_long: str = "Put each conversation on its own line.") -> str:
-    """The text of a line as `Source.lines` gives it.
+    """The text of a line as `Source.read_lines` gives it.
 
     Raises:
         RejectedError: it is too long, with that advice, or not UTF-8.

@@ -108,11 +108,11 @@ class Reading:
         """The number of turns of all the conversations, system texts not counted."""
         return sum(len(conversation.turns) for conversation in self.conversations)
 
-    def located(self) -> Iterator[Located]:
+    def iterate_located(self) -> Iterator[Located]:
         """The conversations with their lines."""
         return map(Located, self.conversations, self.lines)
 
-    def all_problems(self) -> Iterator[Problem]:
+    def iterate_problems(self) -> Iterator[Problem]:
         """The problems."""
         return iter(self.problems)
 
@@ -120,11 +120,11 @@ class Reading:
 class ConversationSource(Protocol):
     """Conversations that can be iterated over again and again, and the problems met when they were read."""
 
-    def located(self) -> Iterator[Located]:
+    def iterate_located(self) -> Iterator[Located]:
         """The conversations with their places, each time from the beginning."""
         ...
 
-    def all_problems(self) -> Iterator[Problem]:
+    def iterate_problems(self) -> Iterator[Problem]:
         """A problem for everything that was left out."""
         ...
 

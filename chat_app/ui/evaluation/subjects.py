@@ -141,7 +141,7 @@ class EvaluationSubjects:
         def read(progress: ProgressCallback) -> Iterator[Conversation]:
             return load_source(
                 wanted, self.services.paths, progress=count_conversations(progress, "Reading")
-            ).conversations()
+            ).iterate_conversations()
 
         return read, f"conversations of {paths[0].name}" if len(paths) == 1 else f"conversations of {len(paths)} files"
 

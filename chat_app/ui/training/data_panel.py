@@ -239,13 +239,15 @@ class DataPanel:
         except OSError as error:
             yield self._show_refusal(DataError(f"What was read could not be kept: {error.strerror or error}."))
             return
-        report = render_report(material.facts, material.problems()) + (render_plain_text_notice(texts) if texts else "")
+        report = render_report(material.facts, material.list_problems()) + (
+            render_plain_text_notice(texts) if texts else ""
+        )
         yield {
             **self.task_row.hide(),
             **self.mapping.show(material.facts, source.options),
             self.upload: Upload(source, material, texts),
             self.report: report,
-            self.preview: gr.HTML(value=make_preview(material.conversations()), visible=True),
+            self.preview: gr.HTML(value=make_preview(material.iterate_conversations()), visible=True),
             self.check_panel: gr.Accordion(visible=False),
             self.start: gr.Button(interactive=True),
         }
@@ -298,7 +300,7 @@ class DataPanel:
         material = upload.material.with_repairs(repairs)
         return {
             self.upload: Upload(replace(upload.source, repairs=repairs), material, upload.texts),
-            self.preview: gr.HTML(value=make_preview(material.conversations()), visible=True),
+            self.preview: gr.HTML(value=make_preview(material.iterate_conversations()), visible=True),
         }
 
     def make_save_handler(self, ending: str) -> Any:

@@ -17,7 +17,7 @@ ISO_TIME = re.compile(r"(\d{4}-\d{2}-\d{2})[T ](\d{2}:\d{2}:\d{2})(?:\.\d{1,12})
 NUMBER = re.compile(r"-?\d{1,12}(?:\.\d{1,12})?")
 
 
-def text_field(record: dict[str, Any], key: str) -> str:
+def get_text(record: dict[str, Any], key: str) -> str:
     """A text; empty if the field is missing or null.
 
     Raises:
@@ -31,7 +31,7 @@ def text_field(record: dict[str, Any], key: str) -> str:
     return value
 
 
-def name_field(record: dict[str, Any], *keys: str) -> str:
+def get_name(record: dict[str, Any], *keys: str) -> str:
     """The first of several fields that holds a name, on one line; empty if none does."""
     for key in keys:
         value = record.get(key)
@@ -40,7 +40,7 @@ def name_field(record: dict[str, Any], *keys: str) -> str:
     return ""
 
 
-def record_field(record: dict[str, Any], key: str) -> dict[str, Any]:
+def get_record(record: dict[str, Any], key: str) -> dict[str, Any]:
     """An object in braces; empty if the field is missing or null.
 
     Raises:
@@ -54,7 +54,7 @@ def record_field(record: dict[str, Any], key: str) -> dict[str, Any]:
     return value
 
 
-def list_field(record: dict[str, Any], key: str) -> list[Any]:
+def get_list(record: dict[str, Any], key: str) -> list[Any]:
     """A list; empty if the field is missing or null.
 
     Raises:
@@ -68,7 +68,7 @@ def list_field(record: dict[str, Any], key: str) -> list[Any]:
     return value
 
 
-def time_field(record: dict[str, Any], *keys: str) -> float | None:
+def parse_time(record: dict[str, Any], *keys: str) -> float | None:
     """Seconds since 1970 from the first field that is there: a number, digits, or a date as ISO 8601 writes it.
 
     A date without a time zone is taken for UTC: only the differences count. None if no field is there.

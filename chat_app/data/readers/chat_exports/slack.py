@@ -26,13 +26,13 @@ from chat_app.data.readers.chat_exports.chat_reader import ChatReader
 from chat_app.data.readers.chat_exports.fields import (
     ADVICE,
     convert_messages,
-    name_field,
-    record_field,
-    text_field,
-    time_field,
+    get_name,
+    get_record,
+    get_text,
+    parse_time,
 )
 from chat_app.data.readers.chat_exports.threading import ChatMessage
-from chat_app.data.readers.json.document import document_value
+from chat_app.data.readers.json.document import parse_document
 from chat_app.data.readers.options import ReadingOptions
 from chat_app.data.readers.protocol import InputFile
 from chat_app.data.readers.types import Located, Preview, Problem, RejectedError, explain_not_opened
@@ -89,7 +89,7 @@ class SlackDayReader(ChatReader):
     @classmethod
     def sniff(cls, file: InputFile) -> SlackDayReader | None:
         """A reader if the file is JSON as this program writes it."""
-        value = document_value(file)
+        value = parse_document(file)
         if not is_slack_day(value):
             return None
         name, source = file.name, file.source
@@ -127,10 +127,10 @@ def _message(item: dict[str, Any], number: int, known: Directory, channel: str, 
         raise RejectedError('"subtype" is not text.', ADVICE)
     if subtype not in SPOKEN:
         return None
-    text = render_markup(text_field(item, "text"), known).strip()
+    text = render_markup(get_text(item, "text"), known).strip()
     if not text:
         return None
-    time = time_field(item, "ts")
+    time = parse_time(item, "ts")
     if time is None:
         raise RejectedError('It has no time ("ts").', ADVICE)
     by_bot = subtype == "bot_message" or bool(item.get("bot_id"))
@@ -138,16 +138,16 @@ def _message(item: dict[str, Any], number: int, known: Directory, channel: str, 
 
 
 def _author(item: dict[str, Any], known: Directory) -> str:
-    account = name_field(item, "user")
+    account = get_name(item, "user")
     if account in known.people:
         return known.people[account]
-    profile, bot = record_field(item, "user_profile"), record_field(item, "bot_profile")
+    profile, bot = get_record(item, "user_profile"), get_record(item, "bot_profile")
     name = (
-        name_field(profile, "display_name", "real_name", "name")
-        or name_field(bot, "name")
-        or name_field(item, "username")
+        get_name(profile, "display_name", "real_name", "name")
+        or get_name(bot, "name")
+        or get_name(item, "username")
         or account
-        or name_field(item, "bot_id")
+        or get_name(item, "bot_id")
     )
     if not name:
         raise RejectedError("It has no author.", ADVICE)
@@ -182,19 +182,19 @@ def _read_directory(files: Sequence[tuple[Path, str]]) -> Generator[Problem, Non
             continue
         value = yield from _load_json(path, name)
         for record in value if isinstance(value, list) else []:
-            if not isinstance(record, dict) or not (account := name_field(record, "id")):
+            if not isinstance(record, dict) or not (account := get_name(record, "id")):
                 continue
             if base == PEOPLE_FILE:
                 people[account] = _person(record, account)
             else:
-                channels[account] = name_field(record, "name") or account
+                channels[account] = get_name(record, "name") or account
     return Directory(_disambiguate(people), channels)
 
 
 def _person(record: dict[str, Any], account: str) -> str:
     profile = record.get("profile")
-    shown = name_field(profile, "display_name", "real_name") if isinstance(profile, dict) else ""
-    return shown or name_field(record, "real_name", "name") or account
+    shown = get_name(profile, "display_name", "real_name") if isinstance(profile, dict) else ""
+    return shown or get_name(record, "real_name", "name") or account
 
 
 def _disambiguate(people: dict[str, str]) -> dict[str, str]:

@@ -11,9 +11,9 @@ from functools import partial
 from typing import Any
 
 from chat_app.data.readers.chat_exports.chat_reader import ChatReader
-from chat_app.data.readers.chat_exports.fields import ADVICE, convert_messages, list_field, name_field, time_field
+from chat_app.data.readers.chat_exports.fields import ADVICE, convert_messages, get_list, get_name, parse_time
 from chat_app.data.readers.chat_exports.threading import ChatMessage
-from chat_app.data.readers.json.document import document_value
+from chat_app.data.readers.json.document import parse_document
 from chat_app.data.readers.protocol import InputFile
 from chat_app.data.readers.types import Problem, RejectedError, quote_text
 
@@ -32,7 +32,7 @@ class TelegramReader(ChatReader):
     @classmethod
     def sniff(cls, file: InputFile) -> TelegramReader | None:
         """A reader if the file is JSON as this program writes it."""
-        value = document_value(file)
+        value = parse_document(file)
         if not is_telegram_export(value):
             return None
         name, source = file.name, file.source
@@ -63,7 +63,7 @@ def read_messages(value: Any, file: str) -> Iterator[ChatMessage | Problem]:
         if not isinstance(chat, dict) or not isinstance(chat.get("messages"), list):
             yield Problem(file, None, f"Chat {number:,} has no list of messages.", "Export it again.")
             continue
-        name = name_field(chat, "name")
+        name = get_name(chat, "name")
         of = f" of the chat {quote_text(name)}" if name else f" of chat {number:,}"
         yield from _read_chat(chat, file, before, f"{number}", of)
         before += len(chat["messages"])
@@ -86,7 +86,7 @@ def _message(item: dict[str, Any], number: int, chat: str, bot: str | None) -> C
     if not text:
         return None
     by_bot = bot is not None and item.get("from_id") == bot
-    return ChatMessage(time_field(item, "date_unixtime", "date"), _author(item), text, number, chat, by_bot)
+    return ChatMessage(parse_time(item, "date_unixtime", "date"), _author(item), text, number, chat, by_bot)
 
 
 def _join_text(item: dict[str, Any]) -> str:
@@ -97,7 +97,7 @@ def _join_text(item: dict[str, Any]) -> str:
     if isinstance(text, str):
         return text
     pieces = []
-    for piece in list_field(item, "text"):
+    for piece in get_list(item, "text"):
         inner = piece.get("text") if isinstance(piece, dict) else piece
         if not isinstance(inner, str):
             raise RejectedError("A part of its text is not text.", ADVICE)
@@ -107,12 +107,12 @@ def _join_text(item: dict[str, Any]) -> str:
 
 def _author(item: dict[str, Any]) -> str:
     """The name; a deleted account has none, but still its number, by which two of them are told apart."""
-    name = name_field(item, "from")
+    name = get_name(item, "from")
     if name:
         return name
     if item.get("from") is not None and not isinstance(item["from"], str):
         raise RejectedError('"from" is not a name.', ADVICE)
-    account = name_field(item, "from_id").removeprefix("user")
+    account = get_name(item, "from_id").removeprefix("user")
     return f"{DELETED} {account}" if account else DELETED
 
 

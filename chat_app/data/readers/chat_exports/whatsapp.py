@@ -29,7 +29,7 @@ from chat_app.data.readers.chat_exports.whatsapp_timestamps import (
     parse_timestamp,
 )
 from chat_app.data.readers.protocol import InputFile
-from chat_app.data.readers.text_source import MAX_LINE_MEGABYTES, Source, numbered_lines, read_beginning
+from chat_app.data.readers.text_source import MAX_LINE_MEGABYTES, Source, number_lines, read_beginning
 from chat_app.data.readers.turn_text import not_utf8_error
 from chat_app.data.readers.types import Problem
 
@@ -80,7 +80,7 @@ class WhatsAppReader(ChatReader):
 
 def is_whatsapp(source: Source) -> bool:
     """Whether the first lines are those of a WhatsApp chat: they begin with stamps, and somebody speaks."""
-    lines = (raw for _, raw in numbered_lines([read_beginning(source)[0]]) if raw and not raw.isspace())
+    lines = (raw for _, raw in number_lines([read_beginning(source)[0]]) if raw and not raw.isspace())
     stamps = [
         parse_timestamp(_strip_direction_marks(raw.decode("utf-8", "replace"))) for raw in islice(lines, SAMPLE_LINES)
     ]
@@ -98,7 +98,7 @@ def detect_dialect(source: Source) -> WhatsAppDialect:
 
     def dates() -> Iterator[DateNumbers]:
         nonlocal marked, bracketed
-        for _, raw in source.lines():
+        for _, raw in source.read_lines():
             line = "" if raw is None else raw.decode("utf-8", "replace")
             stamp = parse_timestamp(_strip_direction_marks(line))
             if stamp is None:
@@ -124,7 +124,7 @@ def read_messages(source: Source, dialect: WhatsAppDialect | None = None) -> Ite
     dialect = detect_dialect(source) if dialect is None else dialect
     calendar, authors = Calendar(dialect.order), _Authors()
     draft: _Draft | None = None
-    for number, raw in source.lines():
+    for number, raw in source.read_lines():
         line, problem = _decode(raw, source.name, number)
         plain = _strip_direction_marks(line)
         stamp = parse_timestamp(plain)

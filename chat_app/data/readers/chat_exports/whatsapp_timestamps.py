@@ -76,7 +76,7 @@ def _parse_clock(hour: int, minute: int, second: int, before: str, after: str) -
     return (hour * 60 + minute) * 60 + second
 
 
-def day_number(date: DateNumbers, order: DateOrder) -> int | None:
+def count_days(date: DateNumbers, order: DateOrder) -> int | None:
     """Days since 1970-01-01; None if these numbers are no date in that order.
 
     The 31st of any month counts as one: other calendars have it, and only differences matter. The formula is Howard
@@ -105,7 +105,7 @@ class _Trial:
     first: int | None = None
 
     def try_date(self, date: DateNumbers) -> None:
-        day = day_number(date, self.order)
+        day = count_days(date, self.order)
         if day is None:
             self.impossible += 1
             return
@@ -146,7 +146,7 @@ class Calendar:
     def time(self, stamp: Timestamp) -> float | None:
         """None if the date is impossible in every order."""
         if stamp.date != self._date:
-            days = (day_number(stamp.date, order) for order in self._orders)
+            days = (count_days(stamp.date, order) for order in self._orders)
             found = next((day for day in days if day is not None), None)
             self._date, self._day = stamp.date, None if found is None else float(found * DAY_SECONDS)
         return None if self._day is None else self._day + stamp.clock

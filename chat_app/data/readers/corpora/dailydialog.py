@@ -49,7 +49,7 @@ def is_dailydialog(source: Source) -> bool:
 def read_conversations(source: Source, options: ReadingOptions, need_reply: bool = True) -> Iterator[Located | Problem]:
     """Every line of a file (dialogues_text.txt, dialogues_train.txt) as a conversation or a problem."""
     part = part_from_filename(source.name)
-    for number, raw in source.lines():
+    for number, raw in source.read_lines():
         if raw is not None and not raw.strip():
             continue
         try:

@@ -43,7 +43,7 @@ def read_conversations(
     source: Source, options: ReadingOptions | None = None, need_reply: bool = True
 ) -> Iterator[Located | Problem]:
     """Every line as a conversation or a problem; empty lines are passed over. No option changes how it is read."""
-    for number, raw in source.lines():
+    for number, raw in source.read_lines():
         if raw is not None and not raw.strip():
             continue
         try:

@@ -133,7 +133,7 @@ def _conversation(group: list[Row], options: ReadingOptions, need_reply: bool) -
 def _rows(source: Source, problems: list[Problem]) -> Iterator[Row]:
     columns: list[str] = []
     separator = ","
-    for number, raw in source.lines():
+    for number, raw in source.read_lines():
         if raw is not None and not raw.strip():
             continue
         try:

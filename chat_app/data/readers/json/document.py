@@ -46,7 +46,7 @@ class DocumentReader(TextReader):
         conversation or a list of them is, a data set in parts, a well-known corpus and a table are not."""
         if file.layout == "text" or (file.layout == "jsonl" and not _is_more_than_a_line(file)):
             return None
-        return cls(file.source, file.options, document_value(file), is_streamed(file.source))
+        return cls(file.source, file.options, parse_document(file), is_streamed(file.source))
 
     def read(self, *, need_reply: bool = True) -> Iterator[Located | Problem]:
         """The conversations and the problems, item by item."""
@@ -55,7 +55,7 @@ class DocumentReader(TextReader):
         return read_value(self.value, self.source.name, self.options, need_reply)
 
 
-def document_value(file: InputFile) -> Any:
+def parse_document(file: InputFile) -> Any:
     """The parsed value of a file that is one JSON value, also if that may be a line of JSON Lines; else None.
 
     None too for a file that is too large to be parsed at once.
@@ -63,10 +63,10 @@ def document_value(file: InputFile) -> Any:
     Raises:
         DataError: the file is laid out as one JSON value and is no valid JSON.
     """
-    return file.once(_document_value)
+    return file.once(_parse_document)
 
 
-def _document_value(file: InputFile) -> Any:
+def _parse_document(file: InputFile) -> Any:
     if file.layout == "text" or (file.layout == "jsonl" and not file.once(_is_one_line)):
         return None
     return None if is_streamed(file.source) else file.once(_only_value)
@@ -102,7 +102,7 @@ def _is_more_than_a_line(file: InputFile) -> bool:
 def _is_one_line(file: InputFile) -> bool:
     """Whether only spaces follow the first line, however long it is."""
     seen_end = False
-    chunks = file.source.chunks()
+    chunks = file.source.read_chunks()
     try:
         for chunk in chunks:
             if not seen_end:
@@ -154,7 +154,7 @@ def parse(source: Source) -> Any:
             where=source.name,
             advice="Save it as JSON Lines: one conversation a line.",
         )
-    text = b"".join(source.chunks())
+    text = b"".join(source.read_chunks())
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError as error:

@@ -29,7 +29,7 @@ class JsonlReader(TextReader):
 
     def read(self, *, need_reply: bool = True) -> Iterator[Located | Problem]:
         """The conversations and the problems, line by line."""
-        lines = self.source.lines()
+        lines = self.source.read_lines()
         return read_conversations(lines, self.source.name, options=self.options, need_reply=need_reply)
 
 

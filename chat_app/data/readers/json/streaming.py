@@ -119,7 +119,7 @@ class _Chunks:
     """The pieces of a text as a file to read from."""
 
     def __init__(self, source: Source):
-        self._chunks = source.chunks()
+        self._chunks = source.read_chunks()
 
     def read(self, size: int = -1) -> bytes:
         """The next piece, of whatever size; nothing at the end."""

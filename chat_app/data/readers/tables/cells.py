@@ -33,7 +33,7 @@ PARTS: dict[str, Part] = {
 }  # fmt: skip
 
 
-def cell_text(cell: Any) -> str:
+def format_cell(cell: Any) -> str:
     """A cell as a person would read it; an empty text for None and NaN."""
     if isinstance(cell, str):
         return cell
@@ -94,7 +94,7 @@ def detect_kind(cells: Sequence[Any]) -> CellKind:
         return "running" if _is_running(full) else "number"
     if all(isinstance(cell, date | datetime | time) for cell in full):
         return "date"
-    texts = [cell_text(cell).strip() for cell in full]
+    texts = [format_cell(cell).strip() for cell in full]
     for kind, pattern in (("number", NUMBER), ("link", LINK), ("date", DATE), ("number", UUID)):
         if all(len(text) <= 2_000 and pattern.fullmatch(text) for text in texts):
             return "running" if kind == "number" and _is_running(texts) else kind  # type: ignore[return-value]

@@ -8,7 +8,7 @@ from typing import Any
 
 from chat_app.data.readers.options import ColumnRole, ReadingOptions
 from chat_app.data.readers.tables import header_words
-from chat_app.data.readers.tables.cells import PARTS, CellKind, cell_text, detect_kind, parse_list
+from chat_app.data.readers.tables.cells import PARTS, CellKind, detect_kind, format_cell, parse_list
 from chat_app.data.readers.tables.header_words import Meaning
 from chat_app.data.readers.types import quote_text
 from chat_app.errors import DataError
@@ -25,7 +25,7 @@ LAYOUTS: tuple[tuple[ColumnRole, ...], ...] = (
 )
 
 
-def column_labels(names: Sequence[str]) -> list[str]:
+def label_columns(names: Sequence[str]) -> list[str]:
     """What each column is called: its name, or its number from 1 if it has none of its own."""
     clean = [" ".join(name.replace("\ufeff", "").split()) for name in names]
     counts = Counter(clean)
@@ -34,7 +34,7 @@ def column_labels(names: Sequence[str]) -> list[str]:
 
 def list_labels(names: Sequence[str]) -> str:
     """The columns, or the first of them, as they may stand in a sentence."""
-    return ", ".join(quote_text(label) for label in column_labels(names)[:LISTED_COLUMNS]) or "none"
+    return ", ".join(quote_text(label) for label in label_columns(names)[:LISTED_COLUMNS]) or "none"
 
 
 def guess_roles(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[ColumnRole]:
@@ -53,7 +53,7 @@ def apply_options(
     Raises:
         DataError: a column was named that the table does not have.
     """
-    wishes = {_position(names, key, file): role for key, role in options.roles().items()}
+    wishes = {_position(names, key, file): role for key, role in options.parse_roles().items()}
     if not wishes:
         return guess
     said = set(wishes.values()) - {"ignore", *BESIDE}
@@ -216,9 +216,9 @@ class _Guess:
         ]
 
     def _repeats(self, position: int) -> bool:
-        texts = [cell_text(cell) for cell in self.columns[position]]
+        texts = [format_cell(cell) for cell in self.columns[position]]
         return len(set(texts)) < len(texts) and not set(texts) <= PARTS.keys()
 
     def _length(self, position: int) -> float:
-        texts = [len(cell_text(cell)) for cell in self.columns[position]]
+        texts = [len(format_cell(cell)) for cell in self.columns[position]]
         return sum(texts) / len(texts) if texts else 0.0

@@ -15,8 +15,8 @@ from chat_app.conversation import Conversation
 from chat_app.data.readers.json import records
 from chat_app.data.readers.options import ColumnRole, ReadingOptions
 from chat_app.data.readers.tables import header_words, message_rows
-from chat_app.data.readers.tables.cells import PARTS, cell_text, detect_kind, parse_list
-from chat_app.data.readers.tables.column_guess import apply_options, column_labels, guess_roles, list_labels
+from chat_app.data.readers.tables.cells import PARTS, detect_kind, format_cell, parse_list
+from chat_app.data.readers.tables.column_guess import apply_options, guess_roles, label_columns, list_labels
 from chat_app.data.readers.tables.message_rows import MessageRow
 from chat_app.data.readers.turn_text import build_answered, build_unanswered, check_count, clean_text, split_context
 from chat_app.data.readers.types import Column, Located, Part, Problem, RejectedError
@@ -33,7 +33,7 @@ WIDER = "Put a text that holds the separator in double quotes, or delete what is
 
 def guess_columns(names: Sequence[str], sample_rows: Sequence[Sequence[Any]]) -> dict[str, ColumnRole]:
     """Column -> role. A column is called by its name, or by its number from 1 if it has none of its own."""
-    return dict(zip(column_labels(names), guess_roles(names, sample_rows), strict=True))
+    return dict(zip(label_columns(names), guess_roles(names, sample_rows), strict=True))
 
 
 def preview_columns(
@@ -47,18 +47,18 @@ def preview_columns(
     roles = apply_options(names, guess_roles(names, sample_rows), options, "")
     return tuple(
         Column(label, role, _sample(sample_rows, position))
-        for position, (label, role) in enumerate(zip(column_labels(names), roles, strict=True))
+        for position, (label, role) in enumerate(zip(label_columns(names), roles, strict=True))
     )
 
 
 def _sample(rows: Sequence[Sequence[Any]], position: int) -> tuple[str, ...]:
-    texts = (cell_text(row[position]).strip() for row in rows if position < len(row))
+    texts = (format_cell(row[position]).strip() for row in rows if position < len(row))
     return tuple(text[:LONGEST_SAMPLE] for text in itertools.islice(filter(None, texts), SAMPLE_CELLS))
 
 
 def is_header(cells: Sequence[Any], rows: Sequence[Sequence[Any]]) -> bool:
     """Whether the first row of a table names its columns, judged beside the rows after it."""
-    names = [cell_text(cell).strip().removeprefix("\ufeff") for cell in cells]
+    names = [format_cell(cell).strip().removeprefix("\ufeff") for cell in cells]
     said = [name for name in names if name]
     if not said or any(len(name) > header_words.LONGEST_NAME or "\n" in name for name in said):
         return False
@@ -173,14 +173,14 @@ class ColumnPlan:
                     cells = self._fitted(cells)
                     if not cells:
                         continue
-                head = cell_text(cells[system]).strip() or None if system >= 0 else None
+                head = format_cell(cells[system]).strip() or None if system >= 0 else None
                 if simple and type(cells[context]) is str and type(cells[reply]) is str and cells[reply]:
                     found = build_answered(split_context(cells[context]), cells[reply], head)
-                elif not any(cell_text(cell).strip() for cell in cells):
+                elif not any(format_cell(cell).strip() for cell in cells):
                     continue
                 else:
                     found = self._conversation(cells, head, need_reply)
-                part: Part = PARTS.get(cell_text(cells[split]).strip().casefold(), "train") if split >= 0 else "train"
+                part: Part = PARTS.get(format_cell(cells[split]).strip().casefold(), "train") if split >= 0 else "train"
                 yield Located(found, line, file, part)
             except RejectedError as rejected:
                 yield Problem(file, line, rejected.reason, rejected.advice)
@@ -188,7 +188,7 @@ class ColumnPlan:
     def _fitted(self, cells: Sequence[Any]) -> list[Any]:
         """A row as wide as the table: empty cells at its end mean nothing. Empty if all of the row is."""
         fitted = list(cells)
-        while fitted and not cell_text(fitted[-1]).strip():
+        while fitted and not format_cell(fitted[-1]).strip():
             fitted.pop()
         width = len(self.roles)
         if len(fitted) > width and not self.any_width:
@@ -205,9 +205,9 @@ class ColumnPlan:
             return _parse_list_cell(cells[record], system, need_reply)
         if self.turns:
             chosen = [*self.turns, *range(len(self.roles), len(cells))]
-            return build_from_turns([cell_text(cells[position]) for position in chosen], chosen, system, need_reply)
+            return build_from_turns([format_cell(cells[position]) for position in chosen], chosen, system, need_reply)
         context = self._context(cells)
-        return build_from_pair(context, cell_text(cells[self.place("reply")]), system, need_reply)
+        return build_from_pair(context, format_cell(cells[self.place("reply")]), system, need_reply)
 
     def _context(self, cells: Sequence[Any]) -> list[str]:
         """The turns before the reply. Texts of several columns become one turn, a line each; a list is turns."""
@@ -216,10 +216,10 @@ class ColumnPlan:
         for position in self.contexts:
             listed = cells[position] if isinstance(cells[position], list | tuple) else None
             if listed is None:
-                text = cell_text(cells[position])
+                text = format_cell(cells[position])
                 listed = parse_list(text) if text.startswith("[") and text.endswith("]") else None
             if isinstance(listed, list | tuple):
-                turns += [cell_text(turn) for turn in listed]
+                turns += [format_cell(turn) for turn in listed]
                 open_turn = False
                 continue
             pieces = split_context(text)
@@ -247,15 +247,17 @@ class ColumnPlan:
                 continue
             if not cells:
                 cells = [None] * len(self.roles)
-            key = cell_text(cells[key_at]).strip() if key_at >= 0 else None
+            key = format_cell(cells[key_at]).strip() if key_at >= 0 else None
             order = message_rows.parse_order(cells[order_at]) if order_at >= 0 else None
-            part: Part = PARTS.get(cell_text(cells[split_at]).strip().casefold(), "train") if split_at >= 0 else "train"
-            system = cell_text(cells[system_at]).strip() if system_at >= 0 else ""
+            part: Part = (
+                PARTS.get(format_cell(cells[split_at]).strip().casefold(), "train") if split_at >= 0 else "train"
+            )
+            system = format_cell(cells[system_at]).strip() if system_at >= 0 else ""
             if text_at >= 0:
-                speaker = cell_text(cells[speaker_at]).strip() if speaker_at >= 0 else None
-                yield MessageRow(line, key, speaker, cell_text(cells[text_at]), order, part, system)
+                speaker = format_cell(cells[speaker_at]).strip() if speaker_at >= 0 else None
+                yield MessageRow(line, key, speaker, format_cell(cells[text_at]), order, part, system)
                 continue
-            for side, text in (("user", "\n".join(self._context(cells))), ("assistant", cell_text(cells[reply_at]))):
+            for side, text in (("user", "\n".join(self._context(cells))), ("assistant", format_cell(cells[reply_at]))):
                 yield MessageRow(line, key, side, text, order, part, system)
 
 

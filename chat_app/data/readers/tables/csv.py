@@ -75,7 +75,7 @@ def preview_columns(source: Source, dialect: Dialect, options: ReadingOptions | 
 
 def _split_header(source: Source, dialect: Dialect) -> tuple[list[str], Iterator[Row | Problem]]:
     """The names of the columns ("" where there is no header), and the rows below them."""
-    items = read_rows(source.lines(), source.name, dialect)
+    items = read_rows(source.read_lines(), source.name, dialect)
     first = list(itertools.islice(items, columns.SAMPLE_ROWS))
     found = [position for position, item in enumerate(first) if not isinstance(item, Problem)]
     below = [item[1] for item in first if not isinstance(item, Problem)]

@@ -50,11 +50,11 @@ class TsvReader(TextReader):
 
     def preview(self) -> Preview:
         """The columns."""
-        return self._preview("tsv", preview_columns(self.source.lines(), self.source.name, self.options))
+        return self._preview("tsv", preview_columns(self.source.read_lines(), self.source.name, self.options))
 
     def read(self, *, need_reply: bool = True) -> Iterator[Located | Problem]:
         """The conversations and the problems, line by line."""
-        return read_conversations(self.source.lines(), self.source.name, self.options, need_reply=need_reply)
+        return read_conversations(self.source.read_lines(), self.source.name, self.options, need_reply=need_reply)
 
 
 def read_conversations(

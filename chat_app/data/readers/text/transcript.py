@@ -15,7 +15,7 @@ from chat_app.data.readers.options import ReadingOptions
 from chat_app.data.readers.protocol import InputFile, TextReader
 from chat_app.data.readers.text import role_markers
 from chat_app.data.readers.text.role_markers import HASHES, LINES, LLAMA, MarkerStyle
-from chat_app.data.readers.text_source import MAX_LINE_BYTES, MAX_LINE_MEGABYTES, Source, numbered_lines, read_beginning
+from chat_app.data.readers.text_source import MAX_LINE_BYTES, MAX_LINE_MEGABYTES, Source, number_lines, read_beginning
 from chat_app.data.readers.turn_text import not_utf8_error
 from chat_app.data.readers.types import Located, Problem, RejectedError
 
@@ -93,7 +93,7 @@ def _detect_layout(source: Source) -> _Layout | None:
     style = role_markers.detect_style(text)
     if style is None:
         return None
-    lines = [line.decode("utf-8", "replace") for _, line in numbered_lines([head]) if line is not None]
+    lines = [line.decode("utf-8", "replace") for _, line in number_lines([head]) if line is not None]
     if more and len(lines) > 1:
         lines.pop()
     if not _is_mostly_marked(style, lines):
@@ -133,7 +133,7 @@ def _split_conversations(source: Source, manner: _Layout, problems: list[Problem
     """The text of each conversation with its first line; None for one that is too long."""
     lines: list[str] = []
     start, size, blank, answered = 0, 0, False, False
-    for number, raw in source.lines():
+    for number, raw in source.read_lines():
         line = _decode(raw, number, source.name, problems)
         bare = line.strip()
         roles = role_markers.find_roles(manner.style, line)
