@@ -143,7 +143,7 @@ def load_files(
             writer.take(iterate(file, name=name, options=options, need_reply=need_reply, on_preview=on_preview), name)
 
     settings = json.dumps([VERSION, need_reply, shown, asdict(options)], default=list)
-    return _find_or_make(_key([settings], files), cache, progress, read)
+    return _find_or_make(_compute_key([settings], files), cache, progress, read)
 
 
 def load_items(
@@ -168,7 +168,7 @@ def load_items(
         writer.previews.append(Preview(name, "hub"))
         writer.take(begin(), name)
 
-    return _find_or_make(_key([VERSION, name, *key_parts], files), cache, progress, read)
+    return _find_or_make(_compute_key([VERSION, name, *key_parts], files), cache, progress, read)
 
 
 def _find_or_make(
@@ -231,16 +231,16 @@ class _DatasetWriter:
         (self.folder / FACTS).write_bytes(orjson.dumps(asdict(facts)))
 
 
-def _key(parts: Sequence[str], files: Sequence[Path]) -> str:
+def _compute_key(parts: Sequence[str], files: Sequence[Path]) -> str:
     try:
-        return digest_content([*parts, *_parts_to_hash(files)])
+        return digest_content([*parts, *_list_parts(files)])
     except OSError as error:
         closed = explain_not_opened(error)
         where = Path(error.filename or files[0]).name
         raise DataError(closed.reason, where=where, advice=closed.advice) from error
 
 
-def _parts_to_hash(files: Sequence[Path]) -> Iterator[Path | str]:
+def _list_parts(files: Sequence[Path]) -> Iterator[Path | str]:
     """The files; of a folder, the files in it with their names."""
     for file in files:
         if file.is_dir():
@@ -257,14 +257,14 @@ def _open_dataset(entry: Path) -> ConversationDataset | None:
     """The dataset of a cache entry, or None if the entry is damaged."""
     try:
         values = orjson.loads((entry / FACTS).read_bytes())
-        previews = tuple(_preview_from(one) for one in values.pop("previews"))
+        previews = tuple(_parse_preview(one) for one in values.pop("previews"))
         files = tuple(values.pop("files"))
         return ConversationDataset(entry, DatasetFacts(files=files, previews=previews, **values))
     except (OSError, ValueError, TypeError, KeyError):
         return None
 
 
-def _preview_from(values: dict[str, Any]) -> Preview:
+def _parse_preview(values: dict[str, Any]) -> Preview:
     from chat_app.data.readers import Column, Speaker
 
     columns = tuple(Column(one["name"], one["role"], tuple(one["sample"])) for one in values.pop("columns"))

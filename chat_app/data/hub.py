@@ -128,18 +128,18 @@ def _load_splits(place: str, name: str, config: str | None, split: str | None, r
     """The name of each split with its rows, still to be fetched."""
     from datasets import load_dataset
 
-    expected = _loader_errors()
+    expected = _list_loader_errors()
 
-    def loaded(wanted: str | None) -> Any:
+    def load(wanted: str | None) -> Any:
         return load_dataset(place, config, split=split, revision=wanted, streaming=True)
 
     try:
         try:
-            found = loaded(revision)
+            found = load(revision)
         except RuntimeError as error:
             if not _needs_script(error) or revision is not None or os.path.isdir(place):
                 raise
-            found = loaded(CONVERTED)
+            found = load(CONVERTED)
     except expected as error:
         raise _explain(error, name, config, split) from error
     return {split: found} if split is not None else dict(found)
@@ -150,16 +150,16 @@ def _convert_splits(
 ) -> Iterator[Located | Problem]:
     for split, rows in splits.items():
         sample, numbered = values.peek(_number_rows(rows, name, split))
-        way = values.detect_schema(sample, options, need_reply=need_reply)
+        schema = values.detect_schema(sample, options, need_reply=need_reply)
         part = parse_part(split) or "train"
         file = f"{name} ({split})"
         yield from values.read_conversations(
-            numbered, way, file, options, need_reply=need_reply, part=part, items=False
+            numbered, schema, file, options, need_reply=need_reply, part=part, items=False
         )
 
 
 def _number_rows(rows: Any, name: str, split: str) -> Iterator[tuple[int, Any]]:
-    expected = _loader_errors()
+    expected = _list_loader_errors()
     rows = iter(rows)
     number = 0
     while True:
@@ -173,7 +173,7 @@ def _number_rows(rows: Any, name: str, split: str) -> Iterator[tuple[int, Any]]:
         yield number, row
 
 
-def _loader_errors() -> tuple[type[Exception], ...]:
+def _list_loader_errors() -> tuple[type[Exception], ...]:
     """What loading and streaming a data set is known to raise: each part of it its own kind."""
     from datasets.exceptions import DatasetsError
     from httpx import HTTPError
@@ -189,15 +189,15 @@ def _needs_script(error: BaseException) -> bool:
 
 def _explain(error: BaseException, name: str, config: str | None, split: str | None) -> DataError:
     """What went wrong, in words of a person who has never seen the loader's."""
-    kinds = {kind.__name__ for one in _causes(error) for kind in type(one).__mro__}
-    said = " ".join(str(one) for one in _causes(error))
+    kinds = {kind.__name__ for one in _iterate_causes(error) for kind in type(one).__mro__}
+    said = " ".join(str(one) for one in _iterate_causes(error))
     name = name[:100]
     if "OfflineModeIsEnabled" in kinds or "OfflineModeIsEnabled" in said:
         what, advice = "The Hub cannot be asked: this computer is set to work offline.", "Unset HF_HUB_OFFLINE."
     elif kinds & {"GatedRepoError"} or re.search(r"\bgated (?:dataset|repo)", said):
         what = "This data set is given only to people who asked for it on the Hub."
         advice = "Ask on its page, then log in with: hf auth login"
-    elif any(map(_needs_script, _causes(error))):
+    elif any(map(_needs_script, _iterate_causes(error))):
         what = "This data set can only be read by running its own code, which is never done."
         advice = "Look for a copy of it in Parquet, or download its files and give those."
     elif kinds & {"RevisionNotFoundError"}:
@@ -208,10 +208,10 @@ def _explain(error: BaseException, name: str, config: str | None, split: str | N
         what, advice = "There is no such data set on the Hub, or it is private.", "Check the owner and the name."
     elif kinds & {"ValueError", "KeyError"} and "config" in said.lower():
         what = f"It has no configuration '{config}'." if config else "It has several configurations."
-        advice = f"Choose one of {_choices(said)}." if _choices(said) else "Choose one of those on its page."
+        advice = f"Choose one of {_list_choices(said)}." if _list_choices(said) else "Choose one of those on its page."
     elif split and kinds & {"ValueError", "KeyError"} and "split" in said.lower():
         what = f"It has no split '{split}'."
-        advice = f"Choose one of {_choices(said)}." if _choices(said) else "Choose one of those on its page."
+        advice = f"Choose one of {_list_choices(said)}." if _list_choices(said) else "Choose one of those on its page."
     elif kinds & {"ConnectionError", "Timeout", "TimeoutException", "HTTPError", "HfHubHTTPError", "OSError"}:
         what, advice = "The data set cannot be fetched.", "Check the connection and try again."
     else:
@@ -219,13 +219,13 @@ def _explain(error: BaseException, name: str, config: str | None, split: str | N
     return DataError(what, where=name, advice=advice)
 
 
-def _choices(said: str) -> str:
+def _list_choices(said: str) -> str:
     """The names in a list of the loader's message."""
     listed = re.search(r"\[([^\[\]]{1,500})\]", said)
     return ", ".join(re.findall(r"'([^']+)'", listed.group(1))) if listed else ""
 
 
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
+def _iterate_causes(error: BaseException | None) -> Iterator[BaseException]:
     for _ in range(8):
         if error is None:
             return

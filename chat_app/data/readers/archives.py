@@ -59,7 +59,7 @@ def open_members(
     """
     place = Path(path)
     with tempfile.TemporaryDirectory(prefix="chat_app-", ignore_cleanup_errors=True) as folder:
-        yield _Unpacker(Path(folder), most_bytes).members(place, name or place.name or str(path))
+        yield _Unpacker(Path(folder), most_bytes).read(place, name or place.name or str(path))
 
 
 @dataclass
@@ -71,30 +71,30 @@ class _Unpacker:
     unpacked: int = 0
     kept: int = 0
     count: int = 0
-    passed: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
 
-    def members(self, path: Path, name: str) -> Iterator[Member | Problem]:
+    def read(self, path: Path, name: str) -> Iterator[Member | Problem]:
         try:
             if path.is_dir():
-                return self._or_error(self._of_folder(path, name), name, "This folder")
+                return self._require_member(self._read_folder(path, name), name, "This folder")
             # Opening a pipe would wait for somebody to write into it.
             head = _read_head(path) if path.is_file() else b""
         except (OSError, ValueError):
             head = b""  # whoever reads it says what is wrong
         if head.startswith(ZIP_HEADS) and not detect_office(path):
-            return self._or_error(self._of_zip(path, name), name, "This archive")
+            return self._require_member(self._read_zip(path, name), name, "This archive")
         try:
-            return self._of_file(path, name, head)
+            return self._read_single(path, name, head)
         except RejectedError as rejected:
             raise DataError(rejected.reason, where=name, advice=rejected.advice) from rejected
 
-    def _of_file(self, path: Path, name: str, head: bytes) -> Iterator[Member | Problem]:
+    def _read_single(self, path: Path, name: str, head: bytes) -> Iterator[Member | Problem]:
         if head.startswith(b"\x1f\x8b"):
-            return self._or_error(self._of_gzip(path, name), name, "This file")
+            return self._require_member(self._read_gzip(path, name), name, "This file")
         _check_readable(path, head)
         return iter([Member(path, name)])
 
-    def _or_error(self, items: Iterator[Member | Problem], name: str, what: str) -> Iterator[Member | Problem]:
+    def _require_member(self, items: Iterator[Member | Problem], name: str, what: str) -> Iterator[Member | Problem]:
         """The same, but an error instead of nothing but problems."""
         early: list[Problem] = []
         found = False
@@ -117,7 +117,7 @@ class _Unpacker:
         where = f"{name}/{inside}" if inside and first.file != name else name
         raise DataError(first.reason, where=where, advice=f"{first.advice}{more}")
 
-    def _of_folder(self, folder: Path, name: str) -> Iterator[Member | Problem]:
+    def _read_folder(self, folder: Path, name: str) -> Iterator[Member | Problem]:
         failures: list[str] = []
         for parent, folders, files in os.walk(folder, onerror=lambda error: failures.append(str(error.filename))):
             folders[:] = sorted(one for one in folders if not _is_hidden(one))
@@ -130,12 +130,12 @@ class _Unpacker:
                     yield Problem(shown, None, "This is a link to another place.", "Put the file itself there.")
                 elif path.is_file():
                     if is_media(file):
-                        self.passed.append(file)
+                        self.skipped.append(file)
                         continue
-                    if self._too_many():
-                        yield self._rest(name)
+                    if self._exceeds_limit():
+                        yield self._limit_problem(name)
                         return
-                    yield from self._inside(path, shown)
+                    yield from self._read_nested(path, shown)
                 elif path.exists():
                     yield Problem(shown, None, *NO_FILE)
                 else:
@@ -148,9 +148,9 @@ class _Unpacker:
                 "Looking into this folder is not allowed.",
                 "Allow it, or copy it.",
             )
-        yield from self._passed_over(name)
+        yield from self._report_skipped(name)
 
-    def _of_zip(self, path: Path, name: str) -> Iterator[Member | Problem]:
+    def _read_zip(self, path: Path, name: str) -> Iterator[Member | Problem]:
         try:
             archive = zipfile.ZipFile(path)
         except (OSError, *BROKEN):
@@ -165,26 +165,26 @@ class _Unpacker:
                 try:
                     _check_entry(entry)
                     if is_media(entry.filename):
-                        self.passed.append(entry.filename)
+                        self.skipped.append(entry.filename)
                         continue
-                    if self._too_many():
-                        yield self._rest(name)
+                    if self._exceeds_limit():
+                        yield self._limit_problem(name)
                         break
                     with _explain_damage(), archive.open(entry) as source:
-                        inside = self._unpacked(source.read, min(entry.compress_size, packed), packed)
+                        inside = self._unpack(source.read, min(entry.compress_size, packed), packed)
                 except RejectedError as rejected:
                     yield Problem(shown, None, rejected.reason, rejected.advice)
                     continue
-                yield from self._inside(inside, shown)
+                yield from self._read_nested(inside, shown)
                 inside.unlink(missing_ok=True)
-        yield from self._passed_over(name)
+        yield from self._report_skipped(name)
 
-    def _of_gzip(self, path: Path, name: str) -> Iterator[Member | Problem]:
+    def _read_gzip(self, path: Path, name: str) -> Iterator[Member | Problem]:
         shown = name[:-3] if name.lower().endswith(".gz") and len(name) > 3 else name
         try:
             with _explain_damage(), gzip.open(path) as source:
                 size = path.stat().st_size
-                inside = self._unpacked(source.read, size, size)
+                inside = self._unpack(source.read, size, size)
             head = _read_head(inside)
             if head.startswith((b"\x1f\x8b", *ZIP_HEADS)) and not detect_office(inside):
                 raise RejectedError("This is an archive inside a compressed file.", UNPACK)
@@ -195,16 +195,16 @@ class _Unpacker:
         yield Member(inside, shown)
         inside.unlink(missing_ok=True)
 
-    def _inside(self, path: Path, name: str) -> Iterator[Member | Problem]:
+    def _read_nested(self, path: Path, name: str) -> Iterator[Member | Problem]:
         """A file of a folder or an archive: itself, or what it holds."""
         try:
             head = _read_head(path)
             if head.startswith(ZIP_HEADS) and not detect_office(path):
                 raise RejectedError("This is an archive inside another place.", "Unpack it, and give it by itself.")
             if head.startswith(b"\x1f\x8b"):
-                yield from self._of_gzip(path, name)
+                yield from self._read_gzip(path, name)
             elif is_media("", head):
-                self.passed.append(name)
+                self.skipped.append(name)
             else:
                 _check_readable(path, head)
                 yield Member(path, name)
@@ -214,7 +214,7 @@ class _Unpacker:
         except RejectedError as rejected:
             yield Problem(name, None, rejected.reason, rejected.advice)
 
-    def _unpacked(self, read: Callable[[int], bytes], packed: int, whole: int) -> Path:
+    def _unpack(self, read: Callable[[int], bytes], packed: int, whole: int) -> Path:
         """Writes what `read` gives to a new file, as long as neither it nor the sum grows out of all measure."""
         target = self.folder / f"{self.count}-{self.unpacked}"
         size = 0
@@ -237,28 +237,28 @@ class _Unpacker:
         self.kept += size
         return target
 
-    def _too_many(self) -> bool:
+    def _exceeds_limit(self) -> bool:
         self.count += 1
         return self.count > MAX_ENTRIES
 
-    def _rest(self, name: str) -> Problem:
+    def _limit_problem(self, name: str) -> Problem:
         return Problem(name, None, f"It holds more than {MAX_ENTRIES:,} files; the rest was left out.", "Give fewer.")
 
-    def _passed_over(self, name: str) -> Iterator[Problem]:
-        if not self.passed:
+    def _report_skipped(self, name: str) -> Iterator[Problem]:
+        if not self.skipped:
             return
         kinds = list(
-            dict.fromkeys(Path(one).suffix.lower().lstrip(".") or "without a name's end" for one in self.passed)
+            dict.fromkeys(Path(one).suffix.lower().lstrip(".") or "without a name's end" for one in self.skipped)
         )
         listed = ", ".join(kinds[:SHOWN_EXTENSIONS]) + (" and others" if len(kinds) > SHOWN_EXTENSIONS else "")
-        count = len(self.passed)
+        count = len(self.skipped)
         said = (
             f"{count:,} files are no text ({listed}); they were"
             if count > 1
             else f"1 file is no text ({listed}); it was"
         )
         yield Problem(name, None, f"{said} passed over.", PASSED)
-        self.passed.clear()
+        self.skipped.clear()
 
 
 def _check_readable(path: Path, head: bytes) -> None:

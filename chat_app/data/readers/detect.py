@@ -50,17 +50,17 @@ def open_reader(file: InputFile) -> Reader:
     Raises:
         DataError: the file is missing, empty, or of no kind that is read.
     """
-    reader = _first_that_takes(file, READERS)
+    reader = _find_reader(file, READERS)
     assert reader is not None
     return reader
 
 
 def open_folder_reader(file: InputFile) -> Reader | None:
     """The reader that takes a folder or an archive as a whole; None if its files are read one by one."""
-    return _first_that_takes(file, FOLDER_READERS)
+    return _find_reader(file, FOLDER_READERS)
 
 
-def _first_that_takes(file: InputFile, readers: tuple[type[Reader], ...]) -> Reader | None:
+def _find_reader(file: InputFile, readers: tuple[type[Reader], ...]) -> Reader | None:
     return next((found for reader in readers if (found := reader.sniff(file)) is not None), None)
 
 

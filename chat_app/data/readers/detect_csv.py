@@ -33,10 +33,10 @@ def detect_dialect(source: Source) -> Dialect | None:
     Lines with tabs are left to the reader of tab-separated lines, where a quote is an ordinary character, unless their
     quotes are unmistakably a spreadsheet's.
     """
-    lines = _sample(source)
+    lines = _read_sample(source)
     if not any(line.strip() for line in lines):
         return None
-    named = _separator_line(lines[0])
+    named = _parse_separator_line(lines[0])
     if named:
         return _fit_dialect(Dialect(named, 0, skip=1), lines[1:])
     first = next(line for line in lines if line.strip())
@@ -44,7 +44,7 @@ def detect_dialect(source: Source) -> Dialect | None:
         return None
     tabs = _has_tabs(lines, first)
     if tabs and "\t" in first:
-        return _spreadsheet_dialect(lines)
+        return _detect_spreadsheet(lines)
     best: tuple[float, Dialect] | None = None
     for delimiter in DELIMITERS:
         if any(delimiter in line for line in lines):
@@ -53,11 +53,11 @@ def detect_dialect(source: Source) -> Dialect | None:
             if rank and (best is None or rank > best[0]):
                 best = rank, dialect
     if tabs and (best is None or best[0] < BY_HEADER):
-        return _spreadsheet_dialect(lines)
+        return _detect_spreadsheet(lines)
     return best[1] if best else None
 
 
-def _sample(source: Source) -> list[str]:
+def _read_sample(source: Source) -> list[str]:
     head, more = read_beginning(source)
     found = [line or b"" for _, line in itertools.islice(number_lines([head]), SAMPLE_LINES + 1)]
     if len(found) > SAMPLE_LINES or (more and not head.endswith((b"\n", b"\r"))):
@@ -65,7 +65,7 @@ def _sample(source: Source) -> list[str]:
     return [line.decode("utf-8", "replace") + "\n" for line in found]
 
 
-def _separator_line(line: str) -> str | None:
+def _parse_separator_line(line: str) -> str | None:
     """The first line that Excel writes or wants: sep=;"""
     text = line.strip("\n").strip('"')
     return text[4] if len(text) == 5 and text.lower().startswith("sep=") else None
@@ -90,7 +90,7 @@ def _has_tabs(lines: Sequence[str], first: str) -> bool:
     return tabs > 0 and ("\t" in first or 2 * tabs >= len(full))
 
 
-def _spreadsheet_dialect(lines: Sequence[str]) -> Dialect | None:
+def _detect_spreadsheet(lines: Sequence[str]) -> Dialect | None:
     """Tab-separated lines as a spreadsheet writes them: quotes exactly around the cells that need them, doubled inside.
 
     Somebody who types quotes puts them elsewhere too.

@@ -19,7 +19,7 @@ INSIDE = b'[]{}",'
 
 def detect_layout(source: Source) -> Layout:
     """The layout of a file, from its first lines."""
-    lines, cut = _sample(source)
+    lines, cut = _read_sample(source)
     if not lines:
         return "jsonl" if source.extension in JSON_EXTENSIONS else "text"
     parsed = [_is_json(line) for line in lines]
@@ -37,7 +37,7 @@ def detect_layout(source: Source) -> Layout:
     return "jsonl" if source.extension in JSON_EXTENSIONS and detect_dialect(source) is None else "text"
 
 
-def _sample(source: Source) -> tuple[list[bytes], bool]:
+def _read_sample(source: Source) -> tuple[list[bytes], bool]:
     """The first lines that say something, without the spaces around them, and whether the last of them is cut off."""
     head, more = read_beginning(source)
     lines = take_nonblank_lines(head, SAMPLE_LINES + 1)

@@ -39,9 +39,9 @@ class Pseudonyms:
         firsts: dict[tuple[str, ...], str] = {}
         for number, name in enumerate(names, start=1):
             person = f"Person {number}"
-            for form in _full_forms(name):
+            for form in _list_full_forms(name):
                 forms.setdefault(form, person)
-            first = _first_name(name)
+            first = _find_first_name(name)
             if first:
                 firsts.setdefault(first, person)
         # A full name is surely that person's; a first name goes to whoever of that name stands first.
@@ -57,22 +57,22 @@ class Pseudonyms:
         self._counts = {word: sorted(found, reverse=True) for word, found in counts.items()}
         self._lengths = sorted({len(name) for name in self._unspaced}, reverse=True)
 
-    def applied(self, text: str) -> str:
+    def replace_names(self, text: str) -> str:
         """The text with every name of a person replaced; an @ before it stays."""
         if self._unspaced:
-            text = UNSPACED.sub(self._of_run, text)
+            text = UNSPACED.sub(self._replace_in_run, text)
         words = list(WORD.finditer(text))
         pieces: list[str] = []
         at, index = 0, 0
         while index < len(words):
-            person, count = self._person(text, words, index)
+            person, count = self._find_person(text, words, index)
             if person:
                 pieces += text[at : words[index].start()], person
                 at = words[index + count - 1].end()
             index += count
         return "".join((*pieces, text[at:])) if pieces else text
 
-    def _person(self, text: str, words: list[re.Match[str]], index: int) -> tuple[str, int]:
+    def _find_person(self, text: str, words: list[re.Match[str]], index: int) -> tuple[str, int]:
         """Who is named from a word on, and in how many words; nobody in one word."""
         for count in self._counts.get(words[index].group().casefold(), ()):
             named = words[index : index + count]
@@ -87,7 +87,7 @@ class Pseudonyms:
                 return person, count
         return "", 1
 
-    def _of_run(self, match: re.Match[str]) -> str:
+    def _replace_in_run(self, match: re.Match[str]) -> str:
         """A run of signs without spaces, with the names inside it replaced, the longest first."""
         run = match.group()
         pieces: list[str] = []
@@ -105,9 +105,9 @@ class Pseudonyms:
         return "".join(pieces)
 
 
-def _full_forms(name: str) -> Iterator[tuple[str, ...]]:
+def _list_full_forms(name: str) -> Iterator[tuple[str, ...]]:
     """How a whole name may stand in a text; a telephone number also as the digits of a mention."""
-    words = _words(name)
+    words = _split_words(name)
     if not words or (len(words) == 1 and (words[0] in LITTLE_WORDS or len(words[0]) < SHORTEST_NAME)):
         return
     yield words
@@ -116,9 +116,9 @@ def _full_forms(name: str) -> Iterator[tuple[str, ...]]:
         yield (digits,)
 
 
-def _first_name(name: str) -> tuple[str, ...]:
+def _find_first_name(name: str) -> tuple[str, ...]:
     """The first name of somebody with several; titles and articles are none."""
-    parts = [words for part in name.split() if (words := _words(part))]
+    parts = [words for part in name.split() if (words := _split_words(part))]
     while parts and all(word in LITTLE_WORDS for word in parts[0]):
         parts.pop(0)
     if not parts or len("".join(parts[0])) < SHORTEST_NAME or "".join(parts[0]).isdecimal():
@@ -126,5 +126,5 @@ def _first_name(name: str) -> tuple[str, ...]:
     return parts[0]
 
 
-def _words(name: str) -> tuple[str, ...]:
+def _split_words(name: str) -> tuple[str, ...]:
     return tuple(word.casefold() for word in WORD.findall(name)[:MOST_WORDS])

@@ -61,7 +61,7 @@ def iterate(
             reader = open_reader(InputFile(first.path, first.name, options))
             if on_preview:
                 on_preview(reader.preview())
-            return _with_part(reader.read(need_reply=need_reply), part_from_filename(name))
+            return _label_part(reader.read(need_reply=need_reply), part_from_filename(name))
         return _read_members(stack.pop_all(), first, members, options, need_reply, on_preview)
 
 
@@ -167,21 +167,21 @@ def _read_members(
             try:
                 reader = open_reader(InputFile(member.path, member.name, options))
             except DataError as error:
-                yield _as_problem(member, error)
+                yield _to_problem(member, error)
                 continue
             if on_preview and number < MOST_PREVIEWS:
                 on_preview(reader.preview())
             try:
                 yield from _label(reader.read(need_reply=need_reply), member.name, part_from_filename(member.name))
             except DataError as error:
-                yield _as_problem(member, error)
+                yield _to_problem(member, error)
 
 
-def _as_problem(member: Member, error: DataError) -> Problem:
+def _to_problem(member: Member, error: DataError) -> Problem:
     return Problem(member.name, None, error.what, error.advice or "")
 
 
-def _with_part(items: Iterator[Located | Problem], part: Part) -> Iterator[Located | Problem]:
+def _label_part(items: Iterator[Located | Problem], part: Part) -> Iterator[Located | Problem]:
     return items if part == "train" else _label(items, "", part)
 
 

@@ -108,7 +108,7 @@ def open_source(path: str | os.PathLike[str], name: str | None = None) -> Source
     for mark, encoding in BYTE_ORDER_MARKS:
         if head.startswith(mark):
             return Source(place, name, encoding, len(mark))
-    return Source(place, name, _encoding_without_bom(place, name, head), 0)
+    return Source(place, name, _detect_without_bom(place, name, head), 0)
 
 
 def _check_beginning(head: bytes, name: str) -> None:
@@ -150,9 +150,9 @@ def number_lines(chunks: Iterable[bytes]) -> Iterator[NumberedLine]:
         yield number + 1, None if too_long or len(line) > MAX_LINE_BYTES else line
 
 
-def _encoding_without_bom(path: Path, name: str, head: bytes) -> str:
+def _detect_without_bom(path: Path, name: str, head: bytes) -> str:
     if b"\0" in head:
-        wide = _utf16_without_bom(head)
+        wide = _detect_utf16(head)
         if wide:
             return wide
         if head.count(b"\0") > max(1, len(head) // BYTES_PER_NUL):
@@ -178,7 +178,7 @@ def _is_utf8(path: Path, name: str) -> bool:
     return True
 
 
-def _utf16_without_bom(head: bytes) -> str | None:
+def _detect_utf16(head: bytes) -> str | None:
     half = len(head) / 2
     even, odd = head[::2].count(0) / half, head[1::2].count(0) / half
     if odd > UTF16_NULS and even < UTF16_OTHERS:

@@ -53,15 +53,15 @@ def is_discord_export(value: Any) -> bool:
 
 def read_messages(value: Any, file: str) -> Iterator[ChatMessage | Problem]:
     """The messages of the channel; a message's line is its number in the export."""
-    yield from convert_messages(value["messages"], file, _message)
+    yield from convert_messages(value["messages"], file, _parse_message)
 
 
-def _message(item: dict[str, Any], number: int) -> ChatMessage | None:
+def _parse_message(item: dict[str, Any], number: int) -> ChatMessage | None:
     if item.get("type") not in SPOKEN:
         return None
     text = get_text(item, "content")
     if "<" in text:
-        text = _render_markup(text, _names(item))
+        text = _render_markup(text, _read_mentions(item))
     text = text.strip()
     if not text:
         return None
@@ -72,7 +72,7 @@ def _message(item: dict[str, Any], number: int) -> ChatMessage | None:
     return ChatMessage(parse_time(item, "timestamp"), name, text, number, by_bot=author.get("isBot") is True)
 
 
-def _names(item: dict[str, Any]) -> dict[str, str]:
+def _read_mentions(item: dict[str, Any]) -> dict[str, str]:
     """Whom the message mentions: account -> name."""
     people = [person for person in get_list(item, "mentions") if isinstance(person, dict)]
     return {get_name(person, "id"): get_name(person, "nickname", "name") for person in people}

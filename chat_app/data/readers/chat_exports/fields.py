@@ -82,7 +82,7 @@ def parse_time(record: dict[str, Any], *keys: str) -> float | None:
             continue
         seconds: float | None = None
         if isinstance(value, str):
-            seconds = float(value) if NUMBER.fullmatch(value) else _iso_seconds(value)
+            seconds = float(value) if NUMBER.fullmatch(value) else _parse_iso_time(value)
         elif isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LATEST:
             seconds = float(value)
         if seconds is None or not abs(seconds) <= LATEST:
@@ -118,7 +118,7 @@ def convert_messages(
                 yield message
 
 
-def _iso_seconds(text: str) -> float | None:
+def _parse_iso_time(text: str) -> float | None:
     match = ISO_TIME.fullmatch(text.strip())
     if match is None:
         return None
@@ -127,10 +127,10 @@ def _iso_seconds(text: str) -> float | None:
         moment = datetime.fromisoformat(f"{day}T{clock}").replace(tzinfo=timezone.utc)
     except ValueError:
         return None
-    return (moment - _offset(zone)).timestamp()
+    return (moment - _parse_zone(zone)).timestamp()
 
 
-def _offset(zone: str | None) -> timedelta:
+def _parse_zone(zone: str | None) -> timedelta:
     if zone is None or zone == "Z":
         return timedelta()
     sign = -1 if zone[0] == "-" else 1

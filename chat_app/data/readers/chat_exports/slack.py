@@ -111,7 +111,7 @@ def read_messages(
     known = directory or Directory()
 
     def read(item: dict[str, Any], number: int) -> ChatMessage | None:
-        return _message(item, number, known, channel, file)
+        return _parse_message(item, number, known, channel, file)
 
     found = list(convert_messages(value, file, read))
     yield from (one for one in found if isinstance(one, Problem))
@@ -119,7 +119,7 @@ def read_messages(
     yield from sorted(said, key=lambda message: message.time or 0.0)
 
 
-def _message(item: dict[str, Any], number: int, known: Directory, channel: str, file: str) -> ChatMessage | None:
+def _parse_message(item: dict[str, Any], number: int, known: Directory, channel: str, file: str) -> ChatMessage | None:
     subtype = item.get("subtype")
     if item.get("type") != "message" or item.get("hidden") is True:
         return None
@@ -134,10 +134,10 @@ def _message(item: dict[str, Any], number: int, known: Directory, channel: str, 
     if time is None:
         raise RejectedError('It has no time ("ts").', ADVICE)
     by_bot = subtype == "bot_message" or bool(item.get("bot_id"))
-    return ChatMessage(time, _author(item, known), text, number, channel, by_bot, file)
+    return ChatMessage(time, _find_author(item, known), text, number, channel, by_bot, file)
 
 
-def _author(item: dict[str, Any], known: Directory) -> str:
+def _find_author(item: dict[str, Any], known: Directory) -> str:
     account = get_name(item, "user")
     if account in known.people:
         return known.people[account]
@@ -185,13 +185,13 @@ def _read_directory(files: Sequence[tuple[Path, str]]) -> Generator[Problem, Non
             if not isinstance(record, dict) or not (account := get_name(record, "id")):
                 continue
             if base == PEOPLE_FILE:
-                people[account] = _person(record, account)
+                people[account] = _find_display_name(record, account)
             else:
                 channels[account] = get_name(record, "name") or account
     return Directory(_disambiguate(people), channels)
 
 
-def _person(record: dict[str, Any], account: str) -> str:
+def _find_display_name(record: dict[str, Any], account: str) -> str:
     profile = record.get("profile")
     shown = get_name(profile, "display_name", "real_name") if isinstance(profile, dict) else ""
     return shown or get_name(record, "real_name", "name") or account

@@ -74,19 +74,19 @@ def _read_chat(chat: dict[str, Any], file: str, before: int, key: str, of: str =
     bot = f"user{partner}" if chat.get("type") == "bot_chat" and isinstance(partner, int) else None
 
     def read(item: dict[str, Any], number: int) -> ChatMessage | None:
-        return _message(item, number, key, bot)
+        return _parse_message(item, number, key, bot)
 
     yield from convert_messages(chat["messages"], file, read, before=before, of=of)
 
 
-def _message(item: dict[str, Any], number: int, chat: str, bot: str | None) -> ChatMessage | None:
+def _parse_message(item: dict[str, Any], number: int, chat: str, bot: str | None) -> ChatMessage | None:
     if item.get("type") != "message" or any(item.get(key) is not None for key in FORWARDED):
         return None
     text = _join_text(item).strip()
     if not text:
         return None
     by_bot = bot is not None and item.get("from_id") == bot
-    return ChatMessage(parse_time(item, "date_unixtime", "date"), _author(item), text, number, chat, by_bot)
+    return ChatMessage(parse_time(item, "date_unixtime", "date"), _find_author(item), text, number, chat, by_bot)
 
 
 def _join_text(item: dict[str, Any]) -> str:
@@ -105,7 +105,7 @@ def _join_text(item: dict[str, Any]) -> str:
     return "".join(pieces)
 
 
-def _author(item: dict[str, Any]) -> str:
+def _find_author(item: dict[str, Any]) -> str:
     """The name; a deleted account has none, but still its number, by which two of them are told apart."""
     name = get_name(item, "from")
     if name:

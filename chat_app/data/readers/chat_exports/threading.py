@@ -65,7 +65,7 @@ class _Tally:
     endings: int = 0
     by_bot: bool = False
 
-    def likeliness(self) -> tuple[bool, int, int, int]:
+    def rank(self) -> tuple[bool, int, int, int]:
         return self.by_bot and self.answers > 0, self.answers, self.endings, self.order
 
 
@@ -94,7 +94,7 @@ def survey(messages: Iterable[ChatMessage | Problem], options: ReadingOptions) -
             tally = tallies[message.author] = _Tally(len(tallies))
         tally.messages += 1
         tally.by_bot |= message.by_bot
-        if pauses.before(message):
+        if pauses.starts_conversation(message):
             if before is not None:
                 before.endings += 1
         elif before is not None and before is not tally:
@@ -103,7 +103,7 @@ def survey(messages: Iterable[ChatMessage | Problem], options: ReadingOptions) -
     if before is not None:
         before.endings += 1
     ranked = sorted(tallies.items(), key=lambda item: -item[1].messages)
-    likely = max(tallies, key=lambda name: tallies[name].likeliness(), default="")
+    likely = max(tallies, key=lambda name: tallies[name].rank(), default="")
     return Survey(tuple(Speaker(name, tally.messages) for name, tally in ranked), likely, problems)
 
 
@@ -177,16 +177,16 @@ def read_conversations(
         if isinstance(message, Problem):
             yield message
             continue
-        if pauses.before(message):
-            yield from stretch.rest()
+        if pauses.starts_conversation(message):
+            yield from stretch.flush()
             unanswered += stretch.is_unanswered
             stretch = _Stretch(file)
         text = replace_unstorable(message.text).strip()
         if pseudonyms is not None:
-            text = pseudonyms.applied(text)
+            text = pseudonyms.replace_names(text)
         if text:
             yield from stretch.add("assistant" if message.author == bot else "user", text, message)
-    yield from stretch.rest()
+    yield from stretch.flush()
     unanswered += stretch.is_unanswered
     if unanswered:
         talk = "1 stretch of talk holds" if unanswered == 1 else f"{unanswered:,} stretches of talk hold"
@@ -203,7 +203,7 @@ class _Pauses:
         self._chat: str | None = None
         self._time: float | None = None
 
-    def before(self, message: ChatMessage) -> bool:
+    def starts_conversation(self, message: ChatMessage) -> bool:
         """Whether a new conversation begins with this message. The very first begins none."""
         first, same = self._chat is None, self._chat == message.chat
         passed = 0.0
@@ -245,7 +245,7 @@ class _Stretch:
         if self.characters >= MAX_CHARACTERS or (new and len(self.turns) >= MAX_TURNS):
             # A question whose answer comes only now goes with its answer.
             question = self.turns[-1:] if new and role == "assistant" and len(self.turns) > 1 else []
-            yield from self.rest()
+            yield from self.flush()
             self.turns = question
             self.characters = sum(len(one) + 1 for turn in question for one in turn.texts)
             new = not question or question[-1].role != role
@@ -254,7 +254,7 @@ class _Stretch:
         self.turns[-1].texts.append(text)
         self.characters += len(text) + 1
 
-    def rest(self) -> Iterator[Located]:
+    def flush(self) -> Iterator[Located]:
         """What is left as a conversation, if anybody was answered in it."""
         turns = self.turns[:-1] if self.turns and self.turns[-1].role == "user" else self.turns
         if len(turns) < 2:  # turns alternate and the last one is an answer: with two there is something it answers

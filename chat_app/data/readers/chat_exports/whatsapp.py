@@ -112,7 +112,7 @@ def detect_dialect(source: Source) -> WhatsAppDialect:
                 _count_colons(colons, author, text)
 
     order = detect_date_order(dates())
-    return WhatsAppDialect(order, _colon_names(colons), marks_notices=2 * marked < bracketed)
+    return WhatsAppDialect(order, _collect_colon_names(colons), marks_notices=2 * marked < bracketed)
 
 
 def read_messages(source: Source, dialect: WhatsAppDialect | None = None) -> Iterator[ChatMessage | Problem]:
@@ -130,17 +130,17 @@ def read_messages(source: Source, dialect: WhatsAppDialect | None = None) -> Ite
         stamp = parse_timestamp(plain)
         if problem is not None:
             # A text with a hole in it is no example: the message is left out as a whole.
-            if stamp is not None and draft is not None and (message := draft.finished(source.name)):
+            if stamp is not None and draft is not None and (message := draft.finish(source.name)):
                 yield message
             draft = None
             yield problem
         elif stamp is not None:
-            if draft is not None and (message := draft.finished(source.name)):
+            if draft is not None and (message := draft.finish(source.name)):
                 yield message
             draft = _begin_draft(stamp, line, number, calendar, authors, dialect)
         elif draft is not None:
             draft.add(plain)
-    if draft is not None and (message := draft.finished(source.name)):
+    if draft is not None and (message := draft.finish(source.name)):
         yield message
 
 
@@ -159,7 +159,7 @@ class _Draft:
         if self.size <= MAX_MESSAGE:
             self.texts.append(text)
 
-    def finished(self, file: str) -> ChatMessage | Problem | None:
+    def finish(self, file: str) -> ChatMessage | Problem | None:
         if self.size > MAX_MESSAGE:
             reason = f"This message has more than {MAX_MESSAGE:,} characters."
             return Problem(file, self.line, reason, "Check whether the lines after it belong to it.")
@@ -181,7 +181,7 @@ def _begin_draft(
         more, colon, rest = text.partition(": ")
         if colon and f"{author}: {more}" in dialect.colon_names:
             author, text = f"{author}: {more}", rest
-    draft = _Draft(calendar.time(stamp), author, number)
+    draft = _Draft(calendar.to_seconds(stamp), author, number)
     draft.add(text)
     return draft
 
@@ -251,7 +251,7 @@ def _count_colons(colons: dict[str, Counter[str] | None], author: str, text: str
         known[more] += 1
 
 
-def _colon_names(colons: dict[str, Counter[str] | None]) -> frozenset[str]:
+def _collect_colon_names(colons: dict[str, Counter[str] | None]) -> frozenset[str]:
     return frozenset(
         f"{author}: {more}"
         for author, known in colons.items()

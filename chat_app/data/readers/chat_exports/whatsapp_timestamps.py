@@ -114,7 +114,7 @@ class _Trial:
         self.first = day if self.first is None else self.first
         self.last = day
 
-    def cost(self) -> tuple[int, int, int]:
+    def compute_cost(self) -> tuple[int, int, int]:
         span = abs(self.last - self.first) if self.last is not None and self.first is not None else 0
         return self.impossible, self.backwards, span
 
@@ -132,7 +132,7 @@ def detect_date_order(dates: Iterable[DateNumbers]) -> DateOrder:
             for trial in trials:
                 trial.try_date(date)
             before = date
-    return min(trials, key=_Trial.cost).order
+    return min(trials, key=_Trial.compute_cost).order
 
 
 class Calendar:
@@ -143,7 +143,7 @@ class Calendar:
         self._date: DateNumbers | None = None
         self._day: float | None = None
 
-    def time(self, stamp: Timestamp) -> float | None:
+    def to_seconds(self, stamp: Timestamp) -> float | None:
         """None if the date is impossible in every order."""
         if stamp.date != self._date:
             days = (count_days(stamp.date, order) for order in self._orders)

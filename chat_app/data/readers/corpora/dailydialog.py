@@ -53,8 +53,8 @@ def read_conversations(source: Source, options: ReadingOptions, need_reply: bool
         if raw is not None and not raw.strip():
             continue
         try:
-            turns = _turns(raw)
-            yield Located(_conversation(turns, options, need_reply), number, source.name, part)
+            turns = _split_turns(raw)
+            yield Located(_build_conversation(turns, options, need_reply), number, source.name, part)
         except RejectedError as rejected:
             yield Problem(source.name, number, rejected.reason, rejected.advice)
 
@@ -75,18 +75,18 @@ def convert_row(record: dict[str, Any], options: ReadingOptions, need_reply: boo
         raise RejectedError(f'"dialog" is {describe_value(dialog)}, not a list of turns.', "Write the turns there.")
     turns = [require_text(turn, f"turn {number}") for number, turn in enumerate(dialog, start=1)]
     if options.tidy == "automatic" and not any(map(looks_tokenised, turns)):
-        return _conversation(turns, ReadingOptions(tidy="off"), need_reply)
-    return _conversation(turns, options, need_reply)
+        return _build_conversation(turns, ReadingOptions(tidy="off"), need_reply)
+    return _build_conversation(turns, options, need_reply)
 
 
-def _turns(raw: bytes | None) -> list[str]:
+def _split_turns(raw: bytes | None) -> list[str]:
     turns = decode_line(raw).split(END_OF_TURN)
     if not turns[-1].strip():
         turns.pop()
     return turns
 
 
-def _conversation(turns: list[str], options: ReadingOptions, need_reply: bool) -> Conversation:
+def _build_conversation(turns: list[str], options: ReadingOptions, need_reply: bool) -> Conversation:
     check_count(len(turns))
     texts = [tidy_text(clean_text(turn, f"turn {number}"), options.tidy) for number, turn in enumerate(turns, start=1)]
     if not texts:

@@ -47,12 +47,12 @@ def read_conversations(
         if raw is not None and not raw.strip():
             continue
         try:
-            yield Located(_conversation(raw, need_reply), number, source.name)
+            yield Located(_build_conversation(raw, need_reply), number, source.name)
         except RejectedError as rejected:
             yield Problem(source.name, number, rejected.reason, rejected.advice)
 
 
-def _conversation(raw: bytes | None, need_reply: bool) -> Conversation:
+def _build_conversation(raw: bytes | None, need_reply: bool) -> Conversation:
     cells = decode_line(raw).split("\t")
     if len(cells) != 2:
         raise RejectedError(

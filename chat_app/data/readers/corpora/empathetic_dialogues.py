@@ -63,7 +63,7 @@ def is_row(record: Mapping[str, Any]) -> bool:
 def read_conversations(source: Source, options: ReadingOptions, need_reply: bool = True) -> Iterator[Located | Problem]:
     """The conversations of train.csv, valid.csv or test.csv; a conversation's line is that of its first row."""
     problems: list[Problem] = []
-    rows = _rows(source, problems)
+    rows = _parse_rows(source, problems)
     for item in convert_rows(rows, source.name, options, need_reply, part_from_filename(source.name)):
         yield from problems
         problems.clear()
@@ -77,7 +77,7 @@ def convert_rows(
     """The conversations of rows with their numbers, in the order in which they begin."""
     for group in _group_rows(rows):
         try:
-            yield Located(_conversation(group, options, need_reply), group[0][0], file, part)
+            yield Located(_build_conversation(group, options, need_reply), group[0][0], file, part)
         except RejectedError as rejected:
             yield Problem(file, group[0][0], rejected.reason, rejected.advice)
 
@@ -104,7 +104,7 @@ def _sort_group(group: list[Row]) -> list[Row]:
     return sorted(group, key=index)
 
 
-def _conversation(group: list[Row], options: ReadingOptions, need_reply: bool) -> Conversation:
+def _build_conversation(group: list[Row], options: ReadingOptions, need_reply: bool) -> Conversation:
     first = group[0][1].get("speaker_idx")
     turns: list[tuple[Role, list[str]]] = []
     for number, row in group:
@@ -130,7 +130,7 @@ def _conversation(group: list[Row], options: ReadingOptions, need_reply: bool) -
     )
 
 
-def _rows(source: Source, problems: list[Problem]) -> Iterator[Row]:
+def _parse_rows(source: Source, problems: list[Problem]) -> Iterator[Row]:
     columns: list[str] = []
     separator = ","
     for number, raw in source.read_lines():
@@ -141,12 +141,12 @@ def _rows(source: Source, problems: list[Problem]) -> Iterator[Row]:
                 separator = _find_separator(raw or b"") or ","
                 columns = [name.strip().strip('"') for name in (raw or b"").decode("utf-8", "replace").split(separator)]
             else:
-                yield number, dict(zip(columns, _cells(raw, separator, columns), strict=False))
+                yield number, dict(zip(columns, _split_cells(raw, separator, columns), strict=False))
         except RejectedError as rejected:
             problems.append(Problem(source.name, number, rejected.reason, rejected.advice))
 
 
-def _cells(raw: bytes | None, separator: str, columns: list[str]) -> list[str]:
+def _split_cells(raw: bytes | None, separator: str, columns: list[str]) -> list[str]:
     """The cells of a line. The original has no quoting, so a quotation mark is a sign like any other.
 
     A copy that a spreadsheet wrote quotes what has a comma or a quotation mark in it.

@@ -51,7 +51,7 @@ def convert_record(record: Mapping[str, Any], options: ReadingOptions, need_repl
         raise RejectedError(
             f"The last utterance is {describe_value(last)}, not an object in braces.", "Get the file again."
         )
-    return _conversation(record.get("personality"), last, options)
+    return _build_conversation(record.get("personality"), last, options)
 
 
 def convert_rows(
@@ -87,12 +87,12 @@ def _convert_row(
     row: Mapping[str, Any], number: int, file: str, options: ReadingOptions, part: Part
 ) -> Located | Problem:
     try:
-        return Located(_conversation(row.get("personality"), row, options), number, file, part)
+        return Located(_build_conversation(row.get("personality"), row, options), number, file, part)
     except RejectedError as rejected:
         return Problem(file, number, rejected.reason, rejected.advice)
 
 
-def _conversation(personality: Any, last: Mapping[str, Any], options: ReadingOptions) -> Conversation:
+def _build_conversation(personality: Any, last: Mapping[str, Any], options: ReadingOptions) -> Conversation:
     history, candidates = last.get("history"), last.get("candidates")
     if not isinstance(history, list):
         raise RejectedError(f"The history is {describe_value(history)}, not a list of turns.", "Get the file again.")
@@ -104,10 +104,10 @@ def _conversation(personality: Any, last: Mapping[str, Any], options: ReadingOpt
     texts = [tidy_text(clean_text(turn, f"turn {number}"), options.tidy) for number, turn in enumerate(turns, start=1)]
     if not texts:
         raise RejectedError("The conversation has no turns.", "Delete it, or get the file again.")
-    return Conversation.from_turns(texts, system=_persona(personality, options), last="assistant")
+    return Conversation.from_turns(texts, system=_join_persona(personality, options), last="assistant")
 
 
-def _persona(personality: Any, options: ReadingOptions) -> str | None:
+def _join_persona(personality: Any, options: ReadingOptions) -> str | None:
     if personality is None:
         return None
     sentences = personality if isinstance(personality, list) else [personality]

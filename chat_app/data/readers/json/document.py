@@ -69,10 +69,10 @@ def parse_document(file: InputFile) -> Any:
 def _parse_document(file: InputFile) -> Any:
     if file.layout == "text" or (file.layout == "jsonl" and not file.once(_is_one_line)):
         return None
-    return None if is_streamed(file.source) else file.once(_only_value)
+    return None if is_streamed(file.source) else file.once(_parse_single_value)
 
 
-def _only_value(file: InputFile) -> Any:
+def _parse_single_value(file: InputFile) -> Any:
     if file.layout == "json" or _is_long_line(file):
         return parse(file.source)
     try:
@@ -92,7 +92,7 @@ def _is_more_than_a_line(file: InputFile) -> bool:
         return False
     if _is_long_line(file):
         return True
-    value = file.once(_only_value)
+    value = file.once(_parse_single_value)
     if isinstance(value, list):
         is_list_of_records = bool(value) and records.is_record(value[0])
         return is_list_of_records and values.detect_schema(value[: values.SAMPLE_VALUES], file.options) != "records"
@@ -177,8 +177,8 @@ def read_value(
         return
     for part, items in sections:
         sample, found = values.peek(items)
-        way = values.detect_schema(sample, options, need_reply=need_reply)
-        yield from values.read_conversations(found, way, file, options, need_reply=need_reply, part=part)
+        schema = values.detect_schema(sample, options, need_reply=need_reply)
+        yield from values.read_conversations(found, schema, file, options, need_reply=need_reply, part=part)
 
 
 def has_sections(value: Any) -> bool:
@@ -188,12 +188,14 @@ def has_sections(value: Any) -> bool:
 
 def _read_single(value: Any, file: str, options: ReadingOptions, need_reply: bool) -> Iterator[Located | Problem]:
     """A value that is one conversation."""
-    way = values.detect_schema([value], options, need_reply=need_reply)
+    schema = values.detect_schema([value], options, need_reply=need_reply)
     try:
-        if way in ("records", "table"):
+        if schema in ("records", "table"):
             yield Located(records.parse_conversation(value, need_reply=need_reply), 1, file)
         else:
-            yield from values.read_conversations([(1, value)], way, file, options, need_reply=need_reply, items=False)
+            yield from values.read_conversations(
+                [(1, value)], schema, file, options, need_reply=need_reply, items=False
+            )
     except RejectedError as rejected:
         yield Problem(file, 1, rejected.reason, rejected.advice)
 
@@ -215,7 +217,7 @@ def _find_sections(value: Any) -> list[Section] | None:
             return [("train", _unwrap_rows(items))]
         if isinstance(items, dict) and key == "data" and (inner := _find_sections(items)):
             return inner
-    return _sections_of_object(value)
+    return _find_object_sections(value)
 
 
 def _holds_records(key: str, first: Any) -> bool:
@@ -241,7 +243,7 @@ def _split_table(columns: list[Any], rows: list[Any]) -> Iterator[tuple[int, Any
         yield number, dict(zip(names, row, strict=False)) if isinstance(row, list) else row
 
 
-def _sections_of_object(value: dict[str, Any]) -> list[Section] | None:
+def _find_object_sections(value: dict[str, Any]) -> list[Section] | None:
     """Objects inside an object: columns by name or rows by number, as pandas writes them, or conversations by name."""
     inner = list(value.values())
     if records.is_known(value) and not all(isinstance(item, dict) for item in inner):
@@ -249,25 +251,25 @@ def _sections_of_object(value: dict[str, Any]) -> list[Section] | None:
     if all(isinstance(item, dict) and item for item in inner):
         rows = list(inner[0])
         if all(NUMBER.fullmatch(row) for row in rows) and not all(NUMBER.fullmatch(name) for name in value):
-            return [("train", _columns_table(value, rows))]
+            return [("train", _iterate_columns(value, rows))]
         return [("train", iter(enumerate(inner, start=1)))]
     if len(inner) > 1 and all(isinstance(item, list) and len(item) > 1 for item in inner):
         return [("train", iter(enumerate(inner, start=1)))]
     return None
 
 
-def _columns_table(columns: dict[str, Any], rows: list[str]) -> Iterator[tuple[int, Any]]:
+def _iterate_columns(columns: dict[str, Any], rows: list[str]) -> Iterator[tuple[int, Any]]:
     for number, row in enumerate(rows, start=1):
         yield number, {name: column.get(row) for name, column in columns.items()}
 
 
 def _read_streamed(source: Source, options: ReadingOptions, need_reply: bool) -> Iterator[Located | Problem]:
-    """The items of a large file. A new part may be a new way of reading."""
+    """The items of a large file. A new part may be a new schema of reading."""
     found = False
-    for part, items in streaming.sections(source):
+    for part, items in streaming.iterate_sections(source):
         sample, rest = values.peek(items)
         found = found or bool(sample)
-        way = values.detect_schema(sample, options, need_reply=need_reply)
-        yield from values.read_conversations(rest, way, source.name, options, need_reply=need_reply, part=part)
+        schema = values.detect_schema(sample, options, need_reply=need_reply)
+        yield from values.read_conversations(rest, schema, source.name, options, need_reply=need_reply, part=part)
     if not found:
         raise values.no_list_error(source.name)

@@ -45,9 +45,9 @@ def read_conversations(
     """
     options = options or ReadingOptions()
     sample, found = values.peek(_parse_lines(lines, file))
-    way = values.detect_schema(sample, options, need_reply=need_reply)
-    if way != "records":
-        yield from values.read_conversations(found, way, file, options, need_reply=need_reply, items=False)
+    schema = values.detect_schema(sample, options, need_reply=need_reply)
+    if schema != "records":
+        yield from values.read_conversations(found, schema, file, options, need_reply=need_reply, items=False)
         return
     for item in found:
         if isinstance(item, Problem):

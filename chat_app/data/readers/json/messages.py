@@ -45,17 +45,17 @@ AS_TEXT = "Write it as text, in double quotes."
 NO_TOOLS = "Tools cannot be learned here: delete these messages, or the whole conversation."
 
 
-def from_messages(items: list[Any], system: str | None, need_reply: bool) -> Conversation:
+def parse_messages(items: list[Any], system: str | None, need_reply: bool) -> Conversation:
     """A conversation of objects with a role and a text.
 
     Raises:
         RejectedError: one of them cannot be used, or nobody answers.
     """
     messages = [] if system is None else [Message("system", system)]
-    names = _speakers(items)
+    names = _map_speakers(items)
     roles: set[Role] = set()
     for number, item in enumerate(items, start=1):
-        message = _message(item, number, names)
+        message = _parse_message(item, number, names)
         if message is not None:
             messages.append(message)
             roles.add(message.role)
@@ -111,11 +111,11 @@ def describe_value(value: Any) -> str:
     return "a list" if isinstance(value, list) else "an object in braces"
 
 
-def _message(item: Any, number: int, names: dict[str, Role]) -> Message | None:
+def _parse_message(item: Any, number: int, names: dict[str, Role]) -> Message | None:
     """One message; None for an empty system text, which many data sets have and which says nothing."""
     if not isinstance(item, dict):
         raise RejectedError(f"Message {number} is {describe_value(item)}, but the first one has a role.", SHAPES)
-    role = _role(item, number, names)
+    role = _find_role(item, number, names)
     what = f"message {number}"
     key = "content" if "content" in item else first_key(item, TEXT_KEYS)
     if key is None:
@@ -136,7 +136,7 @@ def _message(item: Any, number: int, names: dict[str, Role]) -> Message | None:
     return Message(role, clean_text(text, what), weight is None or weight == 1)
 
 
-def _role(item: dict[str, Any], number: int, names: dict[str, Role]) -> Role:
+def _find_role(item: dict[str, Any], number: int, names: dict[str, Role]) -> Role:
     key = "role" if item.get("role") is not None else first_key(item, ROLE_KEYS)
     if key is None:
         raise RejectedError(f"Message {number} does not say whose it is.", 'Add "role": "user" or "role": "assistant".')
@@ -153,7 +153,7 @@ def _role(item: dict[str, Any], number: int, names: dict[str, Role]) -> Role:
     raise RejectedError(f"Message {number} has the unknown role {quote_text(name)}.", "Use system, user or assistant.")
 
 
-def _speakers(items: list[Any]) -> dict[str, Role]:
+def _map_speakers(items: list[Any]) -> dict[str, Role]:
     """Who is who where messages name speakers and not roles: who begins is the user, the other the assistant.
 
     Where a user talks with a "SYSTEM", as in task-oriented data, that is the assistant. Empty if roles are given.

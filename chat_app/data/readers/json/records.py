@@ -13,7 +13,7 @@ from chat_app.data.readers.json.messages import (
     build_conversation,  # fmt: skip
     describe_value,
     first_key,
-    from_messages,
+    parse_messages,
     require_text,
 )
 from chat_app.data.readers.text import role_markers
@@ -78,29 +78,29 @@ def parse_conversation(value: Any, *, need_reply: bool = True) -> Conversation:
         RejectedError: it holds none that can be used.
     """
     if isinstance(value, list):
-        return _from_list(value, None, need_reply)
+        return _parse_list(value, None, need_reply)
     if not isinstance(value, dict):
         raise RejectedError(f"Here is {describe_value(value)} instead of a conversation.", SHAPES)
     key = first_key(value, LIST_KEYS)
-    system = _system(value)
+    system = _read_system(value)
     if key is None:
-        return _from_fields(value, system, need_reply)
+        return _parse_fields(value, system, need_reply)
     if isinstance(value[key], list):
-        return _from_list(value[key], system, need_reply)
+        return _parse_list(value[key], system, need_reply)
     if isinstance(value[key], str) and (found := role_markers.parse_conversation(value[key], system, need_reply)):
         return found
     raise RejectedError(f"{quote_text(key)} is {describe_value(value[key])}, not a list of turns.", SHAPES)
 
 
-def _from_list(items: list[Any], system: str | None, need_reply: bool) -> Conversation:
+def _parse_list(items: list[Any], system: str | None, need_reply: bool) -> Conversation:
     if not items:
         raise RejectedError("The conversation has no turns.", "Write at least two, or delete the line.")
     check_count(len(items))
     first = items[0]
     if isinstance(first, dict):
         if first_key(first, ROLE_KEYS) is None and _is_pair(first):
-            return _from_pairs(items, system, need_reply)
-        return from_messages(items, system, need_reply)
+            return _parse_pairs(items, system, need_reply)
+        return parse_messages(items, system, need_reply)
     turns = [
         clean_text(require_text(item, f"turn {number}"), f"turn {number}") for number, item in enumerate(items, start=1)
     ]
@@ -113,7 +113,7 @@ def _is_pair(item: dict[str, Any]) -> bool:
     return first_key(item, CONTEXT_KEYS) is not None and first_key(item, REPLY_KEYS) is not None
 
 
-def _from_pairs(items: list[Any], system: str | None, need_reply: bool) -> Conversation:
+def _parse_pairs(items: list[Any], system: str | None, need_reply: bool) -> Conversation:
     """Turns that come two at a time: [{"human": "...", "assistant": "..."}, ...]; the first may have a system text."""
     messages = [] if system is None else [Message("system", system)]
     roles: set[Role] = set()
@@ -123,7 +123,7 @@ def _from_pairs(items: list[Any], system: str | None, need_reply: bool) -> Conve
             raise RejectedError(
                 f"{what.capitalize()} is {describe_value(item)}, not a question with its answer.", SHAPES
             )
-        own = _system(item)
+        own = _read_system(item)
         pair: list[tuple[Role, str | None]] = [("system", own)] if own is not None else []
         context, reply = first_key(item, CONTEXT_KEYS), first_key(item, REPLY_KEYS)
         if context is None and reply is None:
@@ -135,35 +135,39 @@ def _from_pairs(items: list[Any], system: str | None, need_reply: bool) -> Conve
     return build_conversation(messages, roles, need_reply)
 
 
-def _from_fields(record: dict[str, Any], system: str | None, need_reply: bool) -> Conversation:
+def _parse_fields(record: dict[str, Any], system: str | None, need_reply: bool) -> Conversation:
     context_key, reply_key = first_key(record, CONTEXT_KEYS), first_key(record, REPLY_KEYS)
     if reply_key == "chosen":
-        return _from_preference(record, context_key, system, need_reply)
-    if (context_key is None or reply_key is None) and (found := _from_marked(record, system, need_reply)):
+        return _parse_preference(record, context_key, system, need_reply)
+    if (context_key is None or reply_key is None) and (found := _parse_marked(record, system, need_reply)):
         return found
     if context_key is None and reply_key is None:
-        raise RejectedError(f"No field here is known to hold a conversation (found: {_fields(record)}).", SHAPES)
+        raise RejectedError(f"No field here is known to hold a conversation (found: {_list_fields(record)}).", SHAPES)
     if context_key is None:
-        raise RejectedError("The context is missing.", f'Write it under "context". The fields here: {_fields(record)}.')
+        raise RejectedError(
+            "The context is missing.", f'Write it under "context". The fields here: {_list_fields(record)}.'
+        )
     if isinstance(record[context_key], list) and reply_key is not None:
         if _has_messages(record[context_key]):
-            return _from_list(_with_reply(record[context_key], record[reply_key]), system, need_reply)
+            return _parse_list(_append_reply(record[context_key], record[reply_key]), system, need_reply)
         if context_key == "questions":
             return build_answered(*_interleave_answers(record["questions"], record[reply_key]), system)
-    if reply_key is not None and (found := _from_open_prompt(record[context_key], record[reply_key], system)):
+    if reply_key is not None and (found := _parse_open_prompt(record[context_key], record[reply_key], system)):
         return found
-    turns = _history(record) + _context(record, context_key)
+    turns = _read_history(record) + _read_context(record, context_key)
     if reply_key is None:
         if need_reply:
-            raise RejectedError("The reply is missing.", f'Write it under "reply". The fields here: {_fields(record)}.')
+            raise RejectedError(
+                "The reply is missing.", f'Write it under "reply". The fields here: {_list_fields(record)}.'
+            )
         return build_unanswered(turns, system)
     reply = record[reply_key]
     return build_answered(
-        turns, _best_answer(reply) if reply_key == "answers" else require_text(reply, "the reply"), system
+        turns, _choose_answer(reply) if reply_key == "answers" else require_text(reply, "the reply"), system
     )
 
 
-def _from_marked(record: dict[str, Any], system: str | None, need_reply: bool) -> Conversation | None:
+def _parse_marked(record: dict[str, Any], system: str | None, need_reply: bool) -> Conversation | None:
     for key in (*MARKED_KEYS, "prompt"):
         if isinstance(record.get(key), str) and (
             found := role_markers.parse_conversation(record[key], system, need_reply)
@@ -172,14 +176,14 @@ def _from_marked(record: dict[str, Any], system: str | None, need_reply: bool) -
     return None
 
 
-def _from_open_prompt(prompt: Any, reply: Any, system: str | None) -> Conversation | None:
+def _parse_open_prompt(prompt: Any, reply: Any, system: str | None) -> Conversation | None:
     """A prompt that is marked as far as the reply: "Human: Hello\\n\\nAssistant:"."""
     if not isinstance(prompt, str) or not isinstance(reply, str) or role_markers.detect_style(prompt) is None:
         return None
     return role_markers.parse_conversation(f"{prompt}{reply}", system, need_reply=True)
 
 
-def _from_preference(
+def _parse_preference(
     record: dict[str, Any], context_key: str | None, system: str | None, need_reply: bool
 ) -> Conversation:
     """Preference data: what was chosen is learned. It may be a reply, or the whole conversation."""
@@ -190,24 +194,24 @@ def _from_preference(
         before = context if isinstance(context, list) and not whole else []
         if isinstance(context, str) and not whole:
             before = [{"role": "user", "content": context}]
-        return _from_list([*before, *chosen], system, need_reply)
+        return _parse_list([*before, *chosen], system, need_reply)
     text = require_text(chosen, "the chosen reply")
     if found := role_markers.parse_conversation(text, system, need_reply):
         return found
     if context_key is None:
         raise RejectedError("The context is missing.", 'Write it under "prompt".')
     if isinstance(context, list) and _has_messages(context):
-        return _from_list([*context, {"role": "assistant", "content": text}], system, need_reply)
-    if found := _from_open_prompt(context, text, system):
+        return _parse_list([*context, {"role": "assistant", "content": text}], system, need_reply)
+    if found := _parse_open_prompt(context, text, system):
         return found
-    return build_answered(_history(record) + _context(record, context_key), text, system)
+    return build_answered(_read_history(record) + _read_context(record, context_key), text, system)
 
 
 def _has_messages(items: list[Any]) -> bool:
     return bool(items) and isinstance(items[0], dict) and first_key(items[0], SURE_ROLE_KEYS) is not None
 
 
-def _with_reply(prompt: list[Any], reply: Any) -> list[Any]:
+def _append_reply(prompt: list[Any], reply: Any) -> list[Any]:
     """A prompt of messages and its completion, which is messages too, or a text."""
     return [*prompt, *reply] if isinstance(reply, list) else [*prompt, {"role": "assistant", "content": reply}]
 
@@ -230,7 +234,7 @@ def _interleave_answers(questions: list[Any], answers: Any) -> tuple[list[str], 
     return turns[:-1], turns[-1]
 
 
-def _best_answer(answers: Any) -> str:
+def _choose_answer(answers: Any) -> str:
     """The first of several answers to one question."""
     if isinstance(answers, dict) and (key := first_key(answers, ANSWER_KEYS)):
         answers = answers[key]
@@ -245,7 +249,7 @@ def _best_answer(answers: Any) -> str:
     return require_text(answers, "the answer")
 
 
-def _context(record: dict[str, Any], key: str) -> list[str]:
+def _read_context(record: dict[str, Any], key: str) -> list[str]:
     """The turns before the reply. The text that an instruction is about may stand in a field of its own, "input"."""
     context = record[key]
     if isinstance(context, list):
@@ -271,7 +275,7 @@ def _drop_blank(turns: list[str]) -> list[str]:
     return [turn for turn in turns if turn.strip()]
 
 
-def _history(record: dict[str, Any]) -> list[str]:
+def _read_history(record: dict[str, Any]) -> list[str]:
     """What was said before an instruction: pairs of a question and its answer, or turns."""
     history = record.get("history")
     if history is None:
@@ -291,7 +295,7 @@ def _history(record: dict[str, Any]) -> list[str]:
     return turns
 
 
-def _system(record: dict[str, Any]) -> str | None:
+def _read_system(record: dict[str, Any]) -> str | None:
     """What stands beside the turns about the assistant: a text, or a list of sentences, a line each."""
     texts: list[str] = []
     for key in SYSTEM_KEYS:
@@ -305,7 +309,7 @@ def _system(record: dict[str, Any]) -> str | None:
     return clean_text("\n".join(texts), "the system text") if texts else None
 
 
-def _fields(record: dict[str, Any]) -> str:
+def _list_fields(record: dict[str, Any]) -> str:
     """The names of the fields, as they may stand in a sentence."""
     names = [quote_text(name) for name in list(record)[:SHOWN_FIELDS]]
     more = len(record) - len(names)

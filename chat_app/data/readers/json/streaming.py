@@ -30,7 +30,7 @@ def is_personachat(source: Source) -> bool:
     return head.startswith(b"{") and b'"personality"' in head
 
 
-def sections(source: Source) -> Iterator[tuple[Part, Iterator[tuple[int, Any]]]]:
+def iterate_sections(source: Source) -> Iterator[tuple[Part, Iterator[tuple[int, Any]]]]:
     """The lists of items with their parts, each to be used up before the next is asked for.
 
     Either the value is a list, or an object with lists under names like train, validation, data or rows.
@@ -41,14 +41,14 @@ def sections(source: Source) -> Iterator[tuple[Part, Iterator[tuple[int, Any]]]]
     events = _parse_events(source)
     event, _ = next(events)
     if event == "start_array":
-        yield "train", _items(events, source.name, None)
+        yield "train", _iterate_items(events, source.name, None)
     elif event == "start_map":
-        yield from _sections_of_object(events, source.name)
+        yield from _iterate_object(events, source.name)
     for _ in events:  # to its end, so that a file that is cut off or goes on says so
         pass
 
 
-def _sections_of_object(events: Events, file: str) -> Iterator[tuple[Part, Iterator[tuple[int, Any]]]]:
+def _iterate_object(events: Events, file: str) -> Iterator[tuple[Part, Iterator[tuple[int, Any]]]]:
     columns = None
     for event, key in events:
         if event != "map_key":
@@ -56,19 +56,19 @@ def _sections_of_object(events: Events, file: str) -> Iterator[tuple[Part, Itera
         part = parse_part(key)
         event, value = next(events)
         if event == "start_array" and (part or key in CONTAINERS):
-            items = _items(events, file, columns if key == "data" else None)
+            items = _iterate_items(events, file, columns if key == "data" else None)
             yield part or "train", items
             for _ in items:  # whatever was left
                 pass
             continue
         if event == "start_map" and key == "data":
-            yield from _sections_of_object(events, file)
+            yield from _iterate_object(events, file)
             continue
         inner = _build_value(event, value, events, file)
         columns = inner if key == "columns" and isinstance(inner, list) else columns
 
 
-def _items(events: Events, file: str, columns: list[Any] | None) -> Iterator[tuple[int, Any]]:
+def _iterate_items(events: Events, file: str, columns: list[Any] | None) -> Iterator[tuple[int, Any]]:
     """The items up to the end of the list that is open. `columns` names the cells of rows that are lists."""
     for number, (event, value) in enumerate(events, start=1):
         if event == "end_array":

@@ -25,7 +25,7 @@ SAMPLE_VALUES = 8
 
 
 def peek(values: Iterable[Numbered | Problem]) -> tuple[list[Any], Iterator[Numbered | Problem]]:
-    """The first values, to choose a way by, and all of them."""
+    """The first values, to choose a schema by, and all of them."""
     values = iter(values)
     first = list(islice(values, SAMPLE_VALUES))
     return [item[1] for item in first if not isinstance(item, Problem)], chain(first, values)
@@ -58,7 +58,7 @@ def detect_schema(sample: list[Any], options: ReadingOptions, *, need_reply: boo
 
 def read_conversations(
     values: Iterable[Numbered | Problem],
-    way: Schema,
+    schema: Schema,
     file: str,
     options: ReadingOptions,
     *,
@@ -69,18 +69,18 @@ def read_conversations(
     """The conversations of values that are read one way; problems among them are handed on.
 
     Args:
-        way: from `detect_schema`.
+        schema: from `detect_schema`.
         part: what the publisher meant them for.
         items: the numbers are those of items and not of lines, which a reason then says.
 
     Raises:
         DataError: a table no column of which is known to hold a conversation.
     """
-    if way == "table":
+    if schema == "table":
         yield from _read_table(values, file, options, need_reply, part)
         return
-    if way in ("empathetic rows", "personachat rows"):
-        grouped = empathetic_dialogues.convert_rows if way == "empathetic rows" else personachat.convert_rows
+    if schema in ("empathetic rows", "personachat rows"):
+        grouped = empathetic_dialogues.convert_rows if schema == "empathetic rows" else personachat.convert_rows
         problems: list[Problem] = []
         for found in grouped(_keep_objects(values, file, problems), file, options, need_reply, part):
             yield from problems
@@ -88,7 +88,7 @@ def read_conversations(
             yield found
         yield from problems
         return
-    convert = _converter(way, options, need_reply)
+    convert = _choose_converter(schema, options, need_reply)
     for item in values:
         if isinstance(item, Problem):
             yield item
@@ -101,13 +101,13 @@ def read_conversations(
             yield Problem(file, number, reason, rejected.advice)
 
 
-def _converter(way: Schema, options: ReadingOptions, need_reply: bool) -> Callable[[Any], Conversation]:
+def _choose_converter(schema: Schema, options: ReadingOptions, need_reply: bool) -> Callable[[Any], Conversation]:
     known = {
         "dailydialog": dailydialog.convert_row,
         "personachat": personachat.convert_record,
         "blended": blended_skill_talk.convert_record,
     }
-    special = known.get(way)
+    special = known.get(schema)
 
     def convert(value: Any) -> Conversation:
         if special is not None and isinstance(value, dict):

@@ -42,7 +42,7 @@ def guess_roles(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[Col
     columns = [[row[position] for row in rows if position < len(row)] for position in range(len(names))]
     return _Guess(
         [header_words.find_meaning(name) for name in names], columns, any(name.strip() for name in names)
-    ).roles()
+    ).guess()
 
 
 def apply_options(
@@ -53,7 +53,7 @@ def apply_options(
     Raises:
         DataError: a column was named that the table does not have.
     """
-    wishes = {_position(names, key, file): role for key, role in options.parse_roles().items()}
+    wishes = {_find_position(names, key, file): role for key, role in options.parse_roles().items()}
     if not wishes:
         return guess
     said = set(wishes.values()) - {"ignore", *BESIDE}
@@ -68,7 +68,7 @@ def apply_options(
     return roles
 
 
-def _position(names: Sequence[str], key: str, file: str) -> int:
+def _find_position(names: Sequence[str], key: str, file: str) -> int:
     wanted = " ".join(key.replace("\ufeff", "").split()).casefold()
     known = [" ".join(name.replace("\ufeff", "").split()).casefold() for name in names]
     if wanted in known:
@@ -90,106 +90,112 @@ class _Guess:
         self.kinds = [detect_kind(cells) for cells in columns]
         self.found: list[ColumnRole] = ["ignore"] * len(columns)
 
-    def roles(self) -> list[ColumnRole]:
+    def guess(self) -> list[ColumnRole]:
         for position, (meaning, kind) in enumerate(zip(self.meanings, self.kinds, strict=True)):
             if meaning == "system" and kind not in ("list", "running", "number"):
                 self.found[position] = "system"
             elif kind == "split" and (meaning == "split" or (not self.named and len(self.columns) > 2)):
                 self.found[position] = "split"
-        done = self._record() or self._pairs() or self._numbered() or self._messages() or self._half_a_pair()
+        done = (
+            self._find_record()
+            or self._find_pairs()
+            or self._find_numbered_turns()
+            or self._find_messages()
+            or self._complete_pair()
+        )
         if not done:
-            self._by_cells()
+            self._guess_by_cells()
         return self.found
 
-    def _all(self, *meanings: Meaning) -> list[int]:
+    def _find_free(self, *meanings: Meaning) -> list[int]:
         return [
             position
             for position, meaning in enumerate(self.meanings)
             if meaning in meanings and self.found[position] == "ignore"
         ]
 
-    def _set(self, positions: list[int], role: ColumnRole) -> bool:
+    def _assign(self, positions: list[int], role: ColumnRole) -> bool:
         for position in positions:
             self.found[position] = role
         return bool(positions)
 
-    def _record(self) -> bool:
+    def _find_record(self) -> bool:
         lists = [position for position, kind in enumerate(self.kinds) if kind == "list"]
         named = [position for position in lists if self.meanings[position] == "dialog"]
         if not named:
-            pair = self._all("context") and self._all("reply")
-            named = [position for position in lists if self._of_messages(position) or not (self.named or pair)]
-        if not named and len(lists) == 1 and not (self._all("context") and self._all("reply")):
+            pair = self._find_free("context") and self._find_free("reply")
+            named = [position for position in lists if self._holds_messages(position) or not (self.named or pair)]
+        if not named and len(lists) == 1 and not (self._find_free("context") and self._find_free("reply")):
             named = lists
-        return self._set(named[:1], "record")
+        return self._assign(named[:1], "record")
 
-    def _of_messages(self, position: int) -> bool:
+    def _holds_messages(self, position: int) -> bool:
         """Whether the lists of a column are messages with a role. Answers that were turned down are none to learn."""
         cells = (parse_list(cell) for cell in self.columns[position])
         first = next((cell for cell in cells if isinstance(cell, list) and cell), None)
         return first is not None and isinstance(first[0], dict) and any(key in first[0] for key in ("role", "from"))
 
-    def _pairs(self) -> bool:
-        contexts, replies = self._all("context"), self._all("reply")
-        users, assistants = self._all("user"), self._all("assistant")
+    def _find_pairs(self) -> bool:
+        contexts, replies = self._find_free("context"), self._find_free("reply")
+        users, assistants = self._find_free("user"), self._find_free("assistant")
         if not (contexts and replies) and users and assistants:
             if len(users) + len(assistants) > 2:
-                return self._set(users + assistants, "turn")
+                return self._assign(users + assistants, "turn")
             contexts, replies = users, assistants
         if not contexts or not replies:
             return False
         if len(contexts) > 1 and len(replies) > 1:  # question 1, answer 1, question 2, answer 2
-            return self._set(contexts + replies, "turn")
-        self._set(contexts, "context")
-        self._set(replies[:1], "reply")
-        dialogs = [position for position in self._all("dialog") if self._repeats(position)]
+            return self._assign(contexts + replies, "turn")
+        self._assign(contexts, "context")
+        self._assign(replies[:1], "reply")
+        dialogs = [position for position in self._find_free("dialog") if self._repeats(position)]
         if dialogs and not any(self.kinds[position] == "list" for position in contexts):
-            self._set(dialogs[:1], "conversation")
-            self._set(self._all("time")[:1], "time")
+            self._assign(dialogs[:1], "conversation")
+            self._assign(self._find_free("time")[:1], "time")
         return True
 
-    def _numbered(self) -> bool:
-        turns = [position for position in self._all("turn") if self.kinds[position] not in ("running", "number")]
-        return len(turns) > 1 and self._set(turns, "turn")
+    def _find_numbered_turns(self) -> bool:
+        turns = [position for position in self._find_free("turn") if self.kinds[position] not in ("running", "number")]
+        return len(turns) > 1 and self._assign(turns, "turn")
 
-    def _messages(self) -> bool:
-        speakers = self._all("speaker") or self._all("user", "assistant")
+    def _find_messages(self) -> bool:
+        speakers = self._find_free("speaker") or self._find_free("user", "assistant")
         telling = [position for position, kind in enumerate(self.kinds) if kind == "speaker"]
         speakers = [position for position in telling if position in speakers] or speakers or telling
-        texts = [position for position in self._all("text", "turn") if self.kinds[position] == "text"]
-        texts = texts or [position for position in self._all("text") if self.kinds[position] != "list"]
+        texts = [position for position in self._find_free("text", "turn") if self.kinds[position] == "text"]
+        texts = texts or [position for position in self._find_free("text") if self.kinds[position] != "list"]
         texts = [position for position in texts if position not in speakers]
         if not texts and telling:
-            texts = [position for position in self._texts() if position not in speakers]
-        dialogs = self._all("dialog")
+            texts = [position for position in self._find_texts() if position not in speakers]
+        dialogs = self._find_free("dialog")
         if not dialogs:
-            ids = self._all("id") if self.named else list(range(len(self.kinds)))
+            ids = self._find_free("id") if self.named else list(range(len(self.kinds)))
             ids = [position for position in ids if position not in (*speakers, *texts)]
             dialogs = [position for position in ids if self.kinds[position] != "empty" and self._repeats(position)]
         if not texts or not (speakers or (dialogs and self.named)):
             return False
-        self._set([max(texts, key=self._length)], "text")
-        self._set(speakers[:1], "speaker")
-        self._set(dialogs[:1], "conversation")
-        self._set([*self._all("time"), *self._counting("turn")][:1], "time")
+        self._assign([max(texts, key=self._mean_length)], "text")
+        self._assign(speakers[:1], "speaker")
+        self._assign(dialogs[:1], "conversation")
+        self._assign([*self._find_free("time"), *self._find_counting("turn")][:1], "time")
         return True
 
-    def _counting(self, *meanings: Meaning) -> list[int]:
-        return [position for position in self._all(*meanings) if self.kinds[position] in ("running", "number")]
+    def _find_counting(self, *meanings: Meaning) -> list[int]:
+        return [position for position in self._find_free(*meanings) if self.kinds[position] in ("running", "number")]
 
-    def _half_a_pair(self) -> bool:
+    def _complete_pair(self) -> bool:
         """A reply without a context by name, or the other way round, beside one column of text that can be it."""
-        contexts, replies = self._all("context", "user"), self._all("reply", "assistant")
-        others = [position for position in self._texts() if position not in (*contexts, *replies)]
+        contexts, replies = self._find_free("context", "user"), self._find_free("reply", "assistant")
+        others = [position for position in self._find_texts() if position not in (*contexts, *replies)]
         if replies and not contexts and others:
-            return self._set(others[:1], "context") and self._set(replies[:1], "reply")
+            return self._assign(others[:1], "context") and self._assign(replies[:1], "reply")
         if contexts and not replies and others:
-            return self._set(contexts, "context") and self._set(others[:1], "reply")
+            return self._assign(contexts, "context") and self._assign(others[:1], "reply")
         return False
 
-    def _by_cells(self) -> None:
+    def _guess_by_cells(self) -> None:
         free = [position for position, role in enumerate(self.found) if role == "ignore"]
-        texts = [position for position in self._texts() if position in free]
+        texts = [position for position in self._find_texts() if position in free]
         if len(texts) < 2:
             unlike: tuple[CellKind, ...] = ("running", "link", "date", "split", "list", "empty")
             against = ("id", "time", "split", "speaker")
@@ -201,12 +207,12 @@ class _Guess:
         if len(texts) < 2 and len(free) == 2:
             texts = free
         if len(texts) == 2:
-            self._set(texts[:1], "context")
-            self._set(texts[1:], "reply")
+            self._assign(texts[:1], "context")
+            self._assign(texts[1:], "reply")
         elif len(texts) > 2:
-            self._set(texts, "turn")
+            self._assign(texts, "turn")
 
-    def _texts(self) -> list[int]:
+    def _find_texts(self) -> list[int]:
         """Columns with something that was said, whose name says nothing against it."""
         against = ("id", "time", "split", "system", "speaker")
         return [
@@ -219,6 +225,6 @@ class _Guess:
         texts = [format_cell(cell) for cell in self.columns[position]]
         return len(set(texts)) < len(texts) and not set(texts) <= PARTS.keys()
 
-    def _length(self, position: int) -> float:
+    def _mean_length(self, position: int) -> float:
         texts = [len(format_cell(cell)) for cell in self.columns[position]]
         return sum(texts) / len(texts) if texts else 0.0

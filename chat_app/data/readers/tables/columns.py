@@ -46,12 +46,12 @@ def preview_columns(
     """
     roles = apply_options(names, guess_roles(names, sample_rows), options, "")
     return tuple(
-        Column(label, role, _sample(sample_rows, position))
+        Column(label, role, _sample_cells(sample_rows, position))
         for position, (label, role) in enumerate(zip(label_columns(names), roles, strict=True))
     )
 
 
-def _sample(rows: Sequence[Sequence[Any]], position: int) -> tuple[str, ...]:
+def _sample_cells(rows: Sequence[Sequence[Any]], position: int) -> tuple[str, ...]:
     texts = (format_cell(row[position]).strip() for row in rows if position < len(row))
     return tuple(text[:LONGEST_SAMPLE] for text in itertools.islice(filter(None, texts), SAMPLE_CELLS))
 
@@ -95,7 +95,7 @@ def read_conversations(
     first = list(itertools.islice(rows, SAMPLE_ROWS))
     sample = [item[1] for item in first if not isinstance(item, Problem)]
     table = plan_columns(names, sample, file, options or ReadingOptions())
-    return table.conversations(itertools.chain(first, rows), file, need_reply)
+    return table.read_conversations(itertools.chain(first, rows), file, need_reply)
 
 
 def read_records(
@@ -142,27 +142,29 @@ class ColumnPlan:
     any_width: bool
     options: ReadingOptions
 
-    def place(self, role: ColumnRole) -> int:
+    def find_column(self, role: ColumnRole) -> int:
         """The first column of that role, -1 if there is none."""
         return self.roles.index(role) if role in self.roles else -1
 
-    def conversations(self, rows: Iterable[Row | Problem], file: str, need_reply: bool) -> Iterator[Located | Problem]:
+    def read_conversations(
+        self, rows: Iterable[Row | Problem], file: str, need_reply: bool
+    ) -> Iterator[Located | Problem]:
         """See `read_conversations` of this module."""
-        by_message = self.place("conversation") >= 0 or self.place("speaker") >= 0
-        if self.place("record") < 0 and by_message and (self.contexts or self.place("text") >= 0):
-            messages = self._messages(rows, file)
+        by_message = self.find_column("conversation") >= 0 or self.find_column("speaker") >= 0
+        if self.find_column("record") < 0 and by_message and (self.contexts or self.find_column("text") >= 0):
+            messages = self._read_messages(rows, file)
             options = self.options
             return message_rows.read_conversations(
                 messages, file, options.bot, pause=options.pause, need_reply=need_reply
             )
-        return self._rows(rows, file, need_reply)
+        return self._read_rows(rows, file, need_reply)
 
-    def _rows(self, rows: Iterable[Row | Problem], file: str, need_reply: bool) -> Iterator[Located | Problem]:
+    def _read_rows(self, rows: Iterable[Row | Problem], file: str, need_reply: bool) -> Iterator[Located | Problem]:
         """A conversation a row."""
         width = len(self.roles)
-        split, system = self.place("split"), self.place("system")
-        context, reply = self.contexts[0] if len(self.contexts) == 1 else -1, self.place("reply")
-        simple = context >= 0 and reply >= 0 and self.place("record") < 0
+        split, system = self.find_column("split"), self.find_column("system")
+        context, reply = self.contexts[0] if len(self.contexts) == 1 else -1, self.find_column("reply")
+        simple = context >= 0 and reply >= 0 and self.find_column("record") < 0
         for row in rows:
             if isinstance(row, Problem):
                 yield row
@@ -170,7 +172,7 @@ class ColumnPlan:
             line, cells = row
             try:
                 if len(cells) != width:
-                    cells = self._fitted(cells)
+                    cells = self._fit_width(cells)
                     if not cells:
                         continue
                 head = format_cell(cells[system]).strip() or None if system >= 0 else None
@@ -179,13 +181,13 @@ class ColumnPlan:
                 elif not any(format_cell(cell).strip() for cell in cells):
                     continue
                 else:
-                    found = self._conversation(cells, head, need_reply)
+                    found = self._build_conversation(cells, head, need_reply)
                 part: Part = PARTS.get(format_cell(cells[split]).strip().casefold(), "train") if split >= 0 else "train"
                 yield Located(found, line, file, part)
             except RejectedError as rejected:
                 yield Problem(file, line, rejected.reason, rejected.advice)
 
-    def _fitted(self, cells: Sequence[Any]) -> list[Any]:
+    def _fit_width(self, cells: Sequence[Any]) -> list[Any]:
         """A row as wide as the table: empty cells at its end mean nothing. Empty if all of the row is."""
         fitted = list(cells)
         while fitted and not format_cell(fitted[-1]).strip():
@@ -199,17 +201,17 @@ class ColumnPlan:
             )
         return fitted + [None] * (width - len(fitted)) if fitted else []
 
-    def _conversation(self, cells: Sequence[Any], system: str | None, need_reply: bool) -> Conversation:
-        record = self.place("record")
+    def _build_conversation(self, cells: Sequence[Any], system: str | None, need_reply: bool) -> Conversation:
+        record = self.find_column("record")
         if record >= 0:
             return _parse_list_cell(cells[record], system, need_reply)
         if self.turns:
             chosen = [*self.turns, *range(len(self.roles), len(cells))]
             return build_from_turns([format_cell(cells[position]) for position in chosen], chosen, system, need_reply)
-        context = self._context(cells)
-        return build_from_pair(context, format_cell(cells[self.place("reply")]), system, need_reply)
+        context = self._join_context(cells)
+        return build_from_pair(context, format_cell(cells[self.find_column("reply")]), system, need_reply)
 
-    def _context(self, cells: Sequence[Any]) -> list[str]:
+    def _join_context(self, cells: Sequence[Any]) -> list[str]:
         """The turns before the reply. Texts of several columns become one turn, a line each; a list is turns."""
         turns: list[str] = []
         open_turn = False
@@ -231,17 +233,23 @@ class ColumnPlan:
             open_turn = True
         return turns or [""]
 
-    def _messages(self, rows: Iterable[Row | Problem], file: str) -> Iterator[MessageRow | Problem]:
+    def _read_messages(self, rows: Iterable[Row | Problem], file: str) -> Iterator[MessageRow | Problem]:
         """Rows as messages. A row with a question and its answer is two."""
-        key_at, speaker_at, text_at = self.place("conversation"), self.place("speaker"), self.place("text")
-        order_at, split_at, system_at, reply_at = (self.place(role) for role in ("time", "split", "system", "reply"))
+        key_at, speaker_at, text_at = (
+            self.find_column("conversation"),
+            self.find_column("speaker"),
+            self.find_column("text"),
+        )
+        order_at, split_at, system_at, reply_at = (
+            self.find_column(role) for role in ("time", "split", "system", "reply")
+        )
         for row in rows:
             if isinstance(row, Problem):
                 yield row
                 continue
             line, cells = row
             try:
-                cells = self._fitted(cells) if len(cells) != len(self.roles) else cells
+                cells = self._fit_width(cells) if len(cells) != len(self.roles) else cells
             except RejectedError as rejected:
                 yield Problem(file, line, rejected.reason, rejected.advice)
                 continue
@@ -257,7 +265,10 @@ class ColumnPlan:
                 speaker = format_cell(cells[speaker_at]).strip() if speaker_at >= 0 else None
                 yield MessageRow(line, key, speaker, format_cell(cells[text_at]), order, part, system)
                 continue
-            for side, text in (("user", "\n".join(self._context(cells))), ("assistant", format_cell(cells[reply_at]))):
+            for side, text in (
+                ("user", "\n".join(self._join_context(cells))),
+                ("assistant", format_cell(cells[reply_at])),
+            ):
                 yield MessageRow(line, key, side, text, order, part, system)
 
 

@@ -76,18 +76,18 @@ _ASSISTANTS = """
 _SYSTEMS = "system developer"
 
 
-def _words(text: str) -> frozenset[str]:
+def _split_words(text: str) -> frozenset[str]:
     return frozenset(word.replace("+", " ") for word in text.replace(";", " ").split())
 
 
 # What makes an id, a position or a speaker of the word before it: "conversation id", "turn number", "user name".
-_IDS = _words("id ids uid idx index no nr number num nummer key code номер 编号 番号")
-_SPEAKER_ENDS = _words("id idx name role type label")
+_IDS = _split_words("id ids uid idx index no nr number num nummer key code номер 编号 番号")
+_SPEAKER_ENDS = _split_words("id idx name role type label")
 
 _MEANT: list[tuple[Meaning, str]] = [("user", _USERS), ("assistant", _ASSISTANTS), *_NAMES.items()]
 _SIDES: list[tuple[Role, str]] = [("user", _USERS), ("assistant", _ASSISTANTS), ("system", _SYSTEMS)]
-MEANINGS = {word: meaning for meaning, names in _MEANT for word in _words(names)}
-ROLES = {word: role for role, names in _SIDES for word in _words(names)}
+MEANINGS = {word: meaning for meaning, names in _MEANT for word in _split_words(names)}
+ROLES = {word: role for role, names in _SIDES for word in _split_words(names)}
 
 
 def normalize_name(name: str) -> str:
@@ -112,16 +112,16 @@ def find_meaning(name: str) -> Meaning | None:
         return known
     base, number = split_number(word)
     if number is not None:
-        return _numbered_meaning(base)
+        return _find_numbered_meaning(base)
     first, _, last = word.rpartition(" ")
     if first:
-        return _pair_meaning(first, last)
+        return _find_pair_meaning(first, last)
     if word == "replies":
         return "reply"
     return MEANINGS.get(word.removesuffix("s"))
 
 
-def _numbered_meaning(base: str) -> Meaning | None:
+def _find_numbered_meaning(base: str) -> Meaning | None:
     """Numbered columns are turns ("turn 1", "message_2", "user 3"), or pairs ("question 1", "answer 1")."""
     known = MEANINGS.get(base)
     if known in ("turn", "text", "speaker", "user", "assistant"):
@@ -129,7 +129,7 @@ def _numbered_meaning(base: str) -> Meaning | None:
     return known if known in ("context", "reply") else None
 
 
-def _pair_meaning(first: str, last: str) -> Meaning | None:
+def _find_pair_meaning(first: str, last: str) -> Meaning | None:
     before = find_meaning(first)
     if last in _SPEAKER_ENDS and before in ("speaker", "user", "assistant"):
         return "speaker"

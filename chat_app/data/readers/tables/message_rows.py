@@ -134,12 +134,12 @@ def _finish(current: _OpenConversation, file: str, bot: str, need_reply: bool) -
                 f"This conversation has {current.count:,} messages; at most {MAX_ROWS:,} are read.",
                 "Split it into several ones.",
             )
-        return Located(_conversation(current.rows, bot, need_reply), current.line, file, current.part)
+        return Located(_build_conversation(current.rows, bot, need_reply), current.line, file, current.part)
     except RejectedError as rejected:
         return Problem(file, current.line, rejected.reason, rejected.advice)
 
 
-def _conversation(rows: list[MessageRow], bot: str, need_reply: bool) -> Conversation:
+def _build_conversation(rows: list[MessageRow], bot: str, need_reply: bool) -> Conversation:
     kinds = {type(row.order) for row in rows}
     if kinds in ({int}, {float}, {int, float}, {datetime}):
         rows = sorted(rows, key=lambda row: row.order)  # stable: rows of the same second stay as they stand

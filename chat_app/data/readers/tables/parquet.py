@@ -59,7 +59,7 @@ def read_conversations(
     names, sample = _read_first_rows(path, name)
     table = columns.plan_columns(names, sample, name, options)
     needed = [place for place, role in enumerate(table.roles) if role != "ignore"]
-    return table.conversations(_read_rows(path, name, names, needed), name, need_reply)
+    return table.read_conversations(_read_rows(path, name, names, needed), name, need_reply)
 
 
 def preview_columns(path: Path, name: str, options: ReadingOptions | None = None) -> tuple[Column, ...]:

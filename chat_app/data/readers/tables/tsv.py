@@ -142,7 +142,7 @@ def _read_plain(
 
 def is_header(cells: Sequence[str]) -> bool:
     """Whether the cells name columns ("context", "Reply", "turn 1") instead of saying something."""
-    return len(cells) > 1 and all(_header_word(cell) for cell in cells)
+    return len(cells) > 1 and all(_find_header_word(cell) for cell in cells)
 
 
 def parse_row(cells: list[str], *, need_reply: bool = True) -> Conversation:
@@ -183,7 +183,7 @@ def _split_cells(raw: bytes | None) -> list[str]:
         raise not_utf8_error(error.start) from error
 
 
-def _header_word(cell: str) -> str | None:
+def _find_header_word(cell: str) -> str | None:
     """The known word in a cell, without an s at its end or a turn's number; None if the cell is something else."""
     word = cell.strip().casefold()
     if word in SPEAKER_WORDS:
@@ -197,5 +197,5 @@ def _header_word(cell: str) -> str | None:
 
 def _reply_comes_first(cells: Sequence[str]) -> bool:
     """A table with its columns named and the other way round would teach the model to ask instead of to answer."""
-    names = [_header_word(cell) for cell in cells]
+    names = [_find_header_word(cell) for cell in cells]
     return len(names) == 2 and names[0] in REPLY_WORDS and names[1] in CONTEXT_WORDS

@@ -110,7 +110,7 @@ def _read_book(path: Path, name: str, options: ReadingOptions, need_reply: bool)
                 failures.append(error)
                 continue
             used = True
-            yield from table.conversations(itertools.chain(first, rows), where, need_reply)
+            yield from table.read_conversations(itertools.chain(first, rows), where, need_reply)
     if failures and not used:
         raise failures[0]
     for failure in failures:
@@ -145,10 +145,10 @@ def _open_book(path: Path, name: str) -> Iterator[Iterator[tuple[str, Iterator[R
                 formulas = stack.enter_context(
                     closing(openpyxl.load_workbook(stack.enter_context(path.open("rb")), **WORKBOOK))
                 )
-        yield _sheets(book, formulas, name)
+        yield _iterate_sheets(book, formulas, name)
 
 
-def _sheets(book: Any, formulas: Any, name: str) -> Iterator[tuple[str, Iterator[Row | Problem]]]:
+def _iterate_sheets(book: Any, formulas: Any, name: str) -> Iterator[tuple[str, Iterator[Row | Problem]]]:
     several = len(book.worksheets) > 1
     for position, sheet in enumerate(book.worksheets):
         where = f"{name}, sheet {sheet.title}" if several else name
@@ -168,7 +168,7 @@ def _read_rows(sheet: Any, formulas: Any, where: str) -> Iterator[Row | Problem]
             if not row:
                 continue
             cells = [None if isinstance(cell, str) and cell in ERRORS else cell for cell in row]
-            empty = _first_uncomputed(cells, source)
+            empty = _find_uncomputed(cells, source)
             if empty:
                 reason = f"The cell {empty}{number} holds a formula whose result is not stored."
                 yield Problem(
@@ -190,7 +190,7 @@ def _iterate_values(sheet: Any) -> Iterator[tuple[Any, ...]]:
     return rows
 
 
-def _first_uncomputed(cells: Sequence[Any], source: Sequence[Any]) -> str:
+def _find_uncomputed(cells: Sequence[Any], source: Sequence[Any]) -> str:
     """The letters of the first column with a formula and no value; empty if there is none."""
     from openpyxl.utils import get_column_letter
 

@@ -212,7 +212,7 @@ NAMES = ["Anna Weiß", "Bob", "+49 170 1234567", "Dr. Anna-Lena Özil", "The Bot
     ],
 )
 def test_names_become_numbers(text: str, replaced: str) -> None:
-    assert Pseudonyms(NAMES).applied(text) == replaced
+    assert Pseudonyms(NAMES).replace_names(text) == replaced
 
 
 def test_names_are_replaced_only_on_request() -> None:
@@ -223,5 +223,5 @@ def test_names_are_replaced_only_on_request() -> None:
 
 def test_a_first_name_at_the_very_end_of_a_text() -> None:
     known = Pseudonyms(["Mara Finch", "Teapot Shop"])
-    assert known.applied("I asked Mara") == "I asked Person 1"
-    assert known.applied("Mara Finch and the Teapot") == "Person 1 and the Person 2"
+    assert known.replace_names("I asked Mara") == "I asked Person 1"
+    assert known.replace_names("Mara Finch and the Teapot") == "Person 1 and the Person 2"
