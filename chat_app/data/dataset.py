@@ -1,6 +1,6 @@
-"""A conversation dataset: conversations read once from files, kept in the disk cache and found again by content.
+"""A conversation dataset: conversations that were read once, stored in the disk cache and keyed by their source.
 
-Memory use does not grow with the size of the files. The files themselves are never changed.
+They are read and written as a stream, so memory use does not grow with the size of the files.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ class DatasetFacts:
     """Counts and previews of a dataset, known without reading the conversations.
 
     Attributes:
-        files: the names of the files, as the person knows them.
+        files: the names of the files, as the user knows them.
         previews: the preview of each file.
         conversations: the number of conversations.
         turns: the number of their turns; system texts are no turns.
-        parts: the number of conversations meant for each part ("train", "valid", "test").
+        parts: the number of conversations of each part ("train", "valid", "test").
         problems: how many lines or files were left out.
     """
 
@@ -58,7 +58,7 @@ class ConversationDataset:
     Attributes:
         folder: an entry of the disk cache.
         facts: the counts and previews stored there.
-        repairs: names of the repairs that are applied to the conversations whenever they are read.
+        repairs: names of the repairs to apply when the conversations are iterated over.
     """
 
     folder: Path
@@ -86,11 +86,11 @@ class ConversationDataset:
         return (located.conversation for located in self.iterate_located())
 
     def list_problems(self, most: int = SHOWN_PROBLEMS) -> list[Problem]:
-        """At most so many problems, the first ones."""
+        """The first problems, at most `most` of them."""
         return list(islice(self.iterate_problems(), most))
 
     def iterate_problems(self) -> Iterator[Problem]:
-        """A problem for everything that was left out."""
+        """A problem for each line, item or file that was left out."""
         with (self.folder / PROBLEMS).open("rb") as file:
             for line in file:
                 yield Problem(**orjson.loads(line))
@@ -119,18 +119,18 @@ def load_files(
     names: Sequence[str] | None = None,
     progress: ProgressCallback = ignore_progress,
 ) -> ConversationDataset:
-    """Read files, or take what was read of the same files before from the cache.
+    """Read files into a dataset, or find the dataset of the same files and options in the cache.
 
     Args:
         files: the files, folders and archives, in their order.
         cache: where the dataset is kept.
         options: how to read them, where reading cannot detect it.
         need_reply: False also takes conversations without a reply.
-        names: what to call the files, if not by their names on disk.
+        names: the names to show for the files, if they differ from those on disk.
         progress: is given the number of conversations read so far.
 
     Raises:
-        DataError: a file cannot be read, or holds no conversation; training on a part of the data would hide that.
+        DataError: any of the files cannot be read or holds no usable conversation, or the disk is full.
     """
     if not files:
         raise DataError("No file was given.", advice="Give at least one file of conversations.")
@@ -154,14 +154,18 @@ def load_items(
     progress: ProgressCallback,
     files: Sequence[Path] = (),
 ) -> ConversationDataset:
-    """Keep conversations from elsewhere, such as a data set of the Hub, or take them from the cache.
+    """Store conversations from a stream, such as a data set of the Hub, or find their dataset in the cache.
 
     Args:
-        begin: starts to fetch them; it is not called if the cache has them.
-        key_parts: identify the content, together with the content of `files`.
-        name: what the person calls the data.
+        begin: opens the stream; it is not called if the cache has the dataset.
+        key_parts: texts that identify the content, together with the content of `files`.
+        name: the name to show for the data.
         cache: where the dataset is kept.
         progress: is given the number of conversations read so far.
+        files: files whose content is part of the key.
+
+    Raises:
+        DataError: the stream holds no usable conversation, or the disk is full.
     """
 
     def read(writer: _DatasetWriter) -> None:
@@ -188,7 +192,7 @@ def _find_or_make(
 
 
 class _DatasetWriter:
-    """Fills the folder of a dataset."""
+    """Writes the files of a dataset into a folder, and counts."""
 
     def __init__(self, folder: Path, progress: ProgressCallback):
         self.folder, self.progress = folder, progress
@@ -225,7 +229,7 @@ class _DatasetWriter:
     def close(self) -> None:
         parts = dict(self.parts)
         if not parts.get("train"):
-            # A file named "test" that is given alone is the training data.
+            # Without a training part, as with a single file named "test", all conversations are training data.
             parts = {"train": self.count}
         facts = DatasetFacts(tuple(self.files), tuple(self.previews), self.count, self.turns, parts, self.problems)
         (self.folder / FACTS).write_bytes(orjson.dumps(asdict(facts)))
@@ -241,7 +245,7 @@ def _compute_key(parts: Sequence[str], files: Sequence[Path]) -> str:
 
 
 def _list_parts(files: Sequence[Path]) -> Iterator[Path | str]:
-    """The files; of a folder, the files in it with their names."""
+    """The parts of a cache key: the files, and for a folder the files in it with their relative paths."""
     for file in files:
         if file.is_dir():
             for inner in sorted(path for path in file.rglob("*") if path.is_file()):
