@@ -1,7 +1,7 @@
-"""A file, a compressed file, an archive or a folder -> the files in it, one at a time. Knows nothing of conversations.
+"""Opens files, gzip files, zip archives and folders, and iterates over the files in them.
 
-What is packed is unpacked as it is asked for into a private folder, never under a name that the archive chose, and is
-gone when the next one is asked for.
+Members are unpacked lazily into a private folder, never under a name from the archive, and deleted when the iteration
+goes on. Limits on number, size and compression ratio protect against zip bombs.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ PASSED = "Nothing has to be done."
 
 @dataclass(frozen=True)
 class Member:
-    """A file to read: where it lies now, and what the person calls it ("archive.zip/inside.csv")."""
+    """A file to read: its path on disk for now, and the name to show ("archive.zip/inside.csv")."""
 
     path: Path
     name: str
@@ -47,15 +47,16 @@ class Member:
 def open_members(
     path: str | os.PathLike[str], name: str | None = None, *, most_bytes: int = 5 * 10**9
 ) -> Iterator[Iterator[Member | Problem]]:
-    """The files that a path holds, in order. A member that was unpacked lies there until the next one is asked for.
+    """A context manager with an iterator over the files of a path. An unpacked member exists until the next one.
 
     Args:
         path: a file, a gzip file, a zip archive or a folder.
-        name: what to call it, if not by the name it has on disk.
-        most_bytes: of all that is unpacked.
+        name: the name to show, if it differs from the one on disk.
+        most_bytes: the most bytes to unpack in all.
 
     Raises:
-        DataError: a kind of archive or document that is not opened (at once), or nothing in it can be (later).
+        DataError: on entry for a kind of archive or document that is not supported; during iteration if none of the
+            files can be read.
     """
     place = Path(path)
     with tempfile.TemporaryDirectory(prefix="chat_app-", ignore_cleanup_errors=True) as folder:
@@ -64,7 +65,7 @@ def open_members(
 
 @dataclass
 class _Unpacker:
-    """What has been unpacked so far, and what was passed over."""
+    """The state of unpacking: bytes and files so far, and the names of the files that were skipped."""
 
     folder: Path
     budget: int
@@ -77,10 +78,10 @@ class _Unpacker:
         try:
             if path.is_dir():
                 return self._require_member(self._read_folder(path, name), name, "This folder")
-            # Opening a pipe would wait for somebody to write into it.
+            # Only regular files are opened: opening a pipe would block until another process writes to it.
             head = _read_head(path) if path.is_file() else b""
         except (OSError, ValueError):
-            head = b""  # whoever reads it says what is wrong
+            head = b""  # the reader reports what is wrong
         if head.startswith(ZIP_HEADS) and not detect_office(path):
             return self._require_member(self._read_zip(path, name), name, "This archive")
         try:
@@ -95,7 +96,7 @@ class _Unpacker:
         return iter([Member(path, name)])
 
     def _require_member(self, items: Iterator[Member | Problem], name: str, what: str) -> Iterator[Member | Problem]:
-        """The same, but an error instead of nothing but problems."""
+        """Yield the items; raise the first problem as an error if there are only problems."""
         early: list[Problem] = []
         found = False
         for item in items:
@@ -196,7 +197,7 @@ class _Unpacker:
         inside.unlink(missing_ok=True)
 
     def _read_nested(self, path: Path, name: str) -> Iterator[Member | Problem]:
-        """A file of a folder or an archive: itself, or what it holds."""
+        """The member for a file in a folder or an archive; a gzip file is unpacked."""
         try:
             head = _read_head(path)
             if head.startswith(ZIP_HEADS) and not detect_office(path):
@@ -215,7 +216,11 @@ class _Unpacker:
             yield Problem(name, None, rejected.reason, rejected.advice)
 
     def _unpack(self, read: Callable[[int], bytes], packed: int, whole: int) -> Path:
-        """Writes what `read` gives to a new file, as long as neither it nor the sum grows out of all measure."""
+        """Write the bytes that `read` returns to a new file, within the limits of size and compression ratio.
+
+        Raises:
+            RejectedError: a limit is exceeded.
+        """
         target = self.folder / f"{self.count}-{self.unpacked}"
         size = 0
         try:
@@ -279,7 +284,7 @@ def _check_entry(entry: zipfile.ZipInfo) -> None:
 
 @contextmanager
 def _explain_damage() -> Iterator[None]:
-    """What the libraries raise on broken archives, in words."""
+    """A context manager that turns the libraries' exceptions about broken archives into a RejectedError."""
     try:
         yield
     except EOFError as error:
@@ -299,7 +304,7 @@ def _read_head(path: Path) -> bytes:
 
 
 def _is_hidden(*parts: str) -> bool:
-    """Whether a file is none that a person made: what systems put beside them."""
+    """Whether a path is hidden or is metadata that an operating system adds, such as Thumbs.db."""
     return any(
         part == "__MACOSX" or (part.startswith(".") and part not in (".", "..")) or part in ("Thumbs.db", "desktop.ini")
         for part in parts

@@ -1,6 +1,6 @@
-"""A channel that DiscordChatExporter wrote as JSON -> messages. Knows that layout only.
+"""The reader of Discord channels in the JSON format of DiscordChatExporter.
 
-Taken are ordinary messages and replies. Passed over are notices (joined, pinned, called) and messages without words.
+It reads ordinary messages and replies, and skips notices (joined, pinned, called) and messages without text.
 """
 
 from __future__ import annotations
@@ -73,13 +73,13 @@ def _parse_message(item: dict[str, Any], number: int) -> ChatMessage | None:
 
 
 def _read_mentions(item: dict[str, Any]) -> dict[str, str]:
-    """Whom the message mentions: account -> name."""
+    """The accounts that the message mentions, with their names."""
     people = [person for person in get_list(item, "mentions") if isinstance(person, dict)]
     return {get_name(person, "id"): get_name(person, "nickname", "name") for person in people}
 
 
 def _render_markup(text: str, names: dict[str, str]) -> str:
-    """The text with its mentions and emoji as people see them. A point in time, which each sees in his own, goes."""
+    """The text with mentions and emoji as Discord shows them; timestamps, which depend on the viewer, are removed."""
 
     def shown(match: re.Match[str]) -> str:
         kind, account, emoji, command = match.groups()

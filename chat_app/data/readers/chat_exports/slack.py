@@ -1,7 +1,7 @@
-"""An export of Slack (a folder of channels, a file a day) -> messages. Knows that layout only.
+"""The readers of Slack exports: a whole export (a folder of channels with one file a day), or a single day.
 
-Taken is what people and apps wrote, threads among the rest in the order of time. Passed over are notices (joined,
-left, topic changed) and messages without words.
+They read messages of people and apps in the order of time, also those in threads, and skip notices (joined, left, topic
+changed) and messages without text.
 """
 
 from __future__ import annotations
@@ -50,24 +50,24 @@ FIRST_ITEMS = 20
 
 @dataclass(frozen=True)
 class Directory:
-    """The names behind the ids of an export."""
+    """The names of the users and channels of an export, by id."""
 
     people: Mapping[str, str] = field(default_factory=dict)
     channels: Mapping[str, str] = field(default_factory=dict)
 
 
 def is_export(names: Sequence[str]) -> bool:
-    """Whether the files of a folder or an archive are an export: days inside channels, beside lists of who is who."""
+    """Whether file names are those of an export: days inside channels, beside the lists of users or channels."""
     paths = [name.replace("\\", "/") for name in names]
     lists = {path.rpartition("/")[0] for path in paths if _base_name(path) in (PEOPLE_FILE, "channels.json")}
     return any(DAY_FILE.fullmatch(path) and path.rpartition("/")[0].rpartition("/")[0] in lists for path in paths)
 
 
 def read_export_messages(files: Sequence[tuple[Path, str]]) -> Iterator[ChatMessage | Problem]:
-    """The messages of a whole export, channel after channel, day after day. One file is in memory at a time.
+    """Parse the messages of a whole export, channel by channel and day by day, with one file in memory at a time.
 
     Args:
-        files: where each file is, and its name inside the export as the person knows it ("general/2024-01-01.json").
+        files: the path of each file, and its name inside the export ("general/2024-01-01.json").
     """
     directory = yield from _read_directory(files)
     days = sorted(
@@ -84,7 +84,7 @@ def read_export_messages(files: Sequence[tuple[Path, str]]) -> Iterator[ChatMess
 
 
 class SlackDayReader(ChatReader):
-    """Reads one day of one channel of a Slack export, given by itself."""
+    """Reads one day of one channel of a Slack export."""
 
     @classmethod
     def sniff(cls, file: InputFile) -> SlackDayReader | None:
@@ -97,7 +97,7 @@ class SlackDayReader(ChatReader):
 
 
 def is_slack_day(value: Any) -> bool:
-    """Whether a JSON value is the file of a day: a list of messages with Slack's times."""
+    """Whether a JSON value is the file of a day: a list of messages with Slack's times (`ts`)."""
     if not isinstance(value, list):
         return False
     items = [item for item in value[:FIRST_ITEMS] if isinstance(item, dict)]
@@ -107,7 +107,10 @@ def is_slack_day(value: Any) -> bool:
 def read_messages(
     value: list[Any], file: str, directory: Directory | None = None, channel: str = ""
 ) -> Iterator[ChatMessage | Problem]:
-    """The messages of a day in the order of time; a message's line is its number in the file."""
+    """Parse the messages of a day, in the order of time. A message's line is its number in the file.
+
+    Problems come before the messages.
+    """
     known = directory or Directory()
 
     def read(item: dict[str, Any], number: int) -> ChatMessage | None:
@@ -155,7 +158,7 @@ def _find_author(item: dict[str, Any], known: Directory) -> str:
 
 
 def render_markup(text: str, known: Directory) -> str:
-    """A text with its mentions, channels and links as people see them."""
+    """The text with mentions, channels and links as Slack displays them."""
 
     def shown(match: re.Match[str]) -> str:
         kind, target, label = match.groups()
@@ -173,7 +176,7 @@ def render_markup(text: str, known: Directory) -> str:
 
 
 def _read_directory(files: Sequence[tuple[Path, str]]) -> Generator[Problem, None, Directory]:
-    """Reads who is who; yields what cannot be read."""
+    """Parse the lists of users and channels; yields problems and returns the directory."""
     people: dict[str, str] = {}
     channels: dict[str, str] = {}
     for path, name in files:
@@ -198,7 +201,7 @@ def _find_display_name(record: dict[str, Any], account: str) -> str:
 
 
 def _disambiguate(people: dict[str, str]) -> dict[str, str]:
-    """People of the same name get their account behind it: they must not become one speaker."""
+    """Append the account to the names of namesakes, which must not become one speaker."""
     owners: dict[str, str] = {}
     for account, name in people.items():
         owners.setdefault(name, account)
@@ -206,7 +209,7 @@ def _disambiguate(people: dict[str, str]) -> dict[str, str]:
 
 
 def _load_json(path: Path, name: str) -> Generator[Problem, None, Any]:
-    """The JSON value of a file; yields the problem and returns None if there is none."""
+    """The JSON value of a file; if it cannot be read, yields a problem and returns None."""
     try:
         size = path.stat().st_size
         if size > MAX_FILE_MEGABYTES * 1_000_000:
@@ -232,7 +235,7 @@ MOST_NAMES = 100_000
 
 @dataclass(frozen=True)
 class SlackExportReader:
-    """Reads a whole export of Slack, a folder or an archive."""
+    """Reads a whole Slack export, a folder or a zip archive."""
 
     path: Path
     name: str
@@ -244,11 +247,11 @@ class SlackExportReader:
         return cls(file.path, file.name, file.options) if is_slack_export(file.path) else None
 
     def preview(self) -> Preview:
-        """Only the kind: the speakers are known when all files are unpacked."""
+        """Only the kind, because listing the speakers would need all files unpacked."""
         return Preview(self.name, "slack")
 
     def read(self, *, need_reply: bool = True) -> Iterator[Located | Problem]:
-        """The conversations. Talk that nobody answers is passed over, whatever `need_reply` says.
+        """The conversations. Messages without any reply of the bot are skipped, also if `need_reply` is False.
 
         Raises:
             DataError: fewer than two people write, or none of them has the name that the options give the bot.
@@ -272,10 +275,10 @@ def is_slack_export(path: Path) -> bool:
 
 
 def read_export(path: Path, name: str, options: ReadingOptions) -> Iterator[Located | Problem]:
-    """The conversations of an export.
+    """Read the conversations of an export.
 
     Raises:
-        DataError: nobody or only one person writes in it, or nobody is called as the bot should be.
+        DataError: fewer than two people write, or none of them has the name that the options give the bot.
     """
     with tempfile.TemporaryDirectory(prefix="chat_app-", ignore_cleanup_errors=True) as folder, ExitStack() as stack:
         files: list[tuple[Path, str]] = []
@@ -284,7 +287,7 @@ def read_export(path: Path, name: str, options: ReadingOptions) -> Iterator[Loca
             if isinstance(member, Problem):
                 problems.append(member)
                 continue
-            # A member of an archive lies on the disk only until the next one is asked for.
+            # An unpacked member exists only until the next one, and two passes need all files, so they are copied.
             kept = Path(folder) / str(len(files)) if not path.is_dir() else member.path
             if kept != member.path:
                 shutil.copyfile(member.path, kept)

@@ -1,7 +1,7 @@
-"""A chat, or all chats, that Telegram exported as JSON -> messages. Knows that layout only.
+"""The reader of Telegram exports in JSON, of one chat or of all.
 
-Taken is what people wrote. Passed over are service messages (joined, called, pinned), media without words, and what
-was forwarded, which are not the words of whoever sent it.
+It reads messages that people wrote, and skips service messages (joined, called, pinned), media without text, and
+forwarded messages, which are not the sender's own words.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ DELETED = "Deleted account"
 
 
 class TelegramReader(ChatReader):
-    """Reads an export of Telegram, of one chat or of several."""
+    """Reads a Telegram export of one chat or of several."""
 
     @classmethod
     def sniff(cls, file: InputFile) -> TelegramReader | None:
@@ -50,7 +50,7 @@ def is_telegram_export(value: Any) -> bool:
 
 
 def read_messages(value: Any, file: str) -> Iterator[ChatMessage | Problem]:
-    """The messages of all the chats, one chat after the other.
+    """Parse the messages of all chats, one chat after the other.
 
     A message's line is its number in the export, counted through all chats.
     """
@@ -90,7 +90,7 @@ def _parse_message(item: dict[str, Any], number: int, chat: str, bot: str | None
 
 
 def _join_text(item: dict[str, Any]) -> str:
-    """A text, or a list of texts and of entities (links, mentions, bold words), which have their text inside."""
+    """The text of a message, which is a string, or a list of strings and of entities (links, mentions, bold text)."""
     text = item.get("text")
     if text is None:
         return ""
@@ -106,7 +106,7 @@ def _join_text(item: dict[str, Any]) -> str:
 
 
 def _find_author(item: dict[str, Any]) -> str:
-    """The name; a deleted account has none, but still its number, by which two of them are told apart."""
+    """The author's name. Deleted accounts have none, and are told apart by the account's number."""
     name = get_name(item, "from")
     if name:
         return name
