@@ -1,6 +1,6 @@
-"""BlendedSkillTalk: two utterances that were there before, then what the free and the guided worker said in turn.
+"""BlendedSkillTalk: two previous utterances, then the alternating messages of the free and the guided worker.
 
-The guided worker, who was shown what trained models would say, is the assistant, as in the publishers' own task. So the
+The guided worker, who was shown suggestions of trained models, is the assistant, as in the publishers' own task. So the
 system text is the guided worker's persona: the second of two, or the only one, as in the rows on the Hub.
 """
 
@@ -21,16 +21,16 @@ Said = list[tuple[Role, str]]
 
 
 def is_record(record: Mapping[str, Any]) -> bool:
-    """Whether a record is of this corpus: a row of the Hub, or an item of the original file."""
+    """Whether a record belongs to this corpus: a row on the Hub, or an item of the original file."""
     of_hub = "free_messages" in record and "guided_messages" in record
     return of_hub or ("free_turker_utterance" in record and "dialog" in record)
 
 
 def convert_record(record: Mapping[str, Any], options: ReadingOptions, need_reply: bool = True) -> Conversation:
-    """The conversation of a record.
+    """Convert a record to a conversation.
 
     Raises:
-        RejectedError: it cannot be used.
+        RejectedError: the record cannot be used.
     """
     said = _parse_hub_row(record) if "free_messages" in record else _parse_original(record)
     check_count(len(said))
@@ -56,7 +56,7 @@ def _parse_hub_row(record: Mapping[str, Any]) -> Said:
 
 
 def _parse_original(record: Mapping[str, Any]) -> Said:
-    """An item of train.json: "dialog" holds pairs of a speaker, 0 the free and 1 the guided worker, and a text."""
+    """The turns of an item of train.json: "dialog" has pairs of a speaker (0 free, 1 guided worker) and a text."""
     earlier = [record.get("free_turker_utterance"), record.get("guided_turker_utterance")]
     said = _assign_roles([require_text(text, "the earlier utterance") for text in earlier if text])
     dialog = record.get("dialog")
@@ -72,7 +72,7 @@ def _parse_original(record: Mapping[str, Any]) -> Said:
 
 
 def _assign_roles(texts: list[str]) -> Said:
-    """The utterances that the workers were shown; the last of them is the guided one's."""
+    """Alternating roles for the previous utterances, of which the last is the guided worker's."""
     roles: tuple[Role, Role] = ("assistant", "user")
     last = len(texts) - 1
     return [(roles[(last - number) % 2], text) for number, text in enumerate(texts)]

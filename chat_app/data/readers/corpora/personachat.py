@@ -1,7 +1,7 @@
-"""Persona-Chat: a personality, and utterances with the history before them and candidates, of which the last is right.
+"""Persona-Chat: a personality, and utterances with a history and candidate replies, of which the last is the true one.
 
-The last history and its right candidate are the whole conversation. The right candidate is said by whoever has the
-personality: that is the assistant, and the personality is the system text.
+The last utterance's history and true reply are the whole conversation. The speaker of the true reply, who has the
+personality, is the assistant, and the personality is the system text.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ SILENCES = frozenset((SILENCE, "__SILENCE__"))
 
 
 def is_record(record: Mapping[str, Any]) -> bool:
-    """Whether a record is a whole conversation of this corpus."""
+    """Whether a record is a conversation of this corpus in the original layout."""
     utterances = record.get("utterances")
     return (
         isinstance(utterances, list)
@@ -33,15 +33,15 @@ def is_record(record: Mapping[str, Any]) -> bool:
 
 
 def is_row(record: Mapping[str, Any]) -> bool:
-    """Whether a record is one utterance of this corpus, as some copies on the Hub have them."""
+    """Whether a record is a single utterance of this corpus, as in some copies on the Hub."""
     return all(isinstance(record.get(key), list) for key in ("personality", "history", "candidates"))
 
 
 def convert_record(record: Mapping[str, Any], options: ReadingOptions, need_reply: bool = True) -> Conversation:
-    """The conversation of a record.
+    """Convert a record to a conversation.
 
     Raises:
-        RejectedError: it cannot be used.
+        RejectedError: the record cannot be used.
     """
     utterances = record.get("utterances")
     if not isinstance(utterances, list) or not utterances:
@@ -61,7 +61,7 @@ def convert_rows(
     need_reply: bool = True,
     part: Part = "train",
 ) -> Iterator[Located | Problem]:
-    """The conversations of rows that are an utterance each: the last row of a conversation has it all."""
+    """Convert rows of one utterance each; the last row of a conversation has all of its turns."""
     first, before = 0, None
     for number, row in rows:
         if before is not None and not _continues(before, row):

@@ -1,4 +1,4 @@
-"""Lines of JSON as conversations, each line by itself."""
+"""The reader of JSON Lines."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ class JsonlReader(TextReader):
 def read_conversations(
     lines: Iterable[NumberedLine], file: str, *, options: ReadingOptions | None = None, need_reply: bool = True
 ) -> Iterator[Located | Problem]:
-    """Every line as a conversation or a problem; blank lines are passed over.
+    """Read each line as a conversation, a list of conversations or a problem; blank lines are skipped.
 
-    Lines of a well-known corpus or of a table are read as that: there a conversation may take several lines.
+    Lines of a well-known corpus or of a table are read as rows, and a conversation may take several of them.
 
     Raises:
-        DataError: rows of a table no column of which is known to hold a conversation.
+        DataError: the lines are rows of a table without columns for conversations.
     """
     options = options or ReadingOptions()
     sample, found = values.peek(_parse_lines(lines, file))

@@ -1,4 +1,4 @@
-"""One JSON value -> one conversation, in any of the shapes in which people keep them. Knows no lines, no files."""
+"""Parses a JSON value as a conversation, in any of the schemas that chat data sets commonly use."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from chat_app.data.readers.types import RejectedError, quote_text
 LIST_KEYS = (
     "messages", "conversations", "conversation", "turns", "dialog", "dialogue", "items", "utterances", "data", "chat",
 )  # fmt: skip
-# Before the context comes what it is asked about, a question after it.
+# In the order of preference; a "question" beside a "context" is asked about it, and is appended.
 CONTEXT_KEYS = (
     "context", "prompt", "instruction", "question", "input", "questions", "query", "user", "human", "source",
 )  # fmt: skip
@@ -31,16 +31,16 @@ REPLY_KEYS = (
     "response", "reply", "completion", "output", "answer", "answers", "chosen", "assistant", "bot", "gpt", "target",
 )  # fmt: skip
 SYSTEM_KEYS = ("system", "system_prompt", "persona", "personas", "personality")
-# A text of several turns with marks ("### Human: ... ### Assistant: ...").
+# Fields with a text of several turns with role markers ("### Human: ... ### Assistant: ...").
 MARKED_KEYS = ("text", "chosen", "content", "sample")
-# Where the answers of a reading-comprehension set stand.
+# Fields with the answers in data sets of reading comprehension.
 ANSWER_KEYS = ("text", "input_text")
 
 SHOWN_FIELDS = 10
 
 
 def iterate_records(value: Any) -> Iterator[tuple[int | None, Any]]:
-    """The records in a value: itself, without a number, or the items of a list of records, numbered from 1."""
+    """The records in a value: the items of a list of records, numbered from 1, or the value itself, numbered None."""
     if isinstance(value, list) and value and is_record(value[0]):
         yield from enumerate(value, start=1)
     else:
@@ -48,14 +48,14 @@ def iterate_records(value: Any) -> Iterator[tuple[int | None, Any]]:
 
 
 def is_record(item: Any) -> bool:
-    """Whether an item of a list is a conversation by itself, and not one of the turns of a conversation."""
+    """Whether an item of a list is a conversation, not a turn of one."""
     if isinstance(item, dict):
         return not any(key in item for key in SURE_ROLE_KEYS)
     return isinstance(item, list)
 
 
 def is_known(record: dict[str, Any], *, need_reply: bool = True) -> bool:
-    """Whether a record holds a conversation by the names of its fields; if not, it may be a row of a table."""
+    """Whether a record has the fields of a known chat schema; if not, it may be a row of a table."""
     if any(isinstance(record.get(key), list) for key in LIST_KEYS):
         return True
     if any(
@@ -72,10 +72,14 @@ def is_known(record: dict[str, Any], *, need_reply: bool = True) -> bool:
 
 
 def parse_conversation(value: Any, *, need_reply: bool = True) -> Conversation:
-    """The conversation that a JSON value holds. Without `need_reply` it may be a prompt that nobody has answered yet.
+    """Parse a JSON value as a conversation.
+
+    Args:
+        value: a list of turns or messages, or an object in a known chat schema.
+        need_reply: False also accepts a prompt without a reply.
 
     Raises:
-        RejectedError: it holds none that can be used.
+        RejectedError: the value has no conversation that can be used.
     """
     if isinstance(value, list):
         return _parse_list(value, None, need_reply)
@@ -114,7 +118,7 @@ def _is_pair(item: dict[str, Any]) -> bool:
 
 
 def _parse_pairs(items: list[Any], system: str | None, need_reply: bool) -> Conversation:
-    """Turns that come two at a time: [{"human": "...", "assistant": "..."}, ...]; the first may have a system text."""
+    """Parse pairs of turns: [{"human": "...", "assistant": "..."}, ...], of which the first may have a system text."""
     messages = [] if system is None else [Message("system", system)]
     roles: set[Role] = set()
     for number, item in enumerate(items, start=1):
@@ -177,7 +181,7 @@ def _parse_marked(record: dict[str, Any], system: str | None, need_reply: bool) 
 
 
 def _parse_open_prompt(prompt: Any, reply: Any, system: str | None) -> Conversation | None:
-    """A prompt that is marked as far as the reply: "Human: Hello\\n\\nAssistant:"."""
+    """Parse a prompt with role markers that is open at its end ("Human: Hello\\n\\nAssistant:"), and its reply."""
     if not isinstance(prompt, str) or not isinstance(reply, str) or role_markers.detect_style(prompt) is None:
         return None
     return role_markers.parse_conversation(f"{prompt}{reply}", system, need_reply=True)
@@ -186,7 +190,7 @@ def _parse_open_prompt(prompt: Any, reply: Any, system: str | None) -> Conversat
 def _parse_preference(
     record: dict[str, Any], context_key: str | None, system: str | None, need_reply: bool
 ) -> Conversation:
-    """Preference data: what was chosen is learned. It may be a reply, or the whole conversation."""
+    """Parse preference data. The field "chosen" is a reply or a whole conversation; "rejected" is not used."""
     chosen = record["chosen"]
     context = record[context_key] if context_key else None
     if isinstance(chosen, list):
@@ -212,12 +216,12 @@ def _has_messages(items: list[Any]) -> bool:
 
 
 def _append_reply(prompt: list[Any], reply: Any) -> list[Any]:
-    """A prompt of messages and its completion, which is messages too, or a text."""
+    """The messages of a prompt with its completion, which is a list of messages or a text."""
     return [*prompt, *reply] if isinstance(reply, list) else [*prompt, {"role": "assistant", "content": reply}]
 
 
 def _interleave_answers(questions: list[Any], answers: Any) -> tuple[list[str], str]:
-    """Several questions about one thing, each with its answer: (all turns but the last, the last answer)."""
+    """Interleave questions with their answers: (all turns but the last, the last answer)."""
     if isinstance(answers, dict) and (key := first_key(answers, ANSWER_KEYS)):
         answers = answers[key]
     if not isinstance(answers, list):
@@ -235,7 +239,7 @@ def _interleave_answers(questions: list[Any], answers: Any) -> tuple[list[str], 
 
 
 def _choose_answer(answers: Any) -> str:
-    """The first of several answers to one question."""
+    """The answer to a question; the first if there are several."""
     if isinstance(answers, dict) and (key := first_key(answers, ANSWER_KEYS)):
         answers = answers[key]
     if isinstance(answers, list):
@@ -250,7 +254,7 @@ def _choose_answer(answers: Any) -> str:
 
 
 def _read_context(record: dict[str, Any], key: str) -> list[str]:
-    """The turns before the reply. The text that an instruction is about may stand in a field of its own, "input"."""
+    """The turns before the reply. The input of an instruction may be in a field of its own, "input"."""
     context = record[key]
     if isinstance(context, list):
         turns = [require_text(item, f"turn {number}") for number, item in enumerate(context, start=1)]
@@ -260,7 +264,7 @@ def _read_context(record: dict[str, Any], key: str) -> list[str]:
         turns = split_context(require_text(context, "the context"))
     if key == "context" and isinstance(record.get("question"), str):
         question = record["question"]
-        # A list of turns is what was said before the question; a text is what it is asked about.
+        # A list is the turns before the question; a text is what the question is about.
         joined = isinstance(context, str) and context.strip()
         turns = [*turns[:-1], f"{turns[-1]}\n{question}"] if joined else [*_drop_blank(turns), question]
     more = record.get("input")
@@ -276,7 +280,7 @@ def _drop_blank(turns: list[str]) -> list[str]:
 
 
 def _read_history(record: dict[str, Any]) -> list[str]:
-    """What was said before an instruction: pairs of a question and its answer, or turns."""
+    """The turns before an instruction, from a list of turns or of pairs of a question and its answer."""
     history = record.get("history")
     if history is None:
         return []
@@ -296,7 +300,7 @@ def _read_history(record: dict[str, Any]) -> list[str]:
 
 
 def _read_system(record: dict[str, Any]) -> str | None:
-    """What stands beside the turns about the assistant: a text, or a list of sentences, a line each."""
+    """The system text: the texts in SYSTEM_KEYS, each of which may be a list of sentences, joined by line feeds."""
     texts: list[str] = []
     for key in SYSTEM_KEYS:
         value = record.get(key)
@@ -304,13 +308,13 @@ def _read_system(record: dict[str, Any]) -> str | None:
             continue
         sentences = value if isinstance(value, list) else [value]
         if key == "personas" and sentences and all(isinstance(sentence, list) for sentence in sentences):
-            sentences = sentences[-1]  # of two speakers, the second one is who answers
+            sentences = sentences[-1]  # of two speakers, the second one replies
         texts += [text for sentence in sentences if (text := require_text(sentence, f"the {key} text").strip())]
     return clean_text("\n".join(texts), "the system text") if texts else None
 
 
 def _list_fields(record: dict[str, Any]) -> str:
-    """The names of the fields, as they may stand in a sentence."""
+    """The names of the fields, for a sentence."""
     names = [quote_text(name) for name in list(record)[:SHOWN_FIELDS]]
     more = len(record) - len(names)
     return (", ".join(names) + (f" and {more} more" if more else "")) or "nothing"

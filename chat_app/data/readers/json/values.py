@@ -1,6 +1,6 @@
-"""Numbered JSON values -> conversations: records of chat data, the well-known corpora, or rows of a table.
+"""Reads numbered JSON values: records in a chat schema, rows of a well-known corpus, or rows of a table.
 
-The first values decide how all are read. Knows neither lines of JSON nor whole files of it.
+The schema is detected from the first values. The values come from JSON Lines, from a JSON document or from the Hub.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ SAMPLE_VALUES = 8
 
 
 def peek(values: Iterable[Numbered | Problem]) -> tuple[list[Any], Iterator[Numbered | Problem]]:
-    """The first values, to choose a schema by, and all of them."""
+    """The first values, for `detect_schema`, and an iterator over all of them."""
     values = iter(values)
     first = list(islice(values, SAMPLE_VALUES))
     return [item[1] for item in first if not isinstance(item, Problem)], chain(first, values)
 
 
 def detect_schema(sample: list[Any], options: ReadingOptions, *, need_reply: bool = True) -> Schema:
-    """How values that begin so are read."""
+    """Detect the schema of values from the first ones."""
     found = [value for value in sample if isinstance(value, dict) and value]
     if not found or 2 * len(found) <= len([value for value in sample if value != {}]):
         return "records"
@@ -52,7 +52,7 @@ def detect_schema(sample: list[Any], options: ReadingOptions, *, need_reply: boo
     if any(records.is_known(value, need_reply=need_reply) for value in found):
         return "records"
     flat = [not any(isinstance(cell, list | dict) for cell in value.values()) for value in found]
-    # A single field is no table: the message about one record says more.
+    # A single field is no table: the error about a record explains more.
     return "table" if all(flat) and max(map(len, found)) > 1 else "records"
 
 
@@ -66,15 +66,19 @@ def read_conversations(
     part: Part = "train",
     items: bool = True,
 ) -> Iterator[Located | Problem]:
-    """The conversations of values that are read one way; problems among them are handed on.
+    """Read values of one schema as conversations. Problems among them are yielded in their place.
 
     Args:
+        values: numbered values and problems.
         schema: from `detect_schema`.
-        part: what the publisher meant them for.
-        items: the numbers are those of items and not of lines, which a reason then says.
+        file: the name to show for the file.
+        options: the roles of columns and the repair of texts.
+        need_reply: False also yields conversations without a reply.
+        part: the part of the data set that the values belong to.
+        items: whether the numbers are those of items, not of lines; the reason of a problem then says so.
 
     Raises:
-        DataError: a table no column of which is known to hold a conversation.
+        DataError: the values are rows of a table without columns for conversations.
     """
     if schema == "table":
         yield from _read_table(values, file, options, need_reply, part)
@@ -131,7 +135,7 @@ def _read_table(
 
 
 def _keep_objects(values: Iterable[Numbered | Problem], file: str, problems: list[Problem]) -> Iterator[Numbered]:
-    """The rows; what is none goes to the problems."""
+    """The values that are objects; others are added to `problems`."""
     for item in values:
         if isinstance(item, Problem):
             problems.append(item)
@@ -146,5 +150,5 @@ def _no_row_problem(item: Numbered, file: str) -> Problem:
 
 
 def no_list_error(file: str) -> DataError:
-    """The complaint about a file of JSON in which no list of conversations is found."""
+    """The error for a JSON file without a list of conversations."""
     return DataError("No list of conversations is found in this file.", where=file, advice=SHAPES)
