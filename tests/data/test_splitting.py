@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 
 from hypothesis import given as for_all
+from hypothesis import settings
 from hypothesis import strategies as st
 
 from chat_app.conversation import Conversation
@@ -71,6 +72,7 @@ def test_given_validation_takes_nothing_from_what_is_learned(tmp_path: Path) -> 
     assert dict(counts) == {"train": 40, "valid": 7}
 
 
+@settings(deadline=None)  # It writes files, which takes as long as the disk takes.
 @for_all(st.lists(st.sampled_from("abcdefgh"), min_size=1, max_size=30), st.floats(0.01, 0.5), st.integers(0, 3))
 def test_copies_go_the_same_way_and_place_does_not_matter(texts: list[str], share: float, seed: int) -> None:
     given = [Conversation.from_turns([text, "yes"]) for text in texts]

@@ -1,4 +1,4 @@
-"""Reads whatever a person brings: as a stream, as a whole, or several as one. Knows which part reads which kind."""
+"""The entry points of reading: a file, an archive or a folder as a stream, or files as a whole in memory."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ def iterate(
     need_reply: bool = True,
     on_preview: Callable[[Preview], object] | None = None,
 ) -> Iterator[Located | Problem]:
-    """The conversations and the problems of a file, an archive or a folder in their order, in bounded memory.
+    """Iterate over the conversations and problems of a file, an archive or a folder, in order and in bounded memory.
 
     Args:
-        path: what to read.
-        name: what to call it in problems, if not by the name it has on disk.
-        options: how to understand it, where that cannot be seen.
-        need_reply: without it, conversations that nobody has answered are taken too (prompts for `generate`).
-        on_preview: is called with the preview of the file at once; of an archive or a folder, with that of each of the
-            first files in it when they are reached.
+        path: the file, archive or folder.
+        name: the name to show in problems, if it differs from the one on disk.
+        options: what cannot be detected.
+        need_reply: False also yields conversations without a reply (prompts for `generate`).
+        on_preview: is called with the preview of a file before the iteration; for an archive or a folder, with that of
+            each of the first files in it when it is reached.
 
     Raises:
-        DataError: at once for a file that is missing, empty or of no kind that is read; later for one that is broken
-            in the middle.
+        DataError: on the call for a file that is missing, empty or of an unknown kind; during iteration for one that
+            is damaged further on.
     """
     place, options = Path(path), options or ReadingOptions()
     name = make_printable(name or place.name or str(path))
@@ -66,10 +66,10 @@ def iterate(
 
 
 def iterate_conversations(path: AnyPath, *, need_reply: bool = False) -> Iterator[Conversation]:
-    """Only what is said in a file, without the problems.
+    """Iterate over the conversations of a file, without problems and lines.
 
     Raises:
-        DataError: as `iterate`, when the first is asked for.
+        DataError: as `iterate`, during iteration.
     """
     for item in iterate(path, need_reply=need_reply):
         if not isinstance(item, Problem):
@@ -77,17 +77,17 @@ def iterate_conversations(path: AnyPath, *, need_reply: bool = False) -> Iterato
 
 
 def has_text(path: Path) -> bool:
-    """Whether a file is there and not empty."""
+    """Whether a file exists and is not empty."""
     return path.is_file() and path.stat().st_size > 0
 
 
 def read_file(
     path: AnyPath, *, name: str | None = None, options: ReadingOptions | None = None, need_reply: bool = True
 ) -> Reading:
-    """A whole file in memory.
+    """Read a whole file into memory.
 
     Raises:
-        DataError: it cannot be read, or holds no conversation that can be used.
+        DataError: the file cannot be read, or has no usable conversation.
     """
     previews: list[Preview] = []
     name = name or Path(path).name
@@ -110,10 +110,10 @@ def read_file(
 
 
 def read_files(paths: Sequence[AnyPath], *, options: ReadingOptions | None = None, need_reply: bool = True) -> Reading:
-    """Several files as one in memory, in their order. The kind is the first one's.
+    """Read several files into memory as one, in their order. The kind is that of the first.
 
     Raises:
-        DataError: there is no file, or one of them is of no use: better no training than one on half of the data.
+        DataError: there is no file, or any of them has no usable conversation.
     """
     if not paths:
         raise DataError("No file was given.", advice="Give at least one file of conversations.")
@@ -129,11 +129,11 @@ def read_files(paths: Sequence[AnyPath], *, options: ReadingOptions | None = Non
 
 
 def nothing_usable_error(name: str, problems: Sequence[Problem], total: int) -> DataError:
-    """The error for a file that holds only problems, or nothing at all."""
+    """The error for a file without usable conversations, with the first problems of different kinds."""
     name = make_printable(name)
     if not problems:
         return DataError("The file holds no conversation.", where=name, advice="Write one conversation a line.")
-    # One of each kind: a file with one mistake has it in every line.
+    # One of each kind, because the same mistake is often in every line.
     kinds: dict[tuple[str, str], Problem] = {}
     for problem in problems:
         kinds.setdefault((problem.reason, problem.advice), problem)
@@ -158,7 +158,7 @@ def _read_members(
     need_reply: bool,
     on_preview: Callable[[Preview], object] | None,
 ) -> Iterator[Located | Problem]:
-    """The conversations of the files of an archive or a folder, each file with what it is meant for."""
+    """Read the files of an archive or a folder, each with the part that its name says."""
     with stack:
         for number, member in enumerate(chain([first], rest)):
             if isinstance(member, Problem):
@@ -186,7 +186,7 @@ def _label_part(items: Iterator[Located | Problem], part: Part) -> Iterator[Loca
 
 
 def _label(items: Iterator[Located | Problem], file: str, part: Part) -> Iterator[Located | Problem]:
-    """The same, with the file's name and its part where they do not say another."""
+    """Set the file and the part of items that do not have their own."""
     for item in items:
         if isinstance(item, Located):
             own = part if item.part == "train" else item.part

@@ -1,4 +1,4 @@
-"""Which column of a table holds what: a guess from names and cells, and what a person says instead."""
+"""The roles of a table's columns: a guess from names and cells, and the user's options, which override it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from chat_app.errors import DataError
 LISTED_COLUMNS = 30
 NO_TURNS: tuple[CellKind, ...] = ("running", "link", "date", "number", "label", "list", "split", "empty")
 BESIDE: tuple[ColumnRole, ...] = ("system", "split")
-# Which roles go together: what a person says decides for one of these, and the guess may only complete it.
+# Roles that go together. The user's options select one of these layouts, and the guess may only complete it.
 LAYOUTS: tuple[tuple[ColumnRole, ...], ...] = (
     ("record",),
     ("turn",),
@@ -26,19 +26,19 @@ LAYOUTS: tuple[tuple[ColumnRole, ...], ...] = (
 
 
 def label_columns(names: Sequence[str]) -> list[str]:
-    """What each column is called: its name, or its number from 1 if it has none of its own."""
+    """The label of each column: its name, or its number from 1 if the name is empty or not unique."""
     clean = [" ".join(name.replace("\ufeff", "").split()) for name in names]
     counts = Counter(clean)
     return [name if name and counts[name] == 1 else str(number) for number, name in enumerate(clean, start=1)]
 
 
 def list_labels(names: Sequence[str]) -> str:
-    """The columns, or the first of them, as they may stand in a sentence."""
+    """The labels of the first columns, for a sentence."""
     return ", ".join(quote_text(label) for label in label_columns(names)[:LISTED_COLUMNS]) or "none"
 
 
 def guess_roles(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[ColumnRole]:
-    """The role of every column, from its name and the cells of the first rows."""
+    """Guess the role of each column from its name and the cells of the first rows."""
     columns = [[row[position] for row in rows if position < len(row)] for position in range(len(names))]
     return _Guess(
         [header_words.find_meaning(name) for name in names], columns, any(name.strip() for name in names)
@@ -48,10 +48,10 @@ def guess_roles(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[Col
 def apply_options(
     names: Sequence[str], guess: list[ColumnRole], options: ReadingOptions, file: str
 ) -> list[ColumnRole]:
-    """The guess, where the person has said nothing else.
+    """Override the guessed roles by those in the options.
 
     Raises:
-        DataError: a column was named that the table does not have.
+        DataError: the options name a column that the table does not have.
     """
     wishes = {_find_position(names, key, file): role for key, role in options.parse_roles().items()}
     if not wishes:
@@ -83,7 +83,7 @@ def _find_position(names: Sequence[str], key: str, file: str) -> int:
 
 
 class _Guess:
-    """The columns of one table while their roles are found."""
+    """Assigns roles to the columns of a table."""
 
     def __init__(self, meanings: list[Meaning | None], columns: list[list[Any]], named: bool):
         self.meanings, self.columns, self.named = meanings, columns, named
@@ -130,7 +130,7 @@ class _Guess:
         return self._assign(named[:1], "record")
 
     def _holds_messages(self, position: int) -> bool:
-        """Whether the lists of a column are messages with a role. Answers that were turned down are none to learn."""
+        """Whether the lists in a column are messages with roles."""
         cells = (parse_list(cell) for cell in self.columns[position])
         first = next((cell for cell in cells if isinstance(cell, list) and cell), None)
         return first is not None and isinstance(first[0], dict) and any(key in first[0] for key in ("role", "from"))
@@ -184,7 +184,7 @@ class _Guess:
         return [position for position in self._find_free(*meanings) if self.kinds[position] in ("running", "number")]
 
     def _complete_pair(self) -> bool:
-        """A reply without a context by name, or the other way round, beside one column of text that can be it."""
+        """Complete a pair of which only the reply or only the context has a telling name, by a column of text."""
         contexts, replies = self._find_free("context", "user"), self._find_free("reply", "assistant")
         others = [position for position in self._find_texts() if position not in (*contexts, *replies)]
         if replies and not contexts and others:
@@ -213,7 +213,7 @@ class _Guess:
             self._assign(texts, "turn")
 
     def _find_texts(self) -> list[int]:
-        """Columns with something that was said, whose name says nothing against it."""
+        """The free columns of text whose names do not say otherwise."""
         against = ("id", "time", "split", "system", "speaker")
         return [
             position

@@ -1,7 +1,7 @@
-"""Rows under column names -> conversations, whatever kind of table they come from. Knows columns and what they hold.
+"""Reads the rows of any kind of table as conversations, by the roles of its columns.
 
-A table holds a context and a reply a row, a turn a column, a message a row, or a list of messages in a cell. Which of
-them is guessed from the names and the first rows; what a person says about a column goes before every guess.
+The layouts are: a context and a reply in each row, one turn per column, one message per row, or a list of messages in
+a cell. The layout is guessed from the names and the first rows; the user's options override the guess.
 """
 
 from __future__ import annotations
@@ -32,17 +32,21 @@ WIDER = "Put a text that holds the separator in double quotes, or delete what is
 
 
 def guess_columns(names: Sequence[str], sample_rows: Sequence[Sequence[Any]]) -> dict[str, ColumnRole]:
-    """Column -> role. A column is called by its name, or by its number from 1 if it has none of its own."""
+    """Guess the roles of the columns.
+
+    Returns:
+        Label -> role; a column's label is its name, or its number from 1 if the name is empty or not unique.
+    """
     return dict(zip(label_columns(names), guess_roles(names, sample_rows), strict=True))
 
 
 def preview_columns(
     names: Sequence[str], sample_rows: Sequence[Sequence[Any]], options: ReadingOptions
 ) -> tuple[Column, ...]:
-    """The columns with their roles and the first of their cells.
+    """The columns with their roles and their first cells.
 
     Raises:
-        DataError: the options name a column that is not there.
+        DataError: the options name a column that the table does not have.
     """
     roles = apply_options(names, guess_roles(names, sample_rows), options, "")
     return tuple(
@@ -57,7 +61,7 @@ def _sample_cells(rows: Sequence[Sequence[Any]], position: int) -> tuple[str, ..
 
 
 def is_header(cells: Sequence[Any], rows: Sequence[Sequence[Any]]) -> bool:
-    """Whether the first row of a table names its columns, judged beside the rows after it."""
+    """Whether the first row of a table is a header, compared with the rows below it."""
     names = [format_cell(cell).strip().removeprefix("\ufeff") for cell in cells]
     said = [name for name in names if name]
     if not said or any(len(name) > header_words.LONGEST_NAME or "\n" in name for name in said):
@@ -84,12 +88,18 @@ def read_conversations(
     *,
     need_reply: bool = True,
 ) -> Iterator[Located | Problem]:
-    """The conversations of a table. `rows` are numbered; problems among them are handed on.
+    """Read the conversations of a table.
 
-    A column without a name has the name "". Cells may be texts, numbers, dates, lists or None.
+    Args:
+        rows: numbered rows, with cells that are texts, numbers, dates, lists or None; problems among them are yielded
+            in their place.
+        names: the names of the columns, "" for one without a name.
+        file: the name to show for the file.
+        options: the roles of columns, the bot and the pause.
+        need_reply: False also yields conversations without a reply.
 
     Raises:
-        DataError: no column is known to hold a conversation, or the options name one that is not there.
+        DataError: no column holds conversations, or the options name a column that the table does not have.
     """
     rows = iter(rows)
     first = list(itertools.islice(rows, SAMPLE_ROWS))
@@ -105,9 +115,12 @@ def read_records(
     *,
     need_reply: bool = True,
 ) -> Iterator[Located | Problem]:
-    """The conversations of flat objects, such as lines of JSON or rows of a data set; a field is a column.
+    """Read the conversations of flat objects, such as lines of JSON or rows of a data set; each field is a column.
 
-    The names are those of the first 50. Raises as `read_conversations` does.
+    The columns are the fields of the first 50 objects.
+
+    Raises:
+        DataError: as `read_conversations`, or there are more than 1,000 columns.
     """
     items = (item if isinstance(item, Problem) else _check_width(item, file) for item in items)
     first = list(itertools.islice(items, SAMPLE_ROWS))
@@ -134,7 +147,14 @@ def _check_width(item: tuple[int, Mapping[str, Any]], file: str) -> tuple[int, M
 
 @dataclass(frozen=True)
 class ColumnPlan:
-    """Which column is what. `any_width`: rows may have more columns than the table; those are further turns."""
+    """The roles of the columns, and how to read rows by them.
+
+    Attributes:
+        roles: the role of each column.
+        contexts, turns: the indices of the columns of these roles, in the order of the conversation.
+        any_width: whether rows may have more columns than the table, which are further turns.
+        options: the bot and the pause, for tables of messages.
+    """
 
     roles: tuple[ColumnRole, ...]
     contexts: tuple[int, ...]
@@ -143,13 +163,13 @@ class ColumnPlan:
     options: ReadingOptions
 
     def find_column(self, role: ColumnRole) -> int:
-        """The first column of that role, -1 if there is none."""
+        """The index of the first column with a role; -1 if there is none."""
         return self.roles.index(role) if role in self.roles else -1
 
     def read_conversations(
         self, rows: Iterable[Row | Problem], file: str, need_reply: bool
     ) -> Iterator[Located | Problem]:
-        """See `read_conversations` of this module."""
+        """Read the rows of a table. See the module's `read_conversations`."""
         by_message = self.find_column("conversation") >= 0 or self.find_column("speaker") >= 0
         if self.find_column("record") < 0 and by_message and (self.contexts or self.find_column("text") >= 0):
             messages = self._read_messages(rows, file)
@@ -160,7 +180,7 @@ class ColumnPlan:
         return self._read_rows(rows, file, need_reply)
 
     def _read_rows(self, rows: Iterable[Row | Problem], file: str, need_reply: bool) -> Iterator[Located | Problem]:
-        """A conversation a row."""
+        """Read one conversation from each row."""
         width = len(self.roles)
         split, system = self.find_column("split"), self.find_column("system")
         context, reply = self.contexts[0] if len(self.contexts) == 1 else -1, self.find_column("reply")
@@ -188,7 +208,11 @@ class ColumnPlan:
                 yield Problem(file, line, rejected.reason, rejected.advice)
 
     def _fit_width(self, cells: Sequence[Any]) -> list[Any]:
-        """A row as wide as the table: empty cells at its end mean nothing. Empty if all of the row is."""
+        """A row with the width of the table: empty cells at the end are removed or added. Empty for an empty row.
+
+        Raises:
+            RejectedError: the row has too many cells, or only one.
+        """
         fitted = list(cells)
         while fitted and not format_cell(fitted[-1]).strip():
             fitted.pop()
@@ -212,7 +236,7 @@ class ColumnPlan:
         return build_from_pair(context, format_cell(cells[self.find_column("reply")]), system, need_reply)
 
     def _join_context(self, cells: Sequence[Any]) -> list[str]:
-        """The turns before the reply. Texts of several columns become one turn, a line each; a list is turns."""
+        """The turns before the reply. Texts of several columns are joined into one; a list has one turn per item."""
         turns: list[str] = []
         open_turn = False
         for position in self.contexts:
@@ -234,7 +258,7 @@ class ColumnPlan:
         return turns or [""]
 
     def _read_messages(self, rows: Iterable[Row | Problem], file: str) -> Iterator[MessageRow | Problem]:
-        """Rows as messages. A row with a question and its answer is two."""
+        """Read rows as messages; a row with a question and its answer is two messages."""
         key_at, speaker_at, text_at = (
             self.find_column("conversation"),
             self.find_column("speaker"),
@@ -275,14 +299,14 @@ class ColumnPlan:
 def plan_columns(
     names: Sequence[str], sample: Sequence[Sequence[Any]], file: str, options: ReadingOptions
 ) -> ColumnPlan:
-    """What is read from which column.
+    """Decide what to read from which column.
 
     Raises:
-        DataError: no column is known to hold a conversation, or the options name one that is not there.
+        DataError: no column holds conversations, or the options name a column that the table does not have.
     """
     roles = tuple(apply_options(names, guess_roles(names, sample), options, file))
     contexts = [position for position, role in enumerate(roles) if role == "context"]
-    # The text that an instruction is about comes after it, in whatever order the columns stand.
+    # The input of an instruction comes after it, in whatever order the columns are.
     contexts.sort(key=lambda position: header_words.normalize_name(names[position]) == "input")
     turns = [position for position, role in enumerate(roles) if role == "turn"]
     numbers = [header_words.split_number(header_words.normalize_name(names[position]))[1] for position in turns]
@@ -306,7 +330,11 @@ def plan_columns(
 
 
 def build_from_pair(context: list[str], reply: str, system: str | None = None, need_reply: bool = True) -> Conversation:
-    """A context and its reply; without `need_reply` the reply may be empty."""
+    """Build a conversation from a context and its reply; without `need_reply` the reply may be empty.
+
+    Raises:
+        RejectedError: a text is empty or cannot be used.
+    """
     if need_reply or reply.strip():
         return build_answered(context, reply, system)
     return build_unanswered(context, system)
@@ -315,12 +343,20 @@ def build_from_pair(context: list[str], reply: str, system: str | None = None, n
 def build_from_turns(
     cells: list[str], places: Sequence[int] = (), system: str | None = None, need_reply: bool = True
 ) -> Conversation:
-    """A turn a cell: the last is the assistant's reply. With two columns the first may hold several turns.
+    """Build a conversation from one turn per cell, of which the last is the reply.
+
+    With two cells the first is a context, which may have several turns.
+
+    Args:
+        cells: the texts.
+        places: the indices of their columns, for errors.
+        system: the system text.
+        need_reply: False allows an empty reply.
 
     Raises:
-        RejectedError: fewer than two turns, or an empty one between others.
+        RejectedError: there are fewer than two turns, or an empty one.
     """
-    # Spreadsheets fill short rows with empty cells up to the longest row.
+    # Spreadsheets pad short rows with empty cells to the length of the longest.
     while len(cells) > 2 and not cells[-1].strip():
         cells = cells[:-1]
     if len(cells) == 2:
