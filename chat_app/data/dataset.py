@@ -24,7 +24,7 @@ from chat_app.errors import DataError
 from chat_app.system.disk_cache import Cache, digest_content
 from chat_app.system.progress import Progress, ProgressCallback, ignore_progress
 
-VERSION = "1"  # Part of every key: raise it when reading changes, so that cached datasets are made anew.
+VERSION = "1"  # Part of every key: raise it when reading changes, so that cached datasets are rebuilt.
 CONVERSATIONS, PROBLEMS, FACTS = "conversations.jsonl", "problems.jsonl", "facts.json"
 SHOWN_PROBLEMS = 1_000
 REPORT_EVERY = 2_000

@@ -24,7 +24,7 @@ from chat_app.tokenization.encoder import IGNORE_INDEX, Encoder, Example, Learn
 if TYPE_CHECKING:
     from pyarrow import Table
 
-VERSION = "2"  # Part of every key: raise it when encoding or the file changes, so that datasets are made anew.
+VERSION = "2"  # Part of every key: raise it when encoding or the file changes, so that cached datasets are rebuilt.
 ROWS, FACTS = "rows.arrow", "facts.json"
 AT_ONCE = 1_000
 WINDOW_LIMIT = 1024  # The default limit for the tokens of an example, also if the model has a longer window.

@@ -217,7 +217,7 @@ def _hash_ngrams(numbers: Any) -> Any:
 
 
 def _turns(path: Path) -> Iterator[tuple[int, str]]:
-    """Line and text of each turn; system texts are not said by anybody."""
+    """Line and text of each turn, without system texts."""
     for item in iterate(path, need_reply=False):
         if not isinstance(item, Problem):
             for turn in item.conversation.turns:

@@ -290,8 +290,8 @@ class ChatTab:
 
         Args:
             name: what the picker holds.
-            shown_model: what the picker was filled with. If it holds the same, nobody has chosen anything; if another
-                model answers by now, the choice was made from a page that is out of date, and only the page changes.
+            shown_model: what the picker was filled with. If it holds the same, the choice did not change. If
+                another model answers by now, the page is out of date, and is all that changes.
         """
         now = model_choices.get_answering_model(self.services, session.model) or ""
         try:
@@ -324,7 +324,7 @@ class ChatTab:
             raise ModelError("This model is no longer here.", advice="Choose one from the list.")
 
     def choose(self, name: object, session: ChatSession, visitor: str) -> None:
-        """Let another model answer: for everybody, or on a shared server for this visitor only.
+        """Let another model answer: for all visitors, or on a shared server for this visitor only.
 
         Raises:
             ModelError, RunError: it cannot be loaded, or is not this visitor's.

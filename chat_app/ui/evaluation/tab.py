@@ -120,7 +120,8 @@ class EvaluateTab:
         """Show what the chosen model can be compared with and evaluated on.
 
         Args:
-            shown_after: the model that these are shown for; if it is the same, nobody has chosen anything.
+            after: the model that the picker holds.
+            shown_after: the model that the page shows the choices for; if it is the same, the picker did not change.
         """
         try:
             visitor = self.visitors.identify(token, request)
