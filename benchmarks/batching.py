@@ -24,7 +24,7 @@ from chat_app.config.sampling import SamplingConfig
 from chat_app.inference.engine import Engine
 from chat_app.inference.model_runner import TransformersModelRunner
 from chat_app.inference.request import Request
-from chat_app.system.cpu import processors
+from chat_app.system.cpu import count_processors
 
 CHATS, GOAL, WINDOW = 8, 3.0, 1024
 MODELS: dict[str, dict[str, Any]] = {
@@ -100,7 +100,7 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="one round, and the first two models only")
-    parser.add_argument("--threads", type=int, default=processors(), help="of the processor (default: all)")
+    parser.add_argument("--threads", type=int, default=count_processors(), help="of the processor (default: all)")
     parser.add_argument("--prompt", type=int, default=64, help="tokens of a prompt on average (default: 64)")
     parser.add_argument("--new", type=int, default=64, help="tokens of a reply (default: 64)")
     options = parser.parse_args()
