@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 from pathlib import Path
 
-from chat_app.system.cpu import processors, target_processor
+from chat_app.system.cpu import count_processors, target_processor
 
 
 def processor_name() -> str:
@@ -18,4 +18,4 @@ def processor_name() -> str:
         pass
     target = target_processor()
     widest = next((one for one in ("amx-int8", "avx512bw", "avx2", "neon") if one in target.features), "generic")
-    return f"{name} ({target.name}, {widest}), {processors()} processors"
+    return f"{name} ({target.name}, {widest}), {count_processors()} processors"
