@@ -25,6 +25,7 @@ from chat_app.models.library_calls import call_library
 from chat_app.models.lora import attach_adapter
 from chat_app.models.resolver import ModelFiles, check_memory, check_weights, download, find
 from chat_app.models.tokenizer import read_tokenizer_files
+from chat_app.tokenization.chat_tokenizer import ChatTokenizer
 from chat_app.tokenization.format_detection import DetectedFormat, detect_format
 
 _DEVICE = re.compile(r"automatic|cpu|mps|cuda(:\d{1,2})?")
@@ -103,7 +104,7 @@ def choose_device(device: str) -> str:
     return device if number else kind
 
 
-def fit_embeddings(model: Any, tokenizer: Any) -> None:
+def fit_embeddings(model: Any, tokenizer: ChatTokenizer) -> None:
     """Resize the token embeddings to the tokenizer; new rows are the mean of the old ones."""
     rows = model.get_input_embeddings().weight.shape[0]
     if len(tokenizer) <= rows:

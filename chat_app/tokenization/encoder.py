@@ -10,12 +10,13 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Any, Literal
+from typing import Literal
 
 from chat_app.conversation import Conversation, Message
 from chat_app.errors import DataError
 from chat_app.tokenization.chat_formats import SYSTEM_TURN, ChatFormat, Segment, turn_loss_mask
 from chat_app.tokenization.chat_template import template_segments
+from chat_app.tokenization.chat_tokenizer import ChatTokenizer
 from chat_app.tokenization.special_tokens import add_format_tokens, plain_text_tokenizer
 
 Learn = Literal["replies", "all"]
@@ -66,7 +67,7 @@ class Encoder:
         FormatError: the tokenizer cannot express the format.
     """
 
-    def __init__(self, tokenizer: Any, chat_format: ChatFormat, window: int):
+    def __init__(self, tokenizer: ChatTokenizer, chat_format: ChatFormat, window: int):
         self.tokenizer = tokenizer
         self.format = chat_format
         self.window = window
