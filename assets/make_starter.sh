@@ -1,30 +1,50 @@
 #!/usr/bin/env bash
-# Makes the starter model again, by the product's own commands. About two hours on two processor cores.
+# Makes the starter model again, by the product's own commands. Some hours on two processor cores; each run can be
+# stopped and goes on where it was when the script is started again.
 #
-#     assets/make_starter.sh WORK
+#     assets/make_starter.sh WORK CORPORA
 #
-# WORK gets the conversations, the tokenizer and the runs; the result replaces assets/starter. Needs requirements-dev.txt.
+# WORK gets the conversations, the tokenizer and the runs; CORPORA has self_dialogue.jsonl.gz and topical_chat.jsonl.gz.
+# The result replaces assets/starter. Needs requirements-dev.txt.
 set -euo pipefail
 work=$(mkdir -p "$1" && cd "$1" && pwd)
+corpora=$(cd "$2" && pwd)
 cd "$(dirname "$0")/.."
+export CHAT_APP_HOME="$work/home"
 
-python assets/starter_data.py "$work/data"
-data=("$work/data/chitchat.jsonl" "$work/data/chatterbot.jsonl")
+# train_run NAME ARGUMENTS...: prepares and trains a run, goes on with one that was stopped, or does nothing if it is done.
+train_run() {
+  local run="$CHAT_APP_HOME/runs/$1"
+  if [ -e "$run/model/model.safetensors" ] && grep -q '"done"' "$run/state.json"; then
+    return
+  elif [ -e "$run/config.json" ]; then
+    python -m chat_app train --resume "$run"
+  else
+    python -m chat_app "${@:2}" --run "$run"
+  fi
+}
 
-python -m chat_app tokenizer --data "${data[@]}" --vocab-size 8192 --out "$work/tokenizer"
+if [ ! -e "$work/data/finish.jsonl" ]; then
+  python assets/starter_data.py "$work/data" "$corpora"
+  # The product's own check: private data, HTML, conversations in which one side says nothing.
+  for file in "$work"/data/learn/*.jsonl; do
+    python -m chat_app inspect "$file" --repair duplicates emails html keys mojibake one_sided phones empty_turns \
+      --out "$file.mended.jsonl" >"$file.report.txt"
+    mv "$file.mended.jsonl" "$file"
+  done
+fi
+data=("$work"/data/learn/*.jsonl)
+test -e "$work/tokenizer" || python -m chat_app tokenizer --data "${data[@]}" --vocab-size 8192 --out "$work/tokenizer"
 
-# Large steps find the way; then smaller ones and more of them.
-python -m chat_app pretrain --data "${data[@]}" --tokenizer "$work/tokenizer" --size mini \
-  --max-steps 264 --batch-size 16 --accumulation 2 --learning-rate 0.003 --warmup 0.28 --schedule constant \
+# The language, from all of it.
+train_run base pretrain --data "${data[@]}" --valid "$work/data/heldout/chitchat.jsonl" --tokenizer "$work/tokenizer" \
+  --size compact --epochs 3 --batch-size 16 --learning-rate 0.003 --warmup 0.05 --schedule linear --evaluate-every 500 \
   --out "$work/base"
-python -m chat_app train --data "${data[@]}" --model "$work/base" \
-  --learn all --optimizer muon --epochs 2.5 --batch-size 16 --learning-rate 0.003 --schedule linear --warmup 0.02 \
-  --weight-decay 0.05 --overlap 0 --valid-share 0.01 --patience 0 --out "$work/talker"
-# Last, how a chat begins, without forgetting the rest.
-python -m chat_app train --data "$work/data/finish.jsonl" --model "$work/talker" \
-  --learn all --optimizer muon --epochs 1 --batch-size 16 --learning-rate 0.0005 --schedule linear --warmup 0.05 \
-  --weight-decay 0.05 --overlap 0 --valid-share 0.01 --patience 0 --save-as bfloat16 --out "$work/starter"
+# Last, what a chat with the starter sounds like, without forgetting the rest.
+train_run finish train --data "$work/data/finish.jsonl" --model "$work/base" --learn all --optimizer muon --epochs 1 \
+  --batch-size 16 --learning-rate 0.0007 --schedule linear --warmup 0.05 --weight-decay 0.05 --overlap 0 \
+  --valid-share 0.01 --patience 0 --save-as bfloat16 --out "$work/starter"
 
-python -m chat_app evaluate --model "$work/starter" --data "$work/data/heldout.jsonl" --learn all --json
+python -m benchmarks.starter --model starter "$work/starter" --data "$work/data"
 cp "$work/starter/"{config.json,generation_config.json,model.safetensors,tokenizer.json,tokenizer_config.json,chat_format.json} \
   assets/starter/

@@ -72,7 +72,7 @@ def _work(stage: str, file: Path, home: Path, model: str) -> Callable[[], Any]:
         return lambda: check_dataset(material, paths, model)
     if stage == "lay out":
         encoder = Encoder(load_tokenizer(model, paths), get_format("roles"), read_window(model, paths))
-        return lambda: len(tokenize_conversations(file, encoder, TokenizationOptions(), paths.cache_of("rows")))
+        return lambda: len(tokenize_conversations(file, encoder, TokenizationOptions(), paths.open_cache("rows")))
     if stage == "peer":
         return _peer(file, home, model)
     return lambda: None

@@ -142,10 +142,10 @@ def part_of(run: Run, part: str) -> list[Conversation]:
 
 def parts_of(trial: Trial, layout: str = "") -> tuple[Any, Encoder]:
     """The model in float32, in the layout asked for or in its own."""
-    model, tokenizer, files, recognised = load_parts(
+    model, tokenizer, files, detected_format = load_parts(
         trial.model, LoadConfig(precision="float32", device="cpu"), trial.paths
     )
-    encoder = Encoder(tokenizer, get_format(layout or recognised.format), files.window)
+    encoder = Encoder(tokenizer, get_format(layout or detected_format.format), files.window)
     fit_embeddings(model, tokenizer)
     return model, encoder
 
@@ -185,10 +185,10 @@ def fresh_model(folder: Path, paths: Paths) -> str:
 
     from chat_app.models.saving import save_model_folder
 
-    model, tokenizer, files, recognised = load_parts(STARTER, LoadConfig(precision="float32", device="cpu"), paths)
+    model, tokenizer, files, detected_format = load_parts(STARTER, LoadConfig(precision="float32", device="cpu"), paths)
     torch.manual_seed(0)
     fresh = GPT2LMHeadModel(model.config)
-    encoder = Encoder(tokenizer, get_format(recognised.format), files.window)
+    encoder = Encoder(tokenizer, get_format(detected_format.format), files.window)
     save_model_folder(folder, fresh, encoder, "", "float32")
     return str(folder)
 

@@ -117,7 +117,7 @@ def tokenize_conversations(
             if turn.role != "assistant" or not turn.in_loss or end < 2:
                 continue
             start = max(end - procedure.max_turns, 0) if procedure.max_turns else 0
-            part = conversation.part(start, end)
+            part = conversation.slice_turns(start, end)
             if learn_all:
                 rows.append(encoder.example(part, "all"))
             else:

@@ -20,9 +20,9 @@ import torch
 
 from chat_app.config.paths import Paths
 from chat_app.config.training import TrainConfig
-from chat_app.formatting import bytes_in_words
+from chat_app.formatting import format_bytes
 from chat_app.models.resolver import find
-from chat_app.system.memory import lacks_memory
+from chat_app.system.memory import is_out_of_memory
 from chat_app.tokenization.encoder import IGNORE_INDEX, Example
 from chat_app.training.collator import PackingCollator
 from chat_app.training.loss import precision_context, sum_loss
@@ -154,10 +154,10 @@ def measured_on_gpu(plan: Plan, target: Path, rows: list[Example], limit: float)
             optimizer.zero_grad()
         peak = torch.cuda.max_memory_reserved()
     except (RuntimeError, MemoryError) as error:
-        if not lacks_memory(error):
+        if not is_out_of_memory(error):
             raise
         return "does not fit"
-    return f"{bytes_in_words(peak)} ({(plan.predicted_bytes / peak - 1) * 100:+.0f} %)"
+    return f"{format_bytes(peak)} ({(plan.predicted_bytes / peak - 1) * 100:+.0f} %)"
 
 
 def remembered_on_cpu(name: str, window: int) -> str:
@@ -198,7 +198,7 @@ def remembered_on_cpu(name: str, window: int) -> str:
         predict_memory(replace(shape, layers=layers), load, "full", precision="float32").activations
         for layers in (1, 2)
     )
-    return f"{name}: a layer keeps {bytes_in_words(sizes[1] - sizes[0])}, predicted {bytes_in_words(two - one)}"
+    return f"{name}: a layer keeps {format_bytes(sizes[1] - sizes[0])}, predicted {format_bytes(two - one)}"
 
 
 def main() -> None:
@@ -230,7 +230,7 @@ def main() -> None:
                 measured = measured_on_gpu(plan, target, rows, options.gigabytes)
             print(
                 f"| {case.name} | {case.method} | {case.optimizer} | {plan.batch_size} | "
-                f"{'yes' if plan.checkpointing else 'no'} | {bytes_in_words(plan.predicted_bytes)} | "
+                f"{'yes' if plan.checkpointing else 'no'} | {format_bytes(plan.predicted_bytes)} | "
                 f"{'yes' if plan.fits else 'no'} | {measured} |",
                 flush=True,
             )

@@ -67,10 +67,10 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Paths.default().samples / "shop.jsonl")
     parser.add_argument("--batches", type=int, default=12)
     options = parser.parse_args()
-    model, tokenizer, files, recognised = load_parts(
+    model, tokenizer, files, detected_format = load_parts(
         options.model, LoadConfig(precision="float32", device="cpu"), Paths.default()
     )
-    encoder = Encoder(tokenizer, get_format(recognised.format), files.window)
+    encoder = Encoder(tokenizer, get_format(detected_format.format), files.window)
     fit_embeddings(model, tokenizer)
     rows = [row for one in read_file(options.data).conversations for row in encoder.examples(one)]
     random.Random(0).shuffle(rows)

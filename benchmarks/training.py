@@ -63,8 +63,10 @@ print(batch * length * (steps - warm) / (time.perf_counter() - started))
 
 def conversations(model: str, count: int) -> list[tuple[str, str]]:
     """Questions and answers that come to rows of exactly LENGTH tokens, made of words that are one token each."""
-    _, tokenizer, files, recognised = load_parts(model, LoadConfig(precision="float32", device="cpu"), Paths.default())
-    encoder = Encoder(tokenizer, get_format(recognised.format), files.window)
+    _, tokenizer, files, detected_format = load_parts(
+        model, LoadConfig(precision="float32", device="cpu"), Paths.default()
+    )
+    encoder = Encoder(tokenizer, get_format(detected_format.format), files.window)
     begin = "Ġ"  # A word's, in this kind of vocabulary.
     known = sorted(one.removeprefix(begin) for one in tokenizer.get_vocab() if one.startswith(begin))
     words = [one for one in known if one.isascii() and one.isalpha() and len(one) > 3]

@@ -1,4 +1,4 @@
-"""Messages and conversations: who said what, in order. Knows nothing of tokens or files."""
+"""The data model of a dialogue: messages with roles, and conversations of alternating turns. No tokens, no files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,16 @@ ROLES: tuple[Role, ...] = ("system", "user", "assistant")
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One utterance. `in_loss=False` keeps a reply as context, outside the training loss."""
+    """One utterance.
+
+    Attributes:
+        role: "system", "user" or "assistant".
+        text: what was said.
+        in_loss: False excludes the message from the training loss; it is then context only.
+
+    Raises:
+        DataError: the role is unknown, or the text is not a string.
+    """
 
     role: Role
     text: str
@@ -31,10 +40,13 @@ class Message:
 class Conversation:
     """An optional system text, then turns of the user and the assistant that alternate.
 
-    Build one with `from_turns` or `from_messages`, which bring what people write into this shape.
+    `from_turns` and `from_messages` build one from a plain list of texts and from messages in any order of roles.
+
+    Attributes:
+        messages: the system text, if there is one, and the turns, oldest first.
 
     Raises:
-        DataError: no turn at all, or roles that do not alternate.
+        DataError: there is no turn, a system text stands after the beginning, or the roles do not alternate.
     """
 
     messages: tuple[Message, ...]
@@ -56,7 +68,7 @@ class Conversation:
 
     @property
     def head(self) -> tuple[Message, ...]:
-        """What stands before the turns: the system text as a message, or nothing."""
+        """The messages before the turns: a tuple of the system message, or an empty one."""
         return self.messages[:1] if self.messages and self.messages[0].role == "system" else ()
 
     @property
@@ -67,7 +79,7 @@ class Conversation:
 
     @property
     def replies(self) -> tuple[Message, ...]:
-        """What the assistant said."""
+        """The assistant's turns, oldest first."""
         return tuple(turn for turn in self.turns if turn.role == "assistant")
 
     @property
@@ -76,16 +88,16 @@ class Conversation:
         return [turn.text for turn in self.turns]
 
     def with_turn(self, text: str) -> Conversation:
-        """The same conversation and one more turn, said by whoever is next."""
+        """A copy of the conversation with one more turn, in the role whose turn it is."""
         role: Role = "assistant" if self.turns[-1].role == "user" else "user"
         return Conversation((*self.messages, Message(role, text)))
 
-    def latest(self, turns: int) -> Conversation:
-        """The system text and the newest `turns` turns."""
+    def keep_latest(self, turns: int) -> Conversation:
+        """A copy with the system text and only the newest `turns` turns."""
         return Conversation((*self.head, *self.turns[-turns:]))
 
-    def part(self, start: int, end: int) -> Conversation:
-        """The system text and the turns from `start` up to `end`."""
+    def slice_turns(self, start: int, end: int) -> Conversation:
+        """A copy with the system text and the turns [start, end)."""
         return Conversation((*self.head, *self.turns[start:end]))
 
     @classmethod
@@ -97,7 +109,17 @@ class Conversation:
         first: Role = "user",
         last: Role | None = None,
     ) -> Conversation:
-        """Turns without names. The user begins, unless `last` says who spoke the last turn."""
+        """A conversation from texts in alternating roles.
+
+        Args:
+            turns: the texts, oldest first.
+            system: the system text.
+            first: the role of the first turn; ignored if `last` is given.
+            last: the role of the last turn.
+
+        Raises:
+            DataError: there are no turns.
+        """
         if last is not None:
             first = last if len(turns) % 2 else _other(last)
         second = _other(first)
@@ -107,10 +129,13 @@ class Conversation:
 
     @classmethod
     def from_messages(cls, messages: Iterable[Message]) -> Conversation:
-        """Messages in any order of roles.
+        """A conversation from messages in any order of roles.
 
-        Consecutive messages of one speaker become one turn, a line each; so do several system texts, which then stand
-        at the beginning.
+        Consecutive messages of one role are joined by line feeds into one turn, which counts in the loss only if all
+        of them do. Several system texts are joined likewise and stand at the beginning.
+
+        Raises:
+            DataError: there is no message of the user or the assistant.
         """
         system: list[str] = []
         turns: list[Message] = []

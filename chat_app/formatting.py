@@ -1,13 +1,13 @@
-"""Numbers of bytes and of seconds in words, as every part of the product writes them. Pure.
+"""Formats numbers of bytes and of seconds for people. Pure functions.
 
-GB and MB are of ten to the ninth and the sixth, as operating systems and the Hub show them.
+Units are decimal: 1 GB is 10**9 bytes and 1 MB is 10**6, as operating systems and the Hub show them.
 """
 
 from __future__ import annotations
 
 
-def bytes_in_words(number: float) -> str:
-    """A number of bytes: "1.5 GB", "269 MB", "12 KB"."""
+def format_bytes(number: float) -> str:
+    """Format a number of bytes: "1.5 GB", "269 MB", "12 KB"."""
     for unit, factor in (("GB", 10**9), ("MB", 10**6)):
         if number >= factor:
             value = number / factor
@@ -16,7 +16,7 @@ def bytes_in_words(number: float) -> str:
 
 
 def format_duration(seconds: float) -> str:
-    """A length of time, rounded as people say it: "7 seconds", "40 seconds", "3 minutes", "2 hours 10 minutes"."""
+    """Format a duration, rounded as people say it: "7 seconds", "40 seconds", "3 minutes", "2 hours 10 minutes"."""
     if seconds < 55:
         return _count(max(round(seconds), 1) if seconds < 10 else round(seconds / 5) * 5, "second")
     minutes = max(round(seconds / 60), 1)

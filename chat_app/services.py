@@ -1,6 +1,6 @@
-"""The services that the user interfaces share: the model in use, the training queue, and the rules of this server.
+"""The services that the page, the HTTP API and the command `serve` share: models, training queue, rules of the server.
 
-Built once, closed once.
+One `Services` object is created for a process and closed when it ends.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ class ServerRules:
         host, port: where it listens.
         auth_file: a file of `name:password` lines, or None.
         training: whether visitors may train.
-        upload_bytes: the largest upload; 0 suits it to who may come.
-        origins: other addresses whose pages may call this server.
+        upload_bytes: the largest upload in bytes; 0 means 5 GB, or 200 MB on a shared server.
+        origins: other origins (CORS) whose pages may call this server.
         share: whether Gradio makes a public link.
     """
 
@@ -50,7 +50,7 @@ class ServerRules:
 
     @property
     def upload_limit(self) -> int:
-        """The most bytes of one upload: more than that is refused before it is read."""
+        """The most bytes of one upload; a larger one is refused before it is read."""
         return self.upload_bytes or (SHARED_UPLOAD_BYTES if self.is_shared else UPLOAD_BYTES)
 
     @property
@@ -60,7 +60,8 @@ class ServerRules:
 
     @property
     def is_shared(self) -> bool:
-        """Whether strangers may come: then visitors see only their own runs, and none changes the model for all."""
+        """Whether strangers can reach the server. Visitors then see only their own runs, and none can switch the shared
+        model."""
         return self.on_space or self.share or self.auth_file is not None or self.host not in LOOPBACK
 
 
@@ -69,9 +70,10 @@ class Services:
 
     Args:
         paths: the home folder.
-        rules: of the server.
-        model: the name of the model to begin with.
-        remote: another server's model that answers while none is in use here; none is loaded to begin with then.
+        rules: what the server allows.
+        model: the name of the model that `load_first_model` loads.
+        remote: the backend of another server, which replies while no model is loaded here. With it,
+            `load_first_model` loads none.
     """
 
     def __init__(
@@ -82,7 +84,7 @@ class Services:
         remote: ReplyBackend | None = None,
     ):
         self.rules = rules or ServerRules()
-        # Strangers' conversations are not kept beside the runs that they made of them.
+        # On a shared server, cached conversations of visitors expire soon; only their runs keep a copy.
         self.paths = replace(paths, keep_seconds=SHARED_KEEP_SECONDS) if self.rules.is_shared else paths
         self.first_model = model
         self.remote = remote
@@ -91,7 +93,7 @@ class Services:
         self.paths.runs.mkdir(parents=True, exist_ok=True)
 
     def load_first_model(self) -> None:
-        """Load the model to begin with, or find out whether the other server answers.
+        """Load the first model; with `remote`, check instead that the other server answers.
 
         Raises:
             ModelError: it cannot be loaded.
@@ -102,18 +104,22 @@ class Services:
         else:
             self.models.use(self.first_model, LoadConfig())
 
-    def answering(self, guest: str | None = None) -> ReplyBackend | None:
-        """The backend that replies now: the guest of that name if it is loaded; for None the model in use, or the other
-        server's."""
+    def find_backend(self, guest: str | None = None) -> ReplyBackend | None:
+        """The backend that replies now, or None if there is none.
+
+        Args:
+            guest: the name of a guest model, which is found only if it is loaded; None for the shared model, or for
+                `remote` where no model is loaded.
+        """
         return self.models.here(guest) or (self.remote if guest is None else None)
 
-    def runs_of(self, visitor: str) -> list[Run]:
-        """The runs that this visitor may see, the newest first. On one's own computer that is all of them."""
+    def list_runs(self, visitor: str) -> list[Run]:
+        """The runs that this visitor may see, the newest first; all of them unless the server is shared."""
         runs = list_runs(self.paths.runs)
         return [run for run in runs if self.may_see(run, visitor)]
 
-    def run_of(self, visitor: str, name: str) -> Run:
-        """A run that this visitor may see.
+    def find_run(self, visitor: str, name: str) -> Run:
+        """The run of that name, if this visitor may see it.
 
         Raises:
             RunError: there is none of that name for this visitor.
@@ -123,18 +129,18 @@ class Services:
             raise RunError(f"There is no run '{name}'.")
         return run
 
-    def model_of(self, visitor: str, name: str) -> str:
-        """The name of a run's model, or of one of its checkpoints (RUN@STEP), if this visitor may see that run.
+    def find_model(self, visitor: str, name: str) -> str:
+        """The full name of a run's model, or of one of its checkpoints (RUN@STEP), if this visitor may see that run.
 
         Raises:
             RunError: there is none of that name for this visitor.
         """
         run, step = split_name(name)
-        found = self.run_of(visitor, run).id
+        found = self.find_run(visitor, run).id
         return found if step is None else f"{found}@{step}"
 
     def may_see(self, run: Run, visitor: str) -> bool:
-        """Whether a run is this visitor's own."""
+        """Whether a visitor may see a run: always, unless the server is shared and the run is another visitor's."""
         if not self.rules.is_shared:
             return True
         try:
@@ -143,14 +149,14 @@ class Services:
             return False
 
     def close(self) -> None:
-        """End the training queue and free the model."""
+        """Stop the training queue, end all replies and unload the models."""
         if self.jobs is not None:
             self.jobs.close()
         self.end_replies()
         self.models.close()
 
     def end_replies(self) -> None:
-        """End all replies under way: the server shuts down."""
+        """Cancel all replies in progress, because the server shuts down."""
         if self.remote is not None:
             self.remote.close()
         if self.models.current is not None:

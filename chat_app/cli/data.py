@@ -78,7 +78,7 @@ def _facts(material: ConversationDataset, check: Check | None) -> dict[str, Any]
         "encoding": ", ".join(dict.fromkeys(preview.encoding for preview in previews if preview.encoding)),
         "files": [asdict(preview) for preview in previews],
         "parts": facts.parts,
-        "problems": [asdict(problem) for problem in material.all_problems()],
+        "problems": [asdict(problem) for problem in material.iterate_problems()],
         "problems_total": facts.problems,
         "check": check.to_dict() if check else None,
     }
@@ -96,13 +96,13 @@ def _print(material: ConversationDataset, check: Check | None) -> None:
         if preview.speakers:
             people = ", ".join(f"{one.name} ({one.messages})" for one in preview.speakers[:8])
             print(f"speakers: {people}; the bot is {preview.bot}")
-    for conversation in islice(material.conversations(), 3):
+    for conversation in islice(material.iterate_conversations(), 3):
         print()
         for message in conversation.messages:
             print(f"  {message.role:>9}: {message.text}")
     print()
     print(f"{facts.problems} problems" if facts.problems else "No problems.")
-    for problem in material.all_problems():
+    for problem in material.iterate_problems():
         print(f"  {problem.sentence()}")
     if check is not None:
         _print_check(check)

@@ -32,7 +32,7 @@ def bring_libraries() -> None:
     try:
         with when_used(*SELDOM_USED):
             from chat_app.cli import training_progress  # noqa: F401
-            from chat_app.training import trainer as training  # noqa: F401
+            from chat_app.training import trainer  # noqa: F401
     finally:
         gc.freeze()  # Nor will they be.
         if was_enabled:

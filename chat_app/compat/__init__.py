@@ -1,3 +1,3 @@
-"""The calls of convmodel, so that code written for it runs with another import."""
+"""Compatibility with the package convmodel: the same classes and calls, so that its users change only the import."""
 
 __all__ = ["convmodel"]

@@ -1,6 +1,6 @@
-"""The calls of the package convmodel, on this product's parts: format `sep`, everything that is said is learned.
+"""The interface of the package convmodel 0.3, implemented with this product: chat format `sep`, loss on all turns.
 
-Code written for convmodel 0.3 runs after `from chat_app import ...`.
+Code written for convmodel runs after `from chat_app import ...` in place of its own import.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class ConversationExample:
     """The turns of one conversation, oldest first.
 
     Raises:
-        DataError (a ValueError): there are none, or they are not texts.
+        DataError: there are no turns, or they are not texts. It is a ValueError, too.
     """
 
     conversation: list[str]
@@ -45,18 +45,23 @@ class ConversationExample:
 
 @dataclass(frozen=True)
 class ConversationModelOutput:
-    """Replies to a context."""
+    """Replies to a context.
+
+    Attributes:
+        responses: the replies, as many as `num_return_sequences` asked for.
+        context: the turns that were given, oldest first.
+    """
 
     responses: list[str] = field(default_factory=list)
     context: list[str] = field(default_factory=list)
 
 
 class ConversationTokenizer:
-    """Turns -> token ids and token types, as a model of the format `sep` sees them.
+    """Encodes turns as token ids and token types in the chat format `sep`.
 
     Args:
-        tokenizer: of transformers. Where it has no separator of its own, its end-of-text token is the separator.
-        window: the most tokens; the oldest turns are left out.
+        tokenizer: a tokenizer of transformers. If it has no separator token, its end-of-text token is used.
+        window: the most tokens of a prompt; the oldest turns are dropped to fit.
     """
 
     def __init__(self, tokenizer: Any, window: int = 1024):
@@ -65,10 +70,10 @@ class ConversationTokenizer:
 
     @classmethod
     def from_pretrained(cls, model_name_or_path: str) -> ConversationTokenizer:
-        """The tokenizer of a model or of a folder.
+        """Load the tokenizer of a model, by its name or folder.
 
         Raises:
-            ModelError: there is none.
+            ModelError: there is no such model, or it has no tokenizer.
         """
         from chat_app.models.tokenizer import load_tokenizer, read_window
 
@@ -76,31 +81,35 @@ class ConversationTokenizer:
 
     @property
     def sep_token(self) -> str:
-        """The separator's spelling."""
+        """The separator token as text."""
         return self.encoder.special_tokens["sep"]
 
     @property
     def sep_token_id(self) -> int:
-        """The separator's id."""
+        """The id of the separator token."""
         return self.encoder.special_token_ids["sep"]
 
     def encode(self, text: str) -> list[int]:
-        """The ids of a text, in which nothing is special."""
+        """The token ids of a text; special tokens spelled in it are encoded as ordinary text."""
         return self.encoder.text_ids(text)
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of ids, separators included."""
+        """The text of token ids, separators included."""
         return str(self.hf_tokenizer.decode(list(ids)))
 
     def save_pretrained(self, save_directory: str | Path) -> Any:
-        """Write the tokenizer into a folder."""
+        """Save the tokenizer in a folder."""
         return self.hf_tokenizer.save_pretrained(save_directory)
 
     def __call__(self, texts: list[str], reserve: int = 0) -> dict[str, list[int]]:
-        """The prompt for the next reply: input_ids, token_type_ids and attention_mask, equally long lists.
+        """The prompt for the next reply.
 
         Args:
+            texts: the turns, oldest first; the user spoke last.
             reserve: how many tokens of the window to leave free for the reply.
+
+        Returns:
+            input_ids, token_type_ids and attention_mask: lists of equal length, without a batch dimension.
 
         Raises:
             DataError: there are no turns.
@@ -116,10 +125,10 @@ class ConversationTokenizer:
 
 
 class ConversationModel:
-    """A GPT-2 that answers in the format `sep`.
+    """A GPT-2 model that replies in the chat format `sep`.
 
     Args:
-        hf_tokenizer, hf_model: of transformers.
+        hf_tokenizer, hf_model: a tokenizer and a causal language model of transformers.
         device: "cpu", "cuda" or "mps"; default: the GPU if there is one.
     """
 
@@ -134,7 +143,7 @@ class ConversationModel:
 
     @classmethod
     def from_pretrained(cls, model_name_or_path: str, device: str | None = None) -> ConversationModel:
-        """A model by its name: starter, a run, a folder, or a name on the Hub.
+        """Load a model by its name: starter, a run, a folder, or a name on the Hub.
 
         Raises:
             ModelError: it cannot be found or loaded.
@@ -152,7 +161,7 @@ class ConversationModel:
         return self.tokenizer.hf_tokenizer
 
     def save_pretrained(self, save_directory: str | Path) -> None:
-        """Write a model folder; `from_pretrained` takes it up again with the same ids."""
+        """Save the model and its tokenizer in a folder that `from_pretrained` can load."""
         from chat_app.models.saving import save_model_folder
 
         save_model_folder(Path(save_directory), self.hf_model, self.tokenizer.encoder)
@@ -160,11 +169,16 @@ class ConversationModel:
     def generate(
         self, context: list[str], min_new_tokens: int | None = None, **settings: Any
     ) -> ConversationModelOutput:
-        """Replies to a context, oldest turn first.
+        """Generate replies to a context.
 
         Args:
-            settings: whatever `generate` of transformers takes: do_sample, top_p, top_k, max_new_tokens,
-                num_return_sequences and so on.
+            context: the turns, oldest first; the user spoke last.
+            min_new_tokens: the fewest tokens of a reply.
+            settings: keyword arguments of `generate` of transformers, such as do_sample, top_p, top_k, max_new_tokens
+                (default 30) and num_return_sequences.
+
+        Raises:
+            DataError: the context is empty.
         """
         import torch
 
@@ -203,16 +217,21 @@ class ConversationModel:
         seed: int | None = None,
         **ignored: Any,
     ) -> None:
-        """Learn every turn of the conversations; the model is changed in place.
+        """Fine-tune the model in place, with a loss on every turn of the conversations.
 
         Args:
-            output_path: where to save it; with `save_best_model` the best by validation loss, else the last.
-            optimizer_params: {"lr": learning rate}; default 1e-4.
-            use_amp: compute in bfloat16 or float16 where that is fast.
-            ignored: settings of convmodel that have no meaning here, such as num_workers.
+            train_iterator, valid_iterator: the conversations for training and for validation.
+            output_path: the folder to save the model in: with `save_best_model` the one with the lowest validation
+                loss, else the last one.
+            optimizer_params: {"lr": learning rate}; by default 1e-4.
+            warmup_steps: optimizer steps in which the learning rate rises.
+            use_amp: use mixed precision (bfloat16 or float16) where the device computes it fast.
+            accumulation_steps: batches of an optimizer step.
+            ignored: arguments of convmodel that have no effect here, such as num_workers.
 
         Raises:
-            DataError: there is nothing to learn. TrainingError: with the reason.
+            DataError: there is no example to train on, or `output_path` is missing.
+            TrainingError: the training ended early, with the reason.
         """
         if save_best_model and output_path is None:
             raise DataError("save_best_model needs an output_path.")

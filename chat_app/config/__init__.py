@@ -1,6 +1,6 @@
-"""Every setting with its default, its limits and its explanation, and the paths on disk.
+"""Settings of loading, sampling and training as dataclasses with validated fields, and the locations on disk.
 
-Command-line flags and page controls are derived from these dataclasses.
+Command-line flags and page controls are generated from these dataclasses.
 """
 
 __all__ = ["fields", "loading", "paths", "sampling", "training"]

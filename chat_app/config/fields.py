@@ -1,6 +1,6 @@
-"""Dataclass fields that carry their limits and their explanation, the check of both, and settings as mappings.
+"""Dataclass fields with limits and a help text, their validation, and conversion from and to mappings.
 
-Command-line flags and page controls are made from these fields, so each default stands once.
+Command-line flags and page controls are generated from these fields, so each default is written once.
 """
 
 from __future__ import annotations
@@ -24,14 +24,16 @@ def setting(
     label: str | None = None,
     advanced: bool = True,
 ) -> Any:
-    """A dataclass field that carries its limits and its explanation.
+    """A dataclass field with limits and a help text in its metadata.
 
     Args:
-        low, high: smallest and largest value allowed, both included.
-        step: how far a slider moves.
-        choices: the only values allowed, for text.
-        label: the name on the page; default the field's name.
-        advanced: False for the few that a page shows at once.
+        default: the default value; its type is the type of the setting.
+        help: one sentence for people.
+        low, high: the smallest and the largest value allowed, both included.
+        step: the step of a slider.
+        choices: the only values allowed, for a text.
+        label: the name on the page; by default the field's name.
+        advanced: False for the few settings that the page shows without unfolding anything.
     """
     about = {
         "help": help,
@@ -46,10 +48,11 @@ def setting(
 
 
 def check(settings: Any) -> None:
-    """Compare every field with its limits.
+    """Validate every field of a settings object. Numbers are converted to the field's type.
 
     Raises:
-        SettingError: with the field's name, what was given and what is allowed.
+        SettingError: a value has the wrong type or is outside its limits; the error names the field, the value and
+            what is allowed.
     """
     for one in fields(settings):
         value, about = getattr(settings, one.name), one.metadata
@@ -86,10 +89,10 @@ Config = TypeVar("Config")
 
 
 def from_mapping(kind: type[Config], values: Mapping[str, Any]) -> Config:
-    """A settings object from names and values, such as a YAML file's.
+    """A settings object from names and values, such as those of a YAML file.
 
     Raises:
-        SettingError: a name that does not exist, or a value outside its limits.
+        SettingError: there is no setting of a name, or a value is outside its limits.
     """
     names = {one.name for one in fields(kind)}  # type: ignore[arg-type]
     for name in values:
@@ -99,5 +102,5 @@ def from_mapping(kind: type[Config], values: Mapping[str, Any]) -> Config:
 
 
 def to_mapping(settings: Any) -> dict[str, Any]:
-    """Names and values, ready for JSON."""
+    """The names and values of a settings object, ready for JSON: tuples become lists."""
     return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(settings).items()}

@@ -1,4 +1,4 @@
-"""How a model is brought into memory: precision, device and chat format."""
+"""Settings of loading a model: precision, device and chat format."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ PRECISIONS = (AUTOMATIC, "float32", "bfloat16", "float16", "8-bit", "4-bit")
 
 @dataclass(frozen=True)
 class LoadConfig:
-    """How a model is brought into memory."""
+    """Settings of loading a model.
+
+    Raises:
+        SettingError: a value is not allowed.
+    """
 
     precision: str = setting(
         AUTOMATIC,

@@ -1,4 +1,4 @@
-"""Where files lie: the home folder, and what comes with the product."""
+"""Locations on disk: the home folder with runs and caches, and the files that are shipped with the product."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ CACHE_BYTES = 20 * 10**9
 
 @dataclass(frozen=True)
 class Paths:
-    """Where things lie on this computer.
+    """Locations on this computer.
 
     Attributes:
-        home: the folder of everything that this person makes.
-        keep_seconds: how long what can be made again is kept after its last use.
+        home: the folder of all runs and caches of a user.
+        keep_seconds: how long a cache entry is kept after its last use, in seconds.
     """
 
     home: Path
@@ -29,7 +29,7 @@ class Paths:
 
     @classmethod
     def default(cls) -> Paths:
-        """CHAT_APP_HOME, else the storage of a Space, else the user's data folder."""
+        """The paths below CHAT_APP_HOME, else below a Space's persistent storage, else below the user's data folder."""
         chosen = os.environ.get("CHAT_APP_HOME")
         if chosen:
             return cls(Path(chosen).expanduser().resolve())
@@ -40,24 +40,29 @@ class Paths:
 
     @property
     def runs(self) -> Path:
-        """One folder a training run."""
+        """The folder of runs, with one folder for each training run."""
         return self.home / "runs"
 
-    def cache_of(self, kind: str) -> Cache:
-        """What can be made again: "material" (conversations as they were read) or "rows" (laid out for a model)."""
+    def open_cache(self, kind: str) -> Cache:
+        """The disk cache of a kind of data.
+
+        Args:
+            kind: "material" for conversations as they were read, "rows" for tokenized datasets, "sources"
+                for memorization indexes.
+        """
         return Cache(self.home / "cache" / kind, CACHE_BYTES, self.keep_seconds)
 
     @property
     def assets(self) -> Path:
-        """What comes with the product."""
+        """The folder of shipped assets, such as the starter model and the logo."""
         return find_shipped("assets")
 
     @property
     def starter(self) -> Path:
-        """The model that comes with the product."""
+        """The folder of the shipped model."""
         return self.assets / "starter"
 
     @property
     def samples(self) -> Path:
-        """Conversations that come with the product."""
+        """The folder of shipped sample conversations."""
         return find_shipped("sample_data")

@@ -1,4 +1,4 @@
-"""How replies are drawn: each setting with its default, its limits and one sentence that explains it."""
+"""Settings of sampling: each with its default, its limits and one sentence that explains it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,11 @@ from chat_app.errors import SettingError
 
 @dataclass(frozen=True)
 class SamplingConfig:
-    """How replies are drawn."""
+    """Settings of sampling a reply.
+
+    Raises:
+        SettingError: a value is outside its limits.
+    """
 
     temperature: float = setting(
         0.7,

@@ -1,4 +1,4 @@
-"""How a model is trained: each setting with its default, its limits and one sentence that explains it."""
+"""Settings of training: each with its default, its limits and one sentence that explains it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,11 @@ METHODS = (AUTOMATIC, "full", "lora", "lora-8bit", "lora-4bit")
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How a model is trained: method, optimizer, gradient accumulation, early stopping (`patience`), checkpoints."""
+    """Settings of a training run: method, optimizer, gradient accumulation, early stopping (`patience`), checkpoints.
+
+    Raises:
+        SettingError: a value is outside its limits.
+    """
 
     model: str = setting(
         STARTER,
@@ -197,4 +201,4 @@ CAREFULNESS: Mapping[str, Mapping[str, Any]] = {
     "Balanced": {},
     "Thorough": {"patience": 8},
 }
-"""How careful to be, in one word: each choice stands for a few fields of TrainConfig."""
+"""Presets by name: the fields of TrainConfig that each of them sets."""

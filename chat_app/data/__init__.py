@@ -1,6 +1,6 @@
-"""Conversations on their way to a model: read, checked, split, tokenized, written.
+"""The data pipeline: reading conversations from files and the Hub, quality checks, the split, tokenization, export.
 
-`readers` understand files, `quality` checks what was read. Batches are made in `chat_app.training.collator`.
+`readers` parse files and `quality` checks what they return. Batches are made in `chat_app.training.collator`.
 """
 
 __all__ = [

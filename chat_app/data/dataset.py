@@ -1,6 +1,6 @@
-"""A conversation dataset: conversations read once from files, kept in the disk cache and found again by content.
+"""A conversation dataset: conversations that were read once, stored in the disk cache and keyed by their source.
 
-Memory use does not grow with the size of the files. The files themselves are never changed.
+They are read and written as a stream, so memory use does not grow with the size of the files.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from chat_app.data.readers import Located, Part, Preview, Problem, ReadingOption
 from chat_app.data.readers.types import explain_not_opened
 from chat_app.data.writers import to_record
 from chat_app.errors import DataError
-from chat_app.system.disk_cache import Cache, content_digest
+from chat_app.system.disk_cache import Cache, digest_content
 from chat_app.system.progress import Progress, ProgressCallback, ignore_progress
 
-VERSION = "1"  # Part of every key: raise it when reading changes, so that cached datasets are made anew.
+VERSION = "1"  # Part of every key: raise it when reading changes, so that cached datasets are rebuilt.
 CONVERSATIONS, PROBLEMS, FACTS = "conversations.jsonl", "problems.jsonl", "facts.json"
 SHOWN_PROBLEMS = 1_000
 REPORT_EVERY = 2_000
@@ -35,11 +35,11 @@ class DatasetFacts:
     """Counts and previews of a dataset, known without reading the conversations.
 
     Attributes:
-        files: the names of the files, as the person knows them.
+        files: the names of the files, as the user knows them.
         previews: the preview of each file.
         conversations: the number of conversations.
         turns: the number of their turns; system texts are no turns.
-        parts: the number of conversations meant for each part ("train", "valid", "test").
+        parts: the number of conversations of each part ("train", "valid", "test").
         problems: how many lines or files were left out.
     """
 
@@ -58,18 +58,22 @@ class ConversationDataset:
     Attributes:
         folder: an entry of the disk cache.
         facts: the counts and previews stored there.
-        repairs: names of the repairs that are applied to the conversations whenever they are read.
+        repairs: names of the repairs to apply when the conversations are iterated over.
     """
 
     folder: Path
     facts: DatasetFacts
     repairs: frozenset[str] = field(default_factory=frozenset)
 
-    def located(self) -> Iterator[Located]:
+    def iterate_located(self) -> Iterator[Located]:
         """The conversations in their order, with the repairs applied, each with its file and line."""
-        return apply_repairs(_Restartable(self.as_read), self.repairs) if self.repairs else self.as_read()
+        return (
+            apply_repairs(_Restartable(self.iterate_unrepaired), self.repairs)
+            if self.repairs
+            else self.iterate_unrepaired()
+        )
 
-    def as_read(self) -> Iterator[Located]:
+    def iterate_unrepaired(self) -> Iterator[Located]:
         """The conversations in their order, without repairs."""
         names = self.facts.files
         all_train = self.facts.parts.get("train") == self.facts.conversations
@@ -77,16 +81,16 @@ class ConversationDataset:
             for line in file:
                 yield _decode(orjson.loads(line), names, all_train)
 
-    def conversations(self) -> Iterator[Conversation]:
+    def iterate_conversations(self) -> Iterator[Conversation]:
         """The conversations alone, with the repairs applied."""
-        return (located.conversation for located in self.located())
+        return (located.conversation for located in self.iterate_located())
 
-    def problems(self, most: int = SHOWN_PROBLEMS) -> list[Problem]:
-        """At most so many problems, the first ones."""
-        return list(islice(self.all_problems(), most))
+    def list_problems(self, most: int = SHOWN_PROBLEMS) -> list[Problem]:
+        """The first problems, at most `most` of them."""
+        return list(islice(self.iterate_problems(), most))
 
-    def all_problems(self) -> Iterator[Problem]:
-        """A problem for everything that was left out."""
+    def iterate_problems(self) -> Iterator[Problem]:
+        """A problem for each line, item or file that was left out."""
         with (self.folder / PROBLEMS).open("rb") as file:
             for line in file:
                 yield Problem(**orjson.loads(line))
@@ -115,18 +119,18 @@ def load_files(
     names: Sequence[str] | None = None,
     progress: ProgressCallback = ignore_progress,
 ) -> ConversationDataset:
-    """Read files, or take what was read of the same files before from the cache.
+    """Read files into a dataset, or find the dataset of the same files and options in the cache.
 
     Args:
         files: the files, folders and archives, in their order.
         cache: where the dataset is kept.
         options: how to read them, where reading cannot detect it.
         need_reply: False also takes conversations without a reply.
-        names: what to call the files, if not by their names on disk.
+        names: the names to show for the files, if they differ from those on disk.
         progress: is given the number of conversations read so far.
 
     Raises:
-        DataError: a file cannot be read, or holds no conversation; training on a part of the data would hide that.
+        DataError: any of the files cannot be read or holds no usable conversation, or the disk is full.
     """
     if not files:
         raise DataError("No file was given.", advice="Give at least one file of conversations.")
@@ -139,7 +143,7 @@ def load_files(
             writer.take(iterate(file, name=name, options=options, need_reply=need_reply, on_preview=on_preview), name)
 
     settings = json.dumps([VERSION, need_reply, shown, asdict(options)], default=list)
-    return _find_or_make(_key([settings], files), cache, progress, read)
+    return _find_or_make(_compute_key([settings], files), cache, progress, read)
 
 
 def load_items(
@@ -150,21 +154,25 @@ def load_items(
     progress: ProgressCallback,
     files: Sequence[Path] = (),
 ) -> ConversationDataset:
-    """Keep conversations from elsewhere, such as a data set of the Hub, or take them from the cache.
+    """Store conversations from a stream, such as a data set of the Hub, or find their dataset in the cache.
 
     Args:
-        begin: starts to fetch them; it is not called if the cache has them.
-        key_parts: identify the content, together with the content of `files`.
-        name: what the person calls the data.
+        begin: opens the stream; it is not called if the cache has the dataset.
+        key_parts: texts that identify the content, together with the content of `files`.
+        name: the name to show for the data.
         cache: where the dataset is kept.
         progress: is given the number of conversations read so far.
+        files: files whose content is part of the key.
+
+    Raises:
+        DataError: the stream holds no usable conversation, or the disk is full.
     """
 
     def read(writer: _DatasetWriter) -> None:
         writer.previews.append(Preview(name, "hub"))
         writer.take(begin(), name)
 
-    return _find_or_make(_key([VERSION, name, *key_parts], files), cache, progress, read)
+    return _find_or_make(_compute_key([VERSION, name, *key_parts], files), cache, progress, read)
 
 
 def _find_or_make(
@@ -184,7 +192,7 @@ def _find_or_make(
 
 
 class _DatasetWriter:
-    """Fills the folder of a dataset."""
+    """Writes the files of a dataset into a folder, and counts."""
 
     def __init__(self, folder: Path, progress: ProgressCallback):
         self.folder, self.progress = folder, progress
@@ -221,23 +229,23 @@ class _DatasetWriter:
     def close(self) -> None:
         parts = dict(self.parts)
         if not parts.get("train"):
-            # A file named "test" that is given alone is the training data.
+            # Without a training part, as with a single file named "test", all conversations are training data.
             parts = {"train": self.count}
         facts = DatasetFacts(tuple(self.files), tuple(self.previews), self.count, self.turns, parts, self.problems)
         (self.folder / FACTS).write_bytes(orjson.dumps(asdict(facts)))
 
 
-def _key(parts: Sequence[str], files: Sequence[Path]) -> str:
+def _compute_key(parts: Sequence[str], files: Sequence[Path]) -> str:
     try:
-        return content_digest([*parts, *_parts_to_hash(files)])
+        return digest_content([*parts, *_list_parts(files)])
     except OSError as error:
         closed = explain_not_opened(error)
         where = Path(error.filename or files[0]).name
         raise DataError(closed.reason, where=where, advice=closed.advice) from error
 
 
-def _parts_to_hash(files: Sequence[Path]) -> Iterator[Path | str]:
-    """The files; of a folder, the files in it with their names."""
+def _list_parts(files: Sequence[Path]) -> Iterator[Path | str]:
+    """The parts of a cache key: the files, and for a folder the files in it with their relative paths."""
     for file in files:
         if file.is_dir():
             for inner in sorted(path for path in file.rglob("*") if path.is_file()):
@@ -253,14 +261,14 @@ def _open_dataset(entry: Path) -> ConversationDataset | None:
     """The dataset of a cache entry, or None if the entry is damaged."""
     try:
         values = orjson.loads((entry / FACTS).read_bytes())
-        previews = tuple(_preview_from(one) for one in values.pop("previews"))
+        previews = tuple(_parse_preview(one) for one in values.pop("previews"))
         files = tuple(values.pop("files"))
         return ConversationDataset(entry, DatasetFacts(files=files, previews=previews, **values))
     except (OSError, ValueError, TypeError, KeyError):
         return None
 
 
-def _preview_from(values: dict[str, Any]) -> Preview:
+def _parse_preview(values: dict[str, Any]) -> Preview:
     from chat_app.data.readers import Column, Speaker
 
     columns = tuple(Column(one["name"], one["role"], tuple(one["sample"])) for one in values.pop("columns"))

@@ -1,6 +1,6 @@
-"""Data sets by their name on the Hugging Face Hub, or from a folder that was downloaded there, as conversations.
+"""Streams data sets of the Hugging Face Hub, by name or from a downloaded folder, as conversations.
 
-Rows are streamed; no code of a data set is ever run. Knows where data sets live; what a row means says `reading`.
+A data set's own code is never run. What a row means is decided in `readers.json.values`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from chat_app.errors import DataError
 
 HUB_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 REVISION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,99}")
-# Where the Hub keeps the tables that it made of data sets that need a script.
+# The branch with the Parquet files to which the Hub converts data sets, also those that need a script.
 CONVERTED = "refs/convert/parquet"
 DATA_FILES = (".parquet", ".jsonl", ".json", ".csv", ".arrow", ".zst", ".gz")
 HUB_FILES = ("README.md", ".gitattributes", "dataset_infos.json")
@@ -30,7 +30,7 @@ MAX_FOLDER_ENTRIES = 1_000
 
 @dataclass(frozen=True)
 class HubName:
-    """A data set on the Hub: the repository and the revision of it that can be read without running code."""
+    """A data set on the Hub: a repository, and a revision of it that can be read without running its code."""
 
     repository: str
     revision: str | None = None
@@ -54,20 +54,20 @@ def stream_conversations(
     need_reply: bool = True,
     folders: bool = True,
 ) -> Iterator[Located | Problem]:
-    """The conversations of a data set, split by split; a row's number is its line.
+    """Stream the conversations of a data set, split by split. A conversation's line is the number of its row, from 1.
 
     Args:
         name: owner/name on the Hub, one of SHORT_NAMES, or an existing folder with a download of a data set.
-        config: which of its configurations; needed only where there are several.
-        split: only this one; else all, each with its part.
+        config: the configuration; needed only if the data set has several.
+        split: the only split to read; by default all of them, each with the part that its name says.
         revision: a branch, tag or commit.
-        options: how rows are understood; `columns` names their fields.
-        need_reply: without it, conversations that nobody has answered are taken too.
-        folders: without it, only names on the Hub are taken.
+        options: how to read rows; `columns` gives the roles of their fields.
+        need_reply: False also yields conversations without a reply.
+        folders: False refuses folders on this computer, and accepts only names on the Hub.
 
     Raises:
-        DataError: at once for a bad name, and if the data set is not found, needs permission or a script, or cannot be
-            reached; later if the connection breaks.
+        DataError: on the call if the name is invalid or the data set is not found, gated, in need of a script or
+            unreachable; during iteration if the connection breaks.
     """
     options = options or ReadingOptions()
     place, revision = _locate(name, revision, folders)
@@ -77,10 +77,10 @@ def stream_conversations(
 
 
 def find_download(name: str) -> Path | None:
-    """The folder on this computer that a name means, where it is one with a download of a data set."""
+    """The folder of that name on this computer, if it holds a downloaded data set; else None."""
     try:
         folder = Path(name).expanduser()
-    except RuntimeError:  # of a person whom this computer does not know
+    except RuntimeError:  # "~name" of a user that this computer does not have
         return None
     return folder.resolve() if _find_short_name(name) is None and _is_download(folder) else None
 
@@ -90,7 +90,7 @@ def _find_short_name(name: str) -> HubName | None:
 
 
 def _locate(name: str, revision: str | None, folders: bool) -> tuple[str, str | None]:
-    """What to give to the loader: a repository or a folder, and the revision."""
+    """The arguments for `load_dataset`: a repository or a folder, and the revision."""
     if revision is not None and (not REVISION.fullmatch(revision) or ".." in revision):
         raise DataError(f"'{revision[:100]}' is no revision.", where=name[:100], advice="Give a branch, tag or commit.")
     known = _find_short_name(name)
@@ -108,7 +108,7 @@ def _locate(name: str, revision: str | None, folders: bool) -> tuple[str, str | 
 
 
 def _is_download(folder: Path) -> bool:
-    """Whether a folder looks like a data set of the Hub: tables, and what the Hub puts beside them or calls them."""
+    """Whether a folder holds a downloaded data set: data files, beside files of the Hub or named after splits."""
     try:
         if not folder.is_dir():
             return False
@@ -125,21 +125,21 @@ def _is_data(file: Path) -> bool:
 
 
 def _load_splits(place: str, name: str, config: str | None, split: str | None, revision: str | None) -> dict[str, Any]:
-    """The name of each split with its rows, still to be fetched."""
+    """The splits by name, each an iterable of rows that are fetched on iteration."""
     from datasets import load_dataset
 
-    expected = _loader_errors()
+    expected = _list_loader_errors()
 
-    def loaded(wanted: str | None) -> Any:
+    def load(wanted: str | None) -> Any:
         return load_dataset(place, config, split=split, revision=wanted, streaming=True)
 
     try:
         try:
-            found = loaded(revision)
+            found = load(revision)
         except RuntimeError as error:
             if not _needs_script(error) or revision is not None or os.path.isdir(place):
                 raise
-            found = loaded(CONVERTED)
+            found = load(CONVERTED)
     except expected as error:
         raise _explain(error, name, config, split) from error
     return {split: found} if split is not None else dict(found)
@@ -150,16 +150,16 @@ def _convert_splits(
 ) -> Iterator[Located | Problem]:
     for split, rows in splits.items():
         sample, numbered = values.peek(_number_rows(rows, name, split))
-        way = values.detect_schema(sample, options, need_reply=need_reply)
+        schema = values.detect_schema(sample, options, need_reply=need_reply)
         part = parse_part(split) or "train"
         file = f"{name} ({split})"
         yield from values.read_conversations(
-            numbered, way, file, options, need_reply=need_reply, part=part, items=False
+            numbered, schema, file, options, need_reply=need_reply, part=part, items=False
         )
 
 
 def _number_rows(rows: Any, name: str, split: str) -> Iterator[tuple[int, Any]]:
-    expected = _loader_errors()
+    expected = _list_loader_errors()
     rows = iter(rows)
     number = 0
     while True:
@@ -173,8 +173,8 @@ def _number_rows(rows: Any, name: str, split: str) -> Iterator[tuple[int, Any]]:
         yield number, row
 
 
-def _loader_errors() -> tuple[type[Exception], ...]:
-    """What loading and streaming a data set is known to raise: each part of it its own kind."""
+def _list_loader_errors() -> tuple[type[Exception], ...]:
+    """The exceptions that loading and streaming raise: each layer of the library has its own kinds."""
     from datasets.exceptions import DatasetsError
     from httpx import HTTPError
     from yaml import YAMLError
@@ -188,16 +188,16 @@ def _needs_script(error: BaseException) -> bool:
 
 
 def _explain(error: BaseException, name: str, config: str | None, split: str | None) -> DataError:
-    """What went wrong, in words of a person who has never seen the loader's."""
-    kinds = {kind.__name__ for one in _causes(error) for kind in type(one).__mro__}
-    said = " ".join(str(one) for one in _causes(error))
+    """An exception of the library as an error that explains the cause and the remedy to a user."""
+    kinds = {kind.__name__ for one in _iterate_causes(error) for kind in type(one).__mro__}
+    said = " ".join(str(one) for one in _iterate_causes(error))
     name = name[:100]
     if "OfflineModeIsEnabled" in kinds or "OfflineModeIsEnabled" in said:
         what, advice = "The Hub cannot be asked: this computer is set to work offline.", "Unset HF_HUB_OFFLINE."
     elif kinds & {"GatedRepoError"} or re.search(r"\bgated (?:dataset|repo)", said):
         what = "This data set is given only to people who asked for it on the Hub."
         advice = "Ask on its page, then log in with: hf auth login"
-    elif any(map(_needs_script, _causes(error))):
+    elif any(map(_needs_script, _iterate_causes(error))):
         what = "This data set can only be read by running its own code, which is never done."
         advice = "Look for a copy of it in Parquet, or download its files and give those."
     elif kinds & {"RevisionNotFoundError"}:
@@ -208,10 +208,10 @@ def _explain(error: BaseException, name: str, config: str | None, split: str | N
         what, advice = "There is no such data set on the Hub, or it is private.", "Check the owner and the name."
     elif kinds & {"ValueError", "KeyError"} and "config" in said.lower():
         what = f"It has no configuration '{config}'." if config else "It has several configurations."
-        advice = f"Choose one of {_choices(said)}." if _choices(said) else "Choose one of those on its page."
+        advice = f"Choose one of {_list_choices(said)}." if _list_choices(said) else "Choose one of those on its page."
     elif split and kinds & {"ValueError", "KeyError"} and "split" in said.lower():
         what = f"It has no split '{split}'."
-        advice = f"Choose one of {_choices(said)}." if _choices(said) else "Choose one of those on its page."
+        advice = f"Choose one of {_list_choices(said)}." if _list_choices(said) else "Choose one of those on its page."
     elif kinds & {"ConnectionError", "Timeout", "TimeoutException", "HTTPError", "HfHubHTTPError", "OSError"}:
         what, advice = "The data set cannot be fetched.", "Check the connection and try again."
     else:
@@ -219,13 +219,13 @@ def _explain(error: BaseException, name: str, config: str | None, split: str | N
     return DataError(what, where=name, advice=advice)
 
 
-def _choices(said: str) -> str:
-    """The names in a list of the loader's message."""
+def _list_choices(said: str) -> str:
+    """The names in a list inside the library's message, joined by commas."""
     listed = re.search(r"\[([^\[\]]{1,500})\]", said)
     return ", ".join(re.findall(r"'([^']+)'", listed.group(1))) if listed else ""
 
 
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
+def _iterate_causes(error: BaseException | None) -> Iterator[BaseException]:
     for _ in range(8):
         if error is None:
             return

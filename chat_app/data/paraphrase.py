@@ -1,7 +1,7 @@
-"""Other wordings of what somebody said, made by rules of English that keep the meaning. Knows words only.
+"""Data augmentation: paraphrases of prompts by rules of English that keep the meaning.
 
-They teach a model that a question stays the same when it is put differently; of another language only the marks and
-the keywords change.
+Training on them makes a correction apply to other wordings of its prompt. In other languages only punctuation, capitals
+and the choice of keywords change.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import random
 import re
 from collections.abc import Sequence
 
-# Phrases of one line can stand for one another in a question without changing what is asked.
+# Phrases of one line are interchangeable in a question.
 _SAME: tuple[tuple[str, ...], ...] = (
     ("what is", "what's"),
     ("where is", "where's", "where can I find"),
@@ -74,7 +74,7 @@ _SMALL_WORDS = frozenset(
     some there here please tell just very really too what's where's who's how's i'm i've it's that's don't
     """)
 )
-# Verbs and adjectives that go with any subject: keywords only where there are no others.
+# Verbs and adjectives that go with any subject; they are keywords only if a prompt has no others.
 _LIGHT_WORDS = frozenset(
     _WORD.findall("""
     like love want need know think go going come say said make take give feel see look use used work works thing things
@@ -87,8 +87,12 @@ _DROPPED = frozenset(
 
 
 def paraphrase(prompt: str, chance: random.Random) -> str:
-    """The same in another wording: other phrases of the same meaning, a greeting, a small word less, other capitals and
-    marks. Nothing is added that would ask something else."""
+    """Paraphrase a prompt at random: replace phrases, add a greeting, drop a stop word, change capitals or punctuation.
+
+    Args:
+        prompt: one line of text; a longer one is returned unchanged.
+        chance: the source of randomness.
+    """
     mark = (found.group().strip() if (found := _END.search(prompt)) else "")[:3]
     text = _END.sub("", prompt)
     if not text or "\n" in text:
@@ -109,20 +113,22 @@ def paraphrase(prompt: str, chance: random.Random) -> str:
     return chance.choice((text, text, text.lower(), text[:1].upper() + text[1:])) + mark
 
 
-def keywords(prompt: str) -> list[str]:
-    """The words of a prompt that say what it is about, in lower case."""
+def find_keywords(prompt: str) -> list[str]:
+    """The keywords of a prompt in lower case: its words without stop words, in their order."""
     words = [word for word in _WORD.findall(prompt.lower()) if word not in _SMALL_WORDS]
     return [word for word in words if word not in _LIGHT_WORDS] or words
 
 
 def reduce_to_keywords(prompt: str, others: Sequence[frozenset[str]], chance: random.Random) -> str:
-    """A prompt of nothing but what it is about: its keywords, or some of them, in a plain frame.
+    """Rewrite a prompt as its keywords, or all but one of them, in a short frame such as "Tell me about {}.".
 
     Args:
-        others: the keywords of other corrections; what would fit one of them too is not used, and the prompt comes back
-            as it is.
+        prompt: one line of text.
+        others: the keywords of the other corrections. If one of them contains all chosen keywords, the result would be
+            ambiguous, and the prompt is returned unchanged.
+        chance: the source of randomness.
     """
-    words = keywords(prompt)
+    words = find_keywords(prompt)
     if not words:
         return prompt
     if len(words) > 1 and chance.random() < 0.5:
@@ -136,14 +142,14 @@ def reduce_to_keywords(prompt: str, others: Sequence[frozenset[str]], chance: ra
 
 
 def _switch_number(word: str) -> str:
-    """The plural of a singular and the other way round, where an s makes it."""
+    """The plural of a singular noun or the reverse, by adding or removing an s."""
     if len(word) < 3 or word.endswith(("ss", "us", "is", "ed", "ing")):
         return word
     return word[:-1] if word.endswith("s") else word + "s"
 
 
 def _replace_phrases(text: str, chance: random.Random) -> str:
-    """One or two phrases replaced by others of the same meaning."""
+    """Replace one or two phrases by synonymous ones."""
     for _ in range(chance.choice((1, 2))):
         hits = [
             (found, phrase, group)
@@ -160,7 +166,7 @@ def _replace_phrases(text: str, chance: random.Random) -> str:
 
 
 def _drop_small_word(text: str, chance: random.Random) -> str:
-    """One article, auxiliary or pronoun less, as people write in a hurry."""
+    """Drop one article, auxiliary or pronoun, as people do in a hurry."""
     words = text.split(" ")
     small = [index for index, word in enumerate(words) if word.lower() in _DROPPED]
     if len(words) >= 4 and small:
@@ -174,5 +180,5 @@ def _lower_first(text: str) -> str:
 
 
 def normalize(text: str) -> str:
-    """The words alone, without capitals and punctuation: two texts with the same are the same question."""
+    """A normal form for comparing prompts: the words in lower case, without punctuation."""
     return " ".join(re.findall(r"\w+", text.casefold()))

@@ -1,6 +1,6 @@
-"""A data source (files or a data set of the Hub) -> a conversation dataset, its quality check, and its export.
+"""Data sources (files or a data set of the Hub): loading one as a dataset, its quality check, and its export.
 
-Nothing after `load_source` depends on which of the two the conversations came from.
+After `load_source` nothing depends on which of the two the conversations came from.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from chat_app.data.writers import write_jsonl, write_tsv
 from chat_app.errors import DataError
 from chat_app.models.tokenizer import load_backend, read_window
 from chat_app.system.child_job import run_in_child
-from chat_app.system.disk_cache import content_digest
+from chat_app.system.disk_cache import digest_content
 from chat_app.system.progress import ProgressCallback, ignore_progress, report_items
 
 CHECK_VERSION = "1"
@@ -38,8 +38,7 @@ class HubData:
         name: owner/name, or a short name of a well-known corpus.
         config: the configuration; empty for the only one, or the first.
         split: the split; empty for all of them.
-        folders: whether the name may also be that of a folder on this computer. A visitor of a server must not choose
-            one.
+        folders: whether the name may also be a folder on this computer. It must be False for visitors of a server.
     """
 
     name: str
@@ -50,13 +49,13 @@ class HubData:
 
 @dataclass(frozen=True)
 class DataSource:
-    """The data that a person chose, and how it is read.
+    """The data that a user chose, and the options of reading it.
 
     Attributes:
         files: files on this computer.
-        names: what the person calls the files, if not by their names on disk.
+        names: the names to show for the files, if they differ from those on disk.
         hub: a data set of the Hub, instead of files.
-        options: the columns, the bot and so on, where reading cannot detect them.
+        options: what reading cannot detect, such as roles of columns and the bot.
         repairs: names of the repairs to apply.
     """
 
@@ -68,14 +67,14 @@ class DataSource:
 
     @property
     def given(self) -> list[str]:
-        """The names of the files or of the data set, as the person gave them; of a folder only the last part."""
+        """The names of the files or of the data set, as the user gave them; of a folder only the last part."""
         if self.hub is None:
             return list(self.names or (file.name for file in self.files))
         folder = Path(self.hub.name)
         return [folder.name if folder.is_absolute() or self.hub.name.startswith("~") else self.hub.name]
 
-    def settings(self) -> dict[str, Any]:
-        """Everything but the files that differs from its default, by the names of the command line's flags."""
+    def to_settings(self) -> dict[str, Any]:
+        """The settings that differ from their defaults, except the files, by the names of the command line's flags."""
         hub = (self.hub.name, self.hub.config, self.hub.split) if self.hub else ()
         found: dict[str, Any] = {name: value for name, value in zip(HUB_SETTINGS, hub, strict=False) if value}
         for option in fields(ReadingOptions):
@@ -84,10 +83,10 @@ class DataSource:
                 found[option.name] = list(value) if isinstance(value, tuple) else value
         return {**found, "repair": sorted(self.repairs)} if self.repairs else found
 
-    def flags(self) -> list[str]:
-        """`settings` as flags of the command line."""
+    def to_flags(self) -> list[str]:
+        """`to_settings` as flags of the command line."""
         parts: list[str] = []
-        for name, value in self.settings().items():
+        for name, value in self.to_settings().items():
             flag = "--" + name.replace("_", "-")
             if name == "repair":
                 parts += [flag, *value]
@@ -104,16 +103,18 @@ def load_source(
     need_reply: bool = True,
     progress: ProgressCallback = ignore_progress,
 ) -> ConversationDataset:
-    """Read a data source, or take what was read of it before from the cache.
+    """Read a data source into a dataset, or find its dataset in the cache.
 
     Args:
+        source: the files or the data set, with the options.
+        paths: where the cache lies.
         need_reply: False also takes conversations without a reply.
         progress: is given the number of conversations read so far.
 
     Raises:
         DataError: the source cannot be read, or nothing in it can be used.
     """
-    cache = paths.cache_of("material")
+    cache = paths.open_cache("material")
     if source.hub is None:
         names = source.names or None
         found = load_files(source.files, cache, source.options, need_reply=need_reply, names=names, progress=progress)
@@ -162,9 +163,9 @@ def check_dataset(
     model: str = STARTER,
     progress: ProgressCallback = ignore_progress,
 ) -> Check:
-    """Check the conversations as they were read, without repairs; lengths are counted with a model's tokenizer.
+    """Check the quality of a dataset's conversations, without repairs; lengths are counted with a model's tokenizer.
 
-    The result is kept in the dataset's folder and taken from there the next time.
+    The result is stored in the dataset's folder and read from there the next time.
 
     Args:
         model: the model whose tokenizer and window are used.
@@ -172,18 +173,18 @@ def check_dataset(
     """
     backend = load_backend(model, paths)
     window = min(read_window(model, paths), WINDOW_LIMIT)
-    kept = dataset.folder / f"check-{content_digest([CHECK_VERSION, str(window), backend.to_str()])}.json"
+    kept = dataset.folder / f"check-{digest_content([CHECK_VERSION, str(window), backend.to_str()])}.json"
     try:
         return Check.from_dict(orjson.loads(kept.read_bytes()))
     except (OSError, ValueError, KeyError, TypeError):
-        pass  # It was not checked before.
+        pass  # No stored result: check now.
 
     def count_tokens(texts: Sequence[str]) -> list[int]:
         return [len(one.ids) for one in backend.encode_batch_fast(list(texts), add_special_tokens=False)]
 
     checker = Checker(count_tokens=count_tokens, window=window)
-    checker.add_all(report_items(dataset.as_read(), progress, REPORT_EVERY))
-    check = checker.result()
+    checker.add_all(report_items(dataset.iterate_unrepaired(), progress, REPORT_EVERY))
+    check = checker.summarize()
     kept.write_bytes(orjson.dumps(check.to_dict()))
     return check
 
@@ -192,7 +193,7 @@ def write_repaired(dataset: ConversationDataset, path: Path, progress: ProgressC
     """Write the conversations with their repairs to a file, as JSON Lines or as a table, by its extension.
 
     Returns:
-        How many conversations lost something that a table cannot hold.
+        The number of conversations that a table cannot hold without loss; 0 for JSON Lines.
 
     Raises:
         DataError: the extension is neither .jsonl nor .tsv.
@@ -200,7 +201,7 @@ def write_repaired(dataset: ConversationDataset, path: Path, progress: ProgressC
     if path.suffix not in (".jsonl", ".tsv"):
         raise DataError(f"Conversations are not written as '{path.suffix}'.", advice="Name it .jsonl or .tsv.")
 
-    counted = report_items(dataset.conversations(), progress, REPORT_EVERY)
+    counted = report_items(dataset.iterate_conversations(), progress, REPORT_EVERY)
     if path.suffix == ".tsv":
         return write_tsv(counted, path)
     write_jsonl(counted, path)
@@ -208,7 +209,7 @@ def write_repaired(dataset: ConversationDataset, path: Path, progress: ProgressC
 
 
 def format_value(value: Any) -> str:
-    """A setting's value as it is written on the command line; a float as short as possible."""
+    """Format a setting's value for the command line; a float as short as possible."""
     if isinstance(value, float):
         return f"{value:g}" if float(f"{value:g}") == value else repr(value)
     return str(value)

@@ -1,5 +1,7 @@
-"""Which conversations are kept aside for validation: whole ones, the same every time, and never one that is also
-learned."""
+"""The split of conversations into training and validation: deterministic by a hash of the content and the seed.
+
+Copies of a conversation have the same hash, so none is in both parts.
+"""
 
 from __future__ import annotations
 
@@ -20,40 +22,34 @@ from chat_app.system.progress import Progress, ProgressCallback, ignore_progress
 
 FEWEST = 5
 REPORT_EVERY = 2_000
-MOST_VALID = 5_000  # More would make an evaluation long, and a loss no truer.
+MOST_VALID = 5_000  # More would make evaluations slower, and the loss hardly more precise.
 
 
-def split_conversations(
-    conversations: Sequence[Conversation], valid_share: float, seed: int
-) -> tuple[list[Conversation], list[Conversation]]:
-    """(training, validation), each in the given order.
-
-    What a conversation says and the seed decide where it goes, so its place in the file does not matter, and copies
-    of one conversation go the same way. With fewer than five different conversations all are learned.
-    """
-    marks = [split_hash(conversation, seed) for conversation in conversations]
-    last = validation_limit(marks, valid_share)
-    train = [one for one, own in zip(conversations, marks, strict=True) if own > last]
-    valid = [one for one, own in zip(conversations, marks, strict=True) if own <= last]
-    return train, valid
-
-
-def split_hash(conversation: Conversation, seed: int) -> int:
-    """A number of 63 bits that only what is said and the seed decide."""
+def hash_conversation(conversation: Conversation, seed: int) -> int:
+    """A hash of 63 bits of a conversation's roles and texts and the seed."""
     said = json.dumps([seed, *[[message.role, message.text] for message in conversation.messages]])
-    return content_hash(said.encode("utf-8", "surrogatepass"))
+    return hash_content(said.encode("utf-8", "surrogatepass"))
 
 
-def content_hash(content: bytes) -> int:
-    """A number of 63 bits that only the content decides."""
+def hash_content(content: bytes) -> int:
+    """A hash of 63 bits: the first bytes of SHA-256."""
     return int.from_bytes(hashlib.sha256(content).digest()[:8], "big") >> 1
 
 
-def validation_limit(marks: Iterable[int], valid_share: float) -> int:
-    """Conversations with this mark or a lower one are for validation; -1 if none is."""
+def find_validation_limit(hashes: Iterable[int], valid_share: float) -> int:
+    """The highest hash that belongs to validation, or -1 if nothing does.
+
+    Args:
+        hashes: the hashes of the conversations, copies included.
+        valid_share: the share of different conversations to keep for validation, 0 to 1.
+
+    Returns:
+        The limit. It is -1 with fewer than five different conversations, which are all needed for training, and it
+        keeps at most 5,000 of them for validation.
+    """
     import numpy as np
 
-    different = np.unique(np.fromiter(marks, np.int64))
+    different = np.unique(np.fromiter(hashes, np.int64))
     if valid_share <= 0 or len(different) < FEWEST:
         return -1
     count = min(max(round(len(different) * valid_share), 1), MOST_VALID)
@@ -68,34 +64,37 @@ def write_split(
     valid: ConversationSource | None,
     progress: ProgressCallback = ignore_progress,
 ) -> Counter[str]:
-    """Write train.jsonl, valid.jsonl and, where something is meant for it, test.jsonl; in bounded memory.
+    """Write train.jsonl, valid.jsonl and, if there is a test part, test.jsonl; in bounded memory.
 
     Args:
-        train: what to learn from; parts of it that are meant for validation or a test go there.
-        valid: more for validation, whatever it was meant for. Without any, a share of `train` is kept aside.
+        folder: where to write the files.
+        valid_share: the share of `train` for validation, 0 to 1, if there are no other conversations for it.
+        seed: of the split.
+        train: conversations for training; those of the parts "valid" and "test" go into these files.
+        valid: conversations for validation, whatever their part.
         progress: is given the number of conversations written so far.
 
     Returns:
-        How many conversations each part has.
+        The number of conversations of each part.
     """
-    marks, counts = array("q"), Counter(train=0, valid=0)
+    hashes, counts = array("q"), Counter(train=0, valid=0)
     files = {part: (folder / f".{part}.tmp").open("wb") for part in ("train", "valid", "test")}
     try:
-        for item in train.located():
+        for item in train.iterate_located():
             files[item.part].write(_encode(item))
             counts[item.part] += 1
             if item.part == "train":
-                marks.append(split_hash(item.conversation, seed))
+                hashes.append(hash_conversation(item.conversation, seed))
             if counts.total() % REPORT_EVERY == 0:
                 progress(Progress(done=counts.total()))
-        for item in valid.located() if valid else ():
+        for item in valid.iterate_located() if valid else ():
             files["valid"].write(_encode(item))
             counts["valid"] += 1
     finally:
         for file in files.values():
             file.close()
     if not counts["valid"]:
-        kept = move_validation_share(folder / ".train.tmp", folder / ".valid.tmp", marks, valid_share)
+        kept = move_validation_share(folder / ".train.tmp", folder / ".valid.tmp", hashes, valid_share)
         counts.update(train=-kept, valid=kept)
     for part in files:
         if part == "test" and not counts["test"]:
@@ -105,22 +104,24 @@ def write_split(
     return counts
 
 
-def move_validation_share(source: Path, target: Path, marks: Sequence[int], valid_share: float) -> int:
-    """Move a share of the lines of a file to another one, which then holds nothing else.
+def move_validation_share(source: Path, target: Path, hashes: Sequence[int], valid_share: float) -> int:
+    """Move a share of the lines of a file to another file, which is overwritten.
 
     Args:
-        marks: of the lines.
+        source, target: the files.
+        hashes: one hash for each line of `source`; the lines with the lowest are moved.
+        valid_share: the share of different lines to move, 0 to 1.
 
     Returns:
-        How many were moved.
+        The number of lines moved.
     """
-    last = validation_limit(marks, valid_share)
+    last = find_validation_limit(hashes, valid_share)
     if last < 0:
         return 0
     kept = 0
     rest = source.with_name(f".{source.name}.rest")
     with source.open("rb") as lines, rest.open("wb") as learned, target.open("wb") as aside:
-        for line, own in zip(lines, marks, strict=True):
+        for line, own in zip(lines, hashes, strict=True):
             (aside if own <= last else learned).write(line)
             kept += own <= last
     os.replace(rest, source)
@@ -128,6 +129,6 @@ def move_validation_share(source: Path, target: Path, marks: Sequence[int], vali
 
 
 def _encode(item: Located) -> bytes:
-    """A conversation as it is read back, and where it stood, for people who look for it."""
+    """A line of JSON with the conversation and the file and line that it came from."""
     record = {**to_record(item.conversation), "file": item.file, "line": item.line}
     return orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)

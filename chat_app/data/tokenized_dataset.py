@@ -17,14 +17,14 @@ from chat_app.conversation import Conversation
 from chat_app.data.readers import has_text, iterate_conversations
 from chat_app.data.text_corpus import read_chunks
 from chat_app.errors import DataError
-from chat_app.system.disk_cache import Cache, content_digest
+from chat_app.system.disk_cache import Cache, digest_content
 from chat_app.system.progress import Progress, ProgressCallback, ignore_progress
 from chat_app.tokenization.encoder import IGNORE_INDEX, Encoder, Example, Learn
 
 if TYPE_CHECKING:
     from pyarrow import Table
 
-VERSION = "2"  # Part of every key: raise it when encoding or the file changes, so that datasets are made anew.
+VERSION = "2"  # Part of every key: raise it when encoding or the file changes, so that cached datasets are rebuilt.
 ROWS, FACTS = "rows.arrow", "facts.json"
 AT_ONCE = 1_000
 WINDOW_LIMIT = 1024  # The default limit for the tokens of an example, also if the model has a longer window.
@@ -164,7 +164,7 @@ def tokenize_text(
 def _find_or_make(
     file: Path, encoder: Encoder, options: TokenizationOptions | None, cache: Cache, batches: Iterator[list[Example]]
 ) -> TokenizedDataset:
-    key = content_digest([VERSION, _encoding_key(encoder, options), *([file] if file.exists() else [])])
+    key = digest_content([VERSION, _encoding_key(encoder, options), *([file] if file.exists() else [])])
     dataset = cache.find_or_make(key, _open_dataset, lambda folder: _make(folder, batches, encoder.format.has_types))
     if dataset is None:
         raise DataError("The prepared conversations could not be kept.", advice="Free some space on the disk.")

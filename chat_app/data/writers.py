@@ -1,4 +1,4 @@
-"""Writes conversations: as JSON Lines, which reading gives back unchanged, or as a table for spreadsheets."""
+"""Writes conversations as JSON Lines, which keeps everything, or as a tab-separated table for spreadsheets."""
 
 from __future__ import annotations
 
@@ -17,17 +17,20 @@ from chat_app.data.readers.tables.columns import MAX_COLUMNS
 from chat_app.data.readers.turn_text import TURN_SEPARATOR, replace_unstorable
 
 HEADER = b"context\treply\n"
-# What a spreadsheet takes for a formula; an apostrophe before it makes it text.
+# The beginning of a cell that a spreadsheet takes for a formula; an apostrophe before it makes it text.
 FORMULA = re.compile(r"'*[=+\-@\x00-\x1f]")
 LONELY = re.compile(rf"(?<= ){TURN_SEPARATOR.strip()}(?= )")
 LINE_ENDS = re.compile(r"\r\n|[\t\r\n]")
 
 
 def write_jsonl(conversations: Iterable[Conversation], path: str | os.PathLike[str]) -> None:
-    """One conversation a line: {"messages": [{"role", "content"}]}, with "weight": 0 where a message is not learned.
+    """Write JSON Lines: {"messages": [{"role", "content"}]}, with "weight": 0 for a message outside the loss.
 
-    What reading gives comes back the same. Of other texts the spaces around them do not, and NUL characters and halves
-    of surrogate pairs are replaced. The file appears whole or not at all.
+    Conversations that came from a reader are read back unchanged. Of other texts, the spaces around them are lost, and
+    NUL characters and lone surrogates are replaced. The file is written atomically.
+
+    Raises:
+        OSError: the file cannot be written.
     """
     with _atomic_file(path) as file:
         for conversation in conversations:
@@ -35,16 +38,19 @@ def write_jsonl(conversations: Iterable[Conversation], path: str | os.PathLike[s
 
 
 def write_tsv(conversations: Iterable[Conversation], path: str | os.PathLike[str]) -> int:
-    """A header, then a conversation a line: its context, whose turns ` EOS ` separates, a tab and the reply.
+    """Write a tab-separated table with a header: each line is a context, whose turns ` EOS ` separates, and a reply.
 
-    A conversation that has ` EOS ` in a text is written a turn a column; if it has only two turns, with ` eos `. Tabs
-    and ends of lines become spaces. A cell that a spreadsheet would take for a formula begins with an apostrophe, which
-    reading takes away again; one that begins with a quote begins with a space. The file appears whole or not at all.
+    A conversation with ` EOS ` inside a text is written with one turn per column or, if it has only two turns, with
+    ` eos ` instead. Tabs and line feeds become spaces. A cell that a spreadsheet would take for a formula gets an
+    apostrophe, which reading removes, and one that begins with a quote gets a space. The file is written atomically.
 
     Returns:
-        How many conversations do not come back the same: because of such a text, of characters that no text has, of a
-        system text or a turn after the last reply, which are left out, of a reply that is not to be learned; or
-        because nothing is left of them, when they are not written at all.
+        The number of conversations that are not read back unchanged: those with replaced characters, with a system
+        text or a turn after the last reply, which are left out, or with a reply outside the loss. Conversations without
+        a reply count, too, and are not written at all.
+
+    Raises:
+        OSError: the file cannot be written.
     """
     lossy = 0
     with _atomic_file(path) as file:
@@ -63,13 +69,13 @@ def write_tsv(conversations: Iterable[Conversation], path: str | os.PathLike[str
 
 
 def _split_cells(texts: list[str]) -> tuple[list[str], bool]:
-    """A context and a reply, or a turn a cell; and whether reading finds the same turns in them."""
+    """The cells of a row, and whether reading them gives the same turns."""
     context = TURN_SEPARATOR.join(texts[:-1])
     if context.split(TURN_SEPARATOR) == texts[:-1]:
         return [context, texts[-1]], True
     if 2 < len(texts) <= MAX_COLUMNS:
         return texts, True
-    # Two turns cannot be told from three by their columns: the word is made another one, and counted.
+    # With two cells the first is read as a context, whose separators would split it: they are replaced, with loss.
     return [TURN_SEPARATOR.join(LONELY.sub("eos", text) for text in texts[:-1]), *texts[-1:]], False
 
 
@@ -85,7 +91,7 @@ def _escape_formula(cell: str) -> str:
 
 @contextmanager
 def _atomic_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """A file that takes its name only when all of it is written."""
+    """A context manager for writing a file atomically: under a temporary name, renamed at the end."""
     target = Path(path)
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
     try:
@@ -103,7 +109,7 @@ def _encode(conversation: Conversation) -> bytes:
 
 
 def to_record(conversation: Conversation) -> dict[str, Any]:
-    """The conversation as JSON: {"messages": [...]}."""
+    """The conversation as an object for JSON: {"messages": [...]}."""
     return {"messages": [_message_record(message) for message in conversation.messages]}
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from chat_app.conversation import Conversation
 from chat_app.errors import DataError
-from chat_app.evaluation import metrics as scoring
+from chat_app.evaluation import metrics
 from chat_app.evaluation.evaluation import Evaluation
 from chat_app.inference.generation import generate_greedily
 from chat_app.system.progress import Progress, ProgressCallback, ignore_progress
@@ -63,12 +63,12 @@ def evaluate(
     return Evaluation(
         perplexity=found.perplexity,
         bits_per_byte=found.bits / size if size else float("nan"),
-        bleu=scoring.bleu(replies, references) if replies else None,
-        distinct_1=scoring.distinct(replies, 1) if replies else None,
-        distinct_2=scoring.distinct(replies, 2) if replies else None,
-        reward=scoring.reward(replies, references) if replies else None,
-        penalty=scoring.penalty(replies) if replies else None,
-        reply_words=scoring.mean_words(replies) if replies else None,
+        bleu=metrics.bleu(replies, references) if replies else None,
+        distinct_1=metrics.distinct(replies, 1) if replies else None,
+        distinct_2=metrics.distinct(replies, 2) if replies else None,
+        reward=metrics.reward(replies, references) if replies else None,
+        penalty=metrics.penalty(replies) if replies else None,
+        reply_words=metrics.mean_words(replies) if replies else None,
         conversations=len(conversations),
         learned_tokens=tokens,
         replies=len(replies),

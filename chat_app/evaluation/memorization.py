@@ -18,7 +18,7 @@ from chat_app.config.paths import Paths
 from chat_app.errors import DataError
 from chat_app.evaluation.memorization_index import Kind, Match, MemorizationIndex, classify
 from chat_app.runs.run import Run
-from chat_app.system.disk_cache import content_digest
+from chat_app.system.disk_cache import digest_content
 from chat_app.system.progress import Progress, ProgressCallback, add_prefix, ignore_progress
 
 VERSION = "1"
@@ -69,17 +69,17 @@ class RunMemorizationIndex:
         Raises:
             DataError: the run's conversations are gone, or the disk has no room for the index.
         """
-        path, cache = run.data / "train.jsonl", paths.cache_of("sources")
+        path, cache = run.data / "train.jsonl", paths.open_cache("sources")
         try:
             about = path.stat()
         except OSError as error:
             raise DataError("The conversations that this model learned from are no longer there.") from error
         if not about.st_size:
             raise DataError("This model learned from running text, which is not searched for copies.")
-        key = content_digest([VERSION, str(path), str(about.st_size), str(about.st_mtime_ns)])
+        key = digest_content([VERSION, str(path), str(about.st_size), str(about.st_mtime_ns)])
         entry = cache.find(key)
         if entry is None:
-            with cache.making(key) as folder:
+            with cache.create_entry(key) as folder:
                 _write_places(path, folder, progress)
                 MemorizationIndex.build(path, folder / INDEX, add_prefix("Looking through what it learned: ", progress))
             entry = cache.find(key)

@@ -13,7 +13,7 @@ import re
 import secrets
 import shutil
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ from typing import Any, BinaryIO, Literal
 
 from chat_app.data.readers import Problem, iterate
 from chat_app.errors import DataError
-from chat_app.formatting import bytes_in_words
+from chat_app.formatting import format_bytes
 from chat_app.runs.files import read_json, write_json
 from chat_app.system.progress import Progress, ProgressCallback, ignore_progress
 
@@ -59,17 +59,6 @@ class Match:
     def share(self) -> float:
         """How much of the reply the run is, 0 to 1, by words."""
         return self.words / self.total if self.total else 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class CopyReport:
-    """What was found out about one reply: the prompt, the reply, and how much of it is copied."""
-
-    prompt: str
-    reply: str
-    match: Match
-    kind: Kind
-    sentence: str
 
 
 class MemorizationIndex:
@@ -117,7 +106,7 @@ class MemorizationIndex:
         needed, free = path.stat().st_size * BYTES_NEEDED, shutil.disk_usage(path.parent).free
         if free < needed:
             raise DataError(
-                f"The search for copies needs {bytes_in_words(needed)} of disk, and {bytes_in_words(free)} are free.",
+                f"The search for copies needs {format_bytes(needed)} of disk, and {format_bytes(free)} are free.",
                 advice="Free some space.",
             )
         temporary = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
@@ -183,15 +172,6 @@ def classify(match: Match) -> tuple[Kind, str]:
     return "new", f"At most {said}, which happens by chance: “{_shorten(match.text)}”."
 
 
-def report_copies(index: MemorizationIndex, prompts_and_replies: Iterable[tuple[str, str]]) -> list[CopyReport]:
-    """Classify each reply, in the given order."""
-    rows = []
-    for prompt, reply in prompts_and_replies:
-        match = index.find_longest_match(reply)
-        rows.append(CopyReport(prompt, reply, match, *classify(match)))
-    return rows
-
-
 def words(text: str) -> list[str]:
     """The words of a text as they are compared: without capitals, punctuation and apostrophes."""
     return [word for word, _, _ in _spans(text)]
@@ -237,7 +217,7 @@ def _hash_ngrams(numbers: Any) -> Any:
 
 
 def _turns(path: Path) -> Iterator[tuple[int, str]]:
-    """Line and text of each turn; system texts are not said by anybody."""
+    """Line and text of each turn, without system texts."""
     for item in iterate(path, need_reply=False):
         if not isinstance(item, Problem):
             for turn in item.conversation.turns:

@@ -46,8 +46,8 @@ def load_evaluation_model(name: str, asked: LoadConfig, paths: Paths) -> Evaluat
         ModelError, FormatError, SettingError: as `models.loading.load_parts`.
     """
     config = replace(asked, precision="float32") if asked.precision == AUTOMATIC else asked
-    model, tokenizer, files, recognised = load_parts(name, config, paths)
-    chosen = recognised.format if config.format == AUTOMATIC else config.format
+    model, tokenizer, files, detected_format = load_parts(name, config, paths)
+    chosen = detected_format.format if config.format == AUTOMATIC else config.format
     encoder = Encoder(tokenizer, get_format(chosen), files.window)
     fit_embeddings(model, tokenizer)
     precision = resolve_precision(AUTOMATIC, model.device.type) if asked.precision == AUTOMATIC else "float32"

@@ -22,7 +22,7 @@ def extract_prompts(conversations: Iterable[Conversation], most: int) -> list[Co
     for conversation in conversations:
         first = conversation.turns[0]
         if first.role == "user" and first.text not in prompts:
-            prompts[first.text] = conversation.part(0, 1)
+            prompts[first.text] = conversation.slice_turns(0, 1)
         if len(prompts) == most:
             break
     return list(prompts.values())

@@ -12,8 +12,8 @@ from chat_app.inference.model_runner import ModelRunner, TransformersModelRunner
 from chat_app.models.loading import SMALL_MODEL
 from chat_app.models.resolver import ModelFiles, prefix_cache_tokens
 from chat_app.models.weight_size import is_packed
-from chat_app.system.cpu import processors
-from chat_app.system.memory import free_memory
+from chat_app.system.cpu import count_processors
+from chat_app.system.memory import measure_free_memory
 
 MAX_RUNNING = 16
 
@@ -45,7 +45,7 @@ def start_engine(model: Any, files: ModelFiles, precision: str) -> tuple[Engine,
     element_bytes = 4 if precision == "float32" else 2
     kept = prefix_cache_tokens(files, element_bytes)
     token_bytes = max(files.kv_elements_per_token * element_bytes, 1)
-    free = free_memory(device) // (2 * token_bytes)  # Half of the free memory is for KV caches.
+    free = measure_free_memory(device) // (2 * token_bytes)  # Half of the free memory is for KV caches.
     most = min(free, MAX_RUNNING * files.window + kept)
     threads = _thread_candidates(files) if device == "cpu" else ()
     engine = Engine(
@@ -84,5 +84,5 @@ def _thread_candidates(files: ModelFiles) -> tuple[int, ...]:
     """
     if files.parameters < SMALL_MODEL:
         return (1,)
-    most = processors()
+    most = count_processors()
     return (most, max(most // 2, 1), 1)

@@ -106,7 +106,7 @@ def _prepare_request(
         raise DataError("The last turn is the assistant's.", advice="Say something first.")
     conversation = _replace_lone_surrogates(conversation)
     if sampling.remembered_turns:
-        conversation = conversation.latest(sampling.remembered_turns)
+        conversation = conversation.keep_latest(sampling.remembered_turns)
     prefix = _without_lone_surrogates(prefix).strip()
     prefix_ids = encoder.text_ids(prefix) if prefix else []
     half = encoder.window // 2

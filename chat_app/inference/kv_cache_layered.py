@@ -20,7 +20,7 @@ class LayeredKVCache:
 
     def __init__(self, window: int):
         self.length = 0
-        self._window = window
+        self.window = window
         self._layers: dict[int, tuple[Tensor, Tensor]] = {}  # Each [heads, capacity, width].
 
     @property
@@ -34,7 +34,7 @@ class LayeredKVCache:
 
     def copy(self, length: int) -> LayeredKVCache:
         """Another cache with the first `length` tokens of this one."""
-        other = LayeredKVCache(self._window)
+        other = LayeredKVCache(self.window)
         other.length = length
         for layer, (keys, values) in self._layers.items():
             other._layers[layer] = (other._reallocate(keys, length), other._reallocate(values, length))
@@ -65,6 +65,6 @@ class LayeredKVCache:
         capacity = MIN_CAPACITY
         while capacity < length:
             capacity *= 2
-        new = data.new_empty(data.shape[0], max(min(capacity, self._window), length), data.shape[2])
+        new = data.new_empty(data.shape[0], max(min(capacity, self.window), length), data.shape[2])
         new[:, : self.length] = data[:, : self.length]
         return new

@@ -39,7 +39,7 @@ class LoadedModel:
         encoder: conversations -> prompts.
         engine: prompts -> tokens.
         files: of the checkpoint.
-        recognised: its format and why.
+        detected_format: its format and why.
         precision: "float32", "bfloat16", "float16", "8-bit" or "4-bit".
         device: "cpu", "cuda", "cuda:1", "mps".
         memory_bytes: the measured size of its tensors.
@@ -51,7 +51,7 @@ class LoadedModel:
     encoder: Encoder
     engine: Engine
     files: ModelFiles
-    recognised: DetectedFormat
+    detected_format: DetectedFormat
     precision: str
     device: str
     memory_bytes: int
@@ -59,7 +59,7 @@ class LoadedModel:
     @property
     def description(self) -> ModelDescription:
         """What is known about the model."""
-        how = self.recognised
+        how = self.detected_format
         return ModelDescription(
             self.files.name,
             self.files.kind,
@@ -100,10 +100,10 @@ def load(name: str, config: LoadConfig, paths: Paths) -> LoadedModel:
         get_kernel(layout == "8-bit")  # It is loaded or compiled while the files are read.
     stored = "float32" if layout == "8-bit" else precision
     will_be_packed = can_pack_model if layout != "shared" else lambda empty: False
-    model, tokenizer, files, recognised = load_checkpoint(files, stored, device, will_be_packed=will_be_packed)
+    model, tokenizer, files, detected_format = load_checkpoint(files, stored, device, will_be_packed=will_be_packed)
     if config.format != AUTOMATIC:
-        recognised = DetectedFormat(config.format, True, "it was chosen by hand")
-    chat_format = get_format(recognised.format)
+        detected_format = DetectedFormat(config.format, True, "it was chosen by hand")
+    chat_format = get_format(detected_format.format)
     if chat_format.has_types and not accepts(model, "token_type_ids"):
         raise FormatError(f"The format '{chat_format.name}' needs token types, which this model does not have.")
     encoder = Encoder(tokenizer, chat_format, files.window)
@@ -112,5 +112,5 @@ def load(name: str, config: LoadConfig, paths: Paths) -> LoadedModel:
     engine, precision = start_engine(model, files, precision)
     device = str(model.device)
     return LoadedModel(
-        name, model, tokenizer, encoder, engine, files, recognised, precision, device, engine.memory_bytes
+        name, model, tokenizer, encoder, engine, files, detected_format, precision, device, engine.memory_bytes
     )

@@ -8,13 +8,13 @@ from __future__ import annotations
 import json
 from collections import deque
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from chat_app.inference.backend import TokenLogprob
+from chat_app.tokenization.chat_tokenizer import ChatTokenizer
 
 MIN_LOGPROB = -9999.0  # What OpenAI writes for a probability of zero; JSON has no infinity.
 Recorded = tuple[float, list[tuple[int, float]]]
@@ -54,7 +54,7 @@ class LogprobAligner:
         recorder: of the reply.
     """
 
-    def __init__(self, tokenizer: Any, recorder: LogprobRecorder):
+    def __init__(self, tokenizer: ChatTokenizer, recorder: LogprobRecorder):
         self._recorder = recorder
         self._decoder = TokenDecoder(tokenizer)
         self._pending: list[TokenLogprob] = []
@@ -76,7 +76,7 @@ class TokenDecoder:
         tokenizer: a fast transformers tokenizer.
     """
 
-    def __init__(self, tokenizer: Any):
+    def __init__(self, tokenizer: ChatTokenizer):
         self._tokenizer = tokenizer
         backend = tokenizer.backend_tokenizer
         self._added = {token: added.content for token, added in backend.get_added_tokens_decoder().items()}

@@ -19,7 +19,13 @@ from chat_app.errors import ModelError
 from chat_app.inference.kv_cache import KVCache, TransformersKVCache
 from chat_app.inference.kv_cache_layered import LayeredKVCache
 from chat_app.inference.sequence_batch import SequenceBatch
-from chat_app.models.transformers_internals import accepts, batching_obstacle, cache_argument, replaced_attention
+from chat_app.models.transformers_internals import (
+    accepts,
+    batching_obstacle,
+    cache_argument,
+    replaced_attention,
+    sliding_windows,
+)
 
 # Tokens of a prefill step: matrix products are as fast as they get by then, and other sequences wait only for a moment.
 PREFILL_CHUNK = 384
@@ -92,10 +98,10 @@ class TransformersModelRunner:
             raise ModelError("This kind of model cannot be used to chat here: it keeps no key/value cache.")
         self._model, self._cache_argument = model, name
         self._keeps_logits = accepts(model, "logits_to_keep")
-        self._window = window or 0
+        self._window, self._sliding_windows = window or 0, sliding_windows(model)
         self.vocabulary = model.get_input_embeddings().weight.shape[0]
         self.memory_bytes = tensor_bytes(model)
-        self.supports_batching = window is not None and self._can_batch(window)
+        self.supports_batching = window is not None and self._can_batch()
 
     def new_kv_cache(self) -> KVCache:
         """An empty KV cache for a sequence."""
@@ -142,7 +148,7 @@ class TransformersModelRunner:
         inputs = self._inputs(chunks) | {"position_ids": positions}
         if self._keeps_logits:
             inputs["logits_to_keep"] = rows
-        batch = SequenceBatch(kv_caches, counts)
+        batch = SequenceBatch(kv_caches, counts, self._sliding_windows)
         with replaced_attention(self._model, batch) as arguments:
             logits: Tensor = self._model(**inputs, **arguments).logits[0]
         batch.check_attended()
@@ -158,10 +164,10 @@ class TransformersModelRunner:
         return inputs
 
     @torch.inference_mode()
-    def _can_batch(self, window: int) -> bool:
+    def _can_batch(self) -> bool:
         """Whether steps for several sequences at once give what the model gives for each: by what is known about it,
         and by a trial."""
-        obstacle = batching_obstacle(self._model, window)
+        obstacle = batching_obstacle(self._model)
         if obstacle is None:
             try:
                 obstacle = self._batching_fault()

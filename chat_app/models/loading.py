@@ -17,7 +17,7 @@ from chat_app.config.fields import AUTOMATIC
 from chat_app.config.loading import LoadConfig
 from chat_app.config.paths import Paths
 from chat_app.errors import ModelError, NotEnoughMemoryError, SettingError
-from chat_app.formatting import bytes_in_words
+from chat_app.formatting import format_bytes
 from chat_app.models.bitsandbytes_internals import silence_products
 from chat_app.models.building import building
 from chat_app.models.device import resolve_device, resolve_precision
@@ -26,6 +26,7 @@ from chat_app.models.library_calls import call_library
 from chat_app.models.lora import attach_adapter
 from chat_app.models.resolver import ModelFiles, check_weights, download, estimate_memory, find
 from chat_app.models.tokenizer import read_tokenizer_files
+from chat_app.tokenization.chat_tokenizer import ChatTokenizer
 from chat_app.tokenization.format_detection import DetectedFormat, detect_format
 
 _DEVICE = re.compile(r"automatic|cpu|mps|cuda(:\d{1,2})?")
@@ -43,10 +44,10 @@ def load_parts(
         ModelError, SettingError: it cannot be found, trusted or loaded.
     """
     files, device, precision = resolve_model(name, config, paths)
-    model, tokenizer, files, recognised = load_checkpoint(files, precision, device, compute_in)
+    model, tokenizer, files, detected_format = load_checkpoint(files, precision, device, compute_in)
     if precision == AUTOMATIC:
         model = choose_faster_dtype(model)
-    return model, tokenizer, files, recognised
+    return model, tokenizer, files, detected_format
 
 
 def resolve_model(name: str, config: LoadConfig, paths: Paths) -> tuple[ModelFiles, str, str]:
@@ -69,12 +70,12 @@ def check_memory(files: ModelFiles, precision: str, device: str) -> None:
     Raises:
         NotEnoughMemoryError: it needs more than is free.
     """
-    from chat_app.system.memory import free_memory
+    from chat_app.system.memory import measure_free_memory
 
-    needed, free = estimate_memory(files, precision, device), free_memory(device)
+    needed, free = estimate_memory(files, precision, device), measure_free_memory(device)
     if needed > free:
         raise NotEnoughMemoryError(
-            f"The model needs about {bytes_in_words(needed)} of memory, and {bytes_in_words(free)} are free.",
+            f"The model needs about {format_bytes(needed)} of memory, and {format_bytes(free)} are free.",
             needed,
             free,
             advice="Unload the model in use, choose 8-bit or 4-bit, or take a smaller model.",
@@ -122,7 +123,7 @@ def choose_device(device: str) -> str:
     return device if number else kind
 
 
-def fit_embeddings(model: Any, tokenizer: Any) -> None:
+def fit_embeddings(model: Any, tokenizer: ChatTokenizer) -> None:
     """Resize the token embeddings to the tokenizer; new rows are the mean of the old ones."""
     rows = model.get_input_embeddings().weight.shape[0]
     if len(tokenizer) <= rows:

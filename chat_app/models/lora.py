@@ -8,7 +8,6 @@ files.
 from __future__ import annotations
 
 import json
-import shutil
 import warnings
 from collections.abc import Sequence
 from functools import partial
@@ -102,11 +101,6 @@ def save_adapter(folder: Path, wrapped: Any, encoder: Encoder, card: str = "") -
         write_tokenizer_files(temporary, encoder, card)
 
     replace_folder(folder, write)
-
-
-def copy_adapter(adapter: AdapterFiles, folder: Path) -> None:
-    """Copy an adapter folder."""
-    replace_folder(folder, lambda temporary: shutil.copytree(adapter.folder, temporary, dirs_exist_ok=True))
 
 
 def _add_layers(model: Any, settings: dict[str, Any]) -> Any:

@@ -196,10 +196,10 @@ def merge(adapter: str | Path, out: Path, paths: Paths, *, precision: str | None
     Raises:
         ModelError: it is no adapter, or does not fit its base.
     """
-    tokenizer, files, recognised = load_without_weights(str(adapter), paths)
+    tokenizer, files, detected_format = load_without_weights(str(adapter), paths)
     if files.adapter is None or files.folder is None:
         raise ModelError("There is no adapter to merge.", where=str(adapter), advice="The model is whole already.")
-    encoder = Encoder(tokenizer, get_format(recognised.format), files.window)
+    encoder = Encoder(tokenizer, get_format(detected_format.format), files.window)
     own = files.adapter.folder / "README.md"
     text = card or (own.read_text(encoding="utf-8") if own.is_file() else "")
     write_merged(files.adapter, files.folder, out, encoder, text, precision)

@@ -5,6 +5,7 @@ Importing this is cheap: what needs transformers imports it.
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,14 @@ from chat_app.config.paths import Paths
 from chat_app.errors import ModelError
 from chat_app.models.resolver import DEFAULT_WINDOW, ModelFiles, check_weights, download, find
 from chat_app.models.validation import read_config, size_of
+from chat_app.tokenization.chat_tokenizer import ChatTokenizer
 from chat_app.tokenization.format_detection import DetectedFormat, detect_format
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.txt", "sentencepiece.bpe.model")
 _GPT2_FILES = (("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe"))
 
 
-def load_without_weights(name: str, paths: Paths) -> tuple[Any, ModelFiles, DetectedFormat]:
+def load_without_weights(name: str, paths: Paths) -> tuple[ChatTokenizer, ModelFiles, DetectedFormat]:
     """Load a model's tokenizer, its files and its format, without its weights (which are checked, and downloaded).
 
     Raises:
@@ -30,7 +32,7 @@ def load_without_weights(name: str, paths: Paths) -> tuple[Any, ModelFiles, Dete
     return tokenizer, files, detect_format(files.tokenizer_folder, tokenizer, files.config)
 
 
-def load_tokenizer(name: str | Path, paths: Paths | None = None) -> Any:
+def load_tokenizer(name: str | Path, paths: Paths | None = None) -> ChatTokenizer:
     """Load the tokenizer in a folder (which needs no model), or of a model.
 
     Raises:
@@ -80,7 +82,12 @@ def load_backend(name: str | Path, paths: Paths) -> Any:
     return read_tokenizer_files(folder, gguf).backend_tokenizer
 
 
-def read_tokenizer_files(folder: Path | None, gguf: str | None) -> Any:
+def read_tokenizer_files(folder: Path | None, gguf: str | None) -> ChatTokenizer:
+    """Load the tokenizer of a folder, or the one in a GGUF file of it.
+
+    Raises:
+        ModelError: there is none, or it cannot be read.
+    """
     import transformers
 
     from chat_app.models.gpt2_fast_loading import read_tokenizer
@@ -88,7 +95,9 @@ def read_tokenizer_files(folder: Path | None, gguf: str | None) -> Any:
 
     assert folder is not None, "downloaded before"
     if gguf:
-        return call_library(transformers.AutoTokenizer.from_pretrained, folder, gguf_file=gguf, local_files_only=True)
+        from_gguf = transformers.AutoTokenizer.from_pretrained
+        tokenizer: ChatTokenizer = call_library(from_gguf, folder, gguf_file=gguf, local_files_only=True)
+        return tokenizer
     pairs = [(folder / one, folder / other) for one, other in _GPT2_FILES]
     pair = next((pair for pair in pairs if all(file.is_file() for file in pair)), None)
     if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
@@ -96,13 +105,13 @@ def read_tokenizer_files(folder: Path | None, gguf: str | None) -> Any:
             raise ModelError("There is no tokenizer.", where=str(folder), advice="It needs a tokenizer.json.")
         known = (folder / "config.json").exists() or (folder / "tokenizer_config.json").exists()
         if pair[0].name == "encoder.json" or not known:
-            return call_library(transformers.GPT2Tokenizer, vocab=str(pair[0]), merges=str(pair[1]))
-    try:
-        tokenizer = call_library(read_tokenizer, folder)
-    except ModelError:
-        tokenizer = None  # transformers' own way may load it; otherwise it raises the same error.
-    if tokenizer is not None:
-        return tokenizer
-    return call_library(
+            tokenizer = call_library(transformers.GPT2Tokenizer, vocab=str(pair[0]), merges=str(pair[1]))
+            return tokenizer
+    with contextlib.suppress(ModelError):  # transformers' own way may load it; otherwise it raises the same error.
+        fast: ChatTokenizer | None = call_library(read_tokenizer, folder)
+        if fast is not None:
+            return fast
+    tokenizer = call_library(
         transformers.AutoTokenizer.from_pretrained, folder, trust_remote_code=False, local_files_only=True
     )
+    return tokenizer

@@ -27,8 +27,8 @@ if TYPE_CHECKING:  # Importing it takes seconds, and only a training needs it.
 
 __all__ = [
     "Attention", "Conv1D", "accepts", "batching_obstacle", "cache_argument", "can_crop", "checkpoint_activations",
-    "config_from", "copy_cache", "is_gelu_new", "is_known", "replaced_attention", "silence", "use_one_gpu",
-    "writes_text",
+    "config_from", "copy_cache", "is_gelu_new", "is_known", "replaced_attention", "silence", "sliding_windows",
+    "use_one_gpu", "writes_text",
 ]  # fmt: skip
 
 CACHE_ARGUMENTS = ("cache", "past_key_values")  # The name since 5.24, and the one before.
@@ -68,24 +68,25 @@ def copy_cache(cache: DynamicCache, config: Any, length: int) -> DynamicCache:
     return other
 
 
-def batching_obstacle(model: Any, window: int) -> str | None:
+def batching_obstacle(model: Any) -> str | None:
     """Why tokens of several sequences cannot be computed in one row of the model's input; None where nothing is known
-    against it. Whether the model then does it right, only a trial can show.
-
-    Args:
-        window: the most tokens of a sequence.
-    """
+    against it. Whether the model then does it right, only a trial can show."""
     if not accepts(model, "position_ids"):
         return "it counts the positions of tokens by itself"
     if getattr(model.config, "_attn_implementation", None) != "sdpa":
         return "its attention cannot be exchanged"
     for layer in DynamicCache(config=model.config).layers:
-        slides = type(layer) is DynamicSlidingWindowLayer and layer.sliding_window < window
-        if slides or type(layer) not in (DynamicLayer, DynamicSlidingWindowLayer):
-            return "its layers keep a sliding window or states of another kind"
+        if type(layer) not in (DynamicLayer, DynamicSlidingWindowLayer):
+            return "its layers keep more than keys and values"
     if any(_depends_on_length(module) for module in model.modules()):
         return "its rotary embedding depends on the length of a sequence"
     return None
+
+
+def sliding_windows(model: Any) -> dict[int, int]:
+    """The layers that attend to the newest tokens only, and to how many."""
+    layers = enumerate(DynamicCache(config=model.config).layers)
+    return {index: layer.sliding_window for index, layer in layers if isinstance(layer, DynamicSlidingWindowLayer)}
 
 
 def _depends_on_length(module: Any) -> bool:
@@ -99,7 +100,7 @@ class Attention(Protocol):
     def append(self, layer: int, keys: Tensor, values: Tensor) -> None:
         """Take the keys and values of a layer's new tokens, each [1, heads, tokens, width]."""
 
-    def attend(self, queries: Tensor, scale: float | None) -> Tensor:
+    def attend(self, queries: Tensor, scale: float | None, sliding_window: int | None) -> Tensor:
         """The attention of the layer that was appended last: [1, heads, tokens, width] -> [1, tokens, heads, width]."""
 
 
@@ -137,7 +138,7 @@ def _attend(
 ) -> tuple[Tensor, None]:
     """What models call with `replaced_attention`. Keys and values are in the attention already."""
     attention: Attention = others[REPLACED]
-    return attention.attend(query, scaling), None
+    return attention.attend(query, scaling, others.get("sliding_window")), None
 
 
 AttentionInterface.register(REPLACED, _attend)  # Only models that ask for the name get it.

@@ -163,10 +163,13 @@ class Accounts:
 
 
 def read_passwords(path: Path) -> dict[str, str]:
-    """The passwords of a file with a `name:password` a line; blank lines and those that begin with # are skipped.
+    """Read a password file with `name:password` on each line; blank lines and those that begin with # are skipped.
+
+    Returns:
+        The password of each name.
 
     Raises:
-        DataError: it cannot be read, a line is wrong (with its number), or nobody is in it.
+        DataError: the file cannot be read, a line is wrong (with its number), or it has no names.
     """
     advice = "Write one `name:password` a line."
     try:

@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from chat_app.formatting import bytes_in_words
+from chat_app.formatting import format_bytes
 from chat_app.server.auth import Throttle
 from chat_app.server.host_policy import HostPolicy
 from chat_app.server.openai_schema import error_body
@@ -177,7 +177,7 @@ class Guard:
         if not length.isascii() or not length.isdigit():
             return 400, "The length of the request is no number."
         if int(length) > self._body_limit(scope):
-            return 413, f"This is more than this server takes ({bytes_in_words(self._body_limit(scope))})."
+            return 413, f"This is more than this server takes ({format_bytes(self._body_limit(scope))})."
         return 0, ""
 
     def _body_limit(self, scope: Scope) -> int:

@@ -81,13 +81,13 @@ class Api:
 
     async def health(self) -> dict[str, str | None]:
         """Whether the server can answer: "loading" until the first model is there. Needs no credentials."""
-        loaded = self._services.answering()
+        loaded = self._services.find_backend()
         is_loading = loaded is None and self._is_loading()
         return {"status": "loading" if is_loading else "ok", "model": public_name(loaded) if loaded else None}
 
     def models(self) -> dict[str, Any]:
         """The loaded model; where the server is not shared also those that could be loaded."""
-        loaded = self._services.answering()
+        loaded = self._services.find_backend()
         rows = [_describe_model(public_name(loaded), loaded.description.window)] if loaded else []
         if not self._services.rules.is_shared:
             known = {row["id"] for row in rows}
@@ -141,7 +141,7 @@ class Api:
         return JSONResponse({"response": chosen, "request": body.model_dump(), "model_info": about})
 
     def _model(self, name: str | None) -> ReplyBackend:
-        loaded = self._services.answering()
+        loaded = self._services.find_backend()
         if loaded is None:
             what = "The model is being loaded." if self._is_loading() else "No model is loaded."
             raise BusyError(what, advice="Try again in a moment." if self._is_loading() else "Choose one on the page.")

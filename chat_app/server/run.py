@@ -40,7 +40,7 @@ def serve(options: argparse.Namespace) -> int:
     passwords = read_passwords(rules.auth_file) if rules.auth_file else {}
     for name, value in {
         "GRADIO_ANALYTICS_ENABLED": "False",
-        "GRADIO_ANALYTICS_CACHE_FREQUENCY": str(10**9),  # Else it counts again after every click, for nobody.
+        "GRADIO_ANALYTICS_CACHE_FREQUENCY": str(10**9),  # Else it counts after every click, although nothing is sent.
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "DO_NOT_TRACK": "1",
     }.items():

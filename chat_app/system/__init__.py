@@ -1,7 +1,6 @@
-"""What the machine offers: its processor, its memory, child processes and a cache on its disk; where the program is
-installed; and how long work reports its progress.
+"""The machine and the operating system: CPU, memory, child processes, disk cache, installation, progress callbacks.
 
-Knows no model and no conversation.
+Nothing in it is about models or conversations.
 """
 
 __all__ = ["child_job", "child_process", "cpu", "disk_cache", "installation", "memory", "progress", "sent_errors"]

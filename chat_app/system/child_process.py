@@ -21,7 +21,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 from chat_app.errors import ChildProcessDiedError
-from chat_app.system.memory import lacks_memory
+from chat_app.system.memory import is_out_of_memory
 
 EXIT_OUT_OF_MEMORY, EXIT_THREAD_FAILED = 86, 87
 _JOIN_SECONDS = 5.0
@@ -108,7 +108,7 @@ def prepare_child(vital_threads: Collection[str] = ()) -> None:
             report(failure)
         finally:
             if failure.thread is not None and failure.thread.name in vital_threads:
-                ran_out = failure.exc_value is not None and lacks_memory(failure.exc_value)
+                ran_out = failure.exc_value is not None and is_out_of_memory(failure.exc_value)
                 os._exit(EXIT_OUT_OF_MEMORY if ran_out else EXIT_THREAD_FAILED)
 
     threading.excepthook = end_process

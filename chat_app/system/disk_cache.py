@@ -1,7 +1,7 @@
-"""A cache of folders on disk, found by a key of their content; the least recently used entries are evicted first.
+"""A disk cache of folders, keyed by a digest of their source; the least recently used entries are evicted first.
 
-An entry appears whole or not at all, because it is filled under another name and then renamed. So several processes
-can share one cache. Everything in it can be made again.
+An entry is written under a temporary name and then renamed, so it is visible only when it is complete, and several
+processes can share one cache. Every entry can be computed again.
 """
 
 from __future__ import annotations
@@ -21,10 +21,13 @@ ABANDONED_SECONDS = 6 * 3600.0
 T = TypeVar("T")
 
 
-def content_digest(parts: Iterable[bytes | str | Path]) -> str:
-    """A key of 32 hexadecimal digits for texts, bytes and the contents of files.
+def digest_content(parts: Iterable[bytes | str | Path]) -> str:
+    """A cache key of 32 hexadecimal digits: a BLAKE2b digest of texts, bytes and the contents of files.
 
-    Each part is hashed by itself, so ["ab", "c"] and ["a", "bc"] have different keys.
+    Each part is hashed by itself first, so ["ab", "c"] and ["a", "bc"] have different keys.
+
+    Raises:
+        OSError: a file cannot be read.
     """
     whole = hashlib.blake2b(digest_size=16)
     for part in parts:
@@ -40,19 +43,19 @@ def content_digest(parts: Iterable[bytes | str | Path]) -> str:
 
 
 class Cache:
-    """A folder of entries.
+    """A folder of cache entries, each of them a folder named by its key.
 
     Args:
-        folder: where the entries lie; it is made when the first entry is.
-        most_bytes: with more than this, the least recently used entries are removed.
-        keep_seconds: an entry that was not used for this long is removed.
+        folder: the folder of the entries; it is created with the first entry.
+        most_bytes: the size in bytes above which the least recently used entries are evicted.
+        keep_seconds: an entry that was not used for this many seconds is evicted.
     """
 
     def __init__(self, folder: Path, most_bytes: int, keep_seconds: float):
         self.folder, self.most_bytes, self.keep_seconds = folder, most_bytes, keep_seconds
 
     def find(self, key: str) -> Path | None:
-        """The entry of a key, or None. It counts as used now."""
+        """The folder of a key's entry, or None. The entry counts as used now."""
         entry = self.folder / key
         try:
             os.utime(entry)
@@ -67,48 +70,48 @@ class Cache:
     def find_or_make(
         self, key: str, open_entry: Callable[[Path], T | None], make: Callable[[Path], object]
     ) -> T | None:
-        """The content of a key's entry, which is made first if it is missing or damaged.
+        """Open a key's entry; if it is missing or damaged, create it first.
 
         Args:
-            key: from `content_digest`.
-            open_entry: opens an entry; gives None if the entry is damaged.
-            make: fills an empty folder.
+            key: from `digest_content`.
+            open_entry: opens an entry, and returns None if it is damaged.
+            make: writes the entry's files into an empty folder.
 
         Returns:
-            The content; None if the new entry cannot be opened or was evicted at once, because the disk is too full.
+            The opened entry; None if the new entry cannot be opened or was evicted at once, because the disk is full.
         """
         entry = self.find(key)
         found = open_entry(entry) if entry else None
         if found is None:
             if entry:
                 self.drop(key)
-            with self.making(key) as folder:
+            with self.create_entry(key) as folder:
                 make(folder)
             entry = self.find(key)
             found = open_entry(entry) if entry else None
         return found
 
     @contextlib.contextmanager
-    def making(self, key: str) -> Iterator[Path]:
-        """An empty folder, which becomes the entry of the key at the end of the block; an exception removes it."""
+    def create_entry(self, key: str) -> Iterator[Path]:
+        """A context manager: an empty folder that becomes the key's entry on exit, and is removed on an exception."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self.tidy()
         temporary = self.folder / f".{key}.{secrets.token_hex(4)}"
         temporary.mkdir()
         try:
             yield temporary
-            # Another process may have made the same entry meanwhile. Its content is equal, so this one is dropped.
+            # If another process has created the same entry meanwhile, its content is equal and this one is discarded.
             with contextlib.suppress(OSError):
                 os.replace(temporary, self.folder / key)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
     def tidy(self) -> None:
-        """Evict entries that are too old or too many, and folders that a crashed process left half filled."""
+        """Evict entries by age and total size, and temporary folders that a crashed process left behind."""
         now = time.time()
         kept: list[tuple[float, Path]] = []
-        for entry in self._entries():
-            used = _last_used(entry)
+        for entry in self._list_entries():
+            used = _find_last_use(entry)
             keep = ABANDONED_SECONDS if entry.name.startswith(".") else self.keep_seconds
             if now - used > keep:
                 shutil.rmtree(entry, ignore_errors=True)
@@ -116,25 +119,25 @@ class Cache:
                 kept.append((used, entry))
         room = self.most_bytes
         for _, entry in sorted(kept, reverse=True):
-            room -= _byte_size(entry)
+            room -= _measure_bytes(entry)
             if room < 0:
                 shutil.rmtree(entry, ignore_errors=True)
 
-    def _entries(self) -> list[Path]:
+    def _list_entries(self) -> list[Path]:
         try:
             return [entry for entry in self.folder.iterdir() if entry.is_dir()]
         except OSError:
             return []
 
 
-def _last_used(entry: Path) -> float:
+def _find_last_use(entry: Path) -> float:
     try:
         return entry.stat().st_mtime
     except OSError:
         return 0.0
 
 
-def _byte_size(entry: Path) -> int:
+def _measure_bytes(entry: Path) -> int:
     total = 0
     for file in entry.rglob("*"):
         with contextlib.suppress(OSError):

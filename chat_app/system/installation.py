@@ -1,6 +1,6 @@
-"""Where the program lies: in a source checkout, or in an environment that pip installed it into.
+"""The installation: a source checkout, or a site-packages folder that pip installed the package into.
 
-Knows where the files are that come with the program, and not what they hold.
+Finds shipped folders and sets up child processes; does not know what the folders contain.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ PACKAGE = Path(__file__).resolve().parent.parent
 
 
 def find_shipped(name: str, package: Path = PACKAGE) -> Path:
-    """A folder that comes with the program: "assets" or "sample_data".
+    """The path of a shipped folder: "assets" or "sample_data".
 
-    A wheel has it inside the package. In a checkout it stands beside the package, where people look for it.
+    A wheel has it inside the package; a checkout has it beside the package, at the top of the repository.
     """
     inside = package / name
     return inside if inside.is_dir() else package.parent / name
@@ -25,19 +25,19 @@ def find_shipped(name: str, package: Path = PACKAGE) -> Path:
 def child_environment(package: Path = PACKAGE) -> dict[str, str]:
     """The environment variables of a child process that runs `python -m chat_app` from any folder.
 
-    An interpreter does not find a checkout by itself once the child runs in another folder, so PYTHONPATH names it. It
-    finds its own site-packages, which must not stand in PYTHONPATH: from there a distribution could hide a module of
-    the standard library.
+    PYTHONPATH names a checkout, which an interpreter started in another folder would not find. It must not name
+    site-packages, which the interpreter finds by itself: entries of PYTHONPATH come before the standard library, so an
+    installed distribution could shadow one of its modules.
     """
     parent = str(package.parent)
-    if any(os.path.realpath(folder) == parent for folder in _site_packages()):
+    if any(os.path.realpath(folder) == parent for folder in _list_site_packages()):
         return dict(os.environ)
-    return {**os.environ, "PYTHONPATH": _prepended(parent, os.environ)}
+    return {**os.environ, "PYTHONPATH": _prepend(parent, os.environ)}
 
 
-def _site_packages() -> list[str]:
+def _list_site_packages() -> list[str]:
     return [*site.getsitepackages(), site.getusersitepackages()]
 
 
-def _prepended(folder: str, environment: Mapping[str, str]) -> str:
+def _prepend(folder: str, environment: Mapping[str, str]) -> str:
     return os.pathsep.join([folder, *filter(None, [environment.get("PYTHONPATH")])])

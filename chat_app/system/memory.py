@@ -1,4 +1,4 @@
-"""How much memory there is, giving it back, and telling that it ran out."""
+"""Memory: how much is available, returning it to the system, and recognizing out-of-memory errors."""
 
 from __future__ import annotations
 
@@ -16,14 +16,18 @@ _SIGNS = (
 )
 
 
-def free_memory(device: str) -> int:
-    """Bytes that can still be used on a device. In a container, those that the container may use."""
+def measure_free_memory(device: str) -> int:
+    """The bytes that can still be allocated on a device; in a container, within the limit of its control group.
+
+    Args:
+        device: "cpu", "cuda", "cuda:1" or "mps", which shares the memory of the CPU.
+    """
     if device.startswith("cuda"):
         import torch
 
         return int(torch.cuda.mem_get_info(device)[0])
     free = int(psutil.virtual_memory().available)
-    try:  # Linux containers: the limit of control group v2, less what cannot be dropped.
+    try:  # Control group v2: its limit less its usage, of which the inactive page cache can be reclaimed.
         group = Path("/sys/fs/cgroup")
         limit = int((group / "memory.max").read_text())
         used = int((group / "memory.current").read_text())
@@ -34,17 +38,17 @@ def free_memory(device: str) -> int:
 
 
 def release_memory() -> None:
-    """Hand what is no longer used back to the system, which Python, CUDA and the C library would keep for later."""
+    """Return unused memory to the system, which Python, torch's CUDA allocator and glibc would keep for later."""
     gc.collect()
-    torch = sys.modules.get("torch")  # A process that never imported it holds no memory of CUDA.
+    torch = sys.modules.get("torch")  # Without torch the process has no CUDA allocator.
     if torch is not None and torch.cuda.is_available():
         torch.cuda.empty_cache()
-    with contextlib.suppress(OSError, AttributeError):  # Not glibc: its allocator returns memory by itself.
+    with contextlib.suppress(OSError, AttributeError):  # Other C libraries return memory by themselves.
         ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
-def lacks_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out, in one of the many ways in which that is said."""
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception is an out-of-memory error of Python, of torch or, by its message, of another library."""
     torch = sys.modules.get("torch")
     if isinstance(error, MemoryError) or (torch is not None and isinstance(error, torch.OutOfMemoryError)):
         return True

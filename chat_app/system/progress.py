@@ -1,7 +1,7 @@
-"""How long work reports its progress and how it is stopped: the same two callbacks throughout the product.
+"""Progress reports and cancellation of long-running work: the same two callbacks throughout the product.
 
-A function that may take long has a parameter `progress` and calls it now and then. The caller's way to stop work is a
-function `should_stop`. A training asks it after each step and saves a checkpoint before it ends; other work is given
+A long-running function has a parameter `progress` and calls it now and then. A caller cancels work through a function
+`should_stop`. Training calls it after each step and saves a checkpoint before it ends; other work is given
 `stop_when(should_stop, progress)` as its `progress`, and ends with a StoppedError at the next report.
 """
 
@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a piece of work is.
+    """A progress report.
 
     Attributes:
         message: a sentence for a person; empty where there is only a count.
@@ -31,9 +31,9 @@ class Progress:
 
 ProgressCallback = Callable[[Progress], None]
 LogCallback = Callable[[str], None]
-"""Takes one line for a person."""
+"""A function that takes one line of text for people."""
 ShouldStop = Callable[[], bool]
-"""Whether the work should end now. It is asked often and from any thread, so it must be quick."""
+"""A function that says whether the work should end now. It is called often and from any thread, so it must be fast."""
 
 
 class StoppedError(Exception):
@@ -41,20 +41,20 @@ class StoppedError(Exception):
 
 
 def ignore_progress(progress: Progress) -> None:
-    """The progress callback of a caller who does not watch."""
+    """A progress callback that does nothing."""
 
 
 def discard_line(line: str) -> None:
-    """The log callback of a caller who does not read."""
+    """A log callback that does nothing."""
 
 
 def never_stop() -> bool:
-    """The `should_stop` of a caller who waits to the end."""
+    """A `should_stop` that is never true."""
     return False
 
 
 def stop_when(should_stop: ShouldStop, progress: ProgressCallback = ignore_progress) -> ProgressCallback:
-    """A progress callback that ends the work with a StoppedError as soon as `should_stop` says so."""
+    """A progress callback that raises StoppedError once `should_stop` is true, and else calls `progress`."""
 
     def report(now: Progress) -> None:
         if should_stop():
@@ -70,7 +70,7 @@ def add_prefix(prefix: str, progress: ProgressCallback) -> ProgressCallback:
 
 
 def report_items(items: Iterable[T], progress: ProgressCallback, every: int) -> Iterator[T]:
-    """The same items, with a report after each `every` of them."""
+    """Yield the items, and report the count after each `every` of them."""
     for done, item in enumerate(items, start=1):
         yield item
         if done % every == 0:

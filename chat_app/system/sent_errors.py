@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from chat_app.errors import ChatAppError
-from chat_app.system.memory import lacks_memory
+from chat_app.system.memory import is_out_of_memory
 
 _FIELD_TYPES = (str, int, float, bool, type(None))
 
@@ -53,7 +53,7 @@ class SentError:
 
 def explain(error: BaseException, what: str) -> ChatAppError:
     """The sentence for an exception that no one has foreseen."""
-    if lacks_memory(error):
+    if is_out_of_memory(error):
         return ChatAppError("The memory ran out.", advice="Use a smaller model, or shorter conversations.")
     return ChatAppError(f"{what} failed ({type(error).__name__}: {error}).")
 

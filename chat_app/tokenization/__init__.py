@@ -4,4 +4,4 @@ The tokenizer of transformers is passed in; neither torch nor transformers is im
 `chat_app.training.collator`.
 """
 
-__all__ = ["chat_formats", "encoder", "format_detection"]
+__all__ = ["chat_formats", "chat_tokenizer", "encoder", "format_detection"]

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from chat_app.conversation import Conversation
 from chat_app.errors import FormatError
 from chat_app.tokenization.chat_formats import SYSTEM_TURN, Segment
+from chat_app.tokenization.chat_tokenizer import ChatTokenizer
 
 # Characters of the private-use area, which no template writes. Messages may hold them, since they are not rendered.
 _PLACEHOLDER = "\ue000{}\ue001"
@@ -21,7 +21,11 @@ _MOST_CHARACTERS = 100_000
 
 
 def template_segments(
-    tokenizer: Any, conversation: Conversation, loss_mask: Sequence[bool], is_open: bool, specials: Mapping[str, int]
+    tokenizer: ChatTokenizer,
+    conversation: Conversation,
+    loss_mask: Sequence[bool],
+    is_open: bool,
+    specials: Mapping[str, int],
 ) -> list[Segment]:
     """The segments of a conversation in the layout of the tokenizer's chat template.
 
@@ -63,7 +67,7 @@ def template_segments(
     return segments
 
 
-def _render(tokenizer: Any, messages: list[dict[str, str]], is_open: bool) -> str:
+def _render(tokenizer: ChatTokenizer, messages: list[dict[str, str]], is_open: bool) -> str:
     if not getattr(tokenizer, "chat_template", None):
         raise FormatError("This tokenizer has no chat template.", advice="Choose another format, such as 'roles'.")
     try:

@@ -10,12 +10,13 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Any, Literal
+from typing import Literal
 
 from chat_app.conversation import Conversation, Message
 from chat_app.errors import DataError
 from chat_app.tokenization.chat_formats import SYSTEM_TURN, ChatFormat, Segment, turn_loss_mask
 from chat_app.tokenization.chat_template import template_segments
+from chat_app.tokenization.chat_tokenizer import ChatTokenizer
 from chat_app.tokenization.special_tokens import add_format_tokens, plain_text_tokenizer
 
 Learn = Literal["replies", "all"]
@@ -66,7 +67,7 @@ class Encoder:
         FormatError: the tokenizer cannot express the format.
     """
 
-    def __init__(self, tokenizer: Any, chat_format: ChatFormat, window: int):
+    def __init__(self, tokenizer: ChatTokenizer, chat_format: ChatFormat, window: int):
         self.tokenizer = tokenizer
         self.format = chat_format
         self.window = window
@@ -158,7 +159,7 @@ class Encoder:
         costs, frame = self._costs(conversation, False)
         rows = []
         for start, new_from, end in self._windows(conversation, costs, frame, new_share, max_turns or len(costs)):
-            part = conversation.part(start, end)
+            part = conversation.slice_turns(start, end)
             loss_mask = turn_loss_mask(part, learn, new_from - start)
             if any(loss_mask):
                 row = self._build(part, loss_mask, False, {})
@@ -237,7 +238,7 @@ class Encoder:
             used += costs[likely]
         # The tokens around the turns can differ when turns are dropped, so the search begins one turn earlier.
         for dropped in range(max(min(likely, total - least) - 1, 0), total):
-            part = conversation.latest(total - dropped)
+            part = conversation.keep_latest(total - dropped)
             row = self._build(part, loss_mask[dropped:], is_open, {})
             if len(row.ids) <= room:
                 return _with_dropped(row, dropped)

@@ -14,6 +14,7 @@ from typing import Any
 
 from chat_app.errors import ModelError
 from chat_app.tokenization.chat_formats import FORMATS, ChatFormat
+from chat_app.tokenization.chat_tokenizer import ChatTokenizer
 
 FILE = "chat_format.json"
 VERSION = 1
@@ -38,7 +39,7 @@ class DetectedFormat:
     because: str
 
 
-def detect_format(folder: Path | None, tokenizer: Any, config: Any) -> DetectedFormat:
+def detect_format(folder: Path | None, tokenizer: ChatTokenizer, config: Any) -> DetectedFormat:
     """Detect the format of a checkpoint.
 
     Args:
@@ -71,7 +72,7 @@ def detect_format(folder: Path | None, tokenizer: Any, config: Any) -> DetectedF
     return DetectedFormat("eos", False, "it is a plain language model that has not learned to chat")
 
 
-def _knows(tokenizer: Any, *tokens: str) -> bool:
+def _knows(tokenizer: ChatTokenizer, *tokens: str) -> bool:
     """Whether a tokenizer has all of these tokens."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
@@ -79,7 +80,7 @@ def _knows(tokenizer: Any, *tokens: str) -> bool:
     return all(backend.token_to_id(one) is not None for one in tokens)  # Faster than listing the vocabulary.
 
 
-def _is_dialogpt(tokenizer: Any, settings: Mapping[str, Any]) -> bool:
+def _is_dialogpt(tokenizer: ChatTokenizer, settings: Mapping[str, Any]) -> bool:
     tasks = settings.get("task_specific_params")
     if isinstance(tasks, Mapping) and "conversational" in tasks:
         return True
@@ -88,7 +89,7 @@ def _is_dialogpt(tokenizer: Any, settings: Mapping[str, Any]) -> bool:
     return _joins_with_end(tokenizer)
 
 
-def _joins_with_end(tokenizer: Any) -> bool:
+def _joins_with_end(tokenizer: ChatTokenizer) -> bool:
     """Whether the chat template writes each message with the end-of-text token after it, and nothing else."""
     if not getattr(tokenizer, "chat_template", None) or not tokenizer.eos_token:
         return False

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from tokenizers import AddedToken, Tokenizer
 
 from chat_app.errors import FormatError
 from chat_app.tokenization.chat_formats import ChatFormat
+from chat_app.tokenization.chat_tokenizer import ChatTokenizer
 
 
-def add_format_tokens(tokenizer: Any, chat_format: ChatFormat) -> dict[str, str]:
+def add_format_tokens(tokenizer: ChatTokenizer, chat_format: ChatFormat) -> dict[str, str]:
     """Add the format's special tokens that a tokenizer lacks to it.
 
     Returns:
@@ -22,12 +21,12 @@ def add_format_tokens(tokenizer: Any, chat_format: ChatFormat) -> dict[str, str]
     special_tokens: dict[str, str] = {}
     for name, spelling in chat_format.special_tokens.items():
         if spelling == "<eos>":
-            spelling = tokenizer.eos_token
-            if spelling is None:
+            if tokenizer.eos_token is None:
                 raise FormatError(
                     f"The format '{chat_format.name}' needs an end-of-text token, and this tokenizer has none.",
                     advice="Use the format 'roles', which brings its own.",
                 )
+            spelling = tokenizer.eos_token
         elif spelling == "<sep>":
             spelling = _separator(tokenizer)
         special_tokens[name] = spelling
@@ -42,7 +41,7 @@ def add_format_tokens(tokenizer: Any, chat_format: ChatFormat) -> dict[str, str]
     return special_tokens
 
 
-def _separator(tokenizer: Any) -> str:
+def _separator(tokenizer: ChatTokenizer) -> str:
     """The tokenizer's separator, else its end-of-text token, as convmodel does with GPT-2."""
     vocabulary = tokenizer.get_vocab()
     for spelling in (tokenizer.sep_token, "<sep>"):
@@ -51,7 +50,7 @@ def _separator(tokenizer: Any) -> str:
     return str(tokenizer.eos_token) if tokenizer.eos_token is not None else "<sep>"
 
 
-def plain_text_tokenizer(tokenizer: Any, special_tokens: dict[str, str]) -> Tokenizer:
+def plain_text_tokenizer(tokenizer: ChatTokenizer, special_tokens: dict[str, str]) -> Tokenizer:
     """A tokenizer with the same vocabulary and no special tokens, which neither truncates nor pads.
 
     The vocabulary, nearly all of a tokenizer's size, is shared and not copied: copying it would delay loading a model.

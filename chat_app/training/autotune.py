@@ -9,7 +9,7 @@ from chat_app.config.training import TrainConfig
 from chat_app.errors import TrainingError
 from chat_app.models.resolver import ModelFiles
 from chat_app.runs.run import Run
-from chat_app.system.memory import free_memory, lacks_memory, release_memory
+from chat_app.system.memory import is_out_of_memory, measure_free_memory, release_memory
 from chat_app.system.progress import LogCallback, ShouldStop, discard_line, never_stop
 from chat_app.tokenization.encoder import Example
 from chat_app.training import distributed
@@ -69,7 +69,7 @@ def resolve_plan(
         config,
         precision=about["precision"],
         device=about["device"],
-        free=distributed.broadcast_from_main(lambda: free_memory(about["device"])),
+        free=distributed.broadcast_from_main(lambda: measure_free_memory(about["device"])),
         allowed=list_methods(files, about["device"]),
         processes=distributed.world_size(),
     )
@@ -135,7 +135,7 @@ def first_plan_that_fits(
             trainable = load(settings)
             result = _dry_run_if_wanted(run, settings, make_inputs(settings, trainable), trainable, shape, should_stop)
         except (RuntimeError, MemoryError) as error:
-            if not lacks_memory(error) or distributed.world_size() > 1:
+            if not is_out_of_memory(error) or distributed.world_size() > 1:
                 raise
             log(f"{describe_plan(plan)}: this needs more memory than there is. Trying what needs less.")
         else:

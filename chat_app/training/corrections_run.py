@@ -58,7 +58,7 @@ class _Mixture:
         self._rows = rows
         self._numbers = {one.good: number for number, one in enumerate(corrections, start=1)}
 
-    def located(self) -> Iterator[Located]:
+    def iterate_located(self) -> Iterator[Located]:
         """The conversations, each time from the beginning."""
         others = 0
         for row in self._rows:
@@ -66,7 +66,7 @@ class _Mixture:
             others += number is None
             yield Located(row, number or others, CORRECTIONS if number else EARLIER)
 
-    def all_problems(self) -> Iterator[Problem]:
+    def iterate_problems(self) -> Iterator[Problem]:
         """Nothing was left out."""
         return iter(())
 

@@ -18,7 +18,7 @@ from types import MappingProxyType
 from typing import Any
 
 from chat_app.conversation import Conversation, Message
-from chat_app.data.paraphrase import keywords, normalize, paraphrase, reduce_to_keywords
+from chat_app.data.paraphrase import find_keywords, normalize, paraphrase, reduce_to_keywords
 from chat_app.errors import DataError
 from chat_app.runs.files import hold, read_lines, write_text
 
@@ -233,7 +233,7 @@ def _vary_correction(
     """One correction in several paraphrases, none of which is the prompt of another correction."""
     rest = [one.prompt for one in all_of_them if normalize(one.prompt) != normalize(correction.prompt)]
     taken = {normalize(prompt) for prompt in rest}
-    others = [frozenset(keywords(prompt)) for prompt in rest]
+    others = [frozenset(find_keywords(prompt)) for prompt in rest]
     head, turns = correction.conversation.head, correction.conversation.turns
     before = (*head, *(replace(turn, in_loss=False) for turn in turns[:-1]))
     for number in range(repeat):
@@ -259,7 +259,7 @@ def _cut_stretch(conversation: Conversation, chance: random.Random) -> Conversat
     if spare <= 0:
         return conversation
     start = 2 * chance.randrange(spare // 2 + 1)
-    return conversation.part(start, start + MOST_TURNS)
+    return conversation.slice_turns(start, start + MOST_TURNS)
 
 
 def _sample_stream(earlier: Iterable[Conversation], wanted: int, chance: random.Random) -> list[Conversation]:

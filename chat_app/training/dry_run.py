@@ -25,11 +25,11 @@ from torch.utils.data import DataLoader
 from transformers import TrainerCallback
 
 from chat_app.config.training import TrainConfig
-from chat_app.formatting import bytes_in_words, format_duration
+from chat_app.formatting import format_bytes, format_duration
 from chat_app.models.transformers_internals import silence
 from chat_app.runs.files import seal
 from chat_app.runs.run import Run
-from chat_app.system.memory import free_memory, release_memory
+from chat_app.system.memory import measure_free_memory, release_memory
 from chat_app.system.progress import ShouldStop, never_stop
 from chat_app.tokenization.encoder import Example, example_lengths
 from chat_app.training import distributed
@@ -74,7 +74,7 @@ class DryRunResult:
 
     def sentence(self) -> str:
         """Time and memory for a person: "about 6 minutes, 1.9 GB of 4.0 GB"."""
-        memory = f"{bytes_in_words(self.peak_bytes)} of {bytes_in_words(self.memory_bytes)}"
+        memory = f"{format_bytes(self.peak_bytes)} of {format_bytes(self.memory_bytes)}"
         return f"about {format_duration(self.seconds)}, {memory}"
 
 
@@ -101,7 +101,7 @@ def dry_run(
         shape: of the model, for the work in a batch.
 
     Raises:
-        RuntimeError, MemoryError: of the machine; `lacks_memory` tells if that is what it was.
+        RuntimeError, MemoryError: of the machine; `is_out_of_memory` tells if that is what it was.
     """
     folder = run.folder / "rehearsal"
     all_steps = total_steps(config, len(inputs.train_rows))
@@ -262,7 +262,7 @@ def _watch_memory(device: str) -> Iterator[_MemoryUse]:
     memory = _MemoryUse()
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
-        memory.total = free_memory(device) + torch.cuda.memory_reserved()
+        memory.total = measure_free_memory(device) + torch.cuda.memory_reserved()
         try:
             yield memory
         finally:
@@ -270,7 +270,7 @@ def _watch_memory(device: str) -> Iterator[_MemoryUse]:
         return
     process, ended = psutil.Process(), threading.Event()
     memory.peak = process.memory_info().rss
-    memory.total = free_memory(device) + memory.peak
+    memory.total = measure_free_memory(device) + memory.peak
 
     def sample() -> None:
         while not ended.wait(_LOOK_EVERY):

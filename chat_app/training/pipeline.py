@@ -187,10 +187,10 @@ def _load_encoder(config: TrainConfig, paths: Paths) -> tuple[Encoder, ModelFile
     """The tokenizer with its format, the model's files, and the ids of the special tokens that the format adds."""
     from chat_app.models.tokenizer import load_without_weights
 
-    tokenizer, files, recognised = load_without_weights(config.model, paths)
+    tokenizer, files, detected_format = load_without_weights(config.model, paths)
     name = config.format
     if name == AUTOMATIC:
-        name = recognised.format if recognised.certain else DEFAULT_FORMAT
+        name = detected_format.format if detected_format.certain else DEFAULT_FORMAT
     known_tokens = len(tokenizer)
     encoder = Encoder(tokenizer, get_format(name), _choose_window(config, files.window))
     return encoder, files, range(known_tokens, len(tokenizer))
@@ -240,7 +240,7 @@ def choose_sample_prompts(run: Run) -> list[Conversation]:
         for conversation in iterate_conversations(path) if has_text(path) else ():
             first = conversation.turns[0]
             if first.role == "user" and first.text not in prompts and len(first.text) <= 300:
-                prompts[first.text] = conversation.part(0, 1)
+                prompts[first.text] = conversation.slice_turns(0, 1)
             if len(prompts) == SAMPLE_PROMPTS:
                 return list(prompts.values())
     return list(prompts.values())
@@ -263,7 +263,7 @@ def _tokenize(
     config = run.config()
     learn: Any = config.learn
     rules = TokenizationOptions(learn, 1.0 - config.overlap, config.max_turns)
-    cache = paths.cache_of("rows")
+    cache = paths.open_cache("rows")
     written = time.monotonic()
 
     def report(now: Progress) -> None:

@@ -61,14 +61,14 @@ def prepare_run(
     facts = {
         "files": source.given,
         "repairs": sorted(source.repairs),
-        "reading": source.flags(),
+        "reading": source.to_flags(),
         "questions": list(questions),
     }
     with create_run(config, paths, folder, {**facts, **(about or {})}) as run:
         write_data(run, config, dataset, valid=held_out, progress=progress)
         # An upload is known by the name that its owner gave it, a file of this computer by its whole path.
         files = source.names or [path.resolve() for path in source.files]
-        write_recipe(run, files, source.settings(), valid.resolve() if valid is not None else None)
+        write_recipe(run, files, source.to_settings(), valid.resolve() if valid is not None else None)
     return run, dataset
 
 
@@ -120,7 +120,7 @@ def write_data(
         run.note(train_texts=counts["train_text"], valid_texts=counts["valid_text"])
     if not counts["train"] + counts["train_text"]:
         raise DataError("There are no conversations to learn from.", advice="Upload a file with at least one.")
-    problems = chain(train.all_problems(), valid.all_problems() if valid else ())
+    problems = chain(train.iterate_problems(), valid.iterate_problems() if valid else ())
     with (run.data / "problems.jsonl").open("w", encoding="utf-8") as file:
         file.writelines(json.dumps(asdict(problem), ensure_ascii=False) + "\n" for problem in problems)
 

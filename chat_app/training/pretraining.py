@@ -13,6 +13,7 @@ from chat_app.errors import SettingError
 from chat_app.models.building import building
 from chat_app.runs.run import Run
 from chat_app.tokenization.chat_formats import DEFAULT_FORMAT, get_format
+from chat_app.tokenization.chat_tokenizer import ChatTokenizer
 from chat_app.tokenization.encoder import Encoder
 
 END_OF_TEXT = "<|endoftext|>"
@@ -109,7 +110,7 @@ def read_texts(files: Sequence[Path]) -> Iterator[str]:
             yield from (message.text for one in iterate_conversations(file) for message in one.messages)
 
 
-def new_model(tokenizer: Any, size: str, seed: int = 0) -> Any:
+def new_model(tokenizer: ChatTokenizer, size: str, seed: int = 0) -> Any:
     """A GPT-2 of that size with random weights for this tokenizer.
 
     Raises:

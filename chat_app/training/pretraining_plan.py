@@ -197,7 +197,7 @@ def _write_conversations_and_texts(
 
 def _all_texts(dataset: ConversationDataset | None, texts: Sequence[Path]) -> Iterator[str]:
     if dataset is not None:
-        for conversation in dataset.conversations():
+        for conversation in dataset.iterate_conversations():
             yield from (message.text for message in conversation.messages)
     yield from chain.from_iterable(map(iterate_chunks, texts))
 

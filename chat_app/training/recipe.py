@@ -83,7 +83,7 @@ def build_recipe(
     """The same as YAML, for `--config`: the files, what differs from the defaults, and the rest as comments.
 
     Args:
-        besides: how the files are read, as `DataSource.settings` gives it, and the questions.
+        besides: how the files are read, as `DataSource.to_settings` gives it, and the questions.
     """
     import yaml
 
@@ -106,7 +106,9 @@ def write_recipe(
     """Put a run's recipe into its folder.
 
     Args:
-        files: as `train --data` would be given them, none for a data set of the Hub. reading: of `DataSource.settings`.
+        files: as `train --data` would be given them; none for a data set of the Hub.
+        reading: how the files are read, from `DataSource.to_settings`.
+        valid: the file for validation, if one was given.
     """
     asked = run.about().get("questions")
     besides = {**reading, "question": list(asked)} if asked else reading

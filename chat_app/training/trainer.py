@@ -21,11 +21,11 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from chat_app.config.training import TrainConfig
 from chat_app.errors import RunError, SettingError, TrainingError
-from chat_app.formatting import bytes_in_words
+from chat_app.formatting import format_bytes
 from chat_app.models.transformers_internals import silence, use_one_gpu
 from chat_app.runs.files import MANIFEST
 from chat_app.runs.run import Run
-from chat_app.system.memory import lacks_memory
+from chat_app.system.memory import is_out_of_memory
 from chat_app.system.progress import ShouldStop, never_stop
 from chat_app.tokenization.encoder import IGNORE_INDEX, Example, example_lengths
 from chat_app.training import distributed
@@ -313,7 +313,7 @@ def _check_space(run: Run, model: Any) -> None:
     free = shutil.disk_usage(run.folder).free
     if free < needed:
         raise RunError(
-            f"The disk is too full: this training needs {bytes_in_words(needed)} and {bytes_in_words(free)} are free.",
+            f"The disk is too full: this training needs {format_bytes(needed)} and {format_bytes(free)} are free.",
             advice="Free some space, or set CHAT_APP_HOME to a folder on a larger disk.",
         )
 
@@ -326,7 +326,7 @@ def _explain_error(error: BaseException) -> TrainingError:
         return TrainingError(
             "The disk is full.", advice="Free some space and resume: the run goes on from its last whole checkpoint."
         )
-    if lacks_memory(error):
+    if is_out_of_memory(error):
         return TrainingError(
             "The memory is not enough for this training.",
             advice="Halve the batch size and double the accumulation (the result is the same), or shorten the window.",

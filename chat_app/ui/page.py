@@ -90,7 +90,7 @@ class _Page:
 
     def watch(self, run: Run, visitor: str) -> Updates:
         """Switch to the Teach tab and show a run that has just been queued."""
-        return {self.tabs: gr.Tabs(selected=TEACH)} | self.teach.runs.show(run, self.services.runs_of(visitor))
+        return {self.tabs: gr.Tabs(selected=TEACH)} | self.teach.runs.show(run, self.services.list_runs(visitor))
 
     def show_teach_tab(self, token: str, chosen: str, request: gr.Request) -> Any:
         """Refresh the list of models to start from."""
@@ -114,7 +114,7 @@ class _Page:
         tabs = gr.skip()
         try:
             visitor = self.visitors.identify(token, request)
-            self.chat.choose(self.services.model_of(visitor, str(name)), session, visitor)
+            self.chat.choose(self.services.find_model(visitor, str(name)), session, visitor)
             session.clear()
             tabs = gr.Tabs(selected=CHAT)
         except ChatAppError as error:

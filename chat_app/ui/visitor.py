@@ -1,6 +1,4 @@
-"""Who is visiting: on one's own computer everybody is the same person; on a shared server each browser gets a name
-that only this server can make.
-"""
+"""Identification of visitors: locally all browsers are one visitor; on a shared server each has a signed name."""
 
 from __future__ import annotations
 

@@ -8,16 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from chat_app.config.paths import Paths
 from chat_app.conversation import Conversation, Message
 from chat_app.data.dataset import load_files
 from chat_app.data.readers import Located, Reading, ReadingOptions, read_file
-from chat_app.data.readers.chat_exports import threading as chats
-from chat_app.data.readers.json import document as whole
-from chat_app.data.splitting import split_conversations, split_hash, validation_limit, write_split
+from chat_app.data.readers.chat_exports import threading
+from chat_app.data.readers.json import document
+from chat_app.data.splitting import hash_conversation, write_split
 from chat_app.data.text_corpus import is_plain_text, iterate_chunks, read_chunks, write_chunks
 from chat_app.data.tokenized_dataset import (
     ConcatenatedDataset,
@@ -50,11 +48,11 @@ def file(tmp_path: Path) -> Path:
 
 
 def test_what_was_gathered_is_what_was_read_with_its_lines(file: Path, paths: Paths) -> None:
-    material, reading = load_files([file], paths.cache_of("material")), read_file(file)
-    assert list(material.conversations()) == reading.conversations
-    assert [item.line for item in material.located()] == reading.lines
-    assert {item.file for item in material.located()} == {"talk.jsonl"}
-    assert material.problems() == reading.problems
+    material, reading = load_files([file], paths.open_cache("material")), read_file(file)
+    assert list(material.iterate_conversations()) == reading.conversations
+    assert [item.line for item in material.iterate_located()] == reading.lines
+    assert {item.file for item in material.iterate_located()} == {"talk.jsonl"}
+    assert material.list_problems() == reading.problems
     facts = material.facts
     assert (facts.conversations, facts.turns, facts.problems) == (50, 200, 1)
     assert (facts.files, facts.parts) == (("talk.jsonl",), {"train": 50})
@@ -62,9 +60,9 @@ def test_what_was_gathered_is_what_was_read_with_its_lines(file: Path, paths: Pa
 
 
 def test_the_second_time_nothing_is_read(file: Path, paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = load_files([file], paths.cache_of("material"))
+    first = load_files([file], paths.open_cache("material"))
     monkeypatch.setattr("chat_app.data.dataset.iterate", lambda *_, **__: pytest.fail("it was read again"))
-    assert load_files([file], paths.cache_of("material")) == first
+    assert load_files([file], paths.open_cache("material")) == first
 
 
 @pytest.mark.parametrize("indent", [1, None], ids=["over several lines", "on one line"])
@@ -80,15 +78,15 @@ def test_a_chat_export_is_parsed_once_and_its_people_are_counted_once(
     said = [{"type": "message", "from": who, "text": "hello", "date": "2024-01-01T10:00:00"} for who in "ABAB"]
     path = tmp_path / "result.json"
     path.write_text(json.dumps({"name": "A", "type": "personal_chat", "id": 1, "messages": said}, indent=indent))
-    noted(whole, "parse")
-    noted(chats, "survey")
-    facts = load_files([path], paths.cache_of("material")).facts
+    noted(document, "parse")
+    noted(threading, "survey")
+    facts = load_files([path], paths.open_cache("material")).facts
     assert (facts.previews[0].kind, facts.previews[0].bot, facts.turns) == ("telegram", "B", 4)
     assert done == ["parse", "survey"]
 
 
 def test_other_content_other_options_or_another_name_is_read_anew(file: Path, paths: Paths) -> None:
-    cache = paths.cache_of("material")
+    cache = paths.open_cache("material")
     folders = {
         load_files([file], cache).folder,
         load_files([file], cache, need_reply=False).folder,
@@ -101,9 +99,9 @@ def test_other_content_other_options_or_another_name_is_read_anew(file: Path, pa
 
 
 def test_a_damaged_entry_is_made_again(file: Path, paths: Paths) -> None:
-    material = load_files([file], paths.cache_of("material"))
+    material = load_files([file], paths.open_cache("material"))
     (material.folder / "facts.json").write_text("{")
-    assert load_files([file], paths.cache_of("material")) == material
+    assert load_files([file], paths.open_cache("material")) == material
 
 
 def test_reading_can_be_stopped_and_leaves_nothing(tmp_path: Path, paths: Paths) -> None:
@@ -117,7 +115,7 @@ def test_reading_can_be_stopped_and_leaves_nothing(tmp_path: Path, paths: Paths)
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        load_files([path], paths.cache_of("material"), progress=progress)
+        load_files([path], paths.open_cache("material"), progress=progress)
     assert seen == [2000, 4000]
     assert not list((paths.home / "cache" / "material").iterdir())
 
@@ -128,14 +126,14 @@ def test_a_file_that_cannot_be_opened_is_told_of(file: Path, paths: Paths, monke
 
     monkeypatch.setattr(Path, "open", closed)
     with pytest.raises(DataError, match=r"talk\.jsonl: .*allowed"):
-        load_files([file], paths.cache_of("material"))
+        load_files([file], paths.open_cache("material"))
 
 
 def test_official_parts_stay_apart(tmp_path: Path, paths: Paths) -> None:
     for name, count in (("train", 9), ("valid", 2), ("test", 3)):
         (tmp_path / f"{name}.tsv").write_text("".join(f"{name} {number}\tyes\n" for number in range(count)))
     files = [tmp_path / f"{name}.tsv" for name in ("train", "valid", "test")]
-    material = load_files(files, paths.cache_of("material"))
+    material = load_files(files, paths.open_cache("material"))
     assert material.facts.parts == {"train": 9, "valid": 2, "test": 3}
     folder = tmp_path / "data"
     folder.mkdir()
@@ -149,52 +147,18 @@ def test_official_parts_stay_apart(tmp_path: Path, paths: Paths) -> None:
 def test_a_file_called_test_that_comes_alone_is_learned(tmp_path: Path, paths: Paths) -> None:
     path = tmp_path / "test.tsv"
     path.write_text("hello\thi\nbye\tsee you\n")
-    material = load_files([path], paths.cache_of("material"))
+    material = load_files([path], paths.open_cache("material"))
     assert material.facts.parts == {"train": 2}
-    assert {item.part for item in material.located()} == {"train"}
-
-
-def test_the_split_on_disk_is_the_split_in_memory(tmp_path: Path) -> None:
-    reading = reading_of(40)
-    train, valid = split_conversations(reading.conversations, 0.2, 3)
-    write_split(tmp_path, 0.2, 3, reading, None)
-    assert read_file(tmp_path / "train.jsonl").conversations == train
-    assert read_file(tmp_path / "valid.jsonl").conversations == valid
-    assert len(valid) == 8
-    first = json.loads((tmp_path / "train.jsonl").read_text().splitlines()[0])
-    assert first["line"] == reading.lines[reading.conversations.index(train[0])]
-    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
-
-
-def test_given_validation_takes_nothing_from_what_is_learned(tmp_path: Path) -> None:
-    counts = write_split(tmp_path, 0.2, 0, reading_of(40), reading_of(7))
-    assert dict(counts) == {"train": 40, "valid": 7}
-
-
-@given(st.lists(st.sampled_from("abcdefgh"), min_size=1, max_size=30), st.floats(0.01, 0.5), st.integers(0, 3))
-def test_copies_go_the_same_way_and_place_does_not_matter(texts: list[str], share: float, seed: int) -> None:
-    conversations = [Conversation.from_turns([text, "yes"]) for text in texts]
-    train, valid = split_conversations(conversations, share, seed)
-    assert {one.texts[0] for one in train}.isdisjoint({one.texts[0] for one in valid})
-    again = split_conversations(conversations[::-1], share, seed)
-    assert again == (train[::-1], valid[::-1])
-    if len(set(texts)) >= 5:
-        assert len({one.texts[0] for one in valid}) == max(round(len(set(texts)) * share), 1)
-    else:
-        assert not valid
-
-
-def test_no_more_is_kept_aside_than_helps() -> None:
-    assert validation_limit(range(100_000), 0.5) == 4_999
+    assert {item.part for item in material.iterate_located()} == {"train"}
 
 
 def test_repairs_are_applied_and_the_gathered_set_stays(tmp_path: Path, paths: Paths) -> None:
     path = tmp_path / "a.tsv"
     path.write_text("hello\thi\nhello\thi\nbye\tsee you\n")
-    material = load_files([path], paths.cache_of("material"))
+    material = load_files([path], paths.open_cache("material"))
     mended = material.with_repairs({"duplicates"})
-    assert [item.line for item in mended.located()] == [1, 3]
-    assert [item.line for item in material.located()] == [1, 2, 3]
+    assert [item.line for item in mended.iterate_located()] == [1, 3]
+    assert [item.line for item in material.iterate_located()] == [1, 2, 3]
     assert path.read_text() == "hello\thi\nhello\thi\nbye\tsee you\n"
 
 
@@ -209,7 +173,7 @@ def test_rows_on_disk_are_the_rows_of_the_encoder(name: str, tmp_path: Path, pat
     write_split(tmp_path, 0.0, 0, everything, None)
     encoder = Encoder(tiny_tokenizer, get_format(name), 64)
     expected = [row for one in everything.conversations for row in encoder.examples(one)]
-    rows = tokenize_conversations(tmp_path / "train.jsonl", encoder, TokenizationOptions(), paths.cache_of("rows"))
+    rows = tokenize_conversations(tmp_path / "train.jsonl", encoder, TokenizationOptions(), paths.open_cache("rows"))
     assert len(rows) == len(expected)
     assert [(row.ids, row.types, row.labels) for row in rows] == [(row.ids, row.types, row.labels) for row in expected]
     assert rows.lengths() == [len(row.ids) for row in expected]
@@ -223,7 +187,7 @@ def test_rows_are_made_once_and_anew_when_anything_changes(
     tmp_path: Path, paths: Paths, tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_split(tmp_path, 0.2, 0, reading_of(20), None)
-    file, cache = tmp_path / "train.jsonl", paths.cache_of("rows")
+    file, cache = tmp_path / "train.jsonl", paths.open_cache("rows")
     encoder = Encoder(tiny_tokenizer, get_format("roles"), 64)
     made: list[Path] = []
     original: Callable[..., Any] = __import__("chat_app.data.tokenized_dataset", fromlist=["_make"])._make
@@ -241,7 +205,7 @@ def test_rows_are_made_once_and_anew_when_anything_changes(
 
 def test_no_conversations_give_no_rows(tmp_path: Path, paths: Paths, tiny_tokenizer: Any) -> None:
     encoder = Encoder(tiny_tokenizer, get_format("roles"), 64)
-    rows = tokenize_conversations(tmp_path / "absent.jsonl", encoder, TokenizationOptions(), paths.cache_of("rows"))
+    rows = tokenize_conversations(tmp_path / "absent.jsonl", encoder, TokenizationOptions(), paths.open_cache("rows"))
     assert (len(rows), list(rows), rows.lengths()) == (0, [], [])
 
 
@@ -258,11 +222,11 @@ def test_what_is_prepared_in_one_go_is_the_same(tiny_tokenizer: Any) -> None:
 def test_the_mark_of_a_conversation_does_not_depend_on_what_is_learned_of_it() -> None:
     one = Conversation((Message("user", "a"), Message("assistant", "b")))
     same = Conversation((Message("user", "a"), Message("assistant", "b", in_loss=False)))
-    assert split_hash(one, 0) == split_hash(same, 0) != split_hash(one, 1)
+    assert hash_conversation(one, 0) == hash_conversation(same, 0) != hash_conversation(one, 1)
 
 
 def test_located_of_a_reading() -> None:
-    items: Iterator[Located] = reading_of(3).located()
+    items: Iterator[Located] = reading_of(3).iterate_located()
     assert [item.line for item in items] == [1, 2, 3]
 
 
@@ -279,7 +243,7 @@ def test_running_text_fills_windows_from_end_to_end(tmp_path: Path, paths: Paths
     counts = write_chunks(tmp_path, texts, None, 0.0, 0)
     assert dict(counts) == {"train_text": 2, "valid_text": 0}
     encoder = Encoder(tiny_tokenizer, get_format("roles"), 64)
-    rows = tokenize_text(tmp_path / "train_text.jsonl", encoder, paths.cache_of("rows"))
+    rows = tokenize_text(tmp_path / "train_text.jsonl", encoder, paths.open_cache("rows"))
     ids = [token for row in rows for token in row.ids]
     separator = tiny_tokenizer.bos_token_id
     assert ids == [token for text in texts for token in (*encoder.text_ids(text), separator)]
@@ -292,7 +256,7 @@ def test_rows_of_conversations_and_of_text_are_counted_as_one(
 ) -> None:
     write_split(tmp_path, 0.0, 0, reading_of(3), None)
     write_chunks(tmp_path, ["It was a dark night. " * 60], None, 0.0, 0)
-    encoder, cache = Encoder(tiny_tokenizer, get_format("roles"), 64), paths.cache_of("rows")
+    encoder, cache = Encoder(tiny_tokenizer, get_format("roles"), 64), paths.open_cache("rows")
     said = tokenize_conversations(tmp_path / "train.jsonl", encoder, TokenizationOptions(), cache)
     read = tokenize_text(tmp_path / "train_text.jsonl", encoder, cache)
     both, expected = ConcatenatedDataset(said, read), [*said, *read]

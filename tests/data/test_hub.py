@@ -184,11 +184,11 @@ def test_a_data_set_that_was_read_before_is_not_asked_for_again(
 def test_a_download_that_has_changed_is_read_anew(tmp_path: Path, paths: Paths) -> None:
     folder = folder_with(tmp_path, card="", train=[row("a")])
     wanted = DataSource(hub=HubData(str(folder)))
-    assert [one.texts[0] for one in load_source(wanted, paths).conversations()] == ["a"]
+    assert [one.texts[0] for one in load_source(wanted, paths).iterate_conversations()] == ["a"]
     folder_with(tmp_path / "other", card="", train=[row("b"), row("c")])
     name = "data/train-00000-of-00001.parquet"
     (tmp_path / "other" / "downloaded" / name).replace(folder / name)
-    assert [one.texts[0] for one in load_source(wanted, paths).conversations()] == ["b", "c"]
+    assert [one.texts[0] for one in load_source(wanted, paths).iterate_conversations()] == ["b", "c"]
 
 
 @pytest.mark.parametrize("revision", ["../x", "", "a b", "-x"])

@@ -21,7 +21,7 @@ FIXTURE_REUSED = settings(max_examples=80, deadline=None, suppress_health_check=
 def back(path: Path) -> list[Conversation]:
     source = open_source(path)
     assert detect_dialect(source) is None
-    items = list(tsv.read_conversations(source.lines(), source.name))
+    items = list(tsv.read_conversations(source.read_lines(), source.name))
     return [item.conversation for item in items if isinstance(item, Located)]
 
 

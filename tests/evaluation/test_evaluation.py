@@ -132,11 +132,11 @@ def test_replies_with_a_seed_are_always_the_same(tiny_folder: Path, paths: Paths
 class FromFiles:
     """Conversations of two files with places that are not those in the run's data."""
 
-    def located(self) -> Any:
+    def iterate_located(self) -> Any:
         yield Located(Conversation.from_turns(["Do you ship?", "We only ship within the whole country."]), 12, "a.tsv")
         yield Located(Conversation.from_turns(["Hi", "Good morning to you, dear friend of teapots!"]), 7, "b<i>.csv")
 
-    def all_problems(self) -> Any:
+    def iterate_problems(self) -> Any:
         return iter(())
 
 

@@ -14,7 +14,7 @@ from chat_app.conversation import Conversation
 from chat_app.data.writers import write_jsonl
 from chat_app.errors import DataError
 from chat_app.evaluation import memorization_index
-from chat_app.evaluation.memorization_index import GRAM, Match, MemorizationIndex, classify, report_copies, words
+from chat_app.evaluation.memorization_index import GRAM, Match, MemorizationIndex, classify, words
 
 Make = Callable[[list[list[str]]], MemorizationIndex]
 
@@ -114,11 +114,10 @@ def test_a_missing_file_is_explained(tmp_path: Path) -> None:
         MemorizationIndex.open(tmp_path / "train.jsonl")
 
 
-def test_the_report_has_a_line_for_each_prompt(learned: Make) -> None:
-    rows = report_copies(
-        learned(SHOP), [("When?", "We open at nine and close at six, every day but Sunday."), ("Who?", "Me.")]
-    )
-    assert [(row.prompt, row.kind, row.match.line) for row in rows] == [("When?", "copied", 1), ("Who?", "new", None)]
+def test_each_reply_is_classified_with_the_line_it_is_from(learned: Make) -> None:
+    index = learned(SHOP)
+    matches = map(index.find_longest_match, ("We open at nine and close at six, every day but Sunday.", "Me."))
+    assert [(classify(match)[0], match.line) for match in matches] == [("copied", 1), ("new", None)]
 
 
 def brute_force(conversations: list[list[str]], reply: str) -> tuple[int, int | None]:

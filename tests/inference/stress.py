@@ -116,10 +116,10 @@ class Stress:
             loaded.engine.close()
 
     def _measure(self, model: str) -> Any:
-        found, tokenizer, files, recognised = load_parts(
+        found, tokenizer, files, detected_format = load_parts(
             model, LoadConfig(precision="bfloat16", device="cpu"), self._paths
         )
-        encoder = Encoder(tokenizer, get_format(recognised.format), files.window)
+        encoder = Encoder(tokenizer, get_format(detected_format.format), files.window)
         measured = evaluate(found, encoder, reading_of(6).conversations, most_replies=2)
         return measured.learned_tokens, measured.replies, round(measured.perplexity, 2), measured.reply_words
 

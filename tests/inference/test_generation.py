@@ -103,7 +103,7 @@ def all_of(
 @pytest.mark.parametrize("name", [name for name in FORMATS if name != "template"])
 def test_every_format_answers_what_it_learned(taught, name):
     loaded = taught(name)
-    assert loaded.recognised.format == name
+    assert loaded.detected_format.format == name
     deltas, end = all_of(loaded, HELLO, GREEDY)
     assert (end.text, end.reason) == (ANSWER, "end")
     assert len(deltas) > 5
@@ -206,7 +206,7 @@ class TestPrompt:
     def test_remembered_turns(self, random_model):
         long = Conversation.from_turns(["Hello.", "I am fine.", "Thank you."], system="Be kind.")
         prompt = random_model.encoder.prompt
-        for turns, expected in ((1, long.latest(1)), (2, long.latest(2)), (0, long), (50, long)):
+        for turns, expected in ((1, long.keep_latest(1)), (2, long.keep_latest(2)), (0, long), (50, long)):
             end = reply(random_model, long, replace(GREEDY, remembered_turns=turns, max_new_tokens=2))
             assert end.prompt_tokens == len(prompt(expected).ids)
 

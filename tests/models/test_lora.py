@@ -70,7 +70,7 @@ def logits(model: Any) -> torch.Tensor:
 def test_a_saved_adapter_gives_the_same_logits(base: Path, tmp_path: Path, paths: Paths) -> None:
     wrapped, _ = taught(base, tmp_path / "adapter", paths)
     loaded = load(str(tmp_path / "adapter"), PLAIN, paths)
-    assert loaded.recognised.format == "roles"
+    assert loaded.detected_format.format == "roles"
     torch.testing.assert_close(logits(loaded.model), logits(wrapped.eval()), rtol=1e-4, atol=1e-4)
     assert loaded.model.get_output_embeddings().weight is loaded.model.get_input_embeddings().weight
     plain, *_ = load_parts(str(base), PLAIN, paths)
@@ -85,7 +85,7 @@ def test_the_merged_model_gives_the_same_logits(base: Path, tmp_path: Path, path
     assert "lm_head.weight" not in load_file(tmp_path / "merged" / "model.safetensors")
     whole = load(str(tmp_path / "merged"), PLAIN, paths)
     torch.testing.assert_close(logits(whole.model), logits(wrapped.eval()), rtol=1e-4, atol=1e-4)
-    assert whole.recognised.format == "roles"
+    assert whole.detected_format.format == "roles"
     assert len(whole.tokenizer) == len(encoder.tokenizer)
     whole.engine.close()
     merge(tmp_path / "adapter", tmp_path / "half", paths, precision="bfloat16")

@@ -19,7 +19,7 @@ from chat_app.inference.loaded_model import load
 from chat_app.models.recommended import RECOMMENDED
 from chat_app.models.resolver import ModelFiles, available, check_weights, estimate_memory, find
 from chat_app.models.validation import count_parameters
-from chat_app.system.memory import free_memory
+from chat_app.system.memory import measure_free_memory
 
 PLAIN = LoadConfig(precision="float32", device="cpu")
 LONG = 180
@@ -234,4 +234,4 @@ def test_estimates():
     sizes = [estimate_memory(files, one) for one in ("float32", "bfloat16", "8-bit", "4-bit")]
     assert sizes == sorted(sizes, reverse=True)
     assert 500e6 < sizes[0] < 1.2e9
-    assert free_memory("cpu") > 2**20
+    assert measure_free_memory("cpu") > 2**20

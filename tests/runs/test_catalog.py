@@ -173,12 +173,14 @@ def test_the_command_of_a_run_is_understood_again(prepare: Callable[..., Run], p
         options=ReadingOptions(columns=("1=context", "it's=reply"), pause=30), repairs=frozenset({"spaces", "html"})
     )
     run = prepare("run")
-    run.note(files=["a b.tsv"], reading=wanted.flags(), questions=["Who's there?"])
+    run.note(files=["a b.tsv"], reading=wanted.to_flags(), questions=["Who's there?"])
     words = shlex.split(command_for(run))
     assert words[:6] == ["python", "-m", "chat_app", "train", "--data", "a b.tsv"]
     columns = ["--columns", "1=context", "--columns", "it's=reply", "--pause", "30"]
     assert words[-11:] == [*columns, "--repair", "html", "spaces", "--question", "Who's there?"]
-    run.note(files=["dailydialog"], reading=DataSource(hub=HubData("dailydialog", "", "train")).flags(), questions=[])
+    run.note(
+        files=["dailydialog"], reading=DataSource(hub=HubData("dailydialog", "", "train")).to_flags(), questions=[]
+    )
     assert command_for(run).endswith("--hub dailydialog --hub-split train")
     assert "--data" not in command_for(run)
 

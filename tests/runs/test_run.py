@@ -11,8 +11,6 @@ from pathlib import Path
 import pytest
 
 from chat_app.config.training import TrainConfig
-from chat_app.conversation import Conversation
-from chat_app.data.splitting import split_conversations
 from chat_app.errors import RunError, SettingError
 from chat_app.runs.files import read_json, seal, verify, write_json, write_text
 from chat_app.runs.run import STATUSES, Run, find_run, list_runs, new_id
@@ -164,28 +162,6 @@ def test_names_from_people_stay_inside(tmp_path: Path, run: Run) -> None:
             find_run(home, name)
     assert [one.id for one in list_runs(home)] == ["one"]
     assert new_id(home, "/some where/My Model!") != new_id(home, "/some where/My Model!")
-
-
-def conversations(count: int) -> list[Conversation]:
-    return [Conversation.from_turns([f"question {index}", f"answer {index}"]) for index in range(count)]
-
-
-def test_the_split_is_the_same_every_time_and_shares_nothing() -> None:
-    given = conversations(100)
-    train, valid = split_conversations(given, 0.1, seed=0)
-    assert (len(train), len(valid)) == (90, 10)
-    again = split_conversations(list(reversed(given)), 0.1, seed=0)
-    assert set(again[1]) == set(valid)
-    assert split_conversations(given, 0.1, seed=1)[1] != valid
-    doubled = split_conversations(given + given, 0.1, seed=0)
-    assert set(doubled[1]) == set(valid)
-    assert not set(doubled[0]) & set(doubled[1])
-
-
-def test_few_conversations_are_all_learned() -> None:
-    assert split_conversations(conversations(4), 0.1, seed=0) == (conversations(4), [])
-    assert len(split_conversations(conversations(5), 0.1, seed=0)[1]) == 1
-    assert split_conversations(conversations(50), 0.0, seed=0)[1] == []
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,11 @@ import os
 import time
 from pathlib import Path
 
-from chat_app.system.disk_cache import Cache, content_digest
+from chat_app.system.disk_cache import Cache, digest_content
 
 
 def fill(cache: Cache, key: str, size: int = 10) -> Path:
-    with cache.making(key) as folder:
+    with cache.create_entry(key) as folder:
         (folder / "data").write_bytes(b"x" * size)
     found = cache.find(key)
     assert found is not None
@@ -23,15 +23,15 @@ def test_the_key_is_made_of_content_and_of_where_one_part_ends(tmp_path: Path) -
     file.write_bytes(b"one")
     same = tmp_path / "b"
     same.write_bytes(b"one")
-    assert content_digest(["x", file]) == content_digest(["x", same])
-    assert content_digest([file, "x"]) != content_digest(["x", file])
-    assert content_digest(["ab", "c"]) != content_digest(["a", "bc"])
-    assert content_digest([b"one"]) == content_digest([file])
+    assert digest_content(["x", file]) == digest_content(["x", same])
+    assert digest_content([file, "x"]) != digest_content(["x", file])
+    assert digest_content(["ab", "c"]) != digest_content(["a", "bc"])
+    assert digest_content([b"one"]) == digest_content([file])
 
 
 def test_what_fails_leaves_nothing(tmp_path: Path) -> None:
     cache = Cache(tmp_path / "cache", 1000, 1000)
-    with contextlib.suppress(ZeroDivisionError), cache.making("k") as folder:
+    with contextlib.suppress(ZeroDivisionError), cache.create_entry("k") as folder:
         (folder / "data").write_bytes(b"half")
         _ = 1 / 0
     assert cache.find("k") is None
@@ -40,7 +40,7 @@ def test_what_fails_leaves_nothing(tmp_path: Path) -> None:
 
 def test_two_that_make_the_same_both_find_it(tmp_path: Path) -> None:
     cache = Cache(tmp_path / "cache", 1000, 1000)
-    with cache.making("k") as first:
+    with cache.create_entry("k") as first:
         (first / "data").write_bytes(b"same")
         fill(cache, "k")
     found = cache.find("k")

@@ -34,10 +34,10 @@ def test_oldest_whole_turns_are_dropped(small: Encoder) -> None:
     prompt = small.prompt(conversation)
     assert len(prompt.ids) <= 40
     assert prompt.dropped_turns > 0
-    kept = conversation.latest(len(turns) - prompt.dropped_turns)
+    kept = conversation.keep_latest(len(turns) - prompt.dropped_turns)
     assert prompt.ids == small.prompt(kept).ids
     assert prompt.cut_tokens == 0
-    longer = conversation.latest(len(turns) - prompt.dropped_turns + 1)
+    longer = conversation.keep_latest(len(turns) - prompt.dropped_turns + 1)
     assert small.prompt(longer).dropped_turns == 1
 
 

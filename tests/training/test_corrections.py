@@ -18,7 +18,7 @@ from chat_app.config.fields import from_mapping
 from chat_app.config.paths import Paths
 from chat_app.config.training import TrainConfig
 from chat_app.conversation import Conversation, Message
-from chat_app.data.paraphrase import keywords, normalize, paraphrase, reduce_to_keywords
+from chat_app.data.paraphrase import find_keywords, normalize, paraphrase, reduce_to_keywords
 from chat_app.data.readers import iterate, iterate_conversations
 from chat_app.data.writers import write_jsonl
 from chat_app.errors import DataError
@@ -200,7 +200,7 @@ def test_of_a_long_earlier_conversation_a_few_turns_are_taken() -> None:
         rows = [row for row in mix_conversations(TAUGHT, [long], repeat=2, seed=seed) if row.system == "Be kind."]
         assert len(rows) == 1
         start = int(rows[0].texts[0].split()[1])
-        assert rows[0] == long.part(start, start + 4)
+        assert rows[0] == long.slice_turns(start, start + 4)
         assert rows[0].turns[0].role == "user"
         starts.add(start)
     assert {0, 16} <= starts
@@ -244,13 +244,13 @@ def test_a_denial_is_never_lost() -> None:
 
 
 def test_keywords_are_what_it_is_about() -> None:
-    assert keywords("What is your favorite color?") == ["favorite", "color"]
-    assert keywords("Who are you?") == []
+    assert find_keywords("What is your favorite color?") == ["favorite", "color"]
+    assert find_keywords("Who are you?") == []
 
 
 def test_keywords_that_fit_another_correction_are_not_used() -> None:
     chance = random.Random(0)
-    others = [frozenset(keywords("Is there parking for a bicycle?"))]
+    others = [frozenset(find_keywords("Is there parking for a bicycle?"))]
     made = {reduce_to_keywords("Do you repair a bicycle?", others, chance) for _ in range(100)}
     assert all("repair" in one.lower() for one in made)
     assert any("repair" in one and "bicycle" not in one for one in made)

@@ -53,8 +53,8 @@ def test_an_addition_is_learned_and_merged(lora_run: Callable[..., Run], paths: 
     base, *_ = load_parts(adapter.base, PLAIN, paths)
     start = base.get_input_embeddings().weight.mean(0)
     assert ((learned - start).abs().amax(1) > 0.005).all()  # Each of the marks has moved.
-    whole, tokenizer, _, recognised = load_parts(run.id, PLAIN, paths)
-    assert recognised.format == "roles"
+    whole, tokenizer, _, detected_format = load_parts(run.id, PLAIN, paths)
+    assert detected_format.format == "roles"
     torch.testing.assert_close(whole.get_input_embeddings().weight[-4:], learned)
     assert whole.get_input_embeddings().weight.shape[0] == len(tokenizer)
     same_again, *_ = load_parts(str(run.adapter), PLAIN, paths)

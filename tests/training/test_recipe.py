@@ -102,7 +102,7 @@ def test_how_files_are_read_is_part_of_the_recipe(tmp_path: Path) -> None:
     run = Run.create(tmp_path / "run", CONFIG, {"questions": ["Who's there?"]})
     options = ReadingOptions(columns=("they say=context", "we say=reply"), pause=30, tidy="off")
     wanted = DataSource(options=options, repairs=frozenset({"emails"}))
-    write_recipe(run, ["a.csv"], wanted.settings())
+    write_recipe(run, ["a.csv"], wanted.to_settings())
     values, files, valid = read_recipe(run.folder / FILE)
     assert (from_mapping(TrainConfig, values), files, valid) == (CONFIG, ["a.csv"], None)
     besides = read_besides(run.folder / FILE)
@@ -110,7 +110,7 @@ def test_how_files_are_read_is_part_of_the_recipe(tmp_path: Path) -> None:
     assert besides.pop("repair") == ["emails"]
     assert ReadingOptions(**besides) == options
     hub = DataSource(hub=HubData("dailydialog", "", "train"))
-    write_recipe(run, [], hub.settings())
+    write_recipe(run, [], hub.to_settings())
     assert read_besides(run.folder / FILE) == {
         "hub": "dailydialog",
         "hub_split": "train",

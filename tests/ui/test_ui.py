@@ -19,7 +19,7 @@ from chat_app.config.training import CAREFULNESS, TrainConfig
 from chat_app.conversation import Conversation
 from chat_app.data.dataset import load_files
 from chat_app.errors import ModelError, RunError, SettingError, UserError
-from chat_app.formatting import bytes_in_words
+from chat_app.formatting import format_bytes
 from chat_app.inference.backend import ModelDescription
 from chat_app.runs.run import Run, State
 from chat_app.services import LOCAL_VISITOR, ServerRules, Services
@@ -28,7 +28,7 @@ from chat_app.ui.chat.streaming import LiveReplies
 from chat_app.ui.chat.tab import ChatTab
 from chat_app.ui.components import escape, formatting
 from chat_app.ui.components.settings_form import SettingsForm
-from chat_app.ui.models import choices as model_choices
+from chat_app.ui.models import model_choices
 from chat_app.ui.models import tab as models_tab
 from chat_app.ui.page import SECONDS_BETWEEN_QUEUE_CHECKS, build_page
 from chat_app.ui.training import run_report
@@ -149,10 +149,10 @@ def test_the_line_under_a_reply() -> None:
 
 
 def test_sizes_in_words() -> None:
-    assert [bytes_in_words(size) for size in (0, 1_400, 999_000, 10**6)] == ["0 KB", "1 KB", "999 KB", "1.0 MB"]
-    assert [bytes_in_words(size) for size in (9.94e6, 9.96e6, 2**30)] == ["9.9 MB", "10 MB", "1.1 GB"]
-    assert bytes_in_words(269_000_000) == "269 MB"
-    assert bytes_in_words(1_520_000_000) == "1.5 GB"
+    assert [format_bytes(size) for size in (0, 1_400, 999_000, 10**6)] == ["0 KB", "1 KB", "999 KB", "1.0 MB"]
+    assert [format_bytes(size) for size in (9.94e6, 9.96e6, 2**30)] == ["9.9 MB", "10 MB", "1.1 GB"]
+    assert format_bytes(269_000_000) == "269 MB"
+    assert format_bytes(1_520_000_000) == "1.5 GB"
     assert formatting.format_parameters(124_439_808) == "124 million"
     assert formatting.format_parameters(14_000_000) == "14 million"
     assert formatting.format_parameters(532_000) == "532 thousand"
@@ -211,13 +211,13 @@ def test_carefulness_and_groups_name_real_settings() -> None:
 def test_what_was_read_is_shown_escaped_and_by_line(tmp_path: Path) -> None:
     file = tmp_path / "a.tsv"
     file.write_text("<b>hi</b>\tyes\n<script>x\n" + "long\t" + "y" * 900 + "\n", encoding="utf-8")
-    material = load_files([file], Paths(tmp_path).cache_of("material"), names=["<i>.tsv"])
-    report = render_report(material.facts, material.problems())
+    material = load_files([file], Paths(tmp_path).open_cache("material"), names=["<i>.tsv"])
+    report = render_report(material.facts, material.list_problems())
     assert "<i>" not in report
     assert "<script" not in report
     assert "1 line was left out" in report
     assert "<td>2</td>" in report
-    rows = make_preview(material.conversations())["rows"]
+    rows = make_preview(material.iterate_conversations())["rows"]
     assert rows[0]["text"] == "<b>hi</b>"  # As text: the view makes no markup of it.
     assert len(rows[3]["text"]) < 500
 

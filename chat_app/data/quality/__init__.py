@@ -1,7 +1,6 @@
-"""What is in a set of conversations, what may be wrong with it, and repairs that a person can choose.
+"""Data quality: a one-pass check of conversations with statistics and findings, and repairs that a user can choose.
 
-Goes through conversations once, in bounded memory. Knows texts and the two sides of a conversation; knows nothing of
-files, tokens or pages.
+The check runs in bounded memory. It looks at texts and roles, and does not depend on files, tokenizers or the page.
 """
 
 from chat_app.data.quality.checker import Checker

@@ -1,4 +1,4 @@
-"""Goes through conversations once and says what is in them. Knows what a finding is; how it is found stands beside."""
+"""The quality check: one pass over conversations that collects findings and statistics. Detectors stand beside it."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ from chat_app.data.quality.text_checks import find_loop, is_mojibake, is_readabl
 from chat_app.data.readers.types import Located, Part
 
 BATCH = 1_000  # conversations
-TOKENS_A_TURN = 2  # who speaks, and the end of the turn
+TOKENS_A_TURN = 2  # the role marker and the end of the turn
 WHOLE = ((0, 0),)
 LOST = "\ufffd"
 
 CountTokens = Callable[[Sequence[str]], Sequence[int]]
-Place = tuple[int, int]  # number of the message, first character
+Place = tuple[int, int]  # index of the message, first character
 
 
 class Checker:
-    """Takes conversations one by one, in bounded memory, and sums up what they are like.
+    """Checks conversations one by one, in bounded memory.
 
     Args:
-        count_tokens: texts -> the number of tokens of each; without it lengths are in characters.
-        window: how many tokens the model reads at once; 0 if that is unknown.
-        compared: how many conversations of each part are compared word by word with all others of it.
+        count_tokens: maps texts to the number of tokens of each; without it lengths are in characters.
+        window: the model's context window in tokens; 0 if it is unknown.
+        compared: the number of conversations of each part that are compared for near duplicates.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Checker:
         self._compared = compared
         self._records = {name: Record() for name in KINDS}
         self._seen: dict[Part, DuplicateIndex] = {}
-        self._openings = (Fingerprints(), Fingerprints())  # learned, kept aside
+        self._openings = (Fingerprints(), Fingerprints())  # of training, and of validation and test
         self._leaked = Fingerprints()
         self._parts: dict[Part, int] = {}
         self._turns = 0
@@ -63,7 +63,7 @@ class Checker:
         self._waiting: list[list[str]] = []
 
     def add(self, located: Located) -> None:
-        """Take in one conversation."""
+        """Check one conversation."""
         messages = located.conversation.messages
         texts = [message.text for message in messages]
         whole = "\n".join(texts)
@@ -78,21 +78,21 @@ class Checker:
                 self._count_waiting()
         else:
             self._length_tally.add(sum(map(len, texts)))
-        self._look_at_texts(located, whole)
-        self._look_at_whole(located)
+        self._check_texts(located, whole)
+        self._check_conversation(located)
 
     def add_all(self, items: Iterable[Located]) -> None:
-        """Take in many conversations."""
+        """Check many conversations."""
         for located in items:
             self.add(located)
 
-    def result(self) -> Check:
-        """What is known so far. More can be added afterwards."""
+    def summarize(self) -> Check:
+        """The result so far. More conversations can be added afterwards."""
         self._count_waiting()
         total = sum(self._parts.values())
         knows_fit = self._count_tokens is not None and self._window > 0 and total > 0
-        findings = [self._finding(name) for name, record in self._records.items() if record.count]
-        same = self._replies.finding()
+        findings = [self._build_finding(name) for name, record in self._records.items() if record.count]
+        same = self._replies.build_finding()
         if same:
             findings.append(same)
         order = list(KINDS)
@@ -101,9 +101,9 @@ class Checker:
             turns=self._turns,
             tokens=self._tokens if self._count_tokens else None,
             fitting=self._fitting / total if knows_fit else None,
-            languages=self._languages.shares(),
-            turns_histogram=self._turn_tally.histogram(),
-            length_histogram=self._length_tally.histogram(),
+            languages=self._languages.compute_shares(),
+            turns_histogram=self._turn_tally.build_histogram(),
+            length_histogram=self._length_tally.build_histogram(),
             length_unit="tokens" if self._count_tokens else "characters",
             findings=tuple(sorted(findings, key=lambda one: order.index(one.name))),
             parts=dict(self._parts),
@@ -120,8 +120,8 @@ class Checker:
             self._fitting += tokens + TOKENS_A_TURN * len(texts) <= self._window
         self._waiting = []
 
-    def _look_at_texts(self, located: Located, whole: str) -> None:
-        """Findings inside single texts. The whole conversation is looked at first: most have none of them."""
+    def _check_texts(self, located: Located, whole: str) -> None:
+        """Detect findings inside messages. Cheap tests of the whole conversation come first, and most fail them all."""
         messages = located.conversation.messages
         if not all(map(is_readable, [message.text for message in messages])):
             self._note("empty_turns", located, _find_messages(messages, lambda text: not is_readable(text)))
@@ -143,8 +143,8 @@ class Checker:
             for kind, places in found.items():
                 self._note(kind, located, places)
 
-    def _look_at_whole(self, located: Located) -> None:
-        """Findings of whole conversations."""
+    def _check_conversation(self, located: Located) -> None:
+        """Detect findings about the conversation as a whole."""
         messages = located.conversation.messages
         if is_one_sided(messages):
             self._note("one_sided", located, WHOLE)
@@ -160,10 +160,10 @@ class Checker:
         for message in messages:
             if message.role == "assistant":
                 self._replies.add(message.text, located)
-        self._look_for_leaks(located, number, is_equal)
+        self._check_leaks(located, number, is_equal)
 
-    def _look_for_leaks(self, located: Located, number: int, is_equal: bool) -> None:
-        """Each leak counts once, when it is met on the second of the two sides, whichever comes first."""
+    def _check_leaks(self, located: Located, number: int, is_equal: bool) -> None:
+        """Detect leaks between training and held-out parts. Each counts once, when its second side is met."""
         side = int(located.part != "train")
         others = [seen for part, seen in self._seen.items() if (part != "train") != side]
         is_leak = any(number in seen for seen in others)
@@ -185,16 +185,16 @@ class Checker:
             text = located.conversation.messages[number].text
             record.spots.append(Spot(located.file, located.line, quote(text, start)))
 
-    def _finding(self, name: str) -> Finding:
+    def _build_finding(self, name: str) -> Finding:
         kind, record = KINDS[name], self._records[name]
         advice = kind.advice
         if name == "near_duplicates":
-            advice += self._what_was_compared()
+            advice += self._explain_comparison()
         if name == "long_turns":
             advice = f"Longer than {self._long_turn:,} characters. {advice}"
         return Finding(name, kind.title, record.count, record.conversations, tuple(record.spots), advice, kind.repair)
 
-    def _what_was_compared(self) -> str:
+    def _explain_comparison(self) -> str:
         if not all(seen.can_compare_words for seen in self._seen.values()):
             return " (Only capitals, punctuation and spaces were passed over: the package rensa is not installed.)"
         if all(seen.is_complete for seen in self._seen.values()):
@@ -206,12 +206,12 @@ class Checker:
 
 
 def _find_messages(messages: Sequence[Message], is_found: Callable[[str], bool]) -> list[Place]:
-    """The messages that have something, as a whole."""
+    """The places of the messages whose text fulfils a condition."""
     return [(number, 0) for number, message in enumerate(messages) if is_found(message.text)]
 
 
 def _find_spans(messages: Sequence[Message], find: Callable[[str], list[tuple[int, int]]]) -> list[Place]:
-    """Everything that is found in the messages."""
+    """The places of all spans that a function finds in the messages."""
     return [(number, start) for number, message in enumerate(messages) for start, _ in find(message.text)]
 
 

@@ -1,4 +1,4 @@
-"""Whether both sides of a conversation have something to say, and what is left of it without some of its turns."""
+"""Checks of a conversation's structure: whether it is one-sided, and whether it survives the removal of messages."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def is_one_sided(messages: Sequence[Message]) -> bool:
 def remove_messages(conversation: Conversation, is_unwanted: Callable[[str], bool]) -> Conversation | None:
     """The conversation without the messages whose text is unwanted.
 
-    None if the two sides would no longer take turns, or one of them would have nothing to say any more.
+    None if the roles would no longer alternate from the same first one, or one side would have no turn left.
     """
     kept = [message for message in conversation.messages if not is_unwanted(message.text)]
     if len(kept) == len(conversation.messages):

@@ -1,8 +1,7 @@
-"""Which conversations were there before: the same, nearly the same, or with the same beginning. Knows only texts.
+"""Detection of duplicates, near duplicates (MinHash) and shared openings of conversations.
 
-What is remembered of a text is a number of 64 bits, so a million of them take some 20 MB, and that any two of them get
-the same number has a chance of less than one in ten million. The numbers are Python's hashes and hold for one
-process.
+Of each text only a hash of 64 bits is kept. A million of them take some 20 MB, and the probability of any collision
+among them is below one in ten million. They are Python's hashes, which differ from process to process.
 """
 
 from __future__ import annotations
@@ -15,13 +14,13 @@ from typing import Any
 
 from chat_app.conversation import Message
 
-MAX_COMPARED = 80_000  # about a kilobyte each
+MAX_COMPARED = 80_000  # about a kilobyte of index each
 FEWEST_SHINGLES = 8
 SIMILARITY = 0.8
 PERMUTATIONS, BANDS = 32, 8
 SEED = 42
 
-# Thai, Lao, Khmer, Japanese and Chinese do not write words apart: each letter stands for itself.
+# Thai, Lao, Khmer, Japanese and Chinese put no spaces between words: each character counts as a word.
 _APART = "\u0e00-\u0eff\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff"
 _WORDS = re.compile(rf"[{_APART}]|[^\W{_APART}]+")
 _SPACED = {ord(sign): " " for sign in map(chr, range(128)) if not (sign.isalnum() or sign in "_ ")}
@@ -29,7 +28,7 @@ _BETWEEN = "\x1f"
 
 
 class Fingerprints:
-    """A set of 64-bit numbers in 16 to 32 bytes each (a set of Python's takes 100): open addressing in one array."""
+    """A hash set of 64-bit integers with open addressing in one array: 16 to 32 bytes each, not 100 as in a set."""
 
     def __init__(self) -> None:
         self._slots = array("Q", bytes(8 << 10))
@@ -41,7 +40,7 @@ class Fingerprints:
         return self._used + self._has_zero
 
     def add(self, number: int) -> bool:
-        """Whether it is new."""
+        """Add a fingerprint; returns whether it is new."""
         if not number:
             is_new, self._has_zero = not self._has_zero, True
             return is_new
@@ -77,7 +76,11 @@ class Fingerprints:
 
 
 class DuplicateIndex:
-    """The conversations of one part so far."""
+    """The conversations of one part seen so far.
+
+    Args:
+        compared: the number of conversations to keep in the index for near duplicates.
+    """
 
     def __init__(self, compared: int = MAX_COMPARED) -> None:
         self._kept = Fingerprints()
@@ -92,19 +95,21 @@ class DuplicateIndex:
         return number in self._kept or number in self._near
 
     def judge(self, messages: Sequence[Message], number: int) -> tuple[bool, bool]:
-        """(is there an equal one, is there a similar one that was kept before it); remembers the conversation.
-
-        A copy of a similar one is both, so that whoever leaves out similar ones leaves out its copies too.
+        """Compare a conversation with those before it, and add it.
 
         Args:
             number: the fingerprint of the messages.
+
+        Returns:
+            (whether an equal conversation came before, whether a similar one did). A copy of a near duplicate is both,
+            so that a repair that drops near duplicates drops their copies as well.
         """
         if number in self._near:
             return True, True
         if number in self._kept:
             return True, False
         words = _split_words(_BETWEEN.join([one.text for one in messages]).casefold())
-        if words:  # else there is nothing to compare but what is there
+        if words:  # Without words, as in "?!", only exact copies count.
             roles = "".join([one.role[0] for one in messages])
             if not self._normal.add(_hash(f"{roles} {''.join(words)}")) or self._is_similar(words):
                 self._near.add(number)
@@ -113,7 +118,7 @@ class DuplicateIndex:
         return False, False
 
     def _is_similar(self, words: Sequence[str]) -> bool:
-        """By MinHash over pairs of words, of which short conversations have too few."""
+        """Whether MinHash over pairs of words finds a similar conversation; short ones have too few pairs."""
         if len(words) <= FEWEST_SHINGLES:
             return False
         if not self._free:
@@ -121,7 +126,7 @@ class DuplicateIndex:
             return False
         try:
             from rensa import RMinHash, RMinHashDeduplicator
-        except ImportError:  # it is not there for every system
+        except ImportError:  # The package is optional: it has no wheels for some platforms.
             self.can_compare_words = False
             return False
         if self._index is None:
@@ -134,18 +139,18 @@ class DuplicateIndex:
 
 
 def fingerprint(messages: Sequence[Message]) -> int:
-    """A number for what is said and by whom."""
+    """A hash of the roles and texts."""
     return _hash(_BETWEEN.join([piece for one in messages for piece in (one.role, one.text)]))
 
 
 def fingerprint_opening(messages: Sequence[Message]) -> int:
-    """A number for the first turn and what follows it, apart from capitals."""
+    """A hash of the first two turns, without regard to capitals."""
     first = int(messages[0].role == "system")
     return _hash(_BETWEEN.join([turn.text.casefold() for turn in messages[first : first + 2]]))
 
 
 def _split_words(text: str) -> list[str]:
-    """The words of a text, whatever stands between them."""
+    """The words of a text without punctuation."""
     return text.translate(_SPACED).split() if text.isascii() else _WORDS.findall(text)
 
 

@@ -1,20 +1,20 @@
-"""A few words of a text as they may be shown: short, on one line, nothing private in them."""
+"""Excerpts of texts for reports: short, on one line, with private data masked."""
 
 from __future__ import annotations
 
 from chat_app.data.quality.pii import PLACEHOLDERS, PrivateSpan, find_private, may_hold_private
 
-BEFORE, AFTER = 24, 64  # characters shown on either side of where something begins
-LOOKED_AT = 10_000  # characters on either side in which private data is looked for
+BEFORE, AFTER = 24, 64  # characters shown before and after the position
+LOOKED_AT = 10_000  # characters on either side that are searched for private data
 
 
 def quote(text: str, start: int = 0) -> str:
-    """What stands around character `start`, with placeholders for private data."""
+    """An excerpt of the text around character `start`, with placeholders for private data."""
     offset = max(start - LOOKED_AT, 0)
     near = text[offset : start + LOOKED_AT]
     spans = find_private(near) if may_hold_private(near) else []
     first, end = max(start - offset - BEFORE, 0), min(start - offset + AFTER, len(near))
-    for span in spans:  # none is cut in two
+    for span in spans:  # the excerpt grows so that it cuts none in two
         if span.start < first < span.end:
             first = span.start
         if span.start < end < span.end:

@@ -1,4 +1,4 @@
-"""What a check can find: the name of each finding, its words, and the repair that removes it. Words only."""
+"""The kinds of findings with their titles and advice for people, and the repairs that remove them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,13 @@ COMMON_FEWEST = 5
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of finding."""
+    """A kind of finding.
+
+    Attributes:
+        name: the identifier, for programs.
+        title: what was found, in a few words.
+        advice: what it does to a model, and what can be done.
+    """
 
     name: str
     title: str
@@ -20,19 +26,19 @@ class Kind:
 
     @property
     def repair(self) -> str | None:
-        """The name of its repair, which is its own, where there is a safe one."""
+        """The name of the repair that removes it, which is the same as its own; None if there is no safe one."""
         return self.name if self.name in REPAIRS else None
 
 
 @dataclass(frozen=True)
 class Repair:
-    """Something that `repaired` does to conversations.
+    """A repair that `apply_repairs` can make.
 
     Attributes:
-        name: the same as that of the finding it removes.
-        label: for a switch, a few words.
-        help: what exactly it changes.
-        is_on: whether the switch is on before anybody has decided: only where nothing of worth can be lost.
+        name: the name of the finding that it removes.
+        label: the label of its switch, a few words.
+        help: what it changes, in one sentence.
+        is_on: whether it is on by default, which is so only where nothing valuable can be lost.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Which languages a set of texts is in, by a sample of it. A guess per conversation; knows no files."""
+"""Language identification: the shares of languages in a random sample of texts."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _NAMES = dict(
 
 
 class Languages:
-    """Keeps an even sample of all texts (Vitter's algorithm R), the same one for the same texts."""
+    """Keeps a uniform sample of the texts (reservoir sampling, Vitter's algorithm R) with a fixed seed."""
 
     def __init__(self) -> None:
         self._sample: list[str] = []
@@ -46,8 +46,13 @@ class Languages:
         if place < SAMPLE:
             self._sample[place] = text[:MAX_CHARACTERS]
 
-    def shares(self) -> tuple[tuple[str, float], ...]:
-        """(language, share), the most common first; those below 2 % and texts too short to tell are "other"."""
+    def compute_shares(self) -> tuple[tuple[str, float], ...]:
+        """Identify the languages of the sample.
+
+        Returns:
+            (name, share from 0 to 1), the most common first. "other" has the languages below 2 % and the texts that are
+            too short to tell.
+        """
         if not self._sample:
             return ()
         counts = Counter(_classify(text) for text in self._sample)

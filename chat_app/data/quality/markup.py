@@ -1,4 +1,4 @@
-"""What a template or a web page left inside a text: spelled special tokens, HTML entities and tags. Knows only text."""
+"""Markup left inside texts: special tokens spelled out, template markers, HTML entities and tags."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ _AMP = re.compile("&(?:amp;)+")
 
 
 def may_hold_markup(text: str) -> bool:
-    """False only if there is neither a special token nor HTML. Cheap: most texts end here."""
+    """A cheap test that most texts fail: False only if there is neither a special token nor HTML."""
     return "<" in text or "&" in text or "[" in text or "##" in text or "__" in text
 
 
 def find_special_tokens(text: str) -> list[tuple[int, int]]:
-    """(start, end) of each spelling of a special token or a mark of a template."""
+    """(start, end) of each special token or template marker that is spelled out."""
     return [match.span() for match in _SPECIAL_TOKEN.finditer(text)]
 
 
@@ -45,19 +45,19 @@ def find_html(text: str) -> list[tuple[int, int]]:
 
 
 def remove_special_tokens(text: str) -> str:
-    """The text without spelled special tokens; a space stays where each stood."""
+    """The text with each spelled special token replaced by a space."""
     return repeat_until_stable(text, lambda one: _SPACED_TOKENS.sub(" ", one))
 
 
 def remove_html(text: str) -> str:
-    """The text with entities as the signs they mean and without tags; what breaks a line in HTML breaks it here."""
+    """The text without tags and with entities decoded; tags that break a line become line feeds."""
     return repeat_until_stable(text, lambda one: _HTML.sub(_replace_html, one) if find_html(one) else one)
 
 
 def repeat_until_stable(text: str, step: Callable[[str], str]) -> str:
-    """The text after as many steps as change it: taking something out may join what stood around it.
+    """Apply a step until it changes nothing: a removal may join the characters around it into another match.
 
-    A text that is still not done after a few of them was made to be like that; nothing of it is kept.
+    A text that still changes after eight rounds was crafted to do so, and becomes empty.
     """
     for _ in range(MAX_ROUNDS):
         changed = step(text)

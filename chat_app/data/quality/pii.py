@@ -1,8 +1,8 @@
-"""Private data inside a text: where it stands, and the text with placeholders instead. Knows no conversations.
+"""PII detection and masking: keys, e-mail addresses, bank accounts, cards, IP and MAC addresses, phone numbers.
 
 Numbers are the hard part: a year, a price, a time, a version or an order number must not be taken for a phone or a
-card. So a shape alone is rarely enough: cards and bank accounts have check digits, machines' addresses have ranges, and
-a phone number needs an international prefix, a national one, or a word like "call" before it.
+card. So a pattern alone is rarely enough: cards and bank accounts have check digits, IP addresses have reserved ranges,
+and a phone number needs an international prefix, a national one, or a word like "call" before it.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ _IBAN_LENGTHS = {
 
 @dataclass(frozen=True, slots=True)
 class PrivateSpan:
-    """Private data from character `start` up to `end`."""
+    """Private data at the characters [start, end)."""
 
     kind: PrivateKind
     start: int
@@ -80,7 +80,7 @@ class PrivateSpan:
 
 
 def may_hold_private(text: str) -> bool:
-    """False only if `find_private` would find nothing. Cheap: most texts end here."""
+    """A cheap test that most texts fail: False only if `find_private` would find nothing."""
     return (
         "@" in text
         or _DIGITS.search(text) is not None
@@ -92,7 +92,7 @@ def may_hold_private(text: str) -> bool:
 
 
 def find_private(text: str) -> list[PrivateSpan]:
-    """All private data of a text, in order, none inside another."""
+    """All private data in a text, in order, without overlaps."""
     taken: list[PrivateSpan] = []
     for kind in PRIVATE_KINDS:
         starts = [span.start for span in taken]
@@ -108,7 +108,7 @@ def find_private(text: str) -> list[PrivateSpan]:
 
 
 def mask_private(text: str, kinds: Collection[str] = PRIVATE_KINDS) -> str:
-    """The text with a placeholder for everything private of these kinds. Equal data has equal placeholders."""
+    """Replace private data of these kinds by the placeholder of its kind."""
     pieces, end = [], 0
     for span in find_private(text):
         if span.kind in kinds:
@@ -135,7 +135,7 @@ def _names_password(text: str) -> bool:
 
 
 def _is_mixed(secret: str) -> bool:
-    """Whether it has letters and digits, as keys have and words have not."""
+    """Whether a string has both letters and digits, as keys have and words have not."""
     return any(sign.isdigit() for sign in secret) and any(sign.isalpha() for sign in secret)
 
 
@@ -148,7 +148,7 @@ def _find_bank_accounts(text: str) -> Iterator[tuple[int, int]]:
     for match in _IBAN.finditer(text):
         length = _IBAN_LENGTHS.get(match[0][:2])
         end = match.start()
-        for sign in match[0]:  # what follows the account may look like another group of it
+        for sign in match[0]:  # the next word may look like another group of the account
             if not length:
                 break
             end += 1
@@ -158,7 +158,7 @@ def _find_bank_accounts(text: str) -> Iterator[tuple[int, int]]:
 
 
 def _has_iban_checksum(account: str) -> bool:
-    """ISO 7064 mod 97-10, as ISO 13616 asks for it."""
+    """Check the digits of an IBAN: ISO 7064 mod 97-10, as ISO 13616 requires."""
     signs = account.replace(" ", "")
     return int("".join(str(int(sign, 36)) for sign in signs[4:] + signs[:4])) % 97 == 1
 
@@ -171,7 +171,7 @@ def _find_cards(text: str) -> Iterator[tuple[int, int]]:
 
 
 def _has_luhn_checksum(digits: str) -> bool:
-    """ISO/IEC 7812-1: from the right, every second digit counts double."""
+    """Check the digits of a card number: ISO/IEC 7812-1, every second digit from the right counts double."""
     total = 0
     for place, digit in enumerate(reversed(digits)):
         value = int(digit) * (1 + place % 2)
@@ -194,7 +194,7 @@ def _find_machine_addresses(text: str) -> Iterator[tuple[int, int]]:
 
 
 def _is_ipv4(spelling: str) -> bool:
-    """Whether it is the address of somebody's machine: 1.2.3.4 is rather a version, 255.255.255.0 is a mask."""
+    """Whether it is the IPv4 address of a machine; 1.2.3.4 is more likely a version, and 255.255.255.0 is a netmask."""
     try:
         address = IPv4Address(spelling)
     except AddressValueError:
@@ -204,7 +204,7 @@ def _is_ipv4(spelling: str) -> bool:
 
 
 def _is_ipv6(spelling: str) -> bool:
-    """Whether it is an address with enough digits not to be a word of a program, as in a::b."""
+    """Whether it is an IPv6 address, with enough digits not to be a name in a program such as a::b."""
     if spelling.count(":") < 2 or len(spelling.replace(":", "")) < 7:
         return False
     try:

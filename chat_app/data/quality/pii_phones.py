@@ -1,11 +1,11 @@
-"""Phone numbers inside a text. Says which digits are one; the rules of each country are those of phonenumbers."""
+"""Phone number detection, with the numbering plans of the package phonenumbers."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
 
-# Where numbers without a country are tried. Germany's plan takes nearly any number, so it comes last.
+# The numbering plans to try for a number without a country. Germany's accepts nearly any number, so it comes last.
 REGIONS = ("US", "GB", "FR", "ES", "IT", "NL", "BE", "CH", "AT", "PL", "AU", "IN", "BR", "JP", "DE")
 FEWEST_DIGITS, MOST_DIGITS = 7, 15
 CONTEXT = 30
@@ -57,13 +57,13 @@ def _is_phone(found: str, before: str) -> bool:
 
 
 def _is_grouped(found: str) -> bool:
-    """Whether it is written in groups as a national number is, and is one somewhere."""
+    """Whether it is written in groups of digits and is a valid national number in some region."""
     groups = re.findall("[0-9]+", found)
     return len(groups) > 1 and any(_is_known(found, region, strict=True) for region in REGIONS)
 
 
 def _is_known(found: str, region: str | None, strict: bool = False) -> bool:
-    """Whether there is such a number; without `strict`, whether one could be given out."""
+    """Whether a number is valid in a region; without `strict`, whether its length is possible there."""
     import phonenumbers
 
     try:

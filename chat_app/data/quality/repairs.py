@@ -1,4 +1,4 @@
-"""Applies repairs to a stream of conversations, in a fixed order. The rules of each repair stand in its own module."""
+"""Applies repairs to a stream of conversations, in a fixed order. The module of each detector has its rules."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LEAKS = {"leakage": fingerprint, "leaked_openings": fingerprint_opening}
 
 
 def apply_repairs(items: Iterable[Located], repairs: Collection[str]) -> Iterator[Located]:
-    """Apply repairs to conversations, in their order and in bounded memory.
+    """Apply repairs to a stream of conversations, in bounded memory.
 
     The repairs "leakage" and "leaked_openings" need all validation and test conversations before the first training
     conversation, so they iterate over `items` twice. If `items` is an iterator, it is kept in memory for that.

@@ -1,4 +1,4 @@
-"""Which replies are given again and again. Knows replies, and nothing else of a conversation."""
+"""Detection of replies that make up a large share of all replies."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ KEY_LENGTH = 200
 
 
 class ReplyCounter:
-    """Which replies are given very often, in bounded memory: lossy counting (Manku & Motwani 2002).
+    """Counts frequent replies in bounded memory by lossy counting (Manku & Motwani 2002).
 
-    When too many different ones are known, the rare ones are forgotten, and what could thereby be missing is at most
-    `_missed` a reply.
+    When there are too many different replies, the rarest are dropped; a count is then too low by at most `_missed`.
     """
 
     def __init__(self) -> None:
@@ -34,8 +33,8 @@ class ReplyCounter:
         if len(self._counts) > MAX_REPLIES:
             self._forget()
 
-    def finding(self) -> Finding | None:
-        """The replies that are a large share of all."""
+    def build_finding(self) -> Finding | None:
+        """The finding about replies that are a large share of all, or None if there are none."""
         least = max(COMMON_SHARE * self._total, COMMON_FEWEST)
         common = [(count, key) for key, count in self._counts.items() if count >= least and key in self._first]
         if not common:

@@ -1,4 +1,4 @@
-"""What a check of conversations gives: counts, histograms, findings. Knows nothing of how anything is found."""
+"""The result of a quality check: counts, histograms, findings; and the accumulators that collect them."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ LENGTH_EDGES = (0, 16, 32, 64, 128, 256, 512, 1_024, 2_048, 4_096, 16_384)
 
 @dataclass(frozen=True)
 class Histogram:
-    """How often values lie where: `counts[i]` from `edges[i]` up to, not including, `edges[i + 1]`; the last has no
-    end."""
+    """A histogram: `counts[i]` values are in [edges[i], edges[i + 1]); the last bin has no upper end."""
 
     edges: tuple[int, ...]
     counts: tuple[int, ...]
@@ -25,7 +24,7 @@ class Histogram:
 
 @dataclass(frozen=True)
 class Spot:
-    """One example: where it stands, and a few words of it on one line, with private data masked."""
+    """An example of a finding: its file and line, and an excerpt on one line with private data masked."""
 
     file: str
     line: int
@@ -34,14 +33,14 @@ class Spot:
 
 @dataclass(frozen=True)
 class Finding:
-    """Something in the data that a person should know of.
+    """Something in the data that the user should know of.
 
     Attributes:
-        name: for programs; the same in every check.
-        title: what it is, in a few words.
-        count: how many there are: turns, values or conversations, as the title says.
-        conversations: how many conversations have at least one.
-        spots: the first of them.
+        name: the identifier of its kind, for programs.
+        title: what was found, in a few words.
+        count: the number of turns, values or conversations, as the title says.
+        conversations: the number of conversations with at least one.
+        spots: the first examples.
         advice: what it does to a model, and what can be done.
         repair: the name of the repair that removes it, or None.
     """
@@ -57,16 +56,19 @@ class Finding:
 
 @dataclass(frozen=True)
 class Check:
-    """All that was found out about a set of conversations.
+    """The result of a quality check.
 
     Attributes:
-        turns: of all conversations, system texts not counted.
-        tokens: of all texts, system texts included; None if nobody could count them.
-        fitting: the share of conversations that fit the model's window whole, 0 to 1; None if the window is unknown.
-        languages: (name, share of a sample, 0 to 1), the most common first; "other" is what was rare or unclear.
-        turns_histogram: of turns per conversation.
-        length_histogram: of the length of a conversation, in `length_unit`.
-        parts: how many conversations are meant for what.
+        conversations: the number of conversations.
+        turns: the number of turns, without system texts.
+        tokens: the number of tokens of all texts, with system texts; None without a tokenizer.
+        fitting: the share of conversations that fit into the context window whole, 0 to 1; None if it is unknown.
+        languages: (name, share of a sample from 0 to 1), the most common first; "other" has the rare and unclear ones.
+        turns_histogram: turns per conversation.
+        length_histogram: length of a conversation, in `length_unit`.
+        length_unit: "tokens", or "characters" without a tokenizer.
+        findings: in the order of `issue_types.KINDS`.
+        parts: the number of conversations of each part.
     """
 
     conversations: int
@@ -81,15 +83,15 @@ class Check:
     parts: dict[Part, int]
 
     def to_dict(self) -> dict[str, Any]:
-        """The same for JSON."""
+        """The values as a dictionary for JSON."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Check:
-        """What `to_dict` gave.
+        """The check that `to_dict` converted.
 
         Raises:
-            KeyError, TypeError: it is something else.
+            KeyError, TypeError: the dictionary has another structure.
         """
         findings = tuple(
             Finding(**{**one, "spots": tuple(Spot(**spot) for spot in one["spots"])}) for one in values["findings"]
@@ -101,13 +103,13 @@ class Check:
         languages = tuple((str(name), float(share)) for name, share in values["languages"])
         return cls(**{**values, **histograms, "findings": findings, "languages": languages})
 
-    def finding(self, name: str) -> Finding | None:
+    def find(self, name: str) -> Finding | None:
         """The finding of that name, or None if there is none."""
         return next((one for one in self.findings if one.name == name), None)
 
 
 class Tally:
-    """A histogram that grows."""
+    """An accumulator for a histogram with the given edges."""
 
     def __init__(self, edges: Sequence[int]) -> None:
         self._edges = tuple(edges)
@@ -116,12 +118,12 @@ class Tally:
     def add(self, value: int) -> None:
         self._counts[max(bisect_right(self._edges, value) - 1, 0)] += 1
 
-    def histogram(self) -> Histogram:
+    def build_histogram(self) -> Histogram:
         return Histogram(self._edges, tuple(self._counts))
 
 
 class Record:
-    """What is known so far of one kind of finding."""
+    """An accumulator for one kind of finding."""
 
     def __init__(self) -> None:
         self.count = 0

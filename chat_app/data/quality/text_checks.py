@@ -1,4 +1,4 @@
-"""What can be wrong with one text as a text: nothing to read, loops, mixed-up encodings. Knows no conversations."""
+"""Checks of a single text: whether it is readable, phrase loops, and mojibake with its repair."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from chat_app.data.quality.markup import repeat_until_stable
 LONGEST_PHRASE = 16  # words
 FEWEST_REPEATS = 4
 FEWEST_LOOPED = 8  # words
-LONG_WORD = 40  # characters: longer ones are looked into, which also serves languages without spaces
+LONG_WORD = 40  # characters: loops are sought inside longer words, too, which serves languages without spaces
 MAX_LETTERS = 4_000
 
 _LETTER = re.compile("[^\\W_\u115f\u1160\u3164\uffa0]")
-_BLANKS = "\u2800\ufffd"  # an empty Braille cell; what stands for a lost character
+_BLANKS = "\u2800\ufffd"  # an empty Braille cell; the replacement character
 # The first byte of a UTF-8 character, read as Latin 1 or Windows-1252, as Windows-1251, and as CP437 or Macintosh.
 _FIRST = "\u00c2-\u00f4" + "РСГДТвгр" + "├┬┼─╞╟╨╤Γπσ√¬‚‰"
 # A later byte of it, read in the same encodings.
@@ -31,10 +31,10 @@ def is_readable(text: str) -> bool:
 
 
 def find_loop(text: str) -> tuple[int, int] | None:
-    """(start, end) of the first phrase that is said over and over, or None.
+    """(start, end) in characters of the first loop, or None.
 
-    A phrase of up to 16 words that is said at least four times in a row, eight words or more in all; and the like with
-    the letters of very long words.
+    A loop is a phrase of up to 16 words that occurs at least four times in a row and has eight words or more in all, or
+    the same with the characters of a very long word.
     """
     if len(text) < 2 * FEWEST_LOOPED:
         return None
@@ -42,7 +42,7 @@ def find_loop(text: str) -> tuple[int, int] | None:
     if len(said) - len(set(said)) >= FEWEST_LOOPED - 2:
         found = _find_repeat(said, FEWEST_LOOPED)
         if found:
-            return _character_span(text, *found)
+            return _find_character_span(text, *found)
     if max(map(len, said), default=0) <= LONG_WORD:
         return None
     for word in said:
@@ -54,12 +54,12 @@ def find_loop(text: str) -> tuple[int, int] | None:
 
 
 def is_mojibake(text: str) -> bool:
-    """Whether the text was read in a wrong encoding, so that é became Ã©, and can be mended."""
+    """Whether the text was decoded with a wrong encoding (é became Ã©) and can be repaired."""
     return repair_encoding(text) != text
 
 
 def repair_encoding(text: str) -> str:
-    """The text with what was read in a wrong encoding read in the right one."""
+    """The text with mojibake decoded by the right encoding."""
     if text.isascii() or not _MIXED_UP.search(text):
         return text
     import ftfy
@@ -68,7 +68,7 @@ def repair_encoding(text: str) -> str:
 
 
 def _find_repeat(said: list[str], fewest: int) -> tuple[int, int] | None:
-    """(first, end) of the first run of items in which each equals the one `period` before it, often enough."""
+    """(first, end) of the first periodic run of items: each equals the item `period` before it, often enough."""
     last: dict[str, int] = {}
     gaps: Counter[int] = Counter()
     for place, item in enumerate(said):
@@ -88,8 +88,8 @@ def _find_repeat(said: list[str], fewest: int) -> tuple[int, int] | None:
     return None
 
 
-def _character_span(text: str, first: int, end: int) -> tuple[int, int]:
-    """Where the words from number `first` up to `end` stand in the text."""
+def _find_character_span(text: str, first: int, end: int) -> tuple[int, int]:
+    """The characters (start, end) that the words [first, end) take in the text."""
     places = [match.span() for _, match in zip(range(end), re.finditer(r"\S+", text), strict=False)]
     if len(places) < end:
         return 0, len(text)

@@ -1,8 +1,7 @@
-"""Files of conversations -> conversations, and a problem for every line that cannot be used.
+"""Readers: parse files into conversations, with a problem report for each line that cannot be used.
 
-The content of a file tells its kind. Each kind has one reader (see `protocol`), all of them stand in one table in
-`detect`, and `iterate` and `read_file` choose among them. Knows files and their mistakes; knows nothing of prompts,
-tokens or pages. Conversations are written in `chat_app.data.writers`.
+The kind of a file is detected from its content. Each kind has one reader (see `protocol`), which is listed in a table
+in `detect`; `iterate` and `read_file` choose the reader. Conversations are written in `chat_app.data.writers`.
 """
 
 from chat_app.data.readers import archives, detect, options, split_names, text_source, turn_text, types

@@ -1,7 +1,7 @@
-"""A file, a compressed file, an archive or a folder -> the files in it, one at a time. Knows nothing of conversations.
+"""Opens files, gzip files, zip archives and folders, and iterates over the files in them.
 
-What is packed is unpacked as it is asked for into a private folder, never under a name that the archive chose, and is
-gone when the next one is asked for.
+Members are unpacked lazily into a private folder, never under a name from the archive, and deleted when the iteration
+goes on. Limits on number, size and compression ratio protect against zip bombs.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from chat_app.data.readers.detect_binary import ZIP_HEADS, detect_office, explai
 from chat_app.data.readers.text_source import NO_FILE
 from chat_app.data.readers.types import Problem, RejectedError, explain_not_opened, make_printable
 from chat_app.errors import DataError
-from chat_app.formatting import bytes_in_words
+from chat_app.formatting import format_bytes
 
 MAX_ENTRIES = 10_000
 FREE_BYTES, MAX_RATIO = 50_000_000, 200
@@ -37,7 +37,7 @@ PASSED = "Nothing has to be done."
 
 @dataclass(frozen=True)
 class Member:
-    """A file to read: where it lies now, and what the person calls it ("archive.zip/inside.csv")."""
+    """A file to read: its path on disk for now, and the name to show ("archive.zip/inside.csv")."""
 
     path: Path
     name: str
@@ -47,55 +47,56 @@ class Member:
 def open_members(
     path: str | os.PathLike[str], name: str | None = None, *, most_bytes: int = 5 * 10**9
 ) -> Iterator[Iterator[Member | Problem]]:
-    """The files that a path holds, in order. A member that was unpacked lies there until the next one is asked for.
+    """A context manager with an iterator over the files of a path. An unpacked member exists until the next one.
 
     Args:
         path: a file, a gzip file, a zip archive or a folder.
-        name: what to call it, if not by the name it has on disk.
-        most_bytes: of all that is unpacked.
+        name: the name to show, if it differs from the one on disk.
+        most_bytes: the most bytes to unpack in all.
 
     Raises:
-        DataError: a kind of archive or document that is not opened (at once), or nothing in it can be (later).
+        DataError: on entry for a kind of archive or document that is not supported; during iteration if none of the
+            files can be read.
     """
     place = Path(path)
     with tempfile.TemporaryDirectory(prefix="chat_app-", ignore_cleanup_errors=True) as folder:
-        yield _Unpacker(Path(folder), most_bytes).members(place, name or place.name or str(path))
+        yield _Unpacker(Path(folder), most_bytes).read(place, name or place.name or str(path))
 
 
 @dataclass
 class _Unpacker:
-    """What has been unpacked so far, and what was passed over."""
+    """The state of unpacking: bytes and files so far, and the names of the files that were skipped."""
 
     folder: Path
     budget: int
     unpacked: int = 0
     kept: int = 0
     count: int = 0
-    passed: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
 
-    def members(self, path: Path, name: str) -> Iterator[Member | Problem]:
+    def read(self, path: Path, name: str) -> Iterator[Member | Problem]:
         try:
             if path.is_dir():
-                return self._or_error(self._of_folder(path, name), name, "This folder")
-            # Opening a pipe would wait for somebody to write into it.
+                return self._require_member(self._read_folder(path, name), name, "This folder")
+            # Only regular files are opened: opening a pipe would block until another process writes to it.
             head = _read_head(path) if path.is_file() else b""
         except (OSError, ValueError):
-            head = b""  # whoever reads it says what is wrong
+            head = b""  # the reader reports what is wrong
         if head.startswith(ZIP_HEADS) and not detect_office(path):
-            return self._or_error(self._of_zip(path, name), name, "This archive")
+            return self._require_member(self._read_zip(path, name), name, "This archive")
         try:
-            return self._of_file(path, name, head)
+            return self._read_single(path, name, head)
         except RejectedError as rejected:
             raise DataError(rejected.reason, where=name, advice=rejected.advice) from rejected
 
-    def _of_file(self, path: Path, name: str, head: bytes) -> Iterator[Member | Problem]:
+    def _read_single(self, path: Path, name: str, head: bytes) -> Iterator[Member | Problem]:
         if head.startswith(b"\x1f\x8b"):
-            return self._or_error(self._of_gzip(path, name), name, "This file")
+            return self._require_member(self._read_gzip(path, name), name, "This file")
         _check_readable(path, head)
         return iter([Member(path, name)])
 
-    def _or_error(self, items: Iterator[Member | Problem], name: str, what: str) -> Iterator[Member | Problem]:
-        """The same, but an error instead of nothing but problems."""
+    def _require_member(self, items: Iterator[Member | Problem], name: str, what: str) -> Iterator[Member | Problem]:
+        """Yield the items; raise the first problem as an error if there are only problems."""
         early: list[Problem] = []
         found = False
         for item in items:
@@ -117,7 +118,7 @@ class _Unpacker:
         where = f"{name}/{inside}" if inside and first.file != name else name
         raise DataError(first.reason, where=where, advice=f"{first.advice}{more}")
 
-    def _of_folder(self, folder: Path, name: str) -> Iterator[Member | Problem]:
+    def _read_folder(self, folder: Path, name: str) -> Iterator[Member | Problem]:
         failures: list[str] = []
         for parent, folders, files in os.walk(folder, onerror=lambda error: failures.append(str(error.filename))):
             folders[:] = sorted(one for one in folders if not _is_hidden(one))
@@ -130,12 +131,12 @@ class _Unpacker:
                     yield Problem(shown, None, "This is a link to another place.", "Put the file itself there.")
                 elif path.is_file():
                     if is_media(file):
-                        self.passed.append(file)
+                        self.skipped.append(file)
                         continue
-                    if self._too_many():
-                        yield self._rest(name)
+                    if self._exceeds_limit():
+                        yield self._limit_problem(name)
                         return
-                    yield from self._inside(path, shown)
+                    yield from self._read_nested(path, shown)
                 elif path.exists():
                     yield Problem(shown, None, *NO_FILE)
                 else:
@@ -148,9 +149,9 @@ class _Unpacker:
                 "Looking into this folder is not allowed.",
                 "Allow it, or copy it.",
             )
-        yield from self._passed_over(name)
+        yield from self._report_skipped(name)
 
-    def _of_zip(self, path: Path, name: str) -> Iterator[Member | Problem]:
+    def _read_zip(self, path: Path, name: str) -> Iterator[Member | Problem]:
         try:
             archive = zipfile.ZipFile(path)
         except (OSError, *BROKEN):
@@ -165,26 +166,26 @@ class _Unpacker:
                 try:
                     _check_entry(entry)
                     if is_media(entry.filename):
-                        self.passed.append(entry.filename)
+                        self.skipped.append(entry.filename)
                         continue
-                    if self._too_many():
-                        yield self._rest(name)
+                    if self._exceeds_limit():
+                        yield self._limit_problem(name)
                         break
                     with _explain_damage(), archive.open(entry) as source:
-                        inside = self._unpacked(source.read, min(entry.compress_size, packed), packed)
+                        inside = self._unpack(source.read, min(entry.compress_size, packed), packed)
                 except RejectedError as rejected:
                     yield Problem(shown, None, rejected.reason, rejected.advice)
                     continue
-                yield from self._inside(inside, shown)
+                yield from self._read_nested(inside, shown)
                 inside.unlink(missing_ok=True)
-        yield from self._passed_over(name)
+        yield from self._report_skipped(name)
 
-    def _of_gzip(self, path: Path, name: str) -> Iterator[Member | Problem]:
+    def _read_gzip(self, path: Path, name: str) -> Iterator[Member | Problem]:
         shown = name[:-3] if name.lower().endswith(".gz") and len(name) > 3 else name
         try:
             with _explain_damage(), gzip.open(path) as source:
                 size = path.stat().st_size
-                inside = self._unpacked(source.read, size, size)
+                inside = self._unpack(source.read, size, size)
             head = _read_head(inside)
             if head.startswith((b"\x1f\x8b", *ZIP_HEADS)) and not detect_office(inside):
                 raise RejectedError("This is an archive inside a compressed file.", UNPACK)
@@ -195,16 +196,16 @@ class _Unpacker:
         yield Member(inside, shown)
         inside.unlink(missing_ok=True)
 
-    def _inside(self, path: Path, name: str) -> Iterator[Member | Problem]:
-        """A file of a folder or an archive: itself, or what it holds."""
+    def _read_nested(self, path: Path, name: str) -> Iterator[Member | Problem]:
+        """The member for a file in a folder or an archive; a gzip file is unpacked."""
         try:
             head = _read_head(path)
             if head.startswith(ZIP_HEADS) and not detect_office(path):
                 raise RejectedError("This is an archive inside another place.", "Unpack it, and give it by itself.")
             if head.startswith(b"\x1f\x8b"):
-                yield from self._of_gzip(path, name)
+                yield from self._read_gzip(path, name)
             elif is_media("", head):
-                self.passed.append(name)
+                self.skipped.append(name)
             else:
                 _check_readable(path, head)
                 yield Member(path, name)
@@ -214,8 +215,12 @@ class _Unpacker:
         except RejectedError as rejected:
             yield Problem(name, None, rejected.reason, rejected.advice)
 
-    def _unpacked(self, read: Callable[[int], bytes], packed: int, whole: int) -> Path:
-        """Writes what `read` gives to a new file, as long as neither it nor the sum grows out of all measure."""
+    def _unpack(self, read: Callable[[int], bytes], packed: int, whole: int) -> Path:
+        """Write the bytes that `read` returns to a new file, within the limits of size and compression ratio.
+
+        Raises:
+            RejectedError: a limit is exceeded.
+        """
         target = self.folder / f"{self.count}-{self.unpacked}"
         size = 0
         try:
@@ -224,7 +229,7 @@ class _Unpacker:
                     size += len(piece)
                     self.unpacked += len(piece)
                     if self.unpacked > self.budget:
-                        limit = bytes_in_words(self.budget)
+                        limit = format_bytes(self.budget)
                         raise RejectedError(f"All that is in it has more than {limit}.", "Give it in parts.")
                     if (size > FREE_BYTES and size > MAX_RATIO * packed) or (
                         self.kept + size > 2 * FREE_BYTES and self.kept + size > MAX_RATIO * whole
@@ -237,28 +242,28 @@ class _Unpacker:
         self.kept += size
         return target
 
-    def _too_many(self) -> bool:
+    def _exceeds_limit(self) -> bool:
         self.count += 1
         return self.count > MAX_ENTRIES
 
-    def _rest(self, name: str) -> Problem:
+    def _limit_problem(self, name: str) -> Problem:
         return Problem(name, None, f"It holds more than {MAX_ENTRIES:,} files; the rest was left out.", "Give fewer.")
 
-    def _passed_over(self, name: str) -> Iterator[Problem]:
-        if not self.passed:
+    def _report_skipped(self, name: str) -> Iterator[Problem]:
+        if not self.skipped:
             return
         kinds = list(
-            dict.fromkeys(Path(one).suffix.lower().lstrip(".") or "without a name's end" for one in self.passed)
+            dict.fromkeys(Path(one).suffix.lower().lstrip(".") or "without a name's end" for one in self.skipped)
         )
         listed = ", ".join(kinds[:SHOWN_EXTENSIONS]) + (" and others" if len(kinds) > SHOWN_EXTENSIONS else "")
-        count = len(self.passed)
+        count = len(self.skipped)
         said = (
             f"{count:,} files are no text ({listed}); they were"
             if count > 1
             else f"1 file is no text ({listed}); it was"
         )
         yield Problem(name, None, f"{said} passed over.", PASSED)
-        self.passed.clear()
+        self.skipped.clear()
 
 
 def _check_readable(path: Path, head: bytes) -> None:
@@ -279,7 +284,7 @@ def _check_entry(entry: zipfile.ZipInfo) -> None:
 
 @contextmanager
 def _explain_damage() -> Iterator[None]:
-    """What the libraries raise on broken archives, in words."""
+    """A context manager that turns the libraries' exceptions about broken archives into a RejectedError."""
     try:
         yield
     except EOFError as error:
@@ -299,7 +304,7 @@ def _read_head(path: Path) -> bytes:
 
 
 def _is_hidden(*parts: str) -> bool:
-    """Whether a file is none that a person made: what systems put beside them."""
+    """Whether a path is hidden or is metadata that an operating system adds, such as Thumbs.db."""
     return any(
         part == "__MACOSX" or (part.startswith(".") and part not in (".", "..")) or part in ("Thumbs.db", "desktop.ini")
         for part in parts

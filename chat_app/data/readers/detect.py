@@ -23,7 +23,7 @@ from chat_app.data.readers.text.transcript import TranscriptReader
 from chat_app.data.readers.text_source import read_first_lines
 from chat_app.errors import DataError
 
-# In the order of detection. The last reader takes every text that the others refuse.
+# In the order of detection. The last reader accepts every text that the others reject.
 READERS: tuple[type[Reader], ...] = (
     ParquetReader,
     XlsxReader,
@@ -45,27 +45,27 @@ FOLDER_READERS: tuple[type[Reader], ...] = (SlackExportReader,)
 
 
 def open_reader(file: InputFile) -> Reader:
-    """The first reader of the table that takes the file.
+    """The first reader in the table that accepts the file.
 
     Raises:
-        DataError: the file is missing, empty, or of no kind that is read.
+        DataError: the file is missing, empty, or of an unknown kind.
     """
-    reader = _first_that_takes(file, READERS)
+    reader = _find_reader(file, READERS)
     assert reader is not None
     return reader
 
 
 def open_folder_reader(file: InputFile) -> Reader | None:
-    """The reader that takes a folder or an archive as a whole; None if its files are read one by one."""
-    return _first_that_takes(file, FOLDER_READERS)
+    """The reader that accepts a folder or an archive as a whole; None if its files are read one by one."""
+    return _find_reader(file, FOLDER_READERS)
 
 
-def _first_that_takes(file: InputFile, readers: tuple[type[Reader], ...]) -> Reader | None:
+def _find_reader(file: InputFile, readers: tuple[type[Reader], ...]) -> Reader | None:
     return next((found for reader in readers if (found := reader.sniff(file)) is not None), None)
 
 
 def is_prose(member: Member) -> bool:
-    """Whether a file is running text: only the last reader takes it, and its first lines have no tabs."""
+    """Whether a file is running text: only the last reader accepts it, and its first lines have no tabs."""
     file = InputFile(member.path, member.name, ReadingOptions())
     try:
         if is_media(member.path.name) or file.layout != "text" or open_reader(file).preview().kind != "tsv":

@@ -1,4 +1,4 @@
-"""What a file is that is neither text nor a table, by its first bytes and its name, and what to do with it."""
+"""Detection of files that are neither text nor tables (media, archives, Office documents), with advice for each."""
 
 from __future__ import annotations
 
@@ -59,12 +59,12 @@ TAR_AT = 257
 
 
 def is_media(name: str, head: bytes = b"") -> bool:
-    """Whether a file is a picture, a sound, a film, a program or the like: by its name's end or its first bytes."""
+    """Whether a file is an image, audio, a video, a program or the like, by its extension or its first bytes."""
     return Path(name).suffix[1:].lower() in MEDIA or head.startswith(MEDIA_HEADS) or head[4:8] == b"ftyp"
 
 
 def detect_office(path: Path) -> Office | None:
-    """The kind of document that a zip file is; None for a plain archive and for other files."""
+    """The kind of Office document in a zip file; None for a plain archive and for other files."""
     try:
         with zipfile.ZipFile(path) as archive:
             names = set(archive.namelist())

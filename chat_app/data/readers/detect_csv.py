@@ -1,6 +1,6 @@
-"""Whether a text is a delimited table, and how its cells are separated: by its first lines. Knows no roles.
+"""Detection of delimited tables and their dialect, from the first lines of a text.
 
-Prose has commas too. A text is taken for a table only if its rows agree, or if its first row names columns.
+Prose has commas, too, so a text is taken for a table only if its rows have the same width or its first row is a header.
 """
 
 from __future__ import annotations
@@ -12,32 +12,31 @@ from dataclasses import replace
 
 import orjson
 
-from chat_app.data.readers.tables import columns
-from chat_app.data.readers.tables import header_words as headings
+from chat_app.data.readers.tables import columns, header_words
 from chat_app.data.readers.tables.csv_lenient import Dialect, Scan, scan_row
-from chat_app.data.readers.text_source import Source, numbered_lines, read_beginning
+from chat_app.data.readers.text_source import Source, number_lines, read_beginning
 
 DELIMITERS = ("\x1f", ",", ";", "|")
 SAMPLE_LINES = 100
 AGREED, MOSTLY = 0.9, 0.6
-# Where a comma separates cells hardly any has a space behind it; in a sentence nearly every one has.
+# The share of delimiters before a space: of commas between cells hardly any are, of those in prose nearly all.
 SPACED = 0.1
 SURE_QUOTED = 3
-# How sure a table is: its rows agree; it is called a table; nobody types its delimiter; its first row names columns.
+# Ranks of evidence beyond rows of equal width: the extension, a delimiter that prose never has, a header.
 BY_NAME, BY_DELIMITER, BY_HEADER = 1, 2, 3
 TABLE_EXTENSIONS = (".csv", ".tsv", ".tab", ".psv")
 
 
 def detect_dialect(source: Source) -> Dialect | None:
-    """How the cells of a table are separated; None for a text that is none, or that is read better in another way.
+    """Detect the dialect of a table; None for other texts, and for those that another reader suits better.
 
     Lines with tabs are left to the reader of tab-separated lines, where a quote is an ordinary character, unless their
-    quotes are unmistakably a spreadsheet's.
+    quoting is clearly that of a spreadsheet.
     """
-    lines = _sample(source)
+    lines = _read_sample(source)
     if not any(line.strip() for line in lines):
         return None
-    named = _separator_line(lines[0])
+    named = _parse_separator_line(lines[0])
     if named:
         return _fit_dialect(Dialect(named, 0, skip=1), lines[1:])
     first = next(line for line in lines if line.strip())
@@ -45,7 +44,7 @@ def detect_dialect(source: Source) -> Dialect | None:
         return None
     tabs = _has_tabs(lines, first)
     if tabs and "\t" in first:
-        return _spreadsheet_dialect(lines)
+        return _detect_spreadsheet(lines)
     best: tuple[float, Dialect] | None = None
     for delimiter in DELIMITERS:
         if any(delimiter in line for line in lines):
@@ -54,20 +53,20 @@ def detect_dialect(source: Source) -> Dialect | None:
             if rank and (best is None or rank > best[0]):
                 best = rank, dialect
     if tabs and (best is None or best[0] < BY_HEADER):
-        return _spreadsheet_dialect(lines)
+        return _detect_spreadsheet(lines)
     return best[1] if best else None
 
 
-def _sample(source: Source) -> list[str]:
+def _read_sample(source: Source) -> list[str]:
     head, more = read_beginning(source)
-    found = [line or b"" for _, line in itertools.islice(numbered_lines([head]), SAMPLE_LINES + 1)]
+    found = [line or b"" for _, line in itertools.islice(number_lines([head]), SAMPLE_LINES + 1)]
     if len(found) > SAMPLE_LINES or (more and not head.endswith((b"\n", b"\r"))):
-        found = found[:-1] or found  # its end may be missing
+        found = found[:-1] or found  # it may be cut off
     return [line.decode("utf-8", "replace") + "\n" for line in found]
 
 
-def _separator_line(line: str) -> str | None:
-    """The first line that Excel writes or wants: sep=;"""
+def _parse_separator_line(line: str) -> str | None:
+    """The delimiter that a first line for Excel declares ("sep=;"), or None."""
     text = line.strip("\n").strip('"')
     return text[4] if len(text) == 5 and text.lower().startswith("sep=") else None
 
@@ -91,10 +90,11 @@ def _has_tabs(lines: Sequence[str], first: str) -> bool:
     return tabs > 0 and ("\t" in first or 2 * tabs >= len(full))
 
 
-def _spreadsheet_dialect(lines: Sequence[str]) -> Dialect | None:
-    """Tab-separated lines as a spreadsheet writes them: quotes exactly around the cells that need them, doubled inside.
+def _detect_spreadsheet(lines: Sequence[str]) -> Dialect | None:
+    """The dialect of tab-separated lines that a spreadsheet wrote, or None.
 
-    Somebody who types quotes puts them elsewhere too.
+    A spreadsheet quotes exactly the cells that need it, and doubles quotes inside. Quotes typed by hand are elsewhere,
+    too.
     """
     if not any('"' in line for line in lines):
         return None
@@ -127,7 +127,7 @@ def _spreadsheet_dialect(lines: Sequence[str]) -> Dialect | None:
 
 
 def _scan_rows(lines: Sequence[str], dialect: Dialect) -> list[Scan]:
-    """The rows of the sample. After a quote that is not closed the next line begins a new row."""
+    """Parse the rows of the sample. After an unclosed quote the next line begins a new row."""
     scans: list[Scan] = []
     position = 0
     while position < len(lines):
@@ -138,7 +138,7 @@ def _scan_rows(lines: Sequence[str], dialect: Dialect) -> list[Scan]:
 
 
 def _fit_dialect(dialect: Dialect, lines: Sequence[str]) -> Dialect:
-    """The same with its usual width, and with backslashes if that leaves fewer odd quotes."""
+    """The dialect with its usual width, and with backslash escapes if they explain more of the quotes."""
     if any('\\"' in line for line in lines):
         slashed = replace(dialect, backslash=True)
         dialect = min(dialect, slashed, key=lambda one: sum(_is_odd(scan) for scan in _scan_rows(lines, one)))
@@ -155,14 +155,14 @@ def _count_widths(scans: Sequence[Scan]) -> Counter[int]:
 
 
 def _rank_dialect(dialect: Dialect, lines: Sequence[str], extension: str) -> float:
-    """How surely the text is a table of this dialect; 0 if it is none."""
+    """The rank of the evidence that the text is a table of this dialect; 0 if it is not."""
     if dialect.width < 2:
         return 0
     scans = [scan for scan in _scan_rows(lines, dialect) if scan.outcome == "row" and any(map(str.strip, scan.cells))]
     widths = _count_widths(scans)
     agreed = widths[dialect.width] / widths.total()
     first = scans[0].cells
-    known = sum(headings.find_meaning(cell) is not None for cell in first)
+    known = sum(header_words.find_meaning(cell) is not None for cell in first)
     if len(first) > 1 and known > 1 and columns.is_header(first, [scan.cells for scan in scans[1:]]):
         return BY_HEADER + agreed + len(first) / 1_000_000
     if dialect.delimiter == "\x1f":
@@ -181,6 +181,6 @@ def _rank_dialect(dialect: Dialect, lines: Sequence[str], extension: str) -> flo
 
 
 def _has_quoted_edges(lines: Sequence[str], delimiter: str) -> Iterator[bool]:
-    """For every line, whether a quoted cell stands beside a delimiter in it."""
+    """For each line, whether it has a quoted cell beside a delimiter."""
     for line in lines:
         yield f'"{delimiter}"' in line or (line.startswith('"') and f'"{delimiter}' in line)

@@ -1,4 +1,4 @@
-"""The layout of a text file: one JSON value, lines of JSON, or other text. Its content decides, then its name."""
+"""Detection of a text file's layout (one JSON value, JSON Lines or other text), by its content, then by its name."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ from typing import Literal
 import orjson
 
 from chat_app.data.readers.detect_csv import detect_dialect
-from chat_app.data.readers.text_source import SAMPLE_LINES, Source, nonblank_lines, read_beginning
+from chat_app.data.readers.text_source import SAMPLE_LINES, Source, read_beginning, take_nonblank_lines
 
 Layout = Literal["text", "jsonl", "json"]
 
 JSON_EXTENSIONS = (".json", ".jsonl", ".ndjson")
-# No conversation begins like this, so these mean JSON over several lines whatever the name says, if all goes on so.
+# First lines that mean JSON over several lines, whatever the extension, if the other lines continue it.
 OPENINGS = (b"[", b"{", b"[{", b"[[")
 INSIDE = b'[]{}",'
 
 
 def detect_layout(source: Source) -> Layout:
-    """The layout of a file, from its first lines."""
-    lines, cut = _sample(source)
+    """Detect the layout of a file from its first lines."""
+    lines, cut = _read_sample(source)
     if not lines:
         return "jsonl" if source.extension in JSON_EXTENSIONS else "text"
     parsed = [_is_json(line) for line in lines]
     if _is_one_value(lines, parsed, cut, source.extension):
         return "json"
     if cut and _looks_like_json(lines[-1]):
-        parsed[-1] = True  # its end is missing only here
+        parsed[-1] = True  # cut off only in the sample
     tabs = sum(b"\t" in line and not _looks_like_json(line) for line in lines)
     if sum(parsed) >= max(tabs, 1):
         return "jsonl"
@@ -37,10 +37,10 @@ def detect_layout(source: Source) -> Layout:
     return "jsonl" if source.extension in JSON_EXTENSIONS and detect_dialect(source) is None else "text"
 
 
-def _sample(source: Source) -> tuple[list[bytes], bool]:
-    """The first lines that say something, without the spaces around them, and whether the last of them is cut off."""
+def _read_sample(source: Source) -> tuple[list[bytes], bool]:
+    """The first nonblank lines, stripped, and whether the last of them is cut off."""
     head, more = read_beginning(source)
-    lines = nonblank_lines(head, SAMPLE_LINES + 1)
+    lines = take_nonblank_lines(head, SAMPLE_LINES + 1)
     cut = more and not head.endswith((b"\n", b"\r")) and len(lines) <= SAMPLE_LINES
     return lines[:SAMPLE_LINES], cut
 
@@ -62,7 +62,7 @@ def _is_one_value(lines: list[bytes], parsed: list[bool], cut: bool, extension: 
 
 
 def _looks_like_json(line: bytes) -> bool:
-    """Whether a line begins as a list or an object does, right or wrong: ["a", {'a', [ - but not [laughs]."""
+    """Whether a line begins like a list or an object, valid or not: ["a", {'a', [ - but not [laughs]."""
     return line[:1] in b"[{" and line[1:].lstrip()[:1] in b"\"'[]{}"
 
 

@@ -1,4 +1,4 @@
-"""Tokenised text ("say , jim , how ' s it ?") as people write it. Knows words and signs; knows no corpora."""
+"""Detokenization: restores spacing, capitals and full stops of tokenised text ("say , jim , how ' s it ?")."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-# What stands alone in tokenised text and nowhere else.
+# Punctuation and contractions with spaces around them, which occur only in tokenised text.
 TOKENISED = re.compile(r"\s[,.?!;](?:\s|$)|\w\s['’]\s?(?:s|d|t|m|re|ll|ve)\b|\w n['’]t\b", re.IGNORECASE)
 
 STRAIGHT = str.maketrans({"’": "'", "‘": "'"})
@@ -15,14 +15,20 @@ STRAIGHT_QUOTES = (("``", '"'), ("''", '"'))
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What to replace. Nothing is looked for in a text that has none of `signs`, which most texts have not."""
+    """A replacement.
+
+    Attributes:
+        signs: texts of which one must occur for the pattern to be tried, which makes most rules cheap.
+        pattern: what to replace.
+        put: the replacement.
+    """
 
     signs: tuple[str, ...]
     pattern: re.Pattern[str]
     put: str | Callable[[re.Match[str]], str] = r"\1"
 
 
-# In this order. Each rule only takes spaces away, so that repairing twice changes nothing more.
+# Applied in this order. Each rule only removes spaces, so the repair is idempotent.
 RULES = (
     # it ' s, I 'm; do n't; o ' clock
     Rule(("'",), re.compile(r"(?<=[^\W\d_]) ?' ?(s|d|t|m|re|ll|ve)(?![\w'])", re.IGNORECASE), r"'\1"),
@@ -54,17 +60,19 @@ OPENING, CLOSING = "\"'([{", "\"')]}"
 ABBREVIATIONS = frozenset(("mr", "mrs", "ms", "dr", "st", "prof", "vs", "etc", "jr", "sr"))
 INITIALS = re.compile(r"[^\W\d_](?:\.[^\W\d_])+")
 
-# How gpt2-dialogue-generation sees a text: the words, numbers and signs into which GPT-2's tokenizer cuts it first.
+# The pieces that gpt2-dialogue-generation works on: those of the pre-tokenizer of GPT-2.
 PIECES = re.compile(r"'s|'t|'re|'ve|'m|'ll|'d| ?[^\W\d_]+| ?\d+| ?(?:[^\w\s]|_)+|\s+(?!\S)|\s+")
 LEGACY_MARKS = frozenset((".", ",", "?", "!", "..."))
 LEGACY_ENDINGS = frozenset(("s", "d", "t", "m", "re", "ll", "ve", "S", "D", "T", "M", "Re", "Ll", "Ve"))
 
 
 def detokenize(text: str, *, legacy: bool = False) -> str:
-    """The text with its spaces, its capitals at the beginning of sentences and its last full stop.
+    """Detokenize a text: restore the spacing, the capitals at the beginning of sentences and the last full stop.
 
-    Repairing what is repaired changes nothing. `legacy` does what gpt2-dialogue-generation does, word by word: a
-    capital after every mark, commas too, and a space between "3." and "5".
+    Args:
+        text: the text. Detokenizing twice changes nothing more.
+        legacy: reproduce gpt2-dialogue-generation exactly: a capital after each punctuation mark, also after commas,
+            and a space between "3." and "5".
     """
     text = text.translate(STRAIGHT).strip()
     if legacy:
@@ -75,15 +83,17 @@ def detokenize(text: str, *, legacy: bool = False) -> str:
 
 
 def looks_tokenised(text: str) -> bool:
-    """Whether marks stand between spaces, as no person writes them."""
+    """Whether a text has punctuation between spaces, as tokenised text does."""
     return TOKENISED.search(text) is not None
 
 
 def tidy_text(text: str, tidy: str, *, tokenised: bool = True) -> str:
-    """The text as the setting `tidy` ("automatic", "legacy", "off") wants it.
+    """Apply the setting `tidy` to a text.
 
     Args:
-        tokenised: whether the corpus is known to be; if not, "automatic" repairs only what looks so.
+        text: the text.
+        tidy: "automatic", "legacy" or "off".
+        tokenised: whether the corpus is known to be tokenised; if not, "automatic" changes only texts that look so.
     """
     if tidy == "off":
         return text
@@ -108,7 +118,7 @@ def _apply_rules(text: str, rules: Iterable[Rule]) -> str:
 
 
 def _attach_double_quotes(text: str) -> str:
-    """Quotation marks at the words that they enclose; left alone where one has no partner."""
+    """Attach quotation marks to the words that they enclose; an unpaired one changes nothing."""
     pieces = text.split('"')
     if len(pieces) % 2 == 0:
         return text
@@ -116,7 +126,7 @@ def _attach_double_quotes(text: str) -> str:
 
 
 def _attach_single_quotes(text: str) -> str:
-    """Single marks that stand alone: in pairs they enclose words, otherwise they follow an s (the dogs' food)."""
+    """Attach single quotes: in pairs they enclose words, otherwise they follow an s (the dogs' food)."""
     alone = len(ALONE.findall(text)) if "'" in text else 0
     if not alone:
         return text
@@ -142,7 +152,7 @@ def _capitalize(word: str) -> str:
 
 
 def _ends_sentence(word: str) -> bool:
-    """Whether a capital follows: not after an ellipsis, an abbreviation or an initial."""
+    """Whether a word ends a sentence; not with an ellipsis, and not as an abbreviation or an initial."""
     bare = word.rstrip(CLOSING)
     if bare.endswith(("?", "!")):
         return True
@@ -154,7 +164,7 @@ def _ends_sentence(word: str) -> bool:
 
 
 def _add_full_stop(text: str) -> str:
-    """With a full stop, if it ends in a word, and not in a mark or a smile."""
+    """Add a full stop if the text ends in a word, not in punctuation or a smiley."""
     return f"{text}." if text.rstrip(CLOSING)[-1:].isalnum() else text
 
 

@@ -1,4 +1,4 @@
-"""What a person can say about a file, where reading cannot know it. Everything has a default that needs no answer."""
+"""Options of reading, for what cannot be detected in a file. Each has a default."""
 
 from __future__ import annotations
 
@@ -16,7 +16,11 @@ COLUMN_ROLES: tuple[ColumnRole, ...] = get_args(ColumnRole)
 
 @dataclass(frozen=True)
 class ReadingOptions:
-    """How files are understood."""
+    """Options of reading files.
+
+    Raises:
+        SettingError: a value is not allowed.
+    """
 
     columns: tuple[str, ...] = setting(
         (),
@@ -51,13 +55,16 @@ class ReadingOptions:
     def __post_init__(self) -> None:
         check(self)
         object.__setattr__(self, "columns", tuple(self.columns))
-        self.roles()
+        self.parse_roles()
 
-    def roles(self) -> dict[str, ColumnRole]:
-        """Column name (or number, from 1) -> its role.
+    def parse_roles(self) -> dict[str, ColumnRole]:
+        """Parse `columns`.
+
+        Returns:
+            The name of a column, or its number from 1, -> its role.
 
         Raises:
-            SettingError: no pair of a name and a known role.
+            SettingError: an item is no pair of a name and a known role.
         """
         roles: dict[str, ColumnRole] = {}
         for pair in self.columns:

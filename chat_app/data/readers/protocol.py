@@ -1,7 +1,7 @@
-"""The interface of a reader, and the file that it is given. Knows no kind of file.
+"""The interface of readers, and the input file that they are given.
 
-A reader is a class with three methods: `sniff` tells whether a file is of its kind, `preview` shows what a person can
-choose about it, `read` gives its conversations. To add one, write the class and enter it in the table in `detect`.
+A reader is a class with three methods: `sniff` detects whether a file is of its kind, `preview` returns what a user can
+choose about it, `read` iterates over its conversations. To add one, write the class and list it in `detect`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Result = TypeVar("Result")
 
 
 class Reader(Protocol):
-    """Reads one kind of file. The class detects the kind; an instance reads one file."""
+    """A reader of one kind of file. The class detects the kind; an instance reads one file."""
 
     @classmethod
     def sniff(cls, file: InputFile) -> Reader | None:
@@ -52,14 +52,12 @@ class Reader(Protocol):
 
 
 class InputFile:
-    """A file to read.
-
-    What several readers need to know of it (encoding, layout, JSON value) is computed once, when it is first needed.
+    """A file to read. What several readers need (encoding, layout, JSON value) is computed once, on first use.
 
     Args:
-        path: where it lies on the disk.
-        name: what the person calls it ("archive.zip/inside.csv"); problems and errors use this name.
-        options: what the person says about it.
+        path: the path on disk.
+        name: the name to show in problems and errors ("archive.zip/inside.csv").
+        options: the options of reading.
     """
 
     def __init__(self, path: Path, name: str, options: ReadingOptions):
@@ -68,7 +66,7 @@ class InputFile:
 
     @cached_property
     def head(self) -> bytes:
-        """The first bytes; empty if there is no such file or it cannot be opened, for which `source` has the words."""
+        """The first bytes; empty if the file cannot be opened, which `source` then explains."""
         try:
             if not self.path.is_file():
                 return b""
@@ -82,17 +80,21 @@ class InputFile:
         """The file as text.
 
         Raises:
-            DataError: it is missing, empty, unreadable or no text.
+            DataError: the file is missing, empty, unreadable or no text.
         """
         return open_source(self.path, self.name)
 
     @cached_property
     def layout(self) -> Layout:
-        """Whether the text is one JSON value, lines of JSON, or neither. Raises as `source` does."""
+        """The layout of the text: one JSON value, JSON Lines, or other text.
+
+        Raises:
+            DataError: as `source`.
+        """
         return detect_layout(self.source)
 
     def once(self, compute: Callable[[InputFile], Result]) -> Result:
-        """The result of a function of this file, which is called the first time only."""
+        """The result of a function of this file, cached after the first call."""
         if compute not in self._results:
             self._results[compute] = compute(self)
         result: Result = self._results[compute]
@@ -101,9 +103,9 @@ class InputFile:
 
 @dataclass(frozen=True)
 class TextReader:
-    """A base for readers of text: the file, the options, and the preview of a file without columns and speakers.
+    """A base class for readers of text, with a preview without columns and speakers.
 
-    It does not keep the `InputFile`, whose computed results may be large.
+    It does not keep the `InputFile`, whose cached results may be large.
     """
 
     source: Source

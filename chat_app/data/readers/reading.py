@@ -1,4 +1,4 @@
-"""Reads whatever a person brings: as a stream, as a whole, or several as one. Knows which part reads which kind."""
+"""The entry points of reading: a file, an archive or a folder as a stream, or files as a whole in memory."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from itertools import chain
 from pathlib import Path
 
 from chat_app.conversation import Conversation
-from chat_app.data.readers import archives as containers
+from chat_app.data.readers import archives
 from chat_app.data.readers.archives import Member
 from chat_app.data.readers.detect import open_folder_reader, open_reader
 from chat_app.data.readers.options import ReadingOptions
@@ -33,19 +33,19 @@ def iterate(
     need_reply: bool = True,
     on_preview: Callable[[Preview], object] | None = None,
 ) -> Iterator[Located | Problem]:
-    """The conversations and the problems of a file, an archive or a folder in their order, in bounded memory.
+    """Iterate over the conversations and problems of a file, an archive or a folder, in order and in bounded memory.
 
     Args:
-        path: what to read.
-        name: what to call it in problems, if not by the name it has on disk.
-        options: how to understand it, where that cannot be seen.
-        need_reply: without it, conversations that nobody has answered are taken too (prompts for `generate`).
-        on_preview: is called with the preview of the file at once; of an archive or a folder, with that of each of the
-            first files in it when they are reached.
+        path: the file, archive or folder.
+        name: the name to show in problems, if it differs from the one on disk.
+        options: what cannot be detected.
+        need_reply: False also yields conversations without a reply (prompts for `generate`).
+        on_preview: is called with the preview of a file before the iteration; for an archive or a folder, with that of
+            each of the first files in it when it is reached.
 
     Raises:
-        DataError: at once for a file that is missing, empty or of no kind that is read; later for one that is broken
-            in the middle.
+        DataError: on the call for a file that is missing, empty or of an unknown kind; during iteration for one that
+            is damaged further on.
     """
     place, options = Path(path), options or ReadingOptions()
     name = make_printable(name or place.name or str(path))
@@ -55,21 +55,21 @@ def iterate(
             on_preview(whole.preview())
         return whole.read(need_reply=need_reply)
     with ExitStack() as stack:
-        members = stack.enter_context(containers.open_members(place, name))
+        members = stack.enter_context(archives.open_members(place, name))
         first = next(members)
         if isinstance(first, Member) and first.path == place:
             reader = open_reader(InputFile(first.path, first.name, options))
             if on_preview:
                 on_preview(reader.preview())
-            return _with_part(reader.read(need_reply=need_reply), part_from_filename(name))
+            return _label_part(reader.read(need_reply=need_reply), part_from_filename(name))
         return _read_members(stack.pop_all(), first, members, options, need_reply, on_preview)
 
 
 def iterate_conversations(path: AnyPath, *, need_reply: bool = False) -> Iterator[Conversation]:
-    """Only what is said in a file, without the problems.
+    """Iterate over the conversations of a file, without problems and lines.
 
     Raises:
-        DataError: as `iterate`, when the first is asked for.
+        DataError: as `iterate`, during iteration.
     """
     for item in iterate(path, need_reply=need_reply):
         if not isinstance(item, Problem):
@@ -77,17 +77,17 @@ def iterate_conversations(path: AnyPath, *, need_reply: bool = False) -> Iterato
 
 
 def has_text(path: Path) -> bool:
-    """Whether a file is there and not empty."""
+    """Whether a file exists and is not empty."""
     return path.is_file() and path.stat().st_size > 0
 
 
 def read_file(
     path: AnyPath, *, name: str | None = None, options: ReadingOptions | None = None, need_reply: bool = True
 ) -> Reading:
-    """A whole file in memory.
+    """Read a whole file into memory.
 
     Raises:
-        DataError: it cannot be read, or holds no conversation that can be used.
+        DataError: the file cannot be read, or has no usable conversation.
     """
     previews: list[Preview] = []
     name = name or Path(path).name
@@ -110,10 +110,10 @@ def read_file(
 
 
 def read_files(paths: Sequence[AnyPath], *, options: ReadingOptions | None = None, need_reply: bool = True) -> Reading:
-    """Several files as one in memory, in their order. The kind is the first one's.
+    """Read several files into memory as one, in their order. The kind is that of the first.
 
     Raises:
-        DataError: there is no file, or one of them is of no use: better no training than one on half of the data.
+        DataError: there is no file, or any of them has no usable conversation.
     """
     if not paths:
         raise DataError("No file was given.", advice="Give at least one file of conversations.")
@@ -129,11 +129,11 @@ def read_files(paths: Sequence[AnyPath], *, options: ReadingOptions | None = Non
 
 
 def nothing_usable_error(name: str, problems: Sequence[Problem], total: int) -> DataError:
-    """The error for a file that holds only problems, or nothing at all."""
+    """The error for a file without usable conversations, with the first problems of different kinds."""
     name = make_printable(name)
     if not problems:
         return DataError("The file holds no conversation.", where=name, advice="Write one conversation a line.")
-    # One of each kind: a file with one mistake has it in every line.
+    # One of each kind, because the same mistake is often in every line.
     kinds: dict[tuple[str, str], Problem] = {}
     for problem in problems:
         kinds.setdefault((problem.reason, problem.advice), problem)
@@ -158,7 +158,7 @@ def _read_members(
     need_reply: bool,
     on_preview: Callable[[Preview], object] | None,
 ) -> Iterator[Located | Problem]:
-    """The conversations of the files of an archive or a folder, each file with what it is meant for."""
+    """Read the files of an archive or a folder, each with the part that its name says."""
     with stack:
         for number, member in enumerate(chain([first], rest)):
             if isinstance(member, Problem):
@@ -167,26 +167,26 @@ def _read_members(
             try:
                 reader = open_reader(InputFile(member.path, member.name, options))
             except DataError as error:
-                yield _as_problem(member, error)
+                yield _to_problem(member, error)
                 continue
             if on_preview and number < MOST_PREVIEWS:
                 on_preview(reader.preview())
             try:
                 yield from _label(reader.read(need_reply=need_reply), member.name, part_from_filename(member.name))
             except DataError as error:
-                yield _as_problem(member, error)
+                yield _to_problem(member, error)
 
 
-def _as_problem(member: Member, error: DataError) -> Problem:
+def _to_problem(member: Member, error: DataError) -> Problem:
     return Problem(member.name, None, error.what, error.advice or "")
 
 
-def _with_part(items: Iterator[Located | Problem], part: Part) -> Iterator[Located | Problem]:
+def _label_part(items: Iterator[Located | Problem], part: Part) -> Iterator[Located | Problem]:
     return items if part == "train" else _label(items, "", part)
 
 
 def _label(items: Iterator[Located | Problem], file: str, part: Part) -> Iterator[Located | Problem]:
-    """The same, with the file's name and its part where they do not say another."""
+    """Set the file and the part of items that do not have their own."""
     for item in items:
         if isinstance(item, Located):
             own = part if item.part == "train" else item.part

@@ -1,4 +1,4 @@
-"""What publishers call the parts of a data set: "validation", dialogues_test.txt. Knows names only."""
+"""The names of the parts (splits) of data sets: "validation", dialogues_test.txt."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PART_NAMES: dict[str, Part] = {
 
 
 def parse_part(name: str) -> Part | None:
-    """The part that a name stands for: "validation", "train_sft", "Test"; None if it stands for none."""
+    """The part that a name refers to, as in "validation", "train_sft", "Test"; None if it refers to none."""
     for word in re.split(r"[^a-z]+", name.lower()):
         if word in PART_NAMES:
             return PART_NAMES[word]
@@ -31,5 +31,5 @@ def parse_part(name: str) -> Part | None:
 
 
 def part_from_filename(file: str) -> Part:
-    """The part that a file of a well-known corpus is, by its name; "train" where that says nothing."""
+    """The part that the name of a file refers to; "train" if it refers to none."""
     return parse_part(PurePath(file.replace("\\", "/")).stem) or "train"

@@ -1,4 +1,4 @@
-"""A file on disk -> lines of UTF-8, with their numbers, in bounded memory. Knows bytes, not conversations."""
+"""Text files: detection of the encoding, and iteration over numbered lines as UTF-8, in bounded memory."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from chat_app.errors import DataError
 MAX_LINE_MEGABYTES = 10
 MAX_LINE_BYTES = MAX_LINE_MEGABYTES * 1_000_000
 CHUNK_BYTES = 1 << 18
-# A text can have a stray NUL, which costs its line; with more than one, and more than one in so many bytes, it is none.
+# A text may have a stray NUL, which costs its line. With more than one NUL in so many bytes, a file is binary.
 BYTES_PER_NUL = 1_000
-# UTF-16 without its mark: Latin text has a NUL in nearly every second byte and none in the others.
+# UTF-16 without a byte order mark: Latin text has a NUL in nearly every second byte and none in the others.
 UTF16_NULS, UTF16_OTHERS = 0.3, 0.02
 SAVE_AS = "Save it as plain text: tab-separated (.tsv) or JSON Lines (.jsonl), in UTF-8."
 
@@ -28,12 +28,12 @@ NumberedLine = tuple[int, bytes | None]
 
 BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
-    (codecs.BOM_UTF32_LE, "utf-32-le"),  # before UTF-16, whose mark it begins with
+    (codecs.BOM_UTF32_LE, "utf-32-le"),  # before UTF-16, whose mark is a prefix of it
     (codecs.BOM_UTF32_BE, "utf-32-be"),
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
-# Archives and tables are told by `signatures` and `files` before a file comes here.
+# Archives and binary tables were handled in `archives` and `detect` before.
 SIGNATURES = (
     (b"%PDF-", "a PDF"),
     (b"\xd0\xcf\x11\xe0", "an old Office document"),
@@ -49,7 +49,14 @@ SIGNATURES = (
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A file of text whose encoding is known. `mark` is the number of bytes before the text."""
+    """A text file.
+
+    Attributes:
+        path: the path on disk.
+        name: the name to show.
+        encoding: of the file, as a name of Python's codecs.
+        mark: the length of the byte order mark, in bytes.
+    """
 
     path: Path
     name: str
@@ -58,31 +65,35 @@ class Source:
 
     @property
     def extension(self) -> str:
-        """The end of the name that the person knows, or of the path's, in small letters, with its dot."""
+        """The extension of the name, or else of the path, in lower case with its dot."""
         return (Path(self.name).suffix or self.path.suffix).lower()
 
-    def chunks(self) -> Generator[bytes, None, None]:
-        """The text in pieces, as UTF-8. Bytes that are not UTF-8 stay in a file that otherwise is."""
+    def read_chunks(self) -> Generator[bytes, None, None]:
+        """The text in chunks, as UTF-8. Invalid bytes of a UTF-8 file are passed through."""
         with _open(self.path, self.name) as file:
             file.seek(self.mark)
             if self.encoding in ("utf-8", "utf-8-sig"):
-                yield from _read_chunks(file)
+                yield from _iterate_bytes(file)
                 return
             decoder = codecs.getincrementaldecoder(self.encoding)(errors="replace")
-            for piece in _read_chunks(file):
+            for piece in _iterate_bytes(file):
                 yield decoder.decode(piece).encode("utf-8", "replace")
             yield decoder.decode(b"", final=True).encode("utf-8", "replace")
 
-    def lines(self) -> Iterator[NumberedLine]:
-        """The lines, numbered from 1, without their ends; None for one that is too long."""
-        return numbered_lines(self.chunks())
+    def read_lines(self) -> Iterator[NumberedLine]:
+        """The lines, numbered from 1, without line ends; None for a line that is too long."""
+        return number_lines(self.read_chunks())
 
 
 def open_source(path: str | os.PathLike[str], name: str | None = None) -> Source:
-    """Looks at a file and finds its encoding. `name` is what to call it to the person.
+    """Open a text file and detect its encoding.
+
+    Args:
+        path: the file.
+        name: the name to show, if it differs from the one on disk.
 
     Raises:
-        DataError: missing, empty, unreadable or no text.
+        DataError: the file is missing, empty, unreadable or no text.
     """
     place = Path(path)
     name = name or place.name or str(path)
@@ -91,7 +102,7 @@ def open_source(path: str | os.PathLike[str], name: str | None = None) -> Source
     except PermissionError as error:
         closed = explain_not_opened(error)
         raise DataError(closed.reason, where=name, advice=closed.advice) from error
-    except (OSError, ValueError):  # a name that is too long, or with a NUL in it
+    except (OSError, ValueError):  # the name is too long or contains a NUL
         usual = there = False
     if not usual:
         if there:
@@ -108,11 +119,15 @@ def open_source(path: str | os.PathLike[str], name: str | None = None) -> Source
     for mark, encoding in BYTE_ORDER_MARKS:
         if head.startswith(mark):
             return Source(place, name, encoding, len(mark))
-    return Source(place, name, _encoding_without_bom(place, name, head), 0)
+    return Source(place, name, _detect_without_bom(place, name, head), 0)
 
 
 def _check_beginning(head: bytes, name: str) -> None:
-    """Refuses text that was written for programs and holds no lines of conversations."""
+    """Reject HTML, XML and Git LFS pointers.
+
+    Raises:
+        DataError: the file is one of these.
+    """
     start = head[:200].removeprefix(codecs.BOM_UTF8).lstrip().lower()
     if start.startswith((b"<!doctype html", b"<html")):
         raise DataError(
@@ -130,14 +145,14 @@ def _check_beginning(head: bytes, name: str) -> None:
         )
 
 
-def numbered_lines(chunks: Iterable[bytes]) -> Iterator[NumberedLine]:
-    """Lines end at LF, CR LF or CR and at nothing else: U+2028, U+0085, VT and FF are characters of a text."""
+def number_lines(chunks: Iterable[bytes]) -> Iterator[NumberedLine]:
+    """Split chunks into numbered lines. Only LF, CR LF and CR end a line, not U+2028, U+0085, VT or FF."""
     number, carry, too_long = 0, b"", False
     for chunk in chunks:
         data = carry + chunk
-        # A CR at the end of what is known may be the first half of a CR LF.
+        # A CR at the end of the data may be the first half of a CR LF.
         end = 1 + max(data.rfind(b"\n"), data.rfind(b"\r", 0, -1))
-        for line in data[:end].splitlines():  # of bytes: splits at LF, CR and CR LF only
+        for line in data[:end].splitlines():  # bytes.splitlines splits at LF, CR and CR LF only
             number += 1
             yield number, None if too_long or len(line) > MAX_LINE_BYTES else line
             too_long = False
@@ -150,9 +165,9 @@ def numbered_lines(chunks: Iterable[bytes]) -> Iterator[NumberedLine]:
         yield number + 1, None if too_long or len(line) > MAX_LINE_BYTES else line
 
 
-def _encoding_without_bom(path: Path, name: str, head: bytes) -> str:
+def _detect_without_bom(path: Path, name: str, head: bytes) -> str:
     if b"\0" in head:
-        wide = _utf16_without_bom(head)
+        wide = _detect_utf16(head)
         if wide:
             return wide
         if head.count(b"\0") > max(1, len(head) // BYTES_PER_NUL):
@@ -160,7 +175,7 @@ def _encoding_without_bom(path: Path, name: str, head: bytes) -> str:
     if _is_utf8(path, name):
         return "utf-8"
     with _open(path, name) as file:
-        encoding = detect_encoding(line for _, line in numbered_lines(_read_chunks(file)))
+        encoding = detect_encoding(line for _, line in number_lines(_iterate_bytes(file)))
     if encoding is None:
         raise DataError("The encoding of this file is unknown, or it is not text.", where=name, advice=SAVE_AS)
     return encoding
@@ -170,7 +185,7 @@ def _is_utf8(path: Path, name: str) -> bool:
     decoder = codecs.getincrementaldecoder("utf-8")()
     try:
         with _open(path, name) as file:
-            for piece in _read_chunks(file):
+            for piece in _iterate_bytes(file):
                 decoder.decode(piece)
             decoder.decode(b"", final=True)
     except UnicodeDecodeError:
@@ -178,7 +193,7 @@ def _is_utf8(path: Path, name: str) -> bool:
     return True
 
 
-def _utf16_without_bom(head: bytes) -> str | None:
+def _detect_utf16(head: bytes) -> str | None:
     half = len(head) / 2
     even, odd = head[::2].count(0) / half, head[1::2].count(0) / half
     if odd > UTF16_NULS and even < UTF16_OTHERS:
@@ -196,7 +211,7 @@ def _open(path: Path, name: str) -> BinaryIO:
         raise DataError(closed.reason, where=name, advice=closed.advice) from error
 
 
-def _read_chunks(file: BinaryIO) -> Iterator[bytes]:
+def _iterate_bytes(file: BinaryIO) -> Iterator[bytes]:
     while piece := file.read(CHUNK_BYTES):
         yield piece
 
@@ -204,8 +219,8 @@ def _read_chunks(file: BinaryIO) -> Iterator[bytes]:
 SAMPLE_BYTES = 1 << 16
 
 
-# What spreadsheets and editors write where UTF-8 is not the default. Rarer ones would be guessed wrongly more often
-# than rightly: with all that charset-normalizer knows, a line of French is taken for Macintosh Latin 2.
+# The encodings that spreadsheets and editors write where UTF-8 is not the default. Rarer ones would be wrong more often
+# than right: among all encodings, charset-normalizer takes a line of French for Macintosh Latin 2.
 CANDIDATES = [
     "cp1252", "cp1250", "cp1251", "koi8_r", "cp1253", "cp1254", "cp1255", "cp1256",
     "gb18030", "big5", "cp932", "euc_jp", "cp949",
@@ -218,10 +233,10 @@ WESTERN_SHARE = 1 / 3
 
 
 def detect_encoding(lines: Iterable[bytes | None]) -> str | None:
-    """The encoding of lines that are not all UTF-8; None if there is no telling.
+    """Detect the encoding of lines that are not all UTF-8; None if it is unknown.
 
-    "utf-8" if most lines with more than ASCII are UTF-8: then the others are broken, each by itself. So they are if
-    there is no telling, and most lines are plain text.
+    It is "utf-8" if most lines with non-ASCII characters are valid UTF-8, and the others are damaged; also if the
+    encoding is unknown, but most lines are plain ASCII text.
     """
     good, bad, plain, sample, size = 0, 0, 0, [], 0
     for line in lines:
@@ -245,7 +260,7 @@ def detect_encoding(lines: Iterable[bytes | None]) -> str | None:
 
 
 def _is_western(text: bytes) -> bool:
-    """Text of Western Europe, which statistics on a few accents take for a dozen other encodings."""
+    """Whether bytes are Western European text in cp1252, which statistics on a few accents cannot tell from others."""
     if sum(byte > 127 for byte in text) > WESTERN_SHARE * len(text.translate(None, b" \t\n")):
         return False
     try:
@@ -256,7 +271,7 @@ def _is_western(text: bytes) -> bool:
 
 
 def _guess_encoding(text: bytes) -> str | None:
-    from charset_normalizer import from_bytes  # needed for few files, and slow to import
+    from charset_normalizer import from_bytes  # slow to import, and rarely needed
 
     best = from_bytes(text, cp_isolation=CANDIDATES, enable_fallback=False).best()
     return best.encoding if best else None
@@ -266,19 +281,19 @@ SAMPLE_LINES = 20
 
 
 def read_beginning(source: Source) -> tuple[bytes, bool]:
-    """The first piece of a text, and whether there is more."""
-    chunks = source.chunks()
+    """The first chunk of a text, and whether there is more."""
+    chunks = source.read_chunks()
     head, more = next(chunks, b""), next(chunks, b"")
-    chunks.close()  # the file is closed now, not some time later
+    chunks.close()  # closes the file now, not at garbage collection
     return head, bool(more)
 
 
 def read_first_lines(source: Source, count: int = SAMPLE_LINES) -> list[bytes]:
-    """The first lines that say something, without the spaces around them; the last of them may be cut off."""
-    return nonblank_lines(read_beginning(source)[0], count)
+    """The first nonblank lines, stripped; the last of them may be cut off."""
+    return take_nonblank_lines(read_beginning(source)[0], count)
 
 
-def nonblank_lines(head: bytes, count: int) -> list[bytes]:
-    """The same of a piece of text."""
-    said = (stripped for _, line in numbered_lines([head]) if line and (stripped := line.strip()))
+def take_nonblank_lines(head: bytes, count: int) -> list[bytes]:
+    """The first nonblank lines of a chunk, stripped."""
+    said = (stripped for _, line in number_lines([head]) if line and (stripped := line.strip()))
     return list(islice(said, count))

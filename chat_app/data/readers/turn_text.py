@@ -1,4 +1,4 @@
-"""The text of one turn: what of it can be used. Knows nothing of where a turn stands in a file."""
+"""Cleaning and validation of the texts of turns, and building conversations from them."""
 
 from __future__ import annotations
 
@@ -12,10 +12,14 @@ REPLACEMENT = "\ufffd"
 
 
 def clean_text(text: str, what: str) -> str:
-    """The text without the spaces around it. `what` names it in a complaint ("turn 2").
+    """Strip a text.
+
+    Args:
+        text: the text.
+        what: the name of the text in an error, such as "turn 2".
 
     Raises:
-        RejectedError: nothing is left, or it holds a character that no text has.
+        RejectedError: the text is empty or contains a NUL.
     """
     text = text.strip()
     if not text:
@@ -30,7 +34,7 @@ def clean_text(text: str, what: str) -> str:
 
 
 def split_context(context: str) -> list[str]:
-    """The turns inside a context; ` EOS ` separates them. One separator at the very end separates nothing."""
+    """Split a context at ` EOS ` into turns. A separator at the very end is ignored."""
     if TURN_SEPARATOR not in context:
         return [context]
     turns = context.split(TURN_SEPARATOR)
@@ -40,7 +44,11 @@ def split_context(context: str) -> list[str]:
 
 
 def check_count(turns: int) -> None:
-    """Refuses a conversation that is too long to be one."""
+    """Check the number of turns of a conversation.
+
+    Raises:
+        RejectedError: there are more than 2,000.
+    """
     if turns > MAX_TURNS:
         raise RejectedError(
             f"This conversation has {turns:,} turns; at most {MAX_TURNS:,} are read.", "Split it into several ones."
@@ -48,7 +56,11 @@ def check_count(turns: int) -> None:
 
 
 def build_answered(context: list[str], reply: str, system: str | None = None) -> Conversation:
-    """What was said before, and the reply to learn: the assistant speaks last. All texts as they stand in the file."""
+    """Build a conversation from the turns before a reply and the reply, all as they are in the file.
+
+    Raises:
+        RejectedError: a text is empty or cannot be used, or there are too many turns.
+    """
     check_count(len(context) + 1)
     if len(context) == 1:
         turns = [clean_text(context[0], "the context")]
@@ -59,21 +71,30 @@ def build_answered(context: list[str], reply: str, system: str | None = None) ->
 
 
 def build_unanswered(turns: list[str], system: str | None = None) -> Conversation:
-    """What was said, whose reply is still to come: the user speaks last. All texts as they stand in the file."""
+    """Build a conversation whose last turn is the user's, from turns as they are in the file.
+
+    Raises:
+        RejectedError: a text is empty or cannot be used, or there are too many turns.
+    """
     check_count(len(turns))
     said = [clean_text(turn, f"turn {number}") for number, turn in enumerate(turns, start=1)]
     return Conversation.from_turns(said, system=system, last="user")
 
 
 def replace_unstorable(text: str) -> str:
-    """The text with what no file of text can hold (NUL, half a surrogate pair) replaced."""
+    """Replace characters that cannot be stored as UTF-8 text: NUL and lone surrogates."""
     if "\0" not in text and _is_whole(text):
         return text
     return "".join(REPLACEMENT if sign == "\0" or "\ud800" <= sign <= "\udfff" else sign for sign in text)
 
 
 def not_utf8_error(position: int, what: str = "line") -> RejectedError:
-    """The complaint about bytes in another encoding than the rest of their file; `position` counts from 0."""
+    """The error for bytes that are not UTF-8.
+
+    Args:
+        position: the index of the first such byte, from 0.
+        what: what to call the bytes: "line" or "file".
+    """
     return RejectedError(
         f"This {what} has bytes that are not UTF-8 text (byte {position + 1:,}).",
         "Type them again, or save the file as UTF-8.",
@@ -81,10 +102,14 @@ def not_utf8_error(position: int, what: str = "line") -> RejectedError:
 
 
 def decode_line(line: bytes | None, if_too_long: str = "Put each conversation on its own line.") -> str:
-    """The text of a line as `Source.lines` gives it.
+    """Decode a line from `Source.read_lines`.
+
+    Args:
+        line: the bytes; None for a line that is too long.
+        if_too_long: the advice for such a line.
 
     Raises:
-        RejectedError: it is too long, with that advice, or not UTF-8.
+        RejectedError: the line is too long or not UTF-8.
     """
     if line is None:
         raise RejectedError(f"This line is longer than {MAX_LINE_MEGABYTES} MB.", if_too_long)

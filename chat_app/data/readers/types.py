@@ -1,4 +1,4 @@
-"""What reading a file gives: conversations with their lines, and problems. Knows nothing of how a file is read."""
+"""The results of reading: located conversations, problems and previews; and the interface of conversation sources."""
 
 from __future__ import annotations
 
@@ -20,9 +20,13 @@ LONGEST_QUOTE = 40
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Something that was left out, why, and what to do about it.
+    """A line, item or file that was left out, and why.
 
-    `line` counts from 1. In a file that is one JSON array it is the number of the item.
+    Attributes:
+        file: the name of the file, as the user knows it.
+        line: the line from 1, or the number of the item in a JSON array; None for the whole file.
+        reason: what is wrong.
+        advice: what to do about it.
     """
 
     file: str
@@ -31,16 +35,20 @@ class Problem:
     advice: str
 
     def sentence(self) -> str:
-        """The whole on one line: file, line, reason, advice."""
+        """The problem as one line of text: file, line, reason, advice."""
         where = self.file if self.line is None else f"{self.file}, line {self.line}"
         return f"{where}: {self.reason} {self.advice}".rstrip()
 
 
 @dataclass(frozen=True, slots=True)
 class Located:
-    """A conversation and where it stands: the file as the person knows it, and the line, row or item in it.
+    """A conversation and its origin.
 
-    `part` is what the publisher of a data set meant it for.
+    Attributes:
+        conversation: the conversation.
+        line: the line, row or item in the file, from 1.
+        file: the name of the file, as the user knows it.
+        part: the part of the data set that it belongs to.
     """
 
     conversation: Conversation
@@ -51,7 +59,13 @@ class Located:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column of a table: what it is called, what is guessed or was said about it, and a few of its cells."""
+    """A column of a table.
+
+    Attributes:
+        name: its name, or its number from 1.
+        role: guessed, or from the options.
+        sample: its first cells.
+    """
 
     name: str
     role: ColumnRole
@@ -60,7 +74,7 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Speaker:
-    """Somebody in a chat export, and how many messages are theirs."""
+    """A speaker in a chat export, and the number of their messages."""
 
     name: str
     messages: int
@@ -68,14 +82,14 @@ class Speaker:
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """The kind of a file and what a person can choose about it, known before the file is read.
+    """The kind of a file and what a user can choose about it, known before the file is read.
 
     Attributes:
         file: the file's name; inside an archive "archive.zip/name".
         kind: the kind that was detected.
-        encoding: of a text; empty for a binary file.
-        columns: of a table, else empty.
-        speakers: of a chat export, those with the most messages first, else empty.
+        encoding: of a text file; empty for a binary file.
+        columns: the columns of a table, else empty.
+        speakers: the speakers of a chat export, those with the most messages first, else empty.
         bot: the speaker whose messages become the assistant's.
     """
 
@@ -89,11 +103,15 @@ class Preview:
 
 @dataclass(frozen=True)
 class Reading:
-    """All that was read.
+    """A file that was read into memory.
 
-    `lines[i]` is the line of `conversations[i]`. `problems` holds the first of them only, where there are very many;
-    `problems_total` counts them all. `encoding` is how the text was stored ("utf-8", "utf-8-sig", "utf-16-le",
-    "cp1252").
+    Attributes:
+        conversations: the conversations.
+        problems: the problems, up to a limit.
+        lines: `lines[i]` is the line of `conversations[i]`.
+        kind: the kind of the file.
+        encoding: of the text, such as "utf-8", "utf-8-sig", "utf-16-le" or "cp1252".
+        problems_total: the number of all problems.
     """
 
     conversations: list[Conversation]
@@ -105,32 +123,37 @@ class Reading:
 
     @property
     def turns(self) -> int:
-        """The number of turns of all the conversations, system texts not counted."""
+        """The number of turns of all conversations, without system texts."""
         return sum(len(conversation.turns) for conversation in self.conversations)
 
-    def located(self) -> Iterator[Located]:
+    def iterate_located(self) -> Iterator[Located]:
         """The conversations with their lines."""
         return map(Located, self.conversations, self.lines)
 
-    def all_problems(self) -> Iterator[Problem]:
+    def iterate_problems(self) -> Iterator[Problem]:
         """The problems."""
         return iter(self.problems)
 
 
 class ConversationSource(Protocol):
-    """Conversations that can be iterated over again and again, and the problems met when they were read."""
+    """Conversations that can be iterated over repeatedly, and the problems of reading them."""
 
-    def located(self) -> Iterator[Located]:
-        """The conversations with their places, each time from the beginning."""
+    def iterate_located(self) -> Iterator[Located]:
+        """The conversations with their origins, on each call from the beginning."""
         ...
 
-    def all_problems(self) -> Iterator[Problem]:
-        """A problem for everything that was left out."""
+    def iterate_problems(self) -> Iterator[Problem]:
+        """A problem for each line, item or file that was left out."""
         ...
 
 
 class RejectedError(Exception):
-    """A line that cannot be used, before it is known which line; inside this package it becomes a Problem."""
+    """A line or item that cannot be used. Inside this package it becomes a Problem with its file and line.
+
+    Args:
+        reason: what is wrong.
+        advice: what to do about it.
+    """
 
     def __init__(self, reason: str, advice: str):
         self.reason, self.advice = reason, advice
@@ -138,7 +161,7 @@ class RejectedError(Exception):
 
 
 def explain_not_opened(error: OSError) -> RejectedError:
-    """The complaint about a file that is there and cannot be opened."""
+    """The reason and the advice for a file that exists and cannot be opened."""
     if isinstance(error, PermissionError):
         return RejectedError("Reading this file is not allowed.", "Allow it, or copy the file to a folder of your own.")
     if isinstance(error, FileNotFoundError):
@@ -147,11 +170,11 @@ def explain_not_opened(error: OSError) -> RejectedError:
 
 
 def make_printable(text: str) -> str:
-    """A name as it may stand in a message: on one line, and with nothing that a terminal would obey."""
+    """Replace line feeds and control characters, which a terminal would interpret, by question marks."""
     return "".join(sign if sign.isprintable() else "?" for sign in text)
 
 
 def quote_text(text: str) -> str:
-    """A piece of a file as it may stand inside a sentence: short, in quotes, on one line."""
+    """Quote a text from a file for a sentence: in quotes, on one line, shortened to 40 characters."""
     shown = make_printable(text[:LONGEST_QUOTE])
     return f'"{shown}…"' if len(text) > LONGEST_QUOTE else f'"{shown}"'

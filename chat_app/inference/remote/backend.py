@@ -156,7 +156,7 @@ class RemoteModel:
         turns, remembered = len(conversation.turns), sampling.remembered_turns
         given = left = _odd(remembered) if 0 < remembered < turns else turns
         while True:
-            body = self._build_body(conversation.latest(left), sampling, request.logprobs)
+            body = self._build_body(conversation.keep_latest(left), sampling, request.logprobs)
             try:
                 yield from self._stream_deltas(body, reply)
                 break

@@ -207,7 +207,7 @@ class CorrectionsPanel:
             ModelError, RunError: there is none, or it is not this visitor's.
         """
         if session.model is not None:
-            return self.services.run_of(visitor, session.model).id
+            return self.services.find_run(visitor, session.model).id
         loaded = self.services.models.current
         if loaded is None:
             raise ModelError("No model is loaded.", advice="Choose one first.")

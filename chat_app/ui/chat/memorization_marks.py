@@ -98,7 +98,7 @@ class MemorizationMarks:
 
     def _run(self, name: str, visitor: str) -> Run | None:
         try:
-            run = self.services.run_of(visitor, name)
+            run = self.services.find_run(visitor, name)
         except ChatAppError:
             return None
         return run if (run.data / "train.jsonl").is_file() else None

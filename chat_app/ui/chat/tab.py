@@ -26,7 +26,7 @@ from chat_app.ui.components.conversation_view import make_conversation_view, mak
 from chat_app.ui.components.escape import clean_text, escape, warn
 from chat_app.ui.components.events import QUICK, Updates, limit_concurrency, listen_for_choice, read_payload
 from chat_app.ui.components.settings_form import SettingsForm
-from chat_app.ui.models import choices as model_choices
+from chat_app.ui.models import model_choices
 from chat_app.ui.visitor import Visitors
 
 LOGGER = logging.getLogger(__name__)
@@ -150,7 +150,7 @@ class ChatTab:
     ) -> dict[str, Any]:
         """Build the value of the view: the turns, the reply that is being generated, and the name of its stream."""
         session.version += 1
-        loaded = self.services.answering(session.model)
+        loaded = self.services.find_backend(session.model)
         greeting = "Say hello, or try one of these:" if loaded else "No model is loaded. Choose one to begin."
         return make_view_value(
             make_rows(session.turns if writing is None else [*session.turns, writing], self.corrections.can_teach),
@@ -259,7 +259,7 @@ class ChatTab:
         sampling = self.sampling.parse(values)
         system = clean_text(system)
         check_length(system)
-        loaded = self.services.answering() if session.model is None else self.services.models.guest(session.model)
+        loaded = self.services.find_backend() if session.model is None else self.services.models.guest(session.model)
         if loaded is None:
             raise ModelError("No model is loaded.", advice="Choose one on the Models page.")
         turn.model = loaded.name
@@ -294,8 +294,8 @@ class ChatTab:
 
         Args:
             name: what the picker holds.
-            shown_model: what the picker was filled with. If it holds the same, nobody has chosen anything; if another
-                model answers by now, the choice was made from a page that is out of date, and only the page changes.
+            shown_model: what the picker was filled with. If it holds the same, the choice did not change. If
+                another model answers by now, the page is out of date, and is all that changes.
         """
         now = model_choices.get_answering_model(self.services, session.model) or ""
         try:
@@ -328,7 +328,7 @@ class ChatTab:
             raise ModelError("This model is no longer here.", advice="Choose one from the list.")
 
     def choose(self, name: object, session: ChatSession, visitor: str) -> None:
-        """Let another model answer: for everybody, or on a shared server for this visitor only.
+        """Let another model answer: for all visitors, or on a shared server for this visitor only.
 
         Raises:
             ModelError, RunError: it cannot be loaded, or is not this visitor's.
@@ -340,13 +340,13 @@ class ChatTab:
         elif name == model_choices.IN_USE:
             session.model = None
         else:
-            model = self.services.model_of(visitor, str(name))
+            model = self.services.find_model(visitor, str(name))
             self.services.models.guest(model)
             session.model = model
 
     def _show_model(self, session: ChatSession, visitor: str) -> Updates:
         """Show which model answers. While none is loaded, a timer refreshes the page."""
-        loaded = self.services.answering(session.model)
+        loaded = self.services.find_backend(session.model)
         rows = model_choices.list_chat_models(self.services, visitor, session.model)
         now = model_choices.get_answering_model(self.services, session.model)
         return {

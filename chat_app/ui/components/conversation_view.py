@@ -1,7 +1,7 @@
 """A component that shows turns of a conversation as bubbles, with buttons to copy, edit, retry and undo.
 
-Texts travel as JSON and reach the page as text nodes only, so nothing that anybody writes becomes markup, and what is
-copied or edited is what was written. The drawing is in turns.js.
+Texts travel as JSON and reach the page as text nodes only, so no text of a user or a model becomes markup, and
+copying and editing preserve the text. The drawing is in turns.js.
 """
 
 from __future__ import annotations

@@ -16,13 +16,13 @@ from chat_app.conversation import Conversation
 from chat_app.data.readers import has_text, iterate_conversations
 from chat_app.data.source import DataSource, load_source
 from chat_app.errors import ChatAppError, DataError, ModelError, RunError, TooLargeError
-from chat_app.formatting import bytes_in_words
+from chat_app.formatting import format_bytes
 from chat_app.runs.run import Run
 from chat_app.services import Services
 from chat_app.system.progress import Progress, ProgressCallback
 from chat_app.ui.components.background_task import BackgroundTask, count_conversations
 from chat_app.ui.components.escape import describe_error
-from chat_app.ui.models import choices as model_choices
+from chat_app.ui.models import model_choices
 from chat_app.ui.visitor import Visitors
 
 LOGGER = logging.getLogger(__name__)
@@ -108,7 +108,7 @@ class EvaluationSubjects:
 
     def _run(self, name: object, visitor: str) -> Run | None:
         try:
-            return self.services.run_of(visitor, name) if isinstance(name, str) else None
+            return self.services.find_run(visitor, name) if isinstance(name, str) else None
         except RunError:
             return None
 
@@ -135,13 +135,13 @@ class EvaluationSubjects:
             if not path.is_file():
                 raise DataError("The file is no longer here.", advice="Bring it again.")
             if path.stat().st_size > self.services.rules.upload_limit:
-                raise TooLargeError(f"This file is larger than {bytes_in_words(self.services.rules.upload_limit)}.")
+                raise TooLargeError(f"This file is larger than {format_bytes(self.services.rules.upload_limit)}.")
         wanted = DataSource(files=tuple(paths), names=tuple(path.name for path in paths))
 
         def read(progress: ProgressCallback) -> Iterator[Conversation]:
             return load_source(
                 wanted, self.services.paths, progress=count_conversations(progress, "Reading")
-            ).conversations()
+            ).iterate_conversations()
 
         return read, f"conversations of {paths[0].name}" if len(paths) == 1 else f"conversations of {len(paths)} files"
 

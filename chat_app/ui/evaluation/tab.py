@@ -7,7 +7,7 @@ from typing import Any
 import gradio as gr
 
 from chat_app.errors import ChatAppError
-from chat_app.formatting import bytes_in_words
+from chat_app.formatting import format_bytes
 from chat_app.services import Services
 from chat_app.ui.components.background_task import TaskRow
 from chat_app.ui.components.events import QUICK, Updates, limit_concurrency, listen_for_choice
@@ -66,7 +66,7 @@ class EvaluateTab:
             filterable=False,
         )
         self.source = gr.Radio(SOURCES, value=KEPT_ASIDE, label="On which conversations", elem_id="evaluate-source")
-        limit = bytes_in_words(self.services.rules.upload_limit)
+        limit = format_bytes(self.services.rules.upload_limit)
         self.files = gr.File(
             file_count="multiple",
             label=f"Conversations, up to {limit}",
@@ -120,7 +120,8 @@ class EvaluateTab:
         """Show what the chosen model can be compared with and evaluated on.
 
         Args:
-            shown_after: the model that these are shown for; if it is the same, nobody has chosen anything.
+            after: the model that the picker holds.
+            shown_after: the model that the page shows the choices for; if it is the same, the picker did not change.
         """
         try:
             visitor = self.visitors.identify(token, request)

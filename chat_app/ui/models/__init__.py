@@ -3,4 +3,4 @@
 Models are found, loaded and kept in `chat_app.models` and `chat_app.inference`.
 """
 
-__all__ = ["choices", "tab"]
+__all__ = ["model_choices", "tab"]

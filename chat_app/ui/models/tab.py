@@ -11,7 +11,7 @@ from chat_app.config.fields import AUTOMATIC
 from chat_app.config.loading import LoadConfig
 from chat_app.config.paths import STARTER
 from chat_app.errors import ChatAppError, ModelError
-from chat_app.formatting import bytes_in_words
+from chat_app.formatting import format_bytes
 from chat_app.models.recommended import RECOMMENDED
 from chat_app.models.resolver import ModelFiles, estimate_memory, find
 from chat_app.services import Services
@@ -19,7 +19,7 @@ from chat_app.ui.components import formatting
 from chat_app.ui.components.escape import clean_text, describe_error, escape, warn
 from chat_app.ui.components.events import QUICK, Updates, read_payload
 from chat_app.ui.components.settings_form import SettingsForm
-from chat_app.ui.models import choices as model_choices
+from chat_app.ui.models import model_choices
 from chat_app.ui.visitor import Visitors
 
 KINDS = {
@@ -163,12 +163,12 @@ class ModelsTab:
 
 def describe_requirements(files: ModelFiles, precision: str) -> str:
     """Describe the memory that a model needs, and its download if there is one."""
-    memory = bytes_in_words(estimate_memory(files, precision))
+    memory = format_bytes(estimate_memory(files, precision))
     most = "at most about" if precision == AUTOMATIC else "about"
     text = f"{formatting.format_parameters(files.parameters)} parameters. Needs {most} {memory} of memory."
     if files.folder is not None:
         return text
-    return f"{text} {bytes_in_words(files.weight_bytes)} will be downloaded first."
+    return f"{text} {format_bytes(files.weight_bytes)} will be downloaded first."
 
 
 def render_card(services: Services) -> str:
@@ -196,7 +196,7 @@ def render_card(services: Services) -> str:
         ("Comes from", KINDS.get(model.kind, model.kind)),
         ("Size", f"{formatting.format_parameters(model.parameters or 0)} parameters"),
         ("Remembers", f"{model.window:,} tokens, about {round(model.window * 0.75 / 10) * 10:,} words"),
-        ("Memory", f"{bytes_in_words(model.memory_bytes)}, measured"),
+        ("Memory", f"{format_bytes(model.memory_bytes)}, measured"),
         ("Format", f"{model.format}{sure}: {model.format_reason}"),
         ("Stored as", f"{model.precision} on {model.device}"),
     )
@@ -216,7 +216,7 @@ def render_recommended(can_use: bool) -> str:
         )
         cards.append(
             f'<li class="card"><h3>{escape(model.title)}</h3><p>{escape(model.good_at)}</p>'
-            f'<p class="quiet">{bytes_in_words(model.size)} · '
+            f'<p class="quiet">{format_bytes(model.size)} · '
             f"{formatting.format_parameters(model.parameters)} parameters · {escape(model.licence)}</p>"
             f'<p class="foot"><code>{escape(model.name)}</code>{button}</p></li>'
         )

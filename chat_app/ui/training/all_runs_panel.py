@@ -9,9 +9,9 @@ import gradio as gr
 import pandas as pd
 
 from chat_app.errors import ChatAppError, RunError
-from chat_app.formatting import bytes_in_words
+from chat_app.formatting import format_bytes
 from chat_app.models.model_card import public_name
-from chat_app.runs import catalog as collection
+from chat_app.runs import catalog
 from chat_app.runs.compare import Difference, check_count, list_differences, loss_curve
 from chat_app.runs.loss_plot import thinned
 from chat_app.runs.run import Run
@@ -19,7 +19,7 @@ from chat_app.services import Services
 from chat_app.ui.components import formatting
 from chat_app.ui.components.escape import clean_text, escape, warn
 from chat_app.ui.components.events import QUICK, Updates, limit_concurrency
-from chat_app.ui.models.choices import title_run
+from chat_app.ui.models.model_choices import title_run
 from chat_app.ui.training.run_report import label_runs, title_runs
 from chat_app.ui.visitor import Visitors
 
@@ -51,7 +51,7 @@ class AllRunsPanel:
                 self.delete = gr.Button("Delete", size="md", elem_id="runs-delete", min_width=110)
             with gr.Row(equal_height=True, elem_classes=["rename-row"]):
                 self.title = gr.Textbox(
-                    label="New name for the ticked run", max_length=collection.LONGEST_TITLE, elem_id="runs-title"
+                    label="New name for the ticked run", max_length=catalog.LONGEST_TITLE, elem_id="runs-title"
                 )
                 self.rename = gr.Button("Rename", size="md", elem_id="runs-rename", scale=0, min_width=110)
             with gr.Column(visible=False, elem_id="delete-warning") as self.warning:
@@ -104,12 +104,12 @@ class AllRunsPanel:
     def list_found(self, text: str, ticked: list[str] | None, token: str, request: gr.Request) -> Any:
         """List the runs that match the search. Ticked runs stay in the list."""
         try:
-            runs = self.services.runs_of(self.visitors.identify(token, request))
+            runs = self.services.list_runs(self.visitors.identify(token, request))
         except ChatAppError as error:
             warn(error)
             return gr.skip()
         kept = set(ticked or ())
-        matching = {run.id for run in collection.search(runs, clean_text(text)[:200])}
+        matching = {run.id for run in catalog.search(runs, clean_text(text)[:200])}
         rows = [row for row in label_runs(runs) if row[1] in matching or row[1] in kept][:MAX_SHOWN]
         return gr.CheckboxGroup(choices=rows, value=[name for _, name in rows if name in kept])
 
@@ -137,7 +137,7 @@ class AllRunsPanel:
             runs = self._find_runs(ticked, token, request)
             if len(runs) != 1:
                 raise RunError("Only one run can be renamed at a time.", advice="Tick that one.")
-            collection.rename(runs[0], clean_text(title))
+            catalog.rename(runs[0], clean_text(title))
         except ChatAppError as error:
             warn(error)
             return gr.skip()
@@ -148,7 +148,7 @@ class AllRunsPanel:
         try:
             runs = self._find_runs(ticked, token, request)
             for run in runs:
-                collection.check_deletable(run)
+                catalog.check_deletable(run)
         except ChatAppError as error:
             warn(error)
             return {**self.cancel_deleting(), self.what_goes: ""}
@@ -166,7 +166,7 @@ class AllRunsPanel:
         """Delete the runs that the warning named."""
         try:
             for run in self._find_runs(doomed, token, request):
-                collection.delete(run)
+                catalog.delete(run)
         except ChatAppError as error:
             warn(error)
         return self.cancel_deleting()
@@ -178,7 +178,7 @@ class AllRunsPanel:
             RunError: none was named, or one is not there for this visitor.
         """
         visitor = self.visitors.identify(token, request)
-        runs = [self.services.run_of(visitor, str(name)) for name in dict.fromkeys(names or ())]
+        runs = [self.services.find_run(visitor, str(name)) for name in dict.fromkeys(names or ())]
         if not runs:
             raise RunError("No run is ticked.", advice="Tick one in the list.")
         return runs
@@ -220,12 +220,12 @@ def render_warning(runs: Sequence[Run]) -> str:
 
 
 def _describe_contents(run: Run) -> str:
-    held = collection.measure_contents(run)
-    parts = [f"its model ({bytes_in_words(held.model_bytes)})"] if held.model_bytes else ["it has no model yet"]
+    held = catalog.measure_contents(run)
+    parts = [f"its model ({format_bytes(held.model_bytes)})"] if held.model_bytes else ["it has no model yet"]
     if held.checkpoints:
         parts.append(
-            f"{formatting.format_count(held.checkpoints, 'checkpoint')} ({bytes_in_words(held.checkpoint_bytes)})"
+            f"{formatting.format_count(held.checkpoints, 'checkpoint')} ({format_bytes(held.checkpoint_bytes)})"
         )
     if held.conversations:
         parts.append(f"its copy of {formatting.format_count(held.conversations, 'conversation')}")
-    return f"{', '.join(parts)}, its curves and answers; {bytes_in_words(held.all_bytes)} in all"
+    return f"{', '.join(parts)}, its curves and answers; {format_bytes(held.all_bytes)} in all"

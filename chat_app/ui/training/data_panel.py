@@ -18,7 +18,7 @@ from chat_app.data.quality import REPAIRS, Check
 from chat_app.data.source import DataSource, HubData, check_in_child, load_apart, write_repaired
 from chat_app.data.text_corpus import is_plain_text
 from chat_app.errors import ChatAppError, DataError, TooLargeError
-from chat_app.formatting import bytes_in_words
+from chat_app.formatting import format_bytes
 from chat_app.services import Services
 from chat_app.system.progress import Progress, ProgressCallback
 from chat_app.ui.components import formatting
@@ -88,7 +88,7 @@ class DataPanel:
         self._draw_check()
 
     def _draw_sources(self) -> None:
-        limit = bytes_in_words(self.services.rules.upload_limit)
+        limit = format_bytes(self.services.rules.upload_limit)
         self.files = gr.File(
             file_count="multiple", label=f"Files of conversations, up to {limit}", height=150, elem_id="files"
         )
@@ -223,7 +223,7 @@ class DataPanel:
         limit = self.services.rules.upload_limit
         for path in paths:
             if path.stat().st_size > limit:
-                raise TooLargeError(f"This file is larger than {bytes_in_words(limit)}.", where=path.name)
+                raise TooLargeError(f"This file is larger than {format_bytes(limit)}.", where=path.name)
 
     def _read(self, source: DataSource, texts: tuple[Path, ...] = ()) -> Iterator[Updates]:
         task = BackgroundTask(
@@ -239,13 +239,15 @@ class DataPanel:
         except OSError as error:
             yield self._show_refusal(DataError(f"What was read could not be kept: {error.strerror or error}."))
             return
-        report = render_report(material.facts, material.problems()) + (render_plain_text_notice(texts) if texts else "")
+        report = render_report(material.facts, material.list_problems()) + (
+            render_plain_text_notice(texts) if texts else ""
+        )
         yield {
             **self.task_row.hide(),
             **self.mapping.show(material.facts, source.options),
             self.upload: Upload(source, material, texts),
             self.report: report,
-            self.preview: gr.HTML(value=make_preview(material.conversations()), visible=True),
+            self.preview: gr.HTML(value=make_preview(material.iterate_conversations()), visible=True),
             self.check_panel: gr.Accordion(visible=False),
             self.start: gr.Button(interactive=True),
         }
@@ -298,7 +300,7 @@ class DataPanel:
         material = upload.material.with_repairs(repairs)
         return {
             self.upload: Upload(replace(upload.source, repairs=repairs), material, upload.texts),
-            self.preview: gr.HTML(value=make_preview(material.conversations()), visible=True),
+            self.preview: gr.HTML(value=make_preview(material.iterate_conversations()), visible=True),
         }
 
     def make_save_handler(self, ending: str) -> Any:

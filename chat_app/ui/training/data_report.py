@@ -11,7 +11,7 @@ from chat_app.conversation import Conversation
 from chat_app.data.dataset import DatasetFacts
 from chat_app.data.quality import Check, Finding, Histogram
 from chat_app.data.readers import Preview, Problem
-from chat_app.formatting import bytes_in_words
+from chat_app.formatting import format_bytes
 from chat_app.ui.chat.session import ChatTurn, make_rows
 from chat_app.ui.components import formatting
 from chat_app.ui.components.conversation_view import make_view_value
@@ -63,7 +63,7 @@ def make_preview(conversations: Iterable[Conversation]) -> dict[str, Any]:
 def render_plain_text_notice(files: Sequence[Path]) -> str:
     """Render the notice about uploads of plain text without speakers."""
     names = ", ".join(escape(path.name) for path in files)
-    size = bytes_in_words(sum(path.stat().st_size for path in files))
+    size = format_bytes(sum(path.stat().st_size for path in files))
     return (
         f'<p class="notice">Running text: {names} ({size}). Nobody speaks in it, so it does not teach '
         "answering. A new model can learn the language from it: see “Start from nothing” below.</p>"

@@ -141,7 +141,7 @@ class ExportPanel:
         yield {self.said: "" if address is None else there, self.secret: ""}
 
     def _source(self, name: str | None, form: str, token: str, request: gr.Request) -> tuple[Run, As, Path]:
-        run = self.services.run_of(self.visitors.identify(token, request), str(name))
+        run = self.services.find_run(self.visitors.identify(token, request), str(name))
         as_: As = "adapter" if form == "adapter" and run.adapter.is_dir() else "merged"
         source = run.adapter if as_ == "adapter" else run.model
         if not source.is_dir():

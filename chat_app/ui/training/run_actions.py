@@ -14,8 +14,7 @@ from chat_app.training.job_queue import Jobs
 from chat_app.ui.components.downloads import make_save_script
 from chat_app.ui.components.escape import warn
 from chat_app.ui.components.events import QUICK, Updates
-from chat_app.ui.training import run_report
-from chat_app.ui.training import start_run as run_start
+from chat_app.ui.training import run_report, start_run
 from chat_app.ui.visitor import Visitors
 
 MAX_LOG_BYTES = 1_000_000
@@ -141,13 +140,13 @@ class RunActions:
         return None
 
     def _find_run(self, name: str | None, token: str, request: gr.Request) -> tuple[Run, Jobs]:
-        jobs = run_start.require_jobs(self.services)
-        return self.services.run_of(self.visitors.identify(token, request), str(name)), jobs
+        jobs = start_run.require_jobs(self.services)
+        return self.services.find_run(self.visitors.identify(token, request), str(name)), jobs
 
     def read_log(self, name: str | None, token: str, request: gr.Request) -> str:
         """Read the end of the training log."""
         try:
-            run = self.services.run_of(self.visitors.identify(token, request), str(name))
+            run = self.services.find_run(self.visitors.identify(token, request), str(name))
             with open(run.log, "rb") as file:
                 file.seek(max(run.log.stat().st_size - MAX_LOG_BYTES, 0))
                 return file.read().decode("utf-8", "replace")

@@ -104,7 +104,7 @@ class RunCurves:
     def compare(self, name: str | None, at: Any, token: str, request: gr.Request) -> str:
         """Show the answers of the evaluation that the person has moved the slider to."""
         try:
-            run = self.services.run_of(self.visitors.identify(token, request), str(name))
+            run = self.services.find_run(self.visitors.identify(token, request), str(name))
         except ChatAppError as error:
             warn(error)
             return ""

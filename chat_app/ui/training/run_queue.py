@@ -58,8 +58,8 @@ class RunQueue:
         """Move or remove a run. What the page sends is checked again."""
         try:
             jobs, visitor = require_jobs(self.services), self.visitors.identify(token, request)
-            run = self.services.run_of(visitor, str(read_payload(event, "run")))
-            _apply(jobs, run, read_payload(event, "act"), self.services.runs_of(visitor))
+            run = self.services.find_run(visitor, str(read_payload(event, "run")))
+            _apply(jobs, run, read_payload(event, "act"), self.services.list_runs(visitor))
         except ChatAppError as error:
             warn(error)
 

@@ -17,7 +17,7 @@ from chat_app.runs.loss_plot import thinned
 from chat_app.runs.run import Run, State
 from chat_app.ui.components import formatting
 from chat_app.ui.components.escape import escape
-from chat_app.ui.models.choices import title_run
+from chat_app.ui.models.model_choices import title_run
 
 LATEST = -1
 TRAINING, VALIDATION = "training", "validation"

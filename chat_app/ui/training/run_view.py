@@ -18,8 +18,7 @@ from chat_app.services import Services
 from chat_app.system.progress import ProgressCallback
 from chat_app.ui.components.events import QUICK, Updates, listen_for_choice
 from chat_app.ui.components.notices import render_progress
-from chat_app.ui.training import run_report
-from chat_app.ui.training import start_run as run_start
+from chat_app.ui.training import run_report, start_run
 from chat_app.ui.training.all_runs_panel import AllRunsPanel
 from chat_app.ui.training.command_panel import RunCommandPanel
 from chat_app.ui.training.export_panel import ExportPanel
@@ -100,7 +99,7 @@ class RunView:
 
     def open(self, visitor: str) -> Updates:
         """Show on a page that was just opened the newest active run, else the first in the queue, else the newest."""
-        runs = self.services.runs_of(visitor)
+        runs = self.services.list_runs(visitor)
         active = [run for run in runs if run.state().status in ACTIVE]
         waiting = [run for run in runs if run.state().status == "queued"]
         return self.show(next(iter([*active, *waiting, *runs]), None), runs)
@@ -114,17 +113,17 @@ class RunView:
             preparing: the component that tells how far its preparation is.
             prepare: makes the run folder.
         """
-        run = yield from run_start.start_run(
+        run = yield from start_run.start_run(
             self.services, prepare, lambda text: {preparing: gr.HTML(render_progress(text), visible=True)}
         )
-        shown = {} if run is None else self.show(run, self.services.runs_of(self.visitors.identify(token, request)))
+        shown = {} if run is None else self.show(run, self.services.list_runs(self.visitors.identify(token, request)))
         yield {**shown, preparing: gr.HTML("", visible=False)}
 
     def refresh(self, name: str | None, at: Any, seen: dict[str, Any], token: str, request: gr.Request) -> Updates:
         """Update what has changed since the last refresh; nothing else is sent."""
         try:
             visitor = self.visitors.identify(token, request)
-            runs = self.services.runs_of(visitor)
+            runs = self.services.list_runs(visitor)
             chosen = next((run for run in runs if run.id == name), runs[0] if runs else None)
         except (ChatAppError, OSError):  # A folder is being deleted at this moment.
             return {self.seen: gr.skip()}

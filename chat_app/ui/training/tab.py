@@ -19,7 +19,7 @@ from chat_app.ui.components.background_task import count_conversations
 from chat_app.ui.components.escape import clean_text
 from chat_app.ui.components.events import QUICK, Updates, limit_concurrency
 from chat_app.ui.components.settings_form import SettingsForm
-from chat_app.ui.models import choices as model_choices
+from chat_app.ui.models import model_choices
 from chat_app.ui.training.data_panel import DataPanel, Upload
 from chat_app.ui.training.from_scratch_panel import FromScratchPanel
 from chat_app.ui.training.run_view import RunView

@@ -27,11 +27,11 @@ def located(*turns: str, line: int = 1, part: Part = "train", system: str | None
 def check(items: Iterable[Located]) -> Check:
     checker = Checker()
     checker.add_all(items)
-    return checker.result()
+    return checker.summarize()
 
 
 def found(name: str, *items: Located) -> Finding | None:
-    return check(items).finding(name)
+    return check(items).find(name)
 
 
 def turns_of(items: Iterable[Located]) -> list[list[str]]:
@@ -246,7 +246,7 @@ def test_counts_histograms_and_the_share_that_fits() -> None:
     checker = Checker(count_tokens=count_tokens, window=12)
     checker.add_all(located("one two", "three", line=line) for line in range(1, 1501))
     checker.add(located("a " * 20, "b", "c", "d", part="valid", system="Be kind."))
-    result = checker.result()
+    result = checker.summarize()
     assert (result.conversations, result.turns, result.tokens) == (1501, 3004, 4525)
     assert result.fitting == pytest.approx(1500 / 1501)
     assert result.parts == {"train": 1500, "valid": 1}
@@ -256,13 +256,13 @@ def test_counts_histograms_and_the_share_that_fits() -> None:
     lengths = dict(zip(result.length_histogram.edges, result.length_histogram.counts, strict=True))
     assert {edge: count for edge, count in lengths.items() if count} == {0: 1500, 16: 1}
     assert found("long_turns", located("a" * 50, "b")) is None
-    finding = result.finding("duplicates")
+    finding = result.find("duplicates")
     assert finding is not None
     assert (finding.count, [spot.line for spot in finding.spots]) == (1499, [2, 3, 4, 5, 6])
 
 
 def test_without_anything_there_is_nothing_to_say() -> None:
-    result = Checker(count_tokens=lambda texts: [1 for _ in texts], window=10).result()
+    result = Checker(count_tokens=lambda texts: [1 for _ in texts], window=10).summarize()
     assert (result.conversations, result.tokens, result.fitting, result.languages) == (0, 0, None, ())
     assert result.findings == ()
 
@@ -288,7 +288,7 @@ def test_a_finding_says_what_was_compared() -> None:
     checker.add_all(
         [located("Hi", "Hello"), located("hi", "hello"), located(LONG[::-1], "c"), located(LONG[50:] * 2, "d")]
     )
-    finding = checker.result().finding("near_duplicates")
+    finding = checker.summarize().find("near_duplicates")
     assert finding is not None
     assert "first 2 different conversations" in finding.advice
 
@@ -338,8 +338,8 @@ def test_any_text_can_be_checked_and_every_repair_removes_its_finding(items: lis
     before = check(items)
     json.dumps(before.to_dict())
     for name in REPAIRS:
-        if before.finding(name):
+        if before.find(name):
             assert found(name, *apply_repairs(items, [name])) is None
-        elif name != "leaked_openings" or not before.finding("leakage"):
+        elif name != "leaked_openings" or not before.find("leakage"):
             assert list(apply_repairs(items, [name])) == items
     assert len(list(apply_repairs(items, list(REPAIRS)))) <= len(items)

@@ -144,7 +144,7 @@ def try_one(path: Path) -> None:
             _check_words(item.reason, item.advice, item.sentence())
     checker = Checker(count_tokens=lambda texts: [len(text) for text in texts], window=128)
     checker.add_all(located)
-    checker.result()
+    checker.summarize()
     for item in apply_repairs(located, list(REPAIRS)):
         to_record(item.conversation)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from chat_app.data.readers import archives as containers
+from chat_app.data.readers import archives
 from chat_app.data.readers.archives import Member, open_members
 from chat_app.data.readers.types import Problem
 from chat_app.errors import DataError
@@ -217,7 +217,7 @@ def test_archives_are_opened_one_deep(tmp_path: Path) -> None:
 
 
 def test_a_bomb_is_stopped_by_what_comes_out_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(containers, "FREE_BYTES", 1_000_000)
+    monkeypatch.setattr(archives, "FREE_BYTES", 1_000_000)
     bomb = zipped(tmp_path / "bomb.zip", {"zeros.csv": bytes(8_000_000), "good.csv": b"y"})
     assert contents(bomb) == [
         ("bomb.zip/zeros.csv", "It unpacks to more than 200 times its size."),
@@ -238,7 +238,7 @@ def test_the_sum_of_what_is_unpacked_is_limited(tmp_path: Path) -> None:
 
 
 def test_the_number_of_files_is_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(containers, "MAX_ENTRIES", 2)
+    monkeypatch.setattr(archives, "MAX_ENTRIES", 2)
     files = {f"{number}.csv": b"x" for number in range(4)}
     for path in (zipped(tmp_path / "a.zip", files), tmp_path / "folder"):
         if path.suffix != ".zip":

@@ -115,10 +115,10 @@ def test_every_bad_input_ends_in_words_and_loses_nothing(case: Bad, tmp_path: Pa
         return
     material = load_files([path], cache)
     assert material.facts.conversations == case.conversations
-    assert [problem.sentence() for problem in material.all_problems()] == [one.sentence() for one in found.problems]
+    assert [problem.sentence() for problem in material.iterate_problems()] == [one.sentence() for one in found.problems]
     checker = Checker(count_tokens=lambda texts: [len(text) for text in texts], window=128)
-    checker.add_all(material.as_read())
-    check = checker.result()
+    checker.add_all(material.iterate_unrepaired())
+    check = checker.summarize()
     assert check.conversations == case.conversations
     for finding in check.findings:
         assert all(spot.quote.isprintable() and len(spot.quote) < 500 for spot in finding.spots)

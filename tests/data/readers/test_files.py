@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from chat_app.conversation import Conversation, Message
 from chat_app.data.readers import Located, Problem, iterate, read_file, read_files
-from chat_app.data.readers.text_source import numbered_lines
+from chat_app.data.readers.text_source import number_lines
 from chat_app.data.writers import write_jsonl
 from chat_app.errors import DataError
 
@@ -105,7 +105,7 @@ def test_other_separators_do_not_end_a_line(tmp_path: Path, sign: str) -> None:
 def test_lines_do_not_depend_on_how_a_file_is_cut(text: str, size: int) -> None:
     data = text.encode()
     chunks = [data[start : start + size] for start in range(0, len(data), size)]
-    assert list(numbered_lines(chunks)) == list(enumerate(data.splitlines(), start=1))
+    assert list(number_lines(chunks)) == list(enumerate(data.splitlines(), start=1))
 
 
 @given(st.text("ab\r\n", max_size=60), st.integers(1, 7))
@@ -117,7 +117,7 @@ def test_long_lines_do_not_depend_on_how_a_file_is_cut(text: str, size: int) -> 
         expected = [
             (number, line if len(line) <= 4 else None) for number, line in enumerate(data.splitlines(), start=1)
         ]
-        assert list(numbered_lines(chunks)) == expected
+        assert list(number_lines(chunks)) == expected
 
 
 def test_what_is_no_text_is_refused(tmp_path: Path) -> None:

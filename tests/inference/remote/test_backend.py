@@ -25,7 +25,7 @@ from chat_app.inference.remote.protocol import RemoteEngineError
 from chat_app.server.auth import Accounts, Throttle
 from chat_app.server.openai_api import Api
 from chat_app.services import ServerRules, Services
-from chat_app.ui.models import choices as model_choices
+from chat_app.ui.models import model_choices
 from tests.server.api_server import ApiServer, wait_for
 
 HELLO = Conversation.from_turns(["Hello"])
@@ -321,11 +321,11 @@ def test_one_chat_app_answers_for_another(both: tuple[ApiServer, ApiServer]) -> 
 def test_an_engine_that_is_away_is_a_502_and_the_page_says_who_answers(tmp_path: Path, fake: Fake) -> None:
     remote = RemoteModel(fake.url, key="")
     services = _services(tmp_path / "home", remote)
-    assert model_choices.describe_model(services.answering()) == (
+    assert model_choices.describe_model(services.find_backend()) == (
         f"The server {remote.host} answers here, and cannot be reached yet."
     )
     services.load_first_model()
-    assert model_choices.describe_model(services.answering()) == (
+    assert model_choices.describe_model(services.find_backend()) == (
         f"The server {remote.host} answers with big, remembers 4,096 tokens"
     )
     rows = model_choices.list_chat_models(services, "local")

@@ -98,8 +98,8 @@ def views_of(written: Any, is_followed: bool, monkeypatch: pytest.MonkeyPatch) -
     backend = SimpleNamespace(
         name="tiny", description=ModelDescription("tiny", "folder", is_ready=True, window=128), stream=written
     )
-    services: Any = SimpleNamespace(jobs=None, answering=lambda model=None: backend)
-    monkeypatch.setattr("chat_app.ui.models.choices.name_speaker", lambda *_: "Model")
+    services: Any = SimpleNamespace(jobs=None, find_backend=lambda model=None: backend)
+    monkeypatch.setattr("chat_app.ui.models.model_choices.name_speaker", lambda *_: "Model")
     monkeypatch.setattr(LiveReply, "is_read", is_followed)
     visitors: Any = None
     services.rules = SimpleNamespace(is_shared=False)

@@ -39,7 +39,7 @@ from chat_app.ui.evaluation.subjects import (
     describe_failure,
 )
 from chat_app.ui.evaluation.tab import EvaluateTab
-from chat_app.ui.models.choices import IN_USE
+from chat_app.ui.models.model_choices import IN_USE
 from chat_app.ui.visitor import Visitors
 
 HOSTILE = "<img src=x onerror=alert(1)>"

@@ -121,8 +121,8 @@ def test_on_a_shared_server_nobody_touches_the_run_of_another(tmp_path: Path) ->
     with pytest.warns(UserWarning, match="no run"):
         list(export.make_zip(run.id, "merged", "", bob, request))
     with pytest.raises(RunError):
-        shared.model_of(visitors.identify(bob, None), "of-ann@4")
-    assert shared.model_of(visitors.identify(ann, None), "of-ann@4") == "of-ann@4"
+        shared.find_model(visitors.identify(bob, None), "of-ann@4")
+    assert shared.find_model(visitors.identify(ann, None), "of-ann@4") == "of-ann@4"
     assert run.about().get("title") is None
     panel.delete_runs([run.id], ann, request)
     assert not run.folder.exists()

@@ -1,3 +1,3 @@
-"""Readers of exported chats: WhatsApp, Telegram, Discord, Slack; and messages threaded into conversations."""
+"""Readers of chat exports (WhatsApp, Telegram, Discord, Slack), and the threading of messages into conversations."""
 
 __all__ = ["chat_reader", "discord", "slack", "telegram", "threading", "whatsapp"]

@@ -1,4 +1,4 @@
-"""The part that all readers of chat exports share: messages in, conversations with one of the speakers out."""
+"""The base class of the readers of chat exports: from messages to conversations with one speaker as the assistant."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class ChatReader:
 
     Attributes:
         kind: the program that exported the chat.
-        name: what the person calls the file.
-        encoding: of its text.
+        name: the name to show for the file.
+        encoding: the encoding of the file.
         options: the bot, the pause between conversations, and whether names are replaced.
-        messages: begins a pass over the messages; called once for the survey and once for each `read`.
-        speakers: everybody who writes, those with the most messages first.
+        messages: starts a pass over the messages; called once for the survey and once for each `read`.
+        speakers: all speakers, those with the most messages first.
         bot: the speaker whose messages become the assistant's.
     """
 
@@ -46,7 +46,7 @@ class ChatReader:
         options: ReadingOptions,
         messages: Callable[[], Messages],
     ) -> AnyChatReader:
-        """A reader that knows the speakers and the bot, from one pass over the messages.
+        """Create a reader after one pass over the messages, which counts the speakers and guesses the bot.
 
         Raises:
             DataError: fewer than two people write, or none of them has the name that the options give the bot.
@@ -56,9 +56,9 @@ class ChatReader:
         return cls(kind, name, encoding, options, messages, found.speakers, bot)
 
     def preview(self) -> Preview:
-        """The speakers, and which of them is taken for the bot."""
+        """The speakers, and which of them becomes the assistant."""
         return Preview(self.name, self.kind, self.encoding, speakers=self.speakers, bot=self.bot)
 
     def read(self, *, need_reply: bool = True) -> Iterator[Located | Problem]:
-        """The conversations. Talk that nobody answers is passed over, whatever `need_reply` says."""
+        """The conversations. Messages without any reply of the bot are skipped, also if `need_reply` is False."""
         return threading.read_conversations(self.messages(), self.name, self.options, self.bot, self.speakers)

@@ -1,6 +1,6 @@
-"""A channel that DiscordChatExporter wrote as JSON -> messages. Knows that layout only.
+"""The reader of Discord channels in the JSON format of DiscordChatExporter.
 
-Taken are ordinary messages and replies. Passed over are notices (joined, pinned, called) and messages without words.
+It reads ordinary messages and replies, and skips notices (joined, pinned, called) and messages without text.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from chat_app.data.readers.chat_exports.chat_reader import ChatReader
 from chat_app.data.readers.chat_exports.fields import (
     ADVICE,
     convert_messages,
-    list_field,
-    name_field,
-    record_field,
-    text_field,
-    time_field,
+    get_list,
+    get_name,
+    get_record,
+    get_text,
+    parse_time,
 )
 from chat_app.data.readers.chat_exports.threading import ChatMessage
-from chat_app.data.readers.json.document import document_value
+from chat_app.data.readers.json.document import parse_document
 from chat_app.data.readers.protocol import InputFile
 from chat_app.data.readers.types import Problem, RejectedError
 
@@ -37,7 +37,7 @@ class DiscordReader(ChatReader):
     @classmethod
     def sniff(cls, file: InputFile) -> DiscordReader | None:
         """A reader if the file is JSON as this program writes it."""
-        value = document_value(file)
+        value = parse_document(file)
         if not is_discord_export(value):
             return None
         name, source = file.name, file.source
@@ -53,33 +53,33 @@ def is_discord_export(value: Any) -> bool:
 
 def read_messages(value: Any, file: str) -> Iterator[ChatMessage | Problem]:
     """The messages of the channel; a message's line is its number in the export."""
-    yield from convert_messages(value["messages"], file, _message)
+    yield from convert_messages(value["messages"], file, _parse_message)
 
 
-def _message(item: dict[str, Any], number: int) -> ChatMessage | None:
+def _parse_message(item: dict[str, Any], number: int) -> ChatMessage | None:
     if item.get("type") not in SPOKEN:
         return None
-    text = text_field(item, "content")
+    text = get_text(item, "content")
     if "<" in text:
-        text = _render_markup(text, _names(item))
+        text = _render_markup(text, _read_mentions(item))
     text = text.strip()
     if not text:
         return None
-    author = record_field(item, "author")
-    name = name_field(author, "nickname", "name")
+    author = get_record(item, "author")
+    name = get_name(author, "nickname", "name")
     if not name:
         raise RejectedError("It has no author.", ADVICE)
-    return ChatMessage(time_field(item, "timestamp"), name, text, number, by_bot=author.get("isBot") is True)
+    return ChatMessage(parse_time(item, "timestamp"), name, text, number, by_bot=author.get("isBot") is True)
 
 
-def _names(item: dict[str, Any]) -> dict[str, str]:
-    """Whom the message mentions: account -> name."""
-    people = [person for person in list_field(item, "mentions") if isinstance(person, dict)]
-    return {name_field(person, "id"): name_field(person, "nickname", "name") for person in people}
+def _read_mentions(item: dict[str, Any]) -> dict[str, str]:
+    """The accounts that the message mentions, with their names."""
+    people = [person for person in get_list(item, "mentions") if isinstance(person, dict)]
+    return {get_name(person, "id"): get_name(person, "nickname", "name") for person in people}
 
 
 def _render_markup(text: str, names: dict[str, str]) -> str:
-    """The text with its mentions and emoji as people see them. A point in time, which each sees in his own, goes."""
+    """The text with mentions and emoji as Discord shows them; timestamps, which depend on the viewer, are removed."""
 
     def shown(match: re.Match[str]) -> str:
         kind, account, emoji, command = match.groups()

@@ -1,4 +1,4 @@
-"""A field of a chat export in JSON as the type that it must have, or a complaint in words. Knows no export's layout."""
+"""Typed access to the fields of JSON chat exports, with errors for people."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from chat_app.data.readers.chat_exports.threading import ChatMessage
 from chat_app.data.readers.types import Problem, RejectedError
 
 ADVICE = "Export the chat again, or mend this message."
-LATEST = 1e11  # seconds since 1970; what is beyond is no time of a message
-# The digits of a second's fraction differ from program to program; Python 3.10 reads three or six of them only.
+LATEST = 1e11  # seconds since 1970; no message has a later time
+# Programs write fractions of a second with different numbers of digits; Python 3.10 accepts only three or six.
 ISO_TIME = re.compile(r"(\d{4}-\d{2}-\d{2})[T ](\d{2}:\d{2}:\d{2})(?:\.\d{1,12})?\s?(Z|[+-]\d{2}:?\d{2})?")
 NUMBER = re.compile(r"-?\d{1,12}(?:\.\d{1,12})?")
 
 
-def text_field(record: dict[str, Any], key: str) -> str:
-    """A text; empty if the field is missing or null.
+def get_text(record: dict[str, Any], key: str) -> str:
+    """The text in a field; empty if the field is missing or null.
 
     Raises:
-        RejectedError: it is something else.
+        RejectedError: the value is not text.
     """
     value = record.get(key)
     if value is None:
@@ -31,8 +31,8 @@ def text_field(record: dict[str, Any], key: str) -> str:
     return value
 
 
-def name_field(record: dict[str, Any], *keys: str) -> str:
-    """The first of several fields that holds a name, on one line; empty if none does."""
+def get_name(record: dict[str, Any], *keys: str) -> str:
+    """The first non-empty text in several fields, with white space collapsed; empty if there is none."""
     for key in keys:
         value = record.get(key)
         if isinstance(value, str) and (name := " ".join(value.split())):
@@ -40,11 +40,11 @@ def name_field(record: dict[str, Any], *keys: str) -> str:
     return ""
 
 
-def record_field(record: dict[str, Any], key: str) -> dict[str, Any]:
-    """An object in braces; empty if the field is missing or null.
+def get_record(record: dict[str, Any], key: str) -> dict[str, Any]:
+    """The object in a field; empty if the field is missing or null.
 
     Raises:
-        RejectedError: it is something else.
+        RejectedError: the value is not an object.
     """
     value = record.get(key)
     if value is None:
@@ -54,11 +54,11 @@ def record_field(record: dict[str, Any], key: str) -> dict[str, Any]:
     return value
 
 
-def list_field(record: dict[str, Any], key: str) -> list[Any]:
-    """A list; empty if the field is missing or null.
+def get_list(record: dict[str, Any], key: str) -> list[Any]:
+    """The list in a field; empty if the field is missing or null.
 
     Raises:
-        RejectedError: it is something else.
+        RejectedError: the value is not a list.
     """
     value = record.get(key)
     if value is None:
@@ -68,13 +68,14 @@ def list_field(record: dict[str, Any], key: str) -> list[Any]:
     return value
 
 
-def time_field(record: dict[str, Any], *keys: str) -> float | None:
-    """Seconds since 1970 from the first field that is there: a number, digits, or a date as ISO 8601 writes it.
+def parse_time(record: dict[str, Any], *keys: str) -> float | None:
+    """The time in the first of several fields that is present, in seconds since 1970; None if none is.
 
-    A date without a time zone is taken for UTC: only the differences count. None if no field is there.
+    It may be a number, digits, or a date in ISO 8601. Without a time zone it is read as UTC, since only differences
+    matter.
 
     Raises:
-        RejectedError: the field is there and holds no time.
+        RejectedError: the field holds no time.
     """
     for key in keys:
         value = record.get(key)
@@ -82,7 +83,7 @@ def time_field(record: dict[str, Any], *keys: str) -> float | None:
             continue
         seconds: float | None = None
         if isinstance(value, str):
-            seconds = float(value) if NUMBER.fullmatch(value) else _iso_seconds(value)
+            seconds = float(value) if NUMBER.fullmatch(value) else _parse_iso_time(value)
         elif isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LATEST:
             seconds = float(value)
         if seconds is None or not abs(seconds) <= LATEST:
@@ -99,11 +100,14 @@ def convert_messages(
     before: int = 0,
     of: str = "",
 ) -> Iterator[ChatMessage | Problem]:
-    """What `read` makes of every message and its number; what it refuses becomes a problem.
+    """Parse the messages of an export; those that `read` rejects become problems.
 
     Args:
-        before: how many messages of the export stand before these.
-        of: the chat they are of, if the export has several, as the end of "Message 3...".
+        items: the messages as JSON values.
+        file: the name to show for the file.
+        read: parses a message, given its number in the export; returns None for one to skip.
+        before: the number of messages in the export before these.
+        of: the name of their chat in problems, if the export has several, such as " of the chat X".
     """
     for number, item in enumerate(items, start=1):
         try:
@@ -118,7 +122,7 @@ def convert_messages(
                 yield message
 
 
-def _iso_seconds(text: str) -> float | None:
+def _parse_iso_time(text: str) -> float | None:
     match = ISO_TIME.fullmatch(text.strip())
     if match is None:
         return None
@@ -127,10 +131,10 @@ def _iso_seconds(text: str) -> float | None:
         moment = datetime.fromisoformat(f"{day}T{clock}").replace(tzinfo=timezone.utc)
     except ValueError:
         return None
-    return (moment - _offset(zone)).timestamp()
+    return (moment - _parse_zone(zone)).timestamp()
 
 
-def _offset(zone: str | None) -> timedelta:
+def _parse_zone(zone: str | None) -> timedelta:
     if zone is None or zone == "Z":
         return timedelta()
     sign = -1 if zone[0] == "-" else 1

@@ -1,7 +1,7 @@
-"""An export of Slack (a folder of channels, a file a day) -> messages. Knows that layout only.
+"""The readers of Slack exports: a whole export (a folder of channels with one file a day), or a single day.
 
-Taken is what people and apps wrote, threads among the rest in the order of time. Passed over are notices (joined,
-left, topic changed) and messages without words.
+They read messages of people and apps in the order of time, also those in threads, and skip notices (joined, left, topic
+changed) and messages without text.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ from typing import Any
 
 import orjson
 
-from chat_app.data.readers import archives as containers
+from chat_app.data.readers import archives
 from chat_app.data.readers.archives import Member
-from chat_app.data.readers.chat_exports import threading as chats
+from chat_app.data.readers.chat_exports import threading
 from chat_app.data.readers.chat_exports.chat_reader import ChatReader
 from chat_app.data.readers.chat_exports.fields import (
     ADVICE,
     convert_messages,
-    name_field,
-    record_field,
-    text_field,
-    time_field,
+    get_name,
+    get_record,
+    get_text,
+    parse_time,
 )
 from chat_app.data.readers.chat_exports.threading import ChatMessage
-from chat_app.data.readers.json.document import document_value
+from chat_app.data.readers.json.document import parse_document
 from chat_app.data.readers.options import ReadingOptions
 from chat_app.data.readers.protocol import InputFile
 from chat_app.data.readers.types import Located, Preview, Problem, RejectedError, explain_not_opened
-from chat_app.formatting import bytes_in_words
+from chat_app.formatting import format_bytes
 
 DAY_FILE = re.compile(r"(?:.*/)?[^/]+/\d{4}-\d{2}-\d{2}\.json")
 PEOPLE_FILE = "users.json"
@@ -50,24 +50,24 @@ FIRST_ITEMS = 20
 
 @dataclass(frozen=True)
 class Directory:
-    """The names behind the ids of an export."""
+    """The names of the users and channels of an export, by id."""
 
     people: Mapping[str, str] = field(default_factory=dict)
     channels: Mapping[str, str] = field(default_factory=dict)
 
 
 def is_export(names: Sequence[str]) -> bool:
-    """Whether the files of a folder or an archive are an export: days inside channels, beside lists of who is who."""
+    """Whether file names are those of an export: days inside channels, beside the lists of users or channels."""
     paths = [name.replace("\\", "/") for name in names]
     lists = {path.rpartition("/")[0] for path in paths if _base_name(path) in (PEOPLE_FILE, "channels.json")}
     return any(DAY_FILE.fullmatch(path) and path.rpartition("/")[0].rpartition("/")[0] in lists for path in paths)
 
 
 def read_export_messages(files: Sequence[tuple[Path, str]]) -> Iterator[ChatMessage | Problem]:
-    """The messages of a whole export, channel after channel, day after day. One file is in memory at a time.
+    """Parse the messages of a whole export, channel by channel and day by day, with one file in memory at a time.
 
     Args:
-        files: where each file is, and its name inside the export as the person knows it ("general/2024-01-01.json").
+        files: the path of each file, and its name inside the export ("general/2024-01-01.json").
     """
     directory = yield from _read_directory(files)
     days = sorted(
@@ -84,12 +84,12 @@ def read_export_messages(files: Sequence[tuple[Path, str]]) -> Iterator[ChatMess
 
 
 class SlackDayReader(ChatReader):
-    """Reads one day of one channel of a Slack export, given by itself."""
+    """Reads one day of one channel of a Slack export."""
 
     @classmethod
     def sniff(cls, file: InputFile) -> SlackDayReader | None:
         """A reader if the file is JSON as this program writes it."""
-        value = document_value(file)
+        value = parse_document(file)
         if not is_slack_day(value):
             return None
         name, source = file.name, file.source
@@ -97,7 +97,7 @@ class SlackDayReader(ChatReader):
 
 
 def is_slack_day(value: Any) -> bool:
-    """Whether a JSON value is the file of a day: a list of messages with Slack's times."""
+    """Whether a JSON value is the file of a day: a list of messages with Slack's times (`ts`)."""
     if not isinstance(value, list):
         return False
     items = [item for item in value[:FIRST_ITEMS] if isinstance(item, dict)]
@@ -107,11 +107,14 @@ def is_slack_day(value: Any) -> bool:
 def read_messages(
     value: list[Any], file: str, directory: Directory | None = None, channel: str = ""
 ) -> Iterator[ChatMessage | Problem]:
-    """The messages of a day in the order of time; a message's line is its number in the file."""
+    """Parse the messages of a day, in the order of time. A message's line is its number in the file.
+
+    Problems come before the messages.
+    """
     known = directory or Directory()
 
     def read(item: dict[str, Any], number: int) -> ChatMessage | None:
-        return _message(item, number, known, channel, file)
+        return _parse_message(item, number, known, channel, file)
 
     found = list(convert_messages(value, file, read))
     yield from (one for one in found if isinstance(one, Problem))
@@ -119,7 +122,7 @@ def read_messages(
     yield from sorted(said, key=lambda message: message.time or 0.0)
 
 
-def _message(item: dict[str, Any], number: int, known: Directory, channel: str, file: str) -> ChatMessage | None:
+def _parse_message(item: dict[str, Any], number: int, known: Directory, channel: str, file: str) -> ChatMessage | None:
     subtype = item.get("subtype")
     if item.get("type") != "message" or item.get("hidden") is True:
         return None
@@ -127,27 +130,27 @@ def _message(item: dict[str, Any], number: int, known: Directory, channel: str, 
         raise RejectedError('"subtype" is not text.', ADVICE)
     if subtype not in SPOKEN:
         return None
-    text = render_markup(text_field(item, "text"), known).strip()
+    text = render_markup(get_text(item, "text"), known).strip()
     if not text:
         return None
-    time = time_field(item, "ts")
+    time = parse_time(item, "ts")
     if time is None:
         raise RejectedError('It has no time ("ts").', ADVICE)
     by_bot = subtype == "bot_message" or bool(item.get("bot_id"))
-    return ChatMessage(time, _author(item, known), text, number, channel, by_bot, file)
+    return ChatMessage(time, _find_author(item, known), text, number, channel, by_bot, file)
 
 
-def _author(item: dict[str, Any], known: Directory) -> str:
-    account = name_field(item, "user")
+def _find_author(item: dict[str, Any], known: Directory) -> str:
+    account = get_name(item, "user")
     if account in known.people:
         return known.people[account]
-    profile, bot = record_field(item, "user_profile"), record_field(item, "bot_profile")
+    profile, bot = get_record(item, "user_profile"), get_record(item, "bot_profile")
     name = (
-        name_field(profile, "display_name", "real_name", "name")
-        or name_field(bot, "name")
-        or name_field(item, "username")
+        get_name(profile, "display_name", "real_name", "name")
+        or get_name(bot, "name")
+        or get_name(item, "username")
         or account
-        or name_field(item, "bot_id")
+        or get_name(item, "bot_id")
     )
     if not name:
         raise RejectedError("It has no author.", ADVICE)
@@ -155,7 +158,7 @@ def _author(item: dict[str, Any], known: Directory) -> str:
 
 
 def render_markup(text: str, known: Directory) -> str:
-    """A text with its mentions, channels and links as people see them."""
+    """The text with mentions, channels and links as Slack displays them."""
 
     def shown(match: re.Match[str]) -> str:
         kind, target, label = match.groups()
@@ -173,7 +176,7 @@ def render_markup(text: str, known: Directory) -> str:
 
 
 def _read_directory(files: Sequence[tuple[Path, str]]) -> Generator[Problem, None, Directory]:
-    """Reads who is who; yields what cannot be read."""
+    """Parse the lists of users and channels; yields problems and returns the directory."""
     people: dict[str, str] = {}
     channels: dict[str, str] = {}
     for path, name in files:
@@ -182,23 +185,23 @@ def _read_directory(files: Sequence[tuple[Path, str]]) -> Generator[Problem, Non
             continue
         value = yield from _load_json(path, name)
         for record in value if isinstance(value, list) else []:
-            if not isinstance(record, dict) or not (account := name_field(record, "id")):
+            if not isinstance(record, dict) or not (account := get_name(record, "id")):
                 continue
             if base == PEOPLE_FILE:
-                people[account] = _person(record, account)
+                people[account] = _find_display_name(record, account)
             else:
-                channels[account] = name_field(record, "name") or account
+                channels[account] = get_name(record, "name") or account
     return Directory(_disambiguate(people), channels)
 
 
-def _person(record: dict[str, Any], account: str) -> str:
+def _find_display_name(record: dict[str, Any], account: str) -> str:
     profile = record.get("profile")
-    shown = name_field(profile, "display_name", "real_name") if isinstance(profile, dict) else ""
-    return shown or name_field(record, "real_name", "name") or account
+    shown = get_name(profile, "display_name", "real_name") if isinstance(profile, dict) else ""
+    return shown or get_name(record, "real_name", "name") or account
 
 
 def _disambiguate(people: dict[str, str]) -> dict[str, str]:
-    """People of the same name get their account behind it: they must not become one speaker."""
+    """Append the account to the names of namesakes, which must not become one speaker."""
     owners: dict[str, str] = {}
     for account, name in people.items():
         owners.setdefault(name, account)
@@ -206,12 +209,12 @@ def _disambiguate(people: dict[str, str]) -> dict[str, str]:
 
 
 def _load_json(path: Path, name: str) -> Generator[Problem, None, Any]:
-    """The JSON value of a file; yields the problem and returns None if there is none."""
+    """The JSON value of a file; if it cannot be read, yields a problem and returns None."""
     try:
         size = path.stat().st_size
         if size > MAX_FILE_MEGABYTES * 1_000_000:
             yield Problem(
-                name, None, f"This file has {bytes_in_words(size)}.", f"At most {MAX_FILE_MEGABYTES} MB are read."
+                name, None, f"This file has {format_bytes(size)}.", f"At most {MAX_FILE_MEGABYTES} MB are read."
             )
             return None
         return orjson.loads(path.read_bytes())
@@ -232,7 +235,7 @@ MOST_NAMES = 100_000
 
 @dataclass(frozen=True)
 class SlackExportReader:
-    """Reads a whole export of Slack, a folder or an archive."""
+    """Reads a whole Slack export, a folder or a zip archive."""
 
     path: Path
     name: str
@@ -244,11 +247,11 @@ class SlackExportReader:
         return cls(file.path, file.name, file.options) if is_slack_export(file.path) else None
 
     def preview(self) -> Preview:
-        """Only the kind: the speakers are known when all files are unpacked."""
+        """Only the kind, because listing the speakers would need all files unpacked."""
         return Preview(self.name, "slack")
 
     def read(self, *, need_reply: bool = True) -> Iterator[Located | Problem]:
-        """The conversations. Talk that nobody answers is passed over, whatever `need_reply` says.
+        """The conversations. Messages without any reply of the bot are skipped, also if `need_reply` is False.
 
         Raises:
             DataError: fewer than two people write, or none of them has the name that the options give the bot.
@@ -272,27 +275,27 @@ def is_slack_export(path: Path) -> bool:
 
 
 def read_export(path: Path, name: str, options: ReadingOptions) -> Iterator[Located | Problem]:
-    """The conversations of an export.
+    """Read the conversations of an export.
 
     Raises:
-        DataError: nobody or only one person writes in it, or nobody is called as the bot should be.
+        DataError: fewer than two people write, or none of them has the name that the options give the bot.
     """
     with tempfile.TemporaryDirectory(prefix="chat_app-", ignore_cleanup_errors=True) as folder, ExitStack() as stack:
         files: list[tuple[Path, str]] = []
         problems: list[Problem] = []
-        for member in stack.enter_context(containers.open_members(path, name)):
+        for member in stack.enter_context(archives.open_members(path, name)):
             if isinstance(member, Problem):
                 problems.append(member)
                 continue
-            # A member of an archive lies on the disk only until the next one is asked for.
+            # An unpacked member exists only until the next one, and two passes need all files, so they are copied.
             kept = Path(folder) / str(len(files)) if not path.is_dir() else member.path
             if kept != member.path:
                 shutil.copyfile(member.path, kept)
             files.append((kept, _name_inside(member, name)))
         yield from problems
-        found = chats.survey(read_export_messages(files), options)
-        bot = chats.guess_bot(found, options, name)
-        yield from chats.read_conversations(read_export_messages(files), name, options, bot, found.speakers)
+        found = threading.survey(read_export_messages(files), options)
+        bot = threading.guess_bot(found, options, name)
+        yield from threading.read_conversations(read_export_messages(files), name, options, bot, found.speakers)
 
 
 def _name_inside(member: Member, name: str) -> str:

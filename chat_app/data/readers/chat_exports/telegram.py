@@ -1,7 +1,7 @@
-"""A chat, or all chats, that Telegram exported as JSON -> messages. Knows that layout only.
+"""The reader of Telegram exports in JSON, of one chat or of all.
 
-Taken is what people wrote. Passed over are service messages (joined, called, pinned), media without words, and what
-was forwarded, which are not the words of whoever sent it.
+It reads messages that people wrote, and skips service messages (joined, called, pinned), media without text, and
+forwarded messages, which are not the sender's own words.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from functools import partial
 from typing import Any
 
 from chat_app.data.readers.chat_exports.chat_reader import ChatReader
-from chat_app.data.readers.chat_exports.fields import ADVICE, convert_messages, list_field, name_field, time_field
+from chat_app.data.readers.chat_exports.fields import ADVICE, convert_messages, get_list, get_name, parse_time
 from chat_app.data.readers.chat_exports.threading import ChatMessage
-from chat_app.data.readers.json.document import document_value
+from chat_app.data.readers.json.document import parse_document
 from chat_app.data.readers.protocol import InputFile
 from chat_app.data.readers.types import Problem, RejectedError, quote_text
 
@@ -27,12 +27,12 @@ DELETED = "Deleted account"
 
 
 class TelegramReader(ChatReader):
-    """Reads an export of Telegram, of one chat or of several."""
+    """Reads a Telegram export of one chat or of several."""
 
     @classmethod
     def sniff(cls, file: InputFile) -> TelegramReader | None:
         """A reader if the file is JSON as this program writes it."""
-        value = document_value(file)
+        value = parse_document(file)
         if not is_telegram_export(value):
             return None
         name, source = file.name, file.source
@@ -50,7 +50,7 @@ def is_telegram_export(value: Any) -> bool:
 
 
 def read_messages(value: Any, file: str) -> Iterator[ChatMessage | Problem]:
-    """The messages of all the chats, one chat after the other.
+    """Parse the messages of all chats, one chat after the other.
 
     A message's line is its number in the export, counted through all chats.
     """
@@ -63,7 +63,7 @@ def read_messages(value: Any, file: str) -> Iterator[ChatMessage | Problem]:
         if not isinstance(chat, dict) or not isinstance(chat.get("messages"), list):
             yield Problem(file, None, f"Chat {number:,} has no list of messages.", "Export it again.")
             continue
-        name = name_field(chat, "name")
+        name = get_name(chat, "name")
         of = f" of the chat {quote_text(name)}" if name else f" of chat {number:,}"
         yield from _read_chat(chat, file, before, f"{number}", of)
         before += len(chat["messages"])
@@ -74,30 +74,30 @@ def _read_chat(chat: dict[str, Any], file: str, before: int, key: str, of: str =
     bot = f"user{partner}" if chat.get("type") == "bot_chat" and isinstance(partner, int) else None
 
     def read(item: dict[str, Any], number: int) -> ChatMessage | None:
-        return _message(item, number, key, bot)
+        return _parse_message(item, number, key, bot)
 
     yield from convert_messages(chat["messages"], file, read, before=before, of=of)
 
 
-def _message(item: dict[str, Any], number: int, chat: str, bot: str | None) -> ChatMessage | None:
+def _parse_message(item: dict[str, Any], number: int, chat: str, bot: str | None) -> ChatMessage | None:
     if item.get("type") != "message" or any(item.get(key) is not None for key in FORWARDED):
         return None
     text = _join_text(item).strip()
     if not text:
         return None
     by_bot = bot is not None and item.get("from_id") == bot
-    return ChatMessage(time_field(item, "date_unixtime", "date"), _author(item), text, number, chat, by_bot)
+    return ChatMessage(parse_time(item, "date_unixtime", "date"), _find_author(item), text, number, chat, by_bot)
 
 
 def _join_text(item: dict[str, Any]) -> str:
-    """A text, or a list of texts and of entities (links, mentions, bold words), which have their text inside."""
+    """The text of a message, which is a string, or a list of strings and of entities (links, mentions, bold text)."""
     text = item.get("text")
     if text is None:
         return ""
     if isinstance(text, str):
         return text
     pieces = []
-    for piece in list_field(item, "text"):
+    for piece in get_list(item, "text"):
         inner = piece.get("text") if isinstance(piece, dict) else piece
         if not isinstance(inner, str):
             raise RejectedError("A part of its text is not text.", ADVICE)
@@ -105,14 +105,14 @@ def _join_text(item: dict[str, Any]) -> str:
     return "".join(pieces)
 
 
-def _author(item: dict[str, Any]) -> str:
-    """The name; a deleted account has none, but still its number, by which two of them are told apart."""
-    name = name_field(item, "from")
+def _find_author(item: dict[str, Any]) -> str:
+    """The author's name. Deleted accounts have none, and are told apart by the account's number."""
+    name = get_name(item, "from")
     if name:
         return name
     if item.get("from") is not None and not isinstance(item["from"], str):
         raise RejectedError('"from" is not a name.', ADVICE)
-    account = name_field(item, "from_id").removeprefix("user")
+    account = get_name(item, "from_id").removeprefix("user")
     return f"{DELETED} {account}" if account else DELETED
 
 

@@ -1,7 +1,7 @@
-"""Messages of a chat -> conversations with one of its people. Knows who speaks and when; knows no file and no export.
+"""Threading: divides the messages of a chat into conversations, and assigns the roles.
 
-A chat export says who wrote what at which time, not who asks and who answers, nor where a conversation ends. Here one
-person is taken for the bot (the assistant), everybody else for the user, and a silence ends a conversation.
+A chat export has authors and times, but neither roles nor boundaries of conversations. So one speaker, the bot, becomes
+the assistant, all others become the user, and a long pause ends a conversation.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from chat_app.data.readers.types import Located, Problem, Speaker, quote_text
 from chat_app.errors import DataError
 
 MAX_SPEAKERS = 100_000
-# Without times a whole chat is one conversation; beyond this it is cut, so that no file fills the memory.
+# Without times a whole chat is one conversation; it is divided at this size to bound the memory.
 MAX_CHARACTERS = 1_000_000
 DAY_SECONDS = 86_400.0
 NAMES_LISTED = 10
@@ -25,16 +25,16 @@ NAMES_LISTED = 10
 
 @dataclass(frozen=True, slots=True)
 class ChatMessage:
-    """One message of an export.
+    """A message of a chat export.
 
     Attributes:
-        time: seconds since 1970 as the clock of the export showed them, None if it shows none.
-        author: the name as the export has it. People with the same name are one.
-        text: what was written, without the marks of the program that exported it.
-        line: the line in the file; in a JSON export the number of the message, from 1.
-        chat: which of several chats in one export; messages of different chats are never one conversation.
-        by_bot: the export itself says that a program wrote it.
-        file: where it stands, if the export is of many files.
+        time: seconds since 1970 in the clock of the export; None if it has no times.
+        author: the author's name in the export. Authors with the same name count as one.
+        text: the message's text, without markup of the exporting program.
+        line: the line in the file, from 1; in a JSON export the number of the message.
+        chat: the identifier of the chat, if an export has several; a conversation never spans two.
+        by_bot: whether the export marks the author as a bot.
+        file: the name of the file, if the export has many.
     """
 
     time: float | None
@@ -48,7 +48,7 @@ class ChatMessage:
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """Who speaks in an export (most messages first), who is likeliest to answer, and the first problem, if any."""
+    """The speakers of an export (most messages first), the likeliest bot, and the first problem, if there is one."""
 
     speakers: tuple[Speaker, ...]
     likely_bot: str
@@ -57,7 +57,7 @@ class Survey:
 
 @dataclass(slots=True)
 class _Tally:
-    """What is counted of one person while a survey is made."""
+    """The counts of one speaker in a survey."""
 
     order: int
     messages: int = 0
@@ -65,19 +65,19 @@ class _Tally:
     endings: int = 0
     by_bot: bool = False
 
-    def likeliness(self) -> tuple[bool, int, int, int]:
+    def rank(self) -> tuple[bool, int, int, int]:
         return self.by_bot and self.answers > 0, self.answers, self.endings, self.order
 
 
 def survey(messages: Iterable[ChatMessage | Problem], options: ReadingOptions) -> Survey:
-    """Counts the people of an export in one pass.
+    """Count the messages of each speaker in one pass, and guess the bot.
 
-    The likely bot is whom the export itself calls a bot, if it answers anybody at all; then who answers most often (an
-    answer is a message after one of somebody else, without a long pause between them); of those who answer equally
-    often, who more often has the last word before a pause; then who spoke later for the first time.
+    An answer is a message that follows another speaker's without a long pause. The likeliest bot is, in this order of
+    criteria: a speaker whom the export marks as a bot and who gives any answer; the one with the most answers; the one
+    with the most last messages before a pause; the one whose first message is the latest.
 
     Raises:
-        DataError: so many people that it is no chat.
+        DataError: there are more than 100,000 speakers, so it is no chat.
     """
     tallies: dict[str, _Tally] = {}
     pauses = _Pauses(options)
@@ -94,7 +94,7 @@ def survey(messages: Iterable[ChatMessage | Problem], options: ReadingOptions) -
             tally = tallies[message.author] = _Tally(len(tallies))
         tally.messages += 1
         tally.by_bot |= message.by_bot
-        if pauses.before(message):
+        if pauses.starts_conversation(message):
             if before is not None:
                 before.endings += 1
         elif before is not None and before is not tally:
@@ -103,15 +103,20 @@ def survey(messages: Iterable[ChatMessage | Problem], options: ReadingOptions) -
     if before is not None:
         before.endings += 1
     ranked = sorted(tallies.items(), key=lambda item: -item[1].messages)
-    likely = max(tallies, key=lambda name: tallies[name].likeliness(), default="")
+    likely = max(tallies, key=lambda name: tallies[name].rank(), default="")
     return Survey(tuple(Speaker(name, tally.messages) for name, tally in ranked), likely, problems)
 
 
 def guess_bot(found: Survey, options: ReadingOptions, file: str) -> str:
-    """Whose messages the model learns to write: whom the person named, else the likely bot of the survey.
+    """The speaker who becomes the assistant: the one that the options name, else the likeliest bot of the survey.
+
+    Args:
+        found: the survey of the export.
+        options: `bot` is a speaker's name, in any case, or empty.
+        file: the name to show for the export.
 
     Raises:
-        DataError: fewer than two people speak, or the person named nobody of them.
+        DataError: fewer than two people write, or none of them has the name that the options give.
     """
     if not found.speakers and found.problems:
         problem = found.problems[0]
@@ -154,20 +159,20 @@ def read_conversations(
     bot: str,
     people: Sequence[Speaker],
 ) -> Iterator[Located | Problem]:
-    """The conversations of an export with `bot` as the assistant and all others as the user, in bounded memory.
+    """Divide messages into conversations, with `bot` as the assistant and all others as the user, in bounded memory.
 
-    A conversation ends where nobody writes for `options.pause` minutes, where the time goes back by more than a day,
-    and where another chat begins; without times a chat is one conversation. Consecutive messages of one side are one
-    turn, a line each; those of several users too, without their names. The assistant may open. What the users say
-    after the last answer is left out, and so is a stretch of talk without any answer: one problem at the end counts
-    these. What is too long for one conversation becomes several.
+    A conversation ends after a pause of `options.pause` minutes, where the time goes back by more than a day, and where
+    another chat begins; without times a chat is one conversation. Consecutive messages of a role are joined by line
+    feeds into one turn, without the names of the users. The assistant may have the first turn. User messages after the
+    last answer are dropped, and so is a conversation without any answer: one problem at the end counts these. A
+    conversation that is too long is divided.
 
     Args:
-        messages: a fresh pass over the export. Problems come through in their place.
-        file: what to call the export to the person.
+        messages: a fresh pass over the export. Problems in it are yielded in their place.
+        file: the name to show for the export.
         options: `pause` and `names` are used.
-        bot: a name that `guess_bot` gave.
-        people: everybody who speaks, whose names inside the texts `options.names == "replace"` replaces.
+        bot: the speaker from `guess_bot`.
+        people: all speakers; with `options.names == "replace"` their names are replaced inside the texts.
     """
     pseudonyms = Pseudonyms(speaker.name for speaker in people) if options.names == "replace" else None
     pauses = _Pauses(options)
@@ -177,16 +182,16 @@ def read_conversations(
         if isinstance(message, Problem):
             yield message
             continue
-        if pauses.before(message):
-            yield from stretch.rest()
+        if pauses.starts_conversation(message):
+            yield from stretch.flush()
             unanswered += stretch.is_unanswered
             stretch = _Stretch(file)
         text = replace_unstorable(message.text).strip()
         if pseudonyms is not None:
-            text = pseudonyms.applied(text)
+            text = pseudonyms.replace_names(text)
         if text:
             yield from stretch.add("assistant" if message.author == bot else "user", text, message)
-    yield from stretch.rest()
+    yield from stretch.flush()
     unanswered += stretch.is_unanswered
     if unanswered:
         talk = "1 stretch of talk holds" if unanswered == 1 else f"{unanswered:,} stretches of talk hold"
@@ -196,15 +201,15 @@ def read_conversations(
 
 
 class _Pauses:
-    """Finds where one conversation ends and the next begins, while messages go by."""
+    """Detects the boundaries of conversations in a stream of messages."""
 
     def __init__(self, options: ReadingOptions):
         self._longest = options.pause * 60
         self._chat: str | None = None
         self._time: float | None = None
 
-    def before(self, message: ChatMessage) -> bool:
-        """Whether a new conversation begins with this message. The very first begins none."""
+    def starts_conversation(self, message: ChatMessage) -> bool:
+        """Whether this message starts a new conversation; never for the first message of the stream."""
         first, same = self._chat is None, self._chat == message.chat
         passed = 0.0
         if same and self._time is not None and message.time is not None:
@@ -225,7 +230,7 @@ class _Turn:
 
 @dataclass(slots=True)
 class _Stretch:
-    """The talk between two silences, turn by turn."""
+    """Collects the turns of one conversation."""
 
     file: str
     turns: list[_Turn] = field(default_factory=list)
@@ -235,17 +240,17 @@ class _Stretch:
 
     @property
     def is_unanswered(self) -> bool:
-        """Whether something was said and nothing of it gave a conversation; only known at the end."""
+        """Whether there were messages and none of them became part of a conversation; valid after `flush`."""
         return self.began and not self.answered
 
     def add(self, role: Role, text: str, message: ChatMessage) -> Iterator[Located]:
-        """Takes a message in; gives a conversation where it would become too long with it."""
+        """Add a message; yields the conversation so far if it would become too long."""
         self.began = True
         new = not self.turns or self.turns[-1].role != role
         if self.characters >= MAX_CHARACTERS or (new and len(self.turns) >= MAX_TURNS):
-            # A question whose answer comes only now goes with its answer.
+            # The question that this message answers moves to the next conversation with it.
             question = self.turns[-1:] if new and role == "assistant" and len(self.turns) > 1 else []
-            yield from self.rest()
+            yield from self.flush()
             self.turns = question
             self.characters = sum(len(one) + 1 for turn in question for one in turn.texts)
             new = not question or question[-1].role != role
@@ -254,10 +259,10 @@ class _Stretch:
         self.turns[-1].texts.append(text)
         self.characters += len(text) + 1
 
-    def rest(self) -> Iterator[Located]:
-        """What is left as a conversation, if anybody was answered in it."""
+    def flush(self) -> Iterator[Located]:
+        """Yield the conversation, if it has an answer."""
         turns = self.turns[:-1] if self.turns and self.turns[-1].role == "user" else self.turns
-        if len(turns) < 2:  # turns alternate and the last one is an answer: with two there is something it answers
+        if len(turns) < 2:  # roles alternate and the last turn is an answer: two turns contain what it answers
             return
         self.answered = True
         messages = tuple(Message(turn.role, "\n".join(turn.texts)) for turn in turns)

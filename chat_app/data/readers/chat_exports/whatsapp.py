@@ -1,7 +1,7 @@
-"""A chat that WhatsApp exported as text -> its messages. Knows lines and authors; knows nothing of conversations.
+"""The reader of WhatsApp chats exported as text.
 
-A message is a stamp (date and time), its author, a colon and a text, which may go on over the next lines. Notices
-(somebody joined, messages are encrypted) have a stamp and no author; media that were not exported leave a mark.
+A message is a timestamp, its author, a colon and a text, which may continue on the next lines. Notices (a person
+joined, messages are encrypted) have a timestamp and no author; omitted media are replaced by a placeholder text.
 """
 
 from __future__ import annotations
@@ -29,35 +29,35 @@ from chat_app.data.readers.chat_exports.whatsapp_timestamps import (
     parse_timestamp,
 )
 from chat_app.data.readers.protocol import InputFile
-from chat_app.data.readers.text_source import MAX_LINE_MEGABYTES, Source, numbered_lines, read_beginning
+from chat_app.data.readers.text_source import MAX_LINE_MEGABYTES, Source, number_lines, read_beginning
 from chat_app.data.readers.turn_text import not_utf8_error
 from chat_app.data.readers.types import Problem
 
 SAMPLE_LINES = 50
-# WhatsApp allows 65,536 characters. Without a limit a file with one stamp would be one message.
+# WhatsApp allows 65,536 characters. Without a limit a file with one timestamp would be one message.
 MAX_MESSAGE = 200_000
 LONGEST_AUTHOR = 100
-# Logs of programs look the same but for who speaks.
+# Log files look the same, with a level in place of the author.
 LOG_LEVELS = {"TRACE", "DEBUG", "INFO", "NOTICE", "WARN", "WARNING", "ERROR", "CRITICAL", "FATAL", "SEVERE", "ALERT"}
-# How often every "Team: Anna" has to stand after a stamp to be a name with a colon, and how many of them one name has.
+# "Team: Anna" is a name with a colon if it is the author of so many messages, and "Team" has at most so many of them.
 COLON_NAME_MESSAGES = 3
 COLON_NAMES = 20
 AUTHORS_KNOWN = 10_000
-# A chat begins with notices, which an iPhone writes as if the group or the other person had said them.
+# A chat begins with notices, to which an iPhone gives the group or the other person as the author.
 NOTICE_LINES = 20
-# On an iPhone this stands before what WhatsApp wrote by itself where a text would begin: "Anna: <mark>image omitted".
+# An iPhone puts this mark before a placeholder or a notice of WhatsApp: "Anna: <mark>image omitted".
 WRITTEN_BY_WHATSAPP = "\u200e"
 
 
 @dataclass(frozen=True, slots=True)
 class WhatsAppDialect:
-    """How a file writes dates, names and notices, which only the whole file can tell.
+    """How a file writes dates, names and notices, which is detected from the whole file.
 
     Attributes:
-        order: how it writes dates.
-        colon_names: names that hold a colon and a space.
-        marks_notices: whether the mark WRITTEN_BY_WHATSAPP tells notices from texts. Where most texts begin with it,
-            it means nothing.
+        order: the order of day, month and year.
+        colon_names: the names that contain a colon and a space.
+        marks_notices: whether WRITTEN_BY_WHATSAPP distinguishes notices from messages. It does not where most messages
+            begin with it.
     """
 
     order: DateOrder = "dmy"
@@ -70,7 +70,7 @@ class WhatsAppReader(ChatReader):
 
     @classmethod
     def sniff(cls, file: InputFile) -> WhatsAppReader | None:
-        """A reader if the first lines begin with dates and name people."""
+        """A reader if the first lines have timestamps and authors."""
         source = file.source
         if not is_whatsapp(source):
             return None
@@ -79,8 +79,8 @@ class WhatsAppReader(ChatReader):
 
 
 def is_whatsapp(source: Source) -> bool:
-    """Whether the first lines are those of a WhatsApp chat: they begin with stamps, and somebody speaks."""
-    lines = (raw for _, raw in numbered_lines([read_beginning(source)[0]]) if raw and not raw.isspace())
+    """Whether the first lines are those of a WhatsApp chat: they have timestamps and authors."""
+    lines = (raw for _, raw in number_lines([read_beginning(source)[0]]) if raw and not raw.isspace())
     stamps = [
         parse_timestamp(_strip_direction_marks(raw.decode("utf-8", "replace"))) for raw in islice(lines, SAMPLE_LINES)
     ]
@@ -91,14 +91,14 @@ def is_whatsapp(source: Source) -> bool:
 
 
 def detect_dialect(source: Source) -> WhatsAppDialect:
-    """The dialect of a file, from one pass over it in bounded memory."""
+    """Detect the dialect of a file in one pass, in bounded memory."""
     colons: dict[str, Counter[str] | None] = {}
     authors = _Authors()
     marked = bracketed = 0
 
     def dates() -> Iterator[DateNumbers]:
         nonlocal marked, bracketed
-        for _, raw in source.lines():
+        for _, raw in source.read_lines():
             line = "" if raw is None else raw.decode("utf-8", "replace")
             stamp = parse_timestamp(_strip_direction_marks(line))
             if stamp is None:
@@ -112,41 +112,42 @@ def detect_dialect(source: Source) -> WhatsAppDialect:
                 _count_colons(colons, author, text)
 
     order = detect_date_order(dates())
-    return WhatsAppDialect(order, _colon_names(colons), marks_notices=2 * marked < bracketed)
+    return WhatsAppDialect(order, _collect_colon_names(colons), marks_notices=2 * marked < bracketed)
 
 
 def read_messages(source: Source, dialect: WhatsAppDialect | None = None) -> Iterator[ChatMessage | Problem]:
-    """The messages of a chat in their order; notices, media and deleted messages are passed over.
+    """Parse the messages of a chat; notices, media and deleted messages are skipped.
 
     Args:
-        dialect: from `detect_dialect`, which is called if this is missing.
+        source: the file.
+        dialect: from `detect_dialect`, which is called if this is None.
     """
     dialect = detect_dialect(source) if dialect is None else dialect
     calendar, authors = Calendar(dialect.order), _Authors()
     draft: _Draft | None = None
-    for number, raw in source.lines():
+    for number, raw in source.read_lines():
         line, problem = _decode(raw, source.name, number)
         plain = _strip_direction_marks(line)
         stamp = parse_timestamp(plain)
         if problem is not None:
-            # A text with a hole in it is no example: the message is left out as a whole.
-            if stamp is not None and draft is not None and (message := draft.finished(source.name)):
+            # A message with an unreadable line is left out as a whole, since its text would have a gap.
+            if stamp is not None and draft is not None and (message := draft.finish(source.name)):
                 yield message
             draft = None
             yield problem
         elif stamp is not None:
-            if draft is not None and (message := draft.finished(source.name)):
+            if draft is not None and (message := draft.finish(source.name)):
                 yield message
             draft = _begin_draft(stamp, line, number, calendar, authors, dialect)
         elif draft is not None:
             draft.add(plain)
-    if draft is not None and (message := draft.finished(source.name)):
+    if draft is not None and (message := draft.finish(source.name)):
         yield message
 
 
 @dataclass(slots=True)
 class _Draft:
-    """A message whose end is not known yet."""
+    """A message whose lines are still being collected."""
 
     time: float | None
     author: str
@@ -159,7 +160,7 @@ class _Draft:
         if self.size <= MAX_MESSAGE:
             self.texts.append(text)
 
-    def finished(self, file: str) -> ChatMessage | Problem | None:
+    def finish(self, file: str) -> ChatMessage | Problem | None:
         if self.size > MAX_MESSAGE:
             reason = f"This message has more than {MAX_MESSAGE:,} characters."
             return Problem(file, self.line, reason, "Check whether the lines after it belong to it.")
@@ -173,7 +174,7 @@ class _Draft:
 def _begin_draft(
     stamp: Timestamp, line: str, number: int, calendar: Calendar, authors: _Authors, dialect: WhatsAppDialect
 ) -> _Draft | None:
-    """The message that a stamped line begins; None if it is a notice."""
+    """The message that a line with a timestamp begins; None if it is a notice."""
     author, text = authors.split(stamp.rest)
     if not author or (dialect.marks_notices and stamp.bracketed and _has_mark(line)):
         return None
@@ -181,19 +182,19 @@ def _begin_draft(
         more, colon, rest = text.partition(": ")
         if colon and f"{author}: {more}" in dialect.colon_names:
             author, text = f"{author}: {more}", rest
-    draft = _Draft(calendar.time(stamp), author, number)
+    draft = _Draft(calendar.to_seconds(stamp), author, number)
     draft.add(text)
     return draft
 
 
 class _Authors:
-    """Tells authors from notices. Remembers them: few people write all the messages, and it is asked for each."""
+    """Splits authors from texts. Results are cached by name, because few people write all the messages."""
 
     def __init__(self) -> None:
         self._known: dict[str, str] = {}
 
     def split(self, rest: str) -> tuple[str, str]:
-        """The author and the text after a stamp; no author if it is a notice."""
+        """The author and the text after a timestamp; the author is empty for a notice."""
         written, colon, text = rest.partition(": ")
         if not colon:
             if not rest.endswith(":"):
@@ -210,7 +211,7 @@ class _Authors:
 
 
 def _clean_author(written: str) -> str:
-    """The name without what WhatsApp puts before names that are not in the address book; empty for a notice."""
+    """The name without the ~ that WhatsApp puts before names outside the address book; empty for a notice."""
     return "" if NOTICE.search(written) else " ".join(written.split()).removeprefix("~").lstrip()
 
 
@@ -219,7 +220,7 @@ def _strip_direction_marks(line: str) -> str:
 
 
 def _has_mark(line: str) -> bool:
-    """Whether the text of an iPhone's message begins with the mark of what WhatsApp wrote itself."""
+    """Whether the text after the author begins with WRITTEN_BY_WHATSAPP."""
     if WRITTEN_BY_WHATSAPP not in line:
         return False
     text = line.find(": ", line.find("]"))
@@ -238,7 +239,7 @@ def _decode(raw: bytes | None, file: str, number: int) -> tuple[str, Problem | N
 
 
 def _count_colons(colons: dict[str, Counter[str] | None], author: str, text: str) -> None:
-    """Notes what stands before a second colon, as long as every text of that author has one."""
+    """Count what stands before a second colon, as long as each text of the author has one."""
     if author not in colons and len(colons) >= AUTHORS_KNOWN:
         return
     known = colons.setdefault(author, Counter())
@@ -251,7 +252,7 @@ def _count_colons(colons: dict[str, Counter[str] | None], author: str, text: str
         known[more] += 1
 
 
-def _colon_names(colons: dict[str, Counter[str] | None]) -> frozenset[str]:
+def _collect_colon_names(colons: dict[str, Counter[str] | None]) -> frozenset[str]:
     return frozenset(
         f"{author}: {more}"
         for author, known in colons.items()

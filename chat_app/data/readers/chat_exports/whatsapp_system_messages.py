@@ -1,4 +1,4 @@
-"""What WhatsApp itself writes into an export instead of what somebody said, in many languages. Knows no lines."""
+"""Placeholders and notices that WhatsApp writes into exports, in many languages, and their removal from messages."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 
 DIRECTION_MARKS = re.compile("[\u200e\u200f\u061c\u202a-\u202e\u2066-\u2069\ufeff]")
 
-# Things x words for "left out", as an iPhone writes them: "image omitted", "Bild weggelassen".
+# Nouns x words for "omitted", as an iPhone combines them: "image omitted", "Bild weggelassen".
 LEFT_OUT = (
     ("image video audio sticker gif document media|contact card|voice message|video note|live photo", "omitted"),
     ("bild video audio sticker gif dokument kontaktkarte medien|videonachricht|sprachnachricht",
@@ -34,7 +34,7 @@ LEFT_OUT = (
     ("사진 동영상 오디오 스티커 gif 문서 미디어|연락처 카드", "생략됨|생략되었습니다|제외됨"),
 )  # fmt: skip
 
-# Whole messages of which every language has its own. Points at the end and angle brackets are not part of them.
+# Whole messages, in each language, without full stops and angle brackets.
 WHOLE = """
 null
 без медиафайлов
@@ -163,8 +163,8 @@ EDITED = (
 )
 EDIT_MARK = re.compile(rf"(?:<(?:{EDITED})\.?>|\((?:{EDITED})\))\Z", re.IGNORECASE)
 LONGEST_EDIT_MARK = 60
-# A file that was exported too: IMG-20231231-WA0001.jpg (file attached), <attached: 00001-PHOTO.jpg>; a document that
-# was not: paper.pdf • 3 pages document omitted.
+# An exported file: IMG-20231231-WA0001.jpg (file attached), <attached: 00001-PHOTO.jpg>; and an omitted document:
+# paper.pdf • 3 pages document omitted.
 FILE_LINE = re.compile(
     rf"(?:[^\n]{{1,200}}\.\w{{1,6}} \((?:{ATTACHED})\)"
     r"|(?:IMG|VID|AUD|PTT|STK|DOC|GIF)-\d{8}-WA\d{4,}\.\w{2,5}(?: \([^()\n]{3,40}\))?)\s*",
@@ -181,7 +181,7 @@ WAITING = (
     "En attente de ce message", "In attesa del messaggio", "Wachten op dit bericht", "Ожидание сообщения",
 )  # fmt: skip
 
-# Where a notice without an author holds ": ", this stands before it: Anna changed the subject to "Party: now".
+# What comes before a ": " that is part of a notice, not the end of an author: Anna changed the subject to "Party: now".
 NOTICE = re.compile(
     r"https?://|[“”„«»「」\"]|end-to-end|ende-zu-ende|extremo a extremo|ponta a ponta|de bout en bout|end-to-end-|"
     r"сквозн|uçtan uca|从端到端|端到端|端對端|エンドツーエンド|종단|"
@@ -202,7 +202,7 @@ NOTICE = re.compile(
     r" (?:غيّر|غيَّر|غير|أنشأ|أضاف|قام) | (?:שינה|שינתה|יצר|יצרה|הוסיף|הוסיפה) | ने .*(?:बदल|बनाया|जोड़ा)",
     re.IGNORECASE,
 )
-# Notices that an iPhone writes as if the group, or the person whom they are about, had said them.
+# Notices to which an iPhone gives the group, or the person whom they are about, as the author.
 NOTICE_TEXT = re.compile(
     r"(?=[^\n]{20,600}\Z)(?:.*(?:end-to-end encrypted|ende-zu-ende-verschlüsselt|cifrad[oa]s? de extremo a extremo|"
     r"criptografia de ponta a ponta|encriptad[oa]s ponto a ponto|chiffrés de bout en bout|crittografat[ei] end-to-end|"
@@ -216,7 +216,7 @@ NOTICE_TEXT = re.compile(
 
 
 def _list_omissions() -> frozenset[str]:
-    """Every thing with every word of its language, in small letters, with a space between them where there is one."""
+    """The placeholders in lower case: WHOLE, and each noun of LEFT_OUT with each word of its language."""
     found = {line for line in WHOLE.splitlines() if line}
     for things, words in LEFT_OUT:
         gap = "" if words.startswith(("は", "已")) else " "
@@ -225,7 +225,7 @@ def _list_omissions() -> frozenset[str]:
 
 
 def _split_words(words: str) -> list[str]:
-    """Single words stand before the first bar, with spaces between them; what has spaces itself stands after it."""
+    """Split an entry of LEFT_OUT: single words before the first bar, separated by spaces, and phrases after it."""
     single, *phrases = words.split("|")
     return [*single.split(), *phrases]
 
@@ -235,7 +235,7 @@ LONGEST_NOT_SAID = max(map(len, NOT_SAID)) + 4
 
 
 def strip_system_text(text: str) -> str:
-    """What somebody said in a message; empty if it holds only what WhatsApp wrote."""
+    """The text of a message without placeholders of WhatsApp; empty if it has nothing else."""
     if text[-1:] in (">", ")") and (edited := EDIT_MARK.search(text, max(0, len(text) - LONGEST_EDIT_MARK))):
         text = text[: edited.start()]
     if "<" in text and (":" in text or "：" in text):
@@ -246,7 +246,7 @@ def strip_system_text(text: str) -> str:
         return caption.strip()
     if newline and len(text) > len(first) and _is_left_out(text.rpartition("\n")[2]):
         return text.rpartition("\n")[0].strip()
-    # What can be seen without a pattern is seen first: this is asked for every message.
+    # This runs for each message, so cheap tests come before the patterns.
     if (first.endswith(":") and POLL.match(text)) or ("https://" in text and PLACE.match(text)):
         return ""
     return "" if text.startswith(WAITING) else text

@@ -1,8 +1,8 @@
-"""The date and the time before a message of a WhatsApp export, in the styles of its languages. Knows no messages.
+"""Timestamps of WhatsApp exports in the formats of its languages, and the detection of their date order.
 
-WhatsApp writes them as the telephone shows them: 31.12.23, 23:59 or 12/31/23, 11:59 PM or 2023年12月31日 下午11:59, in
-brackets on an iPhone and with a dash after them on Android. Which number is the day and which the month only the whole
-file can tell.
+WhatsApp writes them as the phone displays them: 31.12.23, 23:59 or 12/31/23, 11:59 PM or 2023年12月31日 下午11:59, in
+brackets on an iPhone and followed by a dash on Android. Which number is the day and which the month follows only from
+the whole file.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ DateNumbers = tuple[str, str, str]
 
 DATE = r"(\d{1,4})[./\-年년]\s?(\d{1,2})[./\-月월]\s?(\d{1,4})"
 TIME = r"(\d{1,2})(?:[:.٫]|\s?h\s?)(\d{2})(?:[:.٫](\d{2}))?"
-# After the time: the half of the day, or a word such as "Uhr"; then the bracket, the dash or the colon of old exports.
+# After the time: AM or PM, or a word such as "Uhr"; then the bracket, the dash or the colon of old exports.
 END = r"([^\d\[\]<>:\-–]{0,12}?)(?(1)\]|(?:\s[-–—]|:))(?:\s+|$)(.*)"
 STAMPED = re.compile(rf"\s{{0,8}}(\[)?{DATE}([^\d\[\]<>:]{{1,20}}?){TIME}{END}", re.DOTALL)
 TIME_FIRST = re.compile(rf"\s{{0,8}}(\[)?{TIME}([^\d\[\]<>:\-–]{{1,20}}?){DATE}{END}", re.DOTALL)
@@ -32,14 +32,21 @@ AFTER_NOON = {
     "ch", "ptg", "अपराह्न", "பிற்பகல்",
 }  # fmt: skip
 NOON = "中午"
-# What stands around these words: a comma, the points of "p. m.", the day of 31日 and the year of 2023 г.
+# Characters around these words: a comma, the points of "p. m.", the day of 31日 and the year of 2023 г.
 NOT_HALF = re.compile(r"[\s.,،、٬日일'’]|г\.|(?<=\s)(?:à|às|a las|um|klo|kl)(?=\s)")
 CENTURY = 2000
 DAY_SECONDS = 86_400
 
 
 class Timestamp(NamedTuple):
-    """What stands before a message: the three numbers of the date as written, seconds since midnight; then the rest."""
+    """The timestamp of a message and the rest of its line.
+
+    Attributes:
+        date: the three numbers of the date, as written.
+        clock: seconds since midnight.
+        bracketed: whether it is in brackets, as on an iPhone.
+        rest: the line after it.
+    """
 
     date: DateNumbers
     clock: int
@@ -48,7 +55,11 @@ class Timestamp(NamedTuple):
 
 
 def parse_timestamp(line: str) -> Timestamp | None:
-    """The stamp that a line begins with, if it does. Direction marks must be gone; digits may be of any script."""
+    """The timestamp at the beginning of a line, or None.
+
+    Args:
+        line: without direction marks; its digits may be of any script.
+    """
     first = line[:1]
     if not (first == "[" or first.isdigit() or first.isspace()):
         return None
@@ -76,11 +87,11 @@ def _parse_clock(hour: int, minute: int, second: int, before: str, after: str) -
     return (hour * 60 + minute) * 60 + second
 
 
-def day_number(date: DateNumbers, order: DateOrder) -> int | None:
-    """Days since 1970-01-01; None if these numbers are no date in that order.
+def count_days(date: DateNumbers, order: DateOrder) -> int | None:
+    """The days since 1970-01-01; None if the numbers are no date in that order.
 
-    The 31st of any month counts as one: other calendars have it, and only differences matter. The formula is Howard
-    Hinnant's days_from_civil (https://howardhinnant.github.io/date_algorithms.html).
+    Each month may have 31 days, since other calendars have such months and only differences matter. The formula is
+    Howard Hinnant's days_from_civil (https://howardhinnant.github.io/date_algorithms.html).
     """
     one, two, three = (int(part) for part in date)
     day, month, year = {"dmy": (one, two, three), "mdy": (two, one, three), "ymd": (three, two, one)}[order]
@@ -96,7 +107,7 @@ def day_number(date: DateNumbers, order: DateOrder) -> int | None:
 
 @dataclass(slots=True)
 class _Trial:
-    """How a file's dates look in one order."""
+    """The evidence for one date order."""
 
     order: DateOrder
     impossible: int = 0
@@ -105,7 +116,7 @@ class _Trial:
     first: int | None = None
 
     def try_date(self, date: DateNumbers) -> None:
-        day = day_number(date, self.order)
+        day = count_days(date, self.order)
         if day is None:
             self.impossible += 1
             return
@@ -114,16 +125,16 @@ class _Trial:
         self.first = day if self.first is None else self.first
         self.last = day
 
-    def cost(self) -> tuple[int, int, int]:
+    def compute_cost(self) -> tuple[int, int, int]:
         span = abs(self.last - self.first) if self.last is not None and self.first is not None else 0
         return self.impossible, self.backwards, span
 
 
 def detect_date_order(dates: Iterable[DateNumbers]) -> DateOrder:
-    """The order in which a file writes its dates: few dates may be impossible, and few may go back in time.
+    """Detect the order of day, month and year in a file's dates.
 
-    Where this leaves two orders, the messages are taken to be close together rather than years apart; then the day is
-    taken to stand first.
+    It is the order with the fewest impossible dates, then with the fewest steps back in time, then with the shortest
+    time from the first date to the last; then day before month.
     """
     trials = [_Trial(order) for order in ORDERS]
     before: DateNumbers | None = None
@@ -132,21 +143,25 @@ def detect_date_order(dates: Iterable[DateNumbers]) -> DateOrder:
             for trial in trials:
                 trial.try_date(date)
             before = date
-    return min(trials, key=_Trial.cost).order
+    return min(trials, key=_Trial.compute_cost).order
 
 
 class Calendar:
-    """Stamps -> seconds since 1970, in the order of the file; a date impossible in it is read in another."""
+    """Converts timestamps to seconds since 1970.
+
+    Args:
+        order: the date order of the file. A date that is impossible in it is read in another order.
+    """
 
     def __init__(self, order: DateOrder):
         self._orders = (order, *(other for other in ORDERS if other != order))
         self._date: DateNumbers | None = None
         self._day: float | None = None
 
-    def time(self, stamp: Timestamp) -> float | None:
-        """None if the date is impossible in every order."""
+    def to_seconds(self, stamp: Timestamp) -> float | None:
+        """The seconds since 1970; None if the date is impossible in every order."""
         if stamp.date != self._date:
-            days = (day_number(stamp.date, order) for order in self._orders)
+            days = (count_days(stamp.date, order) for order in self._orders)
             found = next((day for day in days if day is not None), None)
             self._date, self._day = stamp.date, None if found is None else float(found * DAY_SECONDS)
         return None if self._day is None else self._day + stamp.clock

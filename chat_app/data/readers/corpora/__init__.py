@@ -1,6 +1,3 @@
-"""The well-known dialogue corpora, in their original files and as rows of a table: what is special about each.
-
-Knows what the publishers wrote; knows no settings of the page and no models.
-"""
+"""Well-known dialogue corpora, in their publishers' file formats and as rows of data sets on the Hub."""
 
 __all__ = ["blended_skill_talk", "dailydialog", "dialogpt", "empathetic_dialogues", "personachat"]

@@ -1,6 +1,6 @@
-"""BlendedSkillTalk: two utterances that were there before, then what the free and the guided worker said in turn.
+"""BlendedSkillTalk: two previous utterances, then the alternating messages of the free and the guided worker.
 
-The guided worker, who was shown what trained models would say, is the assistant, as in the publishers' own task. So the
+The guided worker, who was shown suggestions of trained models, is the assistant, as in the publishers' own task. So the
 system text is the guided worker's persona: the second of two, or the only one, as in the rows on the Hub.
 """
 
@@ -21,20 +21,20 @@ Said = list[tuple[Role, str]]
 
 
 def is_record(record: Mapping[str, Any]) -> bool:
-    """Whether a record is of this corpus: a row of the Hub, or an item of the original file."""
+    """Whether a record belongs to this corpus: a row on the Hub, or an item of the original file."""
     of_hub = "free_messages" in record and "guided_messages" in record
     return of_hub or ("free_turker_utterance" in record and "dialog" in record)
 
 
 def convert_record(record: Mapping[str, Any], options: ReadingOptions, need_reply: bool = True) -> Conversation:
-    """The conversation of a record.
+    """Convert a record to a conversation.
 
     Raises:
-        RejectedError: it cannot be used.
+        RejectedError: the record cannot be used.
     """
-    said = _from_hub(record) if "free_messages" in record else _from_original(record)
+    said = _parse_hub_row(record) if "free_messages" in record else _parse_original(record)
     check_count(len(said))
-    persona = _persona(record.get("personas"))
+    persona = _join_persona(record.get("personas"))
     messages = [Message("system", persona)] if persona else []
     for number, (role, text) in enumerate(said, start=1):
         text = tidy_text(clean_text(text, f"turn {number}"), options.tidy, tokenised=False)
@@ -45,20 +45,20 @@ def convert_record(record: Mapping[str, Any], options: ReadingOptions, need_repl
     return Conversation.from_messages(messages)
 
 
-def _from_hub(record: Mapping[str, Any]) -> Said:
-    free = _texts(record, "free_messages")
-    guided = _texts(record, "guided_messages")
-    said = _with_roles(_texts(record, "previous_utterance"))
+def _parse_hub_row(record: Mapping[str, Any]) -> Said:
+    free = _read_texts(record, "free_messages")
+    guided = _read_texts(record, "guided_messages")
+    said = _assign_roles(_read_texts(record, "previous_utterance"))
     for one, other in zip_longest(free, guided, fillvalue=""):
         said += [("user", one)] if one else []
         said += [("assistant", other)] if other else []
     return said
 
 
-def _from_original(record: Mapping[str, Any]) -> Said:
-    """An item of train.json: "dialog" holds pairs of a speaker, 0 the free and 1 the guided worker, and a text."""
+def _parse_original(record: Mapping[str, Any]) -> Said:
+    """The turns of an item of train.json: "dialog" has pairs of a speaker (0 free, 1 guided worker) and a text."""
     earlier = [record.get("free_turker_utterance"), record.get("guided_turker_utterance")]
-    said = _with_roles([require_text(text, "the earlier utterance") for text in earlier if text])
+    said = _assign_roles([require_text(text, "the earlier utterance") for text in earlier if text])
     dialog = record.get("dialog")
     if not isinstance(dialog, list):
         raise RejectedError(f'"dialog" is {describe_value(dialog)}, not a list of turns.', "Get the file again.")
@@ -71,14 +71,14 @@ def _from_original(record: Mapping[str, Any]) -> Said:
     return said
 
 
-def _with_roles(texts: list[str]) -> Said:
-    """The utterances that the workers were shown; the last of them is the guided one's."""
+def _assign_roles(texts: list[str]) -> Said:
+    """Alternating roles for the previous utterances, of which the last is the guided worker's."""
     roles: tuple[Role, Role] = ("assistant", "user")
     last = len(texts) - 1
     return [(roles[(last - number) % 2], text) for number, text in enumerate(texts)]
 
 
-def _texts(record: Mapping[str, Any], key: str) -> list[str]:
+def _read_texts(record: Mapping[str, Any], key: str) -> list[str]:
     items = record.get(key)
     if items is None:
         return []
@@ -88,7 +88,7 @@ def _texts(record: Mapping[str, Any], key: str) -> list[str]:
     return [text for text in texts if text.strip()]
 
 
-def _persona(personas: Any) -> str | None:
+def _join_persona(personas: Any) -> str | None:
     if personas is None:
         return None
     if not isinstance(personas, list):

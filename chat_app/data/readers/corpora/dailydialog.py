@@ -1,6 +1,6 @@
-"""DailyDialog: a line a conversation, with __eou__ after each turn; on the Hub a list "dialog" with acts and emotions.
+"""DailyDialog: one conversation a line with __eou__ after each turn, or rows on the Hub with a list "dialog".
 
-Its text is tokenised, so it is repaired.
+Its text is tokenised ("how are you ?"), so it is detokenized.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ LABELS = ("act", "emotion")
 
 @dataclass(frozen=True)
 class DailyDialogReader(TextReader):
-    """Reads DailyDialog's own files."""
+    """Reads DailyDialog's original files."""
 
     kind = "dailydialog"
 
@@ -40,53 +40,53 @@ class DailyDialogReader(TextReader):
 
 
 def is_dailydialog(source: Source) -> bool:
-    """Whether most of the first lines have the mark at the end of a turn, and no line is JSON."""
+    """Whether most of the first lines contain __eou__ and are not JSON."""
     lines = read_first_lines(source)
     marked = sum(END_OF_TURN.encode() in line and not line.startswith((b"{", b"[")) for line in lines)
     return bool(lines) and 2 * marked > len(lines)
 
 
 def read_conversations(source: Source, options: ReadingOptions, need_reply: bool = True) -> Iterator[Located | Problem]:
-    """Every line of a file (dialogues_text.txt, dialogues_train.txt) as a conversation or a problem."""
+    """Read each line of a file (dialogues_text.txt, dialogues_train.txt) as a conversation or a problem."""
     part = part_from_filename(source.name)
-    for number, raw in source.lines():
+    for number, raw in source.read_lines():
         if raw is not None and not raw.strip():
             continue
         try:
-            turns = _turns(raw)
-            yield Located(_conversation(turns, options, need_reply), number, source.name, part)
+            turns = _split_turns(raw)
+            yield Located(_build_conversation(turns, options, need_reply), number, source.name, part)
         except RejectedError as rejected:
             yield Problem(source.name, number, rejected.reason, rejected.advice)
 
 
 def is_row(record: dict[str, Any]) -> bool:
-    """Whether a record is a row as the Hub has them."""
+    """Whether a record is a row of this corpus on the Hub."""
     return isinstance(record.get("dialog"), list) and any(key in record for key in LABELS)
 
 
 def convert_row(record: dict[str, Any], options: ReadingOptions, need_reply: bool = True) -> Conversation:
-    """The conversation of one row.
+    """Convert a row to a conversation.
 
     Raises:
-        RejectedError: it cannot be used.
+        RejectedError: the row cannot be used.
     """
     dialog = record.get("dialog")
     if not isinstance(dialog, list):
         raise RejectedError(f'"dialog" is {describe_value(dialog)}, not a list of turns.', "Write the turns there.")
     turns = [require_text(turn, f"turn {number}") for number, turn in enumerate(dialog, start=1)]
     if options.tidy == "automatic" and not any(map(looks_tokenised, turns)):
-        return _conversation(turns, ReadingOptions(tidy="off"), need_reply)
-    return _conversation(turns, options, need_reply)
+        return _build_conversation(turns, ReadingOptions(tidy="off"), need_reply)
+    return _build_conversation(turns, options, need_reply)
 
 
-def _turns(raw: bytes | None) -> list[str]:
+def _split_turns(raw: bytes | None) -> list[str]:
     turns = decode_line(raw).split(END_OF_TURN)
     if not turns[-1].strip():
         turns.pop()
     return turns
 
 
-def _conversation(turns: list[str], options: ReadingOptions, need_reply: bool) -> Conversation:
+def _build_conversation(turns: list[str], options: ReadingOptions, need_reply: bool) -> Conversation:
     check_count(len(turns))
     texts = [tidy_text(clean_text(turn, f"turn {number}"), options.tidy) for number, turn in enumerate(turns, start=1)]
     if not texts:

@@ -1,4 +1,4 @@
-"""DialoGPT's lines: a weight before each turn, 1.0 for what is learned, and a tab before the reply."""
+"""DialoGPT's training format: lines with a loss weight of 0.0 or 1.0 before each turn, and a tab before the reply."""
 
 from __future__ import annotations
 
@@ -42,17 +42,17 @@ def is_dialogpt(source: Source) -> bool:
 def read_conversations(
     source: Source, options: ReadingOptions | None = None, need_reply: bool = True
 ) -> Iterator[Located | Problem]:
-    """Every line as a conversation or a problem; empty lines are passed over. No option changes how it is read."""
-    for number, raw in source.lines():
+    """Read each line as a conversation or a problem; empty lines are skipped. `options` has no effect."""
+    for number, raw in source.read_lines():
         if raw is not None and not raw.strip():
             continue
         try:
-            yield Located(_conversation(raw, need_reply), number, source.name)
+            yield Located(_build_conversation(raw, need_reply), number, source.name)
         except RejectedError as rejected:
             yield Problem(source.name, number, rejected.reason, rejected.advice)
 
 
-def _conversation(raw: bytes | None, need_reply: bool) -> Conversation:
+def _build_conversation(raw: bytes | None, need_reply: bool) -> Conversation:
     cells = decode_line(raw).split("\t")
     if len(cells) != 2:
         raise RejectedError(
@@ -78,7 +78,7 @@ def _conversation(raw: bytes | None, need_reply: bool) -> Conversation:
 
 
 def _split_weight(turn: str, what: str) -> tuple[str, bool]:
-    """A turn without its weight, and whether it is learned."""
+    """The text of a turn without its weight, and whether it is in the loss."""
     weight = WEIGHT.match(turn)
     name = f"{what[0].upper()}{what[1:]}"
     if weight is None:

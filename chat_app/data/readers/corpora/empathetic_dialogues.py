@@ -1,7 +1,7 @@
-"""EmpatheticDialogues: a row an utterance, `_comma_` for a comma, and rows that belong together by conv_id.
+"""EmpatheticDialogues: one utterance a row, grouped by conv_id, with `_comma_` for a comma.
 
-Who begins tells what happened to them and is the user; who listens is the assistant. Several rows of one speaker in a
-row are one turn. `context` (an emotion) and `prompt` (the situation) are no turns and are left out.
+The first speaker, who tells of a situation, is the user, and the listener is the assistant. Consecutive rows of a
+speaker are one turn. `context` (an emotion) and `prompt` (the situation) are not used.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from chat_app.data.readers.types import Located, Part, Problem, RejectedError, m
 
 NEEDED = ("conv_id", "speaker_idx", "utterance")
 COMMA = "_comma_"
-# Rows of one conversation stand together; where a table was shuffled, so many are held until the others have come.
+# Rows of a conversation are adjacent; for shuffled tables, so many rows are buffered until the rest has come.
 HELD_ROWS = 100_000
 
 Row = tuple[int, Mapping[str, Any]]
@@ -31,7 +31,7 @@ Row = tuple[int, Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class EmpatheticDialoguesReader(TextReader):
-    """Reads EmpatheticDialogues' own tables."""
+    """Reads EmpatheticDialogues' original files."""
 
     kind = "empathetic"
 
@@ -50,7 +50,7 @@ class EmpatheticDialoguesReader(TextReader):
 
 
 def is_empathetic_dialogues(source: Source) -> bool:
-    """Whether the first line names the columns of this corpus, with commas or tabs between them."""
+    """Whether the first line is the header of this corpus, separated by commas, tabs or semicolons."""
     lines = read_first_lines(source, 1)
     return bool(lines) and _find_separator(lines[0]) is not None
 
@@ -61,9 +61,9 @@ def is_row(record: Mapping[str, Any]) -> bool:
 
 
 def read_conversations(source: Source, options: ReadingOptions, need_reply: bool = True) -> Iterator[Located | Problem]:
-    """The conversations of train.csv, valid.csv or test.csv; a conversation's line is that of its first row."""
+    """Read train.csv, valid.csv or test.csv. A conversation's line is that of its first row."""
     problems: list[Problem] = []
-    rows = _rows(source, problems)
+    rows = _parse_rows(source, problems)
     for item in convert_rows(rows, source.name, options, need_reply, part_from_filename(source.name)):
         yield from problems
         problems.clear()
@@ -74,10 +74,10 @@ def read_conversations(source: Source, options: ReadingOptions, need_reply: bool
 def convert_rows(
     rows: Iterable[Row], file: str, options: ReadingOptions, need_reply: bool = True, part: Part = "train"
 ) -> Iterator[Located | Problem]:
-    """The conversations of rows with their numbers, in the order in which they begin."""
+    """Group numbered rows into conversations, in the order of their first rows."""
     for group in _group_rows(rows):
         try:
-            yield Located(_conversation(group, options, need_reply), group[0][0], file, part)
+            yield Located(_build_conversation(group, options, need_reply), group[0][0], file, part)
         except RejectedError as rejected:
             yield Problem(file, group[0][0], rejected.reason, rejected.advice)
 
@@ -104,7 +104,7 @@ def _sort_group(group: list[Row]) -> list[Row]:
     return sorted(group, key=index)
 
 
-def _conversation(group: list[Row], options: ReadingOptions, need_reply: bool) -> Conversation:
+def _build_conversation(group: list[Row], options: ReadingOptions, need_reply: bool) -> Conversation:
     first = group[0][1].get("speaker_idx")
     turns: list[tuple[Role, list[str]]] = []
     for number, row in group:
@@ -130,10 +130,10 @@ def _conversation(group: list[Row], options: ReadingOptions, need_reply: bool) -
     )
 
 
-def _rows(source: Source, problems: list[Problem]) -> Iterator[Row]:
+def _parse_rows(source: Source, problems: list[Problem]) -> Iterator[Row]:
     columns: list[str] = []
     separator = ","
-    for number, raw in source.lines():
+    for number, raw in source.read_lines():
         if raw is not None and not raw.strip():
             continue
         try:
@@ -141,15 +141,15 @@ def _rows(source: Source, problems: list[Problem]) -> Iterator[Row]:
                 separator = _find_separator(raw or b"") or ","
                 columns = [name.strip().strip('"') for name in (raw or b"").decode("utf-8", "replace").split(separator)]
             else:
-                yield number, dict(zip(columns, _cells(raw, separator, columns), strict=False))
+                yield number, dict(zip(columns, _split_cells(raw, separator, columns), strict=False))
         except RejectedError as rejected:
             problems.append(Problem(source.name, number, rejected.reason, rejected.advice))
 
 
-def _cells(raw: bytes | None, separator: str, columns: list[str]) -> list[str]:
-    """The cells of a line. The original has no quoting, so a quotation mark is a sign like any other.
+def _split_cells(raw: bytes | None, separator: str, columns: list[str]) -> list[str]:
+    """Split a line into cells. The original has no quoting, so a quotation mark is an ordinary character.
 
-    A copy that a spreadsheet wrote quotes what has a comma or a quotation mark in it.
+    A copy that a spreadsheet saved quotes cells with commas or quotation marks, and is parsed as CSV.
     """
     line = decode_line(raw, "Split it into several lines.")
     cells = line.split(separator)
@@ -170,7 +170,7 @@ def _cells(raw: bytes | None, separator: str, columns: list[str]) -> list[str]:
 
 
 def _unquote(cell: str) -> str:
-    """A cell without the quotes around it, where those inside are doubled or there are none."""
+    """A cell without the quotes around it, if those inside are all doubled."""
     inner = cell[1:-1]
     if len(cell) > 1 and cell[0] == cell[-1] == '"' and '"' not in inner.replace('""', ""):
         return inner.replace('""', '"')

@@ -1,7 +1,7 @@
-"""Persona-Chat: a personality, and utterances with the history before them and candidates, of which the last is right.
+"""Persona-Chat: a personality, and utterances with a history and candidate replies, of which the last is the true one.
 
-The last history and its right candidate are the whole conversation. The right candidate is said by whoever has the
-personality: that is the assistant, and the personality is the system text.
+The last utterance's history and true reply are the whole conversation. The speaker of the true reply, who has the
+personality, is the assistant, and the personality is the system text.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ SILENCES = frozenset((SILENCE, "__SILENCE__"))
 
 
 def is_record(record: Mapping[str, Any]) -> bool:
-    """Whether a record is a whole conversation of this corpus."""
+    """Whether a record is a conversation of this corpus in the original layout."""
     utterances = record.get("utterances")
     return (
         isinstance(utterances, list)
@@ -33,15 +33,15 @@ def is_record(record: Mapping[str, Any]) -> bool:
 
 
 def is_row(record: Mapping[str, Any]) -> bool:
-    """Whether a record is one utterance of this corpus, as some copies on the Hub have them."""
+    """Whether a record is a single utterance of this corpus, as in some copies on the Hub."""
     return all(isinstance(record.get(key), list) for key in ("personality", "history", "candidates"))
 
 
 def convert_record(record: Mapping[str, Any], options: ReadingOptions, need_reply: bool = True) -> Conversation:
-    """The conversation of a record.
+    """Convert a record to a conversation.
 
     Raises:
-        RejectedError: it cannot be used.
+        RejectedError: the record cannot be used.
     """
     utterances = record.get("utterances")
     if not isinstance(utterances, list) or not utterances:
@@ -51,7 +51,7 @@ def convert_record(record: Mapping[str, Any], options: ReadingOptions, need_repl
         raise RejectedError(
             f"The last utterance is {describe_value(last)}, not an object in braces.", "Get the file again."
         )
-    return _conversation(record.get("personality"), last, options)
+    return _build_conversation(record.get("personality"), last, options)
 
 
 def convert_rows(
@@ -61,7 +61,7 @@ def convert_rows(
     need_reply: bool = True,
     part: Part = "train",
 ) -> Iterator[Located | Problem]:
-    """The conversations of rows that are an utterance each: the last row of a conversation has it all."""
+    """Convert rows of one utterance each; the last row of a conversation has all of its turns."""
     first, before = 0, None
     for number, row in rows:
         if before is not None and not _continues(before, row):
@@ -87,12 +87,12 @@ def _convert_row(
     row: Mapping[str, Any], number: int, file: str, options: ReadingOptions, part: Part
 ) -> Located | Problem:
     try:
-        return Located(_conversation(row.get("personality"), row, options), number, file, part)
+        return Located(_build_conversation(row.get("personality"), row, options), number, file, part)
     except RejectedError as rejected:
         return Problem(file, number, rejected.reason, rejected.advice)
 
 
-def _conversation(personality: Any, last: Mapping[str, Any], options: ReadingOptions) -> Conversation:
+def _build_conversation(personality: Any, last: Mapping[str, Any], options: ReadingOptions) -> Conversation:
     history, candidates = last.get("history"), last.get("candidates")
     if not isinstance(history, list):
         raise RejectedError(f"The history is {describe_value(history)}, not a list of turns.", "Get the file again.")
@@ -104,10 +104,10 @@ def _conversation(personality: Any, last: Mapping[str, Any], options: ReadingOpt
     texts = [tidy_text(clean_text(turn, f"turn {number}"), options.tidy) for number, turn in enumerate(turns, start=1)]
     if not texts:
         raise RejectedError("The conversation has no turns.", "Delete it, or get the file again.")
-    return Conversation.from_turns(texts, system=_persona(personality, options), last="assistant")
+    return Conversation.from_turns(texts, system=_join_persona(personality, options), last="assistant")
 
 
-def _persona(personality: Any, options: ReadingOptions) -> str | None:
+def _join_persona(personality: Any, options: ReadingOptions) -> str | None:
     if personality is None:
         return None
     sentences = personality if isinstance(personality, list) else [personality]

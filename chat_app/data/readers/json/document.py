@@ -1,4 +1,4 @@
-"""A file that is one JSON value -> conversations. Knows in which shapes people save a whole data set."""
+"""The reader of a file that is one JSON value, in the layouts in which a data set is commonly saved."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from typing import Any
 
 import orjson
 
-from chat_app.data.readers.json import records, values
-from chat_app.data.readers.json import streaming as json_stream
+from chat_app.data.readers.json import records, streaming, values
 from chat_app.data.readers.json.errors import explain_json_error
 from chat_app.data.readers.json.messages import SURE_ROLE_KEYS
 from chat_app.data.readers.options import ReadingOptions
@@ -19,7 +18,7 @@ from chat_app.data.readers.split_names import parse_part
 from chat_app.data.readers.text_source import MAX_LINE_BYTES, Source
 from chat_app.data.readers.types import Located, Part, Problem, RejectedError
 from chat_app.errors import DataError
-from chat_app.formatting import bytes_in_words
+from chat_app.formatting import format_bytes
 
 MAX_WHOLE_BYTES = 200_000_000
 
@@ -33,8 +32,8 @@ class DocumentReader(TextReader):
     """Reads a file that is one JSON value.
 
     Attributes:
-        value: the parsed value; unused where `is_streamed`.
-        is_streamed: whether the file is too large to be parsed at once and is read item by item.
+        value: the parsed value; None if `is_streamed`.
+        is_streamed: whether the file is read item by item, because it is too large to be parsed at once.
     """
 
     kind = "json"
@@ -43,11 +42,14 @@ class DocumentReader(TextReader):
 
     @classmethod
     def sniff(cls, file: InputFile) -> DocumentReader | None:
-        """A reader if the file is one JSON value. One value on one line may also be a line of JSON Lines: a
-        conversation or a list of them is, a data set in parts, a well-known corpus and a table are not."""
+        """A reader if the file is one JSON value.
+
+        A value on a single line is left to the reader of JSON Lines if it is a conversation or a list of conversations.
+        It is read here if it is a data set in parts, a well-known corpus or a table.
+        """
         if file.layout == "text" or (file.layout == "jsonl" and not _is_more_than_a_line(file)):
             return None
-        return cls(file.source, file.options, document_value(file), is_streamed(file.source))
+        return cls(file.source, file.options, parse_document(file), is_streamed(file.source))
 
     def read(self, *, need_reply: bool = True) -> Iterator[Located | Problem]:
         """The conversations and the problems, item by item."""
@@ -56,24 +58,24 @@ class DocumentReader(TextReader):
         return read_value(self.value, self.source.name, self.options, need_reply)
 
 
-def document_value(file: InputFile) -> Any:
-    """The parsed value of a file that is one JSON value, also if that may be a line of JSON Lines; else None.
+def parse_document(file: InputFile) -> Any:
+    """The parsed value of a file that is one JSON value, also of a single line; None for other files.
 
-    None too for a file that is too large to be parsed at once.
+    None as well for a file that is too large to be parsed at once.
 
     Raises:
         DataError: the file is laid out as one JSON value and is no valid JSON.
     """
-    return file.once(_document_value)
+    return file.once(_parse_document)
 
 
-def _document_value(file: InputFile) -> Any:
+def _parse_document(file: InputFile) -> Any:
     if file.layout == "text" or (file.layout == "jsonl" and not file.once(_is_one_line)):
         return None
-    return None if is_streamed(file.source) else file.once(_only_value)
+    return None if is_streamed(file.source) else file.once(_parse_single_value)
 
 
-def _only_value(file: InputFile) -> Any:
+def _parse_single_value(file: InputFile) -> Any:
     if file.layout == "json" or _is_long_line(file):
         return parse(file.source)
     try:
@@ -83,17 +85,17 @@ def _only_value(file: InputFile) -> Any:
 
 
 def _is_long_line(file: InputFile) -> bool:
-    """Whether the only line is too long to be read as a line."""
+    """Whether the file is a single line that exceeds the limit of a line."""
     return file.once(_is_one_line) and file.path.stat().st_size > MAX_LINE_BYTES
 
 
 def _is_more_than_a_line(file: InputFile) -> bool:
-    """Whether the file is one line, and that line is more than a conversation or a list of conversations."""
+    """Whether the file is a single line that is neither a conversation nor a list of conversations."""
     if not file.once(_is_one_line):
         return False
     if _is_long_line(file):
         return True
-    value = file.once(_only_value)
+    value = file.once(_parse_single_value)
     if isinstance(value, list):
         is_list_of_records = bool(value) and records.is_record(value[0])
         return is_list_of_records and values.detect_schema(value[: values.SAMPLE_VALUES], file.options) != "records"
@@ -101,9 +103,9 @@ def _is_more_than_a_line(file: InputFile) -> bool:
 
 
 def _is_one_line(file: InputFile) -> bool:
-    """Whether only spaces follow the first line, however long it is."""
+    """Whether only white space follows the first line. It is read in chunks, whatever its length."""
     seen_end = False
-    chunks = file.source.chunks()
+    chunks = file.source.read_chunks()
     try:
         for chunk in chunks:
             if not seen_end:
@@ -121,10 +123,10 @@ def _is_one_line(file: InputFile) -> bool:
 def read_conversations(
     source: Source, options: ReadingOptions | None = None, need_reply: bool = True
 ) -> Iterator[Located | Problem]:
-    """The conversations of a file, an item's number as its line.
+    """Read the conversations of a file. A conversation's line is the number of its item, from 1.
 
-    Up to 200 MB are parsed at once; what is larger, and Persona-Chat, which has twenty candidates for each utterance,
-    is read item by item in bounded memory.
+    Up to 200 MB are parsed at once. Larger files, and Persona-Chat with its twenty candidates for each utterance, are
+    streamed item by item, in bounded memory.
 
     Raises:
         DataError: it is not JSON, is cut off, or holds no list of conversations.
@@ -137,25 +139,25 @@ def read_conversations(
 
 
 def is_streamed(source: Source) -> bool:
-    """Whether a file is too much to be parsed at once."""
-    return source.path.stat().st_size > MAX_WHOLE_BYTES or json_stream.is_personachat(source)
+    """Whether a file is to be streamed, since parsing it at once would need too much memory."""
+    return source.path.stat().st_size > MAX_WHOLE_BYTES or streaming.is_personachat(source)
 
 
 def parse(source: Source) -> Any:
-    """The value of a whole file.
+    """Parse a whole file.
 
     Raises:
-        DataError: it is not JSON; with the line and the character.
+        DataError: the file is not JSON, with the line and the character, or is too large.
     """
     size = source.path.stat().st_size
     if size > MAX_WHOLE_BYTES:
         raise DataError(
-            f"This file is one JSON value of {bytes_in_words(size)}; "
-            f"at most {bytes_in_words(MAX_WHOLE_BYTES)} are read at once.",
+            f"This file is one JSON value of {format_bytes(size)}; "
+            f"at most {format_bytes(MAX_WHOLE_BYTES)} are read at once.",
             where=source.name,
             advice="Save it as JSON Lines: one conversation a line.",
         )
-    text = b"".join(source.chunks())
+    text = b"".join(source.read_chunks())
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError as error:
@@ -166,10 +168,10 @@ def parse(source: Source) -> Any:
 def read_value(
     value: Any, file: str, options: ReadingOptions | None = None, need_reply: bool = True
 ) -> Iterator[Located | Problem]:
-    """The conversations of a parsed file, an item's number as its line.
+    """Read the conversations of a parsed file. A conversation's line is the number of its item, from 1.
 
     Raises:
-        DataError: a table no column of which is known to hold a conversation.
+        DataError: it is a table without columns for conversations.
     """
     options = options or ReadingOptions()
     sections = _find_sections(value)
@@ -178,29 +180,31 @@ def read_value(
         return
     for part, items in sections:
         sample, found = values.peek(items)
-        way = values.detect_schema(sample, options, need_reply=need_reply)
-        yield from values.read_conversations(found, way, file, options, need_reply=need_reply, part=part)
+        schema = values.detect_schema(sample, options, need_reply=need_reply)
+        yield from values.read_conversations(found, schema, file, options, need_reply=need_reply, part=part)
 
 
 def has_sections(value: Any) -> bool:
-    """Whether a parsed file holds lists of records, and not one conversation."""
+    """Whether a parsed file contains lists of records, and is not a single conversation."""
     return _find_sections(value) is not None
 
 
 def _read_single(value: Any, file: str, options: ReadingOptions, need_reply: bool) -> Iterator[Located | Problem]:
-    """A value that is one conversation."""
-    way = values.detect_schema([value], options, need_reply=need_reply)
+    """Read a value that is a single conversation."""
+    schema = values.detect_schema([value], options, need_reply=need_reply)
     try:
-        if way in ("records", "table"):
+        if schema in ("records", "table"):
             yield Located(records.parse_conversation(value, need_reply=need_reply), 1, file)
         else:
-            yield from values.read_conversations([(1, value)], way, file, options, need_reply=need_reply, items=False)
+            yield from values.read_conversations(
+                [(1, value)], schema, file, options, need_reply=need_reply, items=False
+            )
     except RejectedError as rejected:
         yield Problem(file, 1, rejected.reason, rejected.advice)
 
 
 def _find_sections(value: Any) -> list[Section] | None:
-    """The lists of records in a value, each with its part; None if the value is one conversation itself."""
+    """The lists of records in a value, each with its part; None if the value is a single conversation."""
     if isinstance(value, list):
         return [("train", _unwrap_rows(value))] if value and records.is_record(value[0]) else None
     if not isinstance(value, dict) or not value:
@@ -210,17 +214,17 @@ def _find_sections(value: Any) -> list[Section] | None:
         return [(part, items) for name, part in parts.items() for _, items in _find_sections(value[name]) or []]
     if isinstance(value.get("columns"), list) and isinstance(value.get("data"), list):
         return [("train", _split_table(value["columns"], value["data"]))]
-    for key in json_stream.CONTAINERS:
+    for key in streaming.CONTAINERS:
         items = value.get(key)
         if isinstance(items, list) and items and _holds_records(key, items[0]):
             return [("train", _unwrap_rows(items))]
         if isinstance(items, dict) and key == "data" and (inner := _find_sections(items)):
             return inner
-    return _sections_of_object(value)
+    return _find_object_sections(value)
 
 
 def _holds_records(key: str, first: Any) -> bool:
-    """Whether a list under this name has conversations as its items, and not the turns of one."""
+    """Whether the items of a list with this name are conversations, not the turns of one."""
     if isinstance(first, list):
         return True
     if not isinstance(first, dict) or any(name in first for name in SURE_ROLE_KEYS):
@@ -229,46 +233,47 @@ def _holds_records(key: str, first: Any) -> bool:
 
 
 def _unwrap_rows(items: list[Any]) -> Iterator[tuple[int, Any]]:
-    """Numbered items; of the rows as the Hub's viewer gives them what is inside."""
+    """Number the items; rows of the Hub's viewer are unwrapped from their "row" field."""
     for number, item in enumerate(items, start=1):
         inner = item.get("row") if isinstance(item, dict) else None
         yield number, inner if isinstance(inner, dict) else item
 
 
 def _split_table(columns: list[Any], rows: list[Any]) -> Iterator[tuple[int, Any]]:
-    """A table as pandas writes it with orient="split"."""
+    """The rows of a table that pandas wrote with orient="split"."""
     names = [str(name) for name in columns]
     for number, row in enumerate(rows, start=1):
         yield number, dict(zip(names, row, strict=False)) if isinstance(row, list) else row
 
 
-def _sections_of_object(value: dict[str, Any]) -> list[Section] | None:
-    """Objects inside an object: columns by name or rows by number, as pandas writes them, or conversations by name."""
+def _find_object_sections(value: dict[str, Any]) -> list[Section] | None:
+    """The records in an object of objects: columns by name or rows by number, as pandas writes them, or conversations
+    by name."""
     inner = list(value.values())
     if records.is_known(value) and not all(isinstance(item, dict) for item in inner):
         return None
     if all(isinstance(item, dict) and item for item in inner):
         rows = list(inner[0])
         if all(NUMBER.fullmatch(row) for row in rows) and not all(NUMBER.fullmatch(name) for name in value):
-            return [("train", _columns_table(value, rows))]
+            return [("train", _iterate_columns(value, rows))]
         return [("train", iter(enumerate(inner, start=1)))]
     if len(inner) > 1 and all(isinstance(item, list) and len(item) > 1 for item in inner):
         return [("train", iter(enumerate(inner, start=1)))]
     return None
 
 
-def _columns_table(columns: dict[str, Any], rows: list[str]) -> Iterator[tuple[int, Any]]:
+def _iterate_columns(columns: dict[str, Any], rows: list[str]) -> Iterator[tuple[int, Any]]:
     for number, row in enumerate(rows, start=1):
         yield number, {name: column.get(row) for name, column in columns.items()}
 
 
 def _read_streamed(source: Source, options: ReadingOptions, need_reply: bool) -> Iterator[Located | Problem]:
-    """The items of a large file. A new part may be a new way of reading."""
+    """Read a large file item by item. The schema is detected for each part."""
     found = False
-    for part, items in json_stream.sections(source):
+    for part, items in streaming.iterate_sections(source):
         sample, rest = values.peek(items)
         found = found or bool(sample)
-        way = values.detect_schema(sample, options, need_reply=need_reply)
-        yield from values.read_conversations(rest, way, source.name, options, need_reply=need_reply, part=part)
+        schema = values.detect_schema(sample, options, need_reply=need_reply)
+        yield from values.read_conversations(rest, schema, source.name, options, need_reply=need_reply, part=part)
     if not found:
         raise values.no_list_error(source.name)

@@ -1,4 +1,4 @@
-"""Says in words what is wrong with broken JSON. Knows the parser's messages; knows no conversations."""
+"""Explains JSON syntax errors to people, from the messages of the parser (orjson)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,13 @@ MISSING_NUMBERS = ("NaN", "Infinity")
 
 
 def explain_json_error(raw: bytes, error: orjson.JSONDecodeError, what: str = "line") -> RejectedError:
-    """Why something is not JSON, for a person who has never read its grammar."""
+    """An error that explains a JSON syntax error to a user who does not know the grammar.
+
+    Args:
+        raw: the bytes that were parsed.
+        error: the parser's exception.
+        what: what to call the bytes: "line" or "file".
+    """
     try:
         raw.decode("utf-8")
     except UnicodeDecodeError as bad:

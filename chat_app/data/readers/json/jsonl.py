@@ -1,4 +1,4 @@
-"""Lines of JSON as conversations, each line by itself."""
+"""The reader of JSON Lines."""
 
 from __future__ import annotations
 
@@ -29,25 +29,25 @@ class JsonlReader(TextReader):
 
     def read(self, *, need_reply: bool = True) -> Iterator[Located | Problem]:
         """The conversations and the problems, line by line."""
-        lines = self.source.lines()
+        lines = self.source.read_lines()
         return read_conversations(lines, self.source.name, options=self.options, need_reply=need_reply)
 
 
 def read_conversations(
     lines: Iterable[NumberedLine], file: str, *, options: ReadingOptions | None = None, need_reply: bool = True
 ) -> Iterator[Located | Problem]:
-    """Every line as a conversation or a problem; blank lines are passed over.
+    """Read each line as a conversation, a list of conversations or a problem; blank lines are skipped.
 
-    Lines of a well-known corpus or of a table are read as that: there a conversation may take several lines.
+    Lines of a well-known corpus or of a table are read as rows, and a conversation may take several of them.
 
     Raises:
-        DataError: rows of a table no column of which is known to hold a conversation.
+        DataError: the lines are rows of a table without columns for conversations.
     """
     options = options or ReadingOptions()
     sample, found = values.peek(_parse_lines(lines, file))
-    way = values.detect_schema(sample, options, need_reply=need_reply)
-    if way != "records":
-        yield from values.read_conversations(found, way, file, options, need_reply=need_reply, items=False)
+    schema = values.detect_schema(sample, options, need_reply=need_reply)
+    if schema != "records":
+        yield from values.read_conversations(found, schema, file, options, need_reply=need_reply, items=False)
         return
     for item in found:
         if isinstance(item, Problem):

@@ -1,4 +1,4 @@
-"""Messages with a role, as chat data sets write them -> ours. Knows one conversation; knows no lines, no files."""
+"""Parses lists of messages with roles, under the field names and role names that chat data sets use."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from chat_app.data.readers.types import RejectedError, quote_text
 
 ROLE_KEYS = ("role", "from", "speaker", "author", "sender")
 TEXT_KEYS = ("content", "value", "text", "utterance", "message")
-# Whose items have one of these are the messages of one conversation; "speaker" may also be a column of a table.
+# Objects with one of these are messages of a conversation; "speaker" may also be a column of a table.
 SURE_ROLE_KEYS = ("role", "from")
 
 ROLE_NAMES: dict[str, Role] = {
@@ -45,17 +45,22 @@ AS_TEXT = "Write it as text, in double quotes."
 NO_TOOLS = "Tools cannot be learned here: delete these messages, or the whole conversation."
 
 
-def from_messages(items: list[Any], system: str | None, need_reply: bool) -> Conversation:
-    """A conversation of objects with a role and a text.
+def parse_messages(items: list[Any], system: str | None, need_reply: bool) -> Conversation:
+    """Parse a conversation from a list of objects with a role and a text.
+
+    Args:
+        items: the messages as JSON values.
+        system: a system text from another field.
+        need_reply: whether a message of the assistant is required.
 
     Raises:
-        RejectedError: one of them cannot be used, or nobody answers.
+        RejectedError: a message cannot be used, or the assistant has none.
     """
     messages = [] if system is None else [Message("system", system)]
-    names = _speakers(items)
+    names = _map_speakers(items)
     roles: set[Role] = set()
     for number, item in enumerate(items, start=1):
-        message = _message(item, number, names)
+        message = _parse_message(item, number, names)
         if message is not None:
             messages.append(message)
             roles.add(message.role)
@@ -63,7 +68,16 @@ def from_messages(items: list[Any], system: str | None, need_reply: bool) -> Con
 
 
 def build_conversation(messages: list[Message], roles: set[Role], need_reply: bool) -> Conversation:
-    """The messages as a conversation, if there is something to learn in it. `roles` are those that occur."""
+    """Build a conversation from messages.
+
+    Args:
+        messages: in any order of roles.
+        roles: the roles that occur.
+        need_reply: whether a message of the assistant is required.
+
+    Raises:
+        RejectedError: the assistant has no message, or there are only system texts.
+    """
     if need_reply and "assistant" not in roles:
         raise RejectedError(
             "No message is the assistant's: there is nothing to learn in it.",
@@ -75,12 +89,12 @@ def build_conversation(messages: list[Message], roles: set[Role], need_reply: bo
 
 
 def find_role(name: str) -> Role | None:
-    """The role that a data set calls so, in any case: human, GPT, chatbot; None if it is not known."""
+    """The role of a name in a data set, in any case (human, GPT, chatbot); None if it is unknown."""
     return ROLE_NAMES.get(name) or ROLE_NAMES.get(name.strip().lower())
 
 
 def first_key(record: dict[str, Any], keys: tuple[str, ...]) -> str | None:
-    """The first of the keys that has a value. A key with null counts as left out."""
+    """The first of the keys whose value is present and not null; else None."""
     for key in keys:
         if record.get(key) is not None:
             return key
@@ -88,10 +102,14 @@ def first_key(record: dict[str, Any], keys: tuple[str, ...]) -> str | None:
 
 
 def require_text(value: Any, what: str) -> str:
-    """The value, if it is text. `what` names it in a complaint ("turn 2").
+    """The value, if it is text.
+
+    Args:
+        value: a JSON value.
+        what: the name of the value in an error, such as "turn 2".
 
     Raises:
-        RejectedError: it is something else.
+        RejectedError: it is not text.
     """
     if isinstance(value, str):
         return value
@@ -99,7 +117,7 @@ def require_text(value: Any, what: str) -> str:
 
 
 def describe_value(value: Any) -> str:
-    """What a JSON value is, in words."""
+    """The type of a JSON value in words, such as "a number"."""
     if value is None:
         return "nothing (null)"
     if isinstance(value, bool):
@@ -111,11 +129,11 @@ def describe_value(value: Any) -> str:
     return "a list" if isinstance(value, list) else "an object in braces"
 
 
-def _message(item: Any, number: int, names: dict[str, Role]) -> Message | None:
-    """One message; None for an empty system text, which many data sets have and which says nothing."""
+def _parse_message(item: Any, number: int, names: dict[str, Role]) -> Message | None:
+    """Parse a message; None for an empty system text, which many data sets have."""
     if not isinstance(item, dict):
         raise RejectedError(f"Message {number} is {describe_value(item)}, but the first one has a role.", SHAPES)
-    role = _role(item, number, names)
+    role = _find_role(item, number, names)
     what = f"message {number}"
     key = "content" if "content" in item else first_key(item, TEXT_KEYS)
     if key is None:
@@ -136,7 +154,7 @@ def _message(item: Any, number: int, names: dict[str, Role]) -> Message | None:
     return Message(role, clean_text(text, what), weight is None or weight == 1)
 
 
-def _role(item: dict[str, Any], number: int, names: dict[str, Role]) -> Role:
+def _find_role(item: dict[str, Any], number: int, names: dict[str, Role]) -> Role:
     key = "role" if item.get("role") is not None else first_key(item, ROLE_KEYS)
     if key is None:
         raise RejectedError(f"Message {number} does not say whose it is.", 'Add "role": "user" or "role": "assistant".')
@@ -153,10 +171,11 @@ def _role(item: dict[str, Any], number: int, names: dict[str, Role]) -> Role:
     raise RejectedError(f"Message {number} has the unknown role {quote_text(name)}.", "Use system, user or assistant.")
 
 
-def _speakers(items: list[Any]) -> dict[str, Role]:
-    """Who is who where messages name speakers and not roles: who begins is the user, the other the assistant.
+def _map_speakers(items: list[Any]) -> dict[str, Role]:
+    """Assign roles to two speakers by name: the first is the user and the second the assistant.
 
-    Where a user talks with a "SYSTEM", as in task-oriented data, that is the assistant. Empty if roles are given.
+    Where a user talks with a "SYSTEM", as in task-oriented data, that is the assistant. Empty if the messages have
+    roles.
     """
     first = items[0]
     if "role" in first or "from" in first:
@@ -179,7 +198,7 @@ def _speakers(items: list[Any]) -> dict[str, Role]:
 
 
 def _join_parts(content: list[Any], what: str) -> str:
-    """A content that comes in parts; only parts of text can be learned from. Each part begins a line."""
+    """Join a content that is a list of text parts with line feeds; other parts are rejected."""
     texts = []
     for part in content:
         if not isinstance(part, dict) or part.get("type") != "text":

@@ -1,4 +1,4 @@
-"""One JSON value -> one conversation, in any of the shapes in which people keep them. Knows no lines, no files."""
+"""Parses a JSON value as a conversation, in any of the schemas that chat data sets commonly use."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from chat_app.data.readers.json.messages import (
     build_conversation,  # fmt: skip
     describe_value,
     first_key,
-    from_messages,
+    parse_messages,
     require_text,
 )
-from chat_app.data.readers.text import role_markers as marks
+from chat_app.data.readers.text import role_markers
 from chat_app.data.readers.turn_text import build_answered, build_unanswered, check_count, clean_text, split_context
 from chat_app.data.readers.types import RejectedError, quote_text
 
 LIST_KEYS = (
     "messages", "conversations", "conversation", "turns", "dialog", "dialogue", "items", "utterances", "data", "chat",
 )  # fmt: skip
-# Before the context comes what it is asked about, a question after it.
+# In the order of preference; a "question" beside a "context" is asked about it, and is appended.
 CONTEXT_KEYS = (
     "context", "prompt", "instruction", "question", "input", "questions", "query", "user", "human", "source",
 )  # fmt: skip
@@ -31,16 +31,16 @@ REPLY_KEYS = (
     "response", "reply", "completion", "output", "answer", "answers", "chosen", "assistant", "bot", "gpt", "target",
 )  # fmt: skip
 SYSTEM_KEYS = ("system", "system_prompt", "persona", "personas", "personality")
-# A text of several turns with marks ("### Human: ... ### Assistant: ...").
+# Fields with a text of several turns with role markers ("### Human: ... ### Assistant: ...").
 MARKED_KEYS = ("text", "chosen", "content", "sample")
-# Where the answers of a reading-comprehension set stand.
+# Fields with the answers in data sets of reading comprehension.
 ANSWER_KEYS = ("text", "input_text")
 
 SHOWN_FIELDS = 10
 
 
 def iterate_records(value: Any) -> Iterator[tuple[int | None, Any]]:
-    """The records in a value: itself, without a number, or the items of a list of records, numbered from 1."""
+    """The records in a value: the items of a list of records, numbered from 1, or the value itself, numbered None."""
     if isinstance(value, list) and value and is_record(value[0]):
         yield from enumerate(value, start=1)
     else:
@@ -48,17 +48,19 @@ def iterate_records(value: Any) -> Iterator[tuple[int | None, Any]]:
 
 
 def is_record(item: Any) -> bool:
-    """Whether an item of a list is a conversation by itself, and not one of the turns of a conversation."""
+    """Whether an item of a list is a conversation, not a turn of one."""
     if isinstance(item, dict):
         return not any(key in item for key in SURE_ROLE_KEYS)
     return isinstance(item, list)
 
 
 def is_known(record: dict[str, Any], *, need_reply: bool = True) -> bool:
-    """Whether a record holds a conversation by the names of its fields; if not, it may be a row of a table."""
+    """Whether a record has the fields of a known chat schema; if not, it may be a row of a table."""
     if any(isinstance(record.get(key), list) for key in LIST_KEYS):
         return True
-    if any(isinstance(record.get(key), str) and marks.has_markers(record[key]) for key in (*LIST_KEYS, *MARKED_KEYS)):
+    if any(
+        isinstance(record.get(key), str) and role_markers.has_markers(record[key]) for key in (*LIST_KEYS, *MARKED_KEYS)
+    ):
         return True
     context, reply = first_key(record, CONTEXT_KEYS), first_key(record, REPLY_KEYS)
     if context is not None and reply is not None:
@@ -70,35 +72,39 @@ def is_known(record: dict[str, Any], *, need_reply: bool = True) -> bool:
 
 
 def parse_conversation(value: Any, *, need_reply: bool = True) -> Conversation:
-    """The conversation that a JSON value holds. Without `need_reply` it may be a prompt that nobody has answered yet.
+    """Parse a JSON value as a conversation.
+
+    Args:
+        value: a list of turns or messages, or an object in a known chat schema.
+        need_reply: False also accepts a prompt without a reply.
 
     Raises:
-        RejectedError: it holds none that can be used.
+        RejectedError: the value has no conversation that can be used.
     """
     if isinstance(value, list):
-        return _from_list(value, None, need_reply)
+        return _parse_list(value, None, need_reply)
     if not isinstance(value, dict):
         raise RejectedError(f"Here is {describe_value(value)} instead of a conversation.", SHAPES)
     key = first_key(value, LIST_KEYS)
-    system = _system(value)
+    system = _read_system(value)
     if key is None:
-        return _from_fields(value, system, need_reply)
+        return _parse_fields(value, system, need_reply)
     if isinstance(value[key], list):
-        return _from_list(value[key], system, need_reply)
-    if isinstance(value[key], str) and (found := marks.parse_conversation(value[key], system, need_reply)):
+        return _parse_list(value[key], system, need_reply)
+    if isinstance(value[key], str) and (found := role_markers.parse_conversation(value[key], system, need_reply)):
         return found
     raise RejectedError(f"{quote_text(key)} is {describe_value(value[key])}, not a list of turns.", SHAPES)
 
 
-def _from_list(items: list[Any], system: str | None, need_reply: bool) -> Conversation:
+def _parse_list(items: list[Any], system: str | None, need_reply: bool) -> Conversation:
     if not items:
         raise RejectedError("The conversation has no turns.", "Write at least two, or delete the line.")
     check_count(len(items))
     first = items[0]
     if isinstance(first, dict):
         if first_key(first, ROLE_KEYS) is None and _is_pair(first):
-            return _from_pairs(items, system, need_reply)
-        return from_messages(items, system, need_reply)
+            return _parse_pairs(items, system, need_reply)
+        return parse_messages(items, system, need_reply)
     turns = [
         clean_text(require_text(item, f"turn {number}"), f"turn {number}") for number, item in enumerate(items, start=1)
     ]
@@ -111,8 +117,8 @@ def _is_pair(item: dict[str, Any]) -> bool:
     return first_key(item, CONTEXT_KEYS) is not None and first_key(item, REPLY_KEYS) is not None
 
 
-def _from_pairs(items: list[Any], system: str | None, need_reply: bool) -> Conversation:
-    """Turns that come two at a time: [{"human": "...", "assistant": "..."}, ...]; the first may have a system text."""
+def _parse_pairs(items: list[Any], system: str | None, need_reply: bool) -> Conversation:
+    """Parse pairs of turns: [{"human": "...", "assistant": "..."}, ...], of which the first may have a system text."""
     messages = [] if system is None else [Message("system", system)]
     roles: set[Role] = set()
     for number, item in enumerate(items, start=1):
@@ -121,7 +127,7 @@ def _from_pairs(items: list[Any], system: str | None, need_reply: bool) -> Conve
             raise RejectedError(
                 f"{what.capitalize()} is {describe_value(item)}, not a question with its answer.", SHAPES
             )
-        own = _system(item)
+        own = _read_system(item)
         pair: list[tuple[Role, str | None]] = [("system", own)] if own is not None else []
         context, reply = first_key(item, CONTEXT_KEYS), first_key(item, REPLY_KEYS)
         if context is None and reply is None:
@@ -133,52 +139,58 @@ def _from_pairs(items: list[Any], system: str | None, need_reply: bool) -> Conve
     return build_conversation(messages, roles, need_reply)
 
 
-def _from_fields(record: dict[str, Any], system: str | None, need_reply: bool) -> Conversation:
+def _parse_fields(record: dict[str, Any], system: str | None, need_reply: bool) -> Conversation:
     context_key, reply_key = first_key(record, CONTEXT_KEYS), first_key(record, REPLY_KEYS)
     if reply_key == "chosen":
-        return _from_preference(record, context_key, system, need_reply)
-    if (context_key is None or reply_key is None) and (found := _from_marked(record, system, need_reply)):
+        return _parse_preference(record, context_key, system, need_reply)
+    if (context_key is None or reply_key is None) and (found := _parse_marked(record, system, need_reply)):
         return found
     if context_key is None and reply_key is None:
-        raise RejectedError(f"No field here is known to hold a conversation (found: {_fields(record)}).", SHAPES)
+        raise RejectedError(f"No field here is known to hold a conversation (found: {_list_fields(record)}).", SHAPES)
     if context_key is None:
-        raise RejectedError("The context is missing.", f'Write it under "context". The fields here: {_fields(record)}.')
+        raise RejectedError(
+            "The context is missing.", f'Write it under "context". The fields here: {_list_fields(record)}.'
+        )
     if isinstance(record[context_key], list) and reply_key is not None:
         if _has_messages(record[context_key]):
-            return _from_list(_with_reply(record[context_key], record[reply_key]), system, need_reply)
+            return _parse_list(_append_reply(record[context_key], record[reply_key]), system, need_reply)
         if context_key == "questions":
             return build_answered(*_interleave_answers(record["questions"], record[reply_key]), system)
-    if reply_key is not None and (found := _from_open_prompt(record[context_key], record[reply_key], system)):
+    if reply_key is not None and (found := _parse_open_prompt(record[context_key], record[reply_key], system)):
         return found
-    turns = _history(record) + _context(record, context_key)
+    turns = _read_history(record) + _read_context(record, context_key)
     if reply_key is None:
         if need_reply:
-            raise RejectedError("The reply is missing.", f'Write it under "reply". The fields here: {_fields(record)}.')
+            raise RejectedError(
+                "The reply is missing.", f'Write it under "reply". The fields here: {_list_fields(record)}.'
+            )
         return build_unanswered(turns, system)
     reply = record[reply_key]
     return build_answered(
-        turns, _best_answer(reply) if reply_key == "answers" else require_text(reply, "the reply"), system
+        turns, _choose_answer(reply) if reply_key == "answers" else require_text(reply, "the reply"), system
     )
 
 
-def _from_marked(record: dict[str, Any], system: str | None, need_reply: bool) -> Conversation | None:
+def _parse_marked(record: dict[str, Any], system: str | None, need_reply: bool) -> Conversation | None:
     for key in (*MARKED_KEYS, "prompt"):
-        if isinstance(record.get(key), str) and (found := marks.parse_conversation(record[key], system, need_reply)):
+        if isinstance(record.get(key), str) and (
+            found := role_markers.parse_conversation(record[key], system, need_reply)
+        ):
             return found
     return None
 
 
-def _from_open_prompt(prompt: Any, reply: Any, system: str | None) -> Conversation | None:
-    """A prompt that is marked as far as the reply: "Human: Hello\\n\\nAssistant:"."""
-    if not isinstance(prompt, str) or not isinstance(reply, str) or marks.detect_style(prompt) is None:
+def _parse_open_prompt(prompt: Any, reply: Any, system: str | None) -> Conversation | None:
+    """Parse a prompt with role markers that is open at its end ("Human: Hello\\n\\nAssistant:"), and its reply."""
+    if not isinstance(prompt, str) or not isinstance(reply, str) or role_markers.detect_style(prompt) is None:
         return None
-    return marks.parse_conversation(f"{prompt}{reply}", system, need_reply=True)
+    return role_markers.parse_conversation(f"{prompt}{reply}", system, need_reply=True)
 
 
-def _from_preference(
+def _parse_preference(
     record: dict[str, Any], context_key: str | None, system: str | None, need_reply: bool
 ) -> Conversation:
-    """Preference data: what was chosen is learned. It may be a reply, or the whole conversation."""
+    """Parse preference data. The field "chosen" is a reply or a whole conversation; "rejected" is not used."""
     chosen = record["chosen"]
     context = record[context_key] if context_key else None
     if isinstance(chosen, list):
@@ -186,30 +198,30 @@ def _from_preference(
         before = context if isinstance(context, list) and not whole else []
         if isinstance(context, str) and not whole:
             before = [{"role": "user", "content": context}]
-        return _from_list([*before, *chosen], system, need_reply)
+        return _parse_list([*before, *chosen], system, need_reply)
     text = require_text(chosen, "the chosen reply")
-    if found := marks.parse_conversation(text, system, need_reply):
+    if found := role_markers.parse_conversation(text, system, need_reply):
         return found
     if context_key is None:
         raise RejectedError("The context is missing.", 'Write it under "prompt".')
     if isinstance(context, list) and _has_messages(context):
-        return _from_list([*context, {"role": "assistant", "content": text}], system, need_reply)
-    if found := _from_open_prompt(context, text, system):
+        return _parse_list([*context, {"role": "assistant", "content": text}], system, need_reply)
+    if found := _parse_open_prompt(context, text, system):
         return found
-    return build_answered(_history(record) + _context(record, context_key), text, system)
+    return build_answered(_read_history(record) + _read_context(record, context_key), text, system)
 
 
 def _has_messages(items: list[Any]) -> bool:
     return bool(items) and isinstance(items[0], dict) and first_key(items[0], SURE_ROLE_KEYS) is not None
 
 
-def _with_reply(prompt: list[Any], reply: Any) -> list[Any]:
-    """A prompt of messages and its completion, which is messages too, or a text."""
+def _append_reply(prompt: list[Any], reply: Any) -> list[Any]:
+    """The messages of a prompt with its completion, which is a list of messages or a text."""
     return [*prompt, *reply] if isinstance(reply, list) else [*prompt, {"role": "assistant", "content": reply}]
 
 
 def _interleave_answers(questions: list[Any], answers: Any) -> tuple[list[str], str]:
-    """Several questions about one thing, each with its answer: (all turns but the last, the last answer)."""
+    """Interleave questions with their answers: (all turns but the last, the last answer)."""
     if isinstance(answers, dict) and (key := first_key(answers, ANSWER_KEYS)):
         answers = answers[key]
     if not isinstance(answers, list):
@@ -226,8 +238,8 @@ def _interleave_answers(questions: list[Any], answers: Any) -> tuple[list[str], 
     return turns[:-1], turns[-1]
 
 
-def _best_answer(answers: Any) -> str:
-    """The first of several answers to one question."""
+def _choose_answer(answers: Any) -> str:
+    """The answer to a question; the first if there are several."""
     if isinstance(answers, dict) and (key := first_key(answers, ANSWER_KEYS)):
         answers = answers[key]
     if isinstance(answers, list):
@@ -241,8 +253,8 @@ def _best_answer(answers: Any) -> str:
     return require_text(answers, "the answer")
 
 
-def _context(record: dict[str, Any], key: str) -> list[str]:
-    """The turns before the reply. The text that an instruction is about may stand in a field of its own, "input"."""
+def _read_context(record: dict[str, Any], key: str) -> list[str]:
+    """The turns before the reply. The input of an instruction may be in a field of its own, "input"."""
     context = record[key]
     if isinstance(context, list):
         turns = [require_text(item, f"turn {number}") for number, item in enumerate(context, start=1)]
@@ -252,7 +264,7 @@ def _context(record: dict[str, Any], key: str) -> list[str]:
         turns = split_context(require_text(context, "the context"))
     if key == "context" and isinstance(record.get("question"), str):
         question = record["question"]
-        # A list of turns is what was said before the question; a text is what it is asked about.
+        # A list is the turns before the question; a text is what the question is about.
         joined = isinstance(context, str) and context.strip()
         turns = [*turns[:-1], f"{turns[-1]}\n{question}"] if joined else [*_drop_blank(turns), question]
     more = record.get("input")
@@ -267,8 +279,8 @@ def _drop_blank(turns: list[str]) -> list[str]:
     return [turn for turn in turns if turn.strip()]
 
 
-def _history(record: dict[str, Any]) -> list[str]:
-    """What was said before an instruction: pairs of a question and its answer, or turns."""
+def _read_history(record: dict[str, Any]) -> list[str]:
+    """The turns before an instruction, from a list of turns or of pairs of a question and its answer."""
     history = record.get("history")
     if history is None:
         return []
@@ -287,8 +299,8 @@ def _history(record: dict[str, Any]) -> list[str]:
     return turns
 
 
-def _system(record: dict[str, Any]) -> str | None:
-    """What stands beside the turns about the assistant: a text, or a list of sentences, a line each."""
+def _read_system(record: dict[str, Any]) -> str | None:
+    """The system text: the texts in SYSTEM_KEYS, each of which may be a list of sentences, joined by line feeds."""
     texts: list[str] = []
     for key in SYSTEM_KEYS:
         value = record.get(key)
@@ -296,13 +308,13 @@ def _system(record: dict[str, Any]) -> str | None:
             continue
         sentences = value if isinstance(value, list) else [value]
         if key == "personas" and sentences and all(isinstance(sentence, list) for sentence in sentences):
-            sentences = sentences[-1]  # of two speakers, the second one is who answers
+            sentences = sentences[-1]  # of two speakers, the second one replies
         texts += [text for sentence in sentences if (text := require_text(sentence, f"the {key} text").strip())]
     return clean_text("\n".join(texts), "the system text") if texts else None
 
 
-def _fields(record: dict[str, Any]) -> str:
-    """The names of the fields, as they may stand in a sentence."""
+def _list_fields(record: dict[str, Any]) -> str:
+    """The names of the fields, for a sentence."""
     names = [quote_text(name) for name in list(record)[:SHOWN_FIELDS]]
     more = len(record) - len(names)
     return (", ".join(names) + (f" and {more} more" if more else "")) or "nothing"

@@ -1,4 +1,4 @@
-"""One JSON value that is too large to hold -> its items, one by one, in bounded memory. Knows no conversations."""
+"""Streams the items of a large JSON value one by one, in bounded memory."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from chat_app.data.readers.text_source import Source, read_beginning
 from chat_app.data.readers.types import Part
 from chat_app.errors import DataError
 
-# Where a whole data set stands inside an object, if not under the names of its parts.
+# Fields of an object that contain a whole data set, besides the names of its parts.
 CONTAINERS = (
     "data", "rows", "records", "conversations", "dialogues", "dialogs", "examples", "instances", "items", "samples",
 )  # fmt: skip
 MAX_DEPTH = 100
-# Strings, numbers and brackets of one item; a conversation of Persona-Chat has a few hundred.
+# Parser events (strings, numbers, brackets) of an item; a conversation of Persona-Chat has a few hundred.
 MAX_ITEM_EVENTS = 1_000_000
 TOO_LARGE = "Save it as JSON Lines: one conversation a line."
 OPENING, CLOSING = ("start_map", "start_array"), ("end_map", "end_array")
@@ -25,30 +25,30 @@ Events = Iterator[tuple[str, Any]]
 
 
 def is_personachat(source: Source) -> bool:
-    """Whether a file begins as Persona-Chat's does: {"train": [{"personality": [..."""
+    """Whether a file begins as Persona-Chat does: {"train": [{"personality": [..."""
     head = read_beginning(source)[0][:4_096].lstrip()
     return head.startswith(b"{") and b'"personality"' in head
 
 
-def sections(source: Source) -> Iterator[tuple[Part, Iterator[tuple[int, Any]]]]:
-    """The lists of items with their parts, each to be used up before the next is asked for.
+def iterate_sections(source: Source) -> Iterator[tuple[Part, Iterator[tuple[int, Any]]]]:
+    """Iterate over the lists of items with their parts. Each list must be consumed before the next.
 
-    Either the value is a list, or an object with lists under names like train, validation, data or rows.
+    The value is a list, or an object with lists under names such as train, validation, data or rows.
 
     Raises:
-        DataError: it is not JSON, is cut off, or an item is larger than any conversation.
+        DataError: the file is not JSON, is cut off, or has an item larger than any conversation.
     """
     events = _parse_events(source)
     event, _ = next(events)
     if event == "start_array":
-        yield "train", _items(events, source.name, None)
+        yield "train", _iterate_items(events, source.name, None)
     elif event == "start_map":
-        yield from _sections_of_object(events, source.name)
-    for _ in events:  # to its end, so that a file that is cut off or goes on says so
+        yield from _iterate_object(events, source.name)
+    for _ in events:  # to the end, so that a file that is cut off or has trailing data raises an error
         pass
 
 
-def _sections_of_object(events: Events, file: str) -> Iterator[tuple[Part, Iterator[tuple[int, Any]]]]:
+def _iterate_object(events: Events, file: str) -> Iterator[tuple[Part, Iterator[tuple[int, Any]]]]:
     columns = None
     for event, key in events:
         if event != "map_key":
@@ -56,20 +56,20 @@ def _sections_of_object(events: Events, file: str) -> Iterator[tuple[Part, Itera
         part = parse_part(key)
         event, value = next(events)
         if event == "start_array" and (part or key in CONTAINERS):
-            items = _items(events, file, columns if key == "data" else None)
+            items = _iterate_items(events, file, columns if key == "data" else None)
             yield part or "train", items
-            for _ in items:  # whatever was left
+            for _ in items:  # those that the caller did not consume
                 pass
             continue
         if event == "start_map" and key == "data":
-            yield from _sections_of_object(events, file)
+            yield from _iterate_object(events, file)
             continue
         inner = _build_value(event, value, events, file)
         columns = inner if key == "columns" and isinstance(inner, list) else columns
 
 
-def _items(events: Events, file: str, columns: list[Any] | None) -> Iterator[tuple[int, Any]]:
-    """The items up to the end of the list that is open. `columns` names the cells of rows that are lists."""
+def _iterate_items(events: Events, file: str, columns: list[Any] | None) -> Iterator[tuple[int, Any]]:
+    """The items of the list that the events are in. `columns` names the cells of rows that are lists."""
     for number, (event, value) in enumerate(events, start=1):
         if event == "end_array":
             return
@@ -82,7 +82,7 @@ def _items(events: Events, file: str, columns: list[Any] | None) -> Iterator[tup
 
 
 def _build_value(event: str, value: Any, events: Events, file: str, number: int | None = None) -> Any:
-    """The value that begins with an event."""
+    """Build the value that begins with an event."""
     if event not in OPENING:
         return value
     root: Any = {} if event == "start_map" else []
@@ -116,18 +116,18 @@ def _build_value(event: str, value: Any, events: Events, file: str, number: int 
 
 
 class _Chunks:
-    """The pieces of a text as a file to read from."""
+    """A file-like object over the chunks of a source, for ijson."""
 
     def __init__(self, source: Source):
-        self._chunks = source.chunks()
+        self._chunks = source.read_chunks()
 
     def read(self, size: int = -1) -> bytes:
-        """The next piece, of whatever size; nothing at the end."""
+        """The next chunk, of any size; empty at the end."""
         return b"" if size == 0 else next((chunk for chunk in self._chunks if chunk), b"")
 
 
 def _parse_events(source: Source) -> Events:
-    import ijson  # only for what is too large to parse at once
+    import ijson  # only for large files
 
     try:
         yield from ijson.basic_parse(_Chunks(source), use_float=True)

@@ -1,6 +1,6 @@
-"""Numbered JSON values -> conversations: records of chat data, the well-known corpora, or rows of a table.
+"""Reads numbered JSON values: records in a chat schema, rows of a well-known corpus, or rows of a table.
 
-The first values decide how all are read. Knows neither lines of JSON nor whole files of it.
+The schema is detected from the first values. The values come from JSON Lines, from a JSON document or from the Hub.
 """
 
 from __future__ import annotations
@@ -11,9 +11,7 @@ from itertools import chain, islice
 from typing import Any, Literal
 
 from chat_app.conversation import Conversation
-from chat_app.data.readers.corpora import blended_skill_talk as blended
-from chat_app.data.readers.corpora import dailydialog, personachat
-from chat_app.data.readers.corpora import empathetic_dialogues as empathetic
+from chat_app.data.readers.corpora import blended_skill_talk, dailydialog, empathetic_dialogues, personachat
 from chat_app.data.readers.json import records
 from chat_app.data.readers.json.messages import SHAPES, describe_value
 from chat_app.data.readers.options import ReadingOptions
@@ -27,40 +25,40 @@ SAMPLE_VALUES = 8
 
 
 def peek(values: Iterable[Numbered | Problem]) -> tuple[list[Any], Iterator[Numbered | Problem]]:
-    """The first values, to choose a way by, and all of them."""
+    """The first values, for `detect_schema`, and an iterator over all of them."""
     values = iter(values)
     first = list(islice(values, SAMPLE_VALUES))
     return [item[1] for item in first if not isinstance(item, Problem)], chain(first, values)
 
 
 def detect_schema(sample: list[Any], options: ReadingOptions, *, need_reply: bool = True) -> Schema:
-    """How values that begin so are read."""
+    """Detect the schema of values from the first ones."""
     found = [value for value in sample if isinstance(value, dict) and value]
     if not found or 2 * len(found) <= len([value for value in sample if value != {}]):
         return "records"
     if options.columns:
         return "table"
     first = found[0]
-    if empathetic.is_row(first):
+    if empathetic_dialogues.is_row(first):
         return "empathetic rows"
     if personachat.is_record(first):
         return "personachat"
     if personachat.is_row(first):
         return "personachat rows"
-    if blended.is_record(first):
+    if blended_skill_talk.is_record(first):
         return "blended"
     if dailydialog.is_row(first):
         return "dailydialog"
     if any(records.is_known(value, need_reply=need_reply) for value in found):
         return "records"
     flat = [not any(isinstance(cell, list | dict) for cell in value.values()) for value in found]
-    # A single field is no table: the message about one record says more.
+    # A single field is no table: the error about a record explains more.
     return "table" if all(flat) and max(map(len, found)) > 1 else "records"
 
 
 def read_conversations(
     values: Iterable[Numbered | Problem],
-    way: Schema,
+    schema: Schema,
     file: str,
     options: ReadingOptions,
     *,
@@ -68,21 +66,25 @@ def read_conversations(
     part: Part = "train",
     items: bool = True,
 ) -> Iterator[Located | Problem]:
-    """The conversations of values that are read one way; problems among them are handed on.
+    """Read values of one schema as conversations. Problems among them are yielded in their place.
 
     Args:
-        way: from `detect_schema`.
-        part: what the publisher meant them for.
-        items: the numbers are those of items and not of lines, which a reason then says.
+        values: numbered values and problems.
+        schema: from `detect_schema`.
+        file: the name to show for the file.
+        options: the roles of columns and the repair of texts.
+        need_reply: False also yields conversations without a reply.
+        part: the part of the data set that the values belong to.
+        items: whether the numbers are those of items, not of lines; the reason of a problem then says so.
 
     Raises:
-        DataError: a table no column of which is known to hold a conversation.
+        DataError: the values are rows of a table without columns for conversations.
     """
-    if way == "table":
+    if schema == "table":
         yield from _read_table(values, file, options, need_reply, part)
         return
-    if way in ("empathetic rows", "personachat rows"):
-        grouped = empathetic.convert_rows if way == "empathetic rows" else personachat.convert_rows
+    if schema in ("empathetic rows", "personachat rows"):
+        grouped = empathetic_dialogues.convert_rows if schema == "empathetic rows" else personachat.convert_rows
         problems: list[Problem] = []
         for found in grouped(_keep_objects(values, file, problems), file, options, need_reply, part):
             yield from problems
@@ -90,7 +92,7 @@ def read_conversations(
             yield found
         yield from problems
         return
-    convert = _converter(way, options, need_reply)
+    convert = _choose_converter(schema, options, need_reply)
     for item in values:
         if isinstance(item, Problem):
             yield item
@@ -103,13 +105,13 @@ def read_conversations(
             yield Problem(file, number, reason, rejected.advice)
 
 
-def _converter(way: Schema, options: ReadingOptions, need_reply: bool) -> Callable[[Any], Conversation]:
+def _choose_converter(schema: Schema, options: ReadingOptions, need_reply: bool) -> Callable[[Any], Conversation]:
     known = {
         "dailydialog": dailydialog.convert_row,
         "personachat": personachat.convert_record,
-        "blended": blended.convert_record,
+        "blended": blended_skill_talk.convert_record,
     }
-    special = known.get(way)
+    special = known.get(schema)
 
     def convert(value: Any) -> Conversation:
         if special is not None and isinstance(value, dict):
@@ -133,7 +135,7 @@ def _read_table(
 
 
 def _keep_objects(values: Iterable[Numbered | Problem], file: str, problems: list[Problem]) -> Iterator[Numbered]:
-    """The rows; what is none goes to the problems."""
+    """The values that are objects; others are added to `problems`."""
     for item in values:
         if isinstance(item, Problem):
             problems.append(item)
@@ -148,5 +150,5 @@ def _no_row_problem(item: Numbered, file: str) -> Problem:
 
 
 def no_list_error(file: str) -> DataError:
-    """The complaint about a file of JSON in which no list of conversations is found."""
+    """The error for a JSON file without a list of conversations."""
     return DataError("No list of conversations is found in this file.", where=file, advice=SHAPES)

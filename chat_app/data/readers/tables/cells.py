@@ -1,4 +1,4 @@
-"""One cell of a table: its text, its list, and what kind of thing a column of such cells holds. Knows no roles."""
+"""Cells of tables: formatting as text, parsing of lists, and the kind of data in a column."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import orjson
 
-from chat_app.data.readers.tables import header_words as headings
+from chat_app.data.readers.tables import header_words
 from chat_app.data.readers.types import Part
 
 CellKind = Literal["empty", "running", "number", "link", "date", "label", "list", "speaker", "split", "text"]
@@ -24,7 +24,7 @@ DATE = re.compile(
     r"(?:\d{4}-\d{1,2}-\d{1,2}|\d{1,2}[./-]\d{1,2}[./-]\d{2,4})(?:[T ,]+\d{1,2}:\d\d\S*(?: ?[AaPp][Mm])?)?"
 )
 UUID = re.compile(r"(?=.*[0-9])(?:[0-9a-f]{8}-[0-9a-f-]{27}|[0-9a-f]{16,64})", re.IGNORECASE)
-# A list as numpy prints it has no commas; without them Python would put its texts together into one.
+# numpy prints lists without commas, and Python would concatenate adjacent strings.
 WITHOUT_COMMA = re.compile(r"(?<=['\"])[ \t]*\n[ \t]*(?=['\"])")
 LABEL_ROWS, MOST_LABELS, LONGEST_LABEL = 12, 4, 24
 PARTS: dict[str, Part] = {
@@ -33,8 +33,8 @@ PARTS: dict[str, Part] = {
 }  # fmt: skip
 
 
-def cell_text(cell: Any) -> str:
-    """A cell as a person would read it; an empty text for None and NaN."""
+def format_cell(cell: Any) -> str:
+    """Format a cell as text; empty for None and NaN."""
     if isinstance(cell, str):
         return cell
     if cell is None or cell != cell:
@@ -57,7 +57,7 @@ def cell_text(cell: Any) -> str:
 
 
 def parse_list(cell: Any) -> Any:
-    """The list or the object in a cell, also where it is written as text (JSON, or as Python prints it); else None."""
+    """The list or the object in a cell, also if it is a text in JSON or Python syntax; else None."""
     if isinstance(cell, list | tuple):
         return list(cell)
     if isinstance(cell, dict):
@@ -84,7 +84,7 @@ def _parse_python_list(text: str) -> Any:
 
 
 def detect_kind(cells: Sequence[Any]) -> CellKind:
-    """What a column holds, by the cells of its first rows."""
+    """Detect the kind of data in a column from the cells of its first rows."""
     full = [cell for cell in cells if not (cell is None or cell != cell or cell == "")]
     if not full:
         return "empty"
@@ -94,7 +94,7 @@ def detect_kind(cells: Sequence[Any]) -> CellKind:
         return "running" if _is_running(full) else "number"
     if all(isinstance(cell, date | datetime | time) for cell in full):
         return "date"
-    texts = [cell_text(cell).strip() for cell in full]
+    texts = [format_cell(cell).strip() for cell in full]
     for kind, pattern in (("number", NUMBER), ("link", LINK), ("date", DATE), ("number", UUID)):
         if all(len(text) <= 2_000 and pattern.fullmatch(text) for text in texts):
             return "running" if kind == "number" and _is_running(texts) else kind  # type: ignore[return-value]
@@ -103,8 +103,8 @@ def detect_kind(cells: Sequence[Any]) -> CellKind:
         return "split"
     if (
         len(texts) > len(words)
-        and {headings.find_role(word) for word in words} >= {"user", "assistant"}
-        and all(headings.find_role(word) for word in words)
+        and {header_words.find_role(word) for word in words} >= {"user", "assistant"}
+        and all(header_words.find_role(word) for word in words)
     ):
         return "speaker"
     few = len(texts) >= LABEL_ROWS and len(words) <= MOST_LABELS
@@ -112,7 +112,7 @@ def detect_kind(cells: Sequence[Any]) -> CellKind:
 
 
 def _is_running(cells: Sequence[Any]) -> bool:
-    """Whether the cells count: 0, 1, 2 or 17, 18, 19."""
+    """Whether the cells are consecutive integers: 0, 1, 2 or 17, 18, 19."""
     try:
         numbers = [int(cell) for cell in cells]
     except (ValueError, OverflowError):

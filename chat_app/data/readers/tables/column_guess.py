@@ -1,4 +1,4 @@
-"""Which column of a table holds what: a guess from names and cells, and what a person says instead."""
+"""The roles of a table's columns: a guess from names and cells, and the user's options, which override it."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from chat_app.data.readers.options import ColumnRole, ReadingOptions
-from chat_app.data.readers.tables import header_words as headings
-from chat_app.data.readers.tables.cells import PARTS, CellKind, cell_text, detect_kind, parse_list
+from chat_app.data.readers.tables import header_words
+from chat_app.data.readers.tables.cells import PARTS, CellKind, detect_kind, format_cell, parse_list
 from chat_app.data.readers.tables.header_words import Meaning
 from chat_app.data.readers.types import quote_text
 from chat_app.errors import DataError
@@ -16,7 +16,7 @@ from chat_app.errors import DataError
 LISTED_COLUMNS = 30
 NO_TURNS: tuple[CellKind, ...] = ("running", "link", "date", "number", "label", "list", "split", "empty")
 BESIDE: tuple[ColumnRole, ...] = ("system", "split")
-# Which roles go together: what a person says decides for one of these, and the guess may only complete it.
+# Roles that go together. The user's options select one of these layouts, and the guess may only complete it.
 LAYOUTS: tuple[tuple[ColumnRole, ...], ...] = (
     ("record",),
     ("turn",),
@@ -25,33 +25,35 @@ LAYOUTS: tuple[tuple[ColumnRole, ...], ...] = (
 )
 
 
-def column_labels(names: Sequence[str]) -> list[str]:
-    """What each column is called: its name, or its number from 1 if it has none of its own."""
+def label_columns(names: Sequence[str]) -> list[str]:
+    """The label of each column: its name, or its number from 1 if the name is empty or not unique."""
     clean = [" ".join(name.replace("\ufeff", "").split()) for name in names]
     counts = Counter(clean)
     return [name if name and counts[name] == 1 else str(number) for number, name in enumerate(clean, start=1)]
 
 
 def list_labels(names: Sequence[str]) -> str:
-    """The columns, or the first of them, as they may stand in a sentence."""
-    return ", ".join(quote_text(label) for label in column_labels(names)[:LISTED_COLUMNS]) or "none"
+    """The labels of the first columns, for a sentence."""
+    return ", ".join(quote_text(label) for label in label_columns(names)[:LISTED_COLUMNS]) or "none"
 
 
 def guess_roles(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[ColumnRole]:
-    """The role of every column, from its name and the cells of the first rows."""
+    """Guess the role of each column from its name and the cells of the first rows."""
     columns = [[row[position] for row in rows if position < len(row)] for position in range(len(names))]
-    return _Guess([headings.find_meaning(name) for name in names], columns, any(name.strip() for name in names)).roles()
+    return _Guess(
+        [header_words.find_meaning(name) for name in names], columns, any(name.strip() for name in names)
+    ).guess()
 
 
 def apply_options(
     names: Sequence[str], guess: list[ColumnRole], options: ReadingOptions, file: str
 ) -> list[ColumnRole]:
-    """The guess, where the person has said nothing else.
+    """Override the guessed roles by those in the options.
 
     Raises:
-        DataError: a column was named that the table does not have.
+        DataError: the options name a column that the table does not have.
     """
-    wishes = {_position(names, key, file): role for key, role in options.roles().items()}
+    wishes = {_find_position(names, key, file): role for key, role in options.parse_roles().items()}
     if not wishes:
         return guess
     said = set(wishes.values()) - {"ignore", *BESIDE}
@@ -66,7 +68,7 @@ def apply_options(
     return roles
 
 
-def _position(names: Sequence[str], key: str, file: str) -> int:
+def _find_position(names: Sequence[str], key: str, file: str) -> int:
     wanted = " ".join(key.replace("\ufeff", "").split()).casefold()
     known = [" ".join(name.replace("\ufeff", "").split()).casefold() for name in names]
     if wanted in known:
@@ -81,113 +83,119 @@ def _position(names: Sequence[str], key: str, file: str) -> int:
 
 
 class _Guess:
-    """The columns of one table while their roles are found."""
+    """Assigns roles to the columns of a table."""
 
     def __init__(self, meanings: list[Meaning | None], columns: list[list[Any]], named: bool):
         self.meanings, self.columns, self.named = meanings, columns, named
         self.kinds = [detect_kind(cells) for cells in columns]
         self.found: list[ColumnRole] = ["ignore"] * len(columns)
 
-    def roles(self) -> list[ColumnRole]:
+    def guess(self) -> list[ColumnRole]:
         for position, (meaning, kind) in enumerate(zip(self.meanings, self.kinds, strict=True)):
             if meaning == "system" and kind not in ("list", "running", "number"):
                 self.found[position] = "system"
             elif kind == "split" and (meaning == "split" or (not self.named and len(self.columns) > 2)):
                 self.found[position] = "split"
-        done = self._record() or self._pairs() or self._numbered() or self._messages() or self._half_a_pair()
+        done = (
+            self._find_record()
+            or self._find_pairs()
+            or self._find_numbered_turns()
+            or self._find_messages()
+            or self._complete_pair()
+        )
         if not done:
-            self._by_cells()
+            self._guess_by_cells()
         return self.found
 
-    def _all(self, *meanings: Meaning) -> list[int]:
+    def _find_free(self, *meanings: Meaning) -> list[int]:
         return [
             position
             for position, meaning in enumerate(self.meanings)
             if meaning in meanings and self.found[position] == "ignore"
         ]
 
-    def _set(self, positions: list[int], role: ColumnRole) -> bool:
+    def _assign(self, positions: list[int], role: ColumnRole) -> bool:
         for position in positions:
             self.found[position] = role
         return bool(positions)
 
-    def _record(self) -> bool:
+    def _find_record(self) -> bool:
         lists = [position for position, kind in enumerate(self.kinds) if kind == "list"]
         named = [position for position in lists if self.meanings[position] == "dialog"]
         if not named:
-            pair = self._all("context") and self._all("reply")
-            named = [position for position in lists if self._of_messages(position) or not (self.named or pair)]
-        if not named and len(lists) == 1 and not (self._all("context") and self._all("reply")):
+            pair = self._find_free("context") and self._find_free("reply")
+            named = [position for position in lists if self._holds_messages(position) or not (self.named or pair)]
+        if not named and len(lists) == 1 and not (self._find_free("context") and self._find_free("reply")):
             named = lists
-        return self._set(named[:1], "record")
+        return self._assign(named[:1], "record")
 
-    def _of_messages(self, position: int) -> bool:
-        """Whether the lists of a column are messages with a role. Answers that were turned down are none to learn."""
+    def _holds_messages(self, position: int) -> bool:
+        """Whether the lists in a column are messages with roles."""
         cells = (parse_list(cell) for cell in self.columns[position])
         first = next((cell for cell in cells if isinstance(cell, list) and cell), None)
         return first is not None and isinstance(first[0], dict) and any(key in first[0] for key in ("role", "from"))
 
-    def _pairs(self) -> bool:
-        contexts, replies = self._all("context"), self._all("reply")
-        users, assistants = self._all("user"), self._all("assistant")
+    def _find_pairs(self) -> bool:
+        contexts, replies = self._find_free("context"), self._find_free("reply")
+        users, assistants = self._find_free("user"), self._find_free("assistant")
         if not (contexts and replies) and users and assistants:
             if len(users) + len(assistants) > 2:
-                return self._set(users + assistants, "turn")
+                return self._assign(users + assistants, "turn")
             contexts, replies = users, assistants
         if not contexts or not replies:
             return False
         if len(contexts) > 1 and len(replies) > 1:  # question 1, answer 1, question 2, answer 2
-            return self._set(contexts + replies, "turn")
-        self._set(contexts, "context")
-        self._set(replies[:1], "reply")
-        dialogs = [position for position in self._all("dialog") if self._repeats(position)]
+            return self._assign(contexts + replies, "turn")
+        self._assign(contexts, "context")
+        self._assign(replies[:1], "reply")
+        dialogs = [position for position in self._find_free("dialog") if self._repeats(position)]
         if dialogs and not any(self.kinds[position] == "list" for position in contexts):
-            self._set(dialogs[:1], "conversation")
-            self._set(self._all("time")[:1], "time")
+            self._assign(dialogs[:1], "conversation")
+            self._assign(self._find_free("time")[:1], "time")
         return True
 
-    def _numbered(self) -> bool:
-        turns = [position for position in self._all("turn") if self.kinds[position] not in ("running", "number")]
-        return len(turns) > 1 and self._set(turns, "turn")
+    def _find_numbered_turns(self) -> bool:
+        turns = [position for position in self._find_free("turn") if self.kinds[position] not in ("running", "number")]
+        return len(turns) > 1 and self._assign(turns, "turn")
 
-    def _messages(self) -> bool:
-        speakers = self._all("speaker") or self._all("user", "assistant")
+    def _find_messages(self) -> bool:
+        speakers = self._find_free("speaker") or self._find_free("user", "assistant")
         telling = [position for position, kind in enumerate(self.kinds) if kind == "speaker"]
         speakers = [position for position in telling if position in speakers] or speakers or telling
-        texts = [position for position in self._all("text", "turn") if self.kinds[position] == "text"]
-        texts = texts or [position for position in self._all("text") if self.kinds[position] != "list"]
+        texts = [position for position in self._find_free("text", "turn") if self.kinds[position] == "text"]
+        texts = texts or [position for position in self._find_free("text") if self.kinds[position] != "list"]
         texts = [position for position in texts if position not in speakers]
         if not texts and telling:
-            texts = [position for position in self._texts() if position not in speakers]
-        dialogs = self._all("dialog")
+            texts = [position for position in self._find_texts() if position not in speakers]
+        dialogs = self._find_free("dialog")
         if not dialogs:
-            ids = self._all("id") if self.named else list(range(len(self.kinds)))
+            ids = self._find_free("id") if self.named else list(range(len(self.kinds)))
             ids = [position for position in ids if position not in (*speakers, *texts)]
             dialogs = [position for position in ids if self.kinds[position] != "empty" and self._repeats(position)]
         if not texts or not (speakers or (dialogs and self.named)):
             return False
-        self._set([max(texts, key=self._length)], "text")
-        self._set(speakers[:1], "speaker")
-        self._set(dialogs[:1], "conversation")
-        self._set([*self._all("time"), *self._counting("turn")][:1], "time")
+        self._assign([max(texts, key=self._mean_length)], "text")
+        self._assign(speakers[:1], "speaker")
+        self._assign(dialogs[:1], "conversation")
+        self._assign([*self._find_free("time"), *self._find_counting("turn")][:1], "time")
         return True
 
-    def _counting(self, *meanings: Meaning) -> list[int]:
-        return [position for position in self._all(*meanings) if self.kinds[position] in ("running", "number")]
+    def _find_counting(self, *meanings: Meaning) -> list[int]:
+        return [position for position in self._find_free(*meanings) if self.kinds[position] in ("running", "number")]
 
-    def _half_a_pair(self) -> bool:
-        """A reply without a context by name, or the other way round, beside one column of text that can be it."""
-        contexts, replies = self._all("context", "user"), self._all("reply", "assistant")
-        others = [position for position in self._texts() if position not in (*contexts, *replies)]
+    def _complete_pair(self) -> bool:
+        """Complete a pair of which only the reply or only the context has a telling name, by a column of text."""
+        contexts, replies = self._find_free("context", "user"), self._find_free("reply", "assistant")
+        others = [position for position in self._find_texts() if position not in (*contexts, *replies)]
         if replies and not contexts and others:
-            return self._set(others[:1], "context") and self._set(replies[:1], "reply")
+            return self._assign(others[:1], "context") and self._assign(replies[:1], "reply")
         if contexts and not replies and others:
-            return self._set(contexts, "context") and self._set(others[:1], "reply")
+            return self._assign(contexts, "context") and self._assign(others[:1], "reply")
         return False
 
-    def _by_cells(self) -> None:
+    def _guess_by_cells(self) -> None:
         free = [position for position, role in enumerate(self.found) if role == "ignore"]
-        texts = [position for position in self._texts() if position in free]
+        texts = [position for position in self._find_texts() if position in free]
         if len(texts) < 2:
             unlike: tuple[CellKind, ...] = ("running", "link", "date", "split", "list", "empty")
             against = ("id", "time", "split", "speaker")
@@ -199,13 +207,13 @@ class _Guess:
         if len(texts) < 2 and len(free) == 2:
             texts = free
         if len(texts) == 2:
-            self._set(texts[:1], "context")
-            self._set(texts[1:], "reply")
+            self._assign(texts[:1], "context")
+            self._assign(texts[1:], "reply")
         elif len(texts) > 2:
-            self._set(texts, "turn")
+            self._assign(texts, "turn")
 
-    def _texts(self) -> list[int]:
-        """Columns with something that was said, whose name says nothing against it."""
+    def _find_texts(self) -> list[int]:
+        """The free columns of text whose names do not say otherwise."""
         against = ("id", "time", "split", "system", "speaker")
         return [
             position
@@ -214,9 +222,9 @@ class _Guess:
         ]
 
     def _repeats(self, position: int) -> bool:
-        texts = [cell_text(cell) for cell in self.columns[position]]
+        texts = [format_cell(cell) for cell in self.columns[position]]
         return len(set(texts)) < len(texts) and not set(texts) <= PARTS.keys()
 
-    def _length(self, position: int) -> float:
-        texts = [len(cell_text(cell)) for cell in self.columns[position]]
+    def _mean_length(self, position: int) -> float:
+        texts = [len(format_cell(cell)) for cell in self.columns[position]]
         return sum(texts) / len(texts) if texts else 0.0

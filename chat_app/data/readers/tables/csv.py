@@ -1,6 +1,6 @@
-"""Tables of text (CSV and its relatives): lines -> rows, with quotes and what goes wrong with them. Knows no roles.
+"""The reader of CSV and other delimited text with quoting, which recovers from broken quotes.
 
-Plain tab-separated lines, where quotes are ordinary characters, are not read here.
+Tab-separated lines, where quotes are ordinary characters, are read in `tsv`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class CsvReader(TextReader):
     """Reads a delimited table.
 
     Attributes:
-        dialect: how its cells are separated.
+        dialect: the delimiter and the quoting.
     """
 
     kind = "csv"
@@ -57,25 +57,29 @@ class CsvReader(TextReader):
 def read_conversations(
     source: Source, dialect: Dialect, options: ReadingOptions | None = None, *, need_reply: bool = True
 ) -> Iterator[Located | Problem]:
-    """The conversations of a delimited file; a row has the number of the line where it starts.
+    """Read the conversations of a delimited file. A conversation's line is the one where its row starts.
 
     Raises:
-        DataError: no column is known to hold a conversation, or the options name one that is not there.
+        DataError: no column holds conversations, or the options name a column that the table does not have.
     """
     names, items = _split_header(source, dialect)
     return columns.read_conversations(items, names, source.name, options, need_reply=need_reply)
 
 
 def preview_columns(source: Source, dialect: Dialect, options: ReadingOptions | None = None) -> tuple[Column, ...]:
-    """The columns of a delimited file."""
+    """The columns of a delimited file.
+
+    Raises:
+        DataError: the options name a column that the table does not have.
+    """
     names, items = _split_header(source, dialect)
     first = [item[1] for item in itertools.islice(items, columns.SAMPLE_ROWS) if not isinstance(item, Problem)]
     return columns.preview_columns(names, first, options or ReadingOptions())
 
 
 def _split_header(source: Source, dialect: Dialect) -> tuple[list[str], Iterator[Row | Problem]]:
-    """The names of the columns ("" where there is no header), and the rows below them."""
-    items = read_rows(source.lines(), source.name, dialect)
+    """The names of the columns ("" if there is no header), and the rows below the header."""
+    items = read_rows(source.read_lines(), source.name, dialect)
     first = list(itertools.islice(items, columns.SAMPLE_ROWS))
     found = [position for position, item in enumerate(first) if not isinstance(item, Problem)]
     below = [item[1] for item in first if not isinstance(item, Problem)]
@@ -90,7 +94,7 @@ def _split_header(source: Source, dialect: Dialect) -> tuple[list[str], Iterator
 
 
 def read_rows(lines: Iterator[NumberedLine], file: str, dialect: Dialect) -> Iterator[Row | Problem]:
-    """The rows, empty lines left out. A row that cannot be read costs itself and not those after it."""
+    """Parse the rows; empty lines are skipped. A row that cannot be parsed does not affect those after it."""
     text: list[str] = []
     start, ended = 1, False
     while not ended or text:
@@ -108,7 +112,7 @@ def read_rows(lines: Iterator[NumberedLine], file: str, dialect: Dialect) -> Ite
 
 
 def _fill_batch(lines: Iterator[NumberedLine], text: list[str], problems: list[Problem], file: str, skip: int) -> bool:
-    """Adds the next lines to `text`, each with its end; lines that are no text are empty. True at the end."""
+    """Add the next lines to `text`, with line feeds; undecodable lines are added empty. Returns True at the end."""
     raw: list[bytes] = []
     size = 0
     ended = True
@@ -137,7 +141,7 @@ def _fill_batch(lines: Iterator[NumberedLine], text: list[str], problems: list[P
 def _parse_rows(
     text: list[str], start: int, file: str, dialect: Dialect, ended: bool
 ) -> Iterator[tuple[int, Row | Problem | None]]:
-    """(how many lines are done with, a row or a problem). Stops before a row whose end is not there yet."""
+    """(number of lines consumed, a row or a problem). Stops before a row whose last line is not in `text` yet."""
     done = 0
     while done < len(text):
         reader, before = _make_reader(text, done, dialect), done
@@ -175,7 +179,8 @@ def _make_reader(text: list[str], done: int, dialect: Dialect) -> Any:
 
 
 def _has_swallowed_rows(text: list[str], done: int, used: int, width: int, dialect: Dialect) -> bool:
-    """Whether a row over several lines is a quote that was not closed: it has no usual width, but a line in it has."""
+    """Whether a row over several lines comes from an unclosed quote: its width is unusual, and that of a line in it
+    is not."""
     if used == 1 or width == dialect.width:
         return False
     return any(line.count(dialect.delimiter) + 1 == dialect.width for line in text[done + 1 : done + used])

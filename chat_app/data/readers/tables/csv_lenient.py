@@ -1,7 +1,7 @@
-"""One row of a delimited text, read with more patience than the csv module has. Knows quotes; knows no files.
+"""A lenient parser of rows of delimited text.
 
-It takes cells of any length, quotes written with a backslash, and quotes that turn out to be ordinary characters; and
-it says when a quote is not closed instead of reading on to the end of the file.
+Unlike the csv module it accepts cells of any length, quotes escaped by a backslash, and quotes that turn out to be
+ordinary characters; and it reports an unclosed quote instead of reading on to the end of the file.
 """
 
 from __future__ import annotations
@@ -13,15 +13,19 @@ from typing import Literal
 
 from chat_app.data.readers.text_source import MAX_LINE_BYTES
 
-# A text in quotes may have so many lines; with more, its closing quote is missing.
+# The most lines of a quoted cell; beyond them its closing quote is assumed to be missing.
 MAX_ROW_LINES = 1_000
 
 
 @dataclass(frozen=True)
 class Dialect:
-    """How the cells of a table of text are separated, and how many a row usually has.
+    """The format of a delimited text.
 
-    `backslash`: a quote inside quotes is written \\" and not "". `skip`: lines before the table.
+    Attributes:
+        delimiter: the character between cells.
+        width: the usual number of cells of a row.
+        backslash: whether a quote inside quotes is escaped as \\", not "".
+        skip: the number of lines before the table.
     """
 
     delimiter: str
@@ -32,9 +36,13 @@ class Dialect:
 
 @dataclass(frozen=True)
 class Scan:
-    """A row, how many lines it has; or "open" where the lines end inside quotes, "unclosed" where no end is sensible.
+    """The result of parsing a row.
 
-    `odd`: a quoted cell was none after all.
+    Attributes:
+        outcome: "row"; "open" if the lines end inside quotes; "unclosed" if the closing quote is missing.
+        cells: the cells of a row.
+        lines: the number of lines of a row.
+        odd: whether a cell begins with a quote that is an ordinary character.
     """
 
     outcome: Literal["row", "open", "unclosed"]
@@ -44,7 +52,7 @@ class Scan:
 
 
 class ScannedRows:
-    """What csv.reader is, by `scan_row`: rows, and `line_num`, the number of lines that were read."""
+    """A replacement of csv.reader that uses `scan_row`: an iterator over rows, with the lines read as `line_num`."""
 
     def __init__(self, lines: Iterator[str], dialect: Dialect):
         self.lines, self.dialect, self.line_num = lines, dialect, 0
@@ -70,7 +78,7 @@ def _chain(first: str, lines: Iterator[str]) -> Iterator[str]:
 
 
 def scan_row(lines: Iterator[str], dialect: Dialect) -> Scan:
-    """The row that begins with the first of the lines. Every line has its end."""
+    """Parse the row that begins with the next line. Lines have their line feeds."""
     delimiter = dialect.delimiter
     line = next(lines).removesuffix("\n")
     cells: list[str] = []
@@ -111,7 +119,7 @@ def scan_row(lines: Iterator[str], dialect: Dialect) -> Scan:
 
 
 def _scan_plain_cell(line: str, position: int, dialect: Dialect) -> tuple[str, int]:
-    """A cell without quotes, and where the next one begins (behind the end if there is none)."""
+    """An unquoted cell, and the position of the next one (beyond the end of the line if there is none)."""
     end = line.find(dialect.delimiter, position)
     while dialect.backslash and end > position and line[end - 1] == "\\":
         end = line.find(dialect.delimiter, end + 1)
@@ -123,7 +131,7 @@ def _scan_plain_cell(line: str, position: int, dialect: Dialect) -> tuple[str, i
 
 
 def _find_closing_quote(line: str, at: int, backslash: bool) -> int:
-    """Where the quote is that ends a cell; -1 if not in this line."""
+    """The position of the closing quote; -1 if it is not in this line."""
     while (end := line.find('"', at)) >= 0:
         if backslash:
             start = end

@@ -1,7 +1,4 @@
-"""What the name of a column says about its cells, and the name of a speaker about whose side it is; in ten languages.
-
-Knows words. Knows no cells and no tables.
-"""
+"""Vocabularies in ten languages: the meaning of column names, and the roles of speakers by their names."""
 
 from __future__ import annotations
 
@@ -11,7 +8,7 @@ from typing import Literal
 
 from chat_app.conversation import Role
 
-# "user" and "assistant" are columns of turns where both are there, "dialog" is an id or a list, "id" may be a row's.
+# "user" and "assistant" are columns of turns if both are present; "dialog" is an id or a list; "id" may be a row's id.
 Meaning = Literal[
     "context", "reply", "user", "assistant", "system", "dialog", "id", "speaker", "text", "time", "split", "turn"
 ]
@@ -76,34 +73,34 @@ _ASSISTANTS = """
 _SYSTEMS = "system developer"
 
 
-def _words(text: str) -> frozenset[str]:
+def _split_words(text: str) -> frozenset[str]:
     return frozenset(word.replace("+", " ") for word in text.replace(";", " ").split())
 
 
-# What makes an id, a position or a speaker of the word before it: "conversation id", "turn number", "user name".
-_IDS = _words("id ids uid idx index no nr number num nummer key code номер 编号 番号")
-_SPEAKER_ENDS = _words("id idx name role type label")
+# Suffixes that make a name an id, a position or a speaker: "conversation id", "turn number", "user name".
+_IDS = _split_words("id ids uid idx index no nr number num nummer key code номер 编号 番号")
+_SPEAKER_ENDS = _split_words("id idx name role type label")
 
 _MEANT: list[tuple[Meaning, str]] = [("user", _USERS), ("assistant", _ASSISTANTS), *_NAMES.items()]
 _SIDES: list[tuple[Role, str]] = [("user", _USERS), ("assistant", _ASSISTANTS), ("system", _SYSTEMS)]
-MEANINGS = {word: meaning for meaning, names in _MEANT for word in _words(names)}
-ROLES = {word: role for role, names in _SIDES for word in _words(names)}
+MEANINGS = {word: meaning for meaning, names in _MEANT for word in _split_words(names)}
+ROLES = {word: role for role, names in _SIDES for word in _split_words(names)}
 
 
 def normalize_name(name: str) -> str:
-    """A name as names are compared: without capitals, marks and signs between its words ("ConversationID_1")."""
+    """A normal form of names, in lower case with single spaces: "ConversationID_1" -> "conversation id 1"."""
     name = LOWER_UPPER.sub(" ", unicodedata.normalize("NFKC", name[: 2 * LONGEST_NAME]).replace("\ufeff", ""))
     return " ".join("".join(sign if sign.isalnum() or sign == "#" else " " for sign in name.casefold()).split())
 
 
 def split_number(name: str) -> tuple[str, int | None]:
-    """A plain name without the number at its end, and that number."""
+    """Split a normalized name into the name and the number at its end, if it has one."""
     found = NUMBER_AT_END.match(name)
     return (found[1], int(found[2])) if found and found[1] else (name, None)
 
 
 def find_meaning(name: str) -> Meaning | None:
-    """What a column of this name holds, as far as the name tells; None if it tells nothing."""
+    """The meaning of a column by its name; None if it is unknown."""
     if len(name) > LONGEST_NAME:
         return None
     word = normalize_name(name)
@@ -112,24 +109,24 @@ def find_meaning(name: str) -> Meaning | None:
         return known
     base, number = split_number(word)
     if number is not None:
-        return _numbered_meaning(base)
+        return _find_numbered_meaning(base)
     first, _, last = word.rpartition(" ")
     if first:
-        return _pair_meaning(first, last)
+        return _find_pair_meaning(first, last)
     if word == "replies":
         return "reply"
     return MEANINGS.get(word.removesuffix("s"))
 
 
-def _numbered_meaning(base: str) -> Meaning | None:
-    """Numbered columns are turns ("turn 1", "message_2", "user 3"), or pairs ("question 1", "answer 1")."""
+def _find_numbered_meaning(base: str) -> Meaning | None:
+    """The meaning of a numbered column: a turn ("turn 1", "user 3") or half of a pair ("question 1", "answer 1")."""
     known = MEANINGS.get(base)
     if known in ("turn", "text", "speaker", "user", "assistant"):
         return "turn"
     return known if known in ("context", "reply") else None
 
 
-def _pair_meaning(first: str, last: str) -> Meaning | None:
+def _find_pair_meaning(first: str, last: str) -> Meaning | None:
     before = find_meaning(first)
     if last in _SPEAKER_ENDS and before in ("speaker", "user", "assistant"):
         return "speaker"
@@ -146,7 +143,7 @@ def _pair_meaning(first: str, last: str) -> Meaning | None:
 
 
 def find_role(speaker: str) -> Role | None:
-    """Whose side somebody of this name is on: by the whole name, or by its last word that tells ("support agent 7")."""
+    """The role of a speaker, by the whole name or by its last known word ("support agent 7"); None if it is unknown."""
     word = normalize_name(speaker)
     known = ROLES.get(word)
     if known or not word:
@@ -155,5 +152,5 @@ def find_role(speaker: str) -> Role | None:
 
 
 def is_identifier(name: str) -> bool:
-    """Whether nobody would say this: "user_msg", "createdAt"."""
+    """Whether a cell is an identifier, which is not prose: "user_msg", "createdAt"."""
     return len(name) <= LONGEST_NAME and ONE_IDENTIFIER.fullmatch(name.strip()) is not None

@@ -1,4 +1,4 @@
-"""Rows of one message each -> conversations. Knows ids, speakers and their order; knows no files and no columns."""
+"""Groups rows of one message each into conversations, by id, by order and by pauses, and assigns the roles."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from datetime import date, datetime
 from typing import Any, NamedTuple
 
 from chat_app.conversation import Conversation, Message, Role
-from chat_app.data.readers.tables import header_words as headings
+from chat_app.data.readers.tables import header_words
 from chat_app.data.readers.turn_text import MAX_TURNS, clean_text
 from chat_app.data.readers.types import Located, Part, Problem, RejectedError
 
-# Rows of several conversations may be mixed, as they are in a log: so many conversations and characters are kept open.
+# Rows of several conversations may be interleaved, as in a log. These bound how many are collected at a time.
 MAX_OPEN = 2_000
 MAX_OPEN_CHARACTERS = 50_000_000
 MAX_ROWS = 2 * MAX_TURNS
@@ -23,7 +23,17 @@ NO_REPLY_ADVICE = "Check the column with the speakers, or say who the bot is."
 
 
 class MessageRow(NamedTuple):
-    """One message. `key` is its conversation's id (None: the one before goes on); `order` is a time or a number."""
+    """A row with a message.
+
+    Attributes:
+        line: the number of the row.
+        key: the id of the conversation; None if the table has no ids.
+        speaker: the speaker's name; None if the table has no speakers.
+        text: the message.
+        order: a time or a number to sort by, or None.
+        part: the part of the data set.
+        system: the system text, or an empty text.
+    """
 
     line: int
     key: str | None
@@ -56,12 +66,19 @@ class _OpenConversation:
 def read_conversations(
     rows: Iterable[MessageRow | Problem], file: str, bot: str = "", *, pause: float = 240.0, need_reply: bool = True
 ) -> Iterator[Located | Problem]:
-    """Conversations, each at the line of its first message.
+    """Group rows into conversations. A conversation's line is that of its first message.
 
-    Rows of one id belong together, wherever they stand: the 2,000 conversations that were touched last are kept open.
-    An id that comes back later than that, or whose numbering begins again, begins a new conversation; nothing is lost.
-    Without an id a conversation ends where the numbering begins again, after a pause of so many minutes, at an empty
-    row, and after 2,000 messages.
+    Rows with the same id belong together, also if they are interleaved with others: the 2,000 conversations with the
+    most recent rows are kept open. If an id returns later than that, or its numbering restarts, a new conversation
+    begins. Without ids a conversation ends where the numbering restarts, after a pause, at an empty row, and after
+    2,000 messages.
+
+    Args:
+        rows: the messages; problems among them are yielded in their place.
+        file: the name to show for the file.
+        bot: the speaker who becomes the assistant; empty to guess.
+        pause: minutes of silence that end a conversation without an id.
+        need_reply: False also yields conversations without a reply.
     """
     opened: dict[tuple[Part, str | None], _OpenConversation] = {}
     characters, latest = 0, None
@@ -83,7 +100,7 @@ def read_conversations(
         current = current or _OpenConversation(row.line, row.part)
         current.add(row)
         characters += len(row.text)
-        opened[key] = current  # now the one touched last
+        opened[key] = current  # Now the most recent one.
         while len(opened) > 1 and (len(opened) > MAX_OPEN or characters > MAX_OPEN_CHARACTERS):
             oldest = opened.pop(next(iter(opened)))
             characters -= oldest.characters
@@ -107,7 +124,7 @@ def _begins_new(current: _OpenConversation, row: MessageRow, follows: bool, paus
 
 
 def parse_order(cell: Any) -> Any:
-    """What rows are put in order by: a number or a date without its zone; None if the cell tells neither."""
+    """The key to sort rows by: a number, or a time without its time zone; None if the cell is neither."""
     if isinstance(cell, bool):
         return None
     if isinstance(cell, datetime):
@@ -134,15 +151,15 @@ def _finish(current: _OpenConversation, file: str, bot: str, need_reply: bool) -
                 f"This conversation has {current.count:,} messages; at most {MAX_ROWS:,} are read.",
                 "Split it into several ones.",
             )
-        return Located(_conversation(current.rows, bot, need_reply), current.line, file, current.part)
+        return Located(_build_conversation(current.rows, bot, need_reply), current.line, file, current.part)
     except RejectedError as rejected:
         return Problem(file, current.line, rejected.reason, rejected.advice)
 
 
-def _conversation(rows: list[MessageRow], bot: str, need_reply: bool) -> Conversation:
+def _build_conversation(rows: list[MessageRow], bot: str, need_reply: bool) -> Conversation:
     kinds = {type(row.order) for row in rows}
     if kinds in ({int}, {float}, {int, float}, {datetime}):
-        rows = sorted(rows, key=lambda row: row.order)  # stable: rows of the same second stay as they stand
+        rows = sorted(rows, key=lambda row: row.order)  # stable: rows of the same second keep their order
     sides = _assign_sides(rows, bot)
     messages = [Message("system", rows[0].system)] if rows[0].system else []
     for number, row in enumerate(rows, start=1):
@@ -162,9 +179,12 @@ def _conversation(rows: list[MessageRow], bot: str, need_reply: bool) -> Convers
 
 
 def _assign_sides(rows: list[MessageRow], bot: str) -> dict[str | None, Role]:
-    """Speaker -> side. A name that tells nothing is the assistant's if it is the second of the conversation.
+    """Assign roles to the speakers by their names.
 
-    Where only "user" and "system" speak, and the system answers, the system is the assistant.
+    If no name is an assistant's, an unknown speaker becomes the assistant: the second one, or the first if another name
+    is a user's.
+
+    Where only "user" and "system" speak, and the user is first, the system is the assistant.
     """
     speakers = list(dict.fromkeys(row.speaker for row in rows))
     if bot and any((speaker or "").casefold() == bot.casefold() for speaker in speakers):
@@ -172,7 +192,7 @@ def _assign_sides(rows: list[MessageRow], bot: str) -> dict[str | None, Role]:
     sides: dict[str | None, Role] = {}
     unknown = []
     for speaker in speakers:
-        side = headings.find_role(speaker or "")
+        side = header_words.find_role(speaker or "")
         if side is None:
             unknown.append(speaker)
         else:

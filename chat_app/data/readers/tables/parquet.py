@@ -1,4 +1,4 @@
-"""Parquet tables -> rows under column names, some at a time, and only of the columns that are needed."""
+"""The reader of Parquet tables. It reads batches of rows, and only the columns that are needed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from chat_app.data.readers.types import Column, Located, Preview, Problem
 from chat_app.errors import DataError
 
 SIGNATURE = b"PAR1"
-# Arrow's other files: a Feather file, an Arrow file, and the older Feather.
+# Other formats of Arrow: Arrow IPC files (Feather 2), and Feather 1.
 RELATIVES = (b"ARROW1", b"FEA1")
 BATCH_ROWS = 1_024
 MAX_BATCH_BYTES = 1 << 30
@@ -35,7 +35,7 @@ class ParquetReader:
 
     @classmethod
     def sniff(cls, file: InputFile) -> ParquetReader | None:
-        """A reader if the file begins as Parquet, or as an Arrow table, which `read` refuses with advice."""
+        """A reader for a Parquet file, and for an Arrow file, which `read` rejects with advice."""
         return cls(file.path, file.name, file.options) if is_parquet(file.head) else None
 
     def preview(self) -> Preview:
@@ -50,26 +50,30 @@ class ParquetReader:
 def read_conversations(
     path: Path, name: str, options: ReadingOptions | None = None, *, need_reply: bool = True
 ) -> Iterator[Located | Problem]:
-    """The conversations of a Parquet table; a row's number counts from 1.
+    """Read the conversations of a Parquet table. A conversation's line is the number of its row, from 1.
 
     Raises:
-        DataError: it is damaged or too wide, or no column is known to hold a conversation.
+        DataError: the file is damaged or too wide, or no column holds conversations.
     """
     options = options or ReadingOptions()
     names, sample = _read_first_rows(path, name)
     table = columns.plan_columns(names, sample, name, options)
     needed = [place for place, role in enumerate(table.roles) if role != "ignore"]
-    return table.conversations(_read_rows(path, name, names, needed), name, need_reply)
+    return table.read_conversations(_read_rows(path, name, names, needed), name, need_reply)
 
 
 def preview_columns(path: Path, name: str, options: ReadingOptions | None = None) -> tuple[Column, ...]:
-    """The columns of a Parquet table."""
+    """The columns of a Parquet table.
+
+    Raises:
+        DataError: the file is damaged or too wide, or the options name a column that the table does not have.
+    """
     names, sample = _read_first_rows(path, name)
     return columns.preview_columns(names, sample, options or ReadingOptions())
 
 
 def is_parquet(head: bytes) -> bool:
-    """Whether a file with this head is Parquet, or an Arrow table, for which there is advice."""
+    """Whether the first bytes are those of a Parquet file, or of an Arrow file, for which there is advice."""
     return head.startswith((SIGNATURE, *RELATIVES))
 
 
@@ -92,7 +96,7 @@ def _read_first_rows(path: Path, name: str) -> tuple[list[str], list[list[Any]]]
 
 
 def _read_rows(path: Path, name: str, names: list[str], needed: list[int]) -> Iterator[Row]:
-    """Every row, as wide as the table; what is not needed is None."""
+    """All rows with the width of the table; cells of columns that are not needed are None."""
     chosen = [names[place] for place in needed]
     if len(set(names)) < len(names):
         needed, chosen = list(range(len(names))), []
@@ -110,13 +114,13 @@ def _read_rows(path: Path, name: str, names: list[str], needed: list[int]) -> It
 
 @contextmanager
 def _open_parquet(path: Path, name: str) -> Iterator[Any]:
-    import pyarrow as arrow  # slow to import
-    import pyarrow.parquet as tables
+    import pyarrow  # slow to import
+    import pyarrow.parquet
 
     try:
-        with tables.ParquetFile(path, memory_map=False, pre_buffer=False) as file:
+        with pyarrow.parquet.ParquetFile(path, memory_map=False, pre_buffer=False) as file:
             yield file
-    except (arrow.ArrowException, OSError, UnicodeDecodeError) as error:
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise DataError("This Parquet table is damaged or cut off.", where=name, advice=AGAIN) from error
     except (ArithmeticError, ValueError) as error:
         if isinstance(error, DataError):

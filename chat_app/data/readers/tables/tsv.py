@@ -1,6 +1,6 @@
-"""Tab-separated lines: a context and a reply, or one turn a column. Knows no files; quotes are ordinary characters.
+"""The reader of tab-separated lines: a context and a reply, or one turn per column. Quotes are ordinary characters.
 
-A table whose header names other things, or about whose columns the person has said something, is read by its columns.
+If the header names other columns, or the options give roles, the table is read by the roles of its columns.
 """
 
 from __future__ import annotations
@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from chat_app.conversation import Conversation
 from chat_app.data.readers.options import ReadingOptions
 from chat_app.data.readers.protocol import InputFile, TextReader
-from chat_app.data.readers.tables import columns
-from chat_app.data.readers.tables import header_words as headings
+from chat_app.data.readers.tables import columns, header_words
 from chat_app.data.readers.tables.cells import detect_kind
 from chat_app.data.readers.tables.columns import MAX_COLUMNS, Row
 from chat_app.data.readers.text_source import MAX_LINE_MEGABYTES, NumberedLine
@@ -28,43 +27,43 @@ NAMED = (
 )
 NAME = re.compile(r"[^\W\d][\w.-]{0,20}(?: [^\W\d][\w.-]{0,20}){0,2}: ")
 
-# A line is a header only if all its cells are such words, so that a conversation is never lost to this list.
+# A line is a header only if all its cells are such words, so that no conversation is taken for a header.
 CONTEXT_WORDS = frozenset(("context", "question", "prompt", "input", "instruction", "source", "query", "request"))
 REPLY_WORDS = frozenset(("reply", "response", "answer", "completion", "output", "target"))
 SPEAKER_WORDS = frozenset(("user", "human", "assistant", "bot", "chatbot", "gpt", "model"))
 NUMBERED_WORDS = frozenset(("turn", "utterance", "message", "speaker"))  # "turn 1", "turn_2"
 
-# How a cell begins in which a spreadsheet would see a formula, behind the apostrophe that keeps it from doing so.
+# A cell with an apostrophe that keeps a spreadsheet from taking it for a formula.
 DEFUSED = re.compile(r"'+[=+\-@\x00-\x1f]")
 
 
 @dataclass(frozen=True)
 class TsvReader(TextReader):
-    """Reads tab-separated lines, and reports every line of other text as a problem. It takes every text."""
+    """Reads tab-separated lines, and reports other lines as problems. It accepts any text file."""
 
     kind = "tsv"
 
     @classmethod
     def sniff(cls, file: InputFile) -> TsvReader:
-        """A reader, whatever the text is."""
+        """A reader for any text."""
         return cls(file.source, file.options)
 
     def preview(self) -> Preview:
         """The columns."""
-        return self._preview("tsv", preview_columns(self.source.lines(), self.source.name, self.options))
+        return self._preview("tsv", preview_columns(self.source.read_lines(), self.source.name, self.options))
 
     def read(self, *, need_reply: bool = True) -> Iterator[Located | Problem]:
         """The conversations and the problems, line by line."""
-        return read_conversations(self.source.lines(), self.source.name, self.options, need_reply=need_reply)
+        return read_conversations(self.source.read_lines(), self.source.name, self.options, need_reply=need_reply)
 
 
 def read_conversations(
     lines: Iterable[NumberedLine], file: str, options: ReadingOptions | None = None, *, need_reply: bool = True
 ) -> Iterator[Located | Problem]:
-    """Every line as a conversation or a problem; empty lines and a header are passed over.
+    """Read each line as a conversation or a problem; empty lines and a header are skipped.
 
     Raises:
-        DataError: the options name a column that is not there.
+        DataError: the options name a column that the table does not have.
     """
     options = options or ReadingOptions()
     rows, names, header = _split_header(lines, file, options)
@@ -76,7 +75,11 @@ def read_conversations(
 def preview_columns(
     lines: Iterable[NumberedLine], file: str, options: ReadingOptions | None = None
 ) -> tuple[Column, ...]:
-    """The columns, also of lines without a header; `file` is what to call them in an error."""
+    """The columns of tab-separated lines, also without a header.
+
+    Raises:
+        DataError: the options name a column that the table does not have.
+    """
     options = options or ReadingOptions()
     rows, names, header = _split_header(lines, file, options)
     sample = [row[1] for row in itertools.islice(rows, columns.SAMPLE_ROWS) if not isinstance(row, Problem)]
@@ -90,7 +93,7 @@ def preview_columns(
 def _split_header(
     lines: Iterable[NumberedLine], file: str, options: ReadingOptions
 ) -> tuple[Iterator[Row | Problem], list[str] | None, list[str]]:
-    """The rows below a header; the names of a table that is read by its columns, else None; and the plain header."""
+    """The rows below the header; the column names of a table that is read by roles, else None; and a plain header."""
     rows = _read_rows(lines, file)
     first = list(itertools.islice(rows, columns.SAMPLE_ROWS))
     places = [place for place, row in enumerate(first) if not isinstance(row, Problem)]
@@ -109,17 +112,17 @@ def _split_header(
 
 
 def _names_columns(top: list[str], below: list[list[str]], said: bool) -> bool:
-    """Whether a first line names columns of another kind than those that plain lines have."""
+    """Whether the first line is a header with columns that plain lines do not have."""
     if said:
         return columns.is_header(top, below)
-    known = [meaning for cell in top if (meaning := headings.find_meaning(cell))]
+    known = [meaning for cell in top if (meaning := header_words.find_meaning(cell))]
     if len(known) < 2 or not columns.is_header(top, below):
         return False
     return len(top) > 2 or not {"context", "reply", "turn", "user", "assistant"}.issuperset(known)
 
 
 def _is_counted(cells: list[list[str]]) -> bool:
-    """Whether the first column only counts the lines: nobody says 1, 2, 3 at the beginning of every conversation."""
+    """Whether the first column only numbers the lines (1, 2, 3), and so has no turns."""
     return min(map(len, cells)) > 2 and detect_kind([row[0] for row in cells]) == "running"
 
 
@@ -142,15 +145,15 @@ def _read_plain(
 
 
 def is_header(cells: Sequence[str]) -> bool:
-    """Whether the cells name columns ("context", "Reply", "turn 1") instead of saying something."""
-    return len(cells) > 1 and all(_header_word(cell) for cell in cells)
+    """Whether the cells are a header ("context", "Reply", "turn 1")."""
+    return len(cells) > 1 and all(_find_header_word(cell) for cell in cells)
 
 
 def parse_row(cells: list[str], *, need_reply: bool = True) -> Conversation:
-    """The last column is the assistant's reply; with two columns the first may hold several turns.
+    """Parse a row whose last cell is the reply. With two cells the first is a context, which may have several turns.
 
     Raises:
-        RejectedError: fewer than two columns, or an empty one.
+        RejectedError: there are fewer than two cells, or an empty one.
     """
     if not any(cell.strip() for cell in cells):
         raise RejectedError("This line has only spaces.", "Delete the line, or write a context and a reply.")
@@ -184,8 +187,8 @@ def _split_cells(raw: bytes | None) -> list[str]:
         raise not_utf8_error(error.start) from error
 
 
-def _header_word(cell: str) -> str | None:
-    """The known word in a cell, without an s at its end or a turn's number; None if the cell is something else."""
+def _find_header_word(cell: str) -> str | None:
+    """The known header word in a cell, without a plural s or a number; None for other cells."""
     word = cell.strip().casefold()
     if word in SPEAKER_WORDS:
         return word
@@ -197,6 +200,6 @@ def _header_word(cell: str) -> str | None:
 
 
 def _reply_comes_first(cells: Sequence[str]) -> bool:
-    """A table with its columns named and the other way round would teach the model to ask instead of to answer."""
-    names = [_header_word(cell) for cell in cells]
+    """Whether a header has the reply before the context. Read unswapped, it would train the model to ask."""
+    names = [_find_header_word(cell) for cell in cells]
     return len(names) == 2 and names[0] in REPLY_WORDS and names[1] in CONTEXT_WORDS

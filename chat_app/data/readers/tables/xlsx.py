@@ -1,4 +1,4 @@
-"""Excel workbooks -> rows under column names, sheet by sheet. Knows cells and formulas; knows nothing of roles."""
+"""The reader of Excel workbooks, sheet by sheet, with limits against zip bombs and XML entities."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from chat_app.data.readers.tables import columns
 from chat_app.data.readers.tables.columns import Row
 from chat_app.data.readers.types import Column, Located, Preview, Problem
 from chat_app.errors import DataError
-from chat_app.formatting import bytes_in_words
+from chat_app.formatting import format_bytes
 
 MAX_ROWS = 1_048_576  # what Excel allows
-# An empty cell costs as much as a full one, and one cell at the far right makes 16,384 of them.
+# An empty cell costs as much as a full one, and a single cell at the far right makes 16,384 of them.
 MAX_CELLS = 200_000_000
 FREE_BYTES, MAX_RATIO, MAX_BYTES = 50_000_000, 200, 2_000_000_000
 MAX_TEXT_BYTES = 500_000_000
@@ -46,7 +46,7 @@ class XlsxReader:
 
     @classmethod
     def sniff(cls, file: InputFile) -> XlsxReader | None:
-        """A reader for a zip file, since archives were unpacked before, and an old Office file, which it refuses."""
+        """A reader for a zip file, as archives were unpacked before, and for an old Office file, which it rejects."""
         return cls(file.path, file.name, file.options) if is_workbook(file.head) else None
 
     def preview(self) -> Preview:
@@ -61,17 +61,22 @@ class XlsxReader:
 def read_conversations(
     path: Path, name: str, options: ReadingOptions | None = None, *, need_reply: bool = True
 ) -> Iterator[Located | Problem]:
-    """The conversations of all sheets in their order; sheets that hold none are reported.
+    """Read the conversations of all sheets in their order; sheets without any become problems.
 
     Raises:
-        DataError: at once if it is no workbook of today, is locked or far too large; later if no sheet can be used.
+        DataError: on the call if the file is no .xlsx workbook, is encrypted or far too large; during iteration if no
+            sheet can be used.
     """
     _check(path, name)
     return _read_book(path, name, options or ReadingOptions(), need_reply)
 
 
 def preview_columns(path: Path, name: str, options: ReadingOptions | None = None) -> tuple[Column, ...]:
-    """The columns of the first sheet that holds conversations, or of the first one that holds anything."""
+    """The columns of the first sheet with conversations, else of the first sheet with any cells.
+
+    Raises:
+        DataError: the workbook cannot be read.
+    """
     _check(path, name)
     found: tuple[Column, ...] = ()
     options = options or ReadingOptions()
@@ -90,7 +95,7 @@ def preview_columns(path: Path, name: str, options: ReadingOptions | None = None
 
 
 def is_workbook(head: bytes) -> bool:
-    """Whether a file with this head is a workbook, or an old or locked one, for which there is advice."""
+    """Whether the first bytes are those of a workbook, or of an old or encrypted one, for which there is advice."""
     return head.startswith((*ZIP_HEADS, OLE))
 
 
@@ -110,7 +115,7 @@ def _read_book(path: Path, name: str, options: ReadingOptions, need_reply: bool)
                 failures.append(error)
                 continue
             used = True
-            yield from table.conversations(itertools.chain(first, rows), where, need_reply)
+            yield from table.read_conversations(itertools.chain(first, rows), where, need_reply)
     if failures and not used:
         raise failures[0]
     for failure in failures:
@@ -131,10 +136,10 @@ def _split_header(items: Iterator[Row | Problem]) -> tuple[list[str], Iterator[R
 
 @contextmanager
 def _open_book(path: Path, name: str) -> Iterator[Iterator[tuple[str, Iterator[Row | Problem]]]]:
-    """The sheets: what each is called in a report, and its rows."""
+    """A context manager with the sheets: the name to show for each, and its rows."""
     import openpyxl  # slow to import
 
-    # From open files: of a path the library asks for the right ending.
+    # Opened here, because the library rejects paths without the right extension.
     with ExitStack() as stack:
         formulas = None
         with _explain_damage(name):
@@ -145,10 +150,10 @@ def _open_book(path: Path, name: str) -> Iterator[Iterator[tuple[str, Iterator[R
                 formulas = stack.enter_context(
                     closing(openpyxl.load_workbook(stack.enter_context(path.open("rb")), **WORKBOOK))
                 )
-        yield _sheets(book, formulas, name)
+        yield _iterate_sheets(book, formulas, name)
 
 
-def _sheets(book: Any, formulas: Any, name: str) -> Iterator[tuple[str, Iterator[Row | Problem]]]:
+def _iterate_sheets(book: Any, formulas: Any, name: str) -> Iterator[tuple[str, Iterator[Row | Problem]]]:
     several = len(book.worksheets) > 1
     for position, sheet in enumerate(book.worksheets):
         where = f"{name}, sheet {sheet.title}" if several else name
@@ -156,7 +161,7 @@ def _sheets(book: Any, formulas: Any, name: str) -> Iterator[tuple[str, Iterator
 
 
 def _read_rows(sheet: Any, formulas: Any, where: str) -> Iterator[Row | Problem]:
-    """The rows that are not empty, with their numbers, without the empty cells at their ends."""
+    """The numbered rows that are not empty, without empty cells at the end."""
     written = _iterate_values(formulas) if formulas else itertools.repeat(())
     count = 0
     with _explain_damage(where):
@@ -168,7 +173,7 @@ def _read_rows(sheet: Any, formulas: Any, where: str) -> Iterator[Row | Problem]
             if not row:
                 continue
             cells = [None if isinstance(cell, str) and cell in ERRORS else cell for cell in row]
-            empty = _first_uncomputed(cells, source)
+            empty = _find_uncomputed(cells, source)
             if empty:
                 reason = f"The cell {empty}{number} holds a formula whose result is not stored."
                 yield Problem(
@@ -185,13 +190,13 @@ def _read_rows(sheet: Any, formulas: Any, where: str) -> Iterator[Row | Problem]
 
 
 def _iterate_values(sheet: Any) -> Iterator[tuple[Any, ...]]:
-    sheet.reset_dimensions()  # what a file says about its size may be far too much
+    sheet.reset_dimensions()  # The size that a file declares may be far too large.
     rows: Iterator[tuple[Any, ...]] = sheet.iter_rows(max_row=MAX_ROWS, values_only=True)
     return rows
 
 
-def _first_uncomputed(cells: Sequence[Any], source: Sequence[Any]) -> str:
-    """The letters of the first column with a formula and no value; empty if there is none."""
+def _find_uncomputed(cells: Sequence[Any], source: Sequence[Any]) -> str:
+    """The letters of the first column with a formula but no stored value; empty if there is none."""
     from openpyxl.utils import get_column_letter
 
     for position, (cell, formula) in enumerate(zip(cells, source, strict=False), start=1):
@@ -235,20 +240,18 @@ def _check(path: Path, name: str) -> None:
         or (total > FREE_BYTES and total > MAX_RATIO * path.stat().st_size)
         or sizes.get("xl/sharedStrings.xml", 0) > MAX_TEXT_BYTES
     ):
-        raise DataError(
-            f"This workbook unpacks to {bytes_in_words(total)}.", where=name, advice="Save it as CSV UTF-8."
-        )
+        raise DataError(f"This workbook unpacks to {format_bytes(total)}.", where=name, advice="Save it as CSV UTF-8.")
 
 
 def _defines_entities(archive: zipfile.ZipFile, entry: str) -> bool:
-    """Whether a part of a workbook begins with definitions, by which a few bytes become many, or files are read."""
+    """Whether an XML part has a DOCTYPE, whose entities could expand to gigabytes or read files."""
     with archive.open(entry) as file:
         return b"<!DOCTYPE" in file.read(HEAD_BYTES)
 
 
 @contextmanager
 def _explain_damage(where: str) -> Iterator[None]:
-    """What the library raises on broken workbooks, in words."""
+    """A context manager that turns the library's exceptions about broken workbooks into a DataError."""
     try:
         yield
     except DataError:

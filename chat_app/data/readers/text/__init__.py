@@ -1,3 +1,3 @@
-"""Readers of conversations in running text: transcripts with speaker names, role markers."""
+"""The reader of transcripts, and the role markers in them ("User:", ### Human:, <|im_start|>)."""
 
 __all__ = ["role_markers", "transcript"]

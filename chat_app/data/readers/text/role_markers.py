@@ -1,4 +1,4 @@
-"""Conversations inside one text, told apart by marks ("### Human:", <|im_start|>, [INST], "User:"). Knows no files."""
+"""Parses a text with role markers ("### Human:", <|im_start|>, [INST], "User:") as a conversation."""
 
 from __future__ import annotations
 
@@ -24,7 +24,14 @@ ENDINGS = (
 
 @dataclass(frozen=True, slots=True)
 class MarkerStyle:
-    """A way to mark speakers. `end` closes a turn; `lines` means that the text has to begin with a mark."""
+    """A style of role markers.
+
+    Attributes:
+        name: the name of the style.
+        mark: the pattern of a marker; its first group is the role's name.
+        end: the token that ends a turn, if the style has one.
+        lines: whether a text must begin with a marker.
+    """
 
     name: str
     mark: re.Pattern[str]
@@ -66,10 +73,11 @@ SYSTEM_TEXT = re.compile(r"<<SYS>>(.*?)<</SYS>>", re.DOTALL)
 
 
 def detect_style(text: str, *, need_reply: bool = True) -> MarkerStyle | None:
-    """The style whose marks the text has, of a user and an assistant both; None if it has none.
+    """Detect the style of the markers in a text, which must mark a user and an assistant; None if it has none.
 
     Args:
-        need_reply: without it, marks of a user alone are enough.
+        text: the text.
+        need_reply: False accepts markers of a user alone.
     """
     needed: set[Role | None] = {"user", "assistant"} if need_reply else {"user"}
     for style in STYLES:
@@ -81,15 +89,20 @@ def detect_style(text: str, *, need_reply: bool = True) -> MarkerStyle | None:
 
 
 def has_markers(text: str) -> bool:
-    """Whether a text holds marks of speakers."""
+    """Whether a text has role markers."""
     return detect_style(text, need_reply=False) is not None
 
 
 def parse_conversation(text: str, system: str | None = None, need_reply: bool = True) -> Conversation | None:
-    """The conversation in a marked text; None if it has no marks.
+    """Parse the conversation in a text; None if it has no role markers.
+
+    Args:
+        text: the text.
+        system: a system text from elsewhere.
+        need_reply: whether a message of the assistant is required.
 
     Raises:
-        RejectedError: it has marks, but cannot be used.
+        RejectedError: the text has markers, but cannot be used.
     """
     style = detect_style(text, need_reply=False)
     if style is None:
@@ -101,7 +114,7 @@ def parse_conversation(text: str, system: str | None = None, need_reply: bool = 
 
 
 def find_roles(style: MarkerStyle, text: str) -> list[Role | None]:
-    """The roles whose marks stand in a piece of text, in order; None for an unknown one."""
+    """The roles of the markers in a text, in order; None for an unknown role."""
     return [_find_role(match.group(1)) for match in style.mark.finditer(text)]
 
 
@@ -119,7 +132,7 @@ def _find_role(name: str) -> Role | None:
 
 
 def _split_messages(style: MarkerStyle, text: str) -> list[Message]:
-    """The messages after each mark. What stands before the first one says what the assistant is."""
+    """The messages after the markers. A text before the first marker is the system text."""
     found = list(style.mark.finditer(text))
     messages = []
     before = _strip_delimiters(text[: found[0].start()])
@@ -144,7 +157,7 @@ def _split_messages(style: MarkerStyle, text: str) -> list[Message]:
 
 
 def _split_llama(text: str) -> list[Message]:
-    """[INST] a question [/INST] its answer </s>, again and again; <<SYS>> inside the first question."""
+    """The messages of a Llama 2 prompt: [INST] question [/INST] answer </s>, repeated, with <<SYS>> in the first."""
     before, *pieces = text.split("[INST]")
     messages = []
     if before := _strip_delimiters(before):
@@ -164,7 +177,7 @@ def _split_llama(text: str) -> list[Message]:
 
 
 def _strip_delimiters(text: str) -> str:
-    """The text without the spaces and the signs that begin and end a turn, however many there are."""
+    """The text without white space and special tokens at its beginning and end."""
     start, end = 0, len(text)
     while start < end:
         sign = next((sign for sign in BEGINNINGS if text.startswith(sign, start, end)), None)

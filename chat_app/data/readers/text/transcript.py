@@ -1,8 +1,7 @@
-"""Files of plain text whose lines name the speakers ("User: Hello"), or that hold prompts as models are given them.
+"""The reader of transcripts: plain text with role markers ("User: Hello"), or prompts in the format of a chat model.
 
-A conversation ends at a line of its own (---, <|endoftext|>), at an empty line where none stands inside the
-conversations, at the next system text, or, where each stands on one line, with its line. Knows lines; what a mark is
-says `marks`.
+A conversation ends at a separator line (---, <|endoftext|>), at an empty line if there are none inside conversations,
+at the next system text, or at the end of the line if each conversation is a single line.
 """
 
 from __future__ import annotations
@@ -13,9 +12,9 @@ from dataclasses import dataclass
 from chat_app.conversation import Role
 from chat_app.data.readers.options import ReadingOptions
 from chat_app.data.readers.protocol import InputFile, TextReader
-from chat_app.data.readers.text import role_markers as marks
+from chat_app.data.readers.text import role_markers
 from chat_app.data.readers.text.role_markers import HASHES, LINES, LLAMA, MarkerStyle
-from chat_app.data.readers.text_source import MAX_LINE_BYTES, MAX_LINE_MEGABYTES, Source, numbered_lines, read_beginning
+from chat_app.data.readers.text_source import MAX_LINE_BYTES, MAX_LINE_MEGABYTES, Source, number_lines, read_beginning
 from chat_app.data.readers.turn_text import not_utf8_error
 from chat_app.data.readers.types import Located, Problem, RejectedError
 
@@ -31,7 +30,13 @@ SPLIT = "Separate the conversations by a line with --- between them."
 
 @dataclass(frozen=True, slots=True)
 class _Layout:
-    """How a file is written: its marks, whether an empty line ends a conversation, whether each is one line."""
+    """The layout of a file.
+
+    Attributes:
+        style: the style of its role markers.
+        blank_ends: whether an empty line ends a conversation.
+        one_line: whether each conversation is a single line.
+    """
 
     style: MarkerStyle
     blank_ends: bool
@@ -62,7 +67,7 @@ def is_transcript(source: Source) -> bool:
 def read_conversations(
     source: Source, options: ReadingOptions | None = None, need_reply: bool = True
 ) -> Iterator[Located | Problem]:
-    """The conversations, each with its first line. No option changes how they are read."""
+    """Read the conversations. A conversation's line is its first one. `options` has no effect."""
     manner = _detect_layout(source)
     if manner is None:
         return
@@ -73,7 +78,7 @@ def read_conversations(
         try:
             if text is None:
                 raise RejectedError(TOO_LONG, SPLIT)
-            found = marks.parse_conversation(text, None, need_reply)
+            found = role_markers.parse_conversation(text, None, need_reply)
             if found is None:
                 raise RejectedError(
                     "Nobody is named in these lines.",
@@ -90,10 +95,10 @@ def _detect_layout(source: Source) -> _Layout | None:
     text = head.decode("utf-8", "replace")
     if text.lstrip().startswith(("{", '["', "[[", "[{", "[\n")):
         return None
-    style = marks.detect_style(text)
+    style = role_markers.detect_style(text)
     if style is None:
         return None
-    lines = [line.decode("utf-8", "replace") for _, line in numbered_lines([head]) if line is not None]
+    lines = [line.decode("utf-8", "replace") for _, line in number_lines([head]) if line is not None]
     if more and len(lines) > 1:
         lines.pop()
     if not _is_mostly_marked(style, lines):
@@ -102,7 +107,7 @@ def _detect_layout(source: Source) -> _Layout | None:
 
 
 def _is_mostly_marked(style: MarkerStyle, lines: list[str]) -> bool:
-    """Not a table whose cells begin with a name, and, where a mark is but a word and a colon, not prose with a few."""
+    """Whether enough lines have markers: it is no table with names in its cells, nor prose with a few "Name:" in it."""
     marked = [line for line in lines if style.mark.search(line)]
     if 2 * sum("\t" in line for line in marked) > len(marked):
         return False
@@ -111,10 +116,10 @@ def _is_mostly_marked(style: MarkerStyle, lines: list[str]) -> bool:
 
 
 def _blank_line_ends(style: MarkerStyle, lines: list[str]) -> bool:
-    """Whether empty lines stand only between conversations: none between a question and its answer."""
+    """Whether empty lines separate conversations: none is between a question and its answer."""
     blank, before = False, None
     for line in lines:
-        roles = marks.find_roles(style, line)
+        roles = role_markers.find_roles(style, line)
         if roles:
             if blank and roles[0] == "assistant" and before == "user":
                 return False
@@ -124,19 +129,19 @@ def _blank_line_ends(style: MarkerStyle, lines: list[str]) -> bool:
 
 
 def _is_one_line(style: MarkerStyle, lines: list[str]) -> bool:
-    """Whether the first line that says something has a question and its answer."""
+    """Whether the first line that is not empty has markers of both a user and an assistant."""
     first = next((line for line in lines if line.strip()), "")
-    return {"user", "assistant"} <= set(marks.find_roles(style, first))
+    return {"user", "assistant"} <= set(role_markers.find_roles(style, first))
 
 
 def _split_conversations(source: Source, manner: _Layout, problems: list[Problem]) -> Iterator[tuple[int, str | None]]:
-    """The text of each conversation with its first line; None for one that is too long."""
+    """The text of each conversation, after the number of its first line; None for one that is too long."""
     lines: list[str] = []
     start, size, blank, answered = 0, 0, False, False
-    for number, raw in source.lines():
+    for number, raw in source.read_lines():
         line = _decode(raw, number, source.name, problems)
         bare = line.strip()
-        roles = marks.find_roles(manner.style, line)
+        roles = role_markers.find_roles(manner.style, line)
         if lines and (bare in SEPARATORS or (answered and _begins_new(line, roles, manner, blank))):
             yield start, None if size > MAX_LINE_BYTES else "\n".join(lines)
             lines, size, answered = [], 0, False
@@ -156,7 +161,7 @@ def _split_conversations(source: Source, manner: _Layout, problems: list[Problem
 
 
 def _begins_new(line: str, roles: list[Role | None], manner: _Layout, blank: bool) -> bool:
-    """Whether a line begins another conversation, after one in which there is an answer already."""
+    """Whether a line begins another conversation, after one that has an answer."""
     bare = line.lstrip()
     if manner.style is HASHES and bare.lower().startswith(SINGLE_TURN):
         return True

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from chat_app.data.readers.chat_exports import threading as chats
+from chat_app.data.readers.chat_exports import threading
 from chat_app.data.readers.chat_exports.threading import ChatMessage, Survey, guess_bot, read_conversations, survey
 from chat_app.data.readers.options import ReadingOptions
 from chat_app.data.readers.pseudonyms import Pseudonyms
@@ -111,7 +111,7 @@ def test_a_conversation_of_too_many_turns_becomes_several() -> None:
 
 
 def test_endless_talk_without_times_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chats, "MAX_CHARACTERS", 20)
+    monkeypatch.setattr(threading, "MAX_CHARACTERS", 20)
     shown, _ = talks([ChatMessage(None, author, "12345678", 1) for author in "AAAABBABABAB"])
     assert shown == ["u:12345678 a:12345678\n12345678", *["u:12345678 a:12345678"] * 3]
 
@@ -185,7 +185,7 @@ def test_one_speaker_or_none_is_no_chat() -> None:
 
 
 def test_too_many_people_are_no_chat(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chats, "MAX_SPEAKERS", 3)
+    monkeypatch.setattr(threading, "MAX_SPEAKERS", 3)
     with pytest.raises(DataError, match="More than 3 people"):
         speakers(chat("A 1|B 2|C 3|D 4"))
 
@@ -212,7 +212,7 @@ NAMES = ["Anna Weiß", "Bob", "+49 170 1234567", "Dr. Anna-Lena Özil", "The Bot
     ],
 )
 def test_names_become_numbers(text: str, replaced: str) -> None:
-    assert Pseudonyms(NAMES).applied(text) == replaced
+    assert Pseudonyms(NAMES).replace_names(text) == replaced
 
 
 def test_names_are_replaced_only_on_request() -> None:
@@ -223,5 +223,5 @@ def test_names_are_replaced_only_on_request() -> None:
 
 def test_a_first_name_at_the_very_end_of_a_text() -> None:
     known = Pseudonyms(["Mara Finch", "Teapot Shop"])
-    assert known.applied("I asked Mara") == "I asked Person 1"
-    assert known.applied("Mara Finch and the Teapot") == "Person 1 and the Person 2"
+    assert known.replace_names("I asked Mara") == "I asked Person 1"
+    assert known.replace_names("Mara Finch and the Teapot") == "Person 1 and the Person 2"

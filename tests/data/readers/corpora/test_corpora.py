@@ -10,12 +10,9 @@ from typing import Any
 import pytest
 
 from chat_app.conversation import Conversation
-from chat_app.data.readers.corpora import dailydialog
-from chat_app.data.readers.corpora import empathetic_dialogues as empathetic
+from chat_app.data.readers.corpora import dailydialog, empathetic_dialogues
 from chat_app.data.readers.detect import open_reader
-from chat_app.data.readers.json import document as whole
-from chat_app.data.readers.json import jsonl
-from chat_app.data.readers.json import streaming as json_stream
+from chat_app.data.readers.json import document, jsonl, streaming
 from chat_app.data.readers.options import ReadingOptions
 from chat_app.data.readers.protocol import InputFile
 from chat_app.data.readers.split_names import parse_part, part_from_filename
@@ -145,7 +142,7 @@ EMPATHETIC = (
 def test_empathetic_dialogues_from_their_own_file(tmp_path: Path) -> None:
     source = stored(tmp_path, EMPATHETIC, "test.csv")
     assert kind_of(source) == "empathetic"
-    found = list(empathetic.read_conversations(source, OPTIONS))
+    found = list(empathetic_dialogues.read_conversations(source, OPTIONS))
     conversations = [item for item in found if isinstance(item, Located)]
     assert short(conversations) == [
         (2, ["u:I fell, and it hurt.", 'a:Oh no! Is it "bad" now?', "u:A little"]),
@@ -162,7 +159,7 @@ def test_empathetic_dialogues_from_their_own_file(tmp_path: Path) -> None:
 
 def test_one_open_quote_swallows_nothing(tmp_path: Path) -> None:
     text = HEADER + 'c1,1,sad,p,1,"Hello there,5,\nc1,2,sad,p,2,Hi,5,\nc2,1,sad,p,1,Bye,5,\nc2,2,sad,p,2,See you,5,\n'
-    assert short(empathetic.read_conversations(stored(tmp_path, text, "train.csv"), OPTIONS)) == [
+    assert short(empathetic_dialogues.read_conversations(stored(tmp_path, text, "train.csv"), OPTIONS)) == [
         (2, ['u:"Hello there', "a:Hi"]),
         (4, ["u:Bye", "a:See you"]),
     ]
@@ -175,7 +172,7 @@ def test_rows_that_were_shuffled_come_together_again(monkeypatch: pytest.MonkeyP
     rows = [row("a", 2, "Hello"), row("b", 1, "Bye"), row("a", 1, "Hi"), row("b", 2, "See you")]
     together = [(1, ["u:Hi", "a:Hello"]), (2, ["u:Bye", "a:See you"])]
     assert [item[1] for item in rows_of_jsonl(*rows)] == [item[1] for item in together]
-    monkeypatch.setattr(empathetic, "HELD_ROWS", 3)
+    monkeypatch.setattr(empathetic_dialogues, "HELD_ROWS", 3)
     assert len(rows_of_jsonl(*rows)) == 2
 
 
@@ -227,11 +224,11 @@ EXPECTED = [
 @pytest.mark.parametrize("indent", [None, 1])
 def test_personachat_from_its_own_file(tmp_path: Path, indent: int | None) -> None:
     source = stored(tmp_path, json.dumps(PERSONACHAT, indent=indent), "personachat_self_original.json")
-    assert json_stream.is_personachat(source)
-    found = list(whole.read_conversations(source, OPTIONS))
+    assert streaming.is_personachat(source)
+    found = list(document.read_conversations(source, OPTIONS))
     assert short(found) == EXPECTED
     assert [item.part for item in found if isinstance(item, Located)] == ["train", "train", "valid"]
-    assert short(whole.read_value(PERSONACHAT, "a.json", OPTIONS)) == EXPECTED
+    assert short(document.read_value(PERSONACHAT, "a.json", OPTIONS)) == EXPECTED
 
 
 def test_personachat_as_rows() -> None:
@@ -285,7 +282,7 @@ def test_blended_skill_talk_from_its_own_file(tmp_path: Path) -> None:
         "dialog": [[0, "Yes."], [1, "Poor you."], [0, "Thanks."], [1, "Bye."]],
     }
     source = stored(tmp_path, json.dumps([item, {**item, "dialog": [[2, "x"]]}], indent=1), "train.json")
-    assert short(whole.read_conversations(source, OPTIONS)) == [
+    assert short(document.read_conversations(source, OPTIONS)) == [
         (
             1,
             ["s:i am bob.\ni sing.", "u:I fell.", "a:Oh no.", "u:Yes.", "a:Poor you.", "u:Thanks.", "a:Bye."],

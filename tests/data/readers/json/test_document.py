@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from chat_app.data.readers.json import document as whole
-from chat_app.data.readers.json import streaming as json_stream
+from chat_app.data.readers.json import document, streaming
 from chat_app.data.readers.options import ReadingOptions
 from chat_app.data.readers.types import Located
 from chat_app.errors import DataError
@@ -44,7 +43,7 @@ WHOLE: list[tuple[Any, list[Any]]] = [
 
 @pytest.mark.parametrize(("value", "expected"), WHOLE)
 def test_every_whole_file(value: Any, expected: list[Any]) -> None:
-    assert short(whole.read_value(value, "a.json", OPTIONS)) == expected
+    assert short(document.read_value(value, "a.json", OPTIONS)) == expected
 
 
 PARTS = {"train": RECORDS, "validation": RECORDS[:1], "test": RECORDS[1:]}
@@ -53,9 +52,9 @@ PARTS = {"train": RECORDS, "validation": RECORDS[:1], "test": RECORDS[1:]}
 @pytest.mark.parametrize("value", [PARTS, {"version": 1, "data": PARTS}])
 @pytest.mark.parametrize("limit", [10**9, 0], ids=["at once", "streamed"])
 def test_official_parts_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: Any, limit: int) -> None:
-    monkeypatch.setattr(whole, "MAX_WHOLE_BYTES", limit)
+    monkeypatch.setattr(document, "MAX_WHOLE_BYTES", limit)
     found = [
-        item for item in whole.read_conversations(stored(tmp_path, json.dumps(value))) if isinstance(item, Located)
+        item for item in document.read_conversations(stored(tmp_path, json.dumps(value))) if isinstance(item, Located)
     ]
     assert [(item.part, item.line, item.file) for item in found] == [
         ("train", 1, "data.json"), ("train", 2, "data.json"), ("valid", 1, "data.json"), ("test", 1, "data.json"),
@@ -66,15 +65,15 @@ def test_official_parts_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     "value",
     [
         RECORDS,
-        *[{name: RECORDS} for name in json_stream.CONTAINERS],
+        *[{name: RECORDS} for name in streaming.CONTAINERS],
         {"version": {"a": [1, {"b": None}]}, "data": RECORDS},
         {"rows": [{"row_idx": 0, "row": record} for record in RECORDS]},
         {"columns": ["prompt", "completion"], "data": [["Hi", "Hello"], ["Bye", "See you"]]},
     ],
 )
 def test_what_is_streamed_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: Any) -> None:
-    monkeypatch.setattr(whole, "MAX_WHOLE_BYTES", 0)
-    assert short(whole.read_conversations(stored(tmp_path, json.dumps(value, indent=1)))) == BOTH
+    monkeypatch.setattr(document, "MAX_WHOLE_BYTES", 0)
+    assert short(document.read_conversations(stored(tmp_path, json.dumps(value, indent=1)))) == BOTH
 
 
 BROKEN: list[tuple[bytes, str, str]] = [
@@ -92,18 +91,18 @@ def test_broken_files_say_where(
 ) -> None:
     source = stored(tmp_path, content)
     with pytest.raises(DataError, match=at_once):
-        list(whole.read_conversations(source))
-    monkeypatch.setattr(whole, "MAX_WHOLE_BYTES", 0)
+        list(document.read_conversations(source))
+    monkeypatch.setattr(document, "MAX_WHOLE_BYTES", 0)
     with pytest.raises(DataError, match=streamed):
-        list(whole.read_conversations(source))
+        list(document.read_conversations(source))
 
 
 def test_one_item_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(whole, "MAX_WHOLE_BYTES", 0)
-    monkeypatch.setattr(json_stream, "MAX_ITEM_EVENTS", 50)
+    monkeypatch.setattr(document, "MAX_WHOLE_BYTES", 0)
+    monkeypatch.setattr(streaming, "MAX_ITEM_EVENTS", 50)
     with pytest.raises(DataError, match=r"data\.json, item 2: This file has too much in one item"):
-        list(whole.read_conversations(stored(tmp_path, json.dumps([["a", "b"], ["x"] * 60]))))
+        list(document.read_conversations(stored(tmp_path, json.dumps([["a", "b"], ["x"] * 60]))))
     with pytest.raises(DataError, match="No list of conversations"):
-        list(whole.read_conversations(stored(tmp_path, '{"a": 1}')))
+        list(document.read_conversations(stored(tmp_path, '{"a": 1}')))
     with pytest.raises(DataError, match="at most 0 KB are read at once"):
-        whole.parse(stored(tmp_path, "[]"))
+        document.parse(stored(tmp_path, "[]"))

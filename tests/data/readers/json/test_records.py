@@ -15,8 +15,7 @@ from hypothesis import strategies as st
 from chat_app.conversation import Conversation
 from chat_app.data.readers.corpora import dialogpt
 from chat_app.data.readers.corpora.dialogpt import DialoGPTReader
-from chat_app.data.readers.json import document as whole
-from chat_app.data.readers.json import jsonl
+from chat_app.data.readers.json import document, jsonl
 from chat_app.data.readers.json.records import parse_conversation
 from chat_app.data.readers.options import ReadingOptions
 from chat_app.data.readers.protocol import InputFile
@@ -321,8 +320,8 @@ json_values = st.recursive(
 def test_any_json_gives_conversations_problems_or_a_data_error(tmp_path: Path, value: Any) -> None:
     for read in (
         lambda: jsonl.read_conversations(lines_of(value, value), "a.jsonl", options=OPTIONS),
-        lambda: whole.read_value(value, "a.json", OPTIONS),
-        lambda: whole._read_streamed(stored(tmp_path, json.dumps(value)), OPTIONS, True),
+        lambda: document.read_value(value, "a.json", OPTIONS),
+        lambda: document._read_streamed(stored(tmp_path, json.dumps(value)), OPTIONS, True),
     ):
         with contextlib.suppress(DataError):
             assert all(isinstance(item, Located | Problem) for item in read())

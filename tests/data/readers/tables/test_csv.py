@@ -35,7 +35,7 @@ def read(tmp_path: Path) -> Callable[..., list[Located | Problem]]:
         source, options = open_source(path), ReadingOptions(**said)
         dialect = detect_dialect(source)
         if dialect is None:
-            return list(tsv.read_conversations(source.lines(), source.name, options))
+            return list(tsv.read_conversations(source.read_lines(), source.name, options))
         return list(delimited.read_conversations(source, dialect, options))
 
     return reading

@@ -103,7 +103,7 @@ def list_own_models(services: Services, visitor: str, chosen: str | None = None)
     """
     loaded = services.models.current
     rows = [(title_model(services, loaded.description), IN_USE)] if loaded is not None else []
-    rows += [(title_trained_model(services, run.id), run.id) for run in services.runs_of(visitor) if run.has_model]
+    rows += [(title_trained_model(services, run.id), run.id) for run in services.list_runs(visitor) if run.has_model]
     if chosen is not None and chosen not in {name for _, name in rows}:
         rows.append((title_trained_model(services, chosen), chosen))
     return rows
