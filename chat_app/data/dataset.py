@@ -17,14 +17,22 @@ import orjson
 
 from chat_app.conversation import Conversation, Message
 from chat_app.data.quality import apply_repairs
-from chat_app.data.readers import Located, Part, Preview, Problem, ReadingOptions, iterate, nothing_usable_error
+from chat_app.data.readers import (
+    Located,
+    Part,
+    Preview,
+    Problem,
+    ReadingOptions,
+    iterate_together,
+    nothing_usable_error,
+)
 from chat_app.data.readers.types import explain_not_opened
 from chat_app.data.writers import to_record
 from chat_app.errors import DataError
 from chat_app.system.disk_cache import Cache, digest_content
 from chat_app.system.progress import Progress, ProgressCallback, ignore_progress
 
-VERSION = "1"  # Part of every key: raise it when reading changes, so that cached datasets are rebuilt.
+VERSION = "2"  # Part of every key: raise it when reading changes, so that cached datasets are rebuilt.
 CONVERSATIONS, PROBLEMS, FACTS = "conversations.jsonl", "problems.jsonl", "facts.json"
 SHOWN_PROBLEMS = 1_000
 REPORT_EVERY = 2_000
@@ -138,9 +146,11 @@ def load_files(
     shown = list(names or [file.name for file in files])
 
     def read(writer: _DatasetWriter) -> None:
-        for file, name in zip(files, shown, strict=True):
-            on_preview = writer.previews.append
-            writer.take(iterate(file, name=name, options=options, need_reply=need_reply, on_preview=on_preview), name)
+        found = iterate_together(
+            files, names=shown, options=options, need_reply=need_reply, on_preview=writer.previews.append
+        )
+        for name, items in found:
+            writer.take(items, name)
 
     settings = json.dumps([VERSION, need_reply, shown, asdict(options)], default=list)
     return _find_or_make(_compute_key([settings], files), cache, progress, read)

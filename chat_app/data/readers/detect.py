@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 from chat_app.data.readers.archives import Member
+from chat_app.data.readers.bots.chatterbot import ChatterBotReader
+from chat_app.data.readers.bots.intents import IntentsReader
+from chat_app.data.readers.bots.rasa import RasaReader
+from chat_app.data.readers.chat_exports.chatgpt import ChatGPTReader
+from chat_app.data.readers.chat_exports.claude import ClaudeReader
 from chat_app.data.readers.chat_exports.discord import DiscordReader
+from chat_app.data.readers.chat_exports.messenger import MessengerReader
+from chat_app.data.readers.chat_exports.named_lines import NamedLinesReader
 from chat_app.data.readers.chat_exports.slack import SlackDayReader, SlackExportReader
 from chat_app.data.readers.chat_exports.telegram import TelegramReader
 from chat_app.data.readers.chat_exports.whatsapp import WhatsAppReader
@@ -14,25 +21,34 @@ from chat_app.data.readers.detect_binary import is_media
 from chat_app.data.readers.json.document import DocumentReader
 from chat_app.data.readers.json.jsonl import JsonlReader
 from chat_app.data.readers.options import ReadingOptions
-from chat_app.data.readers.protocol import InputFile, Reader
+from chat_app.data.readers.protocol import InputFile, JoinedReader, OpenedReader, Reader
 from chat_app.data.readers.tables.csv import CsvReader
 from chat_app.data.readers.tables.parquet import ParquetReader
 from chat_app.data.readers.tables.tsv import TsvReader
 from chat_app.data.readers.tables.xlsx import XlsxReader
 from chat_app.data.readers.text.transcript import TranscriptReader
 from chat_app.data.readers.text_source import read_first_lines
+from chat_app.data.readers.unread import UnreadReader
 from chat_app.errors import DataError
 
 # In the order of detection. The last reader accepts every text that the others reject.
 READERS: tuple[type[Reader], ...] = (
     ParquetReader,
     XlsxReader,
+    UnreadReader,
+    RasaReader,
+    ChatterBotReader,
+    MessengerReader,
+    ChatGPTReader,
+    ClaudeReader,
+    IntentsReader,
     DiscordReader,
     TelegramReader,
     SlackDayReader,
     DocumentReader,
     JsonlReader,
     WhatsAppReader,
+    NamedLinesReader,
     DialoGPTReader,
     DailyDialogReader,
     EmpatheticDialoguesReader,
@@ -44,7 +60,7 @@ READERS: tuple[type[Reader], ...] = (
 FOLDER_READERS: tuple[type[Reader], ...] = (SlackExportReader,)
 
 
-def open_reader(file: InputFile) -> Reader:
+def open_reader(file: InputFile) -> OpenedReader:
     """The first reader in the table that accepts the file.
 
     Raises:
@@ -55,12 +71,18 @@ def open_reader(file: InputFile) -> Reader:
     return reader
 
 
-def open_folder_reader(file: InputFile) -> Reader | None:
+def open_folder_reader(file: InputFile) -> OpenedReader | None:
     """The reader that accepts a folder or an archive as a whole; None if its files are read one by one."""
     return _find_reader(file, FOLDER_READERS)
 
 
-def _find_reader(file: InputFile, readers: tuple[type[Reader], ...]) -> Reader | None:
+def find_joined(file: InputFile) -> type[JoinedReader] | None:
+    """The reader that takes this file together with others of its kind, if one does; found from its beginning."""
+    families = (reader for reader in READERS if issubclass(reader, JoinedReader))
+    return next((family for family in families if family.sniff(file) is not None), None)
+
+
+def _find_reader(file: InputFile, readers: tuple[type[Reader], ...]) -> OpenedReader | None:
     return next((found for reader in readers if (found := reader.sniff(file)) is not None), None)
 
 

@@ -6,7 +6,7 @@ choose about it, `read` iterates over its conversations. To add one, write the c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,22 +18,13 @@ from chat_app.data.readers.text_source import Source, open_source
 from chat_app.data.readers.types import Column, Kind, Located, Preview, Problem
 
 HEAD_BYTES = 8
+BEGINNING_BYTES = 1 << 16
 Result = TypeVar("Result")
+AnyJoinedReader = TypeVar("AnyJoinedReader", bound="JoinedReader")
 
 
-class Reader(Protocol):
-    """A reader of one kind of file. The class detects the kind; an instance reads one file."""
-
-    @classmethod
-    def sniff(cls, file: InputFile) -> Reader | None:
-        """A reader for the file, or None if the file is of another kind.
-
-        Readers are asked in the order of their table, so this may rely on those before it having refused the file.
-
-        Raises:
-            DataError: the file is missing, empty or broken, so that no reader can read it.
-        """
-        ...
+class OpenedReader(Protocol):
+    """Reads the files that it was made for."""
 
     def preview(self) -> Preview:
         """The kind of the file with its columns or its speakers, found without reading all of it."""
@@ -49,6 +40,55 @@ class Reader(Protocol):
             DataError: the file breaks off, or nothing in it can be used.
         """
         ...
+
+
+class Reader(OpenedReader, Protocol):
+    """Reads one kind of file. The class detects the kind; an instance reads one file."""
+
+    @classmethod
+    def sniff(cls, file: InputFile) -> OpenedReader | None:
+        """A reader for the file, or None if the file is of another kind.
+
+        Readers are asked in the order of their table, so this may rely on those before it having refused the file.
+
+        Raises:
+            DataError: the file is missing, empty or broken, so that no reader can read it.
+        """
+        ...
+
+
+class JoinedReader:
+    """A base for readers of files that are understood together: lines here and who says them there, or one chat in
+    several files. `sniff` is asked of many files at once and looks at a file's beginning only.
+
+    Args:
+        file: the file.
+    """
+
+    def __init__(self, file: InputFile):
+        self.file = file
+
+    @classmethod
+    def sniff(cls: type[AnyJoinedReader], file: InputFile) -> AnyJoinedReader | None:
+        """A reader for the file, or None if the file is of another kind."""
+        raise NotImplementedError
+
+    @classmethod
+    def join(cls, files: Sequence[InputFile]) -> Sequence[OpenedReader]:
+        """Readers of what the files of this kind are together.
+
+        Raises:
+            DataError: what they need beside them is missing.
+        """
+        raise NotImplementedError
+
+    def preview(self) -> Preview:
+        """The preview of this file alone."""
+        return self.join([self.file])[0].preview()
+
+    def read(self, *, need_reply: bool = True) -> Iterator[Located | Problem]:
+        """What this file alone gives."""
+        return self.join([self.file])[0].read(need_reply=need_reply)
 
 
 class InputFile:
@@ -74,6 +114,17 @@ class InputFile:
                 return file.read(HEAD_BYTES)
         except (OSError, ValueError):
             return b""
+
+    @cached_property
+    def beginning(self) -> str:
+        """The first 64 KB as text, whatever their encoding is; empty if there are none. Nothing is checked."""
+        try:
+            if not self.path.is_file():
+                return ""
+            with self.path.open("rb") as file:
+                return file.read(BEGINNING_BYTES).decode("utf-8", "replace").removeprefix("\ufeff")
+        except (OSError, ValueError):
+            return ""
 
     @cached_property
     def source(self) -> Source:

@@ -5,23 +5,21 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from itertools import chain
 from pathlib import Path
 
 from chat_app.conversation import Conversation
 from chat_app.data.readers import archives
 from chat_app.data.readers.archives import Member
-from chat_app.data.readers.detect import open_folder_reader, open_reader
+from chat_app.data.readers.detect import find_joined, open_folder_reader, open_reader
+from chat_app.data.readers.members import label, read_members
 from chat_app.data.readers.options import ReadingOptions
-from chat_app.data.readers.protocol import InputFile
+from chat_app.data.readers.protocol import InputFile, JoinedReader
 from chat_app.data.readers.split_names import part_from_filename
 from chat_app.data.readers.types import Located, Part, Preview, Problem, Reading, make_printable
 from chat_app.errors import DataError
 
 MAX_PROBLEMS = 100_000
 SHOWN_PROBLEMS = 3
-MOST_PREVIEWS = 50
-
 AnyPath = str | os.PathLike[str]
 
 
@@ -62,7 +60,45 @@ def iterate(
             if on_preview:
                 on_preview(reader.preview())
             return _label_part(reader.read(need_reply=need_reply), part_from_filename(name))
-        return _read_members(stack.pop_all(), first, members, options, need_reply, on_preview)
+        return read_members(stack.pop_all(), place, name, first, members, options, need_reply, on_preview)
+
+
+def iterate_together(
+    paths: Sequence[AnyPath],
+    *,
+    names: Sequence[str] | None = None,
+    options: ReadingOptions | None = None,
+    need_reply: bool = True,
+    on_preview: Callable[[Preview], object] | None = None,
+) -> Iterator[tuple[str, Iterator[Located | Problem]]]:
+    """Several files in their order, each with its name; those that are understood together are read as one.
+
+    Args:
+        paths: what to read.
+        names: what to call each of them, if not by the names that they have on disk.
+        options: as for `iterate`, as the others.
+
+    Raises:
+        DataError: as `iterate`.
+    """
+    options = options or ReadingOptions()
+    shown = [make_printable(name) for name in names or [Path(path).name for path in paths]]
+    groups: dict[type[JoinedReader], list[InputFile]] = {}
+    files = [InputFile(Path(path), name, options) for path, name in zip(paths, shown, strict=True)]
+    for file in files if len(files) > 1 else ():
+        if family := find_joined(file):
+            groups.setdefault(family, []).append(file)
+    together = {id(file): family for family, group in groups.items() if len(group) > 1 for file in group}
+    for file in files:
+        family = together.get(id(file))
+        if family is None:
+            found = iterate(file.path, name=file.name, options=options, need_reply=need_reply, on_preview=on_preview)
+            yield file.name, found
+        elif file is groups[family][0]:
+            for reader in family.join(groups[family]):
+                if on_preview:
+                    on_preview(reader.preview())
+                yield reader.preview().file, reader.read(need_reply=need_reply)
 
 
 def iterate_conversations(path: AnyPath, *, need_reply: bool = False) -> Iterator[Conversation]:
@@ -89,13 +125,29 @@ def read_file(
     Raises:
         DataError: the file cannot be read, or has no usable conversation.
     """
+    return _read_all([path], [name or Path(path).name], options, need_reply)[0]
+
+
+def _read_all(
+    paths: Sequence[AnyPath], names: Sequence[str] | None, options: ReadingOptions | None, need_reply: bool
+) -> list[Reading]:
+    """A reading of every file, or of every group of files that are understood together."""
     previews: list[Preview] = []
-    name = name or Path(path).name
+    readings = []
+    found = iterate_together(paths, names=names, options=options, need_reply=need_reply, on_preview=previews.append)
+    for name, items in found:
+        readings.append(_collect(name, items, previews))
+        previews.clear()
+    return readings
+
+
+def _collect(name: str, items: Iterator[Located | Problem], previews: list[Preview]) -> Reading:
+    """All that was read; `previews` is filled while it is."""
     conversations: list[Conversation] = []
     lines: list[int] = []
     problems: list[Problem] = []
     total = 0
-    for item in iterate(path, name=name, options=options, need_reply=need_reply, on_preview=previews.append):
+    for item in items:
         if isinstance(item, Located):
             conversations.append(item.conversation)
             lines.append(item.line)
@@ -117,7 +169,7 @@ def read_files(paths: Sequence[AnyPath], *, options: ReadingOptions | None = Non
     """
     if not paths:
         raise DataError("No file was given.", advice="Give at least one file of conversations.")
-    readings = [read_file(path, options=options, need_reply=need_reply) for path in paths]
+    readings = _read_all(paths, None, options, need_reply)
     return Reading(
         conversations=[conversation for reading in readings for conversation in reading.conversations],
         problems=[problem for reading in readings for problem in reading.problems][:MAX_PROBLEMS],
@@ -150,46 +202,5 @@ def _describe_place(problem: Problem, name: str) -> str:
     return f"{inside}, line {problem.line}: " if inside else f"Line {problem.line}: "
 
 
-def _read_members(
-    stack: ExitStack,
-    first: Member | Problem,
-    rest: Iterator[Member | Problem],
-    options: ReadingOptions,
-    need_reply: bool,
-    on_preview: Callable[[Preview], object] | None,
-) -> Iterator[Located | Problem]:
-    """Read the files of an archive or a folder, each with the part that its name says."""
-    with stack:
-        for number, member in enumerate(chain([first], rest)):
-            if isinstance(member, Problem):
-                yield member
-                continue
-            try:
-                reader = open_reader(InputFile(member.path, member.name, options))
-            except DataError as error:
-                yield _to_problem(member, error)
-                continue
-            if on_preview and number < MOST_PREVIEWS:
-                on_preview(reader.preview())
-            try:
-                yield from _label(reader.read(need_reply=need_reply), member.name, part_from_filename(member.name))
-            except DataError as error:
-                yield _to_problem(member, error)
-
-
-def _to_problem(member: Member, error: DataError) -> Problem:
-    return Problem(member.name, None, error.what, error.advice or "")
-
-
 def _label_part(items: Iterator[Located | Problem], part: Part) -> Iterator[Located | Problem]:
-    return items if part == "train" else _label(items, "", part)
-
-
-def _label(items: Iterator[Located | Problem], file: str, part: Part) -> Iterator[Located | Problem]:
-    """Set the file and the part of items that do not have their own."""
-    for item in items:
-        if isinstance(item, Located):
-            own = part if item.part == "train" else item.part
-            yield Located(item.conversation, item.line, item.file or file, own)
-        else:
-            yield item
+    return items if part == "train" else label(items, "", part)

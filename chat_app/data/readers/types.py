@@ -11,7 +11,10 @@ from chat_app.data.readers.options import ColumnRole
 
 Kind = Literal[
     "tsv", "csv", "xlsx", "parquet", "jsonl", "json", "marked", "dialogpt", "dailydialog", "empathetic", "personachat",
-    "blended", "whatsapp", "telegram", "discord", "slack", "text", "hub",
+    "blended", "whatsapp", "telegram", "discord", "slack", "messenger", "line", "kakaotalk", "signal", "imessage",
+    "sms", "google_chat", "skype", "irc", "names", "subtitles", "meeting", "chatgpt", "claude", "sillytavern",
+    "oobabooga", "intents", "rasa", "chatterbot", "aiml", "dialogflow", "bot_framework", "eos_lines", "cornell",
+    "parlai", "oasst", "multiwoz", "schema_guided", "squad", "text", "hub",
 ]  # fmt: skip
 Part = Literal["train", "valid", "test"]
 

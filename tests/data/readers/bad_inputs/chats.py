@@ -38,7 +38,6 @@ def _whatsapp() -> Iterator[Bad]:
     yield Bad("whatsapp-one-person.txt", lines(*[f"{STAMP}Anna: Hello {n}" for n in range(5)]))
     yield Bad("whatsapp-notices.txt", lines(f"{STAMP}Messages are end-to-end encrypted.", f"{STAMP}Anna joined"))
     yield Bad("whatsapp-media.txt", lines(*[f"{STAMP}{who}: <Media omitted>" for who in ("Anna", "Ben")]))
-    yield Bad("whatsapp-no-times.txt", lines("Anna: Hello", "Ben: Hi", "Anna: How are you?"), 0, "lines")
     yield Bad(
         "whatsapp-impossible-dates.txt", lines("99.99.99, 99:99 - Anna: Hello", "98.98.98, 98:98 - Ben: Hi"), 0, "lines"
     )

@@ -1,0 +1,137 @@
+"""A chat as lines of text -> messages, for all programs that begin a message with a line and may go on below it.
+
+A program is described by what it makes of one line. Knows no program's layout.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Protocol, TypeVar
+
+from chat_app.data.readers.chat_exports.chat_reader import ChatReader
+from chat_app.data.readers.chat_exports.threading import ChatMessage
+from chat_app.data.readers.protocol import InputFile
+from chat_app.data.readers.text_source import Source, number_lines, read_beginning
+from chat_app.data.readers.turn_text import decode_line
+from chat_app.data.readers.types import Kind, Problem, RejectedError
+
+# Without a limit a file with one name would be one message.
+MAX_MESSAGE = 200_000
+SAMPLE_LINES = 400
+SPLIT = "Split it into several lines."
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A line that begins a message, or, without an author, a line that ends the one before and says nothing.
+
+    Attributes:
+        author: who writes; empty for notices, dates and the like.
+        text: what stands on this line of what is said.
+        time: seconds since 1970, or since the beginning of the file; None if the line shows no time.
+        by_bot: the line itself says that a program wrote it.
+        parts: begins another conversation.
+    """
+
+    author: str = ""
+    text: str = ""
+    time: float | None = None
+    by_bot: bool = False
+    parts: bool = False
+
+
+class LineParser(Protocol):
+    """What one program makes of its lines. It may remember what stood above (the day, whose message is open)."""
+
+    def parse(self, line: str) -> Begun | None:
+        """What a line begins; None for a line that goes on with what is open."""
+        ...
+
+    def clean(self, text: str) -> str:
+        """What somebody said in a whole message; empty if only the program wrote (a picture, a deleted message)."""
+        ...
+
+
+@dataclass(slots=True)
+class _Draft:
+    """A message whose end is not known yet."""
+
+    begun: Begun
+    line: int
+    chat: str
+    texts: list[str] = field(default_factory=list)
+    size: int = 0
+
+    def add(self, text: str) -> None:
+        self.size += len(text) + 1
+        if self.size <= MAX_MESSAGE:
+            self.texts.append(text)
+
+    def finish(self, file: str, clean: Callable[[str], str]) -> ChatMessage | Problem | None:
+        if self.size > MAX_MESSAGE:
+            reason = f"This message has more than {MAX_MESSAGE:,} characters."
+            return Problem(file, self.line, reason, "Check whether the lines after it belong to it.")
+        text = clean("\n".join(self.texts).strip())
+        if not text:
+            return None
+        begun = self.begun
+        return ChatMessage(begun.time, begun.author, text, self.line, self.chat, begun.by_bot)
+
+
+def read_log(source: Source, begin: Callable[[], LineParser]) -> Iterator[ChatMessage | Problem]:
+    """The messages of a file in their order.
+
+    Args:
+        begin: makes the parser of one pass.
+    """
+    parser = begin()
+    draft: _Draft | None = None
+    chat = 0
+    for number, raw in source.read_lines():
+        try:
+            line = decode_line(raw, SPLIT)
+        except RejectedError as rejected:
+            # A text with a hole in it is no example: the message is left out as a whole.
+            draft = None
+            yield Problem(source.name, number, rejected.reason, rejected.advice)
+            continue
+        begun = parser.parse(line)
+        if begun is None:
+            if draft is not None:
+                draft.add(line)
+            continue
+        if draft is not None and (message := draft.finish(source.name, parser.clean)):
+            yield message
+        chat += begun.parts
+        draft = None
+        if begun.author:
+            draft = _Draft(begun, number, str(chat))
+            draft.add(begun.text)
+    if draft is not None and (message := draft.finish(source.name, parser.clean)):
+        yield message
+
+
+def read_sample(source: Source) -> list[str]:
+    """The first lines of a file, also the empty ones; the last may be missing its end and is left out then."""
+    head, more = read_beginning(source)
+    lines = [(raw or b"").decode("utf-8", "replace") for _, raw in number_lines([head])]
+    if more and len(lines) > 1:
+        lines.pop()
+    return lines[:SAMPLE_LINES]
+
+
+AnyLineLogReader = TypeVar("AnyLineLogReader", bound="LineLogReader")
+
+
+class LineLogReader(ChatReader):
+    """A base for readers of chats in lines."""
+
+    @classmethod
+    def open_log(
+        cls: type[AnyLineLogReader], kind: Kind, file: InputFile, begin: Callable[[], LineParser]
+    ) -> AnyLineLogReader:
+        """A reader of a file that is known to be of this kind."""
+        source = file.source
+        return cls.survey(kind, file.name, source.encoding, file.options, partial(read_log, source, begin))

@@ -1,0 +1,167 @@
+"""Files of many programs in the layout of the original, and exactly what is read from each.
+
+They lie in `kinds`; a folder is what such a program gives as one.
+"""
+
+from __future__ import annotations
+
+import gzip
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from chat_app.data.readers import Located, Preview, Problem, ReadingOptions, iterate, read_files
+from chat_app.errors import DataError
+
+HERE = Path(__file__).parent / "kinds"
+
+# The kind, who is taken for the bot ("" where nobody has to be asked), the conversations ("user / assistant"; ~ stands
+# before what is not learned, > before what the assistant opens with), and what is said about the rest.
+Expected = tuple[str, str, list[str], list[str]]
+EXPECTED: dict[str, Expected] = {
+    "chatgpt": (
+        "chatgpt",
+        "",
+        ["Name a bread. / Rye bread. / How many grams is it? / 500 grams."],
+        ["This is an export of ChatGPT; 2 other files of it hold no talk."],
+    ),
+    "chatterbot.yml": (
+        "chatterbot",
+        "",
+        ["Do you have bread? / no", "Is it fresh? / Baked this morning. / And warm? / Still warm."],
+        [],
+    ),
+    "claude.json": (
+        "claude",
+        "",
+        ["Name a bread. / ~Rye bread.\nThat is a baguette."],
+        ["1 chat has no reply in words.", "1 reply answers a picture or a file, which cannot be read here."],
+    ),
+    "instagram": (
+        "messenger",
+        "Anna",
+        ["> Kommst du? / Ja, später. / Schön 😀"],
+        ["This is an export of Facebook or Instagram; 1 other file of it holds no talk."],
+    ),
+    "intents.json": (
+        "intents",
+        "",
+        ["Hi there / Hello!", "Good morning / Hello!", "What is a loaf? / Three euros.", "What is a loaf? / 3 €."],
+        ['The intent "fallback" has no patterns.'],
+    ),
+    "messenger-encrypted.json": ("messenger", "Jörg", ["Kommst du? / Ja, später."], []),
+    "play.md": (
+        "names",
+        "Baker",
+        ["Is the bread fresh? / Baked this morning.\n\nIt is still warm. / Good. / Six euros, please."],
+        [],
+    ),
+    "play.txt": (
+        "names",
+        "Ben",
+        [
+            "Is the bread fresh? / Baked this morning.\nIt is still warm. / Good, I take two. / Six euros, please.",
+            "Good evening. / We are closed.",
+        ],
+        [],
+    ),
+    "rasa": (
+        "rasa",
+        "",
+        [
+            "hey / Hello! / what is a loaf / Three euros.",
+            "good morning / Hello! / how much is rye / Three euros.",
+            "thanks / You are welcome.",
+        ],
+        [
+            "This is the configuration of a Rasa bot, no talk.",
+            "1 step of a story is answered by a program, or by nothing that is written here.",
+        ],
+    ),
+    "rasa1": (
+        "rasa",
+        "",
+        [
+            "hey / Hello! / what is a loaf / Three euros.",
+            "good morning / Hello! / what is a loaf / Three euros.",
+        ],
+        [],
+    ),
+}
+
+
+def show(item: Located) -> str:
+    """A conversation on one line."""
+    head = [] if item.conversation.system is None else [f"SYSTEM {item.conversation.system}"]
+    turns = [turn.text if turn.in_loss else f"~{turn.text}" for turn in item.conversation.turns]
+    if item.conversation.turns[0].role == "assistant":
+        turns[0] = f"> {turns[0]}"
+    return " / ".join(head + turns)
+
+
+def read(path: Path, options: ReadingOptions | None = None) -> tuple[list[Preview], list[str], list[str]]:
+    """The previews, the conversations and the reasons of the problems."""
+    previews: list[Preview] = []
+    items = list(iterate(path, options=options, on_preview=previews.append))
+    return (
+        previews,
+        [show(item) for item in items if isinstance(item, Located)],
+        [item.reason for item in items if isinstance(item, Problem)],
+    )
+
+
+def test_there_is_an_expectation_for_every_kind() -> None:
+    assert sorted(path.name for path in HERE.iterdir()) == sorted(EXPECTED)
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_a_file_of_this_kind_is_read_without_a_setting(name: str) -> None:
+    kind, bot, conversations, problems = EXPECTED[name]
+    previews, said, reasons = read(HERE / name)
+    assert [(one.kind, one.bot) for one in previews] == [(kind, bot)]
+    assert said == conversations
+    assert reasons == problems
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_it_is_read_the_same_where_it_is_packed(name: str, tmp_path: Path) -> None:
+    place = HERE / name
+    if place.is_dir():
+        path = tmp_path / f"{name}.zip"
+        with zipfile.ZipFile(path, "w") as archive:
+            for file in sorted(place.rglob("*")):
+                if file.is_file():
+                    archive.write(file, file.relative_to(place).as_posix())
+    else:
+        path = tmp_path / f"{name}.gz"
+        path.write_bytes(gzip.compress(place.read_bytes()))
+    _, said, reasons = read(path)
+    assert (said, reasons) == EXPECTED[name][2:]
+
+
+@pytest.mark.parametrize("name", [name for name, expected in EXPECTED.items() if expected[1]])
+def test_another_speaker_can_be_chosen_as_the_bot(name: str) -> None:
+    speakers = [speaker.name for speaker in read(HERE / name)[0][0].speakers]
+    assert len(speakers) > 1
+    for speaker in speakers:
+        try:
+            previews, _, _ = read(HERE / name, ReadingOptions(bot=speaker))
+        except DataError:
+            continue  # nobody is answered by that person
+        assert previews[0].bot == speaker
+
+
+def test_files_of_one_bot_that_are_given_together_are_understood_together() -> None:
+    rasa = HERE / "rasa"
+    reading = read_files([rasa / "nlu.yml", rasa / "domain.yml", rasa / "stories.yml"])
+    assert reading.conversations[0].texts == ["hey", "Hello!", "what is a loaf", "Three euros."]
+    with pytest.raises(DataError, match="without its answers"):
+        read_files([rasa / "nlu.yml"])
+
+
+def test_a_side_file_of_an_export_is_named() -> None:
+    with pytest.raises(DataError, match="account in a ChatGPT export, no chat"):
+        list(iterate(HERE / "chatgpt" / "user.json"))
+    with pytest.raises(DataError, match="file of a Facebook or Instagram export"):
+        list(iterate(HERE / "instagram" / "personal_information" / "personal_information.json"))
