@@ -61,7 +61,7 @@ def test_what_was_gathered_is_what_was_read_with_its_lines(file: Path, paths: Pa
 
 def test_the_second_time_nothing_is_read(file: Path, paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
     first = load_files([file], paths.open_cache("material"))
-    monkeypatch.setattr("chat_app.data.dataset.iterate", lambda *_, **__: pytest.fail("it was read again"))
+    monkeypatch.setattr("chat_app.data.dataset.iterate_together", lambda *_, **__: pytest.fail("it was read again"))
     assert load_files([file], paths.open_cache("material")) == first
 
 

@@ -9,14 +9,26 @@ from chat_app.data.readers.bots.rasa import RasaReader
 from chat_app.data.readers.chat_exports.chatgpt import ChatGPTReader
 from chat_app.data.readers.chat_exports.claude import ClaudeReader
 from chat_app.data.readers.chat_exports.discord import DiscordReader
+from chat_app.data.readers.chat_exports.google_chat import GoogleChatReader
+from chat_app.data.readers.chat_exports.imessage import IMessageReader
+from chat_app.data.readers.chat_exports.irc import IrcReader
+from chat_app.data.readers.chat_exports.kakaotalk import KakaoTalkReader
+from chat_app.data.readers.chat_exports.line import LineReader
+from chat_app.data.readers.chat_exports.meeting import MeetingReader
 from chat_app.data.readers.chat_exports.messenger import MessengerReader
 from chat_app.data.readers.chat_exports.named_lines import NamedLinesReader
+from chat_app.data.readers.chat_exports.oobabooga import OobaboogaReader
+from chat_app.data.readers.chat_exports.signal import SignalReader
+from chat_app.data.readers.chat_exports.sillytavern import SillyTavernReader
+from chat_app.data.readers.chat_exports.skype import SkypeReader
 from chat_app.data.readers.chat_exports.slack import SlackDayReader, SlackExportReader
+from chat_app.data.readers.chat_exports.sms import SmsReader
 from chat_app.data.readers.chat_exports.telegram import TelegramReader
 from chat_app.data.readers.chat_exports.whatsapp import WhatsAppReader
 from chat_app.data.readers.corpora.dailydialog import DailyDialogReader
 from chat_app.data.readers.corpora.dialogpt import DialoGPTReader
 from chat_app.data.readers.corpora.empathetic_dialogues import EmpatheticDialoguesReader
+from chat_app.data.readers.corpora.eos_lines import EosLinesReader
 from chat_app.data.readers.detect_binary import is_media
 from chat_app.data.readers.json.document import DocumentReader
 from chat_app.data.readers.json.jsonl import JsonlReader
@@ -26,6 +38,7 @@ from chat_app.data.readers.tables.csv import CsvReader
 from chat_app.data.readers.tables.parquet import ParquetReader
 from chat_app.data.readers.tables.tsv import TsvReader
 from chat_app.data.readers.tables.xlsx import XlsxReader
+from chat_app.data.readers.text.subtitles import SubtitlesReader
 from chat_app.data.readers.text.transcript import TranscriptReader
 from chat_app.data.readers.text_source import read_first_lines
 from chat_app.data.readers.unread import UnreadReader
@@ -41,13 +54,26 @@ READERS: tuple[type[Reader], ...] = (
     MessengerReader,
     ChatGPTReader,
     ClaudeReader,
+    GoogleChatReader,
+    SkypeReader,
+    SignalReader,
+    SillyTavernReader,
+    OobaboogaReader,
+    SmsReader,
     IntentsReader,
     DiscordReader,
     TelegramReader,
     SlackDayReader,
     DocumentReader,
     JsonlReader,
+    SubtitlesReader,
+    LineReader,
+    KakaoTalkReader,
+    IMessageReader,
     WhatsAppReader,
+    IrcReader,
+    MeetingReader,
+    EosLinesReader,
     NamedLinesReader,
     DialoGPTReader,
     DailyDialogReader,
