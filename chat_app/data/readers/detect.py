@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from chat_app.data.readers.archives import Member
+from chat_app.data.readers.bots.aiml import AimlReader
+from chat_app.data.readers.bots.bot_framework import BotFrameworkReader
 from chat_app.data.readers.bots.chatterbot import ChatterBotReader
+from chat_app.data.readers.bots.dialogflow import DialogflowReader
 from chat_app.data.readers.bots.intents import IntentsReader
 from chat_app.data.readers.bots.rasa import RasaReader
 from chat_app.data.readers.chat_exports.chatgpt import ChatGPTReader
@@ -25,10 +28,15 @@ from chat_app.data.readers.chat_exports.slack import SlackDayReader, SlackExport
 from chat_app.data.readers.chat_exports.sms import SmsReader
 from chat_app.data.readers.chat_exports.telegram import TelegramReader
 from chat_app.data.readers.chat_exports.whatsapp import WhatsAppReader
+from chat_app.data.readers.corpora.cornell import CornellReader
 from chat_app.data.readers.corpora.dailydialog import DailyDialogReader
 from chat_app.data.readers.corpora.dialogpt import DialoGPTReader
 from chat_app.data.readers.corpora.empathetic_dialogues import EmpatheticDialoguesReader
 from chat_app.data.readers.corpora.eos_lines import EosLinesReader
+from chat_app.data.readers.corpora.multiwoz import MultiWozReader
+from chat_app.data.readers.corpora.oasst import OasstReader
+from chat_app.data.readers.corpora.parlai import ParlAIReader
+from chat_app.data.readers.corpora.squad import SquadReader
 from chat_app.data.readers.detect_binary import is_media
 from chat_app.data.readers.json.document import DocumentReader
 from chat_app.data.readers.json.jsonl import JsonlReader
@@ -49,8 +57,12 @@ READERS: tuple[type[Reader], ...] = (
     ParquetReader,
     XlsxReader,
     UnreadReader,
+    AimlReader,
+    SmsReader,
     RasaReader,
     ChatterBotReader,
+    DialogflowReader,
+    CornellReader,
     MessengerReader,
     ChatGPTReader,
     ClaudeReader,
@@ -59,14 +71,18 @@ READERS: tuple[type[Reader], ...] = (
     SignalReader,
     SillyTavernReader,
     OobaboogaReader,
-    SmsReader,
     IntentsReader,
+    OasstReader,
+    MultiWozReader,
+    SquadReader,
     DiscordReader,
     TelegramReader,
     SlackDayReader,
     DocumentReader,
     JsonlReader,
     SubtitlesReader,
+    BotFrameworkReader,
+    ParlAIReader,
     LineReader,
     KakaoTalkReader,
     IMessageReader,

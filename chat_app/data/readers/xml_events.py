@@ -84,7 +84,7 @@ class _Collector:
             raise DataError("One text of this XML file is too long.", where=self.file, advice="Export it again.")
         self.events.append(XmlText(text))
 
-    def refuse(self, *_: Any) -> None:
+    def refuse(self, *_: Any) -> int:
         raise DataError(
             "This XML file defines entities, which are not read.", where=self.file, advice="Export it without them."
         )

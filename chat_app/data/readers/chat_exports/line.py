@@ -30,8 +30,8 @@ PARTNER = re.compile(
 # Only the program writes these: [Sticker], [写真], and without brackets on a computer; calls begin with a telephone.
 MEDIA = re.compile(r"\[[^\[\]\n]{1,24}\]|☎.*", re.DOTALL)
 MEDIA_LINES = """
-sticker stickers photo photos image video file album note スタンプ 写真 画像 動画 ファイル アルバム ノート ボイスメッセージ
-贴图 貼圖 照片 圖片 图片 影片 视频 檔案 文件 語音訊息 记事本 記事本 相簿 스티커 사진 동영상 파일
+sticker stickers photo photos image video file album note スタンプ 写真 画像 動画 ファイル アルバム ノート
+ボイスメッセージ 贴图 貼圖 照片 圖片 图片 影片 视频 檔案 文件 語音訊息 记事本 記事本 相簿 스티커 사진 동영상 파일
 """
 MEDIA_WORDS = frozenset(MEDIA_LINES.split())
 

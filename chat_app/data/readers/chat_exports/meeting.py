@@ -73,4 +73,7 @@ class MeetingParser:
     def clean(self, text: str) -> str:
         """The text without what a chat says of reactions, its lines without their indentation."""
         text = REPLY.sub("", text)
-        return "" if NOT_SAID.fullmatch(text) else "\n".join(line.strip() for line in text.split("\n")).strip()
+        if NOT_SAID.fullmatch(text):
+            return ""
+        lines = (line.strip() for line in text.split("\n"))
+        return "\n".join(line for line in lines if not FOOTER.fullmatch(line)).strip()

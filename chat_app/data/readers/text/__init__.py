@@ -1,3 +1,3 @@
 """The reader of transcripts, and the role markers in them ("User:", ### Human:, <|im_start|>)."""
 
-__all__ = ["role_markers", "transcript"]
+__all__ = ["role_markers", "subtitles", "transcript"]
