@@ -17,7 +17,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from chat_app.data.readers import documents
 from chat_app.data.readers.detect_binary import ZIP_HEADS, detect_office, explain_unreadable, is_media
+from chat_app.data.readers.documents import DocumentKind
 from chat_app.data.readers.text_source import NO_FILE
 from chat_app.data.readers.types import Problem, RejectedError, explain_not_opened, make_printable
 from chat_app.errors import DataError
@@ -92,6 +94,8 @@ class _Unpacker:
     def _read_single(self, path: Path, name: str, head: bytes) -> Iterator[Member | Problem]:
         if head.startswith(b"\x1f\x8b"):
             return self._require_member(self._read_gzip(path, name), name, "This file")
+        if kind := _find_document(path, head):
+            return self._require_member(self._read_document(path, name, kind), name, "This document")
         _check_readable(path, head)
         return iter([Member(path, name)])
 
@@ -204,6 +208,8 @@ class _Unpacker:
                 raise RejectedError("This is an archive inside another place.", "Unpack it, and give it by itself.")
             if head.startswith(b"\x1f\x8b"):
                 yield from self._read_gzip(path, name)
+            elif kind := _find_document(path, head):
+                yield from self._read_document(path, name, kind)
             elif is_media("", head):
                 self.skipped.append(name)
             else:
@@ -214,6 +220,17 @@ class _Unpacker:
             yield Problem(name, None, closed.reason, closed.advice)
         except RejectedError as rejected:
             yield Problem(name, None, rejected.reason, rejected.advice)
+
+    def _read_document(self, path: Path, name: str, kind: DocumentKind) -> Iterator[Member | Problem]:
+        """The text of a Word or OpenDocument file as a member, under the name of the document."""
+        self.count += 1
+        target = self.folder / f"{self.count}-document"
+        try:
+            documents.write_text(path, kind, target)
+            yield Member(target, name)
+        except RejectedError as rejected:
+            yield Problem(name, None, rejected.reason, rejected.advice)
+        target.unlink(missing_ok=True)
 
     def _unpack(self, read: Callable[[int], bytes], packed: int, whole: int) -> Path:
         """Write the bytes that `read` returns to a new file, within the limits of size and compression ratio.
@@ -264,6 +281,11 @@ class _Unpacker:
         )
         yield Problem(name, None, f"{said} passed over.", PASSED)
         self.skipped.clear()
+
+
+def _find_document(path: Path, head: bytes) -> DocumentKind | None:
+    kind = detect_office(path) if head.startswith(ZIP_HEADS) else None
+    return kind if kind == "docx" or kind == "odt" else None
 
 
 def _check_readable(path: Path, head: bytes) -> None:

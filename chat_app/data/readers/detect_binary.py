@@ -6,7 +6,7 @@ import zipfile
 from pathlib import Path
 from typing import Literal
 
-Office = Literal["xlsx", "xlsb", "docx", "pptx", "opendocument", "epub", "apple", "other"]
+Office = Literal["xlsx", "xlsb", "docx", "odt", "pptx", "opendocument", "epub", "apple", "other"]
 
 MEDIA = frozenset(
     (
@@ -43,7 +43,6 @@ ARCHIVES = (
 )
 DOCUMENTS: dict[Office, tuple[str, str]] = {
     "xlsb": ("a binary Excel workbook", "Open it in Excel and save it as .xlsx or as CSV UTF-8."),
-    "docx": ("a Word document", "Open it in Word and save it as plain text (.txt), in UTF-8."),
     "pptx": ("a PowerPoint presentation", "Copy its text into a file of text (.txt)."),
     "opendocument": (
         "an OpenDocument file",
@@ -70,6 +69,8 @@ def detect_office(path: Path) -> Office | None:
             names = set(archive.namelist())
             if "mimetype" in names and archive.getinfo("mimetype").file_size < 200:
                 kind = archive.read("mimetype")
+                if kind.strip() == b"application/vnd.oasis.opendocument.text":
+                    return "odt"
                 if b"opendocument" in kind:
                     return "opendocument"
                 if b"epub" in kind:
@@ -97,7 +98,7 @@ def explain_unreadable(path: Path, head: bytes) -> tuple[str, str] | None:
         return "This is a tar archive.", "Unpack it, and give its folder, or pack it as .zip."
     if head.startswith(ZIP_HEADS):
         kind = detect_office(path)
-        if kind and kind != "xlsx":
+        if kind and kind in DOCUMENTS:
             what, advice = DOCUMENTS[kind]
             return f"This is {what}, not a file of text.", advice
     return None

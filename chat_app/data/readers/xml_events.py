@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, Protocol
 from xml.parsers import expat
 
 from chat_app.data.readers.types import explain_not_opened
@@ -104,7 +104,13 @@ def iterate_xml(path: Path, name: str) -> Iterator[XmlEvent]:
         raise DataError(closed.reason, where=name, advice=closed.advice) from error
 
 
-def parse_stream(file: IO[bytes], name: str) -> Iterator[XmlEvent]:
+class _Readable(Protocol):
+    """What gives bytes."""
+
+    def read(self, size: int = -1, /) -> bytes: ...
+
+
+def parse_stream(file: _Readable, name: str) -> Iterator[XmlEvent]:
     """The same of an open file."""
     parser = expat.ParserCreate()
     collector = _Collector(name, parser)
@@ -129,7 +135,7 @@ def parse_stream(file: IO[bytes], name: str) -> Iterator[XmlEvent]:
         raise DataError(f"This file is not XML ({reason}).", where=where, advice=advice) from error
 
 
-def _repair(file: IO[bytes], name: str) -> Iterator[bytes]:
+def _repair(file: _Readable, name: str) -> Iterator[bytes]:
     """The bytes with the halves of signs put together. They are cut behind elements, where no reference is."""
     carry = b""
     while chunk := file.read(CHUNK_BYTES):

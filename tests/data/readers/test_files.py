@@ -130,7 +130,7 @@ def test_what_is_no_text_is_refused(tmp_path: Path) -> None:
     stored(tmp_path, bytes(range(256)) * 40, "data.bin")
     stored(tmp_path, b"{\\rtf1 hello\thi}", "data.rtf")
     expected = {
-        "letter.docx": "This is a Word document, not a file of text.",
+        "letter.docx": "This document holds no text.",
         "data.pkl": "This is a Python pickle, which is never opened, not text.",
         "data.bz2": "This is a bzip2 file. Unpack it",
         "data.pdf": "This is a PDF, not text.",

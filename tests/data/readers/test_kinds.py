@@ -13,6 +13,7 @@ import pytest
 
 from chat_app.data.readers import Located, Preview, Problem, ReadingOptions, iterate, read_files
 from chat_app.errors import DataError
+from tests.data.readers.bad_inputs.packed import zipped
 
 HERE = Path(__file__).parent / "kinds"
 
@@ -167,6 +168,13 @@ EXPECTED: dict[str, Expected] = {
         ["Rye bread is dark.\nHow is rye bread? / dark"],
         ["1 question has no answer in the text."],
     ),
+    "axolotl-segments.jsonl": ("jsonl", "", ["Do you have bread? / Yes, rye.", "How much? / Three euros."], []),
+    "llamafactory-v1.json": (
+        "json",
+        "",
+        ["SYSTEM You bake. / Any bread? / ~Cake. / No! / Rye.", "Name a bread. / Rye."],
+        [],
+    ),
     "rasa": (
         "rasa",
         "",
@@ -251,6 +259,76 @@ def test_another_speaker_can_be_chosen_as_the_bot(name: str) -> None:
         except DataError:
             continue  # nobody is answered by that person
         assert previews[0].bot == speaker
+
+
+SPOKEN = ("Anna: Do you have bread?", "Ben: Yes, rye.", "Anna: How much?", "Ben: Three euros.")
+WORD = "http://schemas.openxmlformats.org/wordprocessingml/2006/main"
+WORD_XML = (
+    f'<?xml version="1.0"?><w:document xmlns:w="{WORD}"><w:body>'
+    + "".join(
+        f"<w:p><w:r><w:t>{line[:4]}</w:t></w:r><w:r><w:delText>gone</w:delText><w:t>{line[4:]}</w:t></w:r></w:p>"
+        for line in SPOKEN
+    )
+    + "</w:body></w:document>"
+)
+PAIRS = (("Bread?", "Rye."), ("Bye", "Bye!"))
+CELL = "<w:tc><w:p><w:r><w:t>{}</w:t></w:r></w:p></w:tc>"
+TABLE_XML = (
+    f'<w:document xmlns:w="{WORD}"><w:body><w:tbl>'
+    + "".join(f"<w:tr>{CELL.format(question)}{CELL.format(answer)}</w:tr>" for question, answer in PAIRS)
+    + "</w:tbl></w:body></w:document>"
+)
+OPEN_XML = (
+    '<office:document-content xmlns:office="o" xmlns:text="t"><office:body><office:text>'
+    + "".join(f"<text:p>{line[:4]}<text:span>{line[4:]}</text:span></text:p>" for line in SPOKEN)
+    + "<text:p/></office:text></office:body></office:document-content>"
+)
+ODT = b"application/vnd.oasis.opendocument.text"
+DOCUMENTS = {
+    "talk.docx": ([("[Content_Types].xml", b"<Types/>"), ("word/document.xml", WORD_XML.encode())], "names",
+                  ["Do you have bread? / Yes, rye. / How much? / Three euros."]),
+    "table.docx": ([("[Content_Types].xml", b"<Types/>"), ("word/document.xml", TABLE_XML.encode())], "tsv",
+                   ["Bread? / Rye.", "Bye / Bye!"]),
+    "talk.odt": ([("mimetype", ODT), ("content.xml", OPEN_XML.encode())], "names",
+                 ["Do you have bread? / Yes, rye. / How much? / Three euros."]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+@pytest.mark.parametrize("packed", [False, True])
+def test_the_text_of_a_document_is_read_as_a_text_is(name: str, packed: bool, tmp_path: Path) -> None:
+    parts, kind, conversations = DOCUMENTS[name]
+    content = zipped(*parts)
+    path = tmp_path / (f"{name}.zip" if packed else name)
+    path.write_bytes(zipped((name, content)) if packed else content)
+    previews, said, reasons = read(path)
+    assert ([one.kind for one in previews], said, reasons) == ([kind], conversations, [])
+
+
+BOMB = '<!DOCTYPE a [<!ENTITY a "aaaa"><!ENTITY b "&a;&a;&a;">]>'
+REFUSED: dict[str, tuple[bytes, str]] = {
+    "bomb.aiml": (f"{BOMB}<aiml><category><pattern>A</pattern><template>&b;</template></category></aiml>".encode(),
+                  "defines entities"),
+    "cut.aiml": (b"<aiml><category><pattern>A</pattern>", "is not XML"),
+    "deep.xml": (b"<smses>" + b"<a>" * 1_000, "nested too deeply"),
+    "references.yml": (b"conversations:\n- - &a hi\n  - *a\n", "uses references"),
+    "deep.yml": (b"conversations:\n- - hi\n  - " + b"[" * 100 + b"]" * 100 + b"\n", "holds too many levels"),
+    "broken.yml": (b"conversations:\n- - hi\n  - 'no\n", "is not YAML"),
+    "bomb.docx": (zipped(("[Content_Types].xml", b"<Types/>"), ("word/document.xml", b" " * 40_000_000)),
+                  "unpacks to far more than its size"),
+    "bomb.odt": (zipped(("mimetype", ODT), ("content.xml", f"{BOMB}<p>&b;</p>".encode())), "defines entities"),
+    "agent.json": (b'{"responses": [{"affectedContexts": [], "messages": []}], "fallbackIntent": false}',
+                   "without what people say"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_would_grow_or_breaks_off_is_refused_in_words(name: str, tmp_path: Path) -> None:
+    content, expected = REFUSED[name]
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=expected):
+        list(iterate(path))
 
 
 def test_files_of_one_bot_that_are_given_together_are_understood_together() -> None:

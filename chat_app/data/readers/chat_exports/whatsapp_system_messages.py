@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from chat_app.data.readers.chat_exports.whatsapp_calls import LONGEST_CALL, is_call_or_view_once
+
 DIRECTION_MARKS = re.compile("[\u200e\u200f\u061c\u202a-\u202e\u2066-\u2069\ufeff]")
 
 # Nouns x words for "omitted", as an iPhone combines them: "image omitted", "Bild weggelassen".
@@ -171,6 +173,8 @@ FILE_LINE = re.compile(
     re.IGNORECASE,
 )
 FILE_IN_BRACKETS = re.compile(r"<[^\W\d_][\w \u0300-\u036f\u0900-\u097f]{1,30}\s?[:：]\s?[^<>\n]{1,200}\.\w{1,6}>")
+FILE_NAME_END = re.compile(r"[^\s.]\.\w{1,6}\Z")
+LONGEST_DOCUMENT = 300
 DOCUMENT = re.compile(r"[^\n]{1,200}\.\w{1,6} • ")
 POLL = re.compile(
     r"(?:POLL|UMFRAGE|ENCUESTA|ENQUETE|SONDAGE|SONDAGGIO|POLL-?UMFRAGE|PEILING|ОПРОС|ANKET)\s?:\s*(?:\n|\Z)"
@@ -231,6 +235,7 @@ def _split_words(words: str) -> list[str]:
 
 
 NOT_SAID = _list_omissions()
+LAST_WORDS = frozenset(text.split()[-1] for text in NOT_SAID)
 LONGEST_NOT_SAID = max(map(len, NOT_SAID)) + 4
 
 
@@ -255,10 +260,23 @@ def strip_system_text(text: str) -> str:
 def _is_written_by_whatsapp(line: str) -> bool:
     if _is_left_out(line) or ("." in line and ("(" in line or "-WA" in line) and FILE_LINE.fullmatch(line)):
         return True
-    if "•" not in line or not DOCUMENT.match(line):
+    if len(line) <= LONGEST_CALL and is_call_or_view_once(line):
+        return True
+    if "•" in line and DOCUMENT.match(line):
+        words = line.rpartition("• ")[2].split()  # "3 pages document omitted"
+        return any(_is_left_out(" ".join(words[start:])) for start in range(min(len(words), 6)))
+    return "." in line and len(line) <= LONGEST_DOCUMENT and _ends_with_document(line)
+
+
+def _ends_with_document(line: str) -> bool:
+    """Whether a line is the name of a file and the words for "document omitted", as for documents without pages."""
+    words = line.split()
+    if not words or words[-1].strip(" <>.。…").casefold() not in LAST_WORDS:
         return False
-    words = line.rpartition("• ")[2].split()  # "3 pages document omitted"
-    return any(_is_left_out(" ".join(words[start:])) for start in range(min(len(words), 6)))
+    return any(
+        FILE_NAME_END.search(words[start - 1]) and _is_left_out(" ".join(words[start:]))
+        for start in range(max(1, len(words) - 5), len(words))
+    )
 
 
 def _is_left_out(line: str) -> bool:

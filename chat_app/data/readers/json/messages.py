@@ -145,13 +145,20 @@ def _parse_message(item: Any, number: int, names: dict[str, Role]) -> Message | 
         text = _join_parts(text, what) if isinstance(text, list) else require_text(text, what)
     if role == "system" and not text.strip():
         return None
-    weight = item.get("weight")
+    weight = _read_loss_weight(item) if role == "assistant" and "loss_weight" in item else item.get("weight")
     if weight is not None and weight not in (0, 1):
         raise RejectedError(
             f"Message {number} has a weight that is neither 0 nor 1.",
             "Use 0 for a reply that is not to be learned, or 1.",
         )
     return Message(role, clean_text(text, what), weight is None or weight == 1)
+
+
+def _read_loss_weight(item: dict[str, Any]) -> Any:
+    """LLaMA-Factory's weight of a message as 0 or 1: what counts a little is learned."""
+    weight = item["loss_weight"]
+    is_number = isinstance(weight, int | float) and not isinstance(weight, bool)
+    return int(weight > 0) if is_number else weight
 
 
 def _find_role(item: dict[str, Any], number: int, names: dict[str, Role]) -> Role:
@@ -206,5 +213,6 @@ def _join_parts(content: list[Any], what: str) -> str:
                 f"{what.capitalize()} has a part that is not text.",
                 'Leave only parts like {"type": "text", "text": "..."}.',
             )
-        texts.append(require_text(part.get("text"), what))
+        # LLaMA-Factory's version 1 writes {"type": "text", "value": "..."}.
+        texts.append(require_text(part["value"] if "value" in part and "text" not in part else part.get("text"), what))
     return "\n".join(texts)

@@ -16,12 +16,14 @@ from chat_app.data.readers.json.messages import (
     parse_messages,
     require_text,
 )
+from chat_app.data.readers.json.segments import is_segments, parse_segments
 from chat_app.data.readers.text import role_markers
 from chat_app.data.readers.turn_text import build_answered, build_unanswered, check_count, clean_text, split_context
 from chat_app.data.readers.types import RejectedError, quote_text
 
 LIST_KEYS = (
-    "messages", "conversations", "conversation", "turns", "dialog", "dialogue", "items", "utterances", "data", "chat",
+    "messages", "chosen_messages", "conversations", "conversation", "turns", "dialog", "dialogue", "items",
+    "utterances", "data", "chat",
 )  # fmt: skip
 # In the order of preference; a "question" beside a "context" is asked about it, and is appended.
 CONTEXT_KEYS = (
@@ -56,7 +58,7 @@ def is_record(item: Any) -> bool:
 
 def is_known(record: dict[str, Any], *, need_reply: bool = True) -> bool:
     """Whether a record has the fields of a known chat schema; if not, it may be a row of a table."""
-    if any(isinstance(record.get(key), list) for key in LIST_KEYS):
+    if any(isinstance(record.get(key), list) for key in LIST_KEYS) or is_segments(record.get("segments")):
         return True
     if any(
         isinstance(record.get(key), str) and role_markers.has_markers(record[key]) for key in (*LIST_KEYS, *MARKED_KEYS)
@@ -87,6 +89,8 @@ def parse_conversation(value: Any, *, need_reply: bool = True) -> Conversation:
         raise RejectedError(f"Here is {describe_value(value)} instead of a conversation.", SHAPES)
     key = first_key(value, LIST_KEYS)
     system = _read_system(value)
+    if key is None and is_segments(value.get("segments")):
+        return parse_segments(value["segments"], system, need_reply)
     if key is None:
         return _parse_fields(value, system, need_reply)
     if isinstance(value[key], list):

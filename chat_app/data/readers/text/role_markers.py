@@ -135,7 +135,7 @@ def _split_messages(style: MarkerStyle, text: str) -> list[Message]:
     """The messages after the markers. A text before the first marker is the system text."""
     found = list(style.mark.finditer(text))
     messages = []
-    before = _strip_delimiters(text[: found[0].start()])
+    before = strip_delimiters(text[: found[0].start()])
     if before:
         messages.append(Message("system", clean_text(before, "the text before the first mark")))
     for number, match in enumerate(found, start=1):
@@ -143,7 +143,7 @@ def _split_messages(style: MarkerStyle, text: str) -> list[Message]:
         said = text[match.end() : end]
         if style.end:
             said = said.partition(style.end)[0]
-        said = _strip_delimiters(said)
+        said = strip_delimiters(said)
         name = match.group(1)
         role = _find_role(name)
         if role is None:
@@ -160,7 +160,7 @@ def _split_llama(text: str) -> list[Message]:
     """The messages of a Llama 2 prompt: [INST] question [/INST] answer </s>, repeated, with <<SYS>> in the first."""
     before, *pieces = text.split("[INST]")
     messages = []
-    if before := _strip_delimiters(before):
+    if before := strip_delimiters(before):
         messages.append(Message("system", clean_text(before, "the text before the first mark")))
     for number, piece in enumerate(pieces):
         question, _, reply = piece.partition("[/INST]")
@@ -169,14 +169,14 @@ def _split_llama(text: str) -> list[Message]:
             question = question[: system.start()] + question[system.end() :]
             if told := system.group(1).strip():
                 messages.append(Message("system", clean_text(told, "the system text")))
-        messages.append(Message("user", clean_text(_strip_delimiters(question), f"message {2 * number + 1}")))
-        reply = _strip_delimiters(reply)
+        messages.append(Message("user", clean_text(strip_delimiters(question), f"message {2 * number + 1}")))
+        reply = strip_delimiters(reply)
         if reply or number < len(pieces) - 1:
             messages.append(Message("assistant", clean_text(reply, f"message {2 * number + 2}")))
     return messages
 
 
-def _strip_delimiters(text: str) -> str:
+def strip_delimiters(text: str) -> str:
     """The text without white space and special tokens at its beginning and end."""
     start, end = 0, len(text)
     while start < end:

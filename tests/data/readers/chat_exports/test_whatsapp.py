@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from chat_app.data.readers.chat_exports import whatsapp
 from chat_app.data.readers.chat_exports import whatsapp_system_messages as whatsapp_marks
 from chat_app.data.readers.chat_exports.threading import ChatMessage
+from chat_app.data.readers.chat_exports.whatsapp_system_messages import strip_system_text
 from chat_app.data.readers.chat_exports.whatsapp_timestamps import detect_date_order
 from chat_app.data.readers.text_source import open_source
 from chat_app.data.readers.types import Problem
@@ -312,3 +313,29 @@ def test_hostile_texts_are_read_as_fast_as_others(hostile: str) -> None:
     assert (
         whatsapp_marks.strip_system_text(hostile) == hostile.strip()
     )  # a search that grows with the square would take minutes
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Plan.docx Dokument weggelassen", "Plan of the shop.xlsx document omitted",
+        "Plan.pdf • 4 Seiten Dokument weggelassen",
+        "Voice call, 3 min", "Video call, 1 hr 20 min", "Missed voice call, Tap to call back", "Missed video call",
+        "Voice call, No answer", "Sprachanruf, 12 Min.", "Verpasster Sprachanruf, Zum Zurückrufen tippen",
+        "Llamada de voz, 3 min", "Appel vocal, 45 s", "View once photo", "View once video", "View once voice message",
+    ],
+)  # fmt: skip
+def test_documents_without_pages_calls_and_what_is_seen_once_are_no_text(text: str) -> None:
+    assert strip_system_text(text) == ""
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Voice call, please", "Shall we have a video call?", "I saw the view once photo of yours",
+        "Read plan.docx, it is long",
+        "The document omitted nothing", "Voice call", "Call me, 3 min", "You know, 3 min",
+    ],
+)  # fmt: skip
+def test_talk_about_calls_and_documents_stays(text: str) -> None:
+    assert strip_system_text(text) == text
