@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numba import carray, njit
 
-from chat_app.kernels.layout import AMX_ROWS, CACHE_LINE, MICRO_M, TILE_K
+from chat_app.kernels.layout import AMX_ROWS, CACHE_LINE, MICRO_M, ROW_PADDING, TILE_K
 from chat_app.kernels.llvm_amx import HAS_AMX, round_line, split_hi_lo
 from chat_app.kernels.llvm_dot import as_bits, as_float, pointer
 from chat_app.kernels.scalar_math import address_of, floats_at, jit, round_up
@@ -32,7 +32,7 @@ def _quantization_scale(row):
 @jit
 def _pack_for_vectors(weights_like, source, row_range, target, factors, row_tail):
     """Pack a range of rows for vector instructions: row after row, zero-padded to TILE_K, as int16 for int8 weights and
-    else as float32.
+    else as float32. After each row ROW_PADDING bytes are left out.
 
     Args:
         weights_like: an array of the weights' type.
@@ -46,23 +46,24 @@ def _pack_for_vectors(weights_like, source, row_range, target, factors, row_tail
     """
     begin, end = row_range
     factors[begin:end] = np.float32(1)
-    rows, n_in = source.shape
+    n_in = source.shape[1]
     depth = round_up(n_in, TILE_K)
     if weights_like.itemsize > 1:
+        stride = 4 * depth + ROW_PADDING
         for row in range(begin, end):
-            copy = floats_at(target + 4 * row * depth, n_in)
+            copy = floats_at(target + row * stride, n_in)
             for index in range(n_in):
                 copy[index] = source[row, index]
-        return target, 4 * depth
-    integers = carray(pointer(target), (rows, depth), np.int16)
+        return target, stride
+    stride = 2 * depth + ROW_PADDING
     for row in range(begin, end):
-        numbers, quantized = source[row], integers[row]
+        numbers, quantized = source[row], carray(pointer(target + row * stride), (depth,), np.int16)
         scale = _quantization_scale(numbers)
         factors[row] = np.float32(1) / scale
         for index in range(n_in):
             quantized[index] = np.int16(np.rint(numbers[index] * scale))
         quantized[n_in:] = 0
-    return target, 2 * depth
+    return target, stride
 
 
 @jit

@@ -42,7 +42,11 @@ from chat_app.kernels.llvm_amx import (
 from chat_app.kernels.llvm_dot import TILE_ROW_BYTES, VECTOR_WIDTH, dot_1, dot_2, dot_4, dot_8
 from chat_app.kernels.scalar_math import address_of, exp, floats_at, jit, round_up
 
-ROWS_AT_ONCE = 2 * MICRO_M if HAS_AMX else MICRO_M  # Rows that one pass over a tile multiplies.
+ROWS_AT_ONCE = 2 * MICRO_M  # Rows that one pass over a tile multiplies.
+_ROWS_PER_DOT = 8 if VECTOR_WIDTH == 16 else 4  # 8 rows need more accumulators than there are smaller registers.
+_WORDS_AT_ONCE = 32  # Of each output, which are 8 KB.
+# Vectors go through these words strip by strip, so they prefetch the next ones.
+_AHEAD = PREFETCH_BYTES if HAS_AMX else TILE_ROW_BYTES * _WORDS_AT_ONCE
 
 
 class WeightsView(NamedTuple):
@@ -128,27 +132,32 @@ def buffers_of(workspace, thread_id):
 
 @jit
 def _vector_dot(weights_like, tile, first, stride, rows, n_in, ahead, out, out_bytes):
-    """Rows times one tile.
+    """Rows times one tile, _WORDS_AT_ONCE of each output after the other: so many fit into the first-level cache and
+    stay there for all strips of outputs and all rows.
 
     Args:
         weights_like: an array of the weights' type.
         tile: its address. first, stride: as PackedRows. rows: up to ROWS_AT_ONCE.
         ahead: bytes from a weight to what is prefetched with it.
         out, out_bytes: address of the results, float32 [rows, TILE_N], and the bytes from a row of them to the next.
-            Results are also written for the rows up to the next of 1, 2, 4 or 8.
+            Results are also written for the rows up to the next of 1, 2, 4 or 8, or the next multiple of these.
     """
-    words = (n_in * weights_like.itemsize + 3) // 4
-    if rows == 1:
-        dot_1(weights_like, tile, first, stride, words, ahead, out, out_bytes)
-    elif rows == 2:
-        dot_2(weights_like, tile, first, stride, words, ahead, out, out_bytes)
-    elif rows <= 4:
-        dot_4(weights_like, tile, first, stride, words, ahead, out, out_bytes)
-    elif VECTOR_WIDTH == 16:
-        dot_8(weights_like, tile, first, stride, words, ahead, out, out_bytes)
-    else:  # 8 rows need more accumulators than there are registers.
-        dot_4(weights_like, tile, first, stride, words, ahead, out, out_bytes)
-        dot_4(weights_like, tile, first + 4 * stride, stride, words, ahead, out + 4 * out_bytes, out_bytes)
+    like, words = weights_like, (n_in * weights_like.itemsize + 3) // 4
+    for begin in range(0, words, _WORDS_AT_ONCE):
+        count = min(words - begin, _WORDS_AT_ONCE)
+        is_first, is_last = begin == 0, begin + count == words
+        here = tile + TILE_ROW_BYTES * begin
+        for row in range(0, rows, _ROWS_PER_DOT):
+            source, target = first + row * stride + 8 * begin, out + row * out_bytes
+            distance = 0 if row else ahead
+            if rows - row == 1:
+                dot_1(like, here, source, stride, count, distance, target, out_bytes, is_first, is_last)
+            elif rows - row == 2:
+                dot_2(like, here, source, stride, count, distance, target, out_bytes, is_first, is_last)
+            elif rows - row <= 4 or VECTOR_WIDTH < 16:
+                dot_4(like, here, source, stride, count, distance, target, out_bytes, is_first, is_last)
+            else:
+                dot_8(like, here, source, stride, count, distance, target, out_bytes, is_first, is_last)
 
 
 @jit
@@ -223,7 +232,7 @@ _dot_compressed = _compressed_dot_by_amx if HAS_AMX else _no_compressed_dot
 @jit
 def result_of(weights_like, row, results):
     """The address of the results of a row, of a tile times up to ROWS_AT_ONCE rows, with TILE_ROW_BYTES a row."""
-    if weights_like.itemsize == 1:  # After each group of rows AMX has the lo results.
+    if HAS_AMX and weights_like.itemsize == 1:  # After each group of rows are the lo results.
         row += row // MICRO_M * MICRO_M
     return results + TILE_ROW_BYTES * row
 
@@ -295,7 +304,7 @@ def _dot(weights, matrix, tile, here, first, stride, count, only, buffers):
         compressed = compressed_tile(weights, matrix, tile)
         _dot_compressed(compressed, first, matrix.n_in, buffers.tile, buffers.results)
     else:
-        results, ahead = buffers.results, PREFETCH_BYTES
+        results, ahead = buffers.results, _AHEAD
         dot_tile(weights.tiles, here, first, stride, count, matrix.n_in, ahead, results, TILE_ROW_BYTES)
 
 

@@ -14,7 +14,10 @@ CACHE_LINE = 64  # Bytes. Tiles and the buffers of a workspace are aligned to it
 # A tile holds the weights of TILE_N outputs, for all inputs of its matrix.
 TILE_N = 64
 TILE_K = 64  # The inputs of a tile are zero-padded to a multiple of it.
-MICRO_M = 8  # Rows of activations that one pass over a tile multiplies without AMX, and with it for 8-bit weights.
+MICRO_M = 8  # Rows of activations of a group; up to so many are packed by each thread for itself.
+ROW_PADDING = (
+    256  # Bytes after a row of packed activations: rows a multiple of 4 KB apart evict each other from caches.
+)
 AMX_ROWS = 16  # Rows of an AMX tile register, which is as many rows of activations or of weight words.
 MAX_QUERIES_PER_BLOCK = 2 * MICRO_M  # Queries of one sequence that go through attention together.
 HEAD_WIDTH_MULTIPLE = 16  # The width of an attention head is a multiple of it.

@@ -10,6 +10,7 @@ neighbouring inputs: four of int8, or two of bfloat16.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from llvmlite import ir
@@ -26,6 +27,10 @@ _ACCUMULATORS = 16 if VECTOR_WIDTH == 16 else 8  # Half of the vector registers;
 _PMADDWD = "llvm.x86.avx512.pmaddw.d.512" if VECTOR_WIDTH == 16 else "llvm.x86.avx2.pmadd.wd"
 if "avx2" not in _FEATURES:
     _PMADDWD = ""  # LLVM chooses instructions for the plain multiplication.
+# The same and the addition in one instruction, which newer processors have.
+_VPDPWSSD = f"llvm.x86.avx512.vpdpwssd.{32 * VECTOR_WIDTH}"
+if ("avx512vnni" if VECTOR_WIDTH == 16 else "avxvnni") not in _FEATURES:
+    _VPDPWSSD = ""
 FLOAT, BYTE, SHORT, INT, LONG = ir.FloatType(), ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.IntType(64)
 FLOATS, INTS = ir.VectorType(FLOAT, VECTOR_WIDTH), ir.VectorType(INT, VECTOR_WIDTH)
 TILE_ROW_BYTES = 4 * TILE_N  # A row of a tile, which is one word of each output; or the results of one row.
@@ -100,6 +105,9 @@ class _Int8Dot(IRWriter):
 
     def multiply_add(self, total: Any, weights: Any, activations: Any) -> Any:
         """total + weights * activations."""
+        if _VPDPWSSD:
+            words = [self._builder.bitcast(one, INTS) for one in (weights, activations)]
+            return self.call(_VPDPWSSD, INTS, total, *words)
         if _PMADDWD:
             return self._builder.add(total, self.call(_PMADDWD, INTS, weights, activations))
         for one, other in zip(self.deinterleave(weights), self.deinterleave(activations), strict=True):
@@ -107,10 +115,19 @@ class _Int8Dot(IRWriter):
             total = self._builder.add(total, product)
         return total
 
-    def results(self, totals: list[Any]) -> list[Any]:
-        """The accumulators as float32, one lane an output."""
-        pairs = zip(totals[::2], totals[1::2], strict=True)
-        return [self._builder.sitofp(self._builder.add(*self.deinterleave(*pair)), FLOATS) for pair in pairs]
+    def start(self, before: Callable[[int], Any]) -> Callable[[int], Any]:
+        """The accumulators begin with 0, as registers for what came before would be missing in the loop."""
+        return lambda _vector: ir.Constant(INTS, None)
+
+    def results(self, totals: list[Any], before: Callable[[int], Any], is_last: Any) -> list[Any]:
+        """One lane an output: int32 while more is to come, and float32 after the last."""
+        results = []
+        for index, pair in enumerate(zip(totals[::2], totals[1::2], strict=True)):
+            whole = self._builder.add(*self.deinterleave(*pair))
+            whole = self._builder.add(whole, self._builder.bitcast(before(index), INTS))
+            as_floats = self._builder.sitofp(whole, FLOATS)
+            results.append(self._builder.select(is_last, as_floats, self._builder.bitcast(whole, FLOATS)))
+        return results
 
 
 class _Bf16Dot(IRWriter):
@@ -138,43 +155,54 @@ class _Bf16Dot(IRWriter):
             total = self.call(f"llvm.fma.v{VECTOR_WIDTH}f32", FLOATS, weight, activation, total)
         return total
 
-    def results(self, totals: list[Any]) -> list[Any]:
+    def start(self, before: Callable[[int], Any]) -> Callable[[int], Any]:
+        """The accumulators begin with what came before, so that sums are rounded in the order of the inputs."""
+        return before
+
+    def results(self, totals: list[Any], before: Callable[[int], Any], is_last: Any) -> list[Any]:
         """The accumulators as they are."""
         return totals
 
 
 def _dot_of(rows: int) -> Any:
-    """An intrinsic: `rows` rows of activations times one tile, float32 [rows, TILE_N].
+    """An intrinsic: `rows` rows of activations times some words of one tile, float32 [rows, TILE_N].
 
     Its arguments:
         weights_like: an array of the weights' type, int8 or uint16 for bfloat16.
-        tile, first: addresses of the tile and of the first row, which is int16 for int8 weights, else float32.
-        row_bytes: from a row to the next. words: of an output.
+        tile, first: addresses of these words in the tile, and of the activations for them in the first row, which is
+            int16 for int8 weights, else float32.
+        row_bytes: from a row to the next. words: how many, of each output.
         ahead: bytes from a weight to what is prefetched with it.
         out, out_bytes: address of the results, and the bytes from a row of them to the next.
+        is_first, is_last: whether these are the first words of the tile, and the last ones. If they are not the first,
+            the results of those before are in `out`. Results that are not the last are for the next call only.
     """
 
     @intrinsic
-    def dot(_context, weights_like, tile, first, row_bytes, words, ahead, out, out_bytes):
+    def dot(_context, weights_like, tile, first, row_bytes, words, ahead, out, out_bytes, is_first, is_last):
         writer = _Int8Dot if weights_like.dtype.bitwidth == 8 else _Bf16Dot
-        signature = types.void(weights_like, *[types.int64] * 7)
+        signature = types.void(weights_like, *[types.int64] * 7, types.boolean, types.boolean)
 
         def write(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-            _, tile, first, row_bytes, words, ahead, out, out_bytes = arguments
+            _, tile, first, row_bytes, words, ahead, out, out_bytes, is_first, is_last = arguments
             ir_writer = writer(builder)
             # 1) As many outputs as the accumulators hold for these rows; the loop goes over all TILE_N in such strips.
             vectors = max(min(_ACCUMULATORS // rows, TILE_N // ir_writer.outputs), ir_writer.min_vectors)
             strip_bytes = vectors * ir_writer.outputs * 4
             with cgutils.for_range(builder, LONG(TILE_ROW_BYTES // strip_bytes)) as strip:
                 left = builder.mul(strip.index, LONG(strip_bytes))
+                targets = [
+                    builder.add(builder.add(out, left), builder.mul(out_bytes, LONG(row))) for row in range(rows)
+                ]
+                before = [partial(_load_unless, builder, ir_writer, is_first, target) for target in targets]
                 # 2) Accumulate over all words of the strip.
-                shape, here = (rows, vectors), builder.add(tile, left)
-                totals = _accumulate(builder, ir_writer, shape, here, first, row_bytes, words, ahead)
+                starts = [ir_writer.start(one) for one in before]
+                here = builder.add(tile, left)
+                totals = _accumulate(builder, ir_writer, starts, vectors, here, first, row_bytes, words, ahead)
                 # 3) Write the results of each row.
                 for row, row_totals in enumerate(totals):
-                    target = builder.add(builder.add(out, left), builder.mul(out_bytes, LONG(row)))
-                    for index, vector in enumerate(ir_writer.results(row_totals)):
-                        ir_writer.store(vector, builder.add(target, LONG(index * VECTOR_WIDTH * 4)))
+                    for index, vector in enumerate(ir_writer.results(row_totals, before[row], is_last)):
+                        ir_writer.store(vector, builder.add(targets[row], LONG(index * VECTOR_WIDTH * 4)))
             return context.get_dummy_value()
 
         return signature, write
@@ -182,20 +210,39 @@ def _dot_of(rows: int) -> Any:
     return dot
 
 
+def _load_unless(builder: Any, writer: IRWriter, is_first: Any, address: Any, index: int) -> Any:
+    """Vector `index` of the results at an address; 0 if they are the first."""
+    vector = writer.load(builder.add(address, LONG(index * VECTOR_WIDTH * 4)), FLOATS)
+    return builder.select(is_first, ir.Constant(FLOATS, None), vector)
+
+
 def _accumulate(
-    builder: Any, writer: Any, shape: tuple[int, int], tile: Any, first: Any, row_bytes: Any, words: Any, ahead: Any
+    builder: Any,
+    writer: Any,
+    starts: list[Callable[[int], Any]],
+    vectors: int,
+    tile: Any,
+    first: Any,
+    row_bytes: Any,
+    words: Any,
+    ahead: Any,
 ) -> Any:
-    """Write the loop over the words of a strip of a tile; gives the accumulators, [rows][vectors], in registers."""
-    rows, vectors = shape
+    """Write the loop over the words of a strip of a tile; gives the accumulators, [rows][vectors], in registers.
+
+    Args:
+        starts: for each row, what gives the value that an accumulator has at first.
+    """
+    starting = [[start(vector) for vector in range(vectors)] for start in starts]
     begin, loop, body = builder.block, builder.append_basic_block(), builder.append_basic_block()
     end = builder.append_basic_block()
     builder.branch(loop)
     builder.position_at_end(loop)
     word = builder.phi(LONG)
     word.add_incoming(LONG(0), begin)
-    totals = [[builder.phi(writer.accumulator) for _ in range(vectors)] for _ in range(rows)]
-    for total in (total for row in totals for total in row):
-        total.add_incoming(ir.Constant(writer.accumulator, None), begin)
+    totals = [[builder.phi(writer.accumulator) for _ in range(vectors)] for _ in starting]
+    for row_totals, row_start in zip(totals, starting, strict=True):
+        for total, start in zip(row_totals, row_start, strict=True):
+            total.add_incoming(start, begin)
     builder.cbranch(builder.icmp_signed("<", word, words), body, end)
 
     builder.position_at_end(body)

@@ -14,7 +14,16 @@ import numpy as np
 
 from chat_app.kernels.buffers import huge_page_array
 from chat_app.kernels.guarded_memory import PAGE, allocate_with_protected_pages
-from chat_app.kernels.layout import AMX_ROWS, CACHE_LINE, MAX_QUERIES_PER_BLOCK, MICRO_M, TILE_K, TILE_N, round_up
+from chat_app.kernels.layout import (
+    AMX_ROWS,
+    CACHE_LINE,
+    MAX_QUERIES_PER_BLOCK,
+    MICRO_M,
+    ROW_PADDING,
+    TILE_K,
+    TILE_N,
+    round_up,
+)
 from chat_app.kernels.mode import memory_is_guarded
 
 RESULT_FLOATS = 4 * MICRO_M * TILE_N
@@ -70,10 +79,11 @@ def workspace_layout(rows: int, n_in: int, width: int = 0, mlp_width: int = 0, t
     """
     tokens = round_up(tokens, TILE_N)
     depth = round_up(max(n_in, tokens), TILE_K)
+    packed_row = depth + ROW_PADDING // 4
     shared_rows = round_up(rows, AMX_ROWS) if rows > MICRO_M else 0
     shared = {
         "shared_factors": shared_rows,
-        "shared_rows": shared_rows * depth,
+        "shared_rows": shared_rows * packed_row,
         "qkv": rows * 3 * width,
         "attn_out": rows * width,
         "mlp_hidden": rows * mlp_width,
@@ -82,7 +92,7 @@ def workspace_layout(rows: int, n_in: int, width: int = 0, mlp_width: int = 0, t
         "results": RESULT_FLOATS,
         "row_tail": TILE_K,
         "factors": AMX_ROWS,
-        "packed_rows": AMX_ROWS * depth,
+        "packed_rows": AMX_ROWS * packed_row,
         "denominators": MAX_QUERIES_PER_BLOCK,
         "scores": MAX_QUERIES_PER_BLOCK * tokens,
         "ln_out": rows * width,
