@@ -12,7 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from chat_app.inference.gpt2.weights import Weights
-from chat_app.inference.model_runner import PREFILL_CHUNK, Chunk
+from chat_app.inference.model_runner import Chunk
 from chat_app.kernels.packed_weights import KV_SLOT, DecodeStep, PackedWeights, max_kernel_rows
 
 MAX_TOKENS = 112  # Of a step: a prefill chunk, and the sequences that decode meanwhile.
@@ -45,7 +45,7 @@ class CompiledDecoder:
         )
         has_amx = max_kernel_rows() > MAX_TOKENS
         self._max_tokens = MAX_TOKENS_WITH_AMX if has_amx else MAX_TOKENS
-        self.prefill_chunk_size = MAX_TOKENS_WITH_AMX if has_amx else PREFILL_CHUNK
+        self.prefill_chunk_size = MAX_TOKENS_WITH_AMX if has_amx else max_kernel_rows()
 
     @property
     def is_ready(self) -> bool:
