@@ -143,5 +143,5 @@ def test_a_model_is_loaded_and_answers(kernels, precision, make_folder, tmp_path
 
 def test_an_unknown_value_of_the_switch_is_a_sentence(make_folder, tmp_path: Path, monkeypatch):
     monkeypatch.setenv("CHAT_APP_KERNELS", "fast")
-    with pytest.raises(SettingError, match=r"^CHAT_APP_KERNELS: 'fast' is no value .* on or off\.$"):
+    with pytest.raises(SettingError, match=r"^CHAT_APP_KERNELS: 'fast' is no value .* on, off or guarded\.$"):
         load(str(make_folder(width=64)), LoadConfig(device="cpu"), Paths(tmp_path / "home"))
