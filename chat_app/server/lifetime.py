@@ -103,6 +103,8 @@ class RunningServer:
         """Print the ready line once the server answers and the first model is loaded."""
         self._answers.wait()
         problem = self._first_model.wait()
+        if self._server.should_exit:  # Asked to end meanwhile: that the load was cancelled is no news.
+            return
         if problem is not None:
             print(f"chat_app: {problem.sentence()}", file=sys.stderr, flush=True)
             if self._must_load:
