@@ -6,6 +6,7 @@ choose about it, `read` iterates over its conversations. To add one, write the c
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -122,7 +123,9 @@ class InputFile:
             if not self.path.is_file():
                 return ""
             with self.path.open("rb") as file:
-                return file.read(BEGINNING_BYTES).decode("utf-8", "replace").removeprefix("\ufeff")
+                head = file.read(BEGINNING_BYTES)
+            wide = "utf-16" if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8"
+            return head.decode(wide, "replace").removeprefix("\ufeff")
         except (OSError, ValueError):
             return ""
 

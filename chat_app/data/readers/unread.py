@@ -108,15 +108,15 @@ KINDS: tuple[Unread, ...] = (
         "These are the settings of a Dialogflow agent, no talk.",
         DIALOGFLOW,
     ),
-    Unread(_web_page("chatgpt", "openai"), "This is ChatGPT's export as a web page.", CHATGPT),
+    Unread(_web_page("chatgpt data export", "jsonData"), "This is ChatGPT's export as a web page.", CHATGPT),
     Unread(
-        _web_page("tgme", "default_history", "page_body chat_page"),
+        _web_page("<title>Exported Data", "page_body chat_page"),
         "This is a Telegram export as a web page.",
         'Export it again and choose "Machine-readable JSON".',
     ),
     Unread(_web_page("chatlog__", "DiscordChatExporter"), "This is a Discord export as a web page.", AS_JSON),
     Unread(
-        _web_page("_a6-g", "_3-95", "fbcdn", "facebook", "instagram"),
+        _web_page("_a6-g", "_3-95", "fbcdn", "<title>(?:Facebook|Instagram|Messenger)"),
         "This is a Facebook or Instagram export as a web page.",
         "Ask for the export again, and choose the format JSON.",
     ),

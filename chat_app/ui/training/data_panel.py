@@ -36,8 +36,9 @@ TEXT_ENDINGS = (".txt", ".text", ".md")
 FORMAT_HELP = """
 <p>Nearly anything that holds conversations is understood as it is: tables (<code>.tsv</code>, <code>.csv</code>,
 <code>.xlsx</code>, <code>.parquet</code>), <code>.json</code> and <code>.jsonl</code> in the usual schemas, exported
-chats (WhatsApp <code>.txt</code>; Telegram, Discord and Slack <code>.json</code>), each also as <code>.gz</code> or
-several in a <code>.zip</code>. If you write one yourself, either of these is enough:</p>
+chats (WhatsApp, Telegram, Discord, Slack, Messenger, LINE, ChatGPT and many more), bots
+(<code>intents.json</code>, Rasa, AIML), lines with names in text or Word, each also as <code>.gz</code> or several in a
+<code>.zip</code>. If you write one yourself, either of these is enough:</p>
 <dl class="layouts">
 <dt>Text with tabs (<code>.tsv</code>)</dt>
 <dd>what a person says, a tab, what the model should answer. More columns are more turns. A spreadsheet saves this as

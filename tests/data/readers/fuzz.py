@@ -30,6 +30,7 @@ from tests.data.readers.bad_inputs.packed import zipped
 from tests.data.readers.bad_inputs.tables import ROWS, parquet, workbook
 
 GOOD = Path(__file__).parent / "good_inputs"
+KINDS = Path(__file__).parent / "kinds"
 SLOW_SECONDS = 5.0
 STUCK_SECONDS = 60.0
 MOST_BYTES = 200_000
@@ -40,6 +41,8 @@ PIECES = (
     b"NaN",
     b"\xff\xfe", b"\xef\xbb\xbf", b"\xc3", b"\xed\xa0\x80", b"\\ud800", b"\\u0000", b"__eou__", b"_comma_", b" EOS ",
     b"<|im_start|>", b"### Human:", b"[INST]", b"[31.12.23, 23:59:01] Anna: ", b"-1", b"1e999", b"9" * 400, b"[" * 300,
+    b"<|endoftext|>", b"<!ENTITY a 'b'>", b"&a;", b"&#55357;", b"<v Anna>", b" --> ", b"- - ", b"* ", b"&x ",
+    b" +++$+++ ",
     b"=1+1", b"sep=;", b'{"role":', b'"messages":', b'"content": null', b"true", b"\xe2\x80\xae",
     b"\xf0\x9f\x98\x80", b" " * 50,
 )  # fmt: skip
@@ -50,6 +53,11 @@ Mutation = Callable[[random.Random, bytes], bytes]
 def seeds() -> list[tuple[str, bytes]]:
     """The good inputs with their names, and what cannot lie beside them as a file of text."""
     found = [(path.name, path.read_bytes()) for path in sorted(GOOD.iterdir())]
+    found += [(path.name, path.read_bytes()) for path in sorted(KINDS.rglob("*")) if path.is_file()]
+    for folder in sorted(path for path in KINDS.iterdir() if path.is_dir()):
+        files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+        packed = zipped(*((path.relative_to(folder).as_posix(), path.read_bytes()) for path in files))
+        found.append((f"{folder.name}.zip", packed))
     table = parquet({"question": ["Hello", "Bye"], "answer": ["Hi", "See you"]})
     found += [("a.xlsx", workbook(ROWS)), ("a.parquet", table), ("a.zip", zipped(*found[:6]))]
     return [*found, ("a.tsv.gz", gzip.compress(found[0][1]))]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from functools import partial
 
-from chat_app.data.readers.chat_exports.line_log import Begun, LineLogReader, read_sample
+from chat_app.data.readers.chat_exports.line_log import Begun, LineLogReader, sample_lines
 from chat_app.data.readers.protocol import InputFile
 
 HEADER = re.compile(r"(?i)\s{0,8}(user|bot)[ \t]*=[ \t]*(\S.{0,79}?)[ \t]*")
@@ -28,7 +28,7 @@ class BotFrameworkReader(LineLogReader):
         if not re.search(r"(?im)^\s{0,8}(?:user|bot)[ \t]*=", file.beginning[:4_000]):
             return None
         names = {"user": "user", "bot": "bot"}
-        lines = read_sample(file.source)
+        lines = sample_lines(file)
         for line in lines[:HEAD_LINES]:
             if match := HEADER.fullmatch(line):
                 names[match[1].lower()] = match[2]

@@ -60,8 +60,9 @@ def find_intents(value: Any) -> list[Any] | None:
         item
         for item in value
         if isinstance(item, dict)
-        and any(_holds_texts(item.get(key)) for key in ANSWER_KEYS)
-        and any(isinstance(item.get(key), str) or _holds_texts(item.get(key)) for key in PATTERN_KEYS)
+        and any(_holds_texts(item.get(key)) for key in (*ANSWER_KEYS, *PATTERN_KEYS))
+        and any(_may_hold_texts(item.get(key)) for key in ANSWER_KEYS)
+        and any(_may_hold_texts(item.get(key)) for key in PATTERN_KEYS)
         and any(isinstance(item.get(key), str | list) for key in NAME_KEYS)
     ]
     return value if 2 * len(known) > len(value) else None
@@ -74,6 +75,10 @@ def _find_name(intent: Any) -> str:
 
 def _holds_texts(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(text, str) for text in value)
+
+
+def _may_hold_texts(value: Any) -> bool:
+    return isinstance(value, str) or _holds_texts(value)
 
 
 def _find_texts(intent: Any, keys: tuple[str, ...]) -> list[str]:

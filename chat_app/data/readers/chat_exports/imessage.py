@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 
 from chat_app.data.readers.chat_exports.clock_times import parse_clock, parse_day
-from chat_app.data.readers.chat_exports.line_log import Begun, LineLogReader, read_sample
+from chat_app.data.readers.chat_exports.line_log import Begun, LineLogReader, sample_lines
 from chat_app.data.readers.protocol import InputFile
 
 HEAD = re.compile(
@@ -30,7 +30,7 @@ class IMessageReader(LineLogReader):
         start = file.beginning.lstrip("\r\n").split("\n")[:2]
         if len(start) < 2 or not HEAD.fullmatch(start[0].strip("\r")):
             return None
-        lines = read_sample(file.source)
+        lines = sample_lines(file)
         return cls.open_log("imessage", file, IMessageParser) if _count_heads(lines) > 1 else None
 
 

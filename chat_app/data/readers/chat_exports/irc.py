@@ -7,7 +7,7 @@ from collections import Counter
 from functools import partial
 
 from chat_app.data.readers.chat_exports.clock_times import parse_clock, parse_day
-from chat_app.data.readers.chat_exports.line_log import Begun, LineLogReader, read_sample
+from chat_app.data.readers.chat_exports.line_log import Begun, LineLogReader, sample_lines
 from chat_app.data.readers.protocol import InputFile
 
 NICK = r"[A-Za-z_\[\]\\^{}|`][\w\[\]\\^{}|`.\-]{0,40}"
@@ -35,7 +35,7 @@ class IrcReader(LineLogReader):
         head = file.beginning
         if head[:1] in "{" or TAG.search(head) or not (BRACKETS.match(head) or "<" in head or "\t" in head):
             return None
-        lines = [line for line in read_sample(file.source) if line.strip()]
+        lines = [line for line in sample_lines(file) if line.strip()]
         for pattern in (BRACKETS, TABS):
             nicks = Counter(match["nick"] for line in lines if (match := pattern.fullmatch(line)))
             notices = sum(NOTICE.fullmatch(line) is not None for line in lines)

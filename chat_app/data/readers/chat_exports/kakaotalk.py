@@ -7,7 +7,7 @@ from __future__ import annotations
 import re
 
 from chat_app.data.readers.chat_exports.clock_times import parse_clock, parse_day
-from chat_app.data.readers.chat_exports.line_log import Begun, LineLogReader, read_sample
+from chat_app.data.readers.chat_exports.line_log import Begun, LineLogReader, sample_lines
 from chat_app.data.readers.protocol import InputFile
 
 CLOCK = r"(?:오전|오후|AM|PM)?\s?\d{1,2}:\d{2}(?:\s?[AaPp][Mm])?"
@@ -37,10 +37,7 @@ class KakaoTalkReader(LineLogReader):
     @classmethod
     def sniff(cls, file: InputFile) -> KakaoTalkReader | None:
         """A reader if the lines begin as KakaoTalk's do, or its title stands above them."""
-        head = file.beginning
-        if not (COMPUTER.search(head) or PHONE.search(head)):
-            return None
-        lines = [line for line in read_sample(file.source) if line.strip()]
+        lines = [line for line in sample_lines(file) if line.strip()]
         known = sum(bool(COMPUTER.match(line) or _is_message(line) or DAY.fullmatch(line.strip())) for line in lines)
         spoken = any(COMPUTER.match(line) or _is_message(line) for line in lines)
         titled = any("카카오톡" in line or "KakaoTalk" in line for line in lines[:3])

@@ -11,7 +11,7 @@ from functools import partial
 from itertools import takewhile
 
 from chat_app.data.readers.chat_exports.clock_times import parse_clock, parse_day
-from chat_app.data.readers.chat_exports.line_log import Begun, LineLogReader, read_sample
+from chat_app.data.readers.chat_exports.line_log import Begun, LineLogReader, sample_lines
 from chat_app.data.readers.protocol import InputFile
 
 CLOCK = r"(?:[^\W\d_]{2}\s?)?\d{1,2}:\d{2}(?:\s?[AaPp]\.?[Mm]\.?)?"
@@ -36,16 +36,19 @@ sticker stickers photo photos image video file album note スタンプ 写真 �
 MEDIA_WORDS = frozenset(MEDIA_LINES.split())
 
 
+FIRST_LINES = 6
+
+
 class LineReader(LineLogReader):
     """Reads a chat that LINE exported as text."""
 
     @classmethod
     def sniff(cls, file: InputFile) -> LineReader | None:
         """A reader if LINE's title stands above, or days stand alone between lines with a time, a name and a text."""
-        head = file.beginning[:400]
-        if not (TITLE.match(head) or any(DAY.fullmatch(line.strip()) for line in head.split("\n")[:6])):
+        lines = sample_lines(file)
+        top = lines[:FIRST_LINES]
+        if not (TITLE.match(lines[0] if lines else "") or any(DAY.fullmatch(line.strip()) for line in top)):
             return None
-        lines = read_sample(file.source)
         titled = TITLE.match(lines[0]) if lines else None
         tabbed = sum(bool((match := TABBED.fullmatch(line)) and match[3]) for line in lines)
         spaced = sum(SPACED.fullmatch(line) is not None for line in lines)

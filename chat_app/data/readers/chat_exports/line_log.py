@@ -125,6 +125,15 @@ def read_sample(source: Source) -> list[str]:
 AnyLineLogReader = TypeVar("AnyLineLogReader", bound="LineLogReader")
 
 
+def sample_lines(file: InputFile) -> list[str]:
+    """The same of a file that is being recognised, read once for all readers."""
+    return file.once(_read_sample_of)
+
+
+def _read_sample_of(file: InputFile) -> list[str]:
+    return read_sample(file.source)
+
+
 class LineLogReader(ChatReader):
     """A base for readers of chats in lines."""
 

@@ -9,7 +9,7 @@ from collections import Counter
 from functools import partial
 
 from chat_app.data.readers.chat_exports.clock_times import parse_clock
-from chat_app.data.readers.chat_exports.line_log import Begun, LineLogReader, read_sample
+from chat_app.data.readers.chat_exports.line_log import Begun, LineLogReader, sample_lines
 from chat_app.data.readers.protocol import InputFile
 
 CLOCK = r"(?P<clock>\d{1,2}:\d{2}(?::\d{2}(?:\.\d{1,3})?)?(?: ?[AaPp]\.?[Mm]\.?)?)"
@@ -46,7 +46,7 @@ class MeetingReader(LineLogReader):
         """A reader if lines with a name and a time stand all over the text, and two people speak."""
         if file.beginning.lstrip()[:1] == "{":
             return None
-        lines = [line.rstrip() for line in read_sample(file.source)]
+        lines = [line.rstrip() for line in sample_lines(file)]
         said = sum(bool(line.strip()) for line in lines)
         for style in STYLES:
             names = Counter(match["name"].strip() for line in lines if (match := style.fullmatch(line)))

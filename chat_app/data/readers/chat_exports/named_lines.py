@@ -14,7 +14,7 @@ from functools import partial
 from itertools import pairwise
 
 from chat_app.data.readers.chat_exports.clock_times import parse_clock
-from chat_app.data.readers.chat_exports.line_log import Begun, LineLogReader, read_sample
+from chat_app.data.readers.chat_exports.line_log import Begun, LineLogReader, sample_lines
 from chat_app.data.readers.json.messages import find_role
 from chat_app.data.readers.protocol import InputFile
 from chat_app.data.readers.tables import header_words
@@ -58,13 +58,13 @@ class NamedLinesReader(LineLogReader):
     @classmethod
     def sniff(cls, file: InputFile) -> NamedLinesReader | None:
         """A reader if two names stand before a colon again and again, and are no words of a form."""
-        style = detect_style(read_sample(file.source))
+        style = detect_style(sample_lines(file))
         if style is None or file.options.columns or transcript.is_transcript(file.source):
             return None
         names = _collect_names(file.source, style)
         if len(names) < FEWEST:
             return None
-        layout = NamedLines(style, names, _blank_line_ends(style, names, read_sample(file.source)))
+        layout = NamedLines(style, names, _blank_line_ends(style, names, sample_lines(file)))
         return cls.open_log("names", file, partial(NamedLinesParser, layout))
 
 

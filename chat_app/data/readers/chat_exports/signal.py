@@ -14,7 +14,7 @@ import orjson
 
 from chat_app.data.readers.chat_exports.clock_times import parse_clock, parse_day
 from chat_app.data.readers.chat_exports.fields import get_name
-from chat_app.data.readers.chat_exports.line_log import Begun, LineLogReader, read_sample
+from chat_app.data.readers.chat_exports.line_log import Begun, LineLogReader, sample_lines
 from chat_app.data.readers.chat_exports.threading import ChatMessage
 from chat_app.data.readers.protocol import InputFile
 from chat_app.data.readers.text_source import Source
@@ -45,7 +45,7 @@ class SignalReader(LineLogReader):
             return cls.survey("signal", file.name, source.encoding, file.options, partial(read_frames, source))
         if not head.startswith("[") or not (MARKS.search(head) or file.name.lower().endswith(".md")):
             return None
-        lines = [line for line in read_sample(file.source) if line.strip()]
+        lines = [line for line in sample_lines(file) if line.strip()]
         found = sum(LINE.match(line) is not None for line in lines)
         return cls.open_log("signal", file, SignalParser) if lines and found >= SHARE * len(lines) else None
 
