@@ -180,7 +180,8 @@ class TransformersModelRunner:
     def _batching_fault(self) -> str | None:
         """Try two sequences in one forward pass each, and in two batched steps that divide them differently."""
         count = min(TRIAL_TOKENS, self._window)
-        ids = torch.arange(2 * count, dtype=torch.long, device=self._model.device).view(2, count) * TRIAL_STRIDE % self.vocabulary
+        ids = torch.arange(2 * count, dtype=torch.long, device=self._model.device).view(2, count)
+        ids = ids * TRIAL_STRIDE % self.vocabulary
         wanted = self._model(input_ids=ids, use_cache=False).logits.float()  # [2, tokens, vocabulary]
         kv_caches = [LayeredKVCache(self._window) for _ in ids]
         cuts = [count // 2, count - 1]
