@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from chat_app.config.fields import from_mapping
 from chat_app.errors import DataError, SettingError
-from chat_app.training.recipe import read_besides, read_recipe
 
 if TYPE_CHECKING:
     from chat_app.data.source import DataSource
@@ -47,6 +46,8 @@ def build_settings(
     values = dict(defaults or {})
     file = getattr(options, "config", None)
     if file is not None:
+        from chat_app.training.recipe import read_besides, read_recipe
+
         values.update(read_recipe(Path(file))[0])
         for name in read_besides(Path(file)):
             if not hasattr(options, name):

@@ -20,7 +20,6 @@ from chat_app.config.training import TrainConfig
 from chat_app.errors import ChatAppError, RunError, SettingError
 from chat_app.runs.run import Run, find_run, list_runs
 from chat_app.training import distributed
-from chat_app.training.recipe import read_besides, read_recipe
 from chat_app.training.sample_prompts import parse_questions
 
 
@@ -105,6 +104,8 @@ def _choose_run(options: argparse.Namespace, paths: Paths) -> Run:
 
 def _take_recipe(options: argparse.Namespace) -> None:
     """Take the data from the file of --config where no flag names it."""
+    from chat_app.training.recipe import read_besides, read_recipe
+
     _, files, valid = read_recipe(Path(options.config))
     besides = read_besides(Path(options.config))
     if options.data or options.hub:

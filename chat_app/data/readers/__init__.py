@@ -1,7 +1,7 @@
 """Readers: parse files into conversations, with a problem report for each line that cannot be used.
 
-The kind of a file is detected from its content. Each kind has one reader (see `protocol`), which is listed in a table
-in `detect`; `iterate` and `read_file` choose the reader. Conversations are written in `chat_app.data.writers`.
+The kind of a file is detected from its content. Each kind has one reader (see `protocol`), which is listed in
+`reader_table`; `iterate` and `read_file` choose the reader. Conversations are written in `chat_app.data.writers`.
 """
 
 from chat_app.data.readers import archives, detect, options, split_names, text_source, turn_text, types

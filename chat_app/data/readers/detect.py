@@ -1,105 +1,13 @@
-"""The table of readers, and the choice of the reader for a file."""
+"""The choice of the reader for a file, from the table of readers, which is imported with the first file."""
 
 from __future__ import annotations
 
 from chat_app.data.readers.archives import Member
-from chat_app.data.readers.bots.aiml import AimlReader
-from chat_app.data.readers.bots.bot_framework import BotFrameworkReader
-from chat_app.data.readers.bots.chatterbot import ChatterBotReader
-from chat_app.data.readers.bots.dialogflow import DialogflowReader
-from chat_app.data.readers.bots.intents import IntentsReader
-from chat_app.data.readers.bots.rasa import RasaReader
-from chat_app.data.readers.chat_exports.chatgpt import ChatGPTReader
-from chat_app.data.readers.chat_exports.claude import ClaudeReader
-from chat_app.data.readers.chat_exports.discord import DiscordReader
-from chat_app.data.readers.chat_exports.google_chat import GoogleChatReader
-from chat_app.data.readers.chat_exports.imessage import IMessageReader
-from chat_app.data.readers.chat_exports.irc import IrcReader
-from chat_app.data.readers.chat_exports.kakaotalk import KakaoTalkReader
-from chat_app.data.readers.chat_exports.line import LineReader
-from chat_app.data.readers.chat_exports.meeting import MeetingReader
-from chat_app.data.readers.chat_exports.messenger import MessengerReader
-from chat_app.data.readers.chat_exports.named_lines import NamedLinesReader
-from chat_app.data.readers.chat_exports.oobabooga import OobaboogaReader
-from chat_app.data.readers.chat_exports.signal import SignalReader
-from chat_app.data.readers.chat_exports.sillytavern import SillyTavernReader
-from chat_app.data.readers.chat_exports.skype import SkypeReader
-from chat_app.data.readers.chat_exports.slack import SlackDayReader, SlackExportReader
-from chat_app.data.readers.chat_exports.sms import SmsReader
-from chat_app.data.readers.chat_exports.telegram import TelegramReader
-from chat_app.data.readers.chat_exports.whatsapp import WhatsAppReader
-from chat_app.data.readers.corpora.cornell import CornellReader
-from chat_app.data.readers.corpora.dailydialog import DailyDialogReader
-from chat_app.data.readers.corpora.dialogpt import DialoGPTReader
-from chat_app.data.readers.corpora.empathetic_dialogues import EmpatheticDialoguesReader
-from chat_app.data.readers.corpora.eos_lines import EosLinesReader
-from chat_app.data.readers.corpora.multiwoz import MultiWozReader
-from chat_app.data.readers.corpora.oasst import OasstReader
-from chat_app.data.readers.corpora.parlai import ParlAIReader
-from chat_app.data.readers.corpora.squad import SquadReader
 from chat_app.data.readers.detect_binary import is_media
-from chat_app.data.readers.json.document import DocumentReader
-from chat_app.data.readers.json.jsonl import JsonlReader
 from chat_app.data.readers.options import ReadingOptions
 from chat_app.data.readers.protocol import InputFile, JoinedReader, OpenedReader, Reader
-from chat_app.data.readers.tables.csv import CsvReader
-from chat_app.data.readers.tables.parquet import ParquetReader
-from chat_app.data.readers.tables.tsv import TsvReader
-from chat_app.data.readers.tables.xlsx import XlsxReader
-from chat_app.data.readers.text.subtitles import SubtitlesReader
-from chat_app.data.readers.text.transcript import TranscriptReader
 from chat_app.data.readers.text_source import read_first_lines
-from chat_app.data.readers.unread import UnreadReader
 from chat_app.errors import DataError
-
-# In the order of detection. The last reader accepts every text that the others reject.
-READERS: tuple[type[Reader], ...] = (
-    ParquetReader,
-    XlsxReader,
-    UnreadReader,
-    AimlReader,
-    SmsReader,
-    RasaReader,
-    ChatterBotReader,
-    DialogflowReader,
-    CornellReader,
-    MessengerReader,
-    ChatGPTReader,
-    ClaudeReader,
-    GoogleChatReader,
-    SkypeReader,
-    SignalReader,
-    SillyTavernReader,
-    OobaboogaReader,
-    IntentsReader,
-    OasstReader,
-    MultiWozReader,
-    SquadReader,
-    DiscordReader,
-    TelegramReader,
-    SlackDayReader,
-    DocumentReader,
-    JsonlReader,
-    SubtitlesReader,
-    BotFrameworkReader,
-    ParlAIReader,
-    LineReader,
-    KakaoTalkReader,
-    IMessageReader,
-    WhatsAppReader,
-    IrcReader,
-    MeetingReader,
-    EosLinesReader,
-    NamedLinesReader,
-    DialoGPTReader,
-    DailyDialogReader,
-    EmpatheticDialoguesReader,
-    CsvReader,
-    TranscriptReader,
-    TsvReader,
-)
-# Readers of a whole folder or archive. They are asked before the files in it are read one by one.
-FOLDER_READERS: tuple[type[Reader], ...] = (SlackExportReader,)
 
 
 def open_reader(file: InputFile) -> OpenedReader:
@@ -108,6 +16,8 @@ def open_reader(file: InputFile) -> OpenedReader:
     Raises:
         DataError: the file is missing, empty, or of an unknown kind.
     """
+    from chat_app.data.readers.reader_table import READERS
+
     reader = _find_reader(file, READERS)
     assert reader is not None
     return reader
@@ -115,11 +25,15 @@ def open_reader(file: InputFile) -> OpenedReader:
 
 def open_folder_reader(file: InputFile) -> OpenedReader | None:
     """The reader that accepts a folder or an archive as a whole; None if its files are read one by one."""
+    from chat_app.data.readers.reader_table import FOLDER_READERS
+
     return _find_reader(file, FOLDER_READERS)
 
 
 def find_joined(file: InputFile) -> type[JoinedReader] | None:
     """The reader that takes this file together with others of its kind, if one does; found from its beginning."""
+    from chat_app.data.readers.reader_table import READERS
+
     families = (reader for reader in READERS if issubclass(reader, JoinedReader))
     return next((family for family in families if family.sniff(file) is not None), None)
 

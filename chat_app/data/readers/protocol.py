@@ -1,7 +1,7 @@
 """The interface of readers, and the input file that they are given.
 
 A reader is a class with three methods: `sniff` detects whether a file is of its kind, `preview` returns what a user can
-choose about it, `read` iterates over its conversations. To add one, write the class and list it in `detect`.
+choose about it, `read` iterates over its conversations. To add one, write the class and list it in `reader_table`.
 """
 
 from __future__ import annotations
