@@ -6,19 +6,18 @@ A program is described by what it makes of one line. Knows no program's layout.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Protocol, TypeVar
 
 from chat_app.data.readers.chat_exports.chat_reader import ChatReader
+from chat_app.data.readers.chat_exports.message_draft import MessageDraft
 from chat_app.data.readers.chat_exports.threading import ChatMessage
 from chat_app.data.readers.protocol import InputFile
 from chat_app.data.readers.text_source import Source, number_lines, read_beginning
 from chat_app.data.readers.turn_text import decode_line
 from chat_app.data.readers.types import Kind, Problem, RejectedError
 
-# Without a limit a file with one name would be one message.
-MAX_MESSAGE = 200_000
 SAMPLE_LINES = 400
 SPLIT = "Split it into several lines."
 
@@ -50,34 +49,9 @@ class LineParser(Protocol):
         ...
 
     def clean(self, text: str) -> str:
-        """What somebody said in a whole message; empty if only the program wrote (a picture, a deleted message)."""
+        """The text that the author wrote, of a whole message; empty if only the program wrote (a picture, a deleted
+        message)."""
         ...
-
-
-@dataclass(slots=True)
-class _Draft:
-    """A message whose end is not known yet."""
-
-    begun: Begun
-    line: int
-    chat: str
-    texts: list[str] = field(default_factory=list)
-    size: int = 0
-
-    def add(self, text: str) -> None:
-        self.size += len(text) + 1
-        if self.size <= MAX_MESSAGE:
-            self.texts.append(text)
-
-    def finish(self, file: str, clean: Callable[[str], str]) -> ChatMessage | Problem | None:
-        if self.size > MAX_MESSAGE:
-            reason = f"This message has more than {MAX_MESSAGE:,} characters."
-            return Problem(file, self.line, reason, "Check whether the lines after it belong to it.")
-        text = clean("\n".join(self.texts).strip())
-        if not text:
-            return None
-        begun = self.begun
-        return ChatMessage(begun.time, begun.author, text, self.line, self.chat, begun.by_bot)
 
 
 def read_log(source: Source, begin: Callable[[], LineParser]) -> Iterator[ChatMessage | Problem]:
@@ -87,8 +61,12 @@ def read_log(source: Source, begin: Callable[[], LineParser]) -> Iterator[ChatMe
         begin: makes the parser of one pass.
     """
     parser = begin()
-    draft: _Draft | None = None
+    draft: MessageDraft | None = None
     chat = 0
+
+    def clean(text: str) -> str:
+        return parser.clean(text.strip())
+
     for number, raw in source.read_lines():
         try:
             line = decode_line(raw, SPLIT)
@@ -102,14 +80,14 @@ def read_log(source: Source, begin: Callable[[], LineParser]) -> Iterator[ChatMe
             if draft is not None:
                 draft.add(line)
             continue
-        if draft is not None and (message := draft.finish(source.name, parser.clean)):
+        if draft is not None and (message := draft.finish(source.name, clean)):
             yield message
         chat += begun.parts
         draft = None
         if begun.author:
-            draft = _Draft(begun, number, str(chat))
+            draft = MessageDraft(begun.time, begun.author, number, str(chat), begun.by_bot)
             draft.add(begun.text)
-    if draft is not None and (message := draft.finish(source.name, parser.clean)):
+    if draft is not None and (message := draft.finish(source.name, clean)):
         yield message
 
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 
 from chat_app.data.readers.chat_exports.chat_reader import ChatReader
+from chat_app.data.readers.chat_exports.message_draft import MessageDraft
 from chat_app.data.readers.chat_exports.threading import ChatMessage
 from chat_app.data.readers.chat_exports.whatsapp_system_messages import (
     DIRECTION_MARKS,
@@ -34,8 +35,6 @@ from chat_app.data.readers.turn_text import not_utf8_error
 from chat_app.data.readers.types import Problem
 
 SAMPLE_LINES = 50
-# WhatsApp allows 65,536 characters. Without a limit a file with one timestamp would be one message.
-MAX_MESSAGE = 200_000
 LONGEST_AUTHOR = 100
 # Log files look the same, with a level in place of the author.
 LOG_LEVELS = {"TRACE", "DEBUG", "INFO", "NOTICE", "WARN", "WARNING", "ERROR", "CRITICAL", "FATAL", "SEVERE", "ALERT"}
@@ -124,56 +123,38 @@ def read_messages(source: Source, dialect: WhatsAppDialect | None = None) -> Ite
     """
     dialect = detect_dialect(source) if dialect is None else dialect
     calendar, authors = Calendar(dialect.order), _Authors()
-    draft: _Draft | None = None
+    draft: MessageDraft | None = None
     for number, raw in source.read_lines():
         line, problem = _decode(raw, source.name, number)
         plain = _strip_direction_marks(line)
         stamp = parse_timestamp(plain)
         if problem is not None:
             # A message with an unreadable line is left out as a whole, since its text would have a gap.
-            if stamp is not None and draft is not None and (message := draft.finish(source.name)):
+            if stamp is not None and draft is not None and (message := _finish(draft, source.name)):
                 yield message
             draft = None
             yield problem
         elif stamp is not None:
-            if draft is not None and (message := draft.finish(source.name)):
+            if draft is not None and (message := _finish(draft, source.name)):
                 yield message
             draft = _begin_draft(stamp, line, number, calendar, authors, dialect)
         elif draft is not None:
             draft.add(plain)
-    if draft is not None and (message := draft.finish(source.name)):
+    if draft is not None and (message := _finish(draft, source.name)):
         yield message
 
 
-@dataclass(slots=True)
-class _Draft:
-    """A message whose lines are still being collected."""
-
-    time: float | None
-    author: str
-    line: int
-    texts: list[str] = field(default_factory=list)
-    size: int = 0
-
-    def add(self, text: str) -> None:
-        self.size += len(text) + 1
-        if self.size <= MAX_MESSAGE:
-            self.texts.append(text)
-
-    def finish(self, file: str) -> ChatMessage | Problem | None:
-        if self.size > MAX_MESSAGE:
-            reason = f"This message has more than {MAX_MESSAGE:,} characters."
-            return Problem(file, self.line, reason, "Check whether the lines after it belong to it.")
-        text = self.texts[0] if len(self.texts) == 1 else "\n".join(self.texts)
+def _finish(draft: MessageDraft, file: str) -> ChatMessage | Problem | None:
+    def clean(text: str) -> str:
         text = strip_system_text(text)
-        if not text or (self.line <= NOTICE_LINES and NOTICE_TEXT.match(text)):
-            return None
-        return ChatMessage(self.time, self.author, text, self.line)
+        return "" if draft.line <= NOTICE_LINES and NOTICE_TEXT.match(text) else text
+
+    return draft.finish(file, clean)
 
 
 def _begin_draft(
     stamp: Timestamp, line: str, number: int, calendar: Calendar, authors: _Authors, dialect: WhatsAppDialect
-) -> _Draft | None:
+) -> MessageDraft | None:
     """The message that a line with a timestamp begins; None if it is a notice."""
     author, text = authors.split(stamp.rest)
     if not author or (dialect.marks_notices and stamp.bracketed and _has_mark(line)):
@@ -182,7 +163,7 @@ def _begin_draft(
         more, colon, rest = text.partition(": ")
         if colon and f"{author}: {more}" in dialect.colon_names:
             author, text = f"{author}: {more}", rest
-    draft = _Draft(calendar.to_seconds(stamp), author, number)
+    draft = MessageDraft(calendar.to_seconds(stamp), author, number)
     draft.add(text)
     return draft
 
