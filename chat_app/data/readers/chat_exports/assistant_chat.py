@@ -7,20 +7,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from chat_app.conversation import Message, Role
-from chat_app.data.readers.json.items import Items
+from chat_app.data.readers.json.items import Items, looks_like_json, open_items
 from chat_app.data.readers.json.messages import build_conversation
+from chat_app.data.readers.protocol import InputFile
 from chat_app.data.readers.turn_text import check_count, replace_unstorable
 from chat_app.data.readers.types import Kind, Located, Preview, Problem, RejectedError
 
 MOST_NODES = 100_000
+AnyAssistantChatReader = TypeVar("AnyAssistantChatReader", bound="AssistantChatReader")
 
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """One message. `shows` means that it holds a picture or a file, which nobody sees here."""
+    """One message. `shows` means that it holds a picture or a file, which is not in the export."""
 
     role: Role
     text: str
@@ -30,18 +32,35 @@ class Said:
 
 @dataclass(frozen=True)
 class AssistantChatReader:
-    """Reads an export of chats with an assistant; a subclass says which messages an item holds.
+    """Reads an export of chats with an assistant; a subclass says what a chat is, and which messages it holds.
 
     Attributes:
+        marks: of which the beginning of such a file has at least one.
         name: what the person calls the file.
         encoding: of its text.
         items: begins a pass over the chats.
     """
 
     kind: ClassVar[Kind]
+    marks: ClassVar[tuple[str, ...]]
     name: str
     encoding: str
     items: Items
+
+    @classmethod
+    def sniff(cls: type[AnyAssistantChatReader], file: InputFile) -> AnyAssistantChatReader | None:
+        """A reader if the file is JSON whose first item is a chat."""
+        if not looks_like_json(file) or not any(mark in file.beginning for mark in cls.marks):
+            return None
+        items = open_items(file)
+        if items is None or not cls.is_chat(next(items(), (0, None))[1]):
+            return None
+        return cls(file.name, file.source.encoding, items)
+
+    @staticmethod
+    def is_chat(value: Any) -> bool:
+        """Whether a value is one chat."""
+        raise NotImplementedError
 
     def preview(self) -> Preview:
         """The kind. Nothing has to be asked: the assistant is known."""

@@ -11,8 +11,6 @@ from typing import Any
 
 from chat_app.conversation import Role
 from chat_app.data.readers.chat_exports.assistant_chat import AssistantChatReader, Said, follow_parents
-from chat_app.data.readers.json.items import looks_like_json, open_items
-from chat_app.data.readers.protocol import InputFile
 from chat_app.data.readers.types import RejectedError
 
 SHOWN_TYPES = ("text", "multimodal_text")
@@ -25,34 +23,25 @@ class ChatGPTReader(AssistantChatReader):
     """Reads ChatGPT's export."""
 
     kind = "chatgpt"
+    marks = ('"mapping"',)
 
-    @classmethod
-    def sniff(cls, file: InputFile) -> ChatGPTReader | None:
-        """A reader if the file is JSON whose first item is a tree of messages as ChatGPT keeps them."""
-        if not looks_like_json(file) or '"mapping"' not in file.beginning:
-            return None
-        items = open_items(file)
-        if items is None or not is_chat(next(items(), (0, None))[1]):
-            return None
-        return cls(file.name, file.source.encoding, items)
+    @staticmethod
+    def is_chat(value: Any) -> bool:
+        """Whether a value is one chat: an object with messages by their ids."""
+        mapping = value.get("mapping") if isinstance(value, dict) else None
+        return isinstance(mapping, dict) and any(
+            isinstance(node, dict) and "message" in node and ("parent" in node or "children" in node)
+            for node in mapping.values()
+        )
 
     def list_messages(self, item: Any) -> list[Said]:
         """The messages from the first to the one that is shown last."""
-        if not is_chat(item):
+        if not self.is_chat(item):
             raise RejectedError("It is no chat of ChatGPT.", "Export the chats again.")
         nodes = {key: node for key, node in item["mapping"].items() if isinstance(node, dict)}
         last = item.get("current_node")
         path = follow_parents(nodes, last if isinstance(last, str) and last in nodes else _find_leaf(nodes), "parent")
         return [said for node in path if (said := _read_message(node.get("message")))]
-
-
-def is_chat(value: Any) -> bool:
-    """Whether a value is one chat: an object with messages by their ids."""
-    mapping = value.get("mapping") if isinstance(value, dict) else None
-    return isinstance(mapping, dict) and any(
-        isinstance(node, dict) and "message" in node and ("parent" in node or "children" in node)
-        for node in mapping.values()
-    )
 
 
 def _find_leaf(nodes: dict[str, Any]) -> str:

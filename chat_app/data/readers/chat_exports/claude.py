@@ -10,8 +10,6 @@ from typing import Any
 
 from chat_app.conversation import Role
 from chat_app.data.readers.chat_exports.assistant_chat import AssistantChatReader, Said, follow_parents
-from chat_app.data.readers.json.items import looks_like_json, open_items
-from chat_app.data.readers.protocol import InputFile
 from chat_app.data.readers.types import RejectedError
 
 SENDERS: dict[str, Role] = {"human": "user", "user": "user", "assistant": "assistant"}
@@ -22,20 +20,16 @@ class ClaudeReader(AssistantChatReader):
     """Reads Claude's export."""
 
     kind = "claude"
+    marks = ('"chat_messages"',)
 
-    @classmethod
-    def sniff(cls, file: InputFile) -> ClaudeReader | None:
-        """A reader if the file is JSON whose first item that says something is a chat as Claude keeps them."""
-        if not looks_like_json(file) or '"chat_messages"' not in file.beginning:
-            return None
-        items = open_items(file)
-        if items is None or not is_chat(next(items(), (0, None))[1]):
-            return None
-        return cls(file.name, file.source.encoding, items)
+    @staticmethod
+    def is_chat(value: Any) -> bool:
+        """Whether a value is one chat."""
+        return isinstance(value, dict) and isinstance(value.get("chat_messages"), list)
 
     def list_messages(self, item: Any) -> list[Said]:
         """The messages in their order, or those of the last branch."""
-        if not is_chat(item):
+        if not self.is_chat(item):
             raise RejectedError("It is no chat of Claude.", "Export the chats again.")
         messages = [one for one in item["chat_messages"] if isinstance(one, dict)]
         nodes = {one["uuid"]: one for one in messages if isinstance(one.get("uuid"), str)}
@@ -43,11 +37,6 @@ class ClaudeReader(AssistantChatReader):
         if linked and len(nodes) == len(messages):
             messages = follow_parents(nodes, messages[-1]["uuid"], "parent_message_uuid")
         return [said for one in messages if (said := _read_message(one))]
-
-
-def is_chat(value: Any) -> bool:
-    """Whether a value is one chat."""
-    return isinstance(value, dict) and isinstance(value.get("chat_messages"), list)
 
 
 def _read_message(message: dict[str, Any]) -> Said | None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from chat_app.data.readers.chat_exports.assistant_chat import AssistantChatReader, Said
-from chat_app.data.readers.json.items import looks_like_json, open_items
-from chat_app.data.readers.protocol import InputFile
 from chat_app.data.readers.types import RejectedError
 
 # What the model was given; beside it stands the same as it was shown on the page.
@@ -18,16 +16,12 @@ class OobaboogaReader(AssistantChatReader):
     """Reads a chat of text-generation-webui."""
 
     kind = "oobabooga"
+    marks = tuple(f'"{key}"' for key, _ in KEYS)
 
-    @classmethod
-    def sniff(cls, file: InputFile) -> OobaboogaReader | None:
-        """A reader if the file is JSON with the pairs twice, as the model and as the person saw them."""
-        if not looks_like_json(file) or not any(f'"{key}"' in file.beginning for key, _ in KEYS):
-            return None
-        items = open_items(file)
-        if items is None or find_pairs(next(items(), (0, None))[1]) is None:
-            return None
-        return cls(file.name, file.source.encoding, items)
+    @staticmethod
+    def is_chat(value: Any) -> bool:
+        """Whether a value has the pairs twice, as the model and as the person saw them."""
+        return find_pairs(value) is not None
 
     def list_messages(self, item: Any) -> list[Said]:
         """What both sides said; the assistant may open."""
