@@ -10,12 +10,11 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
-import orjson
-
 from chat_app.data.readers.chat_exports.clock_times import parse_clock, parse_day
 from chat_app.data.readers.chat_exports.fields import get_name
 from chat_app.data.readers.chat_exports.line_log import Begun, LineLogReader, sample_lines
 from chat_app.data.readers.chat_exports.threading import ChatMessage
+from chat_app.data.readers.json.items import iterate_objects
 from chat_app.data.readers.protocol import InputFile
 from chat_app.data.readers.text_source import Source
 from chat_app.data.readers.types import Problem
@@ -69,16 +68,11 @@ class SignalParser:
 def read_frames(source: Source) -> Iterator[ChatMessage | Problem]:
     """The messages of Signal's own export, whose first lines say who is who."""
     names: dict[str, str] = {}
-    for number, raw in source.read_lines():
-        if not raw or raw.isspace():
+    for found in iterate_objects(source, "Export the chats again."):
+        if isinstance(found, Problem):
+            yield found
             continue
-        try:
-            frame = orjson.loads(raw)
-        except orjson.JSONDecodeError:
-            yield Problem(source.name, number, "This line is not JSON.", "Export the chats again.")
-            continue
-        if not isinstance(frame, dict):
-            continue
+        number, frame = found
         if isinstance(frame.get("recipient"), dict) and len(names) < MOST_IDS:
             names[str(frame["recipient"].get("id"))] = _find_name(frame["recipient"])
         item = frame.get("chatItem")

@@ -10,13 +10,12 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
-import orjson
-
 from chat_app.data.readers.chat_exports.chat_reader import ChatReader
 from chat_app.data.readers.chat_exports.fields import get_name
 from chat_app.data.readers.chat_exports.threading import ChatMessage
+from chat_app.data.readers.json.items import iterate_objects
 from chat_app.data.readers.protocol import InputFile
-from chat_app.data.readers.text_source import MAX_LINE_MEGABYTES, Source
+from chat_app.data.readers.text_source import Source
 from chat_app.data.readers.types import Problem
 
 MACRO = re.compile(r"\{\{(user|char)\}\}", re.IGNORECASE)
@@ -38,19 +37,11 @@ class SillyTavernReader(ChatReader):
 def read_messages(source: Source) -> Iterator[ChatMessage | Problem]:
     """The messages; a chat goes on for weeks, so their times are left out."""
     user = character = ""
-    for number, raw in source.read_lines():
-        if raw is not None and not raw.strip():
+    for found in iterate_objects(source, "Delete it, or export the chat again."):
+        if isinstance(found, Problem):
+            yield found
             continue
-        try:
-            if raw is None:
-                yield Problem(source.name, number, f"This line is longer than {MAX_LINE_MEGABYTES} MB.", "Split it.")
-                continue
-            item = orjson.loads(raw)
-        except orjson.JSONDecodeError:
-            yield Problem(source.name, number, "This line is not JSON.", "Delete it, or export the chat again.")
-            continue
-        if not isinstance(item, dict):
-            continue
+        number, item = found
         user, character = get_name(item, "user_name") or user, get_name(item, "character_name") or character
         message = _read_message(item, number, user, character)
         if message is not None:

@@ -9,10 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-import orjson
-
 from chat_app.conversation import Conversation, Message
-from chat_app.data.readers.json.items import looks_like_json
+from chat_app.data.readers.json.items import iterate_objects, looks_like_json
 from chat_app.data.readers.protocol import InputFile, TextReader
 from chat_app.data.readers.turn_text import MAX_TURNS, replace_unstorable
 from chat_app.data.readers.types import Located, Problem
@@ -51,15 +49,17 @@ class OasstReader(TextReader):
     def read(self, *, need_reply: bool = True) -> Iterator[Located | Problem]:
         """The best path of each tree, at the line of its first message."""
         nodes: dict[str, Node] = {}
-        problems: list[Problem] = []
-        for number, value in self._iterate_values(problems):
+        for found in iterate_objects(self.source, "Get the file again."):
+            if isinstance(found, Problem):
+                yield found
+                continue
+            number, value = found
             if isinstance(value.get("prompt"), dict):
                 _add_tree(value["prompt"], number, nodes)
             else:
                 _add_message(value, number, nodes)
             if len(nodes) > MOST_MESSAGES:
                 raise DataError(f"More than {MOST_MESSAGES:,} messages.", where=self.source.name, advice="Split it.")
-        yield from problems
         for key, node in nodes.items():
             if node.parent in nodes:
                 nodes[node.parent or ""].answers.append(key)
@@ -74,19 +74,6 @@ class OasstReader(TextReader):
         if unanswered:
             trees = "1 tree has" if unanswered == 1 else f"{unanswered:,} trees have"
             yield Problem(self.source.name, None, f"{trees} no answer.", "Nothing has to be done.")
-
-    def _iterate_values(self, problems: list[Problem]) -> Iterator[tuple[int, dict[str, Any]]]:
-        for number, raw in self.source.read_lines():
-            if not raw or raw.isspace():
-                continue
-            try:
-                value = orjson.loads(raw)
-            except orjson.JSONDecodeError:
-                problems.append(Problem(self.source.name, number, "This line is not JSON.", "Get the file again."))
-                continue
-            for item in value if isinstance(value, list) else [value]:
-                if isinstance(item, dict):
-                    yield number, item
 
 
 def _add_tree(root: dict[str, Any], line: int, nodes: dict[str, Node]) -> None:

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import orjson
+
 from chat_app.data.readers.json import streaming
 from chat_app.data.readers.json.document import is_streamed, parse, parse_document
 from chat_app.data.readers.protocol import InputFile
-from chat_app.data.readers.text_source import MAX_LINE_BYTES, Source
+from chat_app.data.readers.text_source import MAX_LINE_BYTES, MAX_LINE_MEGABYTES, Source
+from chat_app.data.readers.types import Problem
 
 Items = Callable[[], Iterator[tuple[int, Any]]]
 
@@ -38,3 +41,24 @@ def open_items(file: InputFile) -> Items | None:
 def _stream(source: Source) -> Iterator[tuple[int, Any]]:
     for _, items in streaming.iterate_sections(source):
         yield from items
+
+
+def iterate_objects(source: Source, advice: str) -> Iterator[tuple[int, dict[str, Any]] | Problem]:
+    """The objects in a file of JSON Lines, each with its line; of a line with a list, those in it. Other values and
+    blank lines are passed over.
+
+    Args:
+        advice: for a line that is not JSON.
+    """
+    for number, raw in source.read_lines():
+        if raw is None:
+            yield Problem(source.name, number, f"This line is longer than {MAX_LINE_MEGABYTES} MB.", "Split it.")
+            continue
+        if not raw or raw.isspace():
+            continue
+        try:
+            value = orjson.loads(raw)
+        except orjson.JSONDecodeError:
+            yield Problem(source.name, number, "This line is not JSON.", advice)
+            continue
+        yield from ((number, one) for one in (value if isinstance(value, list) else [value]) if isinstance(one, dict))
