@@ -9,8 +9,8 @@ from typing import Any
 
 from chat_app.conversation import Conversation
 from chat_app.data.readers.protocol import InputFile, TextReader
-from chat_app.data.readers.turn_text import MAX_TURNS, replace_unstorable
-from chat_app.data.readers.types import Located, Problem
+from chat_app.data.readers.turn_text import check_count, replace_unstorable
+from chat_app.data.readers.types import Located, Problem, RejectedError
 from chat_app.data.readers.yaml_values import YamlList, YamlText, parse_yaml
 
 BEGINNING = re.compile(r"(?m)^conversations:[ \t]*(?:#.*)?\r?\n(?:[ \t]*(?:#.*)?\r?\n){0,50}[ \t]*- ?(?:-|\[|\r?\n)")
@@ -38,19 +38,13 @@ class ChatterBotReader(TextReader):
             line = getattr(turns, "line", number)
             said = list(_flatten(turns))
             texts = [text for one in said if (text := replace_unstorable(one).strip())]
-            if len(texts) < (2 if need_reply else 1):
-                yield Problem(
-                    self.source.name, line, "This conversation has less than two turns.", "Add the reply, or delete it."
-                )
-            elif len(texts) > MAX_TURNS:
-                yield Problem(
-                    self.source.name,
-                    line,
-                    f"This conversation has {len(texts):,} turns.",
-                    "Split it into several ones.",
-                )
-            else:
+            try:
+                if len(texts) < (2 if need_reply else 1):
+                    raise RejectedError("This conversation has less than two turns.", "Add the reply, or delete it.")
+                check_count(len(texts))
                 yield Located(Conversation.from_turns(texts), line, self.source.name)
+            except RejectedError as rejected:
+                yield Problem(self.source.name, line, rejected.reason, rejected.advice)
 
 
 def _flatten(turns: Any) -> Iterator[str]:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from chat_app.conversation import Conversation, Message, Role
 from chat_app.data.readers.tables import header_words
-from chat_app.data.readers.turn_text import MAX_TURNS, clean_text
+from chat_app.data.readers.turn_text import MAX_TURNS, check_count, clean_text
 from chat_app.data.readers.types import Located, Part, Problem, RejectedError
 
 # Rows of several conversations may be interleaved, as in a log. These bound how many are collected at a time.
@@ -170,11 +170,7 @@ def _build_conversation(rows: list[MessageRow], bot: str, need_reply: bool) -> C
     if all(message.role == "system" for message in messages):
         raise RejectedError("The conversation has no turns.", NO_REPLY_ADVICE)
     conversation = Conversation.from_messages(messages)
-    if len(conversation.turns) > MAX_TURNS:
-        raise RejectedError(
-            f"This conversation has {len(conversation.turns):,} turns; at most {MAX_TURNS:,} are read.",
-            "Split it into several ones.",
-        )
+    check_count(len(conversation.turns))
     return conversation
 
 
