@@ -27,6 +27,7 @@ from chat_app.inference.prefix_cache import CachedPrefix, PrefixCache
 from chat_app.inference.request import Finish, Request
 from chat_app.inference.sequence import Sequence, start_sequence
 from chat_app.inference.thread_tuner import ThreadTuner
+from chat_app.system.sent_errors import explain
 
 LOGGER = logging.getLogger(__name__)
 PREFILL_CHUNK_WHILE_DECODING = 96  # Tokens of prompts in a step that also decodes: running replies wait for them.
@@ -327,8 +328,4 @@ class Engine:
 
 def _explain(error: Exception) -> ChatAppError:
     """What the reader of a failed request is told."""
-    if isinstance(error, ChatAppError):
-        return error.with_traceback(None)
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
-        return ChatAppError("The memory ran out.", advice="Use a smaller model, or shorter conversations.")
-    return ChatAppError(f"The model failed ({type(error).__name__}: {error}).")
+    return error.with_traceback(None) if isinstance(error, ChatAppError) else explain(error, "The model")

@@ -72,14 +72,14 @@ class ContiguousKVCache:
     def copy(self: Contiguous, length: int) -> Contiguous:
         """Another cache with the first `length` tokens of this one."""
         other = copy.copy(self)
-        other._data = self._reallocate(_capacity_for(length, self._window), length)
+        other._data = self._reallocate(capacity_for(length, self._window), length)
         other.length = length
         return other
 
     def reserve(self, count: int) -> None:
         """Allocate memory for the next `count` tokens, if there is not enough."""
         if self.length + count > self.capacity:
-            self._data = self._reallocate(_capacity_for(self.length + count, self._window), self.length)
+            self._data = self._reallocate(capacity_for(self.length + count, self._window), self.length)
 
     def append(self, layer: int, new: Tensor) -> tuple[Tensor, Tensor]:
         """Write the keys and values of the next tokens of a layer, after `reserve`; `length` stays.
@@ -103,8 +103,9 @@ class ContiguousKVCache:
         return data
 
 
-def _capacity_for(length: int, window: int) -> int:
-    """Powers of two, so that a growing sequence is copied seldom; but no more than the window."""
+def capacity_for(length: int, window: int) -> int:
+    """The tokens to allocate for `length`: a power of two, so that a growing sequence is copied seldom, but no more
+    than the window."""
     capacity = MIN_CAPACITY
     while capacity < length:
         capacity *= 2

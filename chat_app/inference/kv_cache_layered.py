@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-MIN_CAPACITY = 128
+from chat_app.inference.kv_cache import capacity_for
 
 
 class LayeredKVCache:
@@ -60,11 +60,7 @@ class LayeredKVCache:
         return all_keys, all_values
 
     def _reallocate(self, data: Tensor, length: int) -> Tensor:
-        """A new tensor with room for at least `length` tokens and with the tokens so far. Its capacity is a power of
-        two, so that a growing sequence is copied seldom; but no more than the window."""
-        capacity = MIN_CAPACITY
-        while capacity < length:
-            capacity *= 2
-        new = data.new_empty(data.shape[0], max(min(capacity, self.window), length), data.shape[2])
+        """A new tensor with room for at least `length` tokens and with the tokens so far."""
+        new = data.new_empty(data.shape[0], capacity_for(length, self.window), data.shape[2])
         new[:, : self.length] = data[:, : self.length]
         return new
