@@ -24,14 +24,19 @@ train_run() {
   fi
 }
 
-if [ ! -e "$work/data/finish.jsonl" ]; then
+# mend FILE REPAIR...: the product's own check, which takes out what is private or not to be read.
+mend() {
+  python -m chat_app inspect "$1" --repair emails html keys mojibake phones "${@:2}" --out "$1.mended.jsonl" >"$1.report.txt"
+  mv "$1.mended.jsonl" "$1"
+}
+
+if [ ! -e "$work/data/mended" ]; then
   python assets/starter_data.py "$work/data" "$corpora"
-  # The product's own check: private data, HTML, conversations in which one side says nothing.
   for file in "$work"/data/learn/*.jsonl; do
-    python -m chat_app inspect "$file" --repair duplicates emails html keys mojibake one_sided phones empty_turns \
-      --out "$file.mended.jsonl" >"$file.report.txt"
-    mv "$file.mended.jsonl" "$file"
+    mend "$file" duplicates empty_turns one_sided
   done
+  mend "$work/data/finish.jsonl"  # Its repetitions are meant.
+  touch "$work/data/mended"
 fi
 data=("$work"/data/learn/*.jsonl)
 test -e "$work/tokenizer" || python -m chat_app tokenizer --data "${data[@]}" --vocab-size 8192 --out "$work/tokenizer"

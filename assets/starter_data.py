@@ -21,6 +21,7 @@ import json
 import re
 import sys
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -102,26 +103,32 @@ def is_fit(record: dict[str, Any]) -> bool:
 def sources(corpora: Path | None) -> Iterator[tuple[str, Iterator[tuple[str, dict[str, Any]]]]]:
     """Each source with its name: key and conversation, those to be held out too."""
     yield "chitchat", chitchat()
-    yield "chatterbot", (("", record) for record in chatterbot())  # Too little of it to measure on.
+    yield "chatterbot", (("", record) for record in chatterbot())  # None is held out: it is too little to measure on.
     yield "small_talk", read_corpus(SMALL_TALK)
-    for name in ("self_dialogue", "topical_chat") if corpora is not None else ():
-        yield name, read_corpus((corpora or Path()) / f"{name}.jsonl.gz")
+    if corpora is not None:
+        for name in ("self_dialogue", "topical_chat"):
+            yield name, read_corpus(corpora / f"{name}.jsonl.gz")
+
+
+def is_learned(key: str, record: dict[str, Any]) -> bool:
+    """Whether the model may see a conversation: it is not kept for measuring, and fit."""
+    return not is_held_out(key) and is_fit(record)
 
 
 def finish(corpora: Path | None = None) -> Iterator[dict[str, Any]]:
     """The last lesson. A topic that both speakers were shown is always told, so that nothing is answered out of the
     blue."""
-    for line, record in read_corpus(SMALL_TALK):
-        if not is_held_out(line):
+    for key, record in read_corpus(SMALL_TALK):
+        if is_learned(key, record):
             yield from [record] * SMALL_TALK_TIMES
     for line in OPENINGS.read_text(encoding="utf-8").splitlines()[1:]:
         yield from [{"turns": line.split("\t")}] * OPENING_TIMES
     for key, record in chitchat(always_topic=True):
-        if not is_held_out(key) and int(key[9:13], 16) % CHITCHAT_SHARE == 0 and is_fit(record):
+        if int(key[9:13], 16) % CHITCHAT_SHARE == 0 and is_learned(key, record):
             yield record
     if corpora is not None:
-        learned = (record for key, record in read_corpus(corpora / "self_dialogue.jsonl.gz") if not is_held_out(key))
-        yield from (record for number, record in enumerate(learned) if number % SELF_DIALOGUE_SHARE == 0)
+        found = read_corpus(corpora / "self_dialogue.jsonl.gz")
+        yield from islice((record for key, record in found if is_learned(key, record)), 0, None, SELF_DIALOGUE_SHARE)
 
 
 def earlier() -> Iterator[dict[str, Any]]:
@@ -153,12 +160,10 @@ def main(out: Path, corpora: Path | None = None) -> None:
     """Write all files, and the sample beside the starter."""
     write(earlier(), Path(__file__).with_name("starter_earlier.jsonl"))
     for name, conversations in sources(corpora):
-        split: dict[bool, list[dict[str, Any]]] = {False: [], True: []}
-        for key, record in conversations:
-            split[bool(key) and is_held_out(key)].append(record)
-        write((record for record in split[False] if is_fit(record)), out / "learn" / f"{name}.jsonl")
-        if split[True]:
-            write(iter(split[True]), out / "heldout" / f"{name}.jsonl")
+        found = list(conversations)
+        write((record for key, record in found if is_learned(key, record)), out / "learn" / f"{name}.jsonl")
+        if held_out := [record for key, record in found if is_held_out(key)]:
+            write(iter(held_out), out / "heldout" / f"{name}.jsonl")
     write(finish(corpora), out / "finish.jsonl")
 
 
