@@ -8,27 +8,28 @@ guarded    kernels compute in memory that ends in protected pages, as `guarded_m
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from functools import cache
-from typing import Literal, TypeAlias, get_args
+from typing import Literal, TypeAlias
 
 from chat_app.errors import SettingError
 
 SWITCH = "CHAT_APP_KERNELS"
 KernelMode: TypeAlias = Literal["on", "off", "guarded"]
+_MODES: Mapping[str, KernelMode] = {"on": "on", "off": "off", "guarded": "guarded"}
 
 
 def kernel_mode() -> KernelMode:
-    """The mode that the environment asks for now.
+    """The mode that the environment asks for.
 
     Raises:
         SettingError: the variable has an unknown value.
     """
     value = os.environ.get(SWITCH) or "on"
-    for known in get_args(KernelMode):
-        if value == known:
-            return known  # type: ignore[no-any-return]
-    advice = "Leave it out, or set it to on, off or guarded."
-    raise SettingError(SWITCH, f"'{value[:40]}' is no value of this environment variable.", advice=advice)
+    if value not in _MODES:
+        advice = "Leave it out, or set it to on, off or guarded."
+        raise SettingError(SWITCH, f"'{value[:40]}' is no value of this environment variable.", advice=advice)
+    return _MODES[value]
 
 
 def kernels_are_on() -> bool:

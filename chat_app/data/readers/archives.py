@@ -39,7 +39,7 @@ PASSED = "Nothing has to be done."
 
 @dataclass(frozen=True)
 class Member:
-    """A file to read: its path on disk for now, and the name to show ("archive.zip/inside.csv")."""
+    """A file to read: its present path on disk, and the name to show ("archive.zip/inside.csv")."""
 
     path: Path
     name: str

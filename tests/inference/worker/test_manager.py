@@ -34,11 +34,6 @@ Make = Callable[..., ModelManager]
 
 
 @pytest.fixture
-def paths(tmp_path: Path) -> Paths:
-    return Paths(tmp_path / "home")
-
-
-@pytest.fixture
 def make(paths: Paths) -> Iterator[Make]:
     """Makes managers."""
     made: list[ModelManager] = []

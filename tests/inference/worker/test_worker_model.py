@@ -42,11 +42,6 @@ Make = Callable[..., WorkerModel]
 
 
 @pytest.fixture
-def paths(tmp_path: Path) -> Paths:
-    return Paths(tmp_path / "home")
-
-
-@pytest.fixture
 def make(saved_folder: Path, paths: Paths) -> Iterator[Make]:
     """Makes loaded models in processes of their own."""
     made: list[WorkerModel] = []

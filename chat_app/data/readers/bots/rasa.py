@@ -18,7 +18,7 @@ from chat_app.data.readers.turn_text import MAX_TURNS, replace_unstorable
 from chat_app.data.readers.types import Located, Preview, Problem
 from chat_app.errors import DataError
 
-# A story is told again with other words as long as there are any, so often at most.
+# A story becomes one conversation for each wording of its turns, at most so many.
 MOST_VARIANTS = 50
 ANSWER = "utter_"
 TOGETHER = "Give the files together: nlu.yml, stories.yml or rules.yml, and domain.yml, or their folder."
@@ -50,9 +50,9 @@ class RasaReader(JoinedReader):
 
 @dataclass
 class _Outcome:
-    """What was found while stories were told."""
+    """What was found while stories were read: the intents that one has answered, and how many steps were left out."""
 
-    told: set[str] = field(default_factory=set)
+    answered: set[str] = field(default_factory=set)
     cut: int = 0
 
 
@@ -73,10 +73,10 @@ class RasaBot:
         outcome = _Outcome()
         for story in self.parts.stories:
             for turns in self._split_story(story, outcome):
-                yield from self._tell(turns, story)
+                yield from self._build_variants(turns, story)
         for intent, examples in self.parts.examples.items():
             answers = self.parts.answers.get(ANSWER + intent, [])
-            if intent not in outcome.told and answers:
+            if intent not in outcome.answered and answers:
                 line, file = self.parts.places[intent]
                 for question, answer in pair_up(examples, answers):
                     yield Located(build_pair(replace_unstorable(question), replace_unstorable(answer)), line, file)
@@ -114,7 +114,7 @@ class RasaBot:
                 yield stretch
                 stretch = []
                 continue
-            outcome.told.add(step.name)
+            outcome.answered.add(step.name)
             stretch.append((said, _combine(known)))
         yield stretch
 
@@ -124,7 +124,7 @@ class RasaBot:
             f"{ANSWER}{intent}" if action == ANSWER + intent.partition("/")[0] else "", []
         )
 
-    def _tell(self, turns: list[tuple[list[str], list[str]]], story: Story) -> Iterator[Located]:
+    def _build_variants(self, turns: list[tuple[list[str], list[str]]], story: Story) -> Iterator[Located]:
         """A stretch in as many wordings as its turns have, each of them used at least once."""
         if not turns or 2 * len(turns) > MAX_TURNS:
             return

@@ -96,7 +96,7 @@ class ParlAIReader(TextReader):
 
 
 def _add_text(episode: _Episode, text: str) -> str:
-    """What is said in a text; its lines about the persona, and what was told before, go where they belong."""
+    """The turn in a text, with the context that came before it; the lines about the persona go into the episode."""
     said = []
     for line in text.replace("\\n", "\n").split("\n"):
         if match := PERSONA.fullmatch(line):
