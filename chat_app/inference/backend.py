@@ -146,6 +146,11 @@ class ModelDescription:
     memory_bytes: int = 0
     problem: str = ""
 
+    @property
+    def is_reloading(self) -> bool:
+        """Whether it is a model of this app whose process has died, and is being loaded again."""
+        return not self.is_ready and not self.host and not self.problem
+
 
 class ReplyBackend(Protocol):
     """A model that replies. All of it may be used from any thread, for many replies at the same time."""

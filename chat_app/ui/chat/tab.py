@@ -263,8 +263,8 @@ class ChatTab:
         if loaded is None:
             raise ModelError("No model is loaded.", advice="Choose one on the Models page.")
         turn.model = loaded.name
-        if not loaded.description.is_ready and not loaded.description.host:
-            turn.note = "The model is being loaded again."
+        if loaded.description.is_reloading:
+            turn.note = model_choices.RELOADING
             yield
         throttle = RedrawThrottle(first=SECONDS_TO_FOLLOW)
         events = loaded.stream(ReplyRequest(session.build_conversation(system), sampling), cancel_event)

@@ -13,6 +13,7 @@ from chat_app.services import Services
 from chat_app.ui.components import formatting
 
 IN_USE = "the model in use"  # The name of a shared server's own model on the page, which hides its path.
+RELOADING = "The model is being loaded again."
 REMOTE = "the model of the engine"  # The name of the model that another server runs.
 MAX_HINTS = 4
 
@@ -138,8 +139,8 @@ def describe_model(loaded: ReplyBackend | None) -> str:
     model = loaded.description
     if model.problem:
         return model.problem
-    if not model.is_ready and not model.host:
-        return "The model is being loaded again."
+    if model.is_reloading:
+        return RELOADING
     if not model.is_ready:
         return f"The server {model.host} answers here, and cannot be reached yet."
     window = f", remembers {model.window:,} tokens" if model.window else ""
