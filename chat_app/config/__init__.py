@@ -1,6 +1,7 @@
-"""Settings of loading, sampling and training as dataclasses with validated fields, and the locations on disk.
+"""Settings of loading, sampling and training as dataclasses with validated fields, the locations on disk, and the rules
+of a server.
 
 Command-line flags and page controls are generated from these dataclasses.
 """
 
-__all__ = ["fields", "loading", "paths", "sampling", "training"]
+__all__ = ["fields", "loading", "paths", "sampling", "server", "training"]

@@ -11,8 +11,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import filelock
-
 from chat_app.errors import RunError
 
 MANIFEST = "manifest.json"
@@ -25,6 +23,8 @@ def hold(path: Path, busy: str) -> Iterator[None]:
     Raises:
         RunError: another process or thread holds it; `busy` is the sentence.
     """
+    import filelock  # It imports asyncio, which `--help` does not need.
+
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(path)
     try:
@@ -39,6 +39,8 @@ def hold(path: Path, busy: str) -> Iterator[None]:
 
 def is_held(path: Path) -> bool:
     """Whether another process or thread holds this lock file."""
+    import filelock
+
     if not path.exists():
         return False
     lock = filelock.FileLock(path)

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from chat_app.config.paths import STARTER
+from chat_app.config.server import LOOPBACK, ServerRules
 from chat_app.errors import SettingError
-from chat_app.services import LOOPBACK, ServerRules
 
 if TYPE_CHECKING:
     pass

@@ -16,13 +16,13 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from chat_app.config.server import ServerRules
 from chat_app.formatting import format_bytes
 from chat_app.server.auth import Throttle
 from chat_app.server.host_policy import HostPolicy
 from chat_app.server.openai_schema import error_body
 from chat_app.server.security_headers import docs_policy, security_headers
 from chat_app.server.upload_quota import Upload, UploadQuota
-from chat_app.services import ServerRules
 
 API_PATHS = ("/v1/", "/generate", "/health")
 LOGIN_PATHS = ("/login", "/login/")

@@ -7,7 +7,7 @@ import re
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
-from chat_app.services import LOOPBACK, ServerRules
+from chat_app.config.server import LOOPBACK, ServerRules
 
 ANY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 - compared with, not bound to.
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._-]{1,253})(:\d{1,5})?")

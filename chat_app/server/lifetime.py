@@ -10,9 +10,10 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from chat_app.config.server import LOOPBACK, ServerRules
 from chat_app.errors import ChatAppError
 from chat_app.server.flags import ANY_ADDRESS
-from chat_app.services import LOOPBACK, ServerRules, Services
+from chat_app.services import Services
 
 if TYPE_CHECKING:
     import socket

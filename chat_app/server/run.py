@@ -13,10 +13,11 @@ import threading
 from typing import TYPE_CHECKING
 
 from chat_app.config.paths import STARTER, Paths
+from chat_app.config.server import LOOPBACK, ServerRules
 from chat_app.errors import UserError
 from chat_app.server.flags import make_remote, parse_rules
 from chat_app.server.lifetime import LOADING_THREADS, FirstModel, RunningServer
-from chat_app.services import LOOPBACK, ServerRules, Services
+from chat_app.services import Services
 
 if TYPE_CHECKING:
     import socket

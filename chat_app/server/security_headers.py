@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from chat_app.services import ServerRules
+from chat_app.config.server import ServerRules
 
 
 def _framers(rules: ServerRules, origins: tuple[str, ...]) -> str:

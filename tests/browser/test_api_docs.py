@@ -12,7 +12,8 @@ import pytest
 
 from chat_app.config.loading import LoadConfig
 from chat_app.config.paths import Paths
-from chat_app.services import ServerRules, Services
+from chat_app.config.server import ServerRules
+from chat_app.services import Services
 from tests.browser.test_page import CHROMIUM, browser, expect, say
 from tests.server.api_server import ApiServer
 from tests.server.test_server import App

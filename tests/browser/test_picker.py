@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 
 from chat_app.config.paths import Paths
+from chat_app.config.server import ServerRules
 from chat_app.config.training import TrainConfig
 from chat_app.inference.backend import ModelDescription
 from chat_app.models.resolver import find
 from chat_app.runs.run import Run
-from chat_app.services import ServerRules, Services
+from chat_app.services import Services
 from chat_app.ui.chat.streaming import LiveReplies
 from chat_app.ui.components.theme import page_arguments
 from chat_app.ui.page import build_page

@@ -14,12 +14,12 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
+from chat_app.config.server import ServerRules
 from chat_app.errors import DataError
 from chat_app.server.auth import Accounts, AuthenticationError, Throttle, TooManyAttemptsError, read_passwords
 from chat_app.server.guard import MAX_BODY_BYTES, MAX_FILES_PER_REQUEST, Guard
 from chat_app.server.host_policy import HostPolicy
 from chat_app.server.upload_quota import UploadQuota
-from chat_app.services import ServerRules
 
 pytestmark = pytest.mark.dependencies
 

@@ -16,12 +16,13 @@ from fastapi.testclient import TestClient
 from chat_app.config.loading import LoadConfig
 from chat_app.config.paths import Paths
 from chat_app.config.sampling import SamplingConfig
+from chat_app.config.server import ServerRules
 from chat_app.conversation import Conversation, Message
 from chat_app.inference.backend import TextDelta, reply
 from chat_app.inference.loaded_model import LoadedModel
 from chat_app.server.auth import Accounts, Throttle
 from chat_app.server.openai_api import GENERATE_SAMPLING, Api
-from chat_app.services import ServerRules, Services
+from chat_app.services import Services
 from tests.server.in_process import OneModel
 
 HELLO = [{"role": "user", "content": "Hello"}]

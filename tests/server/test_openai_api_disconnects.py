@@ -13,11 +13,12 @@ import pytest
 
 from chat_app.config.loading import LoadConfig
 from chat_app.config.paths import Paths
+from chat_app.config.server import ServerRules
 from chat_app.inference.backend import TextDelta
 from chat_app.inference.engine import Engine
 from chat_app.inference.loaded_model import LoadedModel
 from chat_app.server.openai_api import MAX_STREAMS
-from chat_app.services import ServerRules, Services
+from chat_app.services import Services
 from chat_app.tokenization.chat_formats import get_format
 from chat_app.tokenization.encoder import Encoder
 from chat_app.tokenization.format_detection import write_chat_format

@@ -21,6 +21,7 @@ from fastapi.testclient import TestClient
 
 from chat_app.config.loading import LoadConfig
 from chat_app.config.paths import Paths
+from chat_app.config.server import ServerRules
 from chat_app.config.training import TrainConfig
 from chat_app.data.source import DataSource
 from chat_app.errors import SettingError
@@ -29,7 +30,7 @@ from chat_app.server.app import FRAMES, build_app
 from chat_app.server.auth import Accounts, Throttle
 from chat_app.server.flags import add_flags, parse_rules
 from chat_app.server.host_policy import HostPolicy
-from chat_app.services import ServerRules, Services
+from chat_app.services import Services
 from chat_app.training.prepare import prepare_run
 
 pytestmark = pytest.mark.slow_file

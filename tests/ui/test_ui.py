@@ -15,6 +15,7 @@ import pytest
 from chat_app.config.loading import LoadConfig
 from chat_app.config.paths import Paths
 from chat_app.config.sampling import SamplingConfig
+from chat_app.config.server import ServerRules
 from chat_app.config.training import CAREFULNESS, TrainConfig
 from chat_app.conversation import Conversation
 from chat_app.data.dataset import load_files
@@ -22,7 +23,7 @@ from chat_app.errors import ModelError, RunError, SettingError, UserError
 from chat_app.formatting import format_bytes
 from chat_app.inference.backend import ModelDescription
 from chat_app.runs.run import Run, State
-from chat_app.services import LOCAL_VISITOR, ServerRules, Services
+from chat_app.services import LOCAL_VISITOR, Services
 from chat_app.ui.chat.session import MAX_MESSAGE_LENGTH, ChatSession, ChatTurn
 from chat_app.ui.chat.streaming import LiveReplies
 from chat_app.ui.chat.tab import ChatTab

@@ -17,6 +17,7 @@ from fastapi.testclient import TestClient
 from chat_app.config.loading import LoadConfig
 from chat_app.config.paths import Paths
 from chat_app.config.sampling import SamplingConfig
+from chat_app.config.server import ServerRules
 from chat_app.conversation import Conversation
 from chat_app.errors import BusyError, ChatAppError, DataError, ModelNotFoundError, SettingError
 from chat_app.inference.backend import ReplyEnd, ReplyRequest, TextDelta, stream_reply
@@ -24,7 +25,7 @@ from chat_app.inference.remote.backend import RemoteModel, Timeouts, check_addre
 from chat_app.inference.remote.protocol import RemoteEngineError
 from chat_app.server.auth import Accounts, Throttle
 from chat_app.server.openai_api import Api
-from chat_app.services import ServerRules, Services
+from chat_app.services import Services
 from chat_app.ui.models import model_choices
 from tests.server.api_server import ApiServer, wait_for
 

@@ -12,6 +12,7 @@ import gradio as gr
 import pytest
 
 from chat_app.config.paths import Paths
+from chat_app.config.server import ServerRules
 from chat_app.config.training import TrainConfig
 from chat_app.conversation import Conversation
 from chat_app.errors import DataError, ModelError, RunError, UserError
@@ -21,7 +22,7 @@ from chat_app.evaluation.evaluation import Evaluation
 from chat_app.evaluation.memorization import CopyFinding
 from chat_app.inference.backend import ModelDescription
 from chat_app.runs.run import Run
-from chat_app.services import ServerRules, Services
+from chat_app.services import Services
 from chat_app.training.corrections_run import open_corrections
 from chat_app.ui.chat.corrections_panel import CorrectionsPanel, render_corrections
 from chat_app.ui.chat.memorization_marks import MemorizationMarks
