@@ -76,7 +76,8 @@ def test_a_package_says_what_is_in_it_and_what_others_may_use(path: Path) -> Non
     public = importlib.import_module(name_of(path)).__all__
     assert public
     for name in public:
-        assert hasattr(importlib.import_module(name_of(path)), name) or (path.parent / name).with_suffix(".py").exists()
+        module, package = path.parent / f"{name}.py", path.parent / name / "__init__.py"
+        assert hasattr(importlib.import_module(name_of(path)), name) or module.exists() or package.exists()
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
