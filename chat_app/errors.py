@@ -6,6 +6,7 @@ and the HTTP status with which it is reported; it knows neither the command line
 * ChatAppError (exit code 1, HTTP 500)
   * UserError: something that the person can put right (exit code 2, HTTP 400)
     + DataError: conversations, or a file of them, that cannot be used
+      x UnclearColumnsError: a table whose columns the person has to explain
       x ContextLengthError (`inference.remote.protocol`): the conversation is too long for another server's model
     + SettingError: a setting outside its limits
     + FormatError: a prompt format that is unknown or does not fit the tokenizer
@@ -60,6 +61,24 @@ class UserError(ChatAppError):
 
 class DataError(UserError, ValueError):
     """Conversations, or a file of them, that cannot be used."""
+
+
+class UnclearColumnsError(DataError):
+    """A table in which no column is known to hold talk: a question to the person.
+
+    `columns` holds the label of each column and a few of its cells.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        columns: tuple[tuple[str, tuple[str, ...]], ...],
+        *,
+        where: str | None = None,
+        advice: str | None = None,
+    ):
+        self.columns = columns
+        super().__init__(what, where=where, advice=advice)
 
 
 class SettingError(UserError, ValueError):

@@ -80,6 +80,7 @@ def _facts(material: ConversationDataset, check: Check | None) -> dict[str, Any]
         "parts": facts.parts,
         "problems": [asdict(problem) for problem in material.iterate_problems()],
         "problems_total": facts.problems,
+        "notes": list(facts.notes),
         "check": check.to_dict() if check else None,
     }
 
@@ -91,6 +92,10 @@ def _print(material: ConversationDataset, check: Check | None) -> None:
     if len(facts.parts) > 1:
         print(", ".join(f"{count} {part}" for part, count in facts.parts.items()))
     for preview in facts.previews:
+        if preview.delimiter:
+            header = "yes" if preview.has_header else "no"
+            sign = "tab" if preview.delimiter == "\t" else preview.delimiter
+            print(f"delimiter: {sign}; first row names the columns: {header}")
         if preview.columns:
             print("columns: " + ", ".join(f"{column.name}={column.role}" for column in preview.columns))
         if preview.speakers:
@@ -101,6 +106,8 @@ def _print(material: ConversationDataset, check: Check | None) -> None:
         for message in conversation.messages:
             print(f"  {message.role:>9}: {message.text}")
     print()
+    for note in facts.notes:
+        print(f"Note: {note}")
     print(f"{facts.problems} problems" if facts.problems else "No problems.")
     for problem in material.iterate_problems():
         print(f"  {problem.sentence()}")

@@ -129,6 +129,8 @@ def _prepare_new_run(options: argparse.Namespace, paths: Paths) -> Run:
             config, wanted, paths, valid=valid, questions=questions, folder=folder, progress=reading.update
         )
     log_line(f"{material.facts.conversations} conversations, {material.facts.problems} lines that cannot be used.")
+    for note in material.facts.notes:
+        log_line(f"  Note: {note}")
     for problem in material.list_problems(10):
         log_line(f"  {problem.sentence()}")
     return run

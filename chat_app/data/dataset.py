@@ -26,16 +26,21 @@ from chat_app.data.readers import (
     iterate_together,
     nothing_usable_error,
 )
-from chat_app.data.readers.types import explain_not_opened
+from chat_app.data.readers.notes import PLACEHOLDERS, Counts
+from chat_app.data.readers.types import Note, explain_not_opened
 from chat_app.data.writers import to_record
 from chat_app.errors import DataError
 from chat_app.system.disk_cache import Cache, digest_content
 from chat_app.system.progress import Progress, ProgressCallback, ignore_progress
 
-VERSION = "2"  # Part of every key: raise it when reading changes, so that cached datasets are rebuilt.
+VERSION = "3"  # Part of every key: raise it when reading changes, so that cached datasets are rebuilt.
 CONVERSATIONS, PROBLEMS, FACTS = "conversations.jsonl", "problems.jsonl", "facts.json"
 SHOWN_PROBLEMS = 1_000
 REPORT_EVERY = 2_000
+MOST_NOTES = 100
+# How a message that is not learned is written; inside a text the quotes would have backslashes before them.
+NOT_LEARNED = b'"weight":0'
+PLACEHOLDER_BYTES = tuple(placeholder.encode() for placeholder in PLACEHOLDERS)
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,7 @@ class DatasetFacts:
         turns: the number of their turns; system texts are no turns.
         parts: the number of conversations of each part ("train", "valid", "test").
         problems: how many lines or files were left out.
+        notes: what a person should look at, in sentences.
     """
 
     files: tuple[str, ...]
@@ -57,6 +63,7 @@ class DatasetFacts:
     turns: int
     parts: dict[str, int]
     problems: int
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -208,23 +215,31 @@ class _DatasetWriter:
         self.folder, self.progress = folder, progress
         self.files: list[str] = []
         self.previews: list[Preview] = []
+        self.notes: list[str] = []
         self.parts: Counter[str] = Counter()
         self.turns = self.count = self.problems = 0
 
     def take(self, items: Iterable[Located | Problem], name: str) -> None:
         indices = {file: index for index, file in enumerate(self.files)}
         first: list[Problem] = []
+        counts = Counts()
         before, missed = self.count, 0
         with (self.folder / CONVERSATIONS).open("ab") as good, (self.folder / PROBLEMS).open("ab") as bad:
             for item in items:
-                if isinstance(item, Problem):
+                if isinstance(item, Note):
+                    self._note(item)
+                    first.append(item)
+                elif isinstance(item, Problem):
                     missed += 1
                     bad.write(orjson.dumps(asdict(item), option=orjson.OPT_APPEND_NEWLINE))
                     if len(first) < SHOWN_PROBLEMS:
                         first.append(item)
                 else:
                     index = indices.setdefault(item.file or name, len(indices))
-                    good.write(_encode(item, index))
+                    line = _encode(item, index)
+                    if NOT_LEARNED in line or any(placeholder in line for placeholder in PLACEHOLDER_BYTES):
+                        counts.add(item.conversation)
+                    good.write(line)
                     self.count += 1
                     self.turns += len(item.conversation.turns)
                     self.parts[item.part] += 1
@@ -234,14 +249,21 @@ class _DatasetWriter:
         self.problems += missed
         self.progress(Progress(done=self.count))
         if self.count == before:
-            raise nothing_usable_error(name, first, missed)
+            raise nothing_usable_error(name, first, max(missed, len(first)))
+        for note in counts.iterate_notes(name):
+            self._note(note)
+
+    def _note(self, note: Note) -> None:
+        if len(self.notes) < MOST_NOTES:
+            self.notes.append(note.sentence())
 
     def close(self) -> None:
         parts = dict(self.parts)
         if not parts.get("train"):
             # Without a training part, as with a single file named "test", all conversations are training data.
             parts = {"train": self.count}
-        facts = DatasetFacts(tuple(self.files), tuple(self.previews), self.count, self.turns, parts, self.problems)
+        files, previews = tuple(self.files), tuple(self.previews)
+        facts = DatasetFacts(files, previews, self.count, self.turns, parts, self.problems, tuple(self.notes))
         (self.folder / FACTS).write_bytes(orjson.dumps(asdict(facts)))
 
 
@@ -272,8 +294,8 @@ def _open_dataset(entry: Path) -> ConversationDataset | None:
     try:
         values = orjson.loads((entry / FACTS).read_bytes())
         previews = tuple(_parse_preview(one) for one in values.pop("previews"))
-        files = tuple(values.pop("files"))
-        return ConversationDataset(entry, DatasetFacts(files=files, previews=previews, **values))
+        files, notes = tuple(values.pop("files")), tuple(values.pop("notes"))
+        return ConversationDataset(entry, DatasetFacts(files=files, previews=previews, notes=notes, **values))
     except (OSError, ValueError, TypeError, KeyError):
         return None
 

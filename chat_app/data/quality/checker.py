@@ -18,6 +18,7 @@ from chat_app.data.quality.issue_types import CHARACTERS_A_TOKEN, KINDS, LONG_TU
 from chat_app.data.quality.languages import Languages
 from chat_app.data.quality.markup import find_html, find_special_tokens, may_hold_markup
 from chat_app.data.quality.pii import find_private, may_hold_private
+from chat_app.data.quality.quoted_texts import QuotedTextCounter
 from chat_app.data.quality.repeated_replies import ReplyCounter
 from chat_app.data.quality.report import LENGTH_EDGES, TURN_EDGES, Check, Finding, Record, Spot, Tally
 from chat_app.data.quality.text_checks import find_loop, is_mojibake, is_readable
@@ -60,6 +61,7 @@ class Checker:
         self._length_tally = Tally(LENGTH_EDGES)
         self._languages = Languages()
         self._replies = ReplyCounter()
+        self._quoted = QuotedTextCounter()
         self._waiting: list[list[str]] = []
 
     def add(self, located: Located) -> None:
@@ -78,6 +80,7 @@ class Checker:
                 self._count_waiting()
         else:
             self._length_tally.add(sum(map(len, texts)))
+        self._quoted.add(located)
         self._check_texts(located, whole)
         self._check_conversation(located)
 
@@ -92,9 +95,7 @@ class Checker:
         total = sum(self._parts.values())
         knows_fit = self._count_tokens is not None and self._window > 0 and total > 0
         findings = [self._build_finding(name) for name, record in self._records.items() if record.count]
-        same = self._replies.build_finding()
-        if same:
-            findings.append(same)
+        findings += [found for found in (self._replies.build_finding(), self._quoted.build_finding()) if found]
         order = list(KINDS)
         return Check(
             conversations=total,

@@ -91,6 +91,12 @@ _KINDS = (
         "Something like <|End|> or [INST] was left in a text by another program. A model learns to write it out.",
     ),
     Kind(
+        "quoted",
+        "Nearly every text is in quotes",
+        "The quotation marks belong to the table and not to what was said, and a model learns to write them. Say how "
+        "the file is laid out (its delimiter, or that it is a table), or export it again without quotes.",
+    ),
+    Kind(
         "mojibake",
         "Turns with mixed-up characters",
         "The text was once opened in a wrong encoding, so that é became Ã©. It can be turned back.",

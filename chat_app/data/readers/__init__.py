@@ -4,7 +4,7 @@ The kind of a file is detected from its content. Each kind has one reader (see `
 `reader_table`; `iterate` and `read_file` choose the reader. Conversations are written in `chat_app.data.writers`.
 """
 
-from chat_app.data.readers import archives, detect, options, split_names, text_source, turn_text, types
+from chat_app.data.readers import archives, detect, notes, options, split_names, text_source, turn_text, types
 from chat_app.data.readers.options import COLUMN_ROLES, ColumnRole, ReadingOptions
 from chat_app.data.readers.reading import (
     has_text,
@@ -15,7 +15,17 @@ from chat_app.data.readers.reading import (
     read_file,
     read_files,
 )
-from chat_app.data.readers.types import Column, ConversationSource, Located, Part, Preview, Problem, Reading, Speaker
+from chat_app.data.readers.types import (
+    Column,
+    ConversationSource,
+    Located,
+    Note,
+    Part,
+    Preview,
+    Problem,
+    Reading,
+    Speaker,
+)
 
 __all__ = [
     "COLUMN_ROLES",
@@ -23,6 +33,7 @@ __all__ = [
     "ColumnRole",
     "ConversationSource",
     "Located",
+    "Note",
     "Part",
     "Preview",
     "Problem",
@@ -35,6 +46,7 @@ __all__ = [
     "iterate",
     "iterate_conversations",
     "iterate_together",
+    "notes",
     "nothing_usable_error",
     "options",
     "read_file",

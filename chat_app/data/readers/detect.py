@@ -16,11 +16,22 @@ def open_reader(file: InputFile) -> OpenedReader:
     Raises:
         DataError: the file is missing, empty, or of an unknown kind.
     """
-    from chat_app.data.readers.reader_table import READERS
-
-    reader = _find_reader(file, READERS)
+    reader = _find_reader(file, _list_readers(file.options))
     assert reader is not None
     return reader
+
+
+def _list_readers(options: ReadingOptions) -> tuple[type[Reader], ...]:
+    """The readers to ask: all of them, or those for the layout that the person says."""
+    from chat_app.data.readers import reader_table as table
+
+    if options.is_table:
+        return table.ParquetReader, table.XlsxReader, table.CsvReader, table.TsvReader
+    if options.layout == "lines":
+        return table.ParquetReader, table.XlsxReader, table.TsvReader
+    if options.layout == "marked":
+        return table.TranscriptReader, table.TsvReader
+    return table.READERS
 
 
 def open_folder_reader(file: InputFile) -> OpenedReader | None:

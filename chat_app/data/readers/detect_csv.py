@@ -12,8 +12,11 @@ from dataclasses import replace
 
 import orjson
 
-from chat_app.data.readers.tables import columns, header_words
+from chat_app.data.readers.options import ReadingOptions
+from chat_app.data.readers.tables import header_words
+from chat_app.data.readers.tables.cells import holds_marks
 from chat_app.data.readers.tables.csv_lenient import Dialect, Scan, scan_row
+from chat_app.data.readers.tables.table_header import find_header
 from chat_app.data.readers.text_source import Source, number_lines, read_beginning
 
 DELIMITERS = ("\x1f", ",", ";", "|")
@@ -27,8 +30,10 @@ BY_NAME, BY_DELIMITER, BY_HEADER = 1, 2, 3
 TABLE_EXTENSIONS = (".csv", ".tsv", ".tab", ".psv")
 
 
-def detect_dialect(source: Source) -> Dialect | None:
-    """Detect the dialect of a table; None for other texts, and for those that another reader suits better.
+def detect_dialect(source: Source, options: ReadingOptions | None = None) -> Dialect | None:
+    """How the cells of a table are separated; None for a text that is none, or that is read better in another way.
+
+    What the person says (a delimiter, or that it is a table) goes before what the lines tell.
 
     Lines with tabs are left to the reader of tab-separated lines, where a quote is an ordinary character, unless their
     quoting is clearly that of a spreadsheet.
@@ -39,12 +44,22 @@ def detect_dialect(source: Source) -> Dialect | None:
     named = _parse_separator_line(lines[0])
     if named:
         return _fit_dialect(Dialect(named, 0, skip=1), lines[1:])
+    options = options or ReadingOptions()
+    if options.is_table:
+        return _force_dialect(lines, options.parse_delimiter())
+    if options.layout != "automatic":
+        return None
     first = next(line for line in lines if line.strip())
     if _is_json(first):
         return None
+    quote = detect_quote(lines)
+    if quote != '"' and (found := _detect_single_quoted(lines)):
+        return found
     tabs = _has_tabs(lines, first)
     if tabs and "\t" in first:
         return _detect_spreadsheet(lines)
+    if source.extension in TABLE_EXTENSIONS and _is_marked_column(lines):
+        return Dialect(",", 1)
     best: tuple[float, Dialect] | None = None
     for delimiter in DELIMITERS:
         if any(delimiter in line for line in lines):
@@ -55,6 +70,46 @@ def detect_dialect(source: Source) -> Dialect | None:
     if tabs and (best is None or best[0] < BY_HEADER):
         return _detect_spreadsheet(lines)
     return best[1] if best else None
+
+
+def _force_dialect(lines: Sequence[str], delimiter: str) -> Dialect:
+    """The dialect of what the person says is a table: with that delimiter, else with the one that most rows have."""
+    quote = detect_quote(lines)
+    if delimiter:
+        return _fit_dialect(Dialect(delimiter, 0, quote=quote), lines)
+    fitted = [_fit_dialect(Dialect(sign, 0, quote=quote), lines) for sign in ("\t", *DELIMITERS)]
+    return max(fitted, key=lambda one: (one.width > 1, _count_widths(_scan_rows(lines, one))[one.width], one.width))
+
+
+def detect_quote(lines: Sequence[str]) -> str:
+    """The sign that stands around the cells: a single quote where nearly every line begins and ends with one."""
+    full = [stripped for line in lines if (stripped := line.strip())]
+    single = sum(line[0] == line[-1] == "'" and len(line) > 2 for line in full)
+    return "'" if single >= 2 and single >= AGREED * (len(full) - 1) and single >= MOSTLY * len(full) else '"'
+
+
+def _detect_single_quoted(lines: Sequence[str]) -> Dialect | None:
+    """The dialect of a table all of whose texts stand in single quotes."""
+    for delimiter in ("\t", *DELIMITERS):
+        if 2 * sum(f"'{delimiter}'" in line.replace(f"{delimiter} ", delimiter) for line in lines) > len(lines):
+            fitted = _fit_dialect(Dialect(delimiter, 0, quote="'"), lines)
+            scans = _scan_rows(lines, fitted)
+            if sum(_is_odd(scan) for scan in scans) <= (1 - AGREED) * len(scans):
+                return fitted
+    return None
+
+
+def _is_marked_column(lines: Sequence[str]) -> bool:
+    """Whether a file called a table has one column only, in whose cells the marks of speakers stand."""
+    one = Dialect(",", 1)
+    scans = [scan for scan in _scan_rows(lines, one) if scan.outcome == "row" and any(map(str.strip, scan.cells))]
+    name, *cells = [scan.cells[0] for scan in scans if len(scan.cells) == 1] or [""]
+    return (
+        len(cells) >= MOSTLY * (len(scans) - 1)
+        and bool(cells)
+        and header_words.find_meaning(name) in ("text", "dialog", "context")
+        and holds_marks(cells[0])
+    )
 
 
 def _read_sample(source: Source) -> list[str]:
@@ -105,6 +160,8 @@ def _detect_spreadsheet(lines: Sequence[str]) -> Dialect | None:
         return None
     if scans[-1].odd or scans[-1].outcome == "unclosed":
         return None
+    if _is_quoted_by_column(lines, scans):
+        return replace(dialect, width=next(iter(wide)))
     quoted = plainly = 0
     position = 0
     for scan in scans:
@@ -124,6 +181,26 @@ def _detect_spreadsheet(lines: Sequence[str]) -> Dialect | None:
     (width,) = wide
     sure = width > 1 and (plainly or quoted >= SURE_QUOTED)
     return replace(dialect, width=width) if sure else None
+
+
+def _is_quoted_by_column(lines: Sequence[str], scans: Sequence[Scan]) -> bool:
+    """Whether whole columns stand in quotes, as programs write them that quote all texts or everything.
+
+    Each cell of such a column is in quotes in every row, and no other cell holds one.
+    """
+    rows = [line.removesuffix("\n").split("\t") for line in lines if line.strip()]
+    if len(rows) < SURE_QUOTED or len(rows) != len(scans) or len({len(row) for row in rows}) != 1 or len(rows[0]) < 2:
+        return False
+    below = rows[1:] if not any('"' in cell for cell in rows[0]) else rows
+    whole = 0
+    for column in zip(*below, strict=True):
+        full = [cell for cell in column if cell]
+        quoted = [len(cell) > 1 and cell[0] == cell[-1] == '"' for cell in full]
+        if all(quoted) and full:
+            whole += 1
+        elif any('"' in cell for cell in full):
+            return False
+    return whole > 0
 
 
 def _scan_rows(lines: Sequence[str], dialect: Dialect) -> list[Scan]:
@@ -161,9 +238,11 @@ def _rank_dialect(dialect: Dialect, lines: Sequence[str], extension: str) -> flo
     scans = [scan for scan in _scan_rows(lines, dialect) if scan.outcome == "row" and any(map(str.strip, scan.cells))]
     widths = _count_widths(scans)
     agreed = widths[dialect.width] / widths.total()
-    first = scans[0].cells
+    rows = [scan.cells for scan in scans]
+    place = find_header(rows, ReadingOptions())
+    first = rows[max(place, 0)]
     known = sum(header_words.find_meaning(cell) is not None for cell in first)
-    if len(first) > 1 and known > 1 and columns.is_header(first, [scan.cells for scan in scans[1:]]):
+    if len(first) > 1 and known > 1 and place >= 0:
         return BY_HEADER + agreed + len(first) / 1_000_000
     if dialect.delimiter == "\x1f":
         return BY_DELIMITER + agreed

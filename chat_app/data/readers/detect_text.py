@@ -7,6 +7,7 @@ from typing import Literal
 import orjson
 
 from chat_app.data.readers.detect_csv import detect_dialect
+from chat_app.data.readers.options import ReadingOptions
 from chat_app.data.readers.text_source import SAMPLE_LINES, Source, read_beginning, take_nonblank_lines
 
 Layout = Literal["text", "jsonl", "json"]
@@ -17,8 +18,10 @@ OPENINGS = (b"[", b"{", b"[{", b"[[")
 INSIDE = b'[]{}",'
 
 
-def detect_layout(source: Source) -> Layout:
-    """Detect the layout of a file from its first lines."""
+def detect_layout(source: Source, options: ReadingOptions) -> Layout:
+    """The layout of a file: what the person says, else from its first lines."""
+    if options.layout != "automatic" or options.is_table:
+        return "json" if options.layout == "json" else "jsonl" if options.layout == "jsonl" else "text"
     lines, cut = _read_sample(source)
     if not lines:
         return "jsonl" if source.extension in JSON_EXTENSIONS else "text"

@@ -17,6 +17,7 @@ from pathlib import Path
 from chat_app.data.readers.archives import Member
 from chat_app.data.readers.detect import open_reader
 from chat_app.data.readers.known_exports import find_exports
+from chat_app.data.readers.notes import note_encoding
 from chat_app.data.readers.options import ReadingOptions
 from chat_app.data.readers.protocol import InputFile, JoinedReader, OpenedReader
 from chat_app.data.readers.split_names import part_from_filename
@@ -56,13 +57,14 @@ def read_members(
             if not exports.is_talk(member.name.removeprefix(f"{name}/")):
                 continue
             try:
-                reader = open_reader(InputFile(member.path, member.name, options))
+                file = InputFile(member.path, member.name, options)
+                reader = open_reader(file)
                 if isinstance(reader, JoinedReader):
                     kept.add(type(reader), member, options)
                     continue
                 if on_preview and number < MOST_PREVIEWS:
                     on_preview(reader.preview())
-                found = reader.read(need_reply=need_reply)
+                found = read_noted(reader, file, need_reply)
                 yield from label(found, member.name, part_from_filename(member.name))
             except DataError as error:
                 yield from refused.add(member.name, error)
@@ -70,6 +72,12 @@ def read_members(
             yield from _read_joined(family, files, need_reply, on_preview, refused)
         yield from refused.summarize()
         yield from exports.summarize(name)
+
+
+def read_noted(reader: OpenedReader, file: InputFile, need_reply: bool) -> Iterator[Located | Problem]:
+    """What a reader gives, after a note where the encoding of the file is only a guess."""
+    items = reader.read(need_reply=need_reply)
+    return chain(note_encoding(file.source), items) if file.is_text else items
 
 
 def label(items: Iterator[Located | Problem], file: str, part: Part) -> Iterator[Located | Problem]:

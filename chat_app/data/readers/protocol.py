@@ -136,7 +136,12 @@ class InputFile:
         Raises:
             DataError: the file is missing, empty, unreadable or no text.
         """
-        return open_source(self.path, self.name)
+        return open_source(self.path, self.name, self.options.encoding)
+
+    @property
+    def is_text(self) -> bool:
+        """Whether a reader has looked at the file as text."""
+        return "source" in self.__dict__
 
     @cached_property
     def layout(self) -> Layout:
@@ -145,7 +150,7 @@ class InputFile:
         Raises:
             DataError: as `source`.
         """
-        return detect_layout(self.source)
+        return detect_layout(self.source, self.options)
 
     def once(self, compute: Callable[[InputFile], Result]) -> Result:
         """The result of a function of this file, cached after the first call."""

@@ -11,11 +11,12 @@ from chat_app.conversation import Conversation
 from chat_app.data.readers import archives
 from chat_app.data.readers.archives import Member
 from chat_app.data.readers.detect import find_joined, open_folder_reader, open_reader
-from chat_app.data.readers.members import label, read_members
+from chat_app.data.readers.members import label, read_members, read_noted
+from chat_app.data.readers.notes import Counts
 from chat_app.data.readers.options import ReadingOptions
 from chat_app.data.readers.protocol import InputFile, JoinedReader
 from chat_app.data.readers.split_names import part_from_filename
-from chat_app.data.readers.types import Located, Part, Preview, Problem, Reading, make_printable
+from chat_app.data.readers.types import Located, Note, Part, Preview, Problem, Reading, make_printable
 from chat_app.errors import DataError
 
 MAX_PROBLEMS = 100_000
@@ -56,10 +57,11 @@ def iterate(
         members = stack.enter_context(archives.open_members(place, name))
         first = next(members)
         if isinstance(first, Member) and first.path == place:
-            reader = open_reader(InputFile(first.path, first.name, options))
+            file = InputFile(first.path, first.name, options)
+            reader = open_reader(file)
             if on_preview:
                 on_preview(reader.preview())
-            return _label_part(reader.read(need_reply=need_reply), part_from_filename(name))
+            return _label_part(read_noted(reader, file, need_reply), part_from_filename(name))
         return read_members(stack.pop_all(), place, name, first, members, options, need_reply, on_preview)
 
 
@@ -146,19 +148,26 @@ def _collect(name: str, items: Iterator[Located | Problem], previews: list[Previ
     conversations: list[Conversation] = []
     lines: list[int] = []
     problems: list[Problem] = []
+    notes: list[Note] = []
+    counts = Counts()
     total = 0
     for item in items:
         if isinstance(item, Located):
             conversations.append(item.conversation)
             lines.append(item.line)
+            counts.add(item.conversation)
+        elif isinstance(item, Note):
+            notes.append(item)
         else:
             total += 1
             if len(problems) < MAX_PROBLEMS:
                 problems.append(item)
     if not conversations:
-        raise nothing_usable_error(name, problems, total)
+        raise nothing_usable_error(name, [*problems, *notes], total + len(notes))
+    notes += counts.iterate_notes(name)
     encodings = ", ".join(dict.fromkeys(preview.encoding for preview in previews if preview.encoding))
-    return Reading(conversations, problems, lines, previews[0].kind if previews else "text", encodings, total)
+    kind = previews[0].kind if previews else "text"
+    return Reading(conversations, problems, lines, kind, encodings, total, tuple(notes))
 
 
 def read_files(paths: Sequence[AnyPath], *, options: ReadingOptions | None = None, need_reply: bool = True) -> Reading:
@@ -177,6 +186,7 @@ def read_files(paths: Sequence[AnyPath], *, options: ReadingOptions | None = Non
         kind=readings[0].kind,
         encoding=", ".join(dict.fromkeys(reading.encoding for reading in readings)),
         problems_total=sum(reading.problems_total for reading in readings),
+        notes=tuple(note for reading in readings for note in reading.notes),
     )
 
 

@@ -10,6 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
+from chat_app.data.readers.encodings import check_encoding, detect_encoding, holds_escapes
 from chat_app.data.readers.types import explain_not_opened
 from chat_app.errors import DataError
 
@@ -49,19 +50,21 @@ SIGNATURES = (
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A text file.
+    """A file of text whose encoding is known.
 
     Attributes:
-        path: the path on disk.
-        name: the name to show.
-        encoding: of the file, as a name of Python's codecs.
-        mark: the length of the byte order mark, in bytes.
+        path: where it lies.
+        name: what the person calls it.
+        encoding: how the text is stored, as Python calls it.
+        mark: the number of bytes before the text.
+        is_guessed: whether the encoding follows from statistics only, so that it may be another one.
     """
 
     path: Path
     name: str
     encoding: str
     mark: int
+    is_guessed: bool = False
 
     @property
     def extension(self) -> str:
@@ -85,15 +88,17 @@ class Source:
         return number_lines(self.read_chunks())
 
 
-def open_source(path: str | os.PathLike[str], name: str | None = None) -> Source:
-    """Open a text file and detect its encoding.
+def open_source(path: str | os.PathLike[str], name: str | None = None, encoding: str = "") -> Source:
+    """Looks at a file and finds its encoding.
 
     Args:
-        path: the file.
-        name: the name to show, if it differs from the one on disk.
+        path: where it lies.
+        name: what to call it to the person.
+        encoding: what the person says that it is; it goes before everything but the mark of that same encoding.
 
     Raises:
-        DataError: the file is missing, empty, unreadable or no text.
+        DataError: missing, empty, unreadable or no text.
+        SettingError: there is no encoding of that name.
     """
     place = Path(path)
     name = name or place.name or str(path)
@@ -116,10 +121,14 @@ def open_source(path: str | os.PathLike[str], name: str | None = None) -> Source
         if head.startswith(signature):
             raise DataError(f"This is {what}, not text.", where=name, advice=SAVE_AS)
     _check_beginning(head, name)
-    for mark, encoding in BYTE_ORDER_MARKS:
-        if head.startswith(mark):
-            return Source(place, name, encoding, len(mark))
-    return Source(place, name, _detect_without_bom(place, name, head), 0)
+    said = check_encoding(encoding)
+    for mark, marked in BYTE_ORDER_MARKS:
+        if head.startswith(mark) and said in ("", marked, marked[:6].rstrip("-"), marked.removesuffix("-sig")):
+            return Source(place, name, marked, len(mark))
+    if said:
+        return Source(place, name, said, 0)
+    found, is_guessed = _detect_without_bom(place, name, head)
+    return Source(place, name, found, 0, is_guessed)
 
 
 def _check_beginning(head: bytes, name: str) -> None:
@@ -165,20 +174,22 @@ def number_lines(chunks: Iterable[bytes]) -> Iterator[NumberedLine]:
         yield number + 1, None if too_long or len(line) > MAX_LINE_BYTES else line
 
 
-def _detect_without_bom(path: Path, name: str, head: bytes) -> str:
+def _detect_without_bom(path: Path, name: str, head: bytes) -> tuple[str, bool]:
+    """The encoding of a file without a mark, and whether that is only a guess."""
     if b"\0" in head:
-        wide = _detect_utf16(head)
+        wide = _detect_utf32(head) or _detect_utf16(head)
         if wide:
-            return wide
+            return wide, False
         if head.count(b"\0") > max(1, len(head) // BYTES_PER_NUL):
             raise DataError("This is not a file of text.", where=name, advice=SAVE_AS)
-    if _is_utf8(path, name):
-        return "utf-8"
+    if _is_utf8(path, name) and not holds_escapes(head):
+        return "utf-8", False
     with _open(path, name) as file:
         encoding = detect_encoding(line for _, line in number_lines(_iterate_bytes(file)))
     if encoding is None:
-        raise DataError("The encoding of this file is unknown, or it is not text.", where=name, advice=SAVE_AS)
-    return encoding
+        advice = f"{SAVE_AS} If you know the encoding, say it (--encoding NAME)."
+        raise DataError("The encoding of this file is unknown, or it is not text.", where=name, advice=advice)
+    return encoding, encoding != "utf-8"
 
 
 def _is_utf8(path: Path, name: str) -> bool:
@@ -191,6 +202,19 @@ def _is_utf8(path: Path, name: str) -> bool:
     except UnicodeDecodeError:
         return False
     return True
+
+
+def _detect_utf32(head: bytes) -> str | None:
+    """UTF-32 without its mark: one byte of four is zero everywhere, and as UTF-16 it would be no text."""
+    whole = head[: len(head) // 4 * 4]
+    for encoding, zeros in (("utf-32-le", whole[3::4]), ("utf-32-be", whole[::4])):
+        if whole and zeros.count(0) == len(zeros):
+            try:
+                whole.decode(encoding)
+            except UnicodeDecodeError:
+                continue
+            return encoding
+    return None
 
 
 def _detect_utf16(head: bytes) -> str | None:
@@ -214,67 +238,6 @@ def _open(path: Path, name: str) -> BinaryIO:
 def _iterate_bytes(file: BinaryIO) -> Iterator[bytes]:
     while piece := file.read(CHUNK_BYTES):
         yield piece
-
-
-SAMPLE_BYTES = 1 << 16
-
-
-# The encodings that spreadsheets and editors write where UTF-8 is not the default. Rarer ones would be wrong more often
-# than right: among all encodings, charset-normalizer takes a line of French for Macintosh Latin 2.
-CANDIDATES = [
-    "cp1252", "cp1250", "cp1251", "koi8_r", "cp1253", "cp1254", "cp1255", "cp1256",
-    "gb18030", "big5", "cp932", "euc_jp", "cp949",
-]  # fmt: skip
-
-
-PLAIN = b"\t" + bytes(range(0x20, 0x7F))
-WESTERN = frozenset("àâäáãåæçèéêëìíîïñòóôöõøœùúûüýÿßÀÂÄÁÃÅÆÇÈÉÊËÌÍÎÏÑÒÓÔÖÕØŒÙÚÛÜÝŸ‘’“”‚„«»‹›–—…•€£¥¢§°©®™¡¿ªº·´¨ \xa0")
-WESTERN_SHARE = 1 / 3
-
-
-def detect_encoding(lines: Iterable[bytes | None]) -> str | None:
-    """Detect the encoding of lines that are not all UTF-8; None if it is unknown.
-
-    It is "utf-8" if most lines with non-ASCII characters are valid UTF-8, and the others are damaged; also if the
-    encoding is unknown, but most lines are plain ASCII text.
-    """
-    good, bad, plain, sample, size = 0, 0, 0, [], 0
-    for line in lines:
-        if line is None or line.isascii():
-            plain += bool(line and not line.translate(None, PLAIN))
-            continue
-        try:
-            line.decode("utf-8")
-            good += 1
-        except UnicodeDecodeError:
-            bad += 1
-            if size < SAMPLE_BYTES:
-                sample.append(line)
-                size += len(line)
-    if good > bad or not sample:
-        return "utf-8"
-    text = b"\n".join(sample)
-    if _is_western(text):
-        return "cp1252"
-    return _guess_encoding(text) or ("utf-8" if good + plain > bad else None)
-
-
-def _is_western(text: bytes) -> bool:
-    """Whether bytes are Western European text in cp1252, which statistics on a few accents cannot tell from others."""
-    if sum(byte > 127 for byte in text) > WESTERN_SHARE * len(text.translate(None, b" \t\n")):
-        return False
-    try:
-        shown = text.decode("cp1252")
-    except UnicodeDecodeError:
-        return False
-    return all(sign in WESTERN or (sign < "\x7f" and (sign >= " " or sign in "\t\n")) for sign in shown)
-
-
-def _guess_encoding(text: bytes) -> str | None:
-    from charset_normalizer import from_bytes  # slow to import, and rarely needed
-
-    best = from_bytes(text, cp_isolation=CANDIDATES, enable_fallback=False).best()
-    return best.encoding if best else None
 
 
 SAMPLE_LINES = 20

@@ -8,6 +8,7 @@ from chat_app.data.readers.types import RejectedError
 
 MAX_TURNS = 2_000
 TURN_SEPARATOR = " EOS "
+UTTERANCE_END, TURN_END = "__eou__", "__eot__"
 REPLACEMENT = "\ufffd"
 
 
@@ -34,13 +35,23 @@ def clean_text(text: str, what: str) -> str:
 
 
 def split_context(context: str) -> list[str]:
-    """Split a context at ` EOS ` into turns. A separator at the very end is ignored."""
+    """The turns inside a context; ` EOS ` separates them. One separator at the very end separates nothing.
+
+    In the Ubuntu corpus `__eot__` ends a turn, and `__eou__` each utterance in it, which becomes a line.
+    """
     if TURN_SEPARATOR not in context:
+        if UTTERANCE_END in context:
+            return [turn for part in context.split(TURN_END) if (turn := join_utterances(part))] or [""]
         return [context]
     turns = context.split(TURN_SEPARATOR)
     if not turns[-1].strip():
         turns.pop()
     return turns
+
+
+def join_utterances(turn: str) -> str:
+    """The utterances of a turn, a line each."""
+    return "\n".join(said for part in turn.split(UTTERANCE_END) if (said := part.strip()))
 
 
 def check_count(turns: int) -> None:

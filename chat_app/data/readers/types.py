@@ -44,6 +44,14 @@ class Problem:
 
 
 @dataclass(frozen=True, slots=True)
+class Note(Problem):
+    """Something that a person should look at, though nothing was left out by mistake: a guess, or what is not learned.
+
+    It comes among the problems of a file, and is counted apart from them.
+    """
+
+
+@dataclass(frozen=True, slots=True)
 class Located:
     """A conversation and its origin.
 
@@ -94,6 +102,8 @@ class Preview:
         columns: the columns of a table, else empty.
         speakers: the speakers of a chat export, those with the most messages first, else empty.
         bot: the speaker whose messages become the assistant's.
+        delimiter: what separates the cells of a table of text; else empty.
+        has_header: whether the first row of a table of text names its columns; None for what has no rows.
     """
 
     file: str
@@ -102,6 +112,8 @@ class Preview:
     columns: tuple[Column, ...] = ()
     speakers: tuple[Speaker, ...] = ()
     bot: str = ""
+    delimiter: str = ""
+    has_header: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -115,6 +127,7 @@ class Reading:
         kind: the kind of the file.
         encoding: of the text, such as "utf-8", "utf-8-sig", "utf-16-le" or "cp1252".
         problems_total: the number of all problems.
+        notes: what the person should look at, though nothing is wrong.
     """
 
     conversations: list[Conversation]
@@ -123,6 +136,7 @@ class Reading:
     kind: Kind
     encoding: str
     problems_total: int = 0
+    notes: tuple[Note, ...] = ()
 
     @property
     def turns(self) -> int:

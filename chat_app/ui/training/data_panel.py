@@ -15,9 +15,10 @@ import gradio as gr
 from chat_app.config.paths import STARTER
 from chat_app.data.dataset import ConversationDataset
 from chat_app.data.quality import REPAIRS, Check
+from chat_app.data.readers import Column
 from chat_app.data.source import DataSource, HubData, check_in_child, load_apart, write_repaired
 from chat_app.data.text_corpus import is_plain_text
-from chat_app.errors import ChatAppError, DataError, TooLargeError
+from chat_app.errors import ChatAppError, DataError, TooLargeError, UnclearColumnsError
 from chat_app.formatting import format_bytes
 from chat_app.services import Services
 from chat_app.system.progress import Progress, ProgressCallback
@@ -28,7 +29,7 @@ from chat_app.ui.components.downloads import make_click_script, make_download_pa
 from chat_app.ui.components.escape import clean_text, describe_error, warn
 from chat_app.ui.components.events import QUICK, Updates, limit_concurrency
 from chat_app.ui.components.notices import render_refusal
-from chat_app.ui.training.column_mapping import ColumnMapping
+from chat_app.ui.training.column_mapping import ColumnMapping, find_columns, is_other_layout
 from chat_app.ui.training.data_report import make_preview, render_check, render_plain_text_notice, render_report
 
 MAX_FILES = 20
@@ -56,12 +57,14 @@ class Upload:
     """The training data of a visitor: its source, and the dataset that was read from it. Empty before the first upload.
 
     Attributes:
+        asked: the columns of a table in which no talk was found, about which the form asks.
         texts: files of plain text without speakers, which serve only for a model that is trained from scratch.
     """
 
     source: DataSource = field(default_factory=DataSource)
     material: ConversationDataset | None = None
     texts: tuple[Path, ...] = ()
+    asked: tuple[Column, ...] = ()
 
 
 class DataPanel:
@@ -187,11 +190,14 @@ class DataPanel:
 
     def read_again(self, upload: Upload, *values: Any) -> Iterator[Updates]:
         """Read the same source again with the reading options of the form."""
-        if upload.material is None:
+        if upload.material is None and not upload.asked:
             yield self.task_row.hide()
             return
+        columns = find_columns(upload.material.facts.previews) if upload.material else upload.asked
         try:
-            options = self.mapping.read_options(upload.material.facts, values)
+            options = self.mapping.read_options(columns, values)
+            if is_other_layout(options, upload.source.options):
+                options = replace(options, columns=())  # There are other columns now.
         except ChatAppError as error:
             yield self._show_refusal(error)
             return
@@ -234,6 +240,14 @@ class DataPanel:
             yield {**self.task_row.show(text or "Reading."), self.start: gr.Button(interactive=False)}
         try:
             material = task.result()
+        except UnclearColumnsError as error:
+            asked = tuple(Column(name, "ignore", sample) for name, sample in error.columns)
+            yield {
+                **self._show_refusal(error),
+                **self.mapping.ask(asked, source.options),
+                self.upload: Upload(source, None, texts, asked),
+            }
+            return
         except ChatAppError as error:
             yield self._show_refusal(error)
             return

@@ -108,6 +108,8 @@ def render_report(facts: DatasetFacts, problems: Sequence[Problem]) -> str:
     if len(facts.parts) > 1:
         parts = ", ".join(f"{count:,} {PART_WORDS[part]}" for part, count in facts.parts.items())
         text += f'<p class="quiet">As its publisher meant it: {parts}.</p>'
+    if facts.notes:
+        text += '<p class="notice">' + "<br>".join(map(escape, facts.notes)) + "</p>"
     if not facts.problems:
         return f"{text}<p class='quiet'>Every line can be used.</p>"
     return text + _render_problems(problems, facts.problems, len(facts.files) > 1)

@@ -22,7 +22,7 @@ from chat_app.cli import main
 from chat_app.conversation import Conversation
 from chat_app.data.dataset import load_files
 from chat_app.data.quality import Checker
-from chat_app.data.readers import Located, Problem, iterate, read_file, read_files
+from chat_app.data.readers import Located, Note, Problem, iterate, read_file, read_files
 from chat_app.data.writers import write_tsv
 from chat_app.errors import DataError
 from chat_app.system.disk_cache import Cache
@@ -60,7 +60,7 @@ def outcome(path: Path) -> Outcome:
                 assert isinstance(item.conversation, Conversation)
                 found.conversations += 1
                 found.numbers.add(item.line)
-            else:
+            elif not isinstance(item, Note):
                 found.problems.append(item)
                 found.numbers.add(item.line)
     except DataError as error:

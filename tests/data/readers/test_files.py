@@ -65,7 +65,7 @@ def test_utf16_without_its_mark(tmp_path: Path, encoding: str, text: str) -> Non
         ("cp1250", "Dobrý den, jak se máte? Příliš žluťoučký kůň\tŘeknu vám to zítra.\n"),
         ("cp1250", "Cześć, jak się masz?\tDziękuję, świetnie, łódź\n"),
         ("cp1251", "Привет, как дела?\tХорошо, спасибо. А у вас?\n"),
-        ("koi8_r", "Привет, как дела?\tХорошо, спасибо. А у вас?\n"),
+        ("koi8-r", "Привет, как дела?\tХорошо, спасибо. А у вас?\n"),
         ("gb18030", "你好，今天天气怎么样？\t今天天气很好，适合出去散步。\n"),
         ("cp932", "こんにちは、元気ですか？\tはい、とても元気です。ありがとう。\n"),
     ],

@@ -12,8 +12,9 @@ import tempfile
 import zipfile
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,8 @@ SPOKEN = frozenset((None, "", "bot_message", "me_message", "thread_broadcast", "
 # <@U1>, <@U1|anna>, <#C1>, <#C1|general>, <!here>, <!subteam^S1|@team>, <http://x>, <http://x|label>.
 MARKUP = re.compile(r"<([@#!]?)([^<>|\n]{1,4000})(?:\|([^<>\n]{0,4000}))?>")
 FIRST_ITEMS = 20
+# Stands between a channel and the time that names a thread in it; no name of a channel holds it.
+THREAD = "\x1f"
 
 
 @dataclass(frozen=True)
@@ -75,12 +78,37 @@ def read_export_messages(files: Sequence[tuple[Path, str]]) -> Iterator[ChatMess
         for path, name in files
         if DAY_FILE.fullmatch(name.replace("\\", "/"))
     )
+    for _, channel_days in groupby(days, key=lambda day: day[0][0]):
+        yield from _join_threads(_read_channel(list(channel_days), directory))
+
+
+def _read_channel(
+    days: Sequence[tuple[tuple[str, str, str], Path, str]], directory: Directory
+) -> Iterator[ChatMessage | Problem]:
+    """The messages of one channel, day after day, threads among the rest."""
     for (channel, _, _), path, name in days:
         value = yield from _load_json(path, name)
         if isinstance(value, list):
-            yield from read_messages(value, name, directory, channel)
+            yield from _read_day(value, name, directory, channel)
         elif value is not None:
             yield Problem(name, None, "This file is not a list of messages.", "Export the workspace again.")
+
+
+def _join_threads(messages: Iterator[ChatMessage | Problem]) -> Iterator[ChatMessage | Problem]:
+    """The messages of a channel, then each of its threads by itself: an answer belongs to what was asked.
+
+    The threads are kept in memory until the channel ends, since an answer may come days later. A thread has no times:
+    it is one conversation, however long the silences in it are.
+    """
+    threads: dict[str, list[ChatMessage]] = {}
+    for message in messages:
+        if isinstance(message, Problem) or THREAD not in message.chat:
+            yield message
+        else:
+            threads.setdefault(message.chat, []).append(message)
+    for thread in threads.values():
+        for message in sorted(thread, key=lambda one: one.time or 0.0):
+            yield replace(message, time=None)
 
 
 class SlackDayReader(ChatReader):
@@ -107,11 +135,16 @@ def is_slack_day(value: Any) -> bool:
 def read_messages(
     value: list[Any], file: str, directory: Directory | None = None, channel: str = ""
 ) -> Iterator[ChatMessage | Problem]:
-    """Parse the messages of a day, in the order of time. A message's line is its number in the file.
+    """Parse the messages of a day, in the order of time, and then its threads. A message's line is its number in the
+    file.
 
     Problems come before the messages.
     """
-    known = directory or Directory()
+    yield from _join_threads(_read_day(value, file, directory or Directory(), channel))
+
+
+def _read_day(value: list[Any], file: str, known: Directory, channel: str) -> Iterator[ChatMessage | Problem]:
+    """The messages of a day in the order of time, after what cannot be read of it."""
 
     def read(item: dict[str, Any], number: int) -> ChatMessage | None:
         return _parse_message(item, number, known, channel, file)
@@ -137,7 +170,9 @@ def _parse_message(item: dict[str, Any], number: int, known: Directory, channel:
     if time is None:
         raise RejectedError('It has no time ("ts").', ADVICE)
     by_bot = subtype == "bot_message" or bool(item.get("bot_id"))
-    return ChatMessage(time, _find_author(item, known), text, number, channel, by_bot, file)
+    thread = get_name(item, "thread_ts")
+    chat = f"{channel}{THREAD}{thread}" if thread else channel
+    return ChatMessage(time, _find_author(item, known), text, number, chat, by_bot, file)
 
 
 def _find_author(item: dict[str, Any], known: Directory) -> str:

@@ -20,6 +20,8 @@ from chat_app.data.readers.turn_text import check_count, clean_text, decode_line
 from chat_app.data.readers.types import Located, Problem, RejectedError
 
 END_OF_TURN = "__eou__"
+# In the Ubuntu corpus this ends a turn, and __eou__ an utterance in it; its files are tables.
+OTHER_END_OF_TURN = b"__eot__"
 LABELS = ("act", "emotion")
 
 
@@ -40,8 +42,10 @@ class DailyDialogReader(TextReader):
 
 
 def is_dailydialog(source: Source) -> bool:
-    """Whether most of the first lines contain __eou__ and are not JSON."""
+    """Whether most of the first lines have the mark at the end of a turn, and none is JSON or of the Ubuntu corpus."""
     lines = read_first_lines(source)
+    if any(OTHER_END_OF_TURN in line for line in lines):
+        return False
     marked = sum(END_OF_TURN.encode() in line and not line.startswith((b"{", b"[")) for line in lines)
     return bool(lines) and 2 * marked > len(lines)
 

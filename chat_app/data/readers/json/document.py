@@ -15,12 +15,14 @@ from chat_app.data.readers.json.messages import SURE_ROLE_KEYS
 from chat_app.data.readers.options import ReadingOptions
 from chat_app.data.readers.protocol import InputFile, TextReader
 from chat_app.data.readers.split_names import parse_part
+from chat_app.data.readers.tables import talk
 from chat_app.data.readers.text_source import MAX_LINE_BYTES, Source
 from chat_app.data.readers.types import Located, Part, Problem, RejectedError
 from chat_app.errors import DataError
 from chat_app.formatting import format_bytes
 
 MAX_WHOLE_BYTES = 200_000_000
+SAMPLE_LISTS = 20
 
 NUMBER = re.compile(r"\d{1,9}")
 
@@ -257,9 +259,15 @@ def _find_object_sections(value: dict[str, Any]) -> list[Section] | None:
         if all(NUMBER.fullmatch(row) for row in rows) and not all(NUMBER.fullmatch(name) for name in value):
             return [("train", _iterate_columns(value, rows))]
         return [("train", iter(enumerate(inner, start=1)))]
-    if len(inner) > 1 and all(isinstance(item, list) and len(item) > 1 for item in inner):
+    if len(inner) > 1 and all(isinstance(item, list) and len(item) > 1 for item in inner) and _are_said(inner):
         return [("train", iter(enumerate(inner, start=1)))]
     return None
+
+
+def _are_said(lists: list[list[Any]]) -> bool:
+    """Whether lists under names may be conversations: of messages, or of texts some of which somebody would say."""
+    texts = [text for items in lists[:SAMPLE_LISTS] for text in items if isinstance(text, str)]
+    return not texts or talk.share_said(texts) >= talk.PAIR_SHARE
 
 
 def _iterate_columns(columns: dict[str, Any], rows: list[str]) -> Iterator[tuple[int, Any]]:

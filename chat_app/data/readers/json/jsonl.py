@@ -10,6 +10,7 @@ import orjson
 
 from chat_app.data.readers.json import records, values
 from chat_app.data.readers.json.errors import explain_json_error
+from chat_app.data.readers.notes import BadExamples, MarkedBadError
 from chat_app.data.readers.options import ReadingOptions
 from chat_app.data.readers.protocol import InputFile, TextReader
 from chat_app.data.readers.text_source import MAX_LINE_MEGABYTES, NumberedLine
@@ -49,11 +50,13 @@ def read_conversations(
     if schema != "records":
         yield from values.read_conversations(found, schema, file, options, need_reply=need_reply, items=False)
         return
+    bad = BadExamples()
     for item in found:
         if isinstance(item, Problem):
             yield item
         else:
-            yield from _read_line(item[1], file, item[0], need_reply)
+            yield from _read_line(item[1], file, item[0], need_reply, bad)
+    yield from bad.iterate_notes(file)
 
 
 def _parse_lines(lines: Iterable[NumberedLine], file: str) -> Iterator[tuple[int, Any] | Problem]:
@@ -71,10 +74,12 @@ def _parse_lines(lines: Iterable[NumberedLine], file: str) -> Iterator[tuple[int
             yield Problem(file, number, rejected.reason, rejected.advice)
 
 
-def _read_line(value: Any, file: str, line: int, need_reply: bool) -> Iterator[Located | Problem]:
+def _read_line(value: Any, file: str, line: int, need_reply: bool, bad: BadExamples) -> Iterator[Located | Problem]:
     for item, record in records.iterate_records(value):
         try:
             yield Located(records.parse_conversation(record, need_reply=need_reply), line, file)
+        except MarkedBadError as rejected:
+            bad.add(rejected.mark, line)
         except RejectedError as rejected:
             reason = rejected.reason if item is None else f"In item {item}: {rejected.reason}"
             yield Problem(file, line, reason, rejected.advice)

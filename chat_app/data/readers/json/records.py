@@ -17,6 +17,7 @@ from chat_app.data.readers.json.messages import (
     require_text,
 )
 from chat_app.data.readers.json.segments import is_segments, parse_segments
+from chat_app.data.readers.notes import MarkedBadError
 from chat_app.data.readers.text import role_markers
 from chat_app.data.readers.turn_text import build_answered, build_unanswered, check_count, clean_text, split_context
 from chat_app.data.readers.types import RejectedError, quote_text
@@ -25,10 +26,13 @@ LIST_KEYS = (
     "messages", "chosen_messages", "conversations", "conversation", "turns", "dialog", "dialogue", "items",
     "utterances", "data", "chat",
 )  # fmt: skip
-# In the order of preference; a "question" beside a "context" is asked about it, and is appended.
 CONTEXT_KEYS = (
     "context", "prompt", "instruction", "question", "input", "questions", "query", "user", "human", "source",
 )  # fmt: skip
+# All of them that a record has are what is said to the bot, in this order.
+PROMPT_KEYS = ("prompt", "instruction", "context", "input", "query", "question", "user", "human")
+# A long text that stands inside another field too, as in a prompt made from the others, is said only once.
+LONG_ENOUGH = 20
 REPLY_KEYS = (
     "response", "reply", "completion", "output", "answer", "answers", "chosen", "assistant", "bot", "gpt", "target",
 )  # fmt: skip
@@ -37,6 +41,9 @@ SYSTEM_KEYS = ("system", "system_prompt", "persona", "personas", "personality")
 MARKED_KEYS = ("text", "chosen", "content", "sample")
 # Fields with the answers in data sets of reading comprehension.
 ANSWER_KEYS = ("text", "input_text")
+
+# What KTO and others call the mark of a good or a bad answer.
+BAD_KEYS = ("label", "kto_tag")
 
 SHOWN_FIELDS = 10
 
@@ -87,6 +94,8 @@ def parse_conversation(value: Any, *, need_reply: bool = True) -> Conversation:
         return _parse_list(value, None, need_reply)
     if not isinstance(value, dict):
         raise RejectedError(f"Here is {describe_value(value)} instead of a conversation.", SHAPES)
+    if mark := find_bad_mark(value):
+        raise MarkedBadError(mark)
     key = first_key(value, LIST_KEYS)
     system = _read_system(value)
     if key is None and is_segments(value.get("segments")):
@@ -94,10 +103,29 @@ def parse_conversation(value: Any, *, need_reply: bool = True) -> Conversation:
     if key is None:
         return _parse_fields(value, system, need_reply)
     if isinstance(value[key], list):
-        return _parse_list(value[key], system, need_reply)
+        return _parse_list([*value[key], *_read_chosen(value)], system, need_reply)
     if isinstance(value[key], str) and (found := role_markers.parse_conversation(value[key], system, need_reply)):
         return found
     raise RejectedError(f"{quote_text(key)} is {describe_value(value[key])}, not a list of turns.", SHAPES)
+
+
+def find_bad_mark(record: dict[str, Any]) -> str:
+    """The field by which a publisher marks a whole record as a bad example; empty if none does."""
+    for key in BAD_KEYS:
+        if record.get(key) is False:
+            return f"{key}: false"
+    weight = record.get("weight")
+    return "weight: 0" if isinstance(weight, int | float) and not isinstance(weight, bool) and weight == 0 else ""
+
+
+def _read_chosen(record: dict[str, Any]) -> list[Any]:
+    """The reply that was chosen of two, as messages, where it stands beside the turns before it."""
+    chosen = record.get("chosen")
+    if isinstance(chosen, dict):
+        return [chosen]
+    if isinstance(chosen, str) and chosen.strip():
+        return [{"role": "assistant", "content": chosen}]
+    return chosen if isinstance(chosen, list) and _has_messages(chosen) else []
 
 
 def _parse_list(items: list[Any], system: str | None, need_reply: bool) -> Conversation:
@@ -197,6 +225,8 @@ def _parse_preference(
     """Parse preference data. The field "chosen" is a reply or a whole conversation; "rejected" is not used."""
     chosen = record["chosen"]
     context = record[context_key] if context_key else None
+    if isinstance(chosen, dict):
+        chosen = [chosen]
     if isinstance(chosen, list):
         whole = _has_messages(chosen) and any(item.get("role", item.get("from")) == "user" for item in chosen[:2])
         before = context if isinstance(context, list) and not whole else []
@@ -258,29 +288,45 @@ def _choose_answer(answers: Any) -> str:
 
 
 def _read_context(record: dict[str, Any], key: str) -> list[str]:
-    """The turns before the reply. The input of an instruction may be in a field of its own, "input"."""
-    context = record[key]
-    if isinstance(context, list):
-        turns = [require_text(item, f"turn {number}") for number, item in enumerate(context, start=1)]
-        if not turns and not isinstance(record.get("question"), str):
-            raise RejectedError("The context is empty.", "Write something there, or delete the whole conversation.")
-    else:
-        turns = split_context(require_text(context, "the context"))
-    if key == "context" and isinstance(record.get("question"), str):
-        question = record["question"]
-        # A list is the turns before the question; a text is what the question is about.
-        joined = isinstance(context, str) and context.strip()
-        turns = [*turns[:-1], f"{turns[-1]}\n{question}"] if joined else [*_drop_blank(turns), question]
-    more = record.get("input")
-    if key != "input" and more is not None:
-        more = require_text(more, "the input").strip()
-        if more:
-            turns[-1] = f"{turns[-1]}\n{more}" if turns[-1].strip() else more
-    return turns
+    """The turns before the reply: all fields with something said to the bot, whichever are there, as one turn.
+
+    A list among them is turns that were said before. Where there are none of them, the field `key` is read.
+    """
+    turns: list[str] = []
+    pieces: list[str] = []
+    for name in [one for one in PROMPT_KEYS if record.get(one) is not None] or [key]:
+        value = record[name]
+        if isinstance(value, list):
+            turns += [require_text(item, f"turn {number}") for number, item in enumerate(value, start=1)]
+            continue
+        text = require_text(value, "the context" if name == key else f"the {name}")
+        if text.strip():
+            pieces.append(text)
+    pieces = _drop_repeated(pieces)
+    if not pieces and not turns:
+        raise RejectedError("The context is empty.", "Write something there, or delete the whole conversation.")
+    if not pieces:
+        return turns
+    first, *rest = pieces
+    said = split_context(first)
+    if rest:
+        said[-1] = "\n".join([said[-1], *(piece.strip() for piece in rest)]).lstrip("\n")
+    return [*(turn for turn in turns if turn.strip()), *said]
 
 
-def _drop_blank(turns: list[str]) -> list[str]:
-    return [turn for turn in turns if turn.strip()]
+def _drop_repeated(pieces: list[str]) -> list[str]:
+    """The pieces without those that stand whole inside another one."""
+    bare = [piece.strip() for piece in pieces]
+    kept = []
+    for place, piece in enumerate(pieces):
+        inside = any(
+            bare[place] == other if len(bare[place]) < LONG_ENOUGH else bare[place] in other
+            for at, other in enumerate(bare)
+            if at < place or (at > place and other != bare[place])
+        )
+        if not inside:
+            kept.append(piece)
+    return kept
 
 
 def _read_history(record: dict[str, Any]) -> list[str]:

@@ -14,6 +14,7 @@ from chat_app.conversation import Conversation
 from chat_app.data.readers.corpora import blended_skill_talk, dailydialog, empathetic_dialogues, personachat
 from chat_app.data.readers.json import records
 from chat_app.data.readers.json.messages import SHAPES, describe_value
+from chat_app.data.readers.notes import BadExamples, MarkedBadError
 from chat_app.data.readers.options import ReadingOptions
 from chat_app.data.readers.types import Located, Part, Problem, RejectedError
 from chat_app.errors import DataError
@@ -92,7 +93,7 @@ def read_conversations(
             yield found
         yield from problems
         return
-    convert = _choose_converter(schema, options, need_reply)
+    convert, bad = _choose_converter(schema, options, need_reply), BadExamples()
     for item in values:
         if isinstance(item, Problem):
             yield item
@@ -100,9 +101,12 @@ def read_conversations(
         number, value = item
         try:
             yield Located(convert(value), number, file, part)
+        except MarkedBadError as rejected:
+            bad.add(rejected.mark, number)
         except RejectedError as rejected:
             reason = f"In item {number}: {rejected.reason}" if items else rejected.reason
             yield Problem(file, number, reason, rejected.advice)
+    yield from bad.iterate_notes(file)
 
 
 def _choose_converter(schema: Schema, options: ReadingOptions, need_reply: bool) -> Callable[[Any], Conversation]:

@@ -9,15 +9,17 @@ import csv
 import io
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from chat_app.data.readers.detect_csv import detect_dialect
 from chat_app.data.readers.options import ReadingOptions
 from chat_app.data.readers.protocol import InputFile, TextReader
 from chat_app.data.readers.tables import columns
-from chat_app.data.readers.tables.columns import MAX_COLUMNS, Row
+from chat_app.data.readers.tables.column_plan import Row
+from chat_app.data.readers.tables.columns import MAX_COLUMNS
 from chat_app.data.readers.tables.csv_lenient import Dialect, Scan, ScannedRows, scan_row
+from chat_app.data.readers.tables.table_header import find_header
 from chat_app.data.readers.text_source import MAX_LINE_MEGABYTES, NumberedLine, Source
 from chat_app.data.readers.turn_text import not_utf8_error
 from chat_app.data.readers.types import Column, Kind, Located, Preview, Problem
@@ -41,13 +43,15 @@ class CsvReader(TextReader):
     @classmethod
     def sniff(cls, file: InputFile) -> CsvReader | None:
         """A reader if the first lines are rows of a table with one of the known delimiters."""
-        dialect = detect_dialect(file.source)
+        dialect = detect_dialect(file.source, file.options)
         return None if dialect is None else cls(file.source, file.options, dialect)
 
     def preview(self) -> Preview:
         """The columns."""
         kind: Kind = "tsv" if self.dialect.delimiter == "\t" else "csv"
-        return self._preview(kind, preview_columns(self.source, self.dialect, self.options))
+        names, _ = _split_header(self.source, self.dialect, self.options)
+        shown = self._preview(kind, preview_columns(self.source, self.dialect, self.options))
+        return replace(shown, delimiter=self.dialect.delimiter, has_header=any(names))
 
     def read(self, *, need_reply: bool = True) -> Iterator[Located | Problem]:
         """The conversations and the problems, row by row."""
@@ -62,35 +66,33 @@ def read_conversations(
     Raises:
         DataError: no column holds conversations, or the options name a column that the table does not have.
     """
-    names, items = _split_header(source, dialect)
+    names, items = _split_header(source, dialect, options or ReadingOptions())
     return columns.read_conversations(items, names, source.name, options, need_reply=need_reply)
 
 
 def preview_columns(source: Source, dialect: Dialect, options: ReadingOptions | None = None) -> tuple[Column, ...]:
-    """The columns of a delimited file.
-
-    Raises:
-        DataError: the options name a column that the table does not have.
-    """
-    names, items = _split_header(source, dialect)
+    """The columns of a delimited file."""
+    options = options or ReadingOptions()
+    names, items = _split_header(source, dialect, options)
     first = [item[1] for item in itertools.islice(items, columns.SAMPLE_ROWS) if not isinstance(item, Problem)]
-    return columns.preview_columns(names, first, options or ReadingOptions())
+    return columns.preview_columns(names, first, options)
 
 
-def _split_header(source: Source, dialect: Dialect) -> tuple[list[str], Iterator[Row | Problem]]:
-    """The names of the columns ("" if there is no header), and the rows below the header."""
+def _split_header(
+    source: Source, dialect: Dialect, options: ReadingOptions
+) -> tuple[list[str], Iterator[Row | Problem]]:
+    """The names of the columns ("" where there is no header), and the rows below them."""
     items = read_rows(source.read_lines(), source.name, dialect)
     first = list(itertools.islice(items, columns.SAMPLE_ROWS))
     found = [position for position, item in enumerate(first) if not isinstance(item, Problem)]
-    below = [item[1] for item in first if not isinstance(item, Problem)]
-    if below and columns.is_header(below[0], below[1:]):
-        del first[found[0]]
-        names = [str(cell).strip() for cell in below[0]]
-        while len(names) > 1 and not names[-1] and all(len(row) < len(names) or not row[-1] for row in below[1:]):
-            names.pop()
-    else:
-        names = [""] * dialect.width
-    return names, itertools.chain(first, items)
+    rows = [item[1] for item in first if not isinstance(item, Problem)]
+    place = find_header(rows, options)
+    if place < 0:
+        return [""] * dialect.width, itertools.chain(first, items)
+    names, below = [str(cell).strip() for cell in rows[place]], rows[place + 1 :]
+    while len(names) > 1 and not names[-1] and all(len(row) < len(names) or not row[-1] for row in below):
+        names.pop()
+    return names, itertools.chain(first[found[place] + 1 :], items)
 
 
 def read_rows(lines: Iterator[NumberedLine], file: str, dialect: Dialect) -> Iterator[Row | Problem]:
@@ -173,9 +175,15 @@ def _parse_rows(
 
 def _make_reader(text: list[str], done: int, dialect: Dialect) -> Any:
     lines = itertools.islice(text, done, None)
-    if dialect.backslash:
+    if dialect.backslash or dialect.delimiter == " ":
         return ScannedRows(lines, dialect)
-    return csv.reader(lines, delimiter=dialect.delimiter, skipinitialspace=True, strict=True)
+    return csv.reader(
+        lines,
+        delimiter=dialect.delimiter,
+        quotechar=dialect.quote,
+        skipinitialspace=dialect.delimiter != "\t",
+        strict=True,
+    )
 
 
 def _has_swallowed_rows(text: list[str], done: int, used: int, width: int, dialect: Dialect) -> bool:

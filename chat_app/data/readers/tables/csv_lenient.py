@@ -21,17 +21,15 @@ MAX_ROW_LINES = 1_000
 class Dialect:
     """The format of a delimited text.
 
-    Attributes:
-        delimiter: the character between cells.
-        width: the usual number of cells of a row.
-        backslash: whether a quote inside quotes is escaped as \\", not "".
-        skip: the number of lines before the table.
+    `backslash`: a quote inside quotes is written \\" and not "". `skip`: lines before the table. `quote`: the sign
+    around texts that hold the delimiter.
     """
 
     delimiter: str
     width: int
     backslash: bool = False
     skip: int = 0
+    quote: str = '"'
 
 
 @dataclass(frozen=True)
@@ -78,8 +76,8 @@ def _chain(first: str, lines: Iterator[str]) -> Iterator[str]:
 
 
 def scan_row(lines: Iterator[str], dialect: Dialect) -> Scan:
-    """Parse the row that begins with the next line. Lines have their line feeds."""
-    delimiter = dialect.delimiter
+    """The row that begins with the first of the lines. Every line has its end."""
+    delimiter, quote = dialect.delimiter, dialect.quote
     line = next(lines).removesuffix("\n")
     cells: list[str] = []
     used, size, position, odd = 1, len(line), 0, False
@@ -87,13 +85,13 @@ def scan_row(lines: Iterator[str], dialect: Dialect) -> Scan:
         start = position
         while line.startswith(" ", start) and delimiter != " ":
             start += 1
-        if not line.startswith('"', start):
+        if not line.startswith(quote, start):
             cell, position = _scan_plain_cell(line, position, dialect)
             cells.append(cell)
         else:
             parts: list[str] = []
             first, at = used, start + 1
-            while (end := _find_closing_quote(line, at, dialect.backslash)) < 0:
+            while (end := _find_closing_quote(line, at, dialect)) < 0:
                 parts.append(line[at:])
                 following = next(lines, None)
                 if following is None:
@@ -106,7 +104,7 @@ def scan_row(lines: Iterator[str], dialect: Dialect) -> Scan:
             rest = line.find(delimiter, end + 1)
             rest = len(line) if rest < 0 else rest
             if not line[end + 1 : rest].strip(" "):
-                cells.append(_unescape("\n".join(parts), dialect.backslash))
+                cells.append(_unescape("\n".join(parts), dialect))
                 position = rest + 1
             elif used > first:
                 return Scan("unclosed")
@@ -126,29 +124,30 @@ def _scan_plain_cell(line: str, position: int, dialect: Dialect) -> tuple[str, i
     end = len(line) if end < 0 else end
     cell = line[position:end]
     if dialect.backslash:
-        cell = cell.replace("\\" + dialect.delimiter, dialect.delimiter).replace('\\"', '"')
+        cell = cell.replace("\\" + dialect.delimiter, dialect.delimiter).replace("\\" + dialect.quote, dialect.quote)
     return cell, end + 1
 
 
-def _find_closing_quote(line: str, at: int, backslash: bool) -> int:
-    """The position of the closing quote; -1 if it is not in this line."""
-    while (end := line.find('"', at)) >= 0:
-        if backslash:
+def _find_closing_quote(line: str, at: int, dialect: Dialect) -> int:
+    """Where the quote is that ends a cell; -1 if not in this line."""
+    while (end := line.find(dialect.quote, at)) >= 0:
+        if dialect.backslash:
             start = end
             while start > at and line[start - 1] == "\\":
                 start -= 1
             if (end - start) % 2 == 0:
                 return end
             at = end + 1
-        elif line.startswith('"', end + 1):
+        elif line.startswith(dialect.quote, end + 1):
             at = end + 2
         else:
             return end
     return -1
 
 
-def _unescape(text: str, backslash: bool) -> str:
-    if not backslash:
-        return text.replace('""', '"')
+def _unescape(text: str, dialect: Dialect) -> str:
+    quote = dialect.quote
+    if not dialect.backslash:
+        return text.replace(quote * 2, quote)
     pieces = text.split("\\\\")
-    return "\\".join(piece.replace('\\"', '"') for piece in pieces)
+    return "\\".join(piece.replace("\\" + quote, quote) for piece in pieces)

@@ -10,8 +10,9 @@ from chat_app.conversation import Role
 
 # "user" and "assistant" are columns of turns if both are present; "dialog" is an id or a list; "id" may be a row's id.
 Meaning = Literal[
-    "context", "reply", "user", "assistant", "system", "dialog", "id", "speaker", "text", "time", "split", "turn"
-]
+    "context", "reply", "user", "assistant", "system", "dialog", "id", "speaker", "text", "time", "split", "turn",
+    "parent", "rank", "label", "rejected",
+]  # fmt: skip
 
 LONGEST_NAME = 64
 NUMBER_AT_END = re.compile(r"^(.*?) ?([0-9]{1,4})$")
@@ -59,7 +60,25 @@ _NAMES: dict[Meaning, str] = {
     """,
     "split": "split subset partition fold set part aufteilung partición divisão 划分 分割",
     "turn": "turn runde tour turno beurt ход 轮次 ターン",
+    "parent": """
+        parent parent+id parent+message+id in+response+to in+response+to+id in+response+to+tweet+id
+        in+response+to+status+id in+reply+to in+reply+to+id in+reply+to+tweet+id in+reply+to+status+id reply+to
+        reply+to+id reply+to+message+id replied+to thread+ts responds+to response+to
+    """,
+    "rank": "rank",
+    "label": "label is+correct correct is+answer kto+tag train+on weight",
+    "rejected": "rejected rejected+text rejected+response loser",
 }
+# Of several columns with what is said to the bot, these come first, in this order; then any other; last, who says it.
+_CONTEXT_ORDER = (
+    "history verlauf historique historial histórico cronologia geschiedenis история 历史 歴史",
+    "prompt",
+    "instruction instructions anweisung consigne instrucción instrução istruzione opdracht инструкция 指令 指示",
+    "context passage kontext contexte contexto contesto контекст 上下文 文脈",
+    "input eingabe entrée entrada richiesta invoer 输入 入力",
+    "query anfrage requête consulta запрос",
+    "question frage pregunta pergunta domanda vraag вопрос 问题 問題 提问 質問",
+)
 _USERS = """
     user human customer client person patient student caller visitor guest seeker buyer consumer prompter usr inbound
     kunde nutzer benutzer; utilisateur; cliente usuario; usuário utilizador; utente; gebruiker klant;
@@ -84,6 +103,7 @@ _SPEAKER_ENDS = _split_words("id idx name role type label")
 _MEANT: list[tuple[Meaning, str]] = [("user", _USERS), ("assistant", _ASSISTANTS), *_NAMES.items()]
 _SIDES: list[tuple[Role, str]] = [("user", _USERS), ("assistant", _ASSISTANTS), ("system", _SYSTEMS)]
 MEANINGS = {word: meaning for meaning, names in _MEANT for word in _split_words(names)}
+CONTEXT_RANKS = {word: rank for rank, names in enumerate(_CONTEXT_ORDER) for word in _split_words(names)}
 ROLES = {word: role for role, names in _SIDES for word in _split_words(names)}
 
 
@@ -140,6 +160,21 @@ def _find_pair_meaning(first: str, last: str) -> Meaning | None:
     if after == "text" and before in ("context", "reply"):
         return before
     return after if after in ("text", "time", "context", "reply", "speaker") and before is None else None
+
+
+def rank_context(name: str) -> int:
+    """The place of a column among those with what is said to the bot: instruction, context, input, question."""
+    return CONTEXT_RANKS.get(normalize_name(name), len(_CONTEXT_ORDER))
+
+
+def is_weak_context(name: str) -> bool:
+    """Whether a name means what is said to the bot only if no other column does: a source may also be a file."""
+    return normalize_name(name) in ("source", "target", "post", "output")
+
+
+def tells_side(name: str) -> bool:
+    """Whether a column of true and false under this name tells whether a customer wrote a message."""
+    return normalize_name(name) in ("inbound", "is inbound", "from customer", "is customer", "from user", "is user")
 
 
 def find_role(speaker: str) -> Role | None:

@@ -12,7 +12,7 @@ from typing import Any
 from chat_app.data.readers.options import ReadingOptions
 from chat_app.data.readers.protocol import InputFile
 from chat_app.data.readers.tables import columns
-from chat_app.data.readers.tables.columns import Row
+from chat_app.data.readers.tables.column_plan import Row
 from chat_app.data.readers.types import Column, Located, Preview, Problem
 from chat_app.errors import DataError
 

@@ -8,19 +8,25 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from chat_app.conversation import Conversation
-from chat_app.data.readers.options import ReadingOptions
+from chat_app.data.readers.options import TABLE_LAYOUTS, ReadingOptions
 from chat_app.data.readers.protocol import InputFile, TextReader
-from chat_app.data.readers.tables import columns, header_words
+from chat_app.data.readers.tables import column_guess, column_plan, columns, header_words, table_header, talk
 from chat_app.data.readers.tables.cells import detect_kind
-from chat_app.data.readers.tables.columns import MAX_COLUMNS, Row
+from chat_app.data.readers.tables.column_plan import Row
+from chat_app.data.readers.tables.columns import MAX_COLUMNS
 from chat_app.data.readers.text_source import MAX_LINE_MEGABYTES, NumberedLine
-from chat_app.data.readers.turn_text import not_utf8_error
+from chat_app.data.readers.turn_text import TURN_SEPARATOR, not_utf8_error
 from chat_app.data.readers.types import Column, Located, Preview, Problem, RejectedError
 
 TWO_COLUMNS = "Write what is said, press the Tab key, then write the reply."
+OTHER_WIDTH = "Check its tabs: no text may stand in another column than in the other lines."
+# So many columns are looked at to see whether somebody talks, and so large a share of the cells has to look like it.
+MAX_LOOKED = 20
+TALK_SHARE = 0.1
+END_OF_TURN = TURN_SEPARATOR.strip()
 TYPED_TAB = "Press the Tab key instead of writing the signs \\t."
 NAMED = (
     "If this is a name before what is said, write User: and Assistant: instead, or press the Tab key before the reply."
@@ -50,7 +56,9 @@ class TsvReader(TextReader):
 
     def preview(self) -> Preview:
         """The columns."""
-        return self._preview("tsv", preview_columns(self.source.read_lines(), self.source.name, self.options))
+        shown = self._preview("tsv", preview_columns(self.source.read_lines(), self.source.name, self.options))
+        found = _split_header(self.source.read_lines(), self.source.name, self.options)
+        return replace(shown, delimiter="\t", has_header=found.has_header)
 
     def read(self, *, need_reply: bool = True) -> Iterator[Located | Problem]:
         """The conversations and the problems, line by line."""
@@ -66,10 +74,10 @@ def read_conversations(
         DataError: the options name a column that the table does not have.
     """
     options = options or ReadingOptions()
-    rows, names, header = _split_header(lines, file, options)
-    if names is not None:
-        return columns.read_conversations(rows, names, file, options, need_reply=need_reply)
-    return _read_plain(rows, file, header, need_reply)
+    found = _split_header(lines, file, options)
+    if found.names is not None:
+        return columns.read_conversations(found.rows, found.names, file, options, need_reply=need_reply)
+    return _read_plain(found, file, need_reply)
 
 
 def preview_columns(
@@ -81,67 +89,127 @@ def preview_columns(
         DataError: the options name a column that the table does not have.
     """
     options = options or ReadingOptions()
-    rows, names, header = _split_header(lines, file, options)
-    sample = [row[1] for row in itertools.islice(rows, columns.SAMPLE_ROWS) if not isinstance(row, Problem)]
-    if names is None and header:
-        names = [cell.strip() for cell in header]
+    found = _split_header(lines, file, options)
+    sample = [row[1] for row in itertools.islice(found.rows, columns.SAMPLE_ROWS) if not isinstance(row, Problem)]
+    names = found.names
+    if names is None and found.header:
+        names = [cell.strip() for cell in found.header]
     elif names is None:
         names = [""] * max((len(cells) for cells in sample), default=0)
     return columns.preview_columns(names, sample, options)
 
 
-def _split_header(
-    lines: Iterable[NumberedLine], file: str, options: ReadingOptions
-) -> tuple[Iterator[Row | Problem], list[str] | None, list[str]]:
-    """The rows below the header; the column names of a table that is read by roles, else None; and a plain header."""
+@dataclass(frozen=True)
+class _Beginning:
+    """The first lines: all rows below a header, the names of a table that is read by its columns (else None), the plain
+    header, whether there is a header at all, and how many cells nearly all rows have."""
+
+    rows: Iterator[Row | Problem]
+    names: list[str] | None
+    header: list[str]
+    has_header: bool
+    agreed: int
+
+
+def _split_header(lines: Iterable[NumberedLine], file: str, options: ReadingOptions) -> _Beginning:
     rows = _read_rows(lines, file)
     first = list(itertools.islice(rows, columns.SAMPLE_ROWS))
     places = [place for place, row in enumerate(first) if not isinstance(row, Problem)]
     cells: list[list[str]] = [list(row[1]) for row in first if not isinstance(row, Problem)]
-    top, below = (cells[0], cells[1:]) if places and places[0] == 0 else ([], [])
-    plain = is_header(top)
-    named = plain or _names_columns(top, below, bool(options.columns))
-    if named:
-        del first[0]
+    place = _find_header(cells, options) if places and places[0] == 0 else -1
+    top, below = (cells[place], cells[place + 1 :]) if place >= 0 else ([], cells)
+    plain = place == 0 and is_header(top)
+    if place >= 0:
+        del first[: places[place] + 1]
+    said = bool(options.columns) or options.layout in TABLE_LAYOUTS
     names: list[str] | None = None
-    if named and (options.columns or not plain or "text" in columns.guess_columns(top, below).values()):
+    if place >= 0 and (said or not plain or "text" in columns.guess_columns(top, below).values()):
         names = [cell.strip() for cell in top]
-    elif cells and not plain and (options.columns or _is_counted(cells)):
+    elif cells and not plain and (said or _is_no_talk(cells)):
         names = [""] * max(len(row) for row in cells)
-    return itertools.chain(first, rows), names, top if plain else []
+    agreed = columns.find_agreed_width([], [_strip_row(row) for row in below])
+    return _Beginning(itertools.chain(first, rows), names, top if plain else [], place >= 0, agreed)
+
+
+def _find_header(cells: list[list[str]], options: ReadingOptions) -> int:
+    """The row with the names of the columns; -1 if there is none."""
+    if options.header != "automatic":
+        return table_header.find_header(cells, options)
+    if is_header(cells[0]) or _names_columns(cells[0], cells[1:], bool(options.columns)):
+        return 0
+    place = table_header.find_header(cells, options)
+    return place if place > 0 or options.columns else -1
+
+
+def _strip_row(row: Sequence[str]) -> Sequence[str]:
+    """A row without the empty cells at its end, which spreadsheets fill in."""
+    width = len(row)
+    while width > 2 and not row[width - 1].strip():
+        width -= 1
+    return row[:width]
 
 
 def _names_columns(top: list[str], below: list[list[str]], said: bool) -> bool:
     """Whether the first line is a header with columns that plain lines do not have."""
     if said:
-        return columns.is_header(top, below)
+        return table_header.is_header(top, below)
     known = [meaning for cell in top if (meaning := header_words.find_meaning(cell))]
-    if len(known) < 2 or not columns.is_header(top, below):
+    if len(known) < 2 or not table_header.is_header(top, below):
         return False
     return len(top) > 2 or not {"context", "reply", "turn", "user", "assistant"}.issuperset(known)
 
 
-def _is_counted(cells: list[list[str]]) -> bool:
-    """Whether the first column only numbers the lines (1, 2, 3), and so has no turns."""
-    return min(map(len, cells)) > 2 and detect_kind([row[0] for row in cells]) == "running"
+def _is_no_talk(cells: list[list[str]]) -> bool:
+    """Whether plain lines hold what nobody says: numbers that count them, times, addresses, files, or only names.
+
+    Their columns are then looked at as those of any other table.
+    """
+    width = min(map(len, cells))
+    texts = [[row[position] for row in cells] for position in range(min(width, MAX_LOOKED))]
+    kinds = [detect_kind(column) for column in texts]
+    if width > 2 and kinds[0] == "running":
+        return True
+    if len(cells) < column_guess.FEWEST_ROWS or width < 2:
+        return False
+    if any(kind in column_guess.NEVER_SAID or kind == "running" for kind in kinds):
+        return True
+    if width > 2:
+        everything = [cell for column in texts for cell in column]
+        return "number" in kinds or talk.share_said(everything) < TALK_SHARE
+    return kinds[0] == "number" or (kinds[1] == "number" and talk.share_said(texts[0]) < talk.SAID_SHARE)
 
 
-def _read_plain(
-    rows: Iterable[Row | Problem], file: str, header: list[str], need_reply: bool
-) -> Iterator[Located | Problem]:
-    swapped = _reply_comes_first(header)
-    for row in rows:
+def _read_plain(found: _Beginning, file: str, need_reply: bool) -> Iterator[Located | Problem]:
+    swapped = _reply_comes_first(found.header)
+    for row in found.rows:
         if isinstance(row, Problem):
             yield row
             continue
         number, cells = row[0], list(row[1])
-        if header:
+        reason = _explain_width(cells, found.agreed)
+        if reason:
+            yield Problem(file, number, reason, OTHER_WIDTH)
+            continue
+        if found.header:
             cells = [cell[1:] if cell[:1] == "'" and DEFUSED.match(cell) else cell for cell in cells]
         try:
-            found = parse_row(cells[::-1] if swapped and len(cells) == 2 else cells, need_reply=need_reply)
-            yield Located(found, number, file)
+            parsed = parse_row(cells[::-1] if swapped and len(cells) == 2 else cells, need_reply=need_reply)
+            yield Located(parsed, number, file)
         except RejectedError as rejected:
             yield Problem(file, number, rejected.reason, rejected.advice)
+
+
+def _explain_width(cells: Sequence[str], agreed: int) -> str:
+    """What is wrong with the number of cells of a line, beside lines that all have so many; empty if nothing is.
+
+    This program's own tables hold wider lines among the others: of conversations in which somebody says EOS.
+    """
+    if agreed < 2 or len(cells) == agreed or not any(cell.strip() for cell in cells):
+        return ""
+    width = len(_strip_row(cells))
+    if width > agreed and any(END_OF_TURN in cell for cell in cells):
+        return ""
+    return f"This line has {width} columns, but the others have {agreed}." if width not in (1, agreed) else ""
 
 
 def is_header(cells: Sequence[str]) -> bool:
@@ -160,7 +228,7 @@ def parse_row(cells: list[str], *, need_reply: bool = True) -> Conversation:
     if len(cells) < 2:
         advice = TYPED_TAB if "\\t" in cells[0] else NAMED if NAME.match(cells[0]) else TWO_COLUMNS
         raise RejectedError("This line has 1 column; at least 2 are needed.", advice)
-    return columns.build_from_turns(cells, need_reply=need_reply)
+    return column_plan.build_from_turns(cells, need_reply=need_reply)
 
 
 def _read_rows(lines: Iterable[NumberedLine], file: str) -> Iterator[Row | Problem]:

@@ -15,7 +15,10 @@ from chat_app.data.readers.detect_binary import OLE, ZIP_HEADS
 from chat_app.data.readers.options import ReadingOptions
 from chat_app.data.readers.protocol import InputFile
 from chat_app.data.readers.tables import columns
-from chat_app.data.readers.tables.columns import Row
+from chat_app.data.readers.tables.cells import format_cell
+from chat_app.data.readers.tables.column_plan import Row
+from chat_app.data.readers.tables.sheet_parts import MergedCells, SheetParts, scan_parts
+from chat_app.data.readers.tables.table_header import find_header
 from chat_app.data.readers.types import Column, Located, Preview, Problem
 from chat_app.errors import DataError
 from chat_app.formatting import format_bytes
@@ -82,7 +85,7 @@ def preview_columns(path: Path, name: str, options: ReadingOptions | None = None
     options = options or ReadingOptions()
     with _open_book(path, name) as sheets:
         for where, items in sheets:
-            names, rows = _split_header(items)
+            names, rows = _split_header(items, options)
             sample = [row[1] for row in itertools.islice(rows, columns.SAMPLE_ROWS) if not isinstance(row, Problem)]
             try:
                 found = found or columns.preview_columns(names, sample, options if sample else ReadingOptions())
@@ -104,7 +107,7 @@ def _read_book(path: Path, name: str, options: ReadingOptions, need_reply: bool)
     used = False
     with _open_book(path, name) as sheets:
         for where, items in sheets:
-            names, rows = _split_header(items)
+            names, rows = _split_header(items, options)
             first = list(itertools.islice(rows, columns.SAMPLE_ROWS))
             if not first:
                 continue
@@ -122,15 +125,16 @@ def _read_book(path: Path, name: str, options: ReadingOptions, need_reply: bool)
         yield Problem(failure.where or name, None, failure.what, failure.advice or "")
 
 
-def _split_header(items: Iterator[Row | Problem]) -> tuple[list[str], Iterator[Row | Problem]]:
+def _split_header(items: Iterator[Row | Problem], options: ReadingOptions) -> tuple[list[str], Iterator[Row | Problem]]:
     first = list(itertools.islice(items, columns.SAMPLE_ROWS))
     places = [place for place, item in enumerate(first) if not isinstance(item, Problem)]
     cells = [item[1] for item in first if not isinstance(item, Problem)]
     width = max(map(len, cells), default=0)
     names = [""] * width
-    if cells and columns.is_header(cells[0], cells[1:]):
-        names = [str(cell or "").strip() for cell in cells[0]] + names[len(cells[0]) :]
-        del first[places[0]]
+    place = find_header(cells, options)
+    if place >= 0:
+        names = [format_cell(cell).strip() for cell in cells[place]] + names[len(cells[place]) :]
+        del first[: places[place] + 1]
     return names, itertools.chain(first, items)
 
 
@@ -146,21 +150,25 @@ def _open_book(path: Path, name: str) -> Iterator[Iterator[tuple[str, Iterator[R
             book = stack.enter_context(
                 closing(openpyxl.load_workbook(stack.enter_context(path.open("rb")), data_only=True, **WORKBOOK))
             )
-            if _has_formulas(path):
+            parts = scan_parts(path)
+            if parts.has_formulas:
                 formulas = stack.enter_context(
                     closing(openpyxl.load_workbook(stack.enter_context(path.open("rb")), **WORKBOOK))
                 )
-        yield _iterate_sheets(book, formulas, name)
+        yield _iterate_sheets(book, formulas, parts, name)
 
 
-def _iterate_sheets(book: Any, formulas: Any, name: str) -> Iterator[tuple[str, Iterator[Row | Problem]]]:
+def _iterate_sheets(
+    book: Any, formulas: Any, parts: SheetParts, name: str
+) -> Iterator[tuple[str, Iterator[Row | Problem]]]:
     several = len(book.worksheets) > 1
     for position, sheet in enumerate(book.worksheets):
         where = f"{name}, sheet {sheet.title}" if several else name
-        yield where, _read_rows(sheet, formulas.worksheets[position] if formulas else None, where)
+        written = formulas.worksheets[position] if formulas else None
+        yield where, _read_rows(sheet, written, where, MergedCells(parts, sheet))
 
 
-def _read_rows(sheet: Any, formulas: Any, where: str) -> Iterator[Row | Problem]:
+def _read_rows(sheet: Any, formulas: Any, where: str, merged: MergedCells) -> Iterator[Row | Problem]:
     """The numbered rows that are not empty, without empty cells at the end."""
     written = _iterate_values(formulas) if formulas else itertools.repeat(())
     count = 0
@@ -180,6 +188,7 @@ def _read_rows(sheet: Any, formulas: Any, where: str) -> Iterator[Row | Problem]
                     where, number, reason, "Open the file in Excel or LibreOffice, save it, and give it again."
                 )
                 continue
+            cells = merged.fill(number, cells)
             while cells and cells[-1] is None:
                 cells.pop()
             if len(cells) > columns.MAX_COLUMNS:
@@ -205,19 +214,6 @@ def _find_uncomputed(cells: Sequence[Any], source: Sequence[Any]) -> str:
             if text.startswith("="):
                 return str(get_column_letter(position))
     return ""
-
-
-def _has_formulas(path: Path) -> bool:
-    with zipfile.ZipFile(path) as archive:
-        for entry in archive.namelist():
-            if entry.startswith("xl/worksheets/") and entry.endswith(".xml"):
-                with archive.open(entry) as file:
-                    before = b""
-                    while piece := file.read(1 << 20):
-                        if b"<f>" in before + piece or b"<f " in before + piece:
-                            return True
-                        before = piece[-2:]
-    return False
 
 
 def _check(path: Path, name: str) -> None:

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from chat_app.data.readers.options import ReadingOptions
-from chat_app.data.readers.tables import columns, tsv
+from chat_app.data.readers.tables import column_plan, tsv
 from chat_app.data.readers.tables import csv as delimited
 from chat_app.data.readers.tables.csv import Dialect, detect_dialect
 from chat_app.data.readers.text_source import open_source
@@ -50,10 +50,10 @@ def dialect(tmp_path: Path, text: str, name: str = "a.txt") -> Dialect | None:
 def test_delimiters_are_recognised(read: Callable[..., Any]) -> None:
     for sign in ",;|\x1f":
         assert spoken(read(f"question{sign}answer\na b{sign}c d\ne{sign}f\n")) == [["a b", "c d"], ["e", "f"]]
-        assert spoken(read(f"a b{sign}c d\ne{sign}f\n", "a.txt")) == [["a b", "c d"], ["e", "f"]]
-    assert spoken(read('sep=;\n"a;b";c\n')) == [["a;b", "c"]]
+        assert spoken(read(f"Who?{sign}Me.\ne{sign}f\n", "a.txt")) == [["Who?", "Me."], ["e", "f"]]
+    assert spoken(read('sep=;\n"Tea; or not?";Tea.\n')) == [["Tea; or not?", "Tea."]]
     assert spoken(read("Frage;Antwort\nHallo, du;Gut, danke\n")) == [["Hallo, du", "Gut, danke"]]
-    assert spoken(read('"a, b", "c"\n"d", "e"\n', "a.txt")) == [["a, b", "c"], ["d", "e"]]
+    assert spoken(read('"Tea, or not?", "Tea."\n"d", "e"\n', "a.txt")) == [["Tea, or not?", "Tea."], ["d", "e"]]
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_tab_separated_text_with_other_columns(read: Callable[..., Any]) -> None
         "2: u a / a b",
     ]
     assert spoken(read("id\tquestion\tanswer\n7\ta\tb\n")) == [["a", "b"]]
-    assert spoken(read("1\ta\tb\n2\tc\td\n3\te\tf\n")) == [["a", "b"], ["c", "d"], ["e", "f"]]
+    assert spoken(read("1\tWho?\tMe.\n2\tc\td\n3\te\tf\n")) == [["Who?", "Me."], ["c", "d"], ["e", "f"]]
     assert spoken(read("a\tb\tc\n", columns=("1=reply", "3=context"))) == [["c", "a"]]
     found = tsv.preview_columns([(1, b"context\treply"), (2, b"a\tb")], "a.tsv")
     assert found == (Column("context", "context", ("a",)), Column("reply", "reply", ("b",)))
@@ -103,7 +103,7 @@ def test_a_row_has_the_number_of_the_line_where_it_starts(read: Callable[..., An
 
 def test_a_quote_that_is_not_closed_costs_its_own_row(read: Callable[..., Any]) -> None:
     for rest in ('next,row\n"x","y"\n', "next,row\nx,y\n", 'next,row\nx,5"\n'):
-        found = shown(read(f'a,b\nc,d\n"open,hi\n{rest}'))
+        found = shown(read(f'Who?,Me.\nc,d\n"open,hi\n{rest}'))
         assert found[2] == "3! A quote is opened in this row and not closed."
         assert found[3] == "4: u next / a row"
         assert len(found) == 5
@@ -135,7 +135,7 @@ def test_texts_with_commas_that_are_not_quoted(read: Callable[..., Any]) -> None
         "4! This row has 1 column, but the table has 2.",
         "5! This row has 1 column, but the table has 2.",
     ]
-    assert found[0].advice == columns.WIDER
+    assert found[0].advice == column_plan.WIDER
 
 
 def test_nasty_tables(read: Callable[..., Any]) -> None:

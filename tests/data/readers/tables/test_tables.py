@@ -62,7 +62,7 @@ def rows_of(header: str, *rows: str, need_reply: bool = True, **said: Any) -> li
         ("问题,回答", "context reply"),
         ("質問,返答", "context reply"),
         ("Gespräch,Sprecher,Nachricht,Zeit", "conversation speaker text time"),
-        ("foo,bar", "context reply"),
+        ("foo,bar", "ignore ignore"),
     ],
 )
 def test_names_tell_what_columns_hold(header: str, roles: str) -> None:
@@ -73,14 +73,15 @@ def test_names_tell_what_columns_hold(header: str, roles: str) -> None:
 
 
 def test_columns_without_a_name_are_told_by_their_cells() -> None:
-    assert guessed(",", "hi,hello", "a,b") == ["context", "reply"]
-    assert guessed(",,", "1,hi you,hello", "2,a b,b c", "3,c d,d e") == ["ignore", "context", "reply"]
-    assert guessed(",,", "hi you,hello,http://a.b/1", "a b,b c,https://a.b/2") == ["context", "reply", "ignore"]
-    assert guessed(",,", "hi,hello,bye", "a,b,c") == ["turn", "turn", "turn"]
-    labelled = [f"text {number},other {number},{'pos' if number % 2 else 'neg'}" for number in range(20)]
+    assert guessed(",", "hi,Hello!", "a,b") == ["context", "reply"]
+    assert guessed(",", "Zoe,Berlin", "Max,Hamburg") == ["ignore", "ignore"]
+    assert guessed(",,", "1,Hi!,Hello!", "2,Who?,Me.", "3,c d,d e") == ["ignore", "context", "reply"]
+    assert guessed(",,", "Hi!,Hello!,http://a.b/1", "Who?,Me.,https://a.b/2") == ["context", "reply", "ignore"]
+    assert guessed(",,", "Hi!,Hello!,Bye!", "Who?,Me.,Oh!") == ["turn", "turn", "turn"]
+    labelled = [f"Text {number}?,Other {number}.,{'pos' if number % 2 else 'neg'}" for number in range(20)]
     assert guessed(",,", *labelled) == ["context", "reply", "ignore"]
     assert guessed(",,", "1,user,hi there", "1,bot,hello", "2,user,x", "2,bot,y") == ["conversation", "speaker", "text"]
-    assert guessed(",,", "hi,hello,train", "a,b,test", "c,d,dev") == ["context", "reply", "split"]
+    assert guessed(",,", "hi,Hello!,train", "a,b.,test", "c,d.,dev") == ["context", "reply", "split"]
 
 
 def test_what_a_person_says_goes_before_every_guess() -> None:
@@ -96,18 +97,18 @@ def test_a_table_without_conversations_lists_its_columns() -> None:
     with pytest.raises(DataError) as caught:
         rows_of("id,price,url", "1,2,http://a.b", "2,4,http://a.b", "3,9,http://a.b")
     assert str(caught.value) == (
-        "t: No column of this table is known to hold a conversation. Say what the columns hold, as in "
-        'question=context and answer=reply. Its columns are "id", "price", "url".'
+        "t: Nothing in this table is known to be talk. Which column is the question, and which is the answer? Say it "
+        'as in --columns "id=context" --columns "url=reply". Its columns are "id", "price", "url".'
     )
 
 
 def test_a_look_shows_the_first_cells_with_something_in_them() -> None:
     found = columns.preview_columns(
-        ["question", "", "n"], [["a", None, 1], ["", "b", 2.0], ["x" * 999]], ReadingOptions()
+        ["question", "", "n"], [["a", None, 1], ["", "So it is.", 2.0], ["x" * 999]], ReadingOptions()
     )
     assert found == (
         Column("question", "context", ("a", "x" * columns.LONGEST_SAMPLE)),
-        Column("2", "reply", ("b",)),
+        Column("2", "reply", ("So it is.",)),
         Column("n", "ignore", ("1", "2")),
     )
 
@@ -153,7 +154,10 @@ def test_turns_in_columns() -> None:
     ]
     assert rows_of("turn 10,turn 2,turn 1", "c,b,a") == ["2: a a / u b / a c"]
     assert rows_of("question 1,answer 1,question 2,answer 2", "a,b,c,d") == ["2: u a / a b / u c / a d"]
-    assert rows_of(",,", "a,b,c", "d,e,f,g") == ["2: a a / u b / a c", "3: u d / a e / u f / a g"]
+    assert rows_of(",,", "Who?,Me.,Oh!", "Why?,So.,Or?,No.") == [
+        "2: a Who? / u Me. / a Oh!",
+        "3: u Why? / a So. / u Or? / a No.",
+    ]
 
 
 def test_the_part_of_a_data_set() -> None:
@@ -279,7 +283,7 @@ def test_a_workbook(tmp_path: Path) -> None:
 def test_the_sheets_of_a_workbook(tmp_path: Path) -> None:
     sheets = {
         "Notes": [["just this"]],
-        "One": [["hi", "hello"]],
+        "One": [["Who?", "Me."]],
         "Empty": [],
         "Two": [["Frage", "Antwort"], ["a", "b"]],
     }
@@ -289,7 +293,7 @@ def test_the_sheets_of_a_workbook(tmp_path: Path) -> None:
         ("a.xlsx, sheet One", 1), ("a.xlsx, sheet Two", 2), ("a.xlsx, sheet Notes", None),
     ]  # fmt: skip
     assert [one.role for one in xlsx.preview_columns(path, "a.xlsx")] == ["context", "reply"]
-    with pytest.raises(DataError, match="No column of this table"):
+    with pytest.raises(DataError, match="Nothing in this table"):
         list(xlsx.read_conversations(workbook(tmp_path / "b.xlsx", {"Notes": [["just this"]]}), "b.xlsx"))
     assert list(xlsx.read_conversations(workbook(tmp_path / "c.xlsx", {"Empty": []}), "c.xlsx")) == []
 
