@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,35 +12,8 @@ from chat_app.data.readers import Note, ReadingOptions, read_file
 from chat_app.data.readers.encodings import check_encoding, detect_encoding
 from chat_app.errors import SettingError
 
-# Question and answer in each language; with several of them, texts of several lengths are made.
-TALK: dict[str, list[tuple[str, str]]] = {
-    "fr": [("Où est le café ?", "Il est là-bas, à côté de l'église."), ("Déjà prêt ?", "Oui, même très tôt, ça y est.")],
-    "de": [("Wie heißt du?", "Ich heiße Jürgen und wohne in Köln."), ("Fährst du früh?", "Nein, später, über Düren.")],
-    "es": [("¿Dónde está la estación?", "Ahí, señor, a la izquierda."), ("¿Vendrás mañana?", "Sí, después de comer.")],
-    "pt": [("Você tem pão?", "Não, só amanhã de manhã."), ("É possível trocar?", "Então não há opção, já acabou.")],
-    "it": [("Perché non c'è più caffè?", "È finito già ieri, però domani c'è."), ("Così?", "Sì, perciò può entrare.")],
-    "sv": [("Har ni öppet på söndag?", "Nej, tyvärr är vi stängda då."), ("Är det långt?", "Nej, två hållplatser härifrån.")],
-    "da": [("Hvornår åbner I?", "Vi åbner klokken ni på lørdag."), ("Er brødet færdigt?", "Ja, det er lige kommet på hylden, også rugbrød.")],
-    "cs": [("Dobrý den, jak se máte?", "Děkuji, řeknu vám to zítra, příliš žluťoučký kůň."), ("Kde je nádraží?", "Běžte rovně, pak doleva, není to daleko, asi čtvrt hodiny.")],
-    "pl": [("Cześć, jak się masz?", "Dziękuję, świetnie, łódź już płynie."), ("Gdzie jest dworzec?", "Proszę iść prosto, później w lewo, to już blisko.")],
-    "hu": [("Mikor nyit az üzlet?", "Kilenckor, de hétfőn zárva vagyunk. Köszönöm, hogy megkérdezte, őszintén."), ("Van még friss kenyér?", "Igen, most sült, nagyon finom és még meleg is, kérem, kóstolja meg.")],
-    "hr": [("Što želite jesti?", "Želim čaj i kolač, a možda još nešto kasnije."), ("Gdje je kolodvor?", "Idite ravno, pa lijevo, nije daleko, još pet minuta pješice.")],
-    "sl": [("Kje je železniška postaja?", "Pojdite naravnost, čez cesto in še malo."), ("Ali imate še kruh?", "Seveda, svež je, ravnokar smo ga vzeli iz peči, še čisto vroč.")],
-    "sk": [("Máte ešte chlieb?", "Áno, čerstvý chlieb máme každý deň od šiestej, príďte skôr."), ("Kde je stanica?", "Choďte rovno, potom doľava, nie je to ďaleko, asi päť minút.")],
-    "ro": [("Unde este gara?", "Mergeţi drept înainte şi apoi la stânga, vă rog, este lângă piaţă."), ("Aveţi pâine?", "Da, proaspătă, chiar acum am scos-o din cuptor şi este încă fierbinte.")],
-    "tr": [("Bugün açık mısınız?", "Evet, akşam dokuza kadar açığız, şimdi gelebilirsiniz."), ("İstasyon nerede?", "Düz gidin, sonra sola dönün, çok uzak değil, beş dakika yürüyüş.")],
-    "ru": [("Привет, как дела?", "Хорошо, спасибо. А у вас?"), ("Где здесь вокзал?", "Идите прямо, потом налево, это недалеко, минут пять пешком.")],
-    "uk": [("Де знаходиться вокзал?", "Ідіть прямо, а потім ліворуч, це недалеко."), ("Чи є свіжий хліб?", "Так, щойно з печі, ще теплий, їжте на здоров'я.")],
-    "bg": [("Къде е гарата?", "Вървете направо и след това наляво, моля."), ("Има ли пресен хляб?", "Да, току-що го извадихме от пещта, още е топъл.")],
-    "el": [("Πού είναι ο σταθμός;", "Πηγαίνετε ευθεία και μετά αριστερά, παρακαλώ."), ("Έχετε φρέσκο ψωμί;", "Βεβαίως, μόλις βγήκε από τον φούρνο και είναι ζεστό.")],
-    "he": [("איפה תחנת הרכבת?", "לך ישר ואחר כך שמאלה, בבקשה."), ("יש לחם טרי?", "כן, הוא יצא עכשיו מהתנור והוא עדיין חם.")],
-    "ar": [("أين تقع محطة القطار؟", "اذهب مباشرة ثم انعطف يسارا من فضلك."), ("هل لديكم خبز طازج؟", "نعم، خرج من الفرن الآن وهو ما زال ساخنا.")],
-    "th": [("สถานีรถไฟอยู่ที่ไหน", "ตรงไปแล้วเลี้ยวซ้ายครับ"), ("มีขนมปังสดไหม", "มีครับ เพิ่งออกจากเตา ยังร้อนอยู่เลย")],
-    "zh": [("你好，今天天气怎么样？", "今天天气很好，适合出去散步。"), ("请问车站在哪里？", "一直走，然后左转，不远，走五分钟就到了。")],
-    "zh-tw": [("你好，請問車站在哪裡？", "直走以後左轉就到了，不遠。"), ("還有新鮮的麵包嗎？", "有，剛剛從烤箱拿出來，還是熱的。")],
-    "ja": [("こんにちは、駅はどこですか？", "まっすぐ行って、左に曲がってください。"), ("焼きたてのパンはありますか？", "はい、今オーブンから出したところです。まだ温かいですよ。")],
-    "ko": [("안녕하세요, 역은 어디에 있어요?", "똑바로 가다가 왼쪽으로 도세요."), ("갓 구운 빵이 있나요?", "네, 방금 오븐에서 나와서 아직 따뜻합니다.")],
-}  # fmt: skip
+# Two questions with their answers in each language, from which texts of several lengths are made.
+TALK: dict[str, list[list[str]]] = json.loads((Path(__file__).parent / "languages.json").read_bytes())
 ENCODINGS: dict[str, str] = {
     "fr de es pt it sv da": "cp1252 iso-8859-1 iso-8859-15 mac_roman",
     "cs pl hu hr sl sk ro": "cp1250 iso-8859-2",

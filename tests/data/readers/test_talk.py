@@ -10,7 +10,7 @@ import openpyxl
 import pytest
 
 from chat_app.data.dataset import load_files
-from chat_app.data.readers import Located, Note, Problem, ReadingOptions, iterate
+from chat_app.data.readers import Located, Note, Problem, ReadingOptions, iterate, read_file
 from chat_app.errors import DataError, UnclearColumnsError
 from chat_app.system.disk_cache import Cache
 from tests.data.readers.bad_inputs.case import jsonl
@@ -54,11 +54,10 @@ NO_TALK: dict[str, str | bytes] = {
 @pytest.mark.parametrize("name", NO_TALK)
 def test_what_is_no_talk_is_not_learned(name: str, tmp_path: Path) -> None:
     path = stored(tmp_path, name, NO_TALK[name])
-    try:
-        assert [item for item in iterate(path) if isinstance(item, Located)] == []
-    except DataError as error:
-        assert error.where == name
-        assert error.advice
+    with pytest.raises(DataError) as caught:
+        read_file(path)
+    assert caught.value.where == name
+    assert caught.value.advice or "Nothing in this file can be used." in caught.value.what
 
 
 def test_a_table_without_talk_is_a_question_that_can_be_answered(tmp_path: Path) -> None:
@@ -74,7 +73,8 @@ def test_a_table_without_talk_is_a_question_that_can_be_answered(tmp_path: Path)
 
 
 HEADERS: list[tuple[str, list[str]]] = [
-    ("id,instruction,topic,response,lang\n1,Say hi.,a,Hi.,en\n2,Say bye.,b,Bye.,en\n", ["Say hi. / Hi.", "Say bye. / Bye."]),
+    ("id,instruction,topic,response,lang\n1,Say hi.,a,Hi.,en\n2,Say bye.,b,Bye.,en\n",
+     ["Say hi. / Hi.", "Say bye. / Bye."]),
     (
         "When,Mail,What would you like to know?,Our answer,State\n"
         "2024/05/01 9:00:00 AM GMT+2,a@x.org,Is tea in stock?,Yes it is.,done\n"
@@ -82,8 +82,10 @@ HEADERS: list[tuple[str, list[str]]] = [
         "2024/05/03 9:20:00 AM GMT+2,c@x.org,Is bread in stock?,Only rye.,done\n",
         ["Is tea in stock? / Yes it is.", "Is milk in stock? / No it is not.", "Is bread in stock? / Only rye."],
     ),
-    ("The shop's questions,,\n,,\nKind,Question,Answer\na,How long?,A day.\nb,How much?,Two.\n", ["How long? / A day.", "How much? / Two."]),
-    ("Question,Answer,Source\nhi,Hello.,faq.tsv\nopen?,Yes.,faq.tsv\nbye,Bye.,faq.tsv\n", ["hi / Hello.", "open? / Yes.", "bye / Bye."]),
+    ("The shop's questions,,\n,,\nKind,Question,Answer\na,How long?,A day.\nb,How much?,Two.\n",
+     ["How long? / A day.", "How much? / Two."]),
+    ("Question,Answer,Source\nhi,Hello.,faq.tsv\nopen?,Yes.,faq.tsv\nbye,Bye.,faq.tsv\n",
+     ["hi / Hello.", "open? / Yes.", "bye / Bye."]),
     (f'text\n"{MARKED.format(1)}"\n{MARKED.format(2)}\n',
      ["Is cup 1 red? / No, blue. / Sure? / Yes.", "Is cup 2 red? / No, blue. / Sure? / Yes."]),
     (f"id,text\n7,{MARKED.format(1).replace(',', '')}\n8,{MARKED.format(2).replace(',', '')}\n",
@@ -196,9 +198,15 @@ def test_who_answers_whom_is_followed(tmp_path: Path) -> None:
         "@shop is it open? / @100 yes / thanks",
         "note: 1 message was passed over, because nobody answers there.",
     ]
-    posts = "id,parent_id,author,body\na,t3_p,anna,Tea or milk?\nb,t1_a,ben,Tea.\nc,t1_a,cleo,Milk.\nd,t1_b,anna,[deleted]\n"
+    posts = (
+        "id,parent_id,author,body\na,t3_p,anna,Tea or milk?\nb,t1_a,ben,Tea.\nc,t1_a,cleo,Milk.\n"
+        "d,t1_b,anna,[deleted]\n"
+    )
     assert read(stored(tmp_path, "posts.csv", posts)) == ["Tea or milk? / Tea.", "Tea or milk? / Milk."]
-    chain = "id,reply_to,sender,message\n1,,anna,Tea?\n2,1,ben,Yes.\n3,2,anna,Hot?\n4,3,ben,Cold.\n5,2,cleo,Me too?\n6,5,ben,Sure.\n"
+    chain = (
+        "id,reply_to,sender,message\n1,,anna,Tea?\n2,1,ben,Yes.\n3,2,anna,Hot?\n4,3,ben,Cold.\n"
+        "5,2,cleo,Me too?\n6,5,ben,Sure.\n"
+    )
     assert read(stored(tmp_path, "chain.csv", chain)) == [
         "Tea? / Yes. / Hot? / Cold.",
         "Tea? / ~Yes. / Me too? / Sure.",

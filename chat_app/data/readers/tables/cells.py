@@ -34,59 +34,12 @@ DATE = re.compile(
 ADDRESS = re.compile(r"(?:mailto:)?[^\s@]{1,64}@[^\s@]{1,255}\.[^\s@.]{2,63}")
 PHONE = re.compile(r"\+?[0-9][0-9 ()/.-]{4,24}[0-9]")
 FILE = re.compile(r"[^\n<>|?*\"]{1,200}\.[A-Za-z][A-Za-z0-9]{0,4}")
-FILE_ENDINGS = frozenset(
-    [
-        "txt",
-        "tsv",
-        "csv",
-        "json",
-        "jsonl",
-        "xml",
-        "yml",
-        "yaml",
-        "md",
-        "pdf",
-        "doc",
-        "docx",
-        "xls",
-        "xlsx",
-        "ppt",
-        "pptx",
-        "odt",
-        "ods",
-        "htm",
-        "html",
-        "jpg",
-        "jpeg",
-        "png",
-        "gif",
-        "webp",
-        "svg",
-        "bmp",
-        "mp3",
-        "mp4",
-        "wav",
-        "ogg",
-        "opus",
-        "avi",
-        "mov",
-        "webm",
-        "zip",
-        "gz",
-        "tar",
-        "parquet",
-        "py",
-        "js",
-        "log",
-        "ini",
-        "cfg",
-        "rtf",
-        "srt",
-        "vtt",
-        "db",
-        "sql",
-    ]
-)
+FILE_ENDINGS = frozenset((
+    "txt", "tsv", "csv", "json", "jsonl", "xml", "yml", "yaml", "md", "pdf", "doc", "docx", "xls", "xlsx", "ppt",
+    "pptx", "odt", "ods", "htm", "html", "jpg", "jpeg", "png", "gif", "webp", "svg", "bmp", "mp3", "mp4", "wav",
+    "ogg", "opus", "avi", "mov", "webm", "zip", "gz", "tar", "parquet", "py", "js", "log", "ini", "cfg", "rtf", "srt",
+    "vtt", "db", "sql",
+))  # fmt: skip
 VERDICTS = {"true": True, "1": True, "1.0": True, "yes": True, "false": False, "0": False, "0.0": False, "no": False}
 UUID = re.compile(r"(?=.*[0-9])(?:[0-9a-f]{8}-[0-9a-f-]{27}|[0-9a-f]{16,64})", re.IGNORECASE)
 # A name of one word with a number that others share the beginning of: "user-17", "t1_c0ffee".
