@@ -20,6 +20,8 @@ from chat_app.data.readers.tables.table_header import find_header
 from chat_app.data.readers.text_source import Source, number_lines, read_beginning
 
 DELIMITERS = ("\x1f", ",", ";", "|")
+# In a table of one column a comma separates nothing, with or without quotes around the text.
+ONE_COLUMN = "\x1f"
 SAMPLE_LINES = 100
 AGREED, MOSTLY = 0.9, 0.6
 # The share of delimiters before a space: of commas between cells hardly any are, of those in prose nearly all.
@@ -59,7 +61,7 @@ def detect_dialect(source: Source, options: ReadingOptions | None = None) -> Dia
     if tabs and "\t" in first:
         return _detect_spreadsheet(lines)
     if source.extension in TABLE_EXTENSIONS and _is_marked_column(lines):
-        return Dialect(",", 1)
+        return Dialect(ONE_COLUMN, 1)
     best: tuple[float, Dialect] | None = None
     for delimiter in DELIMITERS:
         if any(delimiter in line for line in lines):
@@ -101,7 +103,7 @@ def _detect_single_quoted(lines: Sequence[str]) -> Dialect | None:
 
 def _is_marked_column(lines: Sequence[str]) -> bool:
     """Whether a file called a table has one column only, in whose cells the marks of speakers stand."""
-    one = Dialect(",", 1)
+    one = Dialect(ONE_COLUMN, 1)
     scans = [scan for scan in _scan_rows(lines, one) if scan.outcome == "row" and any(map(str.strip, scan.cells))]
     name, *cells = [scan.cells[0] for scan in scans if len(scan.cells) == 1] or [""]
     return (

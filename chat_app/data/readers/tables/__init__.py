@@ -1,3 +1,3 @@
 """Readers of tables (TSV, CSV, Excel workbooks, Parquet), and the detection of the columns' roles."""
 
-__all__ = ["columns", "csv", "csv_lenient", "header_words", "parquet", "table_header", "talk", "tsv", "xlsx"]
+__all__ = ["cells", "columns", "csv", "csv_lenient", "header_words", "parquet", "table_header", "talk", "tsv", "xlsx"]

@@ -8,7 +8,7 @@ from typing import Any
 
 from chat_app.data.readers.options import ColumnRole, ReadingOptions
 from chat_app.data.readers.tables import header_words, talk, thread_columns
-from chat_app.data.readers.tables.cells import PARTS, CellKind, detect_kind, format_cell, parse_list
+from chat_app.data.readers.tables.cells import PARTS, CellKind, detect_kind, format_cell, parse_list, parse_verdict
 from chat_app.data.readers.tables.header_words import Meaning
 from chat_app.data.readers.types import quote_text
 from chat_app.errors import DataError
@@ -125,7 +125,7 @@ class _Guess:
                 self.found[position] = "system"
             elif kind == "split" and (meaning == "split" or (not self.named and len(self.columns) > 2)):
                 self.found[position] = "split"
-            elif kind == "verdict" and meaning == "label":
+            elif meaning == "label" and (kind == "verdict" or self._holds_verdicts(position)):
                 self.found[position] = "label"
         done = (
             self._find_record()
@@ -138,6 +138,11 @@ class _Guess:
         if not done:
             self._guess_by_cells()
         return self.found
+
+    def _holds_verdicts(self, position: int) -> bool:
+        """Whether numbers are verdicts, too: every one is 0 or 1."""
+        texts = [text for text in self._get_texts(position) if text.strip()]
+        return bool(texts) and all(parse_verdict(text) is not None for text in texts)
 
     def _find_free(self, *meanings: Meaning) -> list[int]:
         return [

@@ -51,7 +51,7 @@ class CsvReader(TextReader):
         kind: Kind = "tsv" if self.dialect.delimiter == "\t" else "csv"
         names, _ = _split_header(self.source, self.dialect, self.options)
         shown = self._preview(kind, preview_columns(self.source, self.dialect, self.options))
-        return replace(shown, delimiter=self.dialect.delimiter, has_header=any(names))
+        return replace(shown, delimiter=self.dialect.delimiter if self.dialect.width > 1 else "", has_header=any(names))
 
     def read(self, *, need_reply: bool = True) -> Iterator[Located | Problem]:
         """The conversations and the problems, row by row."""

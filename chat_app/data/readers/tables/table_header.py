@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from chat_app.data.readers.tables.header_words import Meaning
 # Titles, dates and empty rows may stand above the names of the columns.
 MAX_TITLE_ROWS = 10
 ASKED: tuple[Meaning, ...] = ("context", "user", "text")
+SMALL_WORD = re.compile("[a-z][a-z0-9_]{2,30}")
 ANSWERED: tuple[Meaning, ...] = ("reply", "assistant")
 
 
@@ -53,10 +55,28 @@ def is_header(cells: Sequence[Any], rows: Sequence[Sequence[Any]]) -> bool:
         return len(said) > 1 or len(names) == 1
     if _has_pair(known) or any(header_words.is_identifier(name) for name in said):
         return True
+    if _differ_in_case(names, rows):
+        return True
     below = [detect_kind([row[position] for row in rows if position < len(row)]) for position in range(len(names))]
     own = [detect_kind([name]) for name in names]
     telling = ("number", "running", "link", "date", "list", "address", "file", "id", "marked", "verdict")
     return len(rows) > 1 and any(kind in telling and here == "text" for kind, here in zip(below, own, strict=True))
+
+
+def _differ_in_case(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> bool:
+    """Whether all names are single words in small letters, and no text below begins with a small letter.
+
+    People who write their greetings in small letters write the rest so, too; programs name columns like this.
+    """
+    below = [text for row in rows for text in _list_full(row)]
+    capitals = sum(text[0].isupper() for text in below)
+    return (
+        len(names) > 1
+        and len(rows) > 1
+        and all(map(SMALL_WORD.fullmatch, names))
+        and not any("a" <= text[0] <= "z" for text in below)
+        and 2 * capitals >= len(below)
+    )
 
 
 def names_pair(cells: Sequence[Any]) -> bool:
