@@ -69,6 +69,12 @@ CASES: list[tuple[str, list[Located], int, list[Located]]] = [
         [located(f"Question {n}", "I do not know." if n % 20 == 0 else f"Answer {n}") for n in range(100)],
     ),
     (
+        "quoted",
+        [located(f'"Question {n}"', f"'Answer {n}'") for n in range(5)],
+        10,
+        [located(f'"Question {n}"', f"Answer {n}") for n in range(10)],
+    ),
+    (
         "loops",
         [
             located("Hi", "I am a cat, yes " * 4),

@@ -14,7 +14,11 @@ NICK = r"[A-Za-z_\[\]\\^{}|`][\w\[\]\\^{}|`.\-]{0,40}"
 DATE = r"(?:\d{4}-\d{2}-\d{2}[T ]|[A-Z][a-z]{2} \d{1,2} (?:\d{4} )?)?"
 STAMP = rf"\[?(?P<date>{DATE})(?P<clock>\d{{1,2}}:\d{{2}}(?::\d{{2}})?(?: ?[AaPp][Mm])?)\]?"
 BRACKETS = re.compile(rf"(?:{STAMP}\s+)?<[@+%&~!* ]?(?P<nick>{NICK})>\s?(?P<text>.*)")
-TABS = re.compile(rf"{STAMP}\t[@+%&~! ]?(?P<nick>{NICK}|-->|<--|--|\*|=!=)\t(?P<text>.*)")
+# Without a day any table of times and names would look like this; WeeChat always writes it.
+TABS = re.compile(
+    r"(?P<date>\d{4}-\d{2}-\d{2}[T ])(?P<clock>\d{1,2}:\d{2}(?::\d{2})?)\t"
+    rf"[@+%&~! ]?(?P<nick>{NICK}|-->|<--|--|\*|=!=)\t(?P<text>.*)"
+)
 NOTICE = re.compile(
     rf"(?:{STAMP}\s+)?(?:-!-|\*\*\*?|\*|-->|<--|--|==|=!=|-[^-\s]{{1,40}}-)\s.*|---.*|\*\*\*\* .*"
     r"|Session (?:Start|Close|Ident|Time):.*"

@@ -96,6 +96,8 @@ def preview_columns(
         names = [cell.strip() for cell in found.header]
     elif names is None:
         names = [""] * max((len(cells) for cells in sample), default=0)
+        if len(names) > 1:  # The lines are read as they stand, whatever their cells look like.
+            options = replace(options, layout="pairs" if len(names) == 2 else "turns")
     return columns.preview_columns(names, sample, options)
 
 

@@ -156,13 +156,14 @@ def test_discord() -> None:
     ]
 
 
-def test_a_day_of_slack_is_in_the_order_of_time() -> None:
+def test_a_day_of_slack_is_in_the_order_of_time_and_its_threads_come_last() -> None:
     text = "see the page <b> &amp; @U2 #general @here a@b.c https://z.w"
+    thread = f"{slack.THREAD}1704099660.000200"
     assert read(SLACK) == [
-        ChatMessage(1704099660.0002, "U1", text, 2, file="export.json"),
-        ChatMessage(1704099720.0001, "U2", "in a thread", 4, file="export.json"),
         ChatMessage(1704099900.0001, "Bob B.", "later", 3, file="export.json"),
         ChatMessage(1704099960.0001, "deploy", "Deployed.", 5, by_bot=True, file="export.json"),
+        ChatMessage(None, "U1", text, 2, thread, file="export.json"),
+        ChatMessage(None, "U2", "in a thread", 4, thread, file="export.json"),
     ]
 
 

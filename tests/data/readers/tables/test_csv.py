@@ -103,7 +103,7 @@ def test_a_row_has_the_number_of_the_line_where_it_starts(read: Callable[..., An
 
 def test_a_quote_that_is_not_closed_costs_its_own_row(read: Callable[..., Any]) -> None:
     for rest in ('next,row\n"x","y"\n', "next,row\nx,y\n", 'next,row\nx,5"\n'):
-        found = shown(read(f'Who?,Me.\nc,d\n"open,hi\n{rest}'))
+        found = shown(read(f'Who?,Me.\nWhy?,So.\n"open,hi\n{rest}'))
         assert found[2] == "3! A quote is opened in this row and not closed."
         assert found[3] == "4: u next / a row"
         assert len(found) == 5
