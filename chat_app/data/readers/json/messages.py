@@ -35,8 +35,6 @@ ROLE_NAMES: dict[str, Role] = {
 TOOL_ROLES = frozenset(
     ("tool", "function", "function_call", "function_response", "observation", "tool_call", "ipython")
 )
-# False under one of these means that a message is not learned (axolotl, ms-swift).
-LEARNED_KEYS = ("train", "loss")
 TOOL_CALLS = ("tool_calls", "function_call")
 
 SHAPES = (
@@ -148,7 +146,7 @@ def _parse_message(item: Any, number: int, names: dict[str, Role]) -> Message | 
     if role == "system" and not text.strip():
         return None
     weight = _read_loss_weight(item) if role == "assistant" and "loss_weight" in item else item.get("weight")
-    learned = all(item.get(key) is not False for key in LEARNED_KEYS)
+    learned = item.get("train") is not False and item.get("loss") is not False  # written by axolotl and ms-swift
     if weight is not None and weight not in (0, 1):
         raise RejectedError(
             f"Message {number} has a weight that is neither 0 nor 1.",

@@ -103,7 +103,8 @@ def parse_conversation(value: Any, *, need_reply: bool = True) -> Conversation:
     if key is None:
         return _parse_fields(value, system, need_reply)
     if isinstance(value[key], list):
-        return _parse_list([*value[key], *_read_chosen(value)], system, need_reply)
+        listed = [*value[key], *_read_chosen(value)] if "chosen" in value else value[key]
+        return _parse_list(listed, system, need_reply)
     if isinstance(value[key], str) and (found := role_markers.parse_conversation(value[key], system, need_reply)):
         return found
     raise RejectedError(f"{quote_text(key)} is {describe_value(value[key])}, not a list of turns.", SHAPES)
@@ -115,6 +116,8 @@ def find_bad_mark(record: dict[str, Any]) -> str:
         if record.get(key) is False:
             return f"{key}: false"
     weight = record.get("weight")
+    if weight is None:
+        return ""
     return "weight: 0" if isinstance(weight, int | float) and not isinstance(weight, bool) and weight == 0 else ""
 
 
