@@ -19,9 +19,11 @@ from chat_app.errors import DataError
 CHUNK_BYTES = 1 << 16
 MAX_DEPTH = 200
 MAX_TEXT = 10_000_000
-HALVES = re.compile(rb"&#(5[56]\d{3});&#(5[67]\d{3});")
-LONE_HALF = re.compile(rb"&#(?:5[5-6]\d{3}|57[0-2]\d{2}|573[0-3]\d|5734[0-3]);|&#(?:[0-8]|1[12]|1[4-9]|2\d|3[01]);")
-HIGH, LOW = range(0xD800, 0xDC00), range(0xDC00, 0xE000)
+# &#55357; or &#xD83D; and the like: the first and the second half of a sign, and what XML allows no text to hold.
+FIRST_HALF = rb"(55(?:29[6-9]|[3-9]\d\d)|56(?:[0-2]\d\d|3[01]\d)|x[dD][89abAB][0-9a-fA-F]{2})"
+SECOND_HALF = rb"(56(?:3[2-9]\d|[4-9]\d\d)|57(?:[0-2]\d\d|3(?:[0-3]\d|4[0-3]))|x[dD][c-fC-F][0-9a-fA-F]{2})"
+HALVES = re.compile(rb"&#" + FIRST_HALF + rb";&#" + SECOND_HALF + rb";")
+UNSTORABLE = re.compile(rb"&#(?:" + FIRST_HALF + rb"|" + SECOND_HALF + rb"|0*[0-8]|1[124-9]|2\d|3[01]);")
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,9 +157,11 @@ def _join_halves(data: bytes) -> bytes:
         return data
 
     def join(match: re.Match[bytes]) -> bytes:
-        high, low = int(match[1]), int(match[2])
-        if high not in HIGH or low not in LOW:
-            return match[0]
+        high, low = (_parse_number(half) for half in match.groups())
         return chr(0x10000 + ((high - 0xD800) << 10) + low - 0xDC00).encode("utf-8")
 
-    return LONE_HALF.sub(b"\xef\xbf\xbd", HALVES.sub(join, data))
+    return UNSTORABLE.sub(b"\xef\xbf\xbd", HALVES.sub(join, data))
+
+
+def _parse_number(reference: bytes) -> int:
+    return int(reference[1:], 16) if reference[:1] == b"x" else int(reference)

@@ -344,3 +344,17 @@ def test_a_side_file_of_an_export_is_named() -> None:
         list(iterate(HERE / "chatgpt" / "user.json"))
     with pytest.raises(DataError, match="file of a Facebook or Instagram export"):
         list(iterate(HERE / "instagram" / "personal_information" / "personal_information.json"))
+
+
+def test_messages_of_openassistant_may_be_one_list(tmp_path: Path) -> None:
+    path = tmp_path / "all.json"
+    path.write_bytes(b"[\n" + b",\n".join((HERE / "oasst-messages.jsonl").read_bytes().splitlines()) + b"\n]\n")
+    previews, conversations, _ = read(path)
+    assert (previews[0].kind, conversations) == ("oasst", EXPECTED["oasst-messages.jsonl"][2])
+
+
+def test_references_in_xml_become_the_signs_that_they_mean(tmp_path: Path) -> None:
+    path = tmp_path / "sms.xml"
+    kept = (HERE / "sms.xml").read_bytes()
+    path.write_bytes(kept.replace(b"&#55357;&#56832;", b"&#55203;&#xD83D;&#xde00;&#x1F600;&#55357;&#1;"))
+    assert "do you have bread? 힣😀😀\ufffd\ufffd" in "".join(read(path)[1]).casefold()

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from chat_app.conversation import Conversation, Message
+from chat_app.data.readers.json.document import parse
 from chat_app.data.readers.json.items import iterate_objects, looks_like_json
 from chat_app.data.readers.protocol import InputFile, TextReader
 from chat_app.data.readers.turn_text import MAX_TURNS, replace_unstorable
@@ -34,9 +35,14 @@ class Node:
 
 @dataclass(frozen=True)
 class OasstReader(TextReader):
-    """Reads OpenAssistant's messages or trees in JSON Lines."""
+    """Reads OpenAssistant's messages or trees.
+
+    Attributes:
+        is_document: whether the file is one JSON value, and not a value a line.
+    """
 
     kind = "oasst"
+    is_document: bool
 
     @classmethod
     def sniff(cls, file: InputFile) -> OasstReader | None:
@@ -44,12 +50,14 @@ class OasstReader(TextReader):
         head = file.beginning
         if not looks_like_json(file) or '"message_tree_id"' not in head or '"role"' not in head:
             return None
-        return cls(file.source, file.options) if '"prompter"' in head and file.layout != "text" else None
+        if '"prompter"' not in head or file.layout == "text":
+            return None
+        return cls(file.source, file.options, file.layout == "json")
 
     def read(self, *, need_reply: bool = True) -> Iterator[Located | Problem]:
         """The best path of each tree, at the line of its first message."""
         nodes: dict[str, Node] = {}
-        for found in iterate_objects(self.source, "Get the file again."):
+        for found in self._iterate_values():
             if isinstance(found, Problem):
                 yield found
                 continue
@@ -74,6 +82,16 @@ class OasstReader(TextReader):
         if unanswered:
             trees = "1 tree has" if unanswered == 1 else f"{unanswered:,} trees have"
             yield Problem(self.source.name, None, f"{trees} no answer.", "Nothing has to be done.")
+
+    def _iterate_values(self) -> Iterator[tuple[int, dict[str, Any]] | Problem]:
+        """The messages or trees, each with its line, or with its number in a file that is one JSON value."""
+        if not self.is_document:
+            yield from iterate_objects(self.source, "Get the file again.")
+            return
+        value = parse(self.source)
+        for number, item in enumerate(value if isinstance(value, list) else [value], start=1):
+            if isinstance(item, dict):
+                yield number, item
 
 
 def _add_tree(root: dict[str, Any], line: int, nodes: dict[str, Node]) -> None:
