@@ -78,6 +78,14 @@ def test_the_separator_inside_a_text_asks_for_columns(tmp_path: Path) -> None:
     assert back(path) == conversations
 
 
+def test_lines_of_many_widths_below_the_header_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "out.tsv"
+    wide = [pair("a", "one EOS two", "b", "c") for _ in range(3)]
+    conversations = [pair("a", "b"), *wide, pair("a", "one EOS two", "b")]
+    assert write_tsv(conversations, path) == 0
+    assert back(path) == conversations
+
+
 def test_the_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     path = tmp_path / "out.tsv"
     path.write_text("before")

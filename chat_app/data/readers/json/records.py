@@ -231,7 +231,7 @@ def _parse_preference(
     if isinstance(chosen, dict):
         chosen = [chosen]
     if isinstance(chosen, list):
-        whole = _has_messages(chosen) and any(item.get("role", item.get("from")) == "user" for item in chosen[:2])
+        whole = _has_messages(chosen) and any(map(_is_of_user, chosen[:2]))
         before = context if isinstance(context, list) and not whole else []
         if isinstance(context, str) and not whole:
             before = [{"role": "user", "content": context}]
@@ -250,6 +250,10 @@ def _parse_preference(
 
 def _has_messages(items: list[Any]) -> bool:
     return bool(items) and isinstance(items[0], dict) and first_key(items[0], SURE_ROLE_KEYS) is not None
+
+
+def _is_of_user(item: Any) -> bool:
+    return isinstance(item, dict) and item.get("role", item.get("from")) == "user"
 
 
 def _append_reply(prompt: list[Any], reply: Any) -> list[Any]:

@@ -183,12 +183,14 @@ def _is_no_talk(cells: list[list[str]]) -> bool:
 
 def _read_plain(found: _Beginning, file: str, need_reply: bool) -> Iterator[Located | Problem]:
     swapped = _reply_comes_first(found.header)
+    # Lines wider than the header hold one turn per column, as many as were said.
+    agreed = 0 if 0 < len(found.header) < found.agreed else found.agreed
     for row in found.rows:
         if isinstance(row, Problem):
             yield row
             continue
         number, cells = row[0], list(row[1])
-        reason = _explain_width(cells, found.agreed)
+        reason = _explain_width(cells, agreed)
         if reason:
             yield Problem(file, number, reason, OTHER_WIDTH)
             continue

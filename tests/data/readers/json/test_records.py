@@ -140,6 +140,10 @@ MISTAKES: list[tuple[Any, str]] = [
     ({"instruction": "a", "output": "b", "history": [["x"]]}, "Item 1 of the history has 1 texts."),
     ({"instruction": "a", "output": "b", "history": [["x", 1]]}, "Item 1 of the history is a number, not text."),
     ({"prompt": "a", "chosen": 3, "rejected": "b"}, "The chosen reply is a number, not text."),
+    (
+        {"chosen": [role("user", "Hi"), None], "rejected": []},
+        "Message 2 is nothing (null), but the first one has a role.",
+    ),
     ({"prompt": 3, "chosen": "b"}, "The context is a number, not text."),
     ({"chosen": "b", "rejected": "c"}, "The context is missing."),
     ({"question": "a", "answers": []}, "The list of answers is empty."),
