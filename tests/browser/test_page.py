@@ -336,7 +336,10 @@ def test_a_table_is_mapped_mended_and_downloaded(open_page: Callable[[], Any], t
     rows = ["alpha;beta;gamma", *["7;Hello <b>there</b>;Hi"] * 2, "8;Write to me@example.org;I will"]
     (tmp_path / "table.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
     page = open_page()
-    bring(page, tmp_path / "table.csv")
+    page.get_by_role("tab", name="Teach").click()
+    page.set_input_files("#files input[type=file]", tmp_path / "table.csv")
+    expect(page.get_by_role("alert")).to_contain_text("Nothing in this table is known to be talk")
+    expect(page.get_by_role("alert")).not_to_contain_text("--columns")
     for column, role in ((1, "Left out"), (2, "Reply to learn"), (3, "Said to the bot")):
         choose(page, f"#column-{column}", role)
     page.click("#read-again")

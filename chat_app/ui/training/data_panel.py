@@ -242,8 +242,10 @@ class DataPanel:
             material = task.result()
         except UnclearColumnsError as error:
             asked = tuple(Column(name, "ignore", sample) for name, sample in error.columns)
+            # The error's own advice is to give flags of the command line.
+            refusal = DataError(error.what, where=error.where, advice="Say below what its columns hold.")
             yield {
-                **self._show_refusal(error),
+                **self._show_refusal(refusal),
                 **self.mapping.ask(asked, source.options),
                 self.upload: Upload(source, None, texts, asked),
             }
