@@ -122,10 +122,9 @@ class Conversation:
         """
         if last is not None:
             first = last if len(turns) % 2 else _other(last)
-        second = _other(first)
-        head = (Message("system", system),) if system is not None else ()
-        body = (Message(first if index % 2 == 0 else second, text) for index, text in enumerate(turns))
-        return cls((*head, *body))
+        roles = (first, _other(first))
+        body = [Message(roles[index % 2], text) for index, text in enumerate(turns)]
+        return cls((Message("system", system), *body) if system is not None else tuple(body))
 
     @classmethod
     def from_messages(cls, messages: Iterable[Message]) -> Conversation:

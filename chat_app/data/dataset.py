@@ -6,6 +6,7 @@ They are read and written as a stream, so memory use does not grow with the size
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -40,7 +41,7 @@ REPORT_EVERY = 2_000
 MOST_NOTES = 100
 # How a message that is not learned is written; inside a text the quotes would have backslashes before them.
 NOT_LEARNED = b'"weight":0'
-PLACEHOLDER_BYTES = tuple(placeholder.encode() for placeholder in PLACEHOLDERS)
+PLACEHOLDER = re.compile("|".join(map(re.escape, PLACEHOLDERS)).encode())
 
 
 @dataclass(frozen=True)
@@ -226,23 +227,23 @@ class _DatasetWriter:
         before, missed = self.count, 0
         with (self.folder / CONVERSATIONS).open("ab") as good, (self.folder / PROBLEMS).open("ab") as bad:
             for item in items:
-                if isinstance(item, Note):
-                    self._note(item)
-                    first.append(item)
-                elif isinstance(item, Problem):
-                    missed += 1
-                    bad.write(orjson.dumps(asdict(item), option=orjson.OPT_APPEND_NEWLINE))
-                    if len(first) < SHOWN_PROBLEMS:
-                        first.append(item)
-                else:
+                if isinstance(item, Located):  # Nearly all are, so it is asked first.
                     index = indices.setdefault(item.file or name, len(indices))
                     line = _encode(item, index)
-                    if NOT_LEARNED in line or any(placeholder in line for placeholder in PLACEHOLDER_BYTES):
+                    if NOT_LEARNED in line or (b"<" in line and PLACEHOLDER.search(line)):
                         counts.add(item.conversation)
                     good.write(line)
                     self.count += 1
                     self.turns += len(item.conversation.turns)
                     self.parts[item.part] += 1
+                elif isinstance(item, Note):
+                    self._note(item)
+                    first.append(item)
+                else:
+                    missed += 1
+                    bad.write(orjson.dumps(asdict(item), option=orjson.OPT_APPEND_NEWLINE))
+                    if len(first) < SHOWN_PROBLEMS:
+                        first.append(item)
                 if (self.count + missed) % REPORT_EVERY == 0:
                     self.progress(Progress(done=self.count))
         self.files = list(indices)

@@ -190,8 +190,7 @@ def _read_plain(found: _Beginning, file: str, need_reply: bool) -> Iterator[Loca
             yield row
             continue
         number, cells = row[0], list(row[1])
-        reason = _explain_width(cells, agreed)
-        if reason:
+        if len(cells) != agreed and (reason := _explain_width(cells, agreed)):
             yield Problem(file, number, reason, OTHER_WIDTH)
             continue
         if found.header:
@@ -208,7 +207,7 @@ def _explain_width(cells: Sequence[str], agreed: int) -> str:
 
     This program's own tables hold wider lines among the others: of conversations in which somebody says EOS.
     """
-    if agreed < 2 or len(cells) == agreed or not any(cell.strip() for cell in cells):
+    if agreed < 2 or not any(cell.strip() for cell in cells):
         return ""
     width = len(_strip_row(cells))
     if width > agreed and any(END_OF_TURN in cell for cell in cells):
