@@ -145,6 +145,8 @@ def _parse_message(item: Any, number: int, names: dict[str, Role]) -> Message | 
         text = _join_parts(text, what) if isinstance(text, list) else require_text(text, what)
     if role == "system" and not text.strip():
         return None
+    if len(item) == 2:  # A role and a text, so nothing says whether the text is learned.
+        return Message(role, clean_text(text, what), True)
     weight = _read_loss_weight(item) if role == "assistant" and "loss_weight" in item else item.get("weight")
     learned = item.get("train") is not False and item.get("loss") is not False  # written by axolotl and ms-swift
     if weight is not None and weight not in (0, 1):

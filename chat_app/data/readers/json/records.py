@@ -94,7 +94,7 @@ def parse_conversation(value: Any, *, need_reply: bool = True) -> Conversation:
         return _parse_list(value, None, need_reply)
     if not isinstance(value, dict):
         raise RejectedError(f"Here is {describe_value(value)} instead of a conversation.", SHAPES)
-    if mark := find_bad_mark(value):
+    if len(value) > 1 and (mark := find_bad_mark(value)):
         raise MarkedBadError(mark)
     key = first_key(value, LIST_KEYS)
     system = _read_system(value)
