@@ -52,6 +52,7 @@ def add_commands(commands: Any) -> None:
 def _evaluate(options: argparse.Namespace) -> None:
     from chat_app.data.readers import read_files
     from chat_app.evaluation.runner import evaluate_models
+    from chat_app.evaluation.segmentation import describe_tokenizer
 
     reading = read_files(read_paths(options.data), need_reply=options.learn == "replies")
     names = [options.model] if options.against is None else [options.against, options.model]
@@ -71,10 +72,14 @@ def _evaluate(options: argparse.Namespace) -> None:
         before, after = found[0].as_dict(), found[-1].as_dict()
         print(json.dumps(after if options.against is None else {"before": before, "after": after}))
     elif options.against is None:
-        for name, value in found[0].as_dict().items():
+        numbers = found[0].as_dict()
+        del numbers["bleu_tokenizer"]
+        for name, value in numbers.items():
             print(f"{name.replace('_', ' '):>15}  {'-' if value is None else f'{value:,.4g}'}")
     else:
         _print_change(columns)
+    if (said := describe_tokenizer(found[-1].bleu_tokenizer)) and not options.json:
+        print(f"\n{said}")
 
 
 def _different(names: list[str]) -> list[str]:

@@ -11,5 +11,6 @@ __all__ = [
     "jobs",
     "memorization",
     "runner",
+    "segmentation",
     "selection",
 ]

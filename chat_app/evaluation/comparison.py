@@ -127,7 +127,7 @@ def as_csv(columns: Mapping[str, Mapping[str, Any]]) -> str:
     if len(columns) == 2:
         verdicts = {one.measure.name: one.verdict for one in compare(*columns.values())}
     writer.writerow(["measure", *map(_cell, columns), *(["change"] if verdicts else [])])
-    names = [one.name for one in MEASURES] + ["conversations", "learned_tokens", "replies"]
+    names = [one.name for one in MEASURES] + ["conversations", "learned_tokens", "replies", "bleu_tokenizer"]
     for name in names:
         values = ["" if found.get(name) is None else found[name] for found in columns.values()]
         writer.writerow([name, *values, *([verdicts.get(name, "")] if verdicts else [])])

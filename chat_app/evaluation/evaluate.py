@@ -9,6 +9,7 @@ from chat_app.conversation import Conversation
 from chat_app.errors import DataError
 from chat_app.evaluation import metrics
 from chat_app.evaluation.evaluation import Evaluation
+from chat_app.evaluation.segmentation import choose_tokenizer
 from chat_app.inference.generation import generate_greedily
 from chat_app.system.progress import Progress, ProgressCallback, ignore_progress
 from chat_app.tokenization.encoder import IGNORE_INDEX, Encoder, Example, Learn
@@ -16,9 +17,8 @@ from chat_app.training.collator import PackingCollator
 from chat_app.training.loss import Likelihood, likelihood
 
 REPLY_TOKENS = 64
-ROWS_AT_ONCE = (
-    512  # EvaluationModel between two calls of `progress`: enough to be packed well, few enough to stop soon.
-)
+# Rows between two calls of `progress`: enough to be packed well, few enough to stop soon.
+ROWS_AT_ONCE = 512
 
 
 def evaluate(
@@ -72,6 +72,7 @@ def evaluate(
         conversations=len(conversations),
         learned_tokens=tokens,
         replies=len(replies),
+        bleu_tokenizer=choose_tokenizer(references) if replies else "",
     )
 
 

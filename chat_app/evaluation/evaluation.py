@@ -19,6 +19,8 @@ class Evaluation:
         conversations: how many were read.
         learned_tokens: over how many tokens the likelihood is taken.
         replies: how many replies were drawn.
+        bleu_tokenizer: what sacrebleu took texts apart with, as `segmentation.choose_tokenizer` says; "" without
+            replies.
     """
 
     perplexity: float
@@ -32,6 +34,7 @@ class Evaluation:
     conversations: int
     learned_tokens: int
     replies: int
+    bleu_tokenizer: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""

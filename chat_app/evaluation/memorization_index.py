@@ -21,6 +21,7 @@ from typing import Any, BinaryIO, Literal
 
 from chat_app.data.readers import Problem, iterate
 from chat_app.errors import DataError
+from chat_app.evaluation.segmentation import NO_SPACES
 from chat_app.formatting import format_bytes
 from chat_app.runs.files import read_json, write_json
 from chat_app.system.progress import Progress, ProgressCallback, ignore_progress
@@ -31,9 +32,7 @@ CHUNK_WORDS = 1 << 18
 LONGEST_REPLY = 10_000
 KNOWN_WORDS = 200_000
 BYTES_NEEDED = 8  # Of free disk, for each byte of the conversations, while the index is made.
-# Scripts without spaces are taken a character at a time.
-_NO_SPACES = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\u0e00-\u0eff\u1780-\u17ff"
-_WORD = re.compile(rf"[{_NO_SPACES}]|[^\W_{_NO_SPACES}]+(?:['’][^\W_{_NO_SPACES}]+)*")
+_WORD = re.compile(rf"[{NO_SPACES}]|[^\W_{NO_SPACES}]+(?:['’][^\W_{NO_SPACES}]+)*")
 _FILES = ("grams", "places", "starts", "lines")
 
 Kind = Literal["copied", "partly copied", "new"]

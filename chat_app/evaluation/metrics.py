@@ -7,22 +7,24 @@ from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
 
-_WORD = re.compile(r"\w+(?:'\w+)*|[^\w\s]")
+from chat_app.evaluation.segmentation import NO_SPACES, choose_tokenizer
+
+_WORD = re.compile(rf"[{NO_SPACES}]|[^\W{NO_SPACES}]+(?:'[^\W{NO_SPACES}]+)*|[^\w\s]")
 
 
 def words(text: str) -> list[str]:
-    """The words and punctuation marks of a text, in lower case."""
+    """The words and punctuation marks of a text, in lower case; in scripts without spaces, its characters."""
     return _WORD.findall(text.lower())
 
 
 def bleu(replies: Sequence[str], references: Sequence[str]) -> float:
     """Corpus BLEU from 0 to 100 (Papineni et al. 2002), as sacrebleu computes it: its number can be compared with
-    others'."""
+    others'. Its tokenizer is that of `segmentation.choose_tokenizer` for the references."""
     from sacrebleu.metrics import BLEU
 
     if not replies:
         return 0.0
-    return float(BLEU().corpus_score(list(replies), [list(references)]).score)
+    return float(BLEU(tokenize=choose_tokenizer(references)).corpus_score(list(replies), [list(references)]).score)
 
 
 def distinct(replies: Sequence[str], n: int) -> float:

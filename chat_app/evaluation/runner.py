@@ -55,7 +55,7 @@ def load_evaluation_model(name: str, asked: LoadConfig, paths: Paths) -> Evaluat
 
 
 def with_model(name: str, paths: Paths, use: Callable[[EvaluationModel], T], asked: LoadConfig | None = None) -> T:
-    """BatchShape a model, use it, and give its memory back; `use` must not keep it.
+    """Load a model, use it, and give its memory back; `use` must not keep it.
 
     Raises:
         As `load_evaluation_model`, and what `use` raises.

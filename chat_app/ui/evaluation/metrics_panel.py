@@ -11,6 +11,7 @@ from chat_app.errors import DataError
 from chat_app.evaluation.comparison import MEASURES, as_csv, compare, figure, summary
 from chat_app.evaluation.evaluation import Evaluation
 from chat_app.evaluation.jobs import evaluate_in_child
+from chat_app.evaluation.segmentation import describe_tokenizer
 from chat_app.evaluation.selection import sample_evenly
 from chat_app.system.progress import Progress, ProgressCallback
 from chat_app.ui.components import formatting
@@ -109,6 +110,7 @@ def render_report(subjects: Sequence[Subject], found: Sequence[Evaluation], what
     counted = found[-1].conversations
     amount = f"{total:,} {what}" if counted == total else f"{counted:,} of {total:,} {what}, spread evenly"
     about = f"Measured on {amount}; {formatting.format_count(found[-1].replies, 'reply', 'replies')} written."
+    about += f" {describe_tokenizer(found[-1].bleu_tokenizer)}"
     if len(found) == 1:
         rows = "".join(
             f'<tr><th scope="row">{measure.label}<span>{measure.meaning}</span></th>'
