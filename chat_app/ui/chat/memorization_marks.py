@@ -57,7 +57,7 @@ class MemorizationMarks:
             "outputs": [view],
             **limit_concurrency("copied", 4),
         }
-        self.switch.input(self.mark, **long)
+        self.switch.input(self.mark, trigger_mode="always_last", **long)
         for reply in replies:
             reply.then(self.mark, **long)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from chat_app.ui.components.gradio_internals import read_payload
 
-__all__ = ["QUICK", "Updates", "limit_concurrency", "listen_for_choice", "read_payload"]
+__all__ = ["NEWEST", "QUICK", "Updates", "limit_concurrency", "listen_for_choice", "read_payload"]
 
 Updates = dict[Any, Any]
 """What a handler returns: an update for each component that changes. Gradio leaves the event's other outputs unchanged.
@@ -19,6 +19,9 @@ The dict must not be empty."""
 _UNMARKED: Mapping[str, Any] = MappingProxyType({"show_progress": "hidden", "show_progress_on": []})
 QUICK: Mapping[str, Any] = MappingProxyType({**_UNMARKED, "api_visibility": "private", "queue": False})
 """Settings of an event that is handled at once, outside the queue."""
+NEWEST: Mapping[str, Any] = MappingProxyType({**QUICK, "trigger_mode": "always_last"})
+"""As `QUICK`, for a control whose newest value counts. Gradio drops other events that come while one is pending: the second
+of two boxes that are ticked in quick succession would do nothing."""
 
 
 def limit_concurrency(kind: str, at_once: int) -> dict[str, Any]:

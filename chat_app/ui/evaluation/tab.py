@@ -10,7 +10,7 @@ from chat_app.errors import ChatAppError
 from chat_app.formatting import format_bytes
 from chat_app.services import Services
 from chat_app.ui.components.background_task import TaskRow
-from chat_app.ui.components.events import QUICK, Updates, limit_concurrency, listen_for_choice
+from chat_app.ui.components.events import NEWEST, QUICK, Updates, limit_concurrency, listen_for_choice
 from chat_app.ui.evaluation.blind_test_panel import BlindTestPanel
 from chat_app.ui.evaluation.memorization_panel import MemorizationPanel
 from chat_app.ui.evaluation.metrics_panel import MetricsPanel
@@ -88,7 +88,7 @@ class EvaluateTab:
             [self.shown_after, self.before, self.source, self.files],
             **QUICK,
         )
-        self.source.input(lambda source: gr.File(visible=source == OWN_FILE), [self.source], [self.files], **QUICK)
+        self.source.input(lambda source: gr.File(visible=source == OWN_FILE), [self.source], [self.files], **NEWEST)
         tests = [panel.connect(self.choice, limit_concurrency("judging", 8)) for panel in self.panels]
         self.task_row.stop.click(self.task_row.hide, None, self.task_row.outputs, cancels=tests, **QUICK)
 

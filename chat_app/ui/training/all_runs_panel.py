@@ -18,7 +18,7 @@ from chat_app.runs.run import Run
 from chat_app.services import Services
 from chat_app.ui.components import formatting
 from chat_app.ui.components.escape import clean_text, escape, warn
-from chat_app.ui.components.events import QUICK, Updates, limit_concurrency
+from chat_app.ui.components.events import NEWEST, QUICK, Updates, limit_concurrency
 from chat_app.ui.models.model_choices import title_run
 from chat_app.ui.training.run_report import label_runs, title_runs
 from chat_app.ui.visitor import Visitors
@@ -82,7 +82,7 @@ class AllRunsPanel:
         """
         listed = [self.search, self.ticked, self.token]
         self.box.expand(self.open, [picker, self.search, self.token], [self.ticked], **QUICK)
-        self.search.change(self.list_found, listed, [self.ticked], trigger_mode="always_last", **QUICK)
+        self.search.change(self.list_found, listed, [self.ticked], **NEWEST)
         self.compare.click(
             self.compare_runs, [self.ticked, self.token], [self.compared, self.plot, self.table], **QUICK
         )

@@ -27,7 +27,7 @@ from chat_app.ui.components.background_task import BackgroundTask, TaskRow, coun
 from chat_app.ui.components.conversation_view import make_conversation_view, make_view_value
 from chat_app.ui.components.downloads import make_click_script, make_download_path
 from chat_app.ui.components.escape import clean_text, describe_error, warn
-from chat_app.ui.components.events import QUICK, Updates, limit_concurrency
+from chat_app.ui.components.events import NEWEST, QUICK, Updates, limit_concurrency
 from chat_app.ui.components.notices import render_refusal
 from chat_app.ui.training.column_mapping import ColumnMapping, find_columns, is_other_layout
 from chat_app.ui.training.data_report import make_preview, render_check, render_plain_text_notice, render_report
@@ -138,7 +138,9 @@ class DataPanel:
         ]
         checks = [self.upload, self.preview, self.check_panel, self.check, self.repairs, *self.task_row.outputs]
         readings = [
-            self.files.upload(self.read_upload, [self.files, self.upload], outputs, **long),
+            self.files.upload(
+                self.read_upload, [self.files, self.upload], outputs, trigger_mode="always_last", **long
+            ),
             self.sample.click(self.read_sample, None, outputs, **long),
             self.fetch.click(self.read_hub, [self.hub_name, self.hub_config, self.hub_split], outputs, **long),
             self.mapping.apply.click(self.read_again, [self.upload, *self.mapping.inputs], outputs, **long),
@@ -152,7 +154,7 @@ class DataPanel:
         self.task_row.stop.click(
             self.handle_stop, [self.upload], [*self.task_row.outputs, self.report], cancels=stopped, **QUICK
         )
-        self.repairs.input(self.apply_repairs, [self.upload, self.repairs], [self.upload, self.preview], **QUICK)
+        self.repairs.input(self.apply_repairs, [self.upload, self.repairs], [self.upload, self.preview], **NEWEST)
         for button, ending in ((self.save_jsonl, ".jsonl"), (self.save_tsv, ".tsv")):
             button.click(
                 self.make_save_handler(ending), [self.upload], [self.mended, *self.task_row.outputs], **long

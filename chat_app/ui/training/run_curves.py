@@ -10,7 +10,7 @@ from chat_app.errors import ChatAppError
 from chat_app.runs.run import Run
 from chat_app.services import Services
 from chat_app.ui.components.escape import warn
-from chat_app.ui.components.events import QUICK, Updates
+from chat_app.ui.components.events import NEWEST, Updates
 from chat_app.ui.training import run_report
 from chat_app.ui.visitor import Visitors
 
@@ -68,7 +68,7 @@ class RunCurves:
 
     def connect(self, picker: Any) -> None:
         """Register the event handlers; `picker` names the run."""
-        self.at.input(self.compare, [picker, self.at, self.token], [self.samples], **QUICK)
+        self.at.input(self.compare, [picker, self.at, self.token], [self.samples], **NEWEST)
 
     def show_metrics(self, metrics: list[dict[str, Any]]) -> Updates:
         """Plot the metrics that the training has logged so far."""

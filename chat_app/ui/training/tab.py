@@ -17,7 +17,7 @@ from chat_app.training.prepare import prepare_run
 from chat_app.training.sample_prompts import MOST, parse_questions
 from chat_app.ui.components.background_task import count_conversations
 from chat_app.ui.components.escape import clean_text
-from chat_app.ui.components.events import QUICK, Updates, limit_concurrency
+from chat_app.ui.components.events import NEWEST, QUICK, Updates, limit_concurrency
 from chat_app.ui.components.settings_form import SettingsForm
 from chat_app.ui.models import model_choices
 from chat_app.ui.training.data_panel import DataPanel, Upload
@@ -115,7 +115,7 @@ class TeachTab:
         self.data.connect(self.start, self.model)
         self.from_scratch.connect(self.data.upload, self.questions, self.preparing, SCROLL_TO_RUN)
         controls = self.settings.components
-        self.care.input(self.set_care, [self.care], controls, **QUICK)
+        self.care.input(self.set_care, [self.care], controls, **NEWEST)
         self.defaults.click(self.set_defaults, None, [self.care, *controls], **QUICK)
         self.start.click(
             self.begin,
