@@ -20,8 +20,8 @@ _UNMARKED: Mapping[str, Any] = MappingProxyType({"show_progress": "hidden", "sho
 QUICK: Mapping[str, Any] = MappingProxyType({**_UNMARKED, "api_visibility": "private", "queue": False})
 """Settings of an event that is handled at once, outside the queue."""
 NEWEST: Mapping[str, Any] = MappingProxyType({**QUICK, "trigger_mode": "always_last"})
-"""As `QUICK`, for a control whose newest value counts. Gradio drops other events that come while one is pending: the second
-of two boxes that are ticked in quick succession would do nothing."""
+"""As `QUICK`, for a control whose newest value counts. Gradio drops other events that come while one is pending: the
+second of two boxes that are ticked in quick succession would do nothing."""
 
 
 def limit_concurrency(kind: str, at_once: int) -> dict[str, Any]:

@@ -138,9 +138,7 @@ class DataPanel:
         ]
         checks = [self.upload, self.preview, self.check_panel, self.check, self.repairs, *self.task_row.outputs]
         readings = [
-            self.files.upload(
-                self.read_upload, [self.files, self.upload], outputs, trigger_mode="always_last", **long
-            ),
+            self.files.upload(self.read_upload, [self.files, self.upload], outputs, trigger_mode="always_last", **long),
             self.sample.click(self.read_sample, None, outputs, **long),
             self.fetch.click(self.read_hub, [self.hub_name, self.hub_config, self.hub_split], outputs, **long),
             self.mapping.apply.click(self.read_again, [self.upload, *self.mapping.inputs], outputs, **long),
