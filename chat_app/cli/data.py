@@ -116,6 +116,8 @@ def _print(material: ConversationDataset, check: Check | None) -> None:
 
 
 def _print_check(check: Check) -> None:
+    from chat_app.data.quality import NOT_LOOKED_FOR
+
     print()
     tokens = f"{check.tokens:,} tokens" if check.tokens is not None else ""
     fitting = f"{check.fitting:.1%} of the conversations fit the window" if check.fitting is not None else ""
@@ -128,6 +130,7 @@ def _print_check(check: Check) -> None:
         print(f"{finding.count:>7,}  {finding.title}{mend}")
         for spot in finding.spots[:2]:
             print(f"         {spot.file}, line {spot.line}: {spot.quote}")
+    print(NOT_LOOKED_FOR)
 
 
 def _encode(options: argparse.Namespace) -> None:

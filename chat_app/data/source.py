@@ -25,7 +25,7 @@ from chat_app.system.child_job import run_in_child
 from chat_app.system.disk_cache import digest_content
 from chat_app.system.progress import ProgressCallback, ignore_progress, report_items
 
-CHECK_VERSION = "2"
+CHECK_VERSION = "3"
 REPORT_EVERY = 1_000
 HUB_SETTINGS = ("hub", "hub_config", "hub_split")
 

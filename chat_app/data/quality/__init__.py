@@ -4,8 +4,8 @@ The check runs in bounded memory. It looks at texts and roles, and does not depe
 """
 
 from chat_app.data.quality.checker import Checker
-from chat_app.data.quality.issue_types import REPAIRS, Repair
+from chat_app.data.quality.issue_types import NOT_LOOKED_FOR, REPAIRS, Repair
 from chat_app.data.quality.repairs import apply_repairs
 from chat_app.data.quality.report import Check, Finding, Histogram, Spot
 
-__all__ = ["REPAIRS", "Check", "Checker", "Finding", "Histogram", "Repair", "Spot", "apply_repairs"]
+__all__ = ["NOT_LOOKED_FOR", "REPAIRS", "Check", "Checker", "Finding", "Histogram", "Repair", "Spot", "apply_repairs"]

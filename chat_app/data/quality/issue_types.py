@@ -135,6 +135,17 @@ _KINDS = (
         "A model can give away what it learned. Mask them.",
     ),
     Kind(
+        "identity_numbers",
+        "Identity, tax and social security numbers",
+        "A model can give away what it learned. Mask them.",
+    ),
+    Kind("birth_dates", "Dates of birth", "A model can give away what it learned. Mask them."),
+    Kind(
+        "streets",
+        "Street addresses",
+        "A model can give away what it learned. Mask them, unless they are public and replies must name them.",
+    ),
+    Kind(
         "machine_addresses",
         "Addresses of machines",
         "IP and MAC addresses can lead to a person's computer. Mask them, unless replies must name them.",
@@ -153,6 +164,10 @@ _KINDS = (
 )
 KINDS: dict[str, Kind] = {one.name: one for one in _KINDS}
 
+NOT_LOOKED_FOR = (
+    "Private data are found by how they are spelled. Names of people, places and firms, health, faith and the like are "
+    "not looked for: read some conversations yourself."
+)
 _REPAIRS = (
     Repair("mojibake", "Mend mixed-up characters", "Turns Ã© back into é. Other text stays as it is.", True),
     Repair("html", "Remove HTML", "Entities become the signs they mean, tags disappear, <br> becomes a new line."),
@@ -162,6 +177,9 @@ _REPAIRS = (
     Repair("phones", "Mask phone numbers", "Writes [phone] instead."),
     Repair("cards", "Mask payment cards", "Writes [card] instead.", True),
     Repair("bank_accounts", "Mask bank accounts", "Writes [account] instead.", True),
+    Repair("identity_numbers", "Mask identity numbers", "Writes [id] instead.", True),
+    Repair("birth_dates", "Mask dates of birth", "Writes [date of birth] instead."),
+    Repair("streets", "Mask street addresses", "Writes [street] instead."),
     Repair("machine_addresses", "Mask addresses of machines", "Writes [address] instead."),
     Repair(
         "empty_turns",

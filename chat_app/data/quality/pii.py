@@ -1,4 +1,5 @@
-"""PII detection and masking: keys, e-mail addresses, bank accounts, cards, IP and MAC addresses, phone numbers.
+"""PII detection and masking: keys, e-mail addresses, bank accounts, cards, identity numbers, dates of birth, IP and MAC
+addresses, phone numbers, street addresses.
 
 Numbers are the hard part: a year, a price, a time, a version or an order number must not be taken for a phone or a
 card. So a pattern alone is rarely enough: cards and bank accounts have check digits, IP addresses have reserved ranges,
@@ -14,9 +15,14 @@ from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
 from typing import Literal, get_args
 
+from chat_app.data.quality.pii_identities import find_identities, may_be_identity
+from chat_app.data.quality.pii_personal import find_birth_dates, find_streets, may_be_personal
 from chat_app.data.quality.pii_phones import find_phones
 
-PrivateKind = Literal["keys", "emails", "bank_accounts", "cards", "machine_addresses", "phones"]
+PrivateKind = Literal[
+    "keys", "emails", "bank_accounts", "cards", "identity_numbers", "birth_dates", "machine_addresses", "phones",
+    "streets",
+]  # fmt: skip
 # Where two kinds claim the same characters, the first in this order has them.
 PRIVATE_KINDS: tuple[PrivateKind, ...] = get_args(PrivateKind)
 PLACEHOLDERS: dict[str, str] = {
@@ -24,8 +30,11 @@ PLACEHOLDERS: dict[str, str] = {
     "emails": "[e-mail]",
     "bank_accounts": "[account]",
     "cards": "[card]",
+    "identity_numbers": "[id]",
+    "birth_dates": "[date of birth]",
     "machine_addresses": "[address]",
     "phones": "[phone]",
+    "streets": "[street]",
 }
 LONG_WORD = 16
 
@@ -38,7 +47,7 @@ _CARD = re.compile(
 _ISSUER = re.compile(r"4|5[1-5]|2[2-7]|3[0-9]|6[0-9]")
 _IPV4 = re.compile(r"(?<![\w.\-])(?:[0-9]{1,3}\.){3}[0-9]{1,3}(?!\w|\.[0-9])")
 _VERSION = re.compile(r"(?:\bv|\bver|version|release|section|chapter|§|build)\.? {0,2}$", re.IGNORECASE)
-_IPV6 = re.compile(r"(?<![\w:.])[0-9A-Fa-f:]{6,39}(?![\w:])")
+_IPV6 = re.compile(r"(?<![\w:.])([0-9A-Fa-f:]{6,39})(%\w{1,15})?(?![\w:])")
 _MAC = re.compile(r"(?<![\w:\-])[0-9A-Fa-f]{2}([:\-])(?:[0-9A-Fa-f]{2}\1){4}[0-9A-Fa-f]{2}(?![\w:\-])")
 _KEY = re.compile(
     r"-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----[A-Za-z0-9+/=\s\\]*(?:-----END [A-Z ]{0,30}PRIVATE KEY-----)?"
@@ -88,6 +97,8 @@ def may_hold_private(text: str) -> bool:
         or text.count("-") >= 5
         or max(map(len, text.split()), default=0) >= LONG_WORD
         or _names_password(text)
+        or may_be_identity(text)
+        or may_be_personal(text)
     )
 
 
@@ -189,8 +200,9 @@ def _find_machine_addresses(text: str) -> Iterator[tuple[int, int]]:
             yield match.span()
     if text.count(":") >= 2:
         for match in _IPV6.finditer(text):
-            if _is_ipv6(match[0].rstrip(":")):
-                yield match.start(), match.start() + len(match[0].rstrip(":"))
+            address = match[1] if match[2] else match[1].rstrip(":")
+            if _is_ipv6(address):
+                yield match.start(), match.start() + len(address) + len(match[2] or "")
 
 
 def _is_ipv4(spelling: str) -> bool:
@@ -220,5 +232,8 @@ _FINDERS: dict[PrivateKind, Callable[[str], Iterator[tuple[int, int]]]] = {
     "bank_accounts": _find_bank_accounts,
     "cards": _find_cards,
     "machine_addresses": _find_machine_addresses,
+    "identity_numbers": find_identities,
+    "birth_dates": find_birth_dates,
     "phones": find_phones,
+    "streets": find_streets,
 }

@@ -26,6 +26,9 @@ _SPOKEN_OF = re.compile(
     re.IGNORECASE,
 )
 _AMERICAN = re.compile(r"\(?[2-9][0-9]{2}(?:\) ?|[ .\-])[2-9][0-9]{2}[ .\-][0-9]{4}")
+# A Chinese mobile number needs no context but a Chinese sentence, in which no space stands before it.
+_CHINESE = re.compile(r"(?<![\d.+\-])1[3-9][0-9](?:[ \-]?[0-9]{4}){2}(?![\d\-])")
+_HAN = re.compile("[\u4e00-\u9fff]")
 _TRUNK = re.compile(r"\(?0[1-9]")
 
 
@@ -36,6 +39,9 @@ def find_phones(text: str) -> Iterator[tuple[int, int]]:
         if found.count("(") == found.count(")") + 1 and found.startswith("("):
             continue
         if not _DATE.match(found) and _is_phone(found, text[max(match.start() - CONTEXT, 0) : match.start()]):
+            yield match.span()
+    for match in _CHINESE.finditer(text):
+        if _HAN.search(text, max(match.start() - CONTEXT, 0), match.end() + CONTEXT) and _is_mobile(match[0], "CN"):
             yield match.span()
 
 

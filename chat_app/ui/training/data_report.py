@@ -9,7 +9,7 @@ from typing import Any
 
 from chat_app.conversation import Conversation
 from chat_app.data.dataset import DatasetFacts
-from chat_app.data.quality import Check, Finding, Histogram
+from chat_app.data.quality import NOT_LOOKED_FOR, Check, Finding, Histogram
 from chat_app.data.readers import Preview, Problem
 from chat_app.formatting import format_bytes
 from chat_app.ui.chat.session import ChatTurn, make_rows
@@ -154,6 +154,7 @@ def render_check(check: Check, window_of: str) -> str:
     charts += _render_histogram(f"Length in {check.length_unit}", check.length_histogram)
     findings = "".join(map(_render_finding, check.findings))
     found = f'<ul class="findings">{findings}</ul>' if findings else '<p class="good">Nothing to worry about.</p>'
+    found += f'<p class="quiet">{NOT_LOOKED_FOR}</p>'
     return f'<dl class="facts">{items}</dl><div class="charts">{charts}</div>{found}'
 
 

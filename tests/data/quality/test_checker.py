@@ -118,6 +118,9 @@ CASES: list[tuple[str, list[Located], int, list[Located]]] = [
     ("cards", [located("4111111111111111", "Hi")], 1, [located("4111111111111112", "Hi")]),
     ("bank_accounts", [located("GB29NWBK60161331926819", "Hi")], 1, [located("GB29NWBK60161331926818", "Hi")]),
     ("machine_addresses", [located("203.0.113.17", "Hi")], 1, [located("version 203.0.113.17", "Hi")]),
+    ("identity_numbers", [located("SSN 536-90-4399", "Hi")], 1, [located("SSN 536-90-439", "Hi")]),
+    ("birth_dates", [located("I was born on 3/4/1990", "Hi")], 1, [located("I was born in 1990", "Hi")]),
+    ("streets", [located("221B Baker Street", "Hi")], 1, [located("2 shops in the High Street", "Hi")]),
     ("keys", [located("AKIA" + "IOSFODNN7EXAMPLE", "Hi")], 1, [located("AKIAIOSFODNN", "Hi")]),
     (
         "leakage",
