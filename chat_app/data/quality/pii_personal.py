@@ -45,8 +45,8 @@ _STREETS = (
 _STEMS = (
     "born", "birth", "dob", "d.o", "gebor", "geburt", "geb.", "née le", "né le", "naissance", "nacid", "nato il",
     "nata il", "nascita", "nascid", "出生", "生日", "생년월일", "生年月日",
-    "street", " st", "avenue", " ave", "road", " rd", "lane", " ln", "drive", " dr", "boulevard", "blvd", "court", " ct",
-    "place", "square", "terrace", "crescent", "close", "highway", "parkway",
+    "street", " st", "avenue", " ave", "road", " rd", "lane", " ln", "drive", " dr", "boulevard", "blvd", "court",
+    " ct", "place", "square", "terrace", "crescent", "close", "highway", "parkway",
     "straße", "strasse", "str.", "gasse", "allee", "platz", "damm", "ufer", "weg", "ring",
     "rue", "chemin", "impasse", "quai", "allée", "calle", "c/", "avenida", "avda", "plaza", "paseo", "via", "piazza",
     "corso", "rua", "路", "街", "大道", "巷", "弄",
