@@ -14,6 +14,7 @@ and the HTTP status with which it is reported; it knows neither the command line
       x ModelNotFoundError (HTTP 404)
       x NotEnoughMemoryError: a model that needs more memory than is free
     + RunError: a run that does not exist, or cannot do now what was asked of it
+      x DecisionNeededError: a run that goes on only if a person allows it
     + TooLargeError: more than this server takes (HTTP 413)
     + AuthenticationError (`server.auth`): no name and password, or wrong ones (HTTP 401)
     + TooManyAttemptsError (`server.auth`): too many wrong passwords (HTTP 429)
@@ -116,6 +117,17 @@ class NotEnoughMemoryError(ModelError):
 
 class RunError(UserError):
     """A run that does not exist, or cannot do now what was asked of it."""
+
+
+class DecisionNeededError(RunError):
+    """A run that goes on only if a person allows it: what it was trained with has changed, or is lost.
+
+    `decision` names what has to be allowed, as `runs.state.Decision` lists it.
+    """
+
+    def __init__(self, decision: str, what: str, *, advice: str | None = None):
+        self.decision = decision
+        super().__init__(what, advice=advice)
 
 
 class BusyError(ChatAppError):

@@ -3,4 +3,7 @@
 Nothing here trains.
 """
 
-__all__ = ["catalog", "compare", "diagnosis", "files", "loss_plot", "run"]
+__all__ = [
+    *("catalog", "checkpoints", "compare", "data_manifest", "diagnosis", "files", "history", "loss_plot", "run"),
+    *("state", "used_settings"),
+]

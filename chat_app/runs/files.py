@@ -14,11 +14,16 @@ from typing import Any
 from chat_app.errors import RunError
 
 MANIFEST = "manifest.json"
+# What file managers leave in every folder that they show, besides macOS's "._" files.
+_JUNK = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})
 
 
 @contextlib.contextmanager
-def hold(path: Path, busy: str) -> Iterator[None]:
+def hold(path: Path, busy: str, seconds: float = 0.5) -> Iterator[None]:
     """Hold a lock file for the length of a block; the system lets go of it when the process dies.
+
+    Args:
+        seconds: how long to wait for another holder.
 
     Raises:
         RunError: another process or thread holds it; `busy` is the sentence.
@@ -28,7 +33,7 @@ def hold(path: Path, busy: str) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(path)
     try:
-        lock.acquire(timeout=0.5)
+        lock.acquire(timeout=seconds)
     except filelock.Timeout as error:
         raise RunError(busy, advice="Wait until it has ended, or stop it.") from error
     try:
@@ -49,29 +54,52 @@ def is_held(path: Path) -> bool:
             return False
     except filelock.Timeout:
         return True
+    except OSError:  # On a disk that cannot be written to, or a folder in its place: no process can hold it.
+        return False
 
 
 def seal(folder: Path) -> None:
     """Write the manifest of a finished folder, last: with it, the folder counts as whole."""
     digests = {}
-    for path in sorted(folder.rglob("*")):
-        if path.is_file() and path.name != MANIFEST:
-            with open(path, "rb+") as file:
-                os.fsync(file.fileno())
-            digests[path.relative_to(folder).as_posix()] = _digest(path)
+    for name, path in _list_files(folder).items():
+        with open(path, "rb+") as file:
+            os.fsync(file.fileno())
+        digests[name] = _digest(path)
     write_json(folder / MANIFEST, {"sha256": digests})
 
 
 def verify(folder: Path) -> bool:
     """Whether a folder is exactly what its manifest says."""
+    return not explain_damage(folder)
+
+
+def explain_damage(folder: Path) -> str:
+    """In what a folder differs from its manifest, in words such as "optimizer.pt has changed"; empty if in nothing."""
     manifest = read_json(folder / MANIFEST)
     digests = manifest.get("sha256") if isinstance(manifest, dict) else None
     if not isinstance(digests, dict) or not digests:
-        return False
-    present = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    if present - {MANIFEST} != set(digests):
-        return False
-    return all(_digest(folder / name) == digest for name, digest in digests.items())
+        return "its manifest is missing or damaged"
+    present = _list_files(folder)
+    for name in sorted(digests.keys() | present.keys()):
+        if name not in present:
+            return f"{name} is missing"
+        if name not in digests:
+            return f"{name} does not belong to it"
+        try:
+            if _digest(present[name]) != digests[name]:
+                return f"{name} has changed"
+        except OSError as error:
+            return f"{name} cannot be read ({error.strerror or error})"
+    return ""
+
+
+def _list_files(folder: Path) -> dict[str, Path]:
+    """The files in a folder by their relative names, without the manifest and what file managers leave."""
+    return {
+        path.relative_to(folder).as_posix(): path
+        for path in sorted(folder.rglob("*"))
+        if path.name not in _JUNK and not path.name.startswith("._") and path.name != MANIFEST and path.is_file()
+    }
 
 
 def _digest(path: Path) -> str:

@@ -13,31 +13,32 @@ import secrets
 import shutil
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 from chat_app.config.fields import from_mapping, to_mapping
 from chat_app.config.training import TrainConfig
 from chat_app.errors import RunError, SettingError
-from chat_app.runs.files import MANIFEST, hold, is_held, read_json, read_lines, verify, write_json, write_text
+from chat_app.runs import settings_file
+from chat_app.runs.checkpoints import Checkpoints, find_checkpoints, list_checkpoints
+from chat_app.runs.files import hold, is_held
+from chat_app.runs.history import forget_after, read_metrics, read_samples
+from chat_app.runs.owner import find_owner_elsewhere, keep_heartbeat
+from chat_app.runs.settings_file import SettingsFile
+from chat_app.runs.state import ACTIVE, RESUMABLE, STATUSES, Decision, State, StateFile, Status
 
-Status = Literal["queued", "running", "stopping", "stopped", "interrupted", "failed", "done"]
-STATUSES: tuple[Status, ...] = ("queued", "running", "stopping", "stopped", "interrupted", "failed", "done")
-ACTIVE: tuple[Status, ...] = ("running", "stopping")
-RESUMABLE: tuple[Status, ...] = ("stopped", "interrupted", "failed")
+__all__ = [
+    "ACTIVE", "ENDED_SILENTLY", "NAME", "PREPARE_AGAIN", "RESUMABLE", "STATUSES", "UNPREPARED", "Run", "State",
+    "Status", "find_run", "is_run_folder", "list_runs", "new_id", "open_run", "split_name",
+]  # fmt: skip
+
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-
-
-@dataclass(frozen=True, slots=True)
-class State:
-    """Where a run stands. `reason` is one sentence for a person; `time` is seconds since 1970."""
-
-    status: Status
-    reason: str = ""
-    step: int = 0
-    total_steps: int = 0
-    time: float = 0.0
+ENDED_SILENTLY = "The training process ended without a word. It can go on from its last checkpoint."
+UNPREPARED = "The program ended while it prepared this run."
+PREPARE_AGAIN = "Prepare it again with the same command and --run, or delete it and start anew."
+_PREPARING = ".preparing"
+_FILES = ("state.json", "metrics.jsonl", "samples.jsonl", "log.txt")
+_FOLDERS = ("data", "checkpoints", "model", "adapter")
 
 
 class Run:
@@ -58,13 +59,38 @@ class Run:
             RunError: the folder is in use.
         """
         run = cls(folder)
-        if (folder / "config.json").exists():
+        if is_run_folder(folder):
             raise RunError(f"There is a run in {folder} already.", advice="Resume it, or choose another folder.")
         for part in (run.data, run.checkpoints):
             part.mkdir(parents=True, exist_ok=True)
-        write_json(folder / "config.json", {**to_mapping(config), "about": {"created": time.time(), **(about or {})}})
+        values = {**to_mapping(config), "about": {"created": time.time(), **(about or {})}}
+        SettingsFile(folder).write(values)
+        StateFile(folder).keep_space()
         run.set_state("queued")
         return run
+
+    @contextlib.contextmanager
+    def preparing(self) -> Iterator[None]:
+        """Mark the run as one that is being prepared. The mark stays if this process is killed.
+
+        Raises:
+            RunError: another process prepares it.
+        """
+        mark = self.folder / _PREPARING
+        with hold(mark, f"Another process is preparing the run {self.id}."):
+            yield
+        with contextlib.suppress(OSError):
+            mark.unlink(missing_ok=True)
+
+    @property
+    def is_being_prepared(self) -> bool:
+        """Whether a process prepares this run now."""
+        return is_held(self.folder / _PREPARING)
+
+    @property
+    def is_unprepared(self) -> bool:
+        """Whether the process that prepared this run has died before it was ready."""
+        return (self.folder / _PREPARING).exists() and not self.is_being_prepared
 
     @property
     def id(self) -> str:
@@ -108,70 +134,99 @@ class Run:
             RunError: they cannot be read.
         """
         try:
-            values = {name: value for name, value in self._config().items() if name != "about"}
+            values = {name: value for name, value in SettingsFile(self.folder).read().items() if name != "about"}
             return from_mapping(TrainConfig, values)
         except SettingError as error:
             raise RunError(f"The settings of the run {self.id} cannot be used: {error}") from error
 
     def about(self) -> dict[str, Any]:
-        """Facts kept beside the settings: when it was made, from which files, by whom."""
-        return cast("dict[str, Any]", self._config().get("about", {}))
+        """Facts kept beside the settings: when it was made, from which files, by whom.
+
+        Raises:
+            RunError: they cannot be read.
+        """
+        return cast("dict[str, Any]", SettingsFile(self.folder).read()["about"])
 
     def change(self, **settings: Any) -> None:
         """Replace settings of a run that has not begun."""
-        write_json(self.folder / "config.json", {**self._config(), **settings})
+        SettingsFile(self.folder).update(lambda values: {**values, **settings})
 
     def note(self, **facts: Any) -> None:
         """Add facts to those beside the settings."""
-        values = self._config()
-        values["about"] = {**values.get("about", {}), **facts}
-        write_json(self.folder / "config.json", values)
-
-    def _config(self) -> dict[str, Any]:
-        values = read_json(self.folder / "config.json")
-        if not isinstance(values, dict):
-            raise RunError(f"There is no run in {self.folder}, or its settings are damaged.")
-        return values
+        SettingsFile(self.folder).update(lambda values: {**values, "about": {**values["about"], **facts}})
 
     def state(self) -> State:
-        """The state. A run that should be active but whose lock is free becomes interrupted: its process has died."""
-        values = read_json(self.folder / "state.json")
-        if not isinstance(values, dict) or values.get("status") not in STATUSES:
-            return State("failed", "The state of this run cannot be read.")
-        state = State(
-            values["status"],
-            str(values.get("reason", "")),
-            int(values.get("step", 0)),
-            int(values.get("total_steps", 0)),
-            float(values.get("time", 0.0)),
-        )
-        # A child that was just started has not taken the lock yet; the supervisor tells if it never does.
-        if state.status in ACTIVE and not self.is_locked():
-            again = read_json(self.folder / "state.json")
-            if again != values:
+        """The state. A run that should be active but whose lock is free becomes interrupted: its process has died.
+        One that cannot be used is shown as failed, with what is wrong."""
+        state = StateFile(self.folder).read()
+        if state is not None and state.status in ACTIVE:
+            return self._check_alive(state)
+        if (self.folder / _PREPARING).exists():
+            if self.is_being_prepared:
+                return State("queued", "Its conversations are being read.")
+            return State("failed", f"{UNPREPARED} {PREPARE_AGAIN}")
+        fault = self.find_fault()
+        if fault:
+            return State("failed", fault)
+        return state or State("failed", "The state of this run cannot be read.")
+
+    def _check_alive(self, state: State) -> State:
+        if self.is_locked() or find_owner_elsewhere(self.folder):
+            return state
+        try:
+            # Under the state's lock, so that a run that was queued again meanwhile stays queued.
+            if not StateFile(self.folder).replace(state, "interrupted", ENDED_SILENTLY):
                 return self.state()
-            self.set_state(
-                "interrupted", "The training process ended without a word. It can go on from its last checkpoint."
-            )
-            return self.state()
-        return state
+        except (OSError, RunError):  # A disk that is full or read-only: what is shown is true all the same.
+            return State("interrupted", ENDED_SILENTLY, state.step, state.total_steps, state.time)
+        return self.state()
+
+    def find_fault(self) -> str:
+        """What is wrong with the files of this run, so that it cannot be used; empty if nothing is."""
+        try:
+            self.config()
+        except RunError as error:
+            return error.sentence()
+        wrong = [name for name in _FILES if (self.folder / name).is_dir()]
+        if wrong:
+            return f"This run is damaged: {wrong[0]} is a folder and should be a file. Remove it, or delete the run."
+        wrong = [name for name in _FOLDERS if (self.folder / name).is_file()]
+        if wrong:
+            return f"This run is damaged: {wrong[0]} is a file and should be a folder. Remove it, or delete the run."
+        return ""
 
     def set_state(
-        self, status: Status, reason: str = "", step: int | None = None, total_steps: int | None = None
+        self,
+        status: Status,
+        reason: str = "",
+        step: int | None = None,
+        total_steps: int | None = None,
+        decision: Decision = "",
     ) -> None:
         """Write the state; steps that are not given stay."""
-        before = read_json(self.folder / "state.json")
-        before = before if isinstance(before, dict) else {}
-        write_json(
-            self.folder / "state.json",
-            {
-                "status": status,
-                "reason": reason,
-                "step": before.get("step", 0) if step is None else step,
-                "total_steps": before.get("total_steps", 0) if total_steps is None else total_steps,
-                "time": time.time(),
-            },
-        )
+        StateFile(self.folder).write(status, reason, step, total_steps, decision)
+
+    def replace_state(self, seen: State | tuple[Status, ...], status: Status, reason: str = "") -> bool:
+        """Write the state only while it is still the one that was seen, or has one of these statuses.
+
+        Returns:
+            Whether it was written.
+        """
+        return StateFile(self.folder).replace(seen, status, reason)
+
+    def stop_active(self, reason: str) -> bool:
+        """Ask the training process to stop after the step it is in, and say so in the state.
+
+        Returns:
+            Whether there is one.
+        """
+        with StateFile(self.folder).locked():
+            state = StateFile(self.folder).read()
+            if state is None or state.status not in ACTIVE:
+                return False
+            self.request_stop()
+            StateFile(self.folder).write_locked("stopping", reason)
+            return True
 
     def request_stop(self) -> None:
         """Ask the training process to stop after the step it is in."""
@@ -195,6 +250,34 @@ class Run:
         with hold(self.folder / "lock", f"Another process is training the run {self.id}."):
             yield
 
+    @contextlib.contextmanager
+    def claim(self, *, only_queued: bool = False) -> Iterator[None]:
+        """Take the run over in one piece, and hold it for the length of a block: it is running then.
+
+        Args:
+            only_queued: take it only while it waits in the queue, and so not after it was stopped, or when another
+                process has taken it.
+
+        Raises:
+            RunError: another process works on it, or it does not wait any more, or it was never prepared.
+        """
+        if (self.folder / _PREPARING).exists():
+            raise RunError(UNPREPARED, where=str(self.folder), advice=PREPARE_AGAIN)
+        if host := find_owner_elsewhere(self.folder):
+            raise RunError(f"The computer {host} is training the run {self.id}.", advice="Wait until it has ended.")
+        file = StateFile(self.folder)
+        with self.lock():
+            with file.locked():
+                state = file.read()
+                if only_queued and (state is None or state.status != "queued"):
+                    is_now = "damaged" if state is None else state.status
+                    raise RunError(f"The run {self.id} does not wait any more: it is {is_now}.")
+                self.clear_stop()
+                file.keep_space()
+                file.write_locked("running", "Getting ready.")
+            with keep_heartbeat(self.folder):
+                yield
+
     def is_locked(self) -> bool:
         """Whether a process works on this run."""
         return is_held(self.folder / "lock")
@@ -207,28 +290,28 @@ class Run:
 
     def metrics(self) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl, oldest first."""
-        return read_lines(self.folder / "metrics.jsonl")
+        return read_metrics(self.folder / "metrics.jsonl")
 
     def samples(self) -> list[dict[str, Any]]:
         """The lines of samples.jsonl, oldest first."""
-        return read_lines(self.folder / "samples.jsonl")
+        return read_samples(self.folder / "samples.jsonl")
 
     def forget_after(self, step: int) -> None:
         """Drop history after a step: what a resumed run is about to do again."""
-        for name in ("metrics.jsonl", "samples.jsonl"):
-            kept = [line for line in read_lines(self.folder / name) if line.get("step", 0) <= step]
-            write_text(self.folder / name, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in kept))
+        forget_after(self.folder / "metrics.jsonl", self.metrics(), step)
+        forget_after(self.folder / "samples.jsonl", self.samples(), step)
 
     def newest_checkpoint(self) -> Path | None:
         """The newest checkpoint whose files are all there and unchanged."""
-        folders = (self.checkpoints / f"checkpoint-{step}" for step in reversed(self.checkpoint_steps()))
-        return next((folder for folder in folders if verify(folder)), None)
+        return self.find_checkpoints().newest
+
+    def find_checkpoints(self) -> Checkpoints:
+        """The newest checkpoint whose files are all there and unchanged, and what is wrong with those after it."""
+        return find_checkpoints(self.checkpoints)
 
     def checkpoint_steps(self) -> list[int]:
         """The steps of the checkpoints that were finished, oldest first. Whether they are unchanged, `verify` tells."""
-        folders = [folder for folder in self.checkpoints.glob("checkpoint-*") if (folder / MANIFEST).is_file()]
-        numbers = [folder.name.rpartition("-")[2] for folder in folders]
-        return sorted(int(number) for number in numbers if number.isdigit())
+        return list_checkpoints(self.checkpoints, only_sealed=True)
 
     def remove(self) -> None:
         """Delete the run with its model.
@@ -258,6 +341,12 @@ def split_name(name: str) -> tuple[str, int | None]:
     return name, None
 
 
+def is_run_folder(folder: Path) -> bool:
+    """Whether a folder is a run's, however damaged. (A model's folder has a config.json, too.)"""
+    has_settings = any((folder / name).exists() for name in (settings_file.NAME, settings_file.COPY))
+    return (folder / "state.json").exists() or (has_settings and (folder / "checkpoints").exists())
+
+
 def find_run(home: Path, name: str) -> Run:
     """The run of that name.
 
@@ -265,14 +354,31 @@ def find_run(home: Path, name: str) -> Run:
         RunError: the name is not a run's, or there is no such run.
     """
     folder = home / name
-    if not NAME.fullmatch(name) or not (folder / "config.json").is_file():
+    if not NAME.fullmatch(name) or not is_run_folder(folder):
         raise RunError(f"There is no run '{name}'.", advice="The command 'runs' lists them.")
     return Run(folder)
 
 
+def open_run(home: Path, name: str) -> Run:
+    """The run in a folder, or the one of that name.
+
+    Raises:
+        RunError: there is neither.
+    """
+    return Run(Path(name).resolve()) if is_run_folder(Path(name)) else find_run(home, name)
+
+
 def list_runs(home: Path) -> list[Run]:
-    """All runs, the newest first."""
-    if not home.is_dir():
+    """All runs, the newest first, and damaged ones among them."""
+    try:
+        folders = [folder for folder in home.iterdir() if NAME.fullmatch(folder.name) and is_run_folder(folder)]
+    except OSError:
         return []
-    runs = [Run(folder) for folder in home.iterdir() if (folder / "config.json").is_file()]
-    return sorted(runs, key=lambda run: (run.folder / "config.json").stat().st_ctime, reverse=True)
+    return sorted(map(Run, folders), key=_find_change_time, reverse=True)
+
+
+def _find_change_time(run: Run) -> float:
+    for path in (run.folder / settings_file.NAME, run.folder):
+        with contextlib.suppress(OSError):  # It may be deleted at this moment.
+            return path.stat().st_ctime
+    return 0.0

@@ -3,4 +3,7 @@
 Nothing in it is about models or conversations.
 """
 
-__all__ = ["child_job", "child_process", "cpu", "disk_cache", "installation", "memory", "progress", "sent_errors"]
+__all__ = [
+    "child_job", "child_process", "cpu", "disk_cache", "disk_errors", "installation", "memory", "progress",
+    "sent_errors",
+]  # fmt: skip

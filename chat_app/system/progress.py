@@ -40,6 +40,19 @@ class StoppedError(Exception):
     """The work was stopped on request. Nothing failed, so this is no ChatAppError."""
 
 
+@dataclass(frozen=True, slots=True)
+class StopRequest:
+    """Whether a training is to end, and why.
+
+    Attributes:
+        is_wanted: asked after each step.
+        describe: the reason, as one sentence; called once a stop is wanted.
+    """
+
+    is_wanted: ShouldStop
+    describe: Callable[[], str] = lambda: "The program that had started this run ended."
+
+
 def ignore_progress(progress: Progress) -> None:
     """A progress callback that does nothing."""
 
@@ -51,6 +64,9 @@ def discard_line(line: str) -> None:
 def never_stop() -> bool:
     """A `should_stop` that is never true."""
     return False
+
+
+NEVER_STOP = StopRequest(never_stop)
 
 
 def stop_when(should_stop: ShouldStop, progress: ProgressCallback = ignore_progress) -> ProgressCallback:

@@ -40,7 +40,8 @@ def test_damaged_settings_are_told(run: Run) -> None:
     (run.folder / "config.json").write_text('{"epochs": "many"}')
     with pytest.raises(RunError, match="epochs"):
         run.config()
-    (run.folder / "config.json").write_text("{")
+    for name in ("config.json", "config.copy.json"):
+        (run.folder / name).write_text("{")
     with pytest.raises(RunError, match="damaged"):
         run.config()
 
