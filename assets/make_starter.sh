@@ -17,7 +17,7 @@ train_run() {
   local run="$CHAT_APP_HOME/runs/$1"
   if [ -e "$run/model/model.safetensors" ] && grep -q '"done"' "$run/state.json"; then
     return
-  elif [ -e "$run/config.json" ]; then
+  elif [ -e "$run/config.json" ] && [ ! -e "$run/.preparing" ]; then
     python -m chat_app train --resume "$run"
   else
     python -m chat_app "${@:2}" --run "$run"

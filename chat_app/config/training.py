@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from chat_app.config.fields import AUTOMATIC, check, setting
 from chat_app.config.paths import STARTER
+from chat_app.errors import SettingError
 from chat_app.tokenization.chat_formats import FORMAT_NAMES
 
 METHODS = (AUTOMATIC, "full", "lora", "lora-8bit", "lora-4bit")
@@ -55,7 +56,12 @@ class TrainConfig:
         0, "Stop after this many steps; 0 means after the epochs.", low=0, high=10**9, label="Most steps"
     )
     batch_size: int = setting(
-        8, "How many conversations are learned in one step.", low=1, high=4096, step=1, label="Batch size"
+        8,
+        "How many conversations are learned in one step, by all processes together.",
+        low=1,
+        high=4096,
+        step=1,
+        label="Batch size",
     )
     accumulation: int = setting(
         1,
@@ -194,6 +200,14 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         check(self)
+        highest = next(one.metadata["high"] for one in fields(self) if one.name == "learning_rate")
+        if self.learning_rate * self.rate_factor > highest:
+            raise SettingError(
+                "rate_factor",
+                f"With it the learning rate of {self.learning_rate:g} becomes "
+                f"{self.learning_rate * self.rate_factor:g}, and the highest is {highest:g}.",
+                advice="Lower one of the two.",
+            )
 
 
 CAREFULNESS: Mapping[str, Mapping[str, Any]] = {

@@ -56,6 +56,15 @@ def find_validation_limit(hashes: Iterable[int], valid_share: float) -> int:
     return int(different[count - 1])
 
 
+def explain_no_validation(valid_share: float, conversations: int) -> str:
+    """Why none of so many conversations are kept aside for validation, as a part of a sentence."""
+    if valid_share <= 0:
+        return "the share for validation is 0"
+    if conversations < FEWEST:
+        return f"of fewer than {FEWEST} conversations none are kept aside"
+    return f"fewer than {FEWEST} of the conversations are different"
+
+
 def write_split(
     folder: Path,
     valid_share: float,

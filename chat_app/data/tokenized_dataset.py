@@ -5,6 +5,7 @@ Memory use does not grow with the number of examples: the operating system reads
 
 from __future__ import annotations
 
+import hashlib
 import json
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
@@ -95,6 +96,17 @@ class TokenizedDataset(_ExampleSequence):
         found: list[int] = [] if self._data is None else self._data["length"].to_pylist()
         return found
 
+    def digest(self) -> str:
+        """A digest of the examples: equal if and only if the same is learned."""
+        whole = hashlib.sha256()
+        for name in self._data.column_names if self._data is not None else ():
+            assert self._data is not None
+            column = self._data[name]
+            for chunk in column.chunks:
+                values = chunk.flatten() if hasattr(chunk, "flatten") and chunk.type.num_fields else chunk
+                whole.update(values.to_numpy(zero_copy_only=False).tobytes())
+        return whole.hexdigest()
+
 
 def _open_mapped(file: Path) -> Table:
     """A memory-mapped file in Arrow's stream format, whose pages are read when they are used."""
@@ -126,6 +138,10 @@ class ConcatenatedDataset(_ExampleSequence):
     def lengths(self) -> list[int]:
         """The number of tokens of each example."""
         return self._first.lengths() + self._second.lengths()
+
+    def digest(self) -> str:
+        """A digest of the examples: equal if and only if the same is learned."""
+        return self._first.digest() + self._second.digest()
 
 
 def tokenize_conversations(

@@ -5,6 +5,7 @@ in `chat_app.runs`.
 """
 
 __all__ = [
-    "collator", "corrections_run", "corrections_store", "distributed", "follow_up_runs", "inputs", "job_queue",
-    "loss", "pipeline", "prepare", "pretraining", "pretraining_plan", "recipe", "sample_prompts", "trainer",
+    "collator", "corrections_run", "corrections_store", "decisions", "distributed", "follow_up_runs", "inputs",
+    "job_queue", "loss", "pipeline", "prepare", "pretraining", "pretraining_plan", "recipe", "sample_prompts",
+    "trainer",
 ]  # fmt: skip

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, fields, replace
+from typing import Any
 
 from chat_app.config.training import TrainConfig
-from chat_app.errors import TrainingError
+from chat_app.errors import RunError, TrainingError
 from chat_app.models.resolver import ModelFiles
 from chat_app.runs.run import Run
 from chat_app.system.memory import is_out_of_memory, measure_free_memory, release_memory
@@ -59,8 +61,7 @@ def resolve_plan(
     """
     about = run.about()
     if "plan" in about and run.newest_checkpoint() is not None:
-        known = {one.name: about["plan"][one.name] for one in fields(Plan)}
-        settings = resolve_rate(Plan(**known).apply_to(config), files.width)
+        settings = resolve_rate(read_plan(run, about["plan"]).apply_to(config), files.width)
         return settings, load(settings)
     shape = get_model_shape(files, new_tokens, config.dropout)
     made = list_plans(
@@ -84,6 +85,23 @@ def resolve_plan(
         should_stop=should_stop,
         log=log,
     )
+
+
+def read_plan(run: Run, facts: Mapping[str, Any]) -> Plan:
+    """The plan with which a run began.
+
+    Raises:
+        RunError: a part of it is missing or of the wrong kind.
+    """
+    kinds = {"str": str, "int": int, "bool": bool}
+    for one in fields(Plan):
+        kind, value = kinds[str(one.type)], facts.get(one.name)
+        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+            raise RunError(
+                f"The plan of the run {run.id} is damaged: '{one.name}' in config.json is {value!r}.",
+                advice="Delete config.json to take its copy, or start a new run.",
+            )
+    return Plan(**{one.name: facts[one.name] for one in fields(Plan)})
 
 
 def learning_rate(config: TrainConfig, width: int) -> float:
@@ -139,7 +157,7 @@ def first_plan_that_fits(
                 raise
             log(f"{describe_plan(plan)}: this needs more memory than there is. Trying what needs less.")
         else:
-            note = {**plan_facts(plan), "words": describe_plan(plan)}
+            note = {**plan_facts(plan), "words": describe_plan(plan), "decided": time.time()}
             if result is not None:
                 note |= {"rehearsal": asdict(result), "sentence": result.sentence()}
                 log(f"{describe_plan(plan)}: {result.sentence()}.")

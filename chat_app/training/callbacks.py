@@ -20,9 +20,9 @@ from chat_app.models.lora import save_adapter
 from chat_app.models.lora_files import read_adapter
 from chat_app.models.lora_merge import write_merged
 from chat_app.models.saving import save_model_folder
-from chat_app.runs.files import seal
+from chat_app.runs.checkpoints import finish_checkpoint
 from chat_app.runs.run import Run
-from chat_app.system.progress import ShouldStop
+from chat_app.system.progress import StopRequest
 from chat_app.training import distributed
 from chat_app.training.inputs import TrainingInputs
 
@@ -32,8 +32,8 @@ STATE_SECONDS = 1.0
 class RunWriter(TrainerCallback):
     """Writes the run folder, keeps the best model, and stops early or on request."""
 
-    def __init__(self, run: Run, config: TrainConfig, inputs: TrainingInputs, should_stop: ShouldStop):
-        self.run, self.config, self.inputs, self.should_stop = run, config, inputs, should_stop
+    def __init__(self, run: Run, config: TrainConfig, inputs: TrainingInputs, stop: StopRequest):
+        self.run, self.config, self.inputs, self.stop = run, config, inputs, stop
         self.trainer: Any = None  # Set once the Trainer exists.
         self.best = math.inf
         self.since_best = 0
@@ -71,9 +71,9 @@ class RunWriter(TrainerCallback):
             self._written = now
             self.run.set_state("running", step=state.global_step, total_steps=state.max_steps)
         stopped = self.run.stop_requested()
-        if distributed.any_process(stopped or self.should_stop()):
+        if distributed.any_process(stopped or self.stop.is_wanted()):
             self.status = "stopped" if stopped else "interrupted"
-            self.reason = "Stopped by hand." if stopped else "The program that had started this run ended."
+            self.reason = "Stopped by hand." if stopped else self.stop.describe()
             if distributed.is_main_process():
                 self.run.set_state("stopping", self.reason, state.global_step)
             control.should_training_stop = True
@@ -85,10 +85,7 @@ class RunWriter(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **named: Any
     ) -> None:
         """Keep gradients that are not finite from the weights. (In float16 the scaler skips such steps itself.)"""
-        if self.inputs.precision == "float16":
-            return
-        gradients = [one.grad for one in named["model"].parameters() if one.grad is not None]
-        if gradients and not math.isfinite(float(torch.nn.utils.get_total_norm(gradients))):
+        if self.inputs.precision != "float16" and not are_gradients_finite(named["model"]):
             raise TrainingError(
                 f"The gradient is no longer a number (step {state.global_step + 1}).",
                 advice="Lower the learning rate and start again; the best model so far is kept.",
@@ -149,12 +146,13 @@ class RunWriter(TrainerCallback):
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **named: Any) -> None:
         """Seal the checkpoint: it counts once it is whole on the disk, and it holds no pickled settings."""
+        # ChatTrainer has noted that it is being written.
         distributed.barrier()  # Each process writes a file into it.
         if not distributed.is_main_process():
             return
         folder = self.run.checkpoints / f"checkpoint-{state.global_step}"
         (folder / "training_args.bin").unlink(missing_ok=True)
-        seal(folder)
+        finish_checkpoint(self.run.checkpoints, state.global_step)
 
     def save_model(self, state: TrainerState) -> None:
         """Write the current model as the run's model."""
@@ -203,3 +201,9 @@ class RunWriter(TrainerCallback):
             return
         for sample in self.inputs.samples(model):
             self.run.append("samples.jsonl", {"step": state.global_step, "epoch": state.epoch or 0.0, **sample})
+
+
+def are_gradients_finite(model: Any) -> bool:
+    """Whether all gradients of a model are numbers, by their norm."""
+    gradients = [one.grad for one in model.parameters() if one.grad is not None]
+    return not gradients or math.isfinite(float(torch.nn.utils.get_total_norm(gradients)))

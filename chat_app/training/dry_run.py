@@ -30,10 +30,10 @@ from chat_app.models.transformers_internals import silence
 from chat_app.runs.files import seal
 from chat_app.runs.run import Run
 from chat_app.system.memory import measure_free_memory, release_memory
-from chat_app.system.progress import ShouldStop, never_stop
+from chat_app.system.progress import NEVER_STOP, ShouldStop, never_stop
 from chat_app.tokenization.encoder import Example, example_lengths
 from chat_app.training import distributed
-from chat_app.training.callbacks import RunWriter
+from chat_app.training.callbacks import RunWriter, are_gradients_finite
 from chat_app.training.collator import PackingCollator
 from chat_app.training.inputs import TrainingInputs
 from chat_app.training.loss import likelihood
@@ -46,6 +46,8 @@ STEPS = 20
 WARM_UP = 2
 FEWEST = WARM_UP + 3
 LONG_ENOUGH = 1.0  # Seconds of steps after which no more than the fewest are tried: the user waits.
+LONG_ENOUGH_SHARE = 0.02  # Of a long training's time: three steps say little of an hour.
+MOST_SECONDS = 20.0
 SHORT = 100  # Steps; a shorter training is over before its dry run would be.
 _TESTED_ROWS = 64
 _LOOK_EVERY = 0.02
@@ -107,7 +109,7 @@ def dry_run(
     all_steps = total_steps(config, len(inputs.train_rows))
     usual = simulate_steps(inputs.train_rows, config.batch_size * config.accumulation, config.seed)
     tried = _steps_to_try(inputs.train_rows, usual, config, min(STEPS, max(all_steps // 10, FEWEST)))
-    clock = _Clock(should_stop)
+    clock = _Clock(should_stop, all_steps)
     weights = {name: one for name, one in model.named_parameters() if one.requires_grad}
     before = {name: one.detach().to("cpu", copy=True) for name, one in weights.items()}
     trainer = None
@@ -199,8 +201,8 @@ def _make_trainer(
 class _Clock(TrainerCallback):
     """Measures the time of each step, and of the checkpoint at the end."""
 
-    def __init__(self, should_stop: ShouldStop):
-        self.should_stop = should_stop
+    def __init__(self, should_stop: ShouldStop, all_steps: int):
+        self.should_stop, self.all_steps = should_stop, all_steps
         self.seconds: list[float] = []
         self.saving = 0.0
         self._last = 0.0
@@ -209,6 +211,10 @@ class _Clock(TrainerCallback):
         """The first step begins."""
         self._last = time.perf_counter()
 
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **named: Any) -> None:
+        """Look at the gradients as RunWriter does: that is a part of each step."""
+        are_gradients_finite(named["model"])
+
     def on_step_end(self, args: Any, state: Any, control: Any, **named: Any) -> Any:
         """Take the time of a step with everything around it; stop when that is enough."""
         now = time.perf_counter()
@@ -216,9 +222,14 @@ class _Clock(TrainerCallback):
         self._last = now
         if self.should_stop():
             control.should_training_stop = True
-        elif len(self.seconds) >= FEWEST and sum(self.seconds) > LONG_ENOUGH:
+        elif len(self.seconds) >= FEWEST and sum(self.seconds) > self._long_enough():
             control.should_save = control.should_training_stop = True  # The checkpoint is measured too.
         return control
+
+    def _long_enough(self) -> float:
+        """Seconds of steps after which no more are tried."""
+        whole = statistics.median(self.seconds[WARM_UP:]) * self.all_steps
+        return max(LONG_ENOUGH, min(whole * LONG_ENOUGH_SHARE, MOST_SECONDS))
 
     def on_save(self, args: Any, state: Any, control: Any, **named: Any) -> None:
         """Seal the checkpoint as RunWriter does, and take the time."""
@@ -241,7 +252,7 @@ def _time_evaluation(
     started = time.perf_counter()
     inputs.samples(trainer.causal)
     seconds += time.perf_counter() - started
-    writer = RunWriter(run, config, inputs, never_stop)
+    writer = RunWriter(run, config, inputs, NEVER_STOP)
     writer.trainer = trainer
     started = time.perf_counter()
     writer.write_model(folder, "")

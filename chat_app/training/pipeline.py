@@ -5,6 +5,7 @@ Seed, device, tokenizer, tokenized rows, plan, training loop (`trainer`), state.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from chat_app.config.paths import Paths
 from chat_app.config.training import TrainConfig
 from chat_app.conversation import Conversation
 from chat_app.data.readers import has_text, iterate_conversations
+from chat_app.data.splitting import explain_no_validation
 from chat_app.data.tokenized_dataset import (
     WINDOW_LIMIT,
     ConcatenatedDataset,
@@ -28,18 +30,21 @@ from chat_app.data.tokenized_dataset import (
 from chat_app.errors import DataError, PeerProcessError, SettingError
 from chat_app.models.model_card import run_card
 from chat_app.runs.run import Run
+from chat_app.system.disk_errors import explain_disk_error
 from chat_app.system.progress import (
+    NEVER_STOP,
     LogCallback,
     Progress,
     ShouldStop,
     StoppedError,
+    StopRequest,
     discard_line,
-    never_stop,
     stop_when,
 )
 from chat_app.tokenization.chat_formats import DEFAULT_FORMAT, get_format
 from chat_app.tokenization.encoder import Encoder
 from chat_app.training import distributed
+from chat_app.training.decisions import check_base, check_data, check_rows
 
 if TYPE_CHECKING:  # These bring torch, which waits until there is something to train.
     from chat_app.models.resolver import ModelFiles
@@ -55,56 +60,67 @@ def train_run(
     run: Run,
     paths: Paths,
     *,
-    should_stop: ShouldStop = never_stop,
+    stop: StopRequest = NEVER_STOP,
     callbacks: Sequence[Any] = (),
     log: LogCallback = discard_line,
+    only_queued: bool = False,
 ) -> None:
     """Train a prepared run to its end, or go on with one that stopped. Its state on disk says how that ended.
 
     Args:
-        should_stop: asked after each step; True saves a checkpoint and ends the run as "interrupted".
+        stop: asked after each step; if a stop is wanted, a checkpoint is saved and the run ends as "interrupted".
         callbacks: of transformers, for progress bars.
         log: takes one line for a person.
+        only_queued: only while the run waits in the queue.
 
     Raises:
         ChatAppError: what is also the reason in the state, unless another process works on the run.
     """
-    with run.lock() if distributed.is_main_process() else nullcontext():
-        if distributed.is_main_process():
-            run.clear_stop()
-            (run.folder / FAILURE).unlink(missing_ok=True)
-            run.set_state("running", "Getting ready.")
+    with run.claim(only_queued=only_queued) if distributed.is_main_process() else nullcontext():
         try:
+            if distributed.is_main_process():
+                (run.folder / FAILURE).unlink(missing_ok=True)
             distributed.barrier()
-            _train_locked(run, paths, should_stop, callbacks, log)
+            _train_locked(run, paths, stop, callbacks, log)
         except StoppedError:
-            run.set_state(
-                "stopped" if run.stop_requested() else "interrupted", "It was stopped before the first step.", 0
-            )
+            stopped = run.stop_requested()
+            reason = "It was stopped before the first step." if stopped else stop.describe()
+            run.set_state("stopped" if stopped else "interrupted", reason)
+        except KeyboardInterrupt:
+            if distributed.is_main_process():
+                run.set_state("interrupted", "It was ended at once. It goes on from its last checkpoint.")
+            raise
         except BaseException as error:
             if distributed.is_consequence(error) or not distributed.claim_failure(run.folder / FAILURE):
                 raise PeerProcessError from error
-            run.set_state("failed", _describe_error(error))
-            raise
+            explained = explain_disk_error(error) or error
+            with contextlib.suppress(OSError):  # The disk may refuse even this; the error itself is told all the same.
+                run.set_state("failed", _describe_error(explained), decision=getattr(explained, "decision", ""))
+            raise explained from error
 
 
-def _train_locked(run: Run, paths: Paths, should_stop: ShouldStop, callbacks: Sequence[Any], log: LogCallback) -> None:
+def _train_locked(run: Run, paths: Paths, stop: StopRequest, callbacks: Sequence[Any], log: LogCallback) -> None:
     """The steps of a training, in a process that holds the run's lock or works for the one that does."""
     from chat_app.training.autotune import resolve_plan
-    from chat_app.training.trainer import train
+    from chat_app.training.trainer import choose_checkpoint, train
 
     config = run.config()
+    check_data(run)
+    checkpoint = choose_checkpoint(run, log)
     _seed_and_limit_threads(config)
     device, precision = _resolve_hardware(run, config)
     encoder, files, new_tokens = _load_encoder(config, paths)
-    train_rows, valid_rows = _tokenize_in_turn(run, encoder, paths, should_stop)
+    train_rows, valid_rows = _tokenize_in_turn(run, encoder, paths, stop.is_wanted)
+    check_rows(run, train_rows, valid_rows, is_resumed=checkpoint is not None)
     setup = _Setup(run, paths, encoder, files, new_tokens, device, precision, train_rows, valid_rows)
     _note_setup(setup, log)
     config, trainable = resolve_plan(
-        run, config, files, train_rows, len(new_tokens), setup.load_model, setup.make_inputs, should_stop, log
+        run, config, files, train_rows, len(new_tokens), setup.load_model, setup.make_inputs, stop.is_wanted, log
     )
+    check_base(run, config, files, is_resumed=checkpoint is not None)
+    _note_used_settings(run, config, files)
     inputs = setup.make_inputs(config, trainable)
-    outcome = train(run, config, inputs, trainable.model, should_stop=should_stop, callbacks=callbacks)
+    outcome = train(run, config, inputs, trainable.model, stop=stop, callbacks=callbacks)
     if distributed.is_main_process():
         run.set_state(outcome.status, outcome.reason, outcome.step)
 
@@ -208,6 +224,16 @@ def _tokenize_in_turn(
     return rows
 
 
+def _note_used_settings(run: Run, config: TrainConfig, files: ModelFiles) -> None:
+    """Keep in the run what its settings had left open. (Its window, format and precision are noted before.)"""
+    from chat_app.training.memory_estimate import get_model_shape
+
+    names = ("method", "learning_rate", "batch_size", "accumulation", "optimizer", "gradient_checkpointing")
+    used = {name: getattr(config, name) for name in names}
+    if distributed.is_main_process():
+        run.note(used={**used, "dropout": get_model_shape(files, 0, config.dropout).dropout})
+
+
 def _note_setup(setup: _Setup, log: LogCallback) -> None:
     """Keep what was decided in the run, and say it."""
     rows, encoder = setup.train_rows, setup.encoder
@@ -225,7 +251,18 @@ def _note_setup(setup: _Setup, log: LogCallback) -> None:
             rows=len(rows),
         )
     distributed.barrier()
-    log(f"{len(rows)} rows to learn, {len(setup.valid_rows)} to test on, on {setup.device} in {setup.precision}.")
+    log(f"{len(rows)} rows to learn, {_describe_tests(setup)}, on {setup.device} in {setup.precision}.")
+
+
+def _describe_tests(setup: _Setup) -> str:
+    """How many rows there are to test on; with the reason if there are none."""
+    if setup.valid_rows:
+        return f"{len(setup.valid_rows)} to test on"
+    about = setup.run.about()
+    if about.get("valid_conversations") or about.get("valid_texts"):
+        return "none to test on, since what was kept aside has no reply that fits"
+    count = (about.get("train_conversations") or 0) + (about.get("train_texts") or 0)
+    return f"none to test on, since {explain_no_validation(setup.run.config().valid_share, count)}"
 
 
 def choose_sample_prompts(run: Run) -> list[Conversation]:
@@ -282,12 +319,21 @@ def _tokenize(
     return of("train"), of("valid")
 
 
-def _choose_window(config: TrainConfig, of_model: int) -> int:
-    """The context window: the most tokens of a row."""
+def check_window(config: TrainConfig, of_model: int) -> None:
+    """Check that the model sees as long a window as was asked for.
+
+    Raises:
+        SettingError: it does not.
+    """
     if config.window > of_model:
         raise SettingError(
             "window", f"The model sees {of_model} tokens at most.", advice="Give a smaller window, or 0."
         )
+
+
+def _choose_window(config: TrainConfig, of_model: int) -> int:
+    """The context window: the most tokens of a row."""
+    check_window(config, of_model)
     return config.window or min(of_model, WINDOW_LIMIT)
 
 

@@ -21,8 +21,10 @@ from chat_app.data.readers import ConversationSource
 from chat_app.data.source import DataSource, load_source
 from chat_app.data.splitting import write_split
 from chat_app.data.text_corpus import write_chunks
-from chat_app.errors import DataError
-from chat_app.runs.run import Run, new_id
+from chat_app.errors import DataError, RunError
+from chat_app.runs.data_manifest import seal_data
+from chat_app.runs.run import Run, is_run_folder, new_id
+from chat_app.system.disk_cache import digest_content
 from chat_app.system.progress import ProgressCallback, ignore_progress
 from chat_app.training.recipe import write_recipe
 
@@ -63,6 +65,7 @@ def prepare_run(
         "repairs": sorted(source.repairs),
         "reading": source.to_flags(),
         "questions": list(questions),
+        "source_digest": digest_files(source.files),
     }
     with create_run(config, paths, folder, {**facts, **(about or {})}) as run:
         write_data(run, config, dataset, valid=held_out, progress=progress)
@@ -72,22 +75,39 @@ def prepare_run(
     return run, dataset
 
 
+def digest_files(files: Iterable[Path]) -> str:
+    """A digest of the files that a run is prepared from; empty where there are none, or a folder is among them."""
+    paths = list(files)
+    return digest_content(paths) if paths and all(path.is_file() for path in paths) else ""
+
+
 @contextlib.contextmanager
 def create_run(
     config: TrainConfig, paths: Paths, folder: Path | None = None, about: Mapping[str, Any] | None = None
 ) -> Iterator[Run]:
-    """Create a run folder; it is removed again if the block fails.
+    """Create a run folder; it is removed again if the block fails. If this process is killed, the folder is known as
+    one that was not prepared to its end, and the next call with the same folder prepares it anew.
 
     Args:
         folder: where; default a new folder in the home.
         about: facts to keep beside the settings.
+
+    Raises:
+        RunError: there is a run in the folder already, or something else, or another process prepares it.
     """
-    run = Run.create(folder or paths.runs / new_id(paths.runs, config.model), config, about)
-    try:
-        yield run
-    except BaseException:
-        shutil.rmtree(run.folder, ignore_errors=True)
-        raise
+    run = Run(folder or paths.runs / new_id(paths.runs, config.model))
+    if run.is_unprepared:
+        shutil.rmtree(run.folder)
+    if not is_run_folder(run.folder) and run.folder.is_dir() and any(run.folder.iterdir()):
+        raise RunError(f"There are other files in {run.folder}.", advice="Choose another folder for the run.")
+    with run.preparing():
+        run = Run.create(run.folder, config, about)
+        try:
+            yield run
+            seal_data(run.data)
+        except BaseException:
+            shutil.rmtree(run.folder, ignore_errors=True)
+            raise
 
 
 def write_data(

@@ -6,7 +6,6 @@ process of its own: in a thread beside a model that answers, the same seed would
 
 from __future__ import annotations
 
-import errno
 import math
 import shutil
 from collections.abc import Sequence
@@ -15,18 +14,20 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from chat_app.config.training import TrainConfig
-from chat_app.errors import RunError, SettingError, TrainingError
+from chat_app.errors import DecisionNeededError, RunError, SettingError, TrainingError
 from chat_app.formatting import format_bytes
 from chat_app.models.transformers_internals import silence, use_one_gpu
-from chat_app.runs.files import MANIFEST
+from chat_app.runs.checkpoints import begin_checkpoint, read_step, remove_after
 from chat_app.runs.run import Run
+from chat_app.system.disk_errors import explain_disk_error
 from chat_app.system.memory import is_out_of_memory
-from chat_app.system.progress import ShouldStop, never_stop
+from chat_app.system.progress import NEVER_STOP, LogCallback, StopRequest, discard_line
 from chat_app.tokenization.encoder import IGNORE_INDEX, Example, example_lengths
 from chat_app.training import distributed
 from chat_app.training.callbacks import RunWriter
@@ -133,6 +134,12 @@ class ChatTrainer(Trainer):
             _Rows(self.inputs.train_rows), self.collator, self.config.batch_size, self.config.seed, place, count
         )
 
+    def _save_checkpoint(self, *arguments: Any, **named: Any) -> None:
+        """Write a checkpoint, which is known as unfinished until RunWriter has sealed it."""
+        if distributed.is_main_process():
+            begin_checkpoint(Path(str(self.args.output_dir)), self.state.global_step)
+        super()._save_checkpoint(*arguments, **named)
+
     def likelihood(self) -> Likelihood | None:
         """The likelihood of the validation rows, or None where there are none."""
         if not self.inputs.valid_rows:
@@ -166,7 +173,7 @@ def train(
     inputs: TrainingInputs,
     model: Any,
     *,
-    should_stop: ShouldStop = never_stop,
+    stop: StopRequest = NEVER_STOP,
     callbacks: Sequence[TrainerCallback] = (),
 ) -> Outcome:
     """Train `model`, resuming from the run's newest whole checkpoint if it has one.
@@ -174,7 +181,7 @@ def train(
     Args:
         run: locked by the caller.
         model: in float32 on the CPU; it is changed.
-        should_stop: asked after each step; True ends the run as "interrupted".
+        stop: asked after each step; if a stop is wanted, the run ends as "interrupted".
         callbacks: of transformers, for progress bars and the like.
 
     Returns:
@@ -183,17 +190,18 @@ def train(
     Raises:
         TrainingError, RunError: with a sentence that says why and what to do.
     """
-    checkpoint = run.newest_checkpoint()
-    step = _checkpoint_step(checkpoint) if checkpoint else 0
+    checkpoint = choose_checkpoint(run)
+    step = read_step(checkpoint) if checkpoint else -1
+    distributed.barrier()  # Each process has looked at the checkpoints before the main process removes any.
     if distributed.is_main_process():
-        _clear_broken(run, checkpoint)
         _check_space(run, model)
-        run.forget_after(step if checkpoint else -1)
+        remove_after(run.checkpoints, step)
+        run.forget_after(step)
     distributed.barrier()
     collator = PackingCollator(pad_id=inputs.encoder.tokenizer.pad_token_id or 0)
     arguments = make_training_arguments(run.checkpoints, config, inputs)
     trainer = ChatTrainer(config, inputs, model, arguments, collator)
-    writer = RunWriter(run, config, inputs, should_stop)
+    writer = RunWriter(run, config, inputs, stop)
     writer.trainer = trainer
     silence(trainer)
     for callback in (writer, *callbacks):
@@ -204,7 +212,7 @@ def train(
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         if not run.has_model:
             writer.save_model(trainer.state)
-    except (OSError, RuntimeError, MemoryError) as error:
+    except (OSError, RuntimeError, MemoryError, SafetensorError) as error:
         raise _explain_error(error) from error
     return Outcome(writer.status, writer.reason or "All epochs are done.", trainer.state.global_step)
 
@@ -293,17 +301,30 @@ def _adamw(device: str) -> str:
     return "adamw_torch_fused" if device in ("cpu", "cuda") else "adamw_torch"
 
 
-def _clear_broken(run: Run, checkpoint: Path | None) -> None:
-    """Remove incomplete checkpoints: the Trainer would count them, or resume from them."""
-    newest = _checkpoint_step(checkpoint) if checkpoint else -1
-    for folder in run.checkpoints.glob("checkpoint-*"):
-        if _checkpoint_step(folder) > newest or not (folder / MANIFEST).exists():
-            shutil.rmtree(folder, ignore_errors=True)
+def choose_checkpoint(run: Run, log: LogCallback = discard_line) -> Path | None:
+    """The newest checkpoint that is whole, or None for a run that has not made any yet. What is wrong with newer ones
+    is said.
 
-
-def _checkpoint_step(checkpoint: Path) -> int:
-    number = checkpoint.name.rpartition("-")[2]
-    return int(number) if number.isdigit() else -1
+    Raises:
+        DecisionNeededError: there are checkpoints, and all of them are damaged.
+    """
+    found = run.find_checkpoints()
+    if not found.damaged:
+        return found.newest
+    what = "; ".join(f"checkpoint {step:,}: {damage}" for step, damage in found.damaged.items())
+    if found.newest is None:
+        raise DecisionNeededError(
+            "restart",
+            f"No checkpoint of this run can be used ({what}). Nothing was deleted.",
+            advice="Put the files back, or allow it to begin again from the first step (--restart).",
+        )
+    step = read_step(found.newest)
+    again = max(found.damaged) - step
+    sentence = f"It goes on from checkpoint {step:,}, and does {again:,} steps again: newer ones are damaged ({what})."
+    log(sentence)
+    if distributed.is_main_process():
+        run.note(resumed_from=sentence)
+    return found.newest
 
 
 def _check_space(run: Run, model: Any) -> None:
@@ -320,12 +341,9 @@ def _check_space(run: Run, model: Any) -> None:
 
 def _explain_error(error: BaseException) -> TrainingError:
     """The TrainingError that explains a fault of the machine."""
-    text = str(error).lower()
-    is_full = isinstance(error, OSError) and error.errno == errno.ENOSPC
-    if is_full or "no space left" in text or "pytorchstreamwriter" in text:
-        return TrainingError(
-            "The disk is full.", advice="Free some space and resume: the run goes on from its last whole checkpoint."
-        )
+    explained = explain_disk_error(error)
+    if explained is not None:
+        return TrainingError(explained.what, where=explained.where, advice=explained.advice)
     if is_out_of_memory(error):
         return TrainingError(
             "The memory is not enough for this training.",

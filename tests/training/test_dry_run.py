@@ -15,6 +15,7 @@ from chat_app.config.paths import Paths
 from chat_app.config.training import TrainConfig
 from chat_app.errors import TrainingError
 from chat_app.runs.run import Run
+from chat_app.system.progress import StopRequest
 from chat_app.tokenization.encoder import Example
 from chat_app.training import autotune
 from chat_app.training import dry_run as dry_run_module
@@ -207,7 +208,7 @@ def test_a_stop_ends_the_rehearsal(prepare: Callable[..., Run], paths: Paths) ->
             seen.append(True)
         return bool(seen)
 
-    train_run(run, paths, should_stop=should_stop)
+    train_run(run, paths, stop=StopRequest(should_stop))
     assert "rehearsal" not in run.about()["plan"]
     assert run.state().status == "interrupted"
     assert run.state().step == 1
