@@ -17,15 +17,15 @@ from collections.abc import Sequence
 
 from chat_app.config.paths import Paths
 from chat_app.errors import RunError
-from chat_app.runs.files import read_json, write_json
-from chat_app.runs.run import ACTIVE, RESUMABLE, Run, list_runs
+from chat_app.runs.files import hold, read_json, write_json
+from chat_app.runs.run import ACTIVE, ENDED_SILENTLY, RESUMABLE, Run, State, list_runs
 from chat_app.system.installation import child_environment
 
 log = logging.getLogger(__name__)
 
 LOOK_EVERY = 0.5
 SHUTDOWN_SECONDS = 20.0
-PLACE = "place.json"
+PLACE, QUEUE_LOCK = "place.json", "queue.lock"
 
 
 class Jobs:
@@ -43,7 +43,8 @@ class Jobs:
         self._order_lock = threading.Lock()  # Held while the order changes.
         self._child: subprocess.Popen[bytes] | None = None
         self._child_run: Run | None = None
-        self._queued_at = 0.0  # When the child's run was put into the queue.
+        self._queued = State("queued")  # The state in which the child's run was found.
+        self._refused: set[tuple[str, float]] = set()  # Runs whose folder takes neither a child nor a reason.
         self._thread = threading.Thread(target=self._work, name="training queue", daemon=True)
         self._thread.start()
 
@@ -53,13 +54,15 @@ class Jobs:
         Raises:
             RunError: it is being trained, or it is done.
         """
-        state = run.state()
+        state, fault = run.state(), run.find_fault()
         if state.status not in ("queued", *RESUMABLE):
             raise RunError(f"The run {run.id} is {state.status}.", advice="Start a new one.")
-        run.clear_stop()
+        if fault or run.is_unprepared:
+            raise RunError(fault or state.reason)
         with self._order_lock:  # Without its place it would stand where it was made: before those that wait already.
             _set_place(run, time.time())
-            run.set_state("queued", "Waiting for its turn.")
+            if not run.replace_state(("queued", *RESUMABLE), "queued", "Waiting for its turn."):
+                raise RunError(f"Another process has begun to train the run {run.id}.")
             run.note(queued=True)
         self._wake.set()
 
@@ -69,16 +72,11 @@ class Jobs:
         Raises:
             RunError: there is nothing to stop.
         """
-        state = run.state()
-        if state.status == "queued":
+        # Either before its child claims it or after: the state is changed in one piece.
+        if run.replace_state(("queued",), "stopped", "Stopped before it began."):
             run.note(queued=False)
-            run.set_state("stopped", "Stopped before it began.")
-            run.request_stop()
-        elif state.status in ACTIVE:
-            run.request_stop()
-            run.set_state("stopping", "Finishing the step it is in.")
-        else:
-            raise RunError(f"The run {run.id} is {state.status} already.")
+        elif not run.stop_active("Finishing the step it is in."):
+            raise RunError(f"The run {run.id} is {run.state().status} already.")
 
     def waiting(self) -> list[Run]:
         """The runs that wait for their turn, the next one first. Read from the disk."""
@@ -127,25 +125,34 @@ class Jobs:
             self._wake.wait(timeout=LOOK_EVERY * 10)
             self._wake.clear()
             try:
-                while not self._closing.is_set() and (run := self._next()) is not None:
-                    self._train(run)
+                with hold(self._paths.home / QUEUE_LOCK, "Another program trains the queue of this home.", 0):
+                    while not self._closing.is_set() and (run := self._next()) is not None:
+                        self._train(run)
+            except RunError:
+                continue  # That program trains what waits here, too.
             except Exception:  # The queue must outlive a broken run folder.
                 log.exception("the training queue met an error")
         self._end_child()
 
     def _next(self) -> Run | None:
-        """The first that waits, unless another program trains in this home."""
+        """The first that waits, unless a process trains in this home already."""
         if any(run.state().status in ACTIVE for run in list_runs(self._paths.runs)):
             return None
         with self._order_lock:
-            return next(iter(self.waiting()), None)
+            return next((run for run in self.waiting() if (run.id, run.state().time) not in self._refused), None)
 
     def _train(self, run: Run) -> None:
         """Start the child and wait until it, or this program, ends."""
-        queued_at = run.state().time
-        child = _start(run, self._paths)
+        queued = run.state()
+        if queued.status != "queued":
+            return
+        try:
+            child = _start(run, self._paths)
+        except OSError as error:
+            self._refuse(run, queued, f"The training cannot be started: {error.strerror} ({error.filename}).")
+            return
         with self._child_lock:
-            self._child, self._child_run, self._queued_at = child, run, queued_at
+            self._child, self._child_run, self._queued = child, run, queued
         while child.poll() is None and not self._closing.is_set():
             try:
                 child.wait(timeout=LOOK_EVERY)
@@ -154,14 +161,14 @@ class Jobs:
         if child.poll() is None:
             return  # The program is closing: `_end_child` sees to it.
         _close_pipe(child)
-        _explain_end(run, child.returncode, queued_at)
         with self._child_lock:
             self._child = self._child_run = None
+        self._explain_end(run, child.returncode, queued)
 
     def _end_child(self) -> None:
         """Close the child's standard input: it saves a checkpoint and ends. After SECONDS_TO_END it is killed."""
         with self._child_lock:
-            child, run, queued_at = self._child, self._child_run, self._queued_at
+            child, run, queued = self._child, self._child_run, self._queued
         if child is None or run is None:
             return
         _close_pipe(child)
@@ -170,7 +177,30 @@ class Jobs:
         except subprocess.TimeoutExpired:
             child.kill()
             child.wait()
-        _explain_end(run, child.returncode, queued_at)
+        self._explain_end(run, child.returncode, queued)
+
+    def _explain_end(self, run: Run, code: int, queued: State) -> None:
+        """Write how the child ended, where it could not do so itself. What was written since it was started stays."""
+        state = run.state()
+        if state == queued:
+            log_file = f"The reason is at the end of {run.log}."
+            self._refuse(run, queued, f"The training process ended at once. {log_file}")
+        elif state.status == "interrupted" and state.reason == ENDED_SILENTLY and code not in (0, 1, 2):
+            name = signal.Signals(-code).name if code < 0 and -code in set(signal.Signals) else f"code {code}"
+            run.replace_state(
+                state,
+                "interrupted",
+                f"The training process was ended from outside ({name}); often that is a lack of memory. "
+                "It can go on from its last checkpoint.",
+            )
+
+    def _refuse(self, run: Run, queued: State, reason: str) -> None:
+        """Let a run fail that cannot be trained. Where not even that can be written, it is passed over from now on."""
+        self._refused.add((run.id, queued.time))
+        try:
+            run.replace_state(queued, "failed", reason)
+        except (OSError, RunError):
+            log.exception("the run %s cannot be written to", run.id)
 
 
 def _start(run: Run, paths: Paths) -> subprocess.Popen[bytes]:
@@ -197,18 +227,3 @@ def _set_place(run: Run, place: float) -> None:
 def _close_pipe(child: subprocess.Popen[bytes]) -> None:
     if child.stdin is not None:
         child.stdin.close()
-
-
-def _explain_end(run: Run, code: int, queued_at: float) -> None:
-    """Write how the child ended, where it could not do so itself."""
-    state = run.state()
-    if state.status == "queued" and state.time == queued_at:  # It never took the run. (Later: it is queued again.)
-        run.note(queued=False)
-        run.set_state("failed", f"The training process ended at once. The reason is at the end of {run.log}.")
-    elif state.status == "interrupted" and code not in (0, 1, 2):
-        name = signal.Signals(-code).name if code < 0 and -code in set(signal.Signals) else f"code {code}"
-        run.set_state(
-            "interrupted",
-            f"The training process was ended from outside ({name}); often that is a lack of memory. "
-            "It can go on from its last checkpoint.",
-        )
