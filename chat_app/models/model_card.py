@@ -15,6 +15,7 @@ from chat_app.config.training import TrainConfig
 from chat_app.errors import ChatAppError, SettingError
 from chat_app.runs.compare import best_evaluation, describe_best, loss_before
 from chat_app.runs.run import Run
+from chat_app.runs.used_settings import try_used_settings
 
 
 def run_card(config: TrainConfig, about: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
@@ -35,6 +36,7 @@ def run_card(config: TrainConfig, about: Mapping[str, Any], facts: Mapping[str, 
         ("files", files),
         ("step, epoch", f"{facts.get('step', 0)}, {facts.get('epoch') or 0:.2f}"),
         ("best validation loss", tested),
+        ("method", config.method),
         ("learning rate, batch size, seed", f"{config.learning_rate:g}, {config.batch_size}, {config.seed}"),
     ]
     return f"""---
@@ -67,8 +69,8 @@ _LICENCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]{0,39}")
 
 # What a reader needs to judge or repeat the training; the rest concerns this computer.
 _SETTINGS = (
-    "epochs", "max_steps", "learning_rate", "rate_factor", "batch_size", "accumulation", "learn", "optimizer",
-    "schedule", "warmup", "weight_decay", "dropout", "clip", "window", "seed",
+    "method", "epochs", "max_steps", "learning_rate", "batch_size", "accumulation", "learn", "optimizer", "schedule",
+    "warmup", "weight_decay", "dropout", "clip", "window", "seed",
 )  # fmt: skip
 
 
@@ -153,11 +155,8 @@ def _how_it_was_made(run: Run | None, started_from: str, config: Mapping[str, An
 
 
 def _settings(run: Run) -> list[tuple[str, Any]]:
-    try:
-        config: TrainConfig = run.config()
-    except ChatAppError:
-        return []
-    values = {name: getattr(config, name, "") for name in _SETTINGS}
+    used = try_used_settings(run)
+    values = {name: used[name] for name in _SETTINGS if name in used}
     return [(name, f"{value:g}" if isinstance(value, float) else value) for name, value in values.items()]
 
 

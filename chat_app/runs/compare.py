@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import Any
 
 from chat_app.config.training import TrainConfig
 from chat_app.errors import RunError
 from chat_app.runs.run import Run
+from chat_app.runs.used_settings import try_used_settings
 
 MOST = 8
 
@@ -72,7 +73,7 @@ def describe_best(metrics: Sequence[Mapping[str, Any]]) -> str:
 
 
 def list_differences(runs: Sequence[Run], name_model: Callable[[str], str] = str) -> list[Difference]:
-    """The results of the runs, their data where it is not the same, and the settings that are not.
+    """The results of the runs, their data where it is not the same, and the settings that are not, as they were used.
 
     Args:
         name_model: turns a model's name into the one to show.
@@ -88,11 +89,11 @@ def list_differences(runs: Sequence[Run], name_model: Callable[[str], str] = str
     rows += [Difference(label, tuple(_written(about.get(name)) for about in abouts)) for label, name in data]
     plans = [about.get("plan") or {} for about in abouts]
     rows.append(Difference("What was learned", tuple(str(plan.get("words", "")) or "-" for plan in plans)))
-    configs = [_config(run) for run in runs]
-    configs = [config and replace(config, model=name_model(config.model)) for config in configs]
+    used = [try_used_settings(run) for run in runs]
+    used = [{**values, "model": name_model(values["model"])} if values else {} for values in used]
     for one in fields(TrainConfig):
         label = str(one.metadata.get("label") or one.name)
-        rows.append(Difference(label, tuple(_written(getattr(config, one.name, None)) for config in configs)))
+        rows.append(Difference(label, tuple(_written(values.get(one.name)) for values in used)))
     always = 2
     return rows[:always] + [row for row in rows[always:] if len(set(row.values)) > 1]
 
@@ -106,13 +107,6 @@ def _about(run: Run) -> dict[str, Any]:
         return run.about()
     except RunError:
         return {}
-
-
-def _config(run: Run) -> TrainConfig | None:
-    try:
-        return run.config()
-    except RunError:
-        return None
 
 
 def _written(value: Any) -> str:
