@@ -15,7 +15,7 @@ from chat_app.config.loading import LoadConfig
 from chat_app.config.paths import STARTER, Paths
 from chat_app.errors import DataError, SettingError
 from chat_app.runs.files import write_text
-from chat_app.runs.run import Run, find_run
+from chat_app.runs.run import Run, open_run
 from chat_app.system.progress import Progress, ProgressCallback
 
 MOST_PROMPTS = 1_000
@@ -126,8 +126,7 @@ def _originality(options: argparse.Namespace) -> None:
     from chat_app.evaluation.memorization import RunMemorizationIndex
 
     paths = Paths.default()
-    folder = Path(options.run)
-    run = Run(folder.resolve()) if (folder / "config.json").is_file() else find_run(paths.runs, options.run)
+    run = open_run(paths.runs, options.run)
     progress = _print_now_and_then()
     index = RunMemorizationIndex.open(run, paths, progress)
     rows = [{"reply": options.reply}] if options.reply is not None else _own_replies(run, options, paths, progress)

@@ -37,7 +37,7 @@ def add_commands(commands: Any) -> None:
 
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", required=True, metavar="M", help="starter, a run, or a folder")
+    parser.add_argument("--model", required=True, metavar="M", help="starter, a run or its folder, or a model's folder")
     parser.add_argument("--licence", default="", metavar="TEXT", help="as the Hub spells it, such as mit")
     parser.add_argument("--adapter", action="store_true", help="only what LoRA has added, without its base model")
 

@@ -19,10 +19,10 @@ from typing import Literal
 from chat_app.config.paths import Paths
 from chat_app.errors import BusyError, ChatAppError, ModelError, SettingError
 from chat_app.models.model_card import PICTURE, export_card, public_name
-from chat_app.models.resolver import find
+from chat_app.models.resolver import ModelFiles, find
 from chat_app.runs.files import read_json
 from chat_app.runs.loss_plot import curves_svg
-from chat_app.runs.run import Run, split_name
+from chat_app.runs.run import Run, is_run_folder, split_name
 
 As = Literal["merged", "adapter"]
 Contents = Mapping[str, Path | bytes]
@@ -52,7 +52,7 @@ def find_export_source(name: str, paths: Paths, as_: As = "merged") -> tuple[Pat
             "A checkpoint is for going on with a training, and not for taking away.",
             advice=f"Export the run's best model: {run_name}.",
         )
-    run = Run(paths.runs / name) if files.kind == "run" else None
+    run = _find_run_of(name, files, paths)
     if as_ == "adapter":
         folder = run.adapter if run is not None else files.adapter.folder if files.adapter is not None else None
         if folder is None or not folder.is_dir():
@@ -64,6 +64,13 @@ def find_export_source(name: str, paths: Paths, as_: As = "merged") -> tuple[Pat
     if folder is None:
         raise ModelError(f"'{name[:200]}' is not on this computer.", advice="Load it once, then it is.")
     return folder, None
+
+
+def _find_run_of(name: str, files: ModelFiles, paths: Paths) -> Run | None:
+    if files.kind == "run":
+        return Run(paths.runs / name)
+    folder = Path(name).expanduser()
+    return Run(folder.resolve()) if files.kind == "folder" and is_run_folder(folder) else None
 
 
 def export(

@@ -25,7 +25,7 @@ from chat_app.models.validation import (
 )
 from chat_app.models.weight_size import head_bytes, is_packed, loaded_bytes
 from chat_app.runs.files import verify
-from chat_app.runs.run import NAME, Run, split_name
+from chat_app.runs.run import NAME, Run, is_run_folder, split_name
 
 Kind = Literal["starter", "run", "folder", "hub", "gguf"]
 GGUF_NAME = "SmolLM2-135M-Instruct"
@@ -117,7 +117,8 @@ class ModelFiles:
 
 
 def find(name: str, paths: Paths, *, whole: bool = False) -> ModelFiles:
-    """Find a model by its name: starter, a run's id, one of its checkpoints (RUN@STEP), a folder, or a name on the Hub.
+    """Find a model by its name: starter, a run's id or its folder, one of its checkpoints (RUN@STEP), a folder of a
+    model, or a name on the Hub.
 
     Its files are inspected, not loaded.
 
@@ -132,11 +133,13 @@ def find(name: str, paths: Paths, *, whole: bool = False) -> ModelFiles:
     if name == STARTER:
         return inspect(name, paths.starter, "starter")
     if NAME.fullmatch(name) and (paths.runs / name).is_dir():
-        return _of_run(name, paths, whole)
+        return _of_run(name, paths.runs / name, "run", paths, whole)
     run, step = split_name(name)
     if step is not None and (paths.runs / run).is_dir():
         return _of_checkpoint(name, paths, whole)
     folder = Path(name).expanduser()
+    if name and is_run_folder(folder):
+        return _of_run(name, folder.resolve(), "folder", paths, whole)
     if name and folder.is_dir():
         return _inspect_any(name, folder.resolve(), "folder", paths, whole)
     parts = name.split("/")
@@ -284,15 +287,15 @@ def download(files: ModelFiles) -> ModelFiles:
     return replace(here, adapter=files.adapter, base=files.base, own_tokenizer_folder=files.own_tokenizer_folder)
 
 
-def _of_run(name: str, paths: Paths, whole: bool) -> ModelFiles:
+def _of_run(name: str, run_folder: Path, kind: Kind, paths: Paths, whole: bool) -> ModelFiles:
     """The model of a run. No link in it may point out of the folder of runs."""
-    folder = paths.runs / name / "model"
+    folder = run_folder / "model"
     if not folder.is_dir():  # A LoRA run has its adapter first.
-        folder = paths.runs / name / "adapter"
+        folder = run_folder / "adapter"
     if not folder.is_dir():
         raise ModelNotFoundError(f"The run '{name}' has no model yet.", advice="Wait for its first evaluation.")
-    _refuse_links(folder, name, paths)
-    return _inspect_any(name, folder.resolve(), "run", paths, whole)
+    _refuse_links(folder, name, run_folder.parent)
+    return _inspect_any(name, folder.resolve(), kind, paths, whole)
 
 
 def _of_checkpoint(name: str, paths: Paths, whole: bool) -> ModelFiles:
@@ -309,7 +312,7 @@ def _of_checkpoint(name: str, paths: Paths, whole: bool) -> ModelFiles:
             f"The run '{run_name}' has no checkpoint of step {step}.", advice=f"Those that are kept: {steps}."
         )
     for part in (folder, tokenizer_folder):
-        _refuse_links(part, run_name, paths)
+        _refuse_links(part, run_name, paths.runs)
     if not verify(folder):
         raise ModelError(
             f"The checkpoint of step {step} is not whole, or was changed.", advice="Choose another, or the run itself."
@@ -319,8 +322,8 @@ def _of_checkpoint(name: str, paths: Paths, whole: bool) -> ModelFiles:
     )
 
 
-def _refuse_links(folder: Path, name: str, paths: Paths) -> None:
-    home = paths.runs.resolve()
+def _refuse_links(folder: Path, name: str, runs: Path) -> None:
+    home = runs.resolve()
     for file in (folder, *folder.iterdir()):
         if not file.resolve().is_relative_to(home):
             raise ModelError(f"'{file.name}' in the run '{name}' points to somewhere else.", advice="Remove the link.")
