@@ -1,6 +1,7 @@
 """The command line: python -m chat_app COMMAND. Results go to standard output, everything else to standard error.
 
-Exit code 0: done; 2: a mistake of the person, one clear line; 1: a failure.
+Exit code 0: done; 2: a mistake of the person, one clear line; 1: a failure; 128 and more: ended by the signal of that
+number less 128, which is 130 for Ctrl-C and 143 for SIGTERM.
 """
 
 from __future__ import annotations
@@ -9,12 +10,15 @@ import argparse
 import contextlib
 import logging
 import os
+import signal
 import sys
 from collections.abc import Sequence
 
 from chat_app._version import __version__
 from chat_app.cli import chat, data, evaluate, export, models, train
+from chat_app.cli.stop_signals import FIRST_SIGNAL_CODE
 from chat_app.errors import ChatAppError, PeerProcessError
+from chat_app.system.disk_errors import explain_disk_error
 
 __all__ = ["main"]
 
@@ -41,11 +45,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return error.exit_code
     except KeyboardInterrupt:
         print("chat_app: stopped.", file=sys.stderr)
-        return 1
+        return FIRST_SIGNAL_CODE + signal.SIGINT
     except BrokenPipeError:
         # The reader has closed the pipe, so the interpreter must not flush standard output at exit either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        explained = explain_disk_error(error)
+        if explained is None:
+            raise
+        print(f"chat_app: {explained.sentence()}", file=sys.stderr)
+        return explained.exit_code
 
 
 def _parser() -> argparse.ArgumentParser:

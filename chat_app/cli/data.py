@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Collection
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -123,14 +124,24 @@ def _print_check(check: Check) -> None:
     fitting = f"{check.fitting:.1%} of the conversations fit the window" if check.fitting is not None else ""
     languages = ", ".join(f"{name} {share:.0%}" for name, share in check.languages)
     print("; ".join(part for part in (tokens, fitting, languages) if part))
-    if not check.findings:
-        print("The check found nothing to worry about.")
-    for finding in check.findings:
-        mend = f" [--repair {finding.repair}]" if finding.repair else ""
-        print(f"{finding.count:>7,}  {finding.title}{mend}")
-        for spot in finding.spots[:2]:
-            print(f"         {spot.file}, line {spot.line}: {spot.quote}")
+    print("\n".join(describe_findings(check)))
     print(NOT_LOOKED_FOR)
+
+
+def describe_findings(check: Check, repaired: Collection[str] = ()) -> list[str]:
+    """What a check found, each with its repair and where it stands first.
+
+    Args:
+        repaired: names of repairs; what these remove is left out.
+    """
+    lines = []
+    for finding in check.findings:
+        if finding.repair in repaired:
+            continue
+        mend = f" [--repair {finding.repair}]" if finding.repair else ""
+        lines.append(f"{finding.count:>7,}  {finding.title}{mend}")
+        lines += [f"         {spot.file}, line {spot.line}: {spot.quote}" for spot in finding.spots[:2]]
+    return lines or ["The check found nothing to worry about."]
 
 
 def _encode(options: argparse.Namespace) -> None:

@@ -51,6 +51,8 @@ def test_two_processes_give_the_curve_of_one(prepare: Callable[..., Run], paths:
     done = two_processes(paths, "--resume", str(two.folder))
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("done: All epochs are done.") == 1
+    (first,) = [line for line in done.stderr.splitlines() if line.startswith("Run two in")]
+    assert first.endswith(": 8 conversations in each step, 2 on each of 2 processes, 2 times")
     assert two.state().status == "done"
     for name in ("train_loss", "valid_loss"):
         assert len(curve(one, name)) == len(curve(two, name)) > 2
