@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import gradio as gr
 
 from chat_app.errors import ChatAppError, RunError
-from chat_app.runs.run import RESUMABLE, Run
+from chat_app.runs.run import RESUMABLE, Run, State
 from chat_app.services import Services
+from chat_app.training.decisions import allow
 from chat_app.training.follow_up_runs import give_more_epochs, with_half_the_rate
 from chat_app.training.job_queue import Jobs
 from chat_app.ui.components.downloads import make_save_script
@@ -18,6 +20,10 @@ from chat_app.ui.training import run_report, start_run
 from chat_app.ui.visitor import Visitors
 
 MAX_LOG_BYTES = 1_000_000
+ALLOW_WORDS: Mapping[str, str] = {
+    "changed-data": "Go on with what has changed",
+    "restart": "Begin again from the first step",
+}
 
 
 class RunActions:
@@ -36,6 +42,7 @@ class RunActions:
         with gr.Row(elem_classes=["run-buttons"]):
             self.act = gr.Button("", variant="primary", size="md", visible=False, elem_id="run-act", min_width=180)
             self.stop = gr.Button("Stop", variant="stop", size="md", visible=False, elem_id="run-stop", min_width=110)
+            self.allow = gr.Button("", variant="stop", size="md", visible=False, elem_id="run-allow", min_width=180)
             self.resume = gr.Button("Resume", size="md", visible=False, elem_id="run-resume", min_width=110)
             self.which = gr.Dropdown(
                 [],
@@ -56,7 +63,7 @@ class RunActions:
     @property
     def outputs(self) -> list[Any]:
         """What `show`, `show_action` and `hide` update."""
-        return [self.act, self.stop, self.resume, self.which, self.chat, self.download]
+        return [self.act, self.allow, self.stop, self.resume, self.which, self.chat, self.download]
 
     def connect(self, picker: Any, seen: Any) -> list[Any]:
         """Register the handlers, and return the events after which the run must be shown again.
@@ -70,18 +77,23 @@ class RunActions:
         return [
             self.stop.click(self.stop_run, [picker, self.token], None, **QUICK),
             self.resume.click(self.resume_run, [picker, self.token], None, **QUICK),
+            self.allow.click(self.allow_and_resume, [picker, self.token], None, **QUICK),
             self.act.click(self.follow_verdict, [picker, seen, self.token], [picker], **QUICK),
         ]
 
-    def show(self, run: Run, status: str, checkpoints: list[int]) -> Updates:
+    def show(self, run: Run, state: State, checkpoints: list[int]) -> Updates:
         """Offer what can be done with a run in this state, and the models of it that can be chatted with."""
+        status = state.status
         can_train = self.services.jobs is not None
         models = [("The best model", run.id)] if run.has_model else []
         models += [(f"Checkpoint of step {step:,}", f"{run.id}@{step}") for step in reversed(checkpoints)]
         has_choice = run.has_model and len(models) > 1
         return {
             self.stop: gr.Button(visible=can_train and status in ("queued", "running"), interactive=True),
-            self.resume: gr.Button(visible=can_train and status in RESUMABLE, interactive=True),
+            self.resume: gr.Button(visible=can_train and status in RESUMABLE and not state.decision, interactive=True),
+            self.allow: gr.Button(
+                value=ALLOW_WORDS.get(state.decision, ""), visible=can_train and bool(state.decision), interactive=True
+            ),
             self.which: gr.Dropdown(choices=models, value=run.id if run.has_model else None, visible=has_choice),
             self.chat: gr.Button(visible=run.has_model),
             self.download: gr.Button(visible=run.log.is_file()),
@@ -108,6 +120,15 @@ class RunActions:
         """Submit a run that was stopped to the queue again."""
         try:
             run, jobs = self._find_run(name, token, request)
+            jobs.submit(run)
+        except ChatAppError as error:
+            warn(error)
+
+    def allow_and_resume(self, name: str | None, token: str, request: gr.Request) -> None:
+        """Allow what a run waits for, as its state on disk names it, and submit it to the queue again."""
+        try:
+            run, jobs = self._find_run(name, token, request)
+            allow(run, run.state().decision)
             jobs.submit(run)
         except ChatAppError as error:
             warn(error)

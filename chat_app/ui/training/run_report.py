@@ -10,9 +10,11 @@ from typing import Any
 import pandas as pd
 
 from chat_app.config.fields import AUTOMATIC
+from chat_app.data.splitting import explain_no_validation
 from chat_app.errors import RunError
 from chat_app.formatting import format_duration
 from chat_app.runs.diagnosis import Action, Diagnosis, diagnose
+from chat_app.runs.history import count_damaged_lines
 from chat_app.runs.loss_plot import thinned
 from chat_app.runs.run import Run, State
 from chat_app.ui.components import formatting
@@ -168,9 +170,24 @@ def _list_facts(run: Run, state: State, metrics: Metrics, now: float) -> list[tu
             ("Pieces of text", f"{about['train_texts']:,} to learn, {about.get('valid_texts') or 0:,} to test")
         )
     if about.get("train_conversations"):
-        kept = about.get("valid_conversations") or 0
-        facts.append(("Conversations", f"{about['train_conversations']:,} to learn, {kept:,} to test"))
+        facts.append(("Conversations", _count_conversations(run, about)))
+    damaged = count_damaged_lines(run.folder / "metrics.jsonl")
+    if damaged:
+        facts.append(("Curves", f"{formatting.format_count(damaged, 'damaged line')} left out"))
+    if about.get("resumed_from"):
+        facts.append(("Checkpoints", str(about["resumed_from"])))
     return facts
+
+
+def _count_conversations(run: Run, about: Mapping[str, Any]) -> str:
+    learned, kept = about["train_conversations"], about.get("valid_conversations") or 0
+    if kept:
+        return f"{learned:,} to learn, {kept:,} to test"
+    try:
+        reason = explain_no_validation(run.config().valid_share, learned)
+    except RunError:
+        return f"{learned:,} to learn, none to test"
+    return f"{learned:,} to learn, none to test: {reason}"
 
 
 def _format_perplexity(number: float) -> str:

@@ -154,6 +154,7 @@ class RunView:
         """Update what has changed in the shown run, and note in `now` what the page will show."""
         state = run.state()
         now["status"], now["model"], now["checkpoints"] = state.status, run.has_model, run.checkpoint_steps()
+        now["decision"] = state.decision
         now["metrics"], now["samples"] = _get_file_stamp(run, "metrics.jsonl"), _get_file_stamp(run, "samples.jsonl")
         now["about"] = _get_file_stamp(run, "config.json")
         is_new = seen.get("run") != now["run"]
@@ -162,8 +163,8 @@ class RunView:
             return is_new or any(seen.get(name) != now[name] for name in names)
 
         updates: Updates = {}
-        if has_changed("status", "model", "checkpoints"):
-            updates |= self.actions.show(run, state.status, now["checkpoints"])
+        if has_changed("status", "model", "checkpoints", "decision"):
+            updates |= self.actions.show(run, state, now["checkpoints"])
         now["action"] = seen.get("action", "")
         if has_changed("metrics", "status", "about") or state.status in ACTIVE:
             metrics = run.metrics()

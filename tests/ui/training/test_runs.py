@@ -16,12 +16,13 @@ from chat_app.data.readers import ReadingOptions
 from chat_app.data.source import DataSource, load_source
 from chat_app.errors import RunError
 from chat_app.runs.compare import list_differences
+from chat_app.runs.data_manifest import describe_changes, seal_data
 from chat_app.runs.run import Run, State
 from chat_app.training.recipe import FILE, read_besides, read_recipe
 from chat_app.ui.components import escape
 from chat_app.ui.training import all_runs_panel as runs_panel
 from chat_app.ui.training import export_panel as run_export
-from chat_app.ui.training import run_queue, run_report
+from chat_app.ui.training import run_actions, run_queue, run_report
 from chat_app.ui.training.data_panel import Upload
 from chat_app.ui.training.run_view import RunView
 from chat_app.ui.training.tab import TeachTab
@@ -128,6 +129,31 @@ def test_on_a_shared_server_nobody_touches_the_run_of_another(tmp_path: Path) ->
     assert not run.folder.exists()
 
 
+def test_a_decision_is_offered_in_the_place_of_resume(tmp_path: Path) -> None:
+    services = fake_services(tmp_path)
+    submitted: list[str] = []
+    services.jobs = SimpleNamespace(submit=lambda run: submitted.append(run.id))
+    run = Run.create(services.paths.runs / "one", TrainConfig(), {"files": ["a.tsv"]})
+    (run.data / "train.jsonl").write_text("{}\n")
+    seal_data(run.data)
+    (run.data / "train.jsonl").write_text("")
+    with gr.Blocks():
+        actions = run_actions.RunActions(services, Visitors(services), gr.State(""))
+        actions.draw()
+    request: Any = None
+    run.set_state("failed", "The conversations have changed.", decision="changed-data")
+    shown = actions.show(run, run.state(), [])
+    assert not shown[actions.resume].visible
+    assert shown[actions.allow].visible
+    assert shown[actions.allow].value == "Go on with what has changed"
+    actions.allow_and_resume(run.id, "", request)
+    assert submitted == ["one"]
+    assert describe_changes(run.data) == []
+    shown = actions.show(run, run.state(), [])
+    assert shown[actions.resume].visible
+    assert not shown[actions.allow].visible
+
+
 def test_a_list_of_runs_that_is_only_passed_leaves_the_view_as_it_is(tmp_path: Path) -> None:
     services = fake_services(tmp_path)
     for name in ("first", "second"):
@@ -205,6 +231,6 @@ def test_the_page_and_the_command_line_prepare_equal_runs(tmp_path: Path, monkey
     assert facts[0]["repairs"] == ["emails"]
     files = [{path.name: path.read_bytes() for path in run.data.iterdir()} for run in (page, line)]
     assert files[0] == files[1]
-    assert files[0].keys() == {"train.jsonl", "valid.jsonl", "problems.jsonl"}
+    assert files[0].keys() == {"train.jsonl", "valid.jsonl", "problems.jsonl", "manifest.json"}
     recipes = [(run.folder / FILE).read_text() for run in (page, line)]
     assert recipes[0].replace("- shop.csv", f"- {file}") == recipes[1]
