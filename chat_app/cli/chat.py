@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from chat_app.cli.arguments import add_settings, build_settings, read_paths
 from chat_app.config.loading import LoadConfig
 from chat_app.config.paths import STARTER, Paths
 from chat_app.config.sampling import SamplingConfig
 from chat_app.conversation import Conversation
-from chat_app.errors import DataError
+from chat_app.errors import DataError, UserError
+
+if TYPE_CHECKING:
+    from chat_app.cli.resumable_output import ResumableOutput
+    from chat_app.inference.backend import ReplyBackend
 
 LEAVE = ("abort!", "q")
 
@@ -104,45 +106,63 @@ def _tell_end(end: Any) -> None:
 
 
 def _generate(options: argparse.Namespace) -> None:
-    from chat_app.inference.backend import reply
+    from chat_app.cli.resumable_output import ResumableOutput
     from chat_app.inference.loaded_model import load
+    from chat_app.system.disk_cache import digest_content
 
     source, target = read_paths([options.input])[0], Path(options.output)
-    sampling = build_settings(options, SamplingConfig)
-    loaded = load(options.model, build_settings(options, LoadConfig), Paths.default())
-    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    answered = skipped = 0
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as output:
-            for record, conversation in _prompts(source):
-                if conversation is None:
-                    skipped += 1
-                    continue
-                end = reply(loaded, conversation, sampling)
-                output.write(json.dumps({**record, "reply": end.text}, ensure_ascii=False) + "\n")
-                answered += 1
-        if not answered:
+    sampling, config = build_settings(options, SamplingConfig), build_settings(options, LoadConfig)
+    fingerprint = digest_content([options.model, repr(sampling), repr(config), source])
+    with ResumableOutput(target, fingerprint) as output:
+        if output.done:
+            print(f"Replies that are there already: {len(output.done)}, in {output.partial}.", file=sys.stderr)
+        loaded = load(options.model, config, Paths.default())
+        try:
+            skipped = _answer(loaded, source, sampling, output)
+        except BaseException:
+            if output.done:
+                kept = f"Replies kept in {output.partial}: {len(output.done)}. The same command goes on there."
+                print(kept, file=sys.stderr)
+            raise
+        finally:
+            loaded.close()
+        if not output.done:
             raise DataError(f"There is nothing to answer in {source}.", advice="Each line needs a turn of the user.")
-        os.replace(temporary, target)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    finally:
-        loaded.close()
-    print(f"{answered} replies in {target}, {skipped} lines could not be answered.", file=sys.stderr)
+        output.finish()
+    print(f"{len(output.done)} replies in {target}, {skipped} lines could not be answered.", file=sys.stderr)
 
 
-def _prompts(source: Path) -> Iterator[tuple[dict[str, Any], Conversation | None]]:
-    """Each line as an object, and the conversation up to the user's last turn (None: there is none)."""
+def _answer(loaded: ReplyBackend, source: Path, sampling: SamplingConfig, output: ResumableOutput) -> int:
+    """Answer every line that was not answered before; how many have no answer."""
+    from chat_app.inference.backend import reply
+
+    skipped = 0
+    for number, (line, record, conversation) in enumerate(_prompts(source)):
+        if conversation is None:
+            skipped += 1
+        elif number not in output.done:
+            try:
+                output.write(number, {**record, "reply": reply(loaded, conversation, sampling).text})
+            except UserError as error:  # Of this conversation: the others may be answered.
+                print(f"chat_app: {source.name}, line {line}: {error.sentence()}", file=sys.stderr)
+                skipped += 1
+    return skipped
+
+
+def _prompts(source: Path) -> Iterator[tuple[int, dict[str, Any], Conversation | None]]:
+    """The number of each line, the line as an object, and the conversation up to the user's last turn (None: there is
+    none)."""
     from chat_app.data.readers import Located, iterate
+    from chat_app.data.readers.types import Note
 
     lines = source.read_bytes().split(b"\n")
     for item in iterate(source, need_reply=False):
         if not isinstance(item, Located):
             print(f"chat_app: {item.sentence()}", file=sys.stderr)
-            yield {}, None
+            if not isinstance(item, Note):
+                yield item.line or 0, {}, None
             continue
-        yield _record(lines, item), prompt_of(item.conversation)
+        yield item.line, _record(lines, item), prompt_of(item.conversation)
 
 
 def _record(lines: list[bytes], item: Any) -> dict[str, Any]:
