@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
-from collections.abc import Collection
+import tempfile
+from collections.abc import Collection, Iterator
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from chat_app.cli.arguments import add_reading, build_source
-from chat_app.config.paths import STARTER
-from chat_app.errors import DataError
+from chat_app.config.paths import STARTER, Paths
+from chat_app.errors import DataError, SettingError
 from chat_app.tokenization.chat_formats import FORMAT_NAMES
 
 if TYPE_CHECKING:
     from chat_app.data.dataset import ConversationDataset
     from chat_app.data.quality import Check
+    from chat_app.data.source import DataSource
 
 
 def add_commands(commands: Any) -> None:
@@ -46,11 +49,31 @@ def add_commands(commands: Any) -> None:
 
 
 def _inspect(options: argparse.Namespace) -> None:
+    wanted = build_source(options, options.file)
+    with _open_home() as paths:
+        _inspect_source(options, wanted, paths)
+
+
+@contextlib.contextmanager
+def _open_home() -> Iterator[Paths]:
+    """The paths of this computer. Where nothing can be written there, a temporary folder serves: a look at a file needs
+    no home."""
+    try:
+        paths = Paths.default().make_home()
+    except SettingError as error:
+        refused = error
+    else:
+        yield paths
+        return
+    with tempfile.TemporaryDirectory(prefix="chat_app-") as folder:
+        print(f"chat_app: {refused.what} What is read is kept only until this command ends.", file=sys.stderr)
+        yield Paths(Path(folder))
+
+
+def _inspect_source(options: argparse.Namespace, wanted: DataSource, paths: Paths) -> None:
     from chat_app.cli.progress import ConversationBar
-    from chat_app.config.paths import Paths
     from chat_app.data.source import check_dataset, load_source, write_repaired
 
-    paths, wanted = Paths.default(), build_source(options, options.file)
     with ConversationBar("reading") as reading:
         material = load_source(wanted, paths, progress=reading.update)
     check = None

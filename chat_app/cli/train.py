@@ -79,7 +79,7 @@ def add_commands(commands: Any) -> None:
 
 
 def _train(options: argparse.Namespace) -> int:
-    paths, signals = Paths.default(), StopSignals()
+    paths, signals = Paths.default().make_home(), StopSignals()
     _short_flags(options)
     with signals.caught():
         distributed.join_process_group(options.device or "")
@@ -281,7 +281,7 @@ def _pretrain(options: argparse.Namespace) -> int:
     from chat_app.training.pretraining import PRETRAIN_DEFAULTS
     from chat_app.training.pretraining_plan import prepare_from_scratch
 
-    paths, signals = Paths.default(), StopSignals()
+    paths, signals = Paths.default().make_home(), StopSignals()
     config = build_settings(options, TrainConfig, PRETRAIN_DEFAULTS)
     files = read_paths(options.data)
     texts = [file for file in files if is_plain_text(file)]

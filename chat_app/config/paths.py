@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import platformdirs
 
+from chat_app.errors import SettingError
 from chat_app.system.disk_cache import Cache
 from chat_app.system.installation import find_shipped
 
@@ -37,6 +39,24 @@ class Paths:
         if os.environ.get("SPACE_ID") and storage.is_dir() and os.access(storage, os.W_OK):
             return cls(storage / "chat_app")
         return cls(Path(platformdirs.user_data_dir("chat_app", appauthor=False)))
+
+    def make_home(self) -> Paths:
+        """Create the home folder, if it is missing, and give these paths back.
+
+        Raises:
+            SettingError: it cannot be created, or nothing can be written there.
+        """
+        try:
+            self.home.mkdir(parents=True, exist_ok=True)
+            if not os.access(self.home, os.W_OK | os.X_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        except OSError as error:
+            raise SettingError(
+                "CHAT_APP_HOME",
+                f"Nothing can be written in {self.home} ({error.strerror or error}).",
+                advice="Set the environment variable CHAT_APP_HOME to a folder that you may write to.",
+            ) from error
+        return self
 
     @property
     def runs(self) -> Path:

@@ -37,7 +37,7 @@ def serve(options: argparse.Namespace) -> int:
     """
     from chat_app.server.auth import read_passwords
 
-    rules, remote = parse_rules(options), make_remote(options)
+    rules, remote, paths = parse_rules(options), make_remote(options), Paths.default().make_home()
     passwords = read_passwords(rules.auth_file) if rules.auth_file else {}
     for name, value in {
         "GRADIO_ANALYTICS_ENABLED": "False",
@@ -51,7 +51,7 @@ def serve(options: argparse.Namespace) -> int:
     listening = _bind_socket(rules.host, rules.port)
     _warn_if_exposed(rules)
     try:
-        services = Services(Paths.default(), rules, options.model or STARTER, remote)
+        services = Services(paths, rules, options.model or STARTER, remote)
         must_load = options.model is not None and remote is None  # Another server may still be starting.
         try:
             first_model = FirstModel(services)  # Its process starts while this one imports what the page needs.
