@@ -5,7 +5,9 @@ One thread reads what the process sends and puts each event into the queue of th
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import logging
 import queue
 import threading
 import time
@@ -33,6 +35,7 @@ from chat_app.inference.worker.messages import (
 from chat_app.system.child_process import explain_exit, start_child
 from chat_app.system.sent_errors import SentError
 
+LOGGER = logging.getLogger(__name__)
 TICK_SECONDS = 1.0
 SUSPECT_SECONDS = 3.0  # Silent for longer than a heartbeat: is the process stopped?
 HUNG_SECONDS = 8.0
@@ -191,22 +194,30 @@ class WorkerProcess:
             events.put(item)
 
     def _finish(self) -> None:
-        """The process has ended, or is of no use any more: tell who waits for it, and why."""
+        """The process has ended, or is of no use any more: tell who waits for it, and why, whatever else fails here."""
         self._has_ended.set()
-        self._child.kill()
-        code = self._child.wait()
-        with self._sending:
-            self._child.connection.close()
         error = self._closing
-        if error is None:
-            error = ChildProcessDiedError(self._fault) if self._fault else explain_exit(code, WHAT)
-            self._on_death(self, error)
+        try:
+            code = self._reap()
+            if error is None:
+                error = ChildProcessDiedError(self._fault) if self._fault else explain_exit(code, WHAT)
+                self._on_death(self, error)
+        except Exception:  # The thread's edge.
+            LOGGER.exception("the end of a model's process was not handled in order")
         with self._lock:
-            self._end = SentError.of(error)
+            self._end = SentError.of(error or explain_exit(None, WHAT))
             waiting = list(self._replies.values())
         for events in waiting:
             events.put(self._end)
         self._loads.put(self._end)
+
+    def _reap(self) -> int | None:
+        """End the process for certain, and close the connection. Returns its exit code, if the system tells it."""
+        self._child.kill()
+        code = self._child.wait()
+        with self._sending, contextlib.suppress(OSError):
+            self._child.connection.close()
+        return code
 
 
 def _take(events: queue.SimpleQueue[_Item]) -> _Item | None:
