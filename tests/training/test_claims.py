@@ -83,10 +83,17 @@ def test_a_signal_saves_a_checkpoint_and_is_told(
     run = prepare("signal", epochs=300)
     environment = {**child_environment(), "CHAT_APP_HOME": str(paths.home)}
     command = [sys.executable, "-m", "chat_app", "train", "--resume", str(run.folder)]
-    child = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
+    number = getattr(signal, name)
+    child = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=environment,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # `nohup pytest` would hand down its ignoring.
+    )
     try:
         wait_for(under_way(run), "a checkpoint")
-        number = getattr(signal, name)
         child.send_signal(number)
         _, errors = child.communicate()
     finally:

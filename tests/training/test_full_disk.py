@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 from safetensors import SafetensorError
 
-from chat_app.cli import main
 from chat_app.config.paths import Paths
 from chat_app.errors import ChatAppError
 from chat_app.runs.run import Run
@@ -125,15 +124,3 @@ def test_a_disk_that_fills_up_while_a_run_learns(prepare: Callable[..., Run], tm
     assert found["full"]["status"] == "failed"
     assert "disk is full" in found["full"]["reason"]
     assert found["after"] == "done"
-
-
-def test_a_home_that_cannot_be_written_to_is_a_sentence(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "data.tsv").write_text("Hello\tHi\nBye\tSee you\n")
-    (tmp_path / "file").write_text("")
-    monkeypatch.setenv("CHAT_APP_HOME", str(tmp_path / "file" / "home"))
-    assert main(["train", "--data", str(tmp_path / "data.tsv"), "--no-rehearse"]) == 1
-    told = capsys.readouterr().err
-    assert "cannot be written" in told
-    assert "CHAT_APP_HOME" in told
