@@ -26,7 +26,7 @@ train_run() {
 
 # mend FILE REPAIR...: the product's own check, which takes out what is private or not to be read.
 mend() {
-  python -m chat_app inspect "$1" --repair emails html keys mojibake phones "${@:2}" --out "$1.mended.jsonl" >"$1.report.txt"
+  python -m chat_app inspect "$1" --repair emails html keys mojibake phones bank_accounts cards identity_numbers birth_dates streets machine_addresses "${@:2}" --out "$1.mended.jsonl" >"$1.report.txt"
   mv "$1.mended.jsonl" "$1"
 }
 
