@@ -127,6 +127,7 @@ class ModelDescription:
         format: the name of its prompt format.
         format_reason: why that format was chosen; `is_format_certain` is False for a guess.
         precision: "float32", "bfloat16", "float16", "8-bit" or "4-bit".
+        precision_reason: why that precision is used, in a few words.
         device: "cpu", "cuda", "cuda:1" or "mps".
         memory_bytes: the measured size of its tensors; 0 where it is not known.
         problem: why it cannot reply any more; empty while it can, or soon will.
@@ -145,6 +146,7 @@ class ModelDescription:
     device: str | None = None
     memory_bytes: int = 0
     problem: str = ""
+    precision_reason: str = ""
 
     @property
     def is_reloading(self) -> bool:

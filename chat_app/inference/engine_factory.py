@@ -22,9 +22,10 @@ def choose_weight_layout(files: ModelFiles, precision: str, device: str) -> Weig
     """The layout that the engine will give a model's weights: "shared", unless it is a GPT-2 on the processor.
 
     The engine packs 8-bit weights itself, from ordinary ones, and not bitsandbytes. Where the precision is "automatic"
-    packed weights are bfloat16: half the bytes a token.
+    they will be packed in one way or the other, most likely in 8 bits.
     """
-    if files.gguf or not is_packed(files.config, "bfloat16" if precision == AUTOMATIC else precision, device):
+    precision = "8-bit" if precision == AUTOMATIC else precision
+    if files.gguf or not is_packed(files.config, precision, device):
         return "shared"
     return "8-bit" if precision == "8-bit" else "packed"
 
@@ -35,7 +36,7 @@ def start_engine(model: Any, files: ModelFiles, precision: str) -> tuple[Engine,
     The weights of a GPT-2 on the processor are moved into the layout that is read fastest; the model is empty then.
 
     Args:
-        precision: as asked for; "automatic" is bfloat16 where this machine decodes fast with it.
+        precision: as asked for, or as measured; "automatic" only where weights cannot be packed.
 
     Raises:
         ModelError: the model cannot chat.

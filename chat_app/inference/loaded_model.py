@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from chat_app.config.fields import AUTOMATIC
-from chat_app.config.loading import LoadConfig
+from chat_app.config.loading import EXACT, LoadConfig
 from chat_app.config.paths import Paths
 from chat_app.errors import FormatError
 from chat_app.inference.backend import ModelDescription, ReplyEvent, ReplyRequest
@@ -19,9 +19,16 @@ from chat_app.inference.engine import Engine
 from chat_app.inference.engine_factory import choose_weight_layout, start_engine
 from chat_app.inference.generation import generate_reply
 from chat_app.inference.gpt2.weights import can_pack_model
+from chat_app.inference.precision import MeasuredPrecision
 from chat_app.kernels.packed_weights import get_kernel
-from chat_app.models.loading import fit_embeddings, load_checkpoint, resolve_model
-from chat_app.models.resolver import ModelFiles
+from chat_app.models.loading import (
+    find_exact_precision,
+    fit_embeddings,
+    load_checkpoint,
+    resolve_model,
+    will_be_measured,
+)
+from chat_app.models.resolver import ModelFiles, download
 from chat_app.models.transformers_internals import accepts
 from chat_app.tokenization.chat_formats import get_format
 from chat_app.tokenization.encoder import Encoder
@@ -43,6 +50,7 @@ class LoadedModel:
         precision: "float32", "bfloat16", "float16", "8-bit" or "4-bit".
         device: "cpu", "cuda", "cuda:1", "mps".
         memory_bytes: the measured size of its tensors.
+        precision_reason: why this precision is used, in a few words.
     """
 
     name: str
@@ -55,6 +63,7 @@ class LoadedModel:
     precision: str
     device: str
     memory_bytes: int
+    precision_reason: str = ""
 
     @property
     def description(self) -> ModelDescription:
@@ -72,6 +81,7 @@ class LoadedModel:
             precision=self.precision,
             device=self.device,
             memory_bytes=self.memory_bytes,
+            precision_reason=self.precision_reason,
         )
 
     def connect(self) -> None:
@@ -88,13 +98,25 @@ class LoadedModel:
         self.engine.close()
 
 
+_REASONS = {AUTOMATIC: "chosen for this computer", EXACT: "exact, as in its file"}  # Of what was not measured.
+
+
 def load(name: str, config: LoadConfig, paths: Paths) -> LoadedModel:
     """Find a model, load it and start its engine.
+
+    Where the precision is "automatic" and the weights can be packed, what 8-bit ones lose decides, which is measured
+    when the model is loaded for the first time.
 
     Raises:
         ModelError, FormatError, SettingError: it cannot be found, trusted, loaded, or used in the format asked for.
     """
     files, device, precision = resolve_model(name, config, paths)
+    files = download(files)
+    if precision == EXACT:
+        precision = find_exact_precision(files, device)
+    measured = _find_measured_precision(files, precision, device, paths)
+    choice = measured.known() if measured is not None else None
+    precision = choice.precision if choice is not None else precision
     layout = choose_weight_layout(files, precision, device)
     if layout != "shared":
         get_kernel(layout == "8-bit")  # It is loaded or compiled while the files are read.
@@ -109,8 +131,17 @@ def load(name: str, config: LoadConfig, paths: Paths) -> LoadedModel:
     encoder = Encoder(tokenizer, chat_format, files.window)
     _ = encoder.end_ids  # A chat template that cannot be used says so now.
     fit_embeddings(model, tokenizer)
+    if measured is not None and choice is None and can_pack_model(model):
+        choice = measured.measure(model, encoder)
+        precision = choice.precision
     engine, precision = start_engine(model, files, precision)
-    device = str(model.device)
-    return LoadedModel(
-        name, model, tokenizer, encoder, engine, files, detected_format, precision, device, engine.memory_bytes
-    )
+    reason = choice.reason if choice is not None else _REASONS.get(config.precision, "")
+    where, size = str(model.device), engine.memory_bytes
+    return LoadedModel(name, model, tokenizer, encoder, engine, files, detected_format, precision, where, size, reason)
+
+
+def _find_measured_precision(files: ModelFiles, precision: str, device: str, paths: Paths) -> MeasuredPrecision | None:
+    """What is known of a model whose precision is to be measured; None for all others."""
+    if precision != AUTOMATIC or files.folder is None or not will_be_measured(files, device):
+        return None
+    return MeasuredPrecision(files.folder, paths)

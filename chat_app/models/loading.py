@@ -14,7 +14,7 @@ import torch
 import transformers
 
 from chat_app.config.fields import AUTOMATIC
-from chat_app.config.loading import LoadConfig
+from chat_app.config.loading import EXACT, LoadConfig
 from chat_app.config.paths import Paths
 from chat_app.errors import ModelError, NotEnoughMemoryError, SettingError
 from chat_app.formatting import format_bytes
@@ -26,6 +26,9 @@ from chat_app.models.library_calls import call_library
 from chat_app.models.lora import attach_adapter
 from chat_app.models.resolver import ModelFiles, check_weights, download, estimate_memory, find
 from chat_app.models.tokenizer import read_tokenizer_files
+from chat_app.models.validation import tensor_dtypes, weight_files
+from chat_app.models.weight_size import is_packed
+from chat_app.system.cpu import bfloat16_is_fast
 from chat_app.tokenization.chat_tokenizer import ChatTokenizer
 from chat_app.tokenization.format_detection import DetectedFormat, detect_format
 
@@ -53,15 +56,26 @@ def load_parts(
 def resolve_model(name: str, config: LoadConfig, paths: Paths) -> tuple[ModelFiles, str, str]:
     """Find a model's files, and choose a device and a precision with which it fits into the memory.
 
-    The precision of a small model on the processor stays "automatic": which is faster is measured once it is loaded.
+    The precision of a small model on the processor, and of any GPT-2 whose weights can be packed, stays "automatic":
+    which one it is is measured once it is loaded. Where there is no room for that, such weights are packed in bfloat16.
+    "exact" stays until the files are there.
     """
     device = choose_device(config.device)
     files = find(name, paths)
     precision = config.precision
-    if precision != AUTOMATIC or device != "cpu" or files.parameters >= SMALL_MODEL:
+    if precision == AUTOMATIC and will_be_measured(files, device):
+        precision = AUTOMATIC if has_room(files, AUTOMATIC, device) else "bfloat16"
+    elif precision != EXACT and not (precision == AUTOMATIC and device == "cpu" and files.parameters < SMALL_MODEL):
         precision = resolve_precision(precision, device.partition(":")[0])
     check_memory(files, precision, device)
     return files, device, precision
+
+
+def has_room(files: ModelFiles, precision: str, device: str) -> bool:
+    """Whether a model fits into the free memory."""
+    from chat_app.system.memory import measure_free_memory
+
+    return estimate_memory(files, precision, device) <= measure_free_memory(device)
 
 
 def check_memory(files: ModelFiles, precision: str, device: str) -> None:
@@ -96,6 +110,8 @@ def load_checkpoint(
             They are mapped from the file then; otherwise they are copied out of it.
     """
     files = download(files)
+    if precision == EXACT:
+        precision = find_exact_precision(files, device)
     empty = check_weights(files)
     keep = files.adapter is not None or not will_be_packed(empty)
     tokenizer = read_tokenizer_files(files.tokenizer_folder, files.gguf)
@@ -104,6 +120,24 @@ def load_checkpoint(
         fit_embeddings(model, tokenizer)
         model = attach_adapter(model, files.adapter)
     return model, tokenizer, files, detect_format(files.tokenizer_folder, tokenizer, files.config)
+
+
+def will_be_measured(files: ModelFiles, device: str) -> bool:
+    """Whether the precision "automatic" of a model is 8 bits or bfloat16, by what 8-bit weights of it lose."""
+    return files.adapter is None and not files.gguf and is_packed(files.config, "8-bit", device)
+
+
+def find_exact_precision(files: ModelFiles, device: str) -> str:
+    """The precision in which weights are exactly those of their file: bfloat16 if all of them are and this computer is
+    fast with it, else float32, which has all numbers of both. A GPU keeps float16.
+    """
+    if files.folder is None or files.gguf or "quantization_config" in files.config:
+        return "float32"
+    stored = {dtype for file in weight_files(files.folder) for dtype in tensor_dtypes(file)}
+    if stored == {"BF16"}:
+        is_fast = device != "cpu" or is_packed(files.config, "bfloat16", device) or bfloat16_is_fast()
+        return "bfloat16" if is_fast else "float32"
+    return "float16" if stored == {"F16"} and device != "cpu" else "float32"
 
 
 def choose_device(device: str) -> str:

@@ -248,7 +248,7 @@ def estimate_memory(files: ModelFiles, precision: str, device: str = "cpu") -> i
     That is its weights, the KV cache of one running chat, the prefix cache, and 64 MiB of workspace. Weights that are
     packed are in memory twice for a moment, unless they can be mapped from the file as they are.
     """
-    number = 4 if precision in ("float32", "automatic") else 2
+    number = 4 if precision in ("float32", "automatic", "exact") else 2
     weights, reading = loaded_bytes(files.config, files.parameters, precision, device), 0
     if is_packed(files.config, precision, device):
         read_in = 4 if precision == "8-bit" else 2

@@ -123,6 +123,24 @@ def count_parameters(file: Path) -> int:
 def tensor_shapes(file: Path) -> dict[str, tuple[int, ...]]:
     """Names and shapes of the tensors in a safetensors file, whose header must be valid and fit the file's size.
 
+    Raises:
+        ModelError: the file is damaged, or holds nothing.
+    """
+    return {name: tuple(tensor["shape"]) for name, tensor in _read_header(file)}
+
+
+def tensor_dtypes(file: Path) -> set[str]:
+    """The types of the tensors in a safetensors file, in its own words: "F32", "BF16" and others.
+
+    Raises:
+        ModelError: the file is damaged, or holds nothing.
+    """
+    return {str(tensor.get("dtype")) for _, tensor in _read_header(file)}
+
+
+def _read_header(file: Path) -> list[tuple[str, dict[str, Any]]]:
+    """The names of the tensors in a safetensors file and what its header says of each.
+
     The layout: 8 bytes with the header's length, the header in JSON, then the tensors.
 
     Raises:
@@ -138,19 +156,20 @@ def tensor_shapes(file: Path) -> dict[str, tuple[int, ...]]:
             header = json.loads(stream.read(length))
         header.pop("__metadata__", None)
         end = 0
-        shapes = {}
-        for name, tensor in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
+        numbers = 0
+        tensors = sorted(header.items(), key=lambda item: item[1]["data_offsets"])
+        for _, tensor in tensors:
             start, stop = tensor["data_offsets"]
             shape = tuple(tensor["shape"])
             if start != end or stop < start or any(not isinstance(one, int) or one < 0 for one in shape):
                 raise damaged
             end = stop
-            shapes[name] = shape
+            numbers += math.prod(shape)
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise damaged from error
-    if end != size - 8 - length or not any(math.prod(shape) for shape in shapes.values()):
+    if end != size - 8 - length or not numbers:
         raise damaged
-    return shapes
+    return tensors
 
 
 def read_object(file: Path, most: int = _MOST_CONFIG_BYTES) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from chat_app.models.validation import size_of
 def loaded_bytes(config: Mapping[str, Any], parameters: int, precision: str, device: str) -> int:
     """Bytes of the weights.
 
-    Parameters times 4 bytes (float32, and "automatic" to be safe), 2 (bfloat16, float16), or, for all but the
+    Parameters times 4 bytes (float32; "automatic" and "exact", to be safe), 2 (bfloat16, float16), or, for all but the
     embedding, which stays in 2 bytes, 1.02 (8-bit, a scale for each row) or 0.57 (4-bit, a scale for each 64); of a
     packed GPT-2 as `packed_bytes` counts.
     """
@@ -23,7 +23,7 @@ def loaded_bytes(config: Mapping[str, Any], parameters: int, precision: str, dev
     share = {"8-bit": 1.02, "4-bit": 0.57}.get(precision)
     if share is not None:
         return int(2 * embedding + share * (parameters - embedding))
-    return (4 if precision in ("float32", "automatic") else 2) * parameters
+    return (4 if precision in ("float32", "automatic", "exact") else 2) * parameters
 
 
 def is_packed(config: Mapping[str, Any], precision: str, device: str) -> bool:

@@ -50,7 +50,7 @@ class TestLoading:
     def test_precisions(self, tiny_folder, paths, precision):
         loaded = load(str(tiny_folder), LoadConfig(precision=precision, device="cpu"), paths)
         assert loaded.precision == precision or (
-            precision == "automatic" and loaded.precision in ("float32", "bfloat16")
+            precision == "automatic" and loaded.precision in ("8-bit", "bfloat16", "float32")
         )
         reply(loaded, HELLO, SHORT)
         loaded.engine.close()

@@ -3,4 +3,4 @@
 Other architectures run through transformers, in `chat_app.inference.model_runner`.
 """
 
-__all__ = ["model_runner", "weights"]
+__all__ = ["eight_bit_loss", "model_runner", "weights"]

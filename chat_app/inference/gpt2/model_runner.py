@@ -93,7 +93,7 @@ class GPT2ModelRunner:
         others = [chunk for chunk in chunks if id(chunk) not in selected]
         logits: dict[int, Tensor] = {}
         if self._decoder is not None and compiled:
-            logits |= _by_chunk(_needing_logits(compiled), self._decoder.step(compiled, self._embed(compiled)))
+            logits |= _by_chunk(_needing_logits(compiled), self._decoder.step(compiled, embed(self._weights, compiled)))
         if others:
             logits |= _by_chunk(_needing_logits(others), self._run_chunks(others))
         return logits
@@ -113,7 +113,7 @@ class GPT2ModelRunner:
     def _run_chunks(self, chunks: Sequence[Chunk]) -> Tensor:
         """The logits of the chunks that need them, in their order."""
         ordered = sorted(chunks, key=lambda chunk: len(chunk.ids) > 1)  # Those of one token first.
-        hidden = self._embed(ordered)  # [tokens of all chunks, width]
+        hidden = embed(self._weights, ordered)  # [tokens of all chunks, width]
         attend: Attend
         if self._pool is None:
             attend = Attention(ordered, self._heads, self._width)
@@ -121,27 +121,6 @@ class GPT2ModelRunner:
             attend = PagedPrefillAttention(ordered, self._pool)
         last = self._last_rows(chunks, ordered).to(hidden.device)
         return run_layers(self._weights, hidden, attend, self._kv_dtype, last)
-
-    def _embed(self, chunks: Sequence[Chunk]) -> Tensor:
-        device = self._weights.embedding.device
-        ids = torch.tensor([token for chunk in chunks for token in chunk.ids], dtype=torch.long, device=device)
-        spans = [range(chunk.kv_cache.length, chunk.kv_cache.length + len(chunk.ids)) for chunk in chunks]
-        positions = torch.tensor([position for span in spans for position in span], dtype=torch.long, device=device)
-        hidden = functional.embedding(ids, self._weights.embedding).float()
-        hidden = hidden + functional.embedding(positions, self._weights.positions)
-        if any(chunk.types is not None for chunk in chunks):
-            rows: list[int] = []
-            types: list[int] = []
-            start = 0
-            for chunk in chunks:
-                if chunk.types is not None:
-                    rows += range(start, start + len(chunk.ids))
-                    types += chunk.types
-                start += len(chunk.ids)
-            token_types = torch.tensor(types, dtype=torch.long, device=device)
-            more = functional.embedding(token_types, self._weights.embedding).float()
-            hidden.index_add_(0, torch.tensor(rows, dtype=torch.long, device=device), more)
-        return hidden
 
     @staticmethod
     def _last_rows(chunks: Sequence[Chunk], ordered: Sequence[Chunk]) -> Tensor:
@@ -177,6 +156,29 @@ class _PagedDecode:
         hidden.add_(typed.masked_fill_((types == NO_TYPE)[:, None], 0.0))
         attend = PagedDecodeAttention(self._pool.data, positions, slots, inputs[:, COLUMNS:])
         logits.copy_(run_layers(self._weights, hidden, attend, self._kv_dtype))
+
+
+def embed(weights: Weights, chunks: Sequence[Chunk]) -> Tensor:
+    """The sum of the token, position and type embeddings of chunks, float32 [tokens of all chunks, width]."""
+    device = weights.embedding.device
+    ids = torch.tensor([token for chunk in chunks for token in chunk.ids], dtype=torch.long, device=device)
+    spans = [range(chunk.kv_cache.length, chunk.kv_cache.length + len(chunk.ids)) for chunk in chunks]
+    positions = torch.tensor([position for span in spans for position in span], dtype=torch.long, device=device)
+    hidden = functional.embedding(ids, weights.embedding).float()
+    hidden = hidden + functional.embedding(positions, weights.positions)
+    if any(chunk.types is not None for chunk in chunks):
+        rows: list[int] = []
+        types: list[int] = []
+        start = 0
+        for chunk in chunks:
+            if chunk.types is not None:
+                rows += range(start, start + len(chunk.ids))
+                types += chunk.types
+            start += len(chunk.ids)
+        token_types = torch.tensor(types, dtype=torch.long, device=device)
+        more = functional.embedding(token_types, weights.embedding).float()
+        hidden.index_add_(0, torch.tensor(rows, dtype=torch.long, device=device), more)
+    return hidden
 
 
 def run_layers(

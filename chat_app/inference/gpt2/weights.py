@@ -115,8 +115,7 @@ def gpt2_weights(model: Any, layout: WeightLayout) -> Weights:
     Raises:
         ModelError: the weights are no numbers.
     """
-    config, inner = model.config, model.transformer
-    scales = [_attention_scale(config, index) for index in range(config.n_layer)]
+    inner = model.transformer
     tied = model.lm_head.weight is inner.wte.weight
     packed: PackedWeights | None = None
     layers: Sequence[Linear]
@@ -128,6 +127,21 @@ def gpt2_weights(model: Any, layout: WeightLayout) -> Weights:
             _check_finite(packed, [one for one in inner.parameters() if not (tied and one is inner.wte.weight)])
         inner.wte.weight.data = inner.wte.weight.data.to(torch.bfloat16)
         layers = [PackedLinear(packed, number) for number in range(len(packed.sizes))]
+    return _assemble(model, layers, packed)
+
+
+def gpt2_weights_by(model: Any, make: Callable[[Tensor, Tensor | None], Linear]) -> Weights:
+    """The weights of a model with other linear layers, made from its matrices, [in, out] of any float type, and biases."""
+    modules = [one for layer in model.transformer.h for one in _linears(layer)]
+    layers = [make(one.weight.detach(), one.bias.detach()) for one in modules]
+    return _assemble(model, [*layers, make(model.lm_head.weight.detach().T, None)])
+
+
+def _assemble(model: Any, layers: Sequence[Linear], packed: PackedWeights | None = None) -> Weights:
+    """A model's weights with these linear layers: those of the blocks, and the head."""
+    config, inner = model.config, model.transformer
+    scales = [_attention_scale(config, index) for index in range(config.n_layer)]
+    tied = model.lm_head.weight is inner.wte.weight
     fours = (layers[at : at + 4] for at in range(0, len(layers) - 1, 4))
     blocks = tuple(_block(*one) for one in zip(inner.h, fours, scales, strict=True))
     ln_f, head = _norm(inner.ln_f), layers[-1]

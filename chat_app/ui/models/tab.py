@@ -12,6 +12,7 @@ from chat_app.config.loading import LoadConfig
 from chat_app.config.paths import STARTER
 from chat_app.errors import ChatAppError, ModelError
 from chat_app.formatting import format_bytes
+from chat_app.inference.backend import ModelDescription
 from chat_app.models.recommended import RECOMMENDED
 from chat_app.models.resolver import ModelFiles, estimate_memory, find
 from chat_app.services import Services
@@ -198,10 +199,16 @@ def render_card(services: Services) -> str:
         ("Remembers", f"{model.window:,} tokens, about {round(model.window * 0.75 / 10) * 10:,} words"),
         ("Memory", f"{format_bytes(model.memory_bytes)}, measured"),
         ("Format", f"{model.format}{sure}: {model.format_reason}"),
-        ("Stored as", f"{model.precision} on {model.device}"),
+        ("Stored as", _describe_precision(model)),
     )
     rows = "".join(f"<div><dt>{escape(term)}</dt><dd>{escape(value)}</dd></div>" for term, value in facts)
     return f'<div class="card"><p><strong>{escape(name)}</strong></p><dl class="facts wide">{rows}</dl></div>'
+
+
+def _describe_precision(model: ModelDescription) -> str:
+    """Describe the precision in which a model computes, why, and on what device."""
+    reason = f" ({model.precision_reason})" if model.precision_reason else ""
+    return f"{model.precision} on {model.device}{reason}"
 
 
 def render_recommended(can_use: bool) -> str:
