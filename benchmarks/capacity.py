@@ -15,7 +15,7 @@ from pathlib import Path
 
 TOGETHER = 8  # So many chats run at once in the benchmark.
 READING = 7.0  # Tokens a second: five words, a fast reader.
-_ROW = re.compile(rf"\| {TOGETHER} chats, (\w+), [^|]*\| ([0-9.e+]+) tokens/s \|")
+_ROW = re.compile(rf"\| {TOGETHER} chats, ([\w =]+), [^|]*\| ([0-9.e+]+) tokens/s \|")
 
 
 def speeds(text: str) -> dict[str, float]:

@@ -5,9 +5,11 @@
     pip install vllm
     python -m benchmarks.engine --device cuda [--quick]
 
-"fast" is 8-bit, by bitsandbytes on a GPU; "exact" is what "automatic" chooses. Peers that are not installed are left
-out. Every measurement is a pair, ours and the peer's, one right after the other, in several rounds; what is printed is
-the median of the rounds' ratios and the medians of both. Run it on a machine that does nothing else.
+"fast" is 8-bit, by bitsandbytes on a GPU; "automatic" and "exact" are what these settings choose. Peers that are not
+installed are left out, and so is one that takes long and is slower than a fifth of ours in the first round. Every
+measurement is a pair, one right after the other, in several rounds; what is printed is the median of the rounds'
+ratios and the medians of both. Run it on a machine that does nothing else. With --quick it ends within ten minutes:
+rows for which there is no time are left out.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -29,6 +31,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, GPT2Tokenizer
 
 from benchmarks.engine_peers import NEW, TOP, Peer, ids_of, peers_of
 from benchmarks.engine_quality import quality_rows
+from benchmarks.processor import processor_name
 from chat_app.config.loading import LoadConfig
 from chat_app.config.paths import Paths
 from chat_app.config.sampling import SamplingConfig
@@ -36,10 +39,14 @@ from chat_app.inference.loaded_model import LoadedModel, load
 from chat_app.inference.request import Request
 
 TOGETHER, HISTORY = 8, 900
+QUICK_SECONDS = 540  # After which nothing new is begun with --quick.
+SLOW = 5  # Times as fast as a peer that takes long for a round: more of them would only take longer.
+LONG = 20  # Seconds of a round.
 PAUSE = 0.5  # Seconds: threads of libraries go on waiting busily for up to 0.2 s after their last work.
 GOALS = {  # Of ours beside a peer: one chat, several.
-    ("exact", "transformers float32"): (">= 3", ""),
-    ("fast", "CTranslate2 int8"): (">= 1.2", ">= 1.1"),
+    ("fast", "CTranslate2 int8"): (">= 3", ">= 3"),
+    ("automatic", "CTranslate2 int8"): (">= 1", ">= 1"),
+    ("automatic", "transformers float32"): (">= 3", ">= 2"),
 }
 DRAWING = SamplingConfig(temperature=1, top_k=TOP, top_p=1, repetition_penalty=1, seed=1)
 TRAINING = """
@@ -205,24 +212,52 @@ def row(name: str, goal: str, pairs: list[Pair], unit: str, scale: float = 1) ->
     print(f"| {name} | {ours:.4g} {unit} | {peer:.4g} {unit} | {ratio:.2f} | {goal} |", flush=True)
 
 
-def rounds_of(count: int, ours: Callable[[int], float], peer: Callable[[int], float]) -> list[Pair]:
-    """Pairs of measurements; which of the two comes first changes."""
-    pairs = []
+class Deadline:
+    """When nothing new is begun any more.
+
+    Args:
+        seconds: from now on; None for never.
+    """
+
+    def __init__(self, seconds: float | None):
+        self._end = float("inf") if seconds is None else time.monotonic() + seconds
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the time is up."""
+        return time.monotonic() >= self._end
+
+
+def rounds_of(count: int, ours: Callable[[int], float], peer: Callable[[int], float], deadline: Deadline) -> list[Pair]:
+    """Pairs of measurements, at least one; which of the two comes first changes. A slow peer has one round only."""
+    pairs: list[Pair] = []
     for number in range(count):
         both: dict[int, float] = {}
         for which in (0, 1) if number % 2 else (1, 0):
             time.sleep(PAUSE)
             both[which] = (peer, ours)[which](number)
         pairs.append((both[1], both[0]))
+        if deadline.is_over or is_slow(pairs):
+            break
     return pairs
 
 
-def beside(mode: str, ours: Ours, peer: Peer, rounds: int) -> None:
-    """The rows of a peer."""
-    one, several = GOALS.get((mode, peer.name), ("", ""))
-    pairs = rounds_of(rounds, ours.one, peer.speed)
+def is_slow(pairs: list[Pair]) -> bool:
+    """Whether the peer has less than a fifth of our tokens a second in the first round, which took it long."""
+    ours, peer = pairs[0]
+    return ours > SLOW * peer and LONG * peer < NEW
+
+
+def beside(names: list[str], ours: Ours, peer: Peer, rounds: int, deadline: Deadline) -> None:
+    """The rows of a peer. Several modes may be one model."""
+    mode = " = ".join(names)
+    one, several = next((GOALS[name, peer.name] for name in names if (name, peer.name) in GOALS), ("", ""))
+    pairs = rounds_of(rounds, ours.one, peer.speed, deadline)
     row(f"one chat, {mode}, beside {peer.name}", one, pairs, "tokens/s")
-    pairs = rounds_of(rounds, ours.several, lambda seed: peer.speed(seed, TOGETHER))
+    if is_slow(pairs):
+        print(f"| {peer.name} is left out: less than a fifth in the first round | | | | |", flush=True)
+        return
+    pairs = rounds_of(rounds, ours.several, lambda seed: peer.speed(seed, TOGETHER), deadline)
     row(f"{TOGETHER} chats, {mode}, beside {peer.name}", several, pairs, "tokens/s")
 
 
@@ -235,10 +270,43 @@ def by_itself(mode: str, ours: Ours, rounds: int) -> None:
     row(f"one chat during a training, {mode}, without", ">= 0.5", beside_training(ours, 2), "tokens/s")
 
 
+def load_modes(folder: Path, device: str) -> dict[str, Ours]:
+    """Our modes, ready to measure; those of the same precision are one model."""
+    found: dict[str, Ours] = {}
+    for mode, precision in (("fast", "8-bit"), ("automatic", "automatic"), ("exact", "exact")):
+        ours = Ours(folder, precision, device)
+        print(f"{mode} is {ours.loaded.precision} ({ours.loaded.precision_reason or 'chosen'})", flush=True)
+        same = next((one for one in found.values() if one.loaded.precision == ours.loaded.precision), None)
+        if same is not None:
+            ours.engine.close()
+        found[mode] = same or ours
+        if same is None:
+            ours.one(0)
+            ours.several(0)
+    return found
+
+
+def distinct(models: Iterable[Ours]) -> list[Ours]:
+    """Each model once."""
+    return list({id(one): one for one in models}.values())
+
+
+def compare_loading(folder: Path, device: str, deadline: Deadline) -> None:
+    """The rows of loading a model."""
+    for kind in ("automatic", "8-bit"):
+        if deadline.is_over:
+            return
+        loading(folder, kind, device)  # What is measured once for a model is not counted.
+        pairs = rounds_of(
+            3, lambda _, kind=kind: loading(folder, kind, device), lambda _: loading(folder, "peer", device), deadline
+        )
+        row(f"load to first token, {kind}, transformers", "<= 1", pairs, "s")
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="fewer rounds")
+    parser.add_argument("--quick", action="store_true", help="fewer rounds, and at most ten minutes")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     options = parser.parse_args()
@@ -246,31 +314,33 @@ def main() -> None:
     if device == "cuda" and not torch.cuda.is_available():
         parser.error("There is no GPU here that PyTorch can use.")
     torch.set_num_threads(options.threads)
+    deadline = Deadline(QUICK_SECONDS if options.quick else None)
     rounds = 3 if options.quick else 9
+    where = f"{processor_name()}, {options.threads} threads" if device == "cpu" else torch.cuda.get_device_name()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         make_model(folder)
-        modes = {"fast": Ours(folder, "8-bit", device), "exact": Ours(folder, "automatic", device)}
-        for ours in modes.values():
-            ours.one(0)
-            ours.several(0)
-        exact = modes["exact"].loaded.precision
-        where = f"{options.threads} threads" if device == "cpu" else torch.cuda.get_device_name()
-        print(f"exact mode is {exact}; {where}; medians of {rounds} rounds\n")
-        print("| | ours | peer | ratio | goal |\n|---|---|---|---|---|")
-        for mode, peer in peers_of(folder, device, exact, options.threads):
-            beside(mode, modes[mode], peer, rounds)
-        for mode, ours in modes.items():
-            by_itself(mode, ours, rounds)
-        for kind in ("automatic", "8-bit"):
-            pairs = rounds_of(
-                3, lambda _, kind=kind: loading(folder, kind, device), lambda _: loading(folder, "peer", device)
-            )
-            row(f"load to first token, {kind}, transformers", "<= 1", pairs, "s")
-        for ours in modes.values():
+        modes = load_modes(folder, device)
+        print(f"\n{where}; medians of {rounds} rounds\n")
+        print("| | ours | peer | ratio | goal |\n|---|---|---|---|---|", flush=True)
+        for names, peer in peers_of(folder, device, modes["exact"].loaded.precision, options.threads):
+            for ours in distinct(modes[name] for name in names):
+                if not deadline.is_over:
+                    beside([name for name in names if modes[name] is ours], ours, peer, rounds, deadline)
+        for ours in distinct(modes.values()):
+            if not deadline.is_over:
+                by_itself(" = ".join(name for name in modes if modes[name] is ours), ours, rounds)
+        compare_loading(folder, device, deadline)
+        for ours in distinct(modes.values()):
             ours.engine.close()
-    for line in quality_rows(100 if not options.quick else 30, device):
-        print(line, flush=True)
+    if not deadline.is_over:
+        print(f"\n{where}")
+        for line in quality_rows(100 if not options.quick else 30, device):
+            print(line, flush=True)
+            if deadline.is_over:
+                break
+    if deadline.is_over:
+        print("\nThe time is up: what is missing was left out.")
 
 
 if __name__ == "__main__":

@@ -119,28 +119,30 @@ class VLLM:
         return chats * NEW / (time.perf_counter() - started)
 
 
-def peers_of(folder: Path, device: str, exact: str, threads: int) -> Iterator[tuple[str, Peer]]:
-    """The peers that can run here, each when it is asked for, with the mode of ours that it is measured beside.
+def peers_of(folder: Path, device: str, exact: str, threads: int) -> Iterator[tuple[tuple[str, ...], Peer]]:
+    """The peers that can run here, each when it is asked for, with the modes of ours that it is measured beside.
 
     Args:
         exact: the precision of our exact mode.
     """
     half = "bfloat16" if exact == "float32" else exact
-    wanted: list[tuple[str, Callable[[], Peer]]] = [
-        ("exact", partial(Transformers, folder, "float32", device)),
-        ("exact", partial(Transformers, folder, half, device)),
+    both = ("automatic", "exact")
+    wanted: list[tuple[tuple[str, ...], Callable[[], Peer]]] = [
+        (both, partial(Transformers, folder, "float32", device)),
+        (both, partial(Transformers, folder, half, device)),
     ]
     if find_spec("ctranslate2") is not None:
         fast, exactly = ("int8", "int8") if device == "cpu" else ("int8_float16", half)
-        wanted.append(("fast", partial(CTranslate2, folder, fast, device, threads)))
-        wanted.append(("exact", partial(CTranslate2, folder, exactly, device, threads)))
+        wanted.append((("fast", "automatic"), partial(CTranslate2, folder, fast, device, threads)))
+        if exactly != fast:
+            wanted.append((("exact",), partial(CTranslate2, folder, exactly, device, threads)))
     if device == "cuda" and find_spec("vllm") is not None:
-        wanted.append(("exact", partial(VLLM, folder, half)))
-    for mode, make in wanted:
+        wanted.append((both, partial(VLLM, folder, half)))
+    for modes, make in wanted:
         try:
             peer = make()
             peer.speed(0)
         except (RuntimeError, ValueError) as error:  # Built for another driver, or not for this type of numbers.
             print(f"A peer is left out: {error}", file=sys.stderr)
         else:
-            yield mode, peer
+            yield modes, peer
