@@ -131,7 +131,7 @@ def gpt2_weights(model: Any, layout: WeightLayout) -> Weights:
 
 
 def gpt2_weights_by(model: Any, make: Callable[[Tensor, Tensor | None], Linear]) -> Weights:
-    """The weights of a model with other linear layers, made from its matrices, [in, out] of any float type, and biases."""
+    """The weights of a model with other linear layers, made from its matrices [in, out], of any type, and biases."""
     modules = [one for layer in model.transformer.h for one in _linears(layer)]
     layers = [make(one.weight.detach(), one.bias.detach()) for one in modules]
     return _assemble(model, [*layers, make(model.lm_head.weight.detach().T, None)])
