@@ -13,11 +13,11 @@ from chat_app.conversation import Conversation
 from chat_app.errors import FormatError
 from chat_app.tokenization.chat_formats import SYSTEM_TURN, Segment
 from chat_app.tokenization.chat_tokenizer import ChatTokenizer
+from chat_app.tokenization.template_renderer import render_template
 
 # Characters of the private-use area, which no template writes. Messages may hold them, since they are not rendered.
 _PLACEHOLDER = "\ue000{}\ue001"
 _FIND_PLACEHOLDER = re.compile("\ue000(\\d+)\ue001")
-_MOST_CHARACTERS = 100_000
 
 
 def template_segments(
@@ -44,7 +44,7 @@ def template_segments(
         {"role": message.role, "content": _PLACEHOLDER.format(index)}
         for index, message in enumerate(conversation.messages)
     ]
-    pieces = _FIND_PLACEHOLDER.split(_render(tokenizer, messages, is_open))
+    pieces = _FIND_PLACEHOLDER.split(render_template(tokenizer, messages, is_open))
     segments: list[Segment] = []
     turn, in_loss = SYSTEM_TURN, False
     for position, piece in enumerate(pieces):
@@ -65,21 +65,6 @@ def template_segments(
             advice="Choose another format for this model, or remove the system text.",
         )
     return segments
-
-
-def _render(tokenizer: ChatTokenizer, messages: list[dict[str, str]], is_open: bool) -> str:
-    if not getattr(tokenizer, "chat_template", None):
-        raise FormatError("This tokenizer has no chat template.", advice="Choose another format, such as 'roles'.")
-    try:
-        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=is_open)
-    except Exception as error:  # A template is a program from a checkpoint and may raise anything.
-        raise FormatError(
-            f"The model's chat template refuses this conversation ({error}).",
-            advice="Remove the system text, or choose another format.",
-        ) from error
-    if len(text) > _MOST_CHARACTERS + 100 * len(messages):
-        raise FormatError("The model's chat template writes far too much.", advice="Choose another format.")
-    return str(text)
 
 
 def _split_after_end(piece: str, specials: Mapping[str, int]) -> tuple[str, str]:

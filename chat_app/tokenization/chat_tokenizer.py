@@ -16,6 +16,7 @@ class ChatTokenizer(Protocol):
         bos_token, eos_token, sep_token, pad_token: spellings; None where it has no such token.
         bos_token_id, eos_token_id, sep_token_id, pad_token_id: their ids.
         chat_template: in Jinja, or None; some have several by name.
+        template_renderer: what renders the chat template, once `render_template` has started it.
         added_tokens_decoder: id -> `AddedToken`.
         backend_tokenizer: of the library tokenizers.
     """
@@ -29,6 +30,7 @@ class ChatTokenizer(Protocol):
     sep_token_id: int | None
     pad_token_id: int | None
     chat_template: Any
+    template_renderer: Any
 
     @property
     def added_tokens_decoder(self) -> Mapping[int, Any]:

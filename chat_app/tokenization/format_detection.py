@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from chat_app.errors import ModelError
+from chat_app.errors import FormatError, ModelError
 from chat_app.tokenization.chat_formats import FORMATS, ChatFormat
 from chat_app.tokenization.chat_tokenizer import ChatTokenizer
+from chat_app.tokenization.template_renderer import render_template
 
 FILE = "chat_format.json"
 VERSION = 1
@@ -95,8 +96,8 @@ def _joins_with_end(tokenizer: ChatTokenizer) -> bool:
         return False
     messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
     try:
-        text = tokenizer.apply_chat_template(messages, tokenize=False)
-    except Exception:  # A template is a program from a checkpoint and may raise anything; then it is not this one.
+        text = render_template(tokenizer, messages)
+    except FormatError:  # Then it is not this one.
         return False
     return bool(text == f"a{tokenizer.eos_token}b{tokenizer.eos_token}")
 

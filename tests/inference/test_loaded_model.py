@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import shutil
 import sys
 import weakref
@@ -188,3 +189,11 @@ def test_smollm2_from_its_package_answers(paths):
     assert end.reason == "end"
     assert "<|" not in end.text
     loaded.engine.close()
+
+
+def test_a_template_that_never_ends_is_a_sentence(tiny_folder, paths):
+    settings = json.loads((tiny_folder / "tokenizer_config.json").read_text())
+    endless = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
+    (tiny_folder / "tokenizer_config.json").write_text(json.dumps(settings | {"chat_template": endless}))
+    with pytest.raises(FormatError, match="did not end within 5 seconds and was stopped"):
+        load(str(tiny_folder), LoadConfig(precision="float32", device="cpu", format="template"), paths)
