@@ -5,6 +5,7 @@ Knows no components and no model.
 
 from __future__ import annotations
 
+import secrets
 import threading
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -44,16 +45,26 @@ class ChatSession:
     """The state of a chat.
 
     Attributes:
-        writing: set, it ends the reply under way; None while there is none. Every change by the person ends it, and
-            puts the reply out of place: it is no longer the one under way.
-        shown: how often it was shown: what reaches the page late must not cover what is newer.
+        cancel_event: set, it ends the reply under way; None while there is none. Every change by the person ends it,
+            and puts the reply out of place: it is no longer the one under way.
+        version: how often it was shown: what reaches the page late must not cover what is newer.
+        name: tells the page apart from which session a version comes. A page outlives the session where the server is
+            restarted, and versions begin anew.
         model: the visitor's own model that answers, or None for the one in use.
     """
 
     turns: list[ChatTurn] = field(default_factory=list)
     cancel_event: threading.Event | None = None
     version: int = 0
+    name: str = ""
     model: str | None = None
+
+    def next_version(self) -> int:
+        """Count that the session is shown once more. The first time it gets its name: Gradio copies an empty session
+        for each visitor, so a name that was given earlier would be the same for all of them."""
+        self.name = self.name or secrets.token_urlsafe(9)
+        self.version += 1
+        return self.version
 
     def begin_reply(self) -> threading.Event:
         """Begin a reply and return its cancel event. An earlier reply that is still under way is cancelled."""

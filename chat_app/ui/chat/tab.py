@@ -149,7 +149,7 @@ class ChatTab:
         self, session: ChatSession, writing: ChatTurn | None = None, live: LiveReply | None = None
     ) -> dict[str, Any]:
         """Build the value of the view: the turns, the reply that is being generated, and the name of its stream."""
-        session.version += 1
+        version = session.next_version()
         loaded = self.services.find_backend(session.model)
         greeting = "Say hello, or try one of these:" if loaded else "No model is loaded. Choose one to begin."
         return make_view_value(
@@ -158,7 +158,8 @@ class ChatTab:
             name=model_choices.name_speaker(self.services, loaded),
             greeting=greeting,
             hints=[] if session.turns else model_choices.suggest_openings(self.services, loaded),
-            version=session.version,
+            version=version,
+            session=session.name,
             live=live.name if live is not None else "",
         )
 

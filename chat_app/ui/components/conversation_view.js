@@ -10,7 +10,7 @@ list.tabIndex = 0;
 empty.className = "turns-empty";
 frame.append(list, empty);
 
-let newest = 0;
+let newest = 0, session = "";
 let live = { name: "", text: "", source: null };
 const drawn = [];  // For each row: what was drawn last, so that only what changed is drawn again.
 const ICONS = {
@@ -195,8 +195,9 @@ function drawEmpty(value) {
 
 function draw() {
   const value = props.value || { rows: [], hints: [] };
-  if (value.version < newest) return;
+  if (value.session === session && value.version < newest) return;
   newest = value.version || 0;
+  session = value.session;
   follow(value.live || "");
   const nearEnd = list.scrollHeight - list.scrollTop - list.clientHeight < 80;
   const grew = value.rows.length > drawn.length;

@@ -38,6 +38,7 @@ def make_view_value(
     greeting: str = "",
     hints: Sequence[str] = (),
     version: int = 0,
+    session: str = "",
     live: str = "",
 ) -> dict[str, Any]:
     """Build the value that the component shows.
@@ -49,7 +50,8 @@ def make_view_value(
         is_readonly: no buttons.
         name: of the model.
         greeting, hints: shown while there are no turns; a hint can be clicked.
-        version: grows with each value. A value that arrives after a newer one was drawn is not drawn.
+        version: grows with each value of a session. A value that arrives after a newer one was drawn is not drawn.
+        session: whose versions these are. The first value of another session is drawn, whatever its version.
         live: the name under which the last turn can be followed while it is being written; see `live`.
     """
     return {
@@ -60,5 +62,6 @@ def make_view_value(
         "greeting": greeting,
         "hints": list(hints),
         "version": version,
+        "session": session,
         "live": live,
     }
