@@ -12,6 +12,7 @@ from chat_app.config.loading import LoadConfig
 from chat_app.config.paths import STARTER, Paths
 from chat_app.config.server import ServerRules
 from chat_app.errors import RunError
+from chat_app.inference.quoting import AnswerLists
 from chat_app.inference.worker.manager import ModelManager
 from chat_app.runs.run import Run, find_run, list_runs, split_name
 from chat_app.training.job_queue import Jobs
@@ -47,6 +48,7 @@ class Services:
         self.first_model = model
         self.remote = remote
         self.models = ModelManager(self.paths)
+        self.answers = AnswerLists(self.paths.runs)
         self.jobs: Jobs | None = Jobs(self.paths) if self.rules.training else None
         self.paths.runs.mkdir(parents=True, exist_ok=True)
 

@@ -5,10 +5,15 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, get_args
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 UPLOAD_BYTES = 5 * 10**9
 SHARED_UPLOAD_BYTES = 200 * 10**6
+QuoteMode = Literal["off", "sure", "only"]
+"""Whether replies are quoted from the questions and answers that a model was taught. "off": the model writes them all.
+"sure": where a taught question was surely meant. "only": as "sure", and the model writes nothing: else it is not known."""
+QUOTE_MODES: tuple[QuoteMode, ...] = get_args(QuoteMode)
 
 
 @dataclass(frozen=True)
@@ -22,6 +27,7 @@ class ServerRules:
         upload_bytes: the largest upload in bytes; 0 means 5 GB, or 200 MB on a shared server.
         origins: other origins (CORS) whose pages may call this server.
         share: whether Gradio makes a public link.
+        answers: whether replies are quoted from the list that the model was taught, unless a person chooses otherwise.
     """
 
     host: str = "127.0.0.1"
@@ -31,6 +37,7 @@ class ServerRules:
     upload_bytes: int = 0
     origins: tuple[str, ...] = ()
     share: bool = False
+    answers: QuoteMode = "off"
 
     @property
     def upload_limit(self) -> int:

@@ -4,7 +4,9 @@
 """
 
 __all__ = [
+    "answer_list",
     "dataset",
+    "everyday_words",
     "paraphrase",
     "quality",
     "readers",

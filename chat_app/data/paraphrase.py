@@ -113,6 +113,11 @@ def paraphrase(prompt: str, chance: random.Random) -> str:
     return chance.choice((text, text, text.lower(), text[:1].upper() + text[1:])) + mark
 
 
+def is_small_word(word: str) -> bool:
+    """Whether a word in lower case is a stop word, which tells little about what is asked."""
+    return word in _SMALL_WORDS
+
+
 def find_keywords(prompt: str) -> list[str]:
     """The keywords of a prompt in lower case: its words without stop words, in their order."""
     words = [word for word in _WORD.findall(prompt.lower()) if word not in _SMALL_WORDS]

@@ -3,4 +3,4 @@
 Weights are read from disk in `chat_app.models`, the compiled kernels are in `chat_app.kernels`.
 """
 
-__all__ = ["backend", "generation", "loaded_model", "worker"]
+__all__ = ["backend", "generation", "loaded_model", "quoting", "worker"]

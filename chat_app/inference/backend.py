@@ -92,6 +92,7 @@ class ReplyEnd:
         first_token_seconds: from the request to the first token.
         dropped_turns: how many of the oldest turns did not fit into the window.
         cut_tokens: how many tokens were cut from the beginning of a turn that does not fit into the window by itself.
+        quoted: the taught question whose reply was quoted from a list of answers; None where the model wrote the reply.
     """
 
     text: str
@@ -103,6 +104,7 @@ class ReplyEnd:
     first_token_seconds: float
     dropped_turns: int = 0
     cut_tokens: int = 0
+    quoted: str | None = None
 
     @property
     def tokens_per_second(self) -> float:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from chat_app.config.paths import STARTER
-from chat_app.config.server import LOOPBACK, ServerRules
+from chat_app.config.server import LOOPBACK, QUOTE_MODES, ServerRules
 from chat_app.errors import SettingError
 
 if TYPE_CHECKING:
@@ -59,6 +59,13 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         metavar="MB",
         help="the largest file that can be uploaded, in MB (default: 5000, and 200 where others may come)",
     )
+    parser.add_argument(
+        "--answers",
+        choices=QUOTE_MODES,
+        default="off",
+        help="quote replies from the list that the model was taught: 'sure' where a question of it was surely meant, "
+        "'only' to say otherwise that it is not known (default: off)",
+    )
     parser.add_argument("--no-training", action="store_true", help="nobody can train here")
     parser.add_argument(
         "--allow-origin",
@@ -87,6 +94,7 @@ def parse_rules(options: argparse.Namespace) -> ServerRules:
         training=not options.no_training,
         origins=tuple(origin.rstrip("/") for origin in options.allow_origin),
         share=options.share,
+        answers=options.answers,
         upload_bytes=_parse_megabytes(options.max_upload),
     )
     if rules.auth_file is None and rules.host not in LOOPBACK and not rules.on_space:

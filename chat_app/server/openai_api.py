@@ -25,10 +25,12 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
 from chat_app.config.sampling import SamplingConfig
+from chat_app.config.server import QuoteMode
 from chat_app.conversation import Conversation
 from chat_app.errors import BusyError, ChatAppError, ModelNotFoundError, SettingError
 from chat_app.inference.backend import ReplyBackend, ReplyEnd, ReplyRequest, TextDelta, stream_reply
 from chat_app.models.resolver import available
+from chat_app.inference.quoting import QuotingBackend
 from chat_app.server.auth import Accounts, AuthenticationError, TooManyAttemptsError
 from chat_app.server.openai_responses import ChunkEncoder, CollectedReply, EventStreamResponse, build_completion
 from chat_app.server.openai_schema import ChatRequest, GenerateRequest, error_body, explain
@@ -108,11 +110,12 @@ class Api:
     async def chat(self, body: ChatRequest, request: Request) -> Response:
         """The next reply of a conversation, in OpenAI's schema; with `stream`, as server-sent events."""
         loaded = self._model(body.model)
+        writer = self._quote(loaded, body.answer_from_list)
         conversation, logprobs = body.conversation(), body.requested_logprobs()
         requests = [
             ReplyRequest(conversation, body.sampling(number), logprobs=logprobs) for number in range(body.n or 1)
         ]
-        factories = [partial(stream_reply, loaded, one) for one in requests]
+        factories = [partial(stream_reply, writer, one) for one in requests]
         if not body.stream:
             written = await self._collect_replies(request, factories, logprobs is not None)
             return JSONResponse(build_completion(public_name(loaded), written))
@@ -150,6 +153,27 @@ class Api:
                 f"The model '{str(name)[:200]}' is not in use here.", advice=f"Ask for '{public_name(loaded)}'."
             )
         return loaded
+
+    def _quote(self, loaded: ReplyBackend, asked: QuoteMode | None) -> ReplyBackend:
+        """The model, in front of it the list that it was taught where the request or the server wants that.
+
+        Raises:
+            SettingError: the model has no such list, or a stranger asks for it where the server was not started so.
+        """
+        rules = self._services.rules
+        mode = rules.answers if asked is None else asked
+        if mode == "off":
+            return loaded
+        if rules.is_shared and rules.answers == "off":
+            raise SettingError(
+                "answer_from_list", "This server does not quote from its list.", advice="It wants `serve --answers`."
+            )
+        answers = self._services.answers.find(loaded.name)
+        if answers is None and asked is not None:
+            raise SettingError(
+                "answer_from_list", f"'{public_name(loaded)}' has no list of answers: it was not trained here."
+            )
+        return loaded if answers is None else QuotingBackend(loaded, answers, mode)
 
     async def _collect_replies(
         self, request: Request, factories: Sequence[ReplyFactory], with_tokens: bool = False

@@ -51,6 +51,7 @@ def build_completion(model: str, replies: Sequence[CollectedReply]) -> dict[str,
             "message": {"role": "assistant", "content": end.text, "refusal": None},
             "logprobs": _logprobs(reply.tokens),
             "finish_reason": _finish_reason(end),
+            **_quote(end),
         }
         for index, (reply, end) in enumerate(zip(replies, ends, strict=True))
     ]
@@ -82,7 +83,7 @@ class ChunkEncoder:
         if isinstance(item, TextDelta):
             return self._event([_build_choice(index, {"content": item.text}, _logprobs(item.tokens))])
         self._ends.append(item)
-        last = self._event([_build_choice(index, {}, None, _finish_reason(item))])
+        last = self._event([{**_build_choice(index, {}, None, _finish_reason(item)), **_quote(item)}])
         is_all = self._wants_usage and len(self._ends) == self._replies
         return last + self._event([], usage=_count_usage(self._ends)) if is_all else last
 
@@ -138,6 +139,11 @@ def _count_usage(ends: Sequence[ReplyEnd]) -> dict[str, int]:
 
 def _finish_reason(end: ReplyEnd) -> str:
     return "length" if end.reason in ("length", "window") else "stop"
+
+
+def _quote(end: ReplyEnd) -> dict[str, Any]:
+    """What OpenAI's schema has no field for: that a reply stands in the list, and for which taught question."""
+    return {} if end.quoted is None else {"quoted": {"question": end.quoted}}
 
 
 def _build_choice(

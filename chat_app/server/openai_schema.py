@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from chat_app.config.sampling import SamplingConfig
+from chat_app.config.server import QuoteMode
 from chat_app.conversation import Conversation, Message, Role
 from chat_app.errors import DataError, SettingError
 
@@ -87,6 +88,12 @@ class ChatRequest(BaseModel):
     )
     top_logprobs: Annotated[int, Field(strict=True, ge=0, le=MAX_TOP_LOGPROBS)] | None = Field(
         None, description="So many of the likeliest tokens in the place of each; wants logprobs."
+    )
+
+    answer_from_list: QuoteMode | None = Field(
+        None,
+        description="Quote the reply from the list that the model was taught: 'sure' where a question of it was surely "
+        "meant, 'only' to say otherwise that it is not known. Left out: as the server was started.",
     )
 
     @property
