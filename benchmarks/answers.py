@@ -1,12 +1,14 @@
 """How many held-out questions a bot answers right after it was taught a small set of questions and answers.
 
-    python -m benchmarks.answers [SET ...] [--model M ...] [--seeds N] [--flags="--epochs 5"] [--taught RUN]
+    python -m benchmarks.answers [SET ...] [--model M ...] [--seeds N] [--flags="--epochs 5"] [--taught RUN | --list]
 
 A SET is one of benchmarks/learning_sets (`library`, `bicycle_shop`, `clinic`, `club`, `bakery_tiny`), or `shop` for the
 sample shop. Each model is taught each set by `python -m chat_app train` with every default, or with the flags that are
-given; `--taught` asks a model that was taught already. It is asked each question once greedily, and once for each seed
-with the default sampling. An answer is right if every key word of the right reply is in it. Printed is a table with the
-seconds that the whole command took, and the processor's name.
+given; `--taught` asks a model that was taught already. `--list` trains and asks no model: it counts
+what the list of questions and answers says by itself, where it is sure, and how often it is sure of a question about
+something else. A model is asked each question once greedily, and once for each seed with the default sampling. An
+answer is right if every key word of the right reply is in it. Printed is a table with the seconds that the whole
+command took, and the processor's name.
 """
 
 from __future__ import annotations
@@ -29,6 +31,8 @@ from chat_app.config.loading import LoadConfig
 from chat_app.config.paths import STARTER, Paths
 from chat_app.config.sampling import SamplingConfig
 from chat_app.conversation import Conversation
+from chat_app.data.answer_list import AnswerList
+from chat_app.data.readers import iterate_conversations
 from chat_app.inference.backend import reply
 from chat_app.inference.loaded_model import load
 
@@ -99,6 +103,29 @@ def ask(model: str, questions: Sequence[Question], seeds: int) -> tuple[int, lis
     return greedy, sampled
 
 
+def print_list(names: Sequence[str]) -> None:
+    """What a list of answers says by itself: the reply that it puts first, and those that it would quote."""
+    print("| set | questions | first is right | quoted right | quoted wrong | about something else: quoted |")
+    print("|---|---|---|---|---|---|")
+    for name in names:
+        data, questions = find_set(name)
+        answers = AnswerList.of(iterate_conversations(data))
+        first = [ranked[0].reply if (ranked := answers.rank(one.text, 1)) else "" for one in questions]
+        sure = [found.reply if (found := answers.find_sure(one.text)) else None for one in questions]
+        right = [one.is_answered_by(reply) for one, reply in zip(questions, first, strict=True)]
+        quoted = [fits for fits, reply in zip(right, sure, strict=True) if reply is not None]
+        other = read_other(name)
+        strange = f"{sum(answers.find_sure(text) is not None for text in other)} of {len(other)}" if other else ""
+        counts = f"{len(questions)} | {sum(right)} | {sum(quoted)} | {len(quoted) - sum(quoted)}"
+        print(f"| {name} | {counts} | {strange} |", flush=True)
+
+
+def read_other(name: str) -> list[str]:
+    """The questions about something else; none where a set has no such file."""
+    file = SETS / f"{name}_other.jsonl"
+    return [json.loads(line)["question"] for line in file.read_text("utf-8").splitlines()] if file.exists() else []
+
+
 def main() -> None:
     """Teach, ask and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -106,8 +133,12 @@ def main() -> None:
     parser.add_argument("--model", nargs="+", default=[STARTER], metavar="M", help="what is taught")
     parser.add_argument("--seeds", type=int, default=3, metavar="N")
     parser.add_argument("--flags", default="", help="further flags of `train`")
+    parser.add_argument("--list", action="store_true", help="count what the list of answers says, without a model")
     parser.add_argument("--taught", metavar="M", help="a model that was taught the set already")
     options = parser.parse_args()
+    if options.list:
+        print_list(options.sets or list_sets())
+        return
     print(f"{processor_name()}; flags: {options.flags or 'none'}\n")
     print("| set | model | questions | greedy | default sampling | seconds |\n|---|---|---|---|---|---|")
     for name in options.sets or list_sets():

@@ -12,7 +12,7 @@ UPLOAD_BYTES = 5 * 10**9
 SHARED_UPLOAD_BYTES = 200 * 10**6
 QuoteMode = Literal["off", "sure", "only"]
 """Whether replies are quoted from the questions and answers that a model was taught. "off": the model writes them all.
-"sure": where a taught question was surely meant. "only": as "sure", and the model writes nothing: else it is not known."""
+"sure": where a taught question was surely meant. "only": as "sure", and what is not sure is said not to be known."""
 QUOTE_MODES: tuple[QuoteMode, ...] = get_args(QuoteMode)
 
 

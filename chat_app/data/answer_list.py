@@ -9,7 +9,6 @@ only where the question is covered well and the second reply lies clearly behind
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
@@ -82,11 +81,10 @@ class AnswerList:
     def _build(self) -> None:
         documents = []
         for reply, questions in zip(self.replies, self._questions, strict=True):
-            document: Counter[str] = Counter()
-            for question in questions:
-                document.update(_extract_features(question))
-            for feature, weight in _extract_features(reply).items():
-                document[feature] += OF_REPLY * weight
+            document: dict[str, float] = {}
+            for text, share in [*((question, 1.0) for question in questions), (reply, OF_REPLY)]:
+                for feature, weight in _extract_features(text).items():
+                    document[feature] = document.get(feature, 0.0) + share * weight
             documents.append(document)
         lengths = [sum(document.values()) for document in documents]
         mean = sum(lengths) / len(lengths) or 1.0
@@ -171,7 +169,7 @@ def find_exchanges(conversation: Conversation) -> list[tuple[str, str]]:
 def _extract_features(text: str) -> dict[str, float]:
     """The features of a text with their weights: words, pairs, pieces of words and groups of the same meaning."""
     words = find_words(text)[:MOST_WORDS]
-    features: Counter[str] = Counter()
+    features: dict[str, float] = {}
     stems = []
     for word in words:
         stemmed = stem(word)

@@ -136,7 +136,17 @@ name called who
 """
 _NUMBERS = "one two three four five six seven eight nine ten eleven twelve twenty thirty hundred dozen couple"
 _WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
-_ENDINGS = (("ies", "y"), ("ing", ""), ("ed", ""), ("ers", ""), ("er", ""), ("es", ""), ("s", ""), ("ly", ""), ("e", ""))
+_ENDINGS = (
+    ("ies", "y"),
+    ("ing", ""),
+    ("ed", ""),
+    ("ers", ""),
+    ("er", ""),
+    ("es", ""),
+    ("s", ""),
+    ("ly", ""),
+    ("e", ""),
+)
 _SHORTEST_STEM = 3
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from chat_app.config.server import QuoteMode
 from chat_app.conversation import Conversation
 from chat_app.data.answer_list import AnswerList
-from chat_app.data.readers import Problem, has_text, iterate
+from chat_app.data.readers import has_text, iterate_conversations
 from chat_app.errors import ChatAppError, RunError
 from chat_app.inference.backend import ModelDescription, ReplyBackend, ReplyEnd, ReplyEvent, ReplyRequest, TextDelta
 from chat_app.runs.run import Run, find_run, split_name
@@ -136,6 +136,4 @@ def _read_conversations(run: Run) -> Iterator[Conversation]:
     """All conversations of a run: those that were kept aside belong to the list, too."""
     for name in _FILES:
         if has_text(run.data / name):
-            for item in iterate(run.data / name):
-                if not isinstance(item, Problem):
-                    yield item.conversation
+            yield from iterate_conversations(run.data / name)

@@ -29,8 +29,8 @@ from chat_app.config.server import QuoteMode
 from chat_app.conversation import Conversation
 from chat_app.errors import BusyError, ChatAppError, ModelNotFoundError, SettingError
 from chat_app.inference.backend import ReplyBackend, ReplyEnd, ReplyRequest, TextDelta, stream_reply
-from chat_app.models.resolver import available
 from chat_app.inference.quoting import QuotingBackend
+from chat_app.models.resolver import available
 from chat_app.server.auth import Accounts, AuthenticationError, TooManyAttemptsError
 from chat_app.server.openai_responses import ChunkEncoder, CollectedReply, EventStreamResponse, build_completion
 from chat_app.server.openai_schema import ChatRequest, GenerateRequest, error_body, explain

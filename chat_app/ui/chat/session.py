@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from chat_app.config.server import QuoteMode
 from chat_app.conversation import Conversation, Message, Role
 from chat_app.errors import UserError
 
@@ -28,6 +29,7 @@ class ChatTurn:
         model: which model wrote it, by its name; empty where a person did.
         original: what the model had said before a person put it right.
         kept: the name of the correction that was made of it; empty where there is none.
+        is_quoted: whether it was quoted from the list that the model was taught.
         mark: the memorization mark (kind, label and why); None while it was not asked for.
     """
 
@@ -37,6 +39,7 @@ class ChatTurn:
     model: str = ""
     original: str | None = None
     kept: str = ""
+    is_quoted: bool = False
     mark: dict[str, str] | None = None
 
 
@@ -51,6 +54,8 @@ class ChatSession:
         name: tells the page apart from which session a version comes. A page outlives the session where the server is
             restarted, and versions begin anew.
         model: the visitor's own model that answers, or None for the one in use.
+        answers: whether replies are quoted from the list that the model was taught.
+        visitor: who chose that; empty while it is as the server was started.
     """
 
     turns: list[ChatTurn] = field(default_factory=list)
@@ -58,6 +63,8 @@ class ChatSession:
     version: int = 0
     name: str = ""
     model: str | None = None
+    answers: QuoteMode = "off"
+    visitor: str = ""
 
     def next_version(self) -> int:
         """Count that the session is shown once more. The first time it gets its name: Gradio copies an empty session

@@ -17,6 +17,7 @@ from chat_app.config.sampling import SamplingConfig
 from chat_app.errors import ChatAppError, ModelError
 from chat_app.inference.backend import QueuePosition, ReplyEnd, ReplyRequest
 from chat_app.services import Services
+from chat_app.ui.chat.answer_switch import AnswerSwitch, describe_quote
 from chat_app.ui.chat.corrections_panel import CorrectionsPanel
 from chat_app.ui.chat.memorization_marks import MemorizationMarks
 from chat_app.ui.chat.session import ChatSession, ChatTurn, check_length, make_rows
@@ -54,11 +55,12 @@ class ChatTab:
         self.services, self.visitors, self.token, self.live = services, visitors, token, live
         self.sampling = SettingsForm(SamplingConfig)
         self.marks = MemorizationMarks(services, visitors, token)
+        self.answers = AnswerSwitch(services, visitors, token)
         self.corrections = CorrectionsPanel(services, visitors, token)
 
     def draw(self) -> None:
         """Create the components in the current Gradio context."""
-        self.session = gr.State(ChatSession())
+        self.session = gr.State(ChatSession(answers=self.services.rules.answers))
         with gr.Row(elem_classes=["chat-row"]):
             with gr.Column(scale=7, min_width=320, elem_classes=["chat-main"]):
                 self.view = make_conversation_view(
@@ -88,6 +90,7 @@ class ChatTab:
         self.shown_model = gr.Textbox(visible="hidden", elem_id="chat-model-shown")
         self.about = gr.HTML("", elem_id="chat-model-about", apply_default_css=False)
         self.clear = gr.Button("New conversation", size="md", elem_id="clear")
+        self.answers.draw()
         self.marks.draw()
         self.corrections.draw()
         with gr.Accordion("Tell it who it is", open=False, elem_id="system-panel"):
@@ -118,6 +121,7 @@ class ChatTab:
             self.view.edited(self.edit, [self.session, *settings], **stream),
         ]
         self.marks.connect(replies, self.session, self.view, self.show)
+        self.answers.connect(self.session)
         self.corrections.connect(self.view, self.session, self.system, self.show)
         self.view.takeback(self.take_back, [self.session, self.box], [self.view, self.box], **QUICK)
         self.box.stop(self.stop, [self.session], None, **QUICK)
@@ -138,7 +142,15 @@ class ChatTab:
     @property
     def parts(self) -> list[Any]:
         """The components that show which model is in use; `refresh` updates them."""
-        return [self.picker, self.shown_model, self.about, self.waiting, self.marks.switch, self.view]
+        return [
+            self.picker,
+            self.shown_model,
+            self.about,
+            self.waiting,
+            self.answers.control,
+            self.marks.switch,
+            self.view,
+        ]
 
     def refresh(self, session: ChatSession, token: str, request: gr.Request) -> Updates:
         """Show the model in use, and the conversation unless a reply is being written."""
@@ -268,11 +280,14 @@ class ChatTab:
             turn.note = model_choices.RELOADING
             yield
         throttle = RedrawThrottle(first=SECONDS_TO_FOLLOW)
+        loaded = self.answers.put_before(loaded, session)
         events = loaded.stream(ReplyRequest(session.build_conversation(system), sampling), cancel_event)
         try:
             for event in events:
                 if isinstance(event, ReplyEnd):
-                    turn.text, turn.note = event.text, describe_end(event)
+                    turn.text, turn.is_quoted = event.text, event.quoted is not None
+                    is_listed = turn.is_quoted or (session.answers == "only" and event.reply_tokens == 0)
+                    turn.note = describe_quote(event, session.turns) if is_listed else describe_end(event)
                     return
                 if session.cancel_event is not cancel_event:
                     return
@@ -355,6 +370,7 @@ class ChatTab:
             self.shown_model: now or "",
             self.about: f'<p class="quiet">{escape(model_choices.describe_model(loaded))}</p>',
             self.waiting: gr.Timer(active=loaded is None and session.model is None),
+            self.answers.control: self.answers.update(self.services.models.here(session.model), visitor),
             self.marks.switch: self.marks.update_switch(self.services.models.here(session.model), visitor),
         }
 
