@@ -22,6 +22,7 @@ from chat_app.data.dataset import load_files
 from chat_app.errors import ModelError, RunError, SettingError, UserError
 from chat_app.formatting import format_bytes
 from chat_app.inference.backend import ModelDescription
+from chat_app.inference.quoting import AnswerLists
 from chat_app.runs.run import Run, State
 from chat_app.services import LOCAL_VISITOR, Services
 from chat_app.ui.chat.session import MAX_MESSAGE_LENGTH, ChatSession, ChatTurn
@@ -228,6 +229,7 @@ def fake_services(home: Path, **rules: Any) -> Any:
     services = Services.__new__(Services)
     services.remote = None
     services.rules, services.paths, services.jobs = ServerRules(**rules), Paths(home), None
+    services.answers = AnswerLists(services.paths.runs)
     return services
 
 

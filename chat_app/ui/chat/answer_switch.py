@@ -38,13 +38,12 @@ class AnswerSwitch:
 
     def draw(self) -> None:
         """Create the control in the current Gradio context."""
-        self.control = gr.Dropdown(
+        self.control = gr.Radio(
             list(CHOICES),
             value=self.services.rules.answers,
             label="Who answers",
             info="For a shop or an FAQ: your own words, quoted where a question is nearly one that you taught.",
             visible=False,
-            filterable=False,
             elem_id="answers",
         )
 
@@ -63,7 +62,7 @@ class AnswerSwitch:
 
     def update(self, loaded: ReplyBackend | None, visitor: str) -> Any:
         """Show the control only for a model with a list that this visitor may have quoted."""
-        return gr.Dropdown(visible=loaded is not None and self._may_quote(loaded.name, visitor))
+        return gr.Radio(visible=loaded is not None and self._may_quote(loaded.name, visitor))
 
     def put_before(self, loaded: ReplyBackend, session: ChatSession) -> ReplyBackend:
         """The model, with the list before it where the visitor has chosen that and may."""
