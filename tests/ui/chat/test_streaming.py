@@ -14,6 +14,7 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
+from chat_app.config.server import ServerRules
 from chat_app.inference.backend import ModelDescription, QueuePosition, ReplyEnd, ReplyEvent, TextDelta
 from chat_app.ui.chat import streaming as live
 from chat_app.ui.chat import tab as chat_tab
@@ -102,7 +103,7 @@ def views_of(written: Any, is_followed: bool, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr("chat_app.ui.models.model_choices.name_speaker", lambda *_: "Model")
     monkeypatch.setattr(LiveReply, "is_read", is_followed)
     visitors: Any = None
-    services.rules = SimpleNamespace(is_shared=False)
+    services.rules = ServerRules()
     with gr.Blocks():
         tab = ChatTab(services, visitors, gr.State(""), LiveReplies())
         tab.draw()
