@@ -18,6 +18,7 @@ from fastapi import FastAPI
 
 from chat_app.config.paths import Paths
 from chat_app.config.server import ServerRules
+from chat_app.errors import ChatAppError
 from chat_app.inference.backend import ModelDescription, ReplyEnd, ReplyEvent, ReplyRequest, TextDelta
 from chat_app.services import Services
 from chat_app.ui.chat.streaming import LiveReplies
@@ -35,17 +36,24 @@ class ScriptedBackend:
         asked: the requests, in their order.
         is_held: whether a reply stops after its first word until `go_on`.
         words: of each reply. Its number stands before them.
+        end_reason: why replies end that are not stopped.
+        refusal: what is raised instead of a reply.
     """
 
     name = "scripted"
     description = ModelDescription("scripted", "remote", is_ready=True, window=WINDOW, host="scripted")
 
     def __init__(self) -> None:
+        self._go = threading.Event()
+        self.begin_anew()
+
+    def begin_anew(self) -> None:
+        """Forget what was asked, and everything a test has set."""
         self.asked: list[ReplyRequest] = []
         self.is_held = False
         self.words = ["and", "then", "the", "end"]
         self.end_reason: Any = "end"
-        self._go = threading.Event()
+        self.refusal: ChatAppError | None = None
 
     def connect(self) -> None:
         """It is always there."""
@@ -68,6 +76,8 @@ class ScriptedBackend:
     ) -> Generator[ReplyEvent, None, None]:
         """A reply of its number and the words."""
         self.asked.append(request)
+        if self.refusal is not None:
+            raise self.refusal
         text, reason = request.prefix, self.end_reason
         for word in [f"Reply {len(self.asked)}", *(f" {word}" for word in self.words)]:
             text += word

@@ -433,5 +433,5 @@ def test_the_page_looks_for_work_seldom_and_marks_nothing_while_it_is_done(tmp_p
     assert all(hasattr(plain._queue, name) for name in names), "Gradio calls them otherwise now"
     assert page._queue.sleep_when_free == SECONDS_BETWEEN_QUEUE_CHECKS
     events = page.get_config_file()["dependencies"]
-    names = ("send", "open", "refresh")
+    names = ("say", "open", "refresh")
     assert [event["show_progress_on"] for event in events if event["api_name"] in names] == [[]] * 3

@@ -136,8 +136,8 @@ class CorrectionsPanel:
         return self._show_session(session) | panel
 
     def _show_session(self, session: ChatSession) -> Updates:
-        """Show the conversation, unless a reply is being written: then that keeps the page up to date."""
-        return {} if session.cancel_event is not None else {self._view: self._show(session)}
+        """Show the conversation."""
+        return {self._view: self._show(session)}
 
     def choose(self, event: gr.EventData, token: str, request: gr.Request) -> Updates:
         """Open a correction in the editor."""

@@ -68,7 +68,7 @@ class MemorizationMarks:
             for turn in session.turns:
                 turn.mark = None
             # A generator that ends without a yield would empty the view.
-            yield self._show(session) if is_marked and session.cancel_event is None else gr.skip()
+            yield self._show(session) if is_marked else gr.skip()
             return
         try:
             visitor = self.visitors.identify(token, request)
@@ -79,8 +79,7 @@ class MemorizationMarks:
                     yield from self._find_copies(run, [turn for turn in waiting if turn.model == name])
         except ChatAppError as error:
             warn(error)
-        # While a reply is generated, its own updates show the session.
-        yield gr.skip() if session.cancel_event is not None else self._show(session)
+        yield self._show(session)
 
     def _find_copies(self, run: Run, turns: list[ChatTurn]) -> Iterator[Any]:
         """Search the training data of a run for these replies. Building the index may take a while."""

@@ -43,6 +43,21 @@ class ChatTurn:
     mark: dict[str, str] | None = None
 
 
+@dataclass(frozen=True)
+class ReturnedText:
+    """A text that goes back into the box.
+
+    Attributes:
+        number: counts them, so that the page puts each one back once.
+        text: what the person had said.
+        was_refused: it was not answered. Then it must not be lost, whatever stands in the box by now.
+    """
+
+    number: int = 0
+    text: str = ""
+    was_refused: bool = False
+
+
 @dataclass
 class ChatSession:
     """The state of a chat.
@@ -50,6 +65,9 @@ class ChatSession:
     Attributes:
         cancel_event: set, it ends the reply under way; None while there is none. Every change by the person ends it,
             and puts the reply out of place: it is no longer the one under way.
+        writing: the reply under way, and `live` the name of its stream; None and "" while there is none.
+        heard: the page's name of the newest message that arrived. A page that gets no answer sends it once more.
+        returned: what goes back into the box.
         version: how often it was shown: what reaches the page late must not cover what is newer.
         name: tells the page apart from which session a version comes. A page outlives the session where the server is
             restarted, and versions begin anew.
@@ -60,6 +78,10 @@ class ChatSession:
 
     turns: list[ChatTurn] = field(default_factory=list)
     cancel_event: threading.Event | None = None
+    writing: ChatTurn | None = None
+    live: str = ""
+    heard: str = ""
+    returned: ReturnedText = ReturnedText()
     version: int = 0
     name: str = ""
     model: str | None = None
@@ -73,10 +95,16 @@ class ChatSession:
         self.version += 1
         return self.version
 
-    def begin_reply(self) -> threading.Event:
-        """Begin a reply and return its cancel event. An earlier reply that is still under way is cancelled."""
+    def begin_reply(self, turn: ChatTurn | None = None, live: str = "") -> threading.Event:
+        """Begin a reply and return its cancel event. An earlier reply that is still under way is cancelled.
+
+        Args:
+            turn: what grows while it is written.
+            live: the name of its stream.
+        """
         self._cancel_reply()
         self.cancel_event = threading.Event()
+        self.writing, self.live = turn, live
         return self.cancel_event
 
     def end_reply(self, cancel_event: threading.Event, turn: ChatTurn) -> bool:
@@ -87,10 +115,26 @@ class ChatSession:
         """
         if self.cancel_event is not cancel_event:
             return False
-        self.cancel_event = None
+        self._forget_reply()
         if turn.text or turn.note:
             self.turns.append(turn)
         return True
+
+    def refuse_reply(self, cancel_event: threading.Event, before: list[ChatTurn], said: str) -> None:
+        """End a reply of which there is no text: the turns are again what they were, and `said` returns to the box.
+
+        Nothing is done if the person has changed the session meanwhile.
+        """
+        if self.cancel_event is not cancel_event:
+            return
+        self._forget_reply()
+        self.turns[:] = before
+        self.return_text(said, was_refused=True)
+
+    def return_text(self, text: str, was_refused: bool = False) -> None:
+        """Put a text back into the box."""
+        if text:
+            self.returned = ReturnedText(self.returned.number + 1, text, was_refused)
 
     def stop(self) -> None:
         """Cancel the reply under way, and keep what was generated so far."""
@@ -99,7 +143,10 @@ class ChatSession:
 
     def _cancel_reply(self) -> None:
         self.stop()
-        self.cancel_event = None
+        self._forget_reply()
+
+    def _forget_reply(self) -> None:
+        self.cancel_event, self.writing, self.live = None, None, ""
 
     def say(self, text: str) -> None:
         """Append a message of the person.

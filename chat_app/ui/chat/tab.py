@@ -32,6 +32,7 @@ from chat_app.ui.visitor import Visitors
 
 LOGGER = logging.getLogger(__name__)
 MAX_CONCURRENT_REPLIES = 24
+MAX_NAME_LENGTH = 64
 MAIN_SETTINGS = ("temperature", "top_p", "max_new_tokens")
 END_REASONS = {
     "length": "It reached the longest length allowed.",
@@ -64,18 +65,7 @@ class ChatTab:
         with gr.Row(elem_classes=["chat-row"]):
             with gr.Column(scale=7, min_width=320, elem_classes=["chat-main"]):
                 self.view = make_conversation_view(
-                    self.show(ChatSession()), label="Conversation", elem_id="conversation"
-                )
-                self.box = gr.Textbox(
-                    placeholder="Say something…",
-                    lines=1,
-                    max_lines=8,
-                    show_label=False,
-                    label="Your message",
-                    container=False,
-                    submit_btn="Send",
-                    elem_id="message",
-                    autofocus=True,
+                    self.show(ChatSession()), label="Conversation", elem_id="conversation", has_box=True
                 )
             with gr.Column(scale=3, min_width=300, elem_classes=["chat-side"]):
                 self._draw_side()
@@ -111,21 +101,21 @@ class ChatTab:
     def _connect(self) -> None:
         settings = [self.system, *self.sampling.components]
         stream: dict[str, Any] = {
-            "outputs": [self.view, self.box],
+            "outputs": [self.view],
+            "trigger_mode": "multiple",  # By default the page drops what comes before the end of the reply before.
             **limit_concurrency("reply", MAX_CONCURRENT_REPLIES),
         }
         replies = [
-            self.box.submit(self.send, [self.box, self.session, *settings], **stream),
-            self.view.suggest(self.suggest, [self.session, *settings], **stream),
+            self.view.say(self.say, [self.session, *settings], **stream),
             self.view.again(self.again, [self.session, *settings], **stream),
             self.view.edited(self.edit, [self.session, *settings], **stream),
         ]
         self.marks.connect(replies, self.session, self.view, self.show)
         self.answers.connect(self.session)
         self.corrections.connect(self.view, self.session, self.system, self.show)
-        self.view.takeback(self.take_back, [self.session, self.box], [self.view, self.box], **QUICK)
-        self.box.stop(self.stop, [self.session], None, **QUICK)
-        self.clear.click(self.start_anew, [self.session], [self.view, self.box], **QUICK)
+        self.view.takeback(self.take_back, [self.session], [self.view], **QUICK)
+        self.view.halt(self.stop, [self.session], None, **QUICK)
+        self.clear.click(self.start_anew, [self.session], [self.view], **QUICK)
         self.defaults.click(self.sampling.get_defaults, None, self.sampling.components, **QUICK)
         self.waiting.tick(self.refresh, [self.session, self.token], self.parts, **QUICK)
         listen_for_choice(
@@ -153,111 +143,127 @@ class ChatTab:
         ]
 
     def refresh(self, session: ChatSession, token: str, request: gr.Request) -> Updates:
-        """Show the model in use, and the conversation unless a reply is being written."""
-        model = self._show_model(session, self.visitors.identify(token, request))
-        return model if session.cancel_event is not None else {**model, self.view: self.show(session)}
+        """Show the model in use, and the conversation."""
+        return {**self._show_model(session, self.visitors.identify(token, request)), self.view: self.show(session)}
 
-    def show(
-        self, session: ChatSession, writing: ChatTurn | None = None, live: LiveReply | None = None
-    ) -> dict[str, Any]:
-        """Build the value of the view: the turns, the reply that is being generated, and the name of its stream."""
-        version = session.next_version()
+    def show(self, session: ChatSession) -> dict[str, Any]:
+        """Build the value of the view: the turns, the reply that is being generated, and the name of its stream.
+
+        It is true at any moment, so every event may end on it, also one that is out of place by then.
+        """
+        version, writing = session.next_version(), session.writing
         loaded = self.services.find_backend(session.model)
         greeting = "Say hello, or try one of these:" if loaded else "No model is loaded. Choose one to begin."
         return make_view_value(
             make_rows(session.turns if writing is None else [*session.turns, writing], self.corrections.can_teach),
             is_busy=writing is not None,
+            heard=session.heard,
+            returned=session.returned,
             name=model_choices.name_speaker(self.services, loaded),
             greeting=greeting,
             hints=[] if session.turns else model_choices.suggest_openings(self.services, loaded),
             version=version,
             session=session.name,
-            live=live.name if live is not None else "",
+            live=session.live,
         )
 
-    def send(self, text: str, session: ChatSession, system: str, *values: Any) -> Iterator[Updates]:
-        """Append the person's message and generate a reply."""
-        text = clean_text(text).strip()
-        if not text:
-            yield {self.view: gr.skip()}
+    def say(self, event: gr.EventData, session: ChatSession, system: str, *values: Any) -> Iterator[Updates]:
+        """Answer a message from the box or a suggested one. One that has arrived before is only shown."""
+        name = str(read_payload(event, "id") or "")[:MAX_NAME_LENGTH]
+        if name and name == session.heard:
+            yield {self.view: self.show(session)}
             return
+        session.heard = name
+        yield from self.send(read_payload(event, "text"), session, system, *values)
+
+    def send(self, text: object, session: ChatSession, system: str, *values: Any) -> Iterator[Updates]:
+        """Append the person's message and generate a reply."""
+        before, said = list(session.turns), clean_text(text).strip()
         try:
-            session.say(text)
+            if said:
+                session.say(said)
         except ChatAppError as error:
             warn(error)
-            yield {self.view: gr.skip()}
+            session.return_text(said, was_refused=True)
+            said = ""
+        if not said:
+            yield {self.view: self.show(session)}
             return
-        yield from self._answer(session, system, values)
-
-    def suggest(self, event: gr.EventData, session: ChatSession, system: str, *values: Any) -> Iterator[Updates]:
-        """Send one of the suggested messages."""
-        yield from self.send(read_payload(event, "text"), session, system, *values)
+        yield from self._answer(session, before, system, values, said)
 
     def again(self, event: gr.EventData, session: ChatSession, system: str, *values: Any) -> Iterator[Updates]:
         """Generate another reply in place of an earlier one."""
+        before = list(session.turns)
         try:
             session.again(read_payload(event, "index"))
         except ChatAppError as error:
             warn(error)
             yield {self.view: self.show(session)}
             return
-        yield from self._answer(session, system, values, clear_box=False)
+        yield from self._answer(session, before, system, values)
 
     def edit(self, event: gr.EventData, session: ChatSession, system: str, *values: Any) -> Iterator[Updates]:
         """Replace a message, which is then answered again, or the text of a reply."""
+        before, text = list(session.turns), clean_text(read_payload(event, "text")).strip()
         try:
-            needs_reply = session.change(read_payload(event, "index"), clean_text(read_payload(event, "text")).strip())
+            needs_reply = session.change(read_payload(event, "index"), text)
         except ChatAppError as error:
             warn(error)
             needs_reply = False
         if needs_reply:
-            yield from self._answer(session, system, values, clear_box=False)
+            yield from self._answer(session, before, system, values, text)
         else:
             yield {self.view: self.show(session)}
 
-    def take_back(self, event: gr.EventData, session: ChatSession, typed: str) -> Updates:
+    def take_back(self, event: gr.EventData, session: ChatSession) -> Updates:
         """Undo an exchange. Its message returns to the box unless something is typed there already."""
         try:
-            text = session.take_back(read_payload(event, "index"))
+            session.return_text(session.take_back(read_payload(event, "index")))
         except ChatAppError as error:
             warn(error)
-            return {self.view: self.show(session)}
-        box = _reset_box(text) if text and not clean_text(typed).strip() else _reset_box()
-        return {self.view: self.show(session), self.box: box}
+        return {self.view: self.show(session)}
 
     def start_anew(self, session: ChatSession) -> Updates:
         """Begin a new conversation, and cancel the reply under way."""
         session.clear()
-        return {self.view: self.show(session), self.box: _reset_box()}
+        return {self.view: self.show(session)}
 
     def stop(self, session: ChatSession) -> None:
         """Cancel the reply under way, and keep what was generated so far."""
         session.stop()
 
     def _answer(
-        self, session: ChatSession, system: str, values: tuple[Any, ...], clear_box: bool = True
+        self, session: ChatSession, before: list[ChatTurn], system: str, values: tuple[Any, ...], said: str = ""
     ) -> Iterator[Updates]:
-        """Generate a reply and show it as it grows. Whatever happens, the session stays and the box is ready again."""
-        cancel_event, turn = session.begin_reply(), ChatTurn("assistant", "")
-        box = gr.update(submit_btn=False, stop_btn="Stop")
-        if clear_box:
-            box["value"] = ""
-        is_current = False
+        """Generate a reply and show it as it grows. Whatever happens, the session stays and the box is ready again.
+
+        Args:
+            before: the turns to return to where the reply is refused.
+            said: what the person said, to be said again in that case.
+        """
+        turn, is_refused = ChatTurn("assistant", ""), False
+        cancel_event = session.begin_reply(turn)
         try:
             with self.live.open(turn) as live:
-                yield {self.view: self.show(session, turn, live), self.box: box}
+                session.live = live.name
+                yield {self.view: self.show(session)}
                 for _ in self._write(turn, session, cancel_event, live, system, values):
-                    yield {self.view: self.show(session, turn, live)}
+                    yield {self.view: self.show(session)}
         except ChatAppError as error:
             warn(error)
             turn.note = error.sentence() if turn.text else ""  # The notice goes away; why a reply is not whole stays.
+            is_refused = not turn.text
         except Exception:  # The page's edge: one visitor's error must not look like a frozen page.
             LOGGER.exception("a reply failed")
             warn("The reply could not be written. Try again; the reason is in the log of this program.")
+            is_refused = not turn.text
         finally:  # Also runs where the page was closed in the middle of a reply.
-            is_current = session.end_reply(cancel_event, turn)
-        if is_current:
-            yield {self.view: self.show(session), self.box: _reset_box()}
+            if is_refused:
+                session.refuse_reply(cancel_event, before, said)
+            else:
+                session.end_reply(cancel_event, turn)
+        # Gradio sends the last value once more at the end, so it must be true, also of a reply that is out of place.
+        yield {self.view: self.show(session)}
 
     def _write(
         self,
@@ -386,10 +392,3 @@ def describe_end(end: ReplyEnd) -> str:
         end.cut_tokens,
         END_REASONS.get(end.reason, ""),
     )
-
-
-def _reset_box(text: str | None = None) -> Any:
-    box = gr.update(submit_btn="Send", stop_btn=False)
-    if text is not None:
-        box["value"] = text
-    return box

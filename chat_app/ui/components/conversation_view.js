@@ -177,7 +177,7 @@ function follow(name) {  // A reply that is being written: its text comes by its
 
 function drawEmpty(value) {
   empty.replaceChildren();
-  empty.hidden = value.rows.length > 0;
+  empty.hidden = value.rows.length > 0 || Boolean(waiting.text);
   if (empty.hidden) return;
   const text = document.createElement("p");
   text.textContent = value.greeting;
@@ -187,7 +187,7 @@ function drawEmpty(value) {
     const button = document.createElement("button");
     button.type = "button";
     button.textContent = hint;
-    button.addEventListener("click", () => trigger("suggest", { text: hint }));
+    button.addEventListener("click", () => send(hint));
     hints.append(button);
   }
   empty.append(text, hints);
@@ -199,19 +199,21 @@ function draw() {
   newest = value.version || 0;
   session = value.session;
   follow(value.live || "");
+  heard(value);
+  const rows = waiting.text ? [...value.rows, waiting] : value.rows;
   const nearEnd = list.scrollHeight - list.scrollTop - list.clientHeight < 80;
-  const grew = value.rows.length > drawn.length;
+  const grew = rows.length > drawn.length;
   list.setAttribute("aria-busy", String(value.busy));
-  list.hidden = value.rows.length === 0;
+  list.hidden = rows.length === 0;
   frame.classList.toggle("readonly", Boolean(value.readonly));
-  while (drawn.length > value.rows.length) {
+  while (drawn.length > rows.length) {
     drawn.pop();
     list.lastElementChild.remove();
   }
-  value.rows.forEach((given, index) => {
-    const last = index === value.rows.length - 1;
+  rows.forEach((given, index) => {
+    const last = index === rows.length - 1;
     const row = last && live.text.length > given.text.length ? { ...given, text: live.text } : given;
-    const options = { live: last && value.busy, last, name: value.name, tools: !value.busy && !value.readonly };
+    const options = { live: last && value.busy, last, name: value.name, tools: !value.busy && !value.readonly && given !== waiting };
     const wanted = JSON.stringify([row, options]);
     if (drawn[index] === wanted) return;
     let item = list.children[index];
@@ -229,6 +231,3 @@ function draw() {
   drawEmpty(value);
   if (!value.readonly && (nearEnd || grew)) list.scrollTop = list.scrollHeight;
 }
-
-watch("value", draw);
-draw();
