@@ -31,7 +31,7 @@ from chat_app.config.loading import LoadConfig
 from chat_app.config.paths import STARTER, Paths
 from chat_app.config.sampling import SamplingConfig
 from chat_app.conversation import Conversation
-from chat_app.data.answer_list import AnswerList
+from chat_app.data.answer_list import AnswerList, find_exchanges
 from chat_app.data.readers import iterate_conversations
 from chat_app.inference.backend import reply
 from chat_app.inference.loaded_model import load
@@ -105,19 +105,35 @@ def ask(model: str, questions: Sequence[Question], seeds: int) -> tuple[int, lis
 
 def print_list(names: Sequence[str]) -> None:
     """What a list of answers says by itself: the reply that it puts first, and those that it would quote."""
-    print("| set | questions | first is right | quoted right | quoted wrong | about something else: quoted |")
-    print("|---|---|---|---|---|---|")
+    print("| set | questions | first is right | quoted right, wrong | about something else: quoted | ", end="")
+    print("taught, each left out | quoted right, wrong |")
+    print("|---|---|---|---|---|---|---|")
     for name in names:
         data, questions = find_set(name)
-        answers = AnswerList.of(iterate_conversations(data))
+        pairs = [pair for conversation in iterate_conversations(data) for pair in find_exchanges(conversation)]
+        answers = AnswerList(pairs)
         first = [ranked[0].reply if (ranked := answers.rank(one.text, 1)) else "" for one in questions]
         sure = [found.reply if (found := answers.find_sure(one.text)) else None for one in questions]
         right = [one.is_answered_by(reply) for one, reply in zip(questions, first, strict=True)]
         quoted = [fits for fits, reply in zip(right, sure, strict=True) if reply is not None]
         other = read_other(name)
         strange = f"{sum(answers.find_sure(text) is not None for text in other)} of {len(other)}" if other else ""
-        counts = f"{len(questions)} | {sum(right)} | {sum(quoted)} | {len(quoted) - sum(quoted)}"
-        print(f"| {name} | {counts} | {strange} |", flush=True)
+        counts = f"{len(questions)} | {sum(right)} | {sum(quoted)}, {len(quoted) - sum(quoted)}"
+        tried, good, bad = leave_out_each(pairs)
+        print(f"| {name} | {counts} | {strange} | {tried} | {good}, {bad} |", flush=True)
+
+
+def leave_out_each(pairs: Sequence[tuple[str, str]]) -> tuple[int, int, int]:
+    """Each different question asked of the list without it: how many there are, and how many are quoted right and
+    wrong. Of a reply that has one question only, all that can be right is to quote nothing."""
+    different = list(dict.fromkeys(pairs))
+    good = bad = 0
+    for question, taught in different:
+        rest = [pair for pair in different if pair[0] != question]
+        found = AnswerList(rest).find_sure(question) if rest else None
+        good += found is not None and found.reply == taught
+        bad += found is not None and found.reply != taught
+    return len(different), good, bad
 
 
 def read_other(name: str) -> list[str]:
