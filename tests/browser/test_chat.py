@@ -169,3 +169,76 @@ def test_letters_that_are_being_composed_are_not_sent(
     page.keyboard.press("Enter")
     expect_said(page, "konn\nichiwa", "Reply 1 and then the end")
     assert [request.conversation.texts for request in server.backend.asked] == [["konn\nichiwa"]]
+
+
+AT_END = """() => {
+  const list = document.querySelector("#conversation .turns");
+  return list.clientHeight > 0 && list.scrollHeight - list.scrollTop - list.clientHeight < 2;
+}"""
+
+
+def test_a_reply_is_followed_to_its_end_when_its_tab_was_left(
+    server: ChatServer, open_page: Callable[[ChatServer], Any]
+) -> None:
+    page = open_page(server)
+    server.backend.words = ["line\n" * 40] * 3
+    say(page, "One")
+    expect(page.locator(f"{TURNS} .note")).to_have_count(1)
+    page.wait_for_function(AT_END)
+    server.backend.hold()
+    say(page, "Two")
+    expect(page.locator(SAID).last).to_have_text("Reply 2")
+    page.get_by_role("tab", name="Teach").click()
+    expect(page.locator("#conversation")).to_be_hidden()
+    server.backend.go_on()
+    expect(page.locator(f"{TURNS} .note")).to_have_count(2)
+    page.get_by_role("tab", name="Chat").click()
+    page.wait_for_function(AT_END)
+    page.evaluate("document.querySelector('#conversation .turns').scrollTop = 300")
+    page.wait_for_function("document.querySelector('#conversation .turns').scrollTop === 300")
+    page.get_by_role("tab", name="Teach").click()
+    expect(page.locator("#conversation")).to_be_hidden()
+    page.get_by_role("tab", name="Chat").click()
+    page.wait_for_function("document.querySelector('#conversation .turns').scrollTop === 300")
+
+
+def test_an_open_edit_stays_while_the_conversation_goes_on(
+    server: ChatServer, open_page: Callable[[ChatServer], Any]
+) -> None:
+    page = open_page(server)
+    say(page, "One")
+    expect_said(page, "One", "Reply 1 and then the end")
+    page.get_by_label("Edit this message").first.click()
+    page.get_by_label("Edit the message").fill("Uno")
+    say(page, "Two")
+    expect(page.locator(SAID)).to_have_text(
+        ["Reply 1 and then the end", "Two", "Reply 2 and then the end"]  # The first is being edited.
+    )
+    expect(page.get_by_label("Edit the message")).to_have_value("Uno")
+    page.get_by_label("Edit the message").press("Enter")
+    expect_said(page, "Uno", "Reply 3 and then the end")
+
+
+def test_the_focus_never_falls_out_of_the_conversation(
+    server: ChatServer, open_page: Callable[[ChatServer], Any]
+) -> None:
+    page = open_page(server)
+    say(page, "One")
+    expect_said(page, "One", "Reply 1 and then the end")
+    page.get_by_label("Edit this message").focus()
+    page.keyboard.press("Enter")
+    page.get_by_label("Edit the message").press("Escape")
+    expect(page.get_by_label("Edit this message")).to_be_focused()
+    server.backend.hold()
+    page.get_by_label("Another reply").focus()
+    page.keyboard.press("Enter")
+    expect(page.locator(SAID).last).to_have_text("Reply 2")
+    expect(page.locator(BOX)).to_be_focused()
+    page.locator("[data-testid=stop-button]").focus()
+    page.keyboard.press("Enter")
+    expect(page.locator(f"{TURNS} .note")).to_contain_text("You stopped it.")
+    expect(page.locator(BOX)).to_be_focused()
+    page.get_by_label("Undo").focus()
+    page.keyboard.press("Enter")
+    expect(page.locator(TURNS)).to_have_count(0)
+    expect(page.locator(BOX)).to_be_focused()

@@ -12,6 +12,7 @@ frame.append(list, empty);
 
 let newest = 0, session = "";
 let live = { name: "", text: "", source: null };
+let following = !props.value?.readonly, top = 0, isShown = true;  // Whether the end is kept in sight, else what is.
 const drawn = [];  // For each row: what was drawn last, so that only what changed is drawn again.
 const ICONS = {
   copy: '<path d="M9 9h10v11H9zM5 15V4h10"/>',
@@ -55,6 +56,7 @@ async function copy(text, button) {
 function edit(item, row, index) {
   const area = document.createElement("textarea");
   area.className = "turn-edit";
+  area.dir = "auto";
   area.value = row.text;
   area.setAttribute("aria-label", "Edit the message");
   area.rows = Math.min(10, row.text.split("\n").length + 1);
@@ -68,7 +70,12 @@ function edit(item, row, index) {
   const bar = document.createElement("div");
   bar.className = "edit-bar";
   bar.append(save, cancel);
-  const close = () => { drawn[index] = null; draw(); };
+  const close = () => {
+    item.editing = null;
+    drawn[index] = null;
+    draw();
+    list.children[index]?.querySelector(".tool-edit")?.focus();
+  };
   save.addEventListener("click", () => {
     const text = area.value;
     close();
@@ -76,17 +83,19 @@ function edit(item, row, index) {
   });
   cancel.addEventListener("click", close);
   area.addEventListener("keydown", (event) => {
-    if (event.key === "Escape") close();
-    if (event.key === "Enter" && !event.shiftKey && !event.isComposing) { event.preventDefault(); save.click(); }
+    if (event.key === "Escape") { event.stopPropagation(); close(); }
+    if (isEnter(event) && !event.shiftKey) { event.preventDefault(); save.click(); }
   });
   item.querySelector(".said").replaceWith(area);
   item.querySelector(".tools")?.replaceWith(bar);
+  item.editing = row.text;
   area.focus();
 }
 
 function build(item, row, index, options) {
   item.replaceChildren();
-  item.className = `turn ${row.role}${options.live ? " live" : ""}${options.last ? " last" : ""}`;
+  item.editing = null;  // Else the text as it was when the edit was begun: an open edit outlives what is drawn around it.
+  item.className = `turn ${row.role}${options.live ? " live" : ""}`;
   if (row.group) {
     const head = document.createElement("div");
     head.className = "group";
@@ -201,11 +210,13 @@ function draw() {
   follow(value.live || "");
   heard(value);
   const rows = waiting.text ? [...value.rows, waiting] : value.rows;
-  const nearEnd = list.scrollHeight - list.scrollTop - list.clientHeight < 80;
+  const focused = list.contains(document.activeElement) ? document.activeElement : null;
+  const place = [...list.children].indexOf(focused?.closest(".turn"));
   const grew = rows.length > drawn.length;
   list.setAttribute("aria-busy", String(value.busy));
   list.hidden = rows.length === 0;
   frame.classList.toggle("readonly", Boolean(value.readonly));
+  frame.classList.toggle("busy", Boolean(value.busy));
   while (drawn.length > rows.length) {
     drawn.pop();
     list.lastElementChild.remove();
@@ -213,10 +224,12 @@ function draw() {
   rows.forEach((given, index) => {
     const last = index === rows.length - 1;
     const row = last && live.text.length > given.text.length ? { ...given, text: live.text } : given;
-    const options = { live: last && value.busy, last, name: value.name, tools: !value.busy && !value.readonly && given !== waiting };
+    const options = { live: last && value.busy, name: value.name, tools: !value.readonly && given !== waiting };
+    options.tools &&= !options.live;
     const wanted = JSON.stringify([row, options]);
     if (drawn[index] === wanted) return;
     let item = list.children[index];
+    if (item && item.editing === row.text && item.isConnected && item.classList.contains(row.role)) return;
     if (item && grow(item, row, options, drawn[index])) {
       drawn[index] = wanted;
       return;
@@ -229,5 +242,26 @@ function draw() {
     drawn[index] = wanted;
   });
   drawEmpty(value);
-  if (!value.readonly && (nearEnd || grew)) list.scrollTop = list.scrollHeight;
+  if (!value.readonly && grew) following = true;
+  if (!value.readonly && following) list.scrollTop = list.scrollHeight;
+  if (focused && focused !== list) keepFocus(focused, place);
 }
+
+function keepFocus(focused, place) {  // What had the focus was drawn anew, or is hidden while a reply is being written.
+  const same = focused.isConnected ? focused : list.children[place]?.getElementsByClassName(focused.className)[0];
+  if (!same || getComputedStyle(same).visibility === "hidden") goHome();
+  else if (same !== document.activeElement) same.focus({ preventScroll: true });
+}
+
+list.addEventListener("scroll", () => {
+  if (!isShown || !list.clientHeight) return;
+  top = list.scrollTop;
+  following = list.scrollHeight - top - list.clientHeight < 80;
+});
+new ResizeObserver(() => {  // What is hidden, such as a tab that was left, is scrolled to its beginning by the browser.
+  const wasShown = isShown;
+  isShown = list.clientHeight > 0;
+  if (!isShown) return;
+  if (following) list.scrollTop = list.scrollHeight;
+  else if (!wasShown) list.scrollTop = top;
+}).observe(list);

@@ -41,7 +41,7 @@ function makeBox() {
   });
   window.addEventListener("online", repeat);
   window.addEventListener("offline", () => { if (waiting.text) drawWaiting(); });
-  if (matchMedia("(hover: hover)").matches) box.focus({ preventScroll: true });  // On a phone it would call the keyboard.
+  goHome();
 }
 
 function keep() {
@@ -104,7 +104,12 @@ function drawWaiting() {
 
 function halt() {
   trigger("halt", {});
-  box.focus();
+  goHome();
+}
+
+function goHome() {  // Where the focus goes when what had it is gone: the box, unless that would call a phone's keyboard.
+  const hasKeyboard = frameOfBox && matchMedia("(hover: hover)").matches;
+  (hasKeyboard ? box : list).focus({ preventScroll: true });
 }
 
 function heard(value) {  // What the server says of the box: what has arrived, what comes back, and whether it writes.
@@ -123,9 +128,10 @@ function heard(value) {  // What the server says of the box: what has arrived, w
   }
   lastBack = back;
   if (value.busy !== !stopButton.hidden) {
-    if (document.activeElement === stopButton) box.focus();
+    const hadFocus = [sendButton, stopButton].includes(document.activeElement);
     stopButton.hidden = !value.busy;
     sendButton.hidden = value.busy;
+    if (hadFocus) goHome();
     if (!value.busy) tell("");
   }
 }
