@@ -19,7 +19,7 @@ from chat_app.data.answer_list import AnswerList
 from chat_app.data.readers import has_text, iterate_conversations
 from chat_app.errors import ChatAppError, RunError
 from chat_app.inference.backend import ModelDescription, ReplyBackend, ReplyEnd, ReplyEvent, ReplyRequest, TextDelta
-from chat_app.runs.run import Run, find_run, split_name
+from chat_app.runs.run import Run, open_run, split_name
 
 NOT_KNOWN = "I'm sorry, I don't know that."
 MOST_LISTS = 4
@@ -114,8 +114,8 @@ class AnswerLists:
 
     def _find_run(self, model: str) -> Run | None:
         try:
-            return find_run(self._runs, split_name(model)[0])
-        except (RunError, ValueError):
+            return open_run(self._runs, split_name(model)[0])  # A model may be named by the folder of its run.
+        except (RunError, ValueError, OSError):
             return None
 
 

@@ -87,6 +87,7 @@ def test_the_list_of_a_run_has_what_was_kept_aside_and_follows_changes(tmp_path:
     assert found is not None
     assert found.replies == ["At nine.", "In Mill Lane."]
     assert lists.find("shop") is found
+    assert lists.find(str(folder)) is found
     (folder / "data" / "train.jsonl").write_text(ROW % ("When?", "At half past nine."), encoding="utf-8")
     changed = lists.find("shop")
     assert changed is not None

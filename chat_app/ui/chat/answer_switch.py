@@ -75,7 +75,7 @@ class AnswerSwitch:
         """Whether the model was taught a list of the visitor's own, or one that the server was started to quote."""
         if not self.services.answers.has(model):
             return False
-        if self.services.rules.answers != "off":
+        if not self.services.rules.is_shared or self.services.rules.answers != "off":
             return True
         try:
             self.services.find_model(visitor, model)

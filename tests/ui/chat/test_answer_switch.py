@@ -51,10 +51,11 @@ def test_the_owner_of_a_list_has_it_quoted() -> None:
 
 
 def test_another_visitor_only_where_the_server_was_started_so() -> None:
-    switch = make_switch()
+    switch = make_switch(share=True)
     assert switch.put_before(MODEL, choose(switch, "only", "bert")) is MODEL
     assert switch.update(MODEL, "bert").visible is False
-    opened = make_switch(answers="sure")
+    assert isinstance(switch.put_before(MODEL, choose(switch, "only", "anna")), QuotingBackend)
+    opened = make_switch(answers="sure", share=True)
     assert isinstance(opened.put_before(MODEL, choose(opened, "only", "bert")), QuotingBackend)
 
 
