@@ -63,6 +63,11 @@ class Paths:
         """The folder of runs, with one folder for each training run."""
         return self.home / "runs"
 
+    @property
+    def models(self) -> Path:
+        """The folder of imported models, with one folder for each."""
+        return self.home / "models"
+
     def open_cache(self, kind: str) -> Cache:
         """The disk cache of a kind of data.
 

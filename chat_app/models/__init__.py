@@ -6,5 +6,5 @@ Nothing here generates text.
 __all__ = [
     "bitsandbytes_internals", "building", "device", "export", "loading", "lora", "lora_files", "lora_merge",
     "model_card", "recommended", "resolver", "saving", "tokenizer", "transformers_internals", "validation",
-    "weight_digest", "weight_size",
+    "weight_digest", "weight_import", "weight_size",
 ]  # fmt: skip

@@ -117,8 +117,8 @@ class ModelFiles:
 
 
 def find(name: str, paths: Paths, *, whole: bool = False) -> ModelFiles:
-    """Find a model by its name: starter, a run's id or its folder, one of its checkpoints (RUN@STEP), a folder of a
-    model, or a name on the Hub.
+    """Find a model by its name: starter, a run's id or its folder, one of its checkpoints (RUN@STEP), an
+    imported one, a folder of a model, or a name on the Hub.
 
     Its files are inspected, not loaded.
 
@@ -134,6 +134,8 @@ def find(name: str, paths: Paths, *, whole: bool = False) -> ModelFiles:
         return inspect(name, paths.starter, "starter")
     if NAME.fullmatch(name) and (paths.runs / name).is_dir():
         return _of_run(name, paths.runs / name, "run", paths, whole)
+    if NAME.fullmatch(name) and (paths.models / name).is_dir():
+        return inspect(name, paths.models / name, "folder")
     run, step = split_name(name)
     if step is not None and (paths.runs / run).is_dir():
         return _of_checkpoint(name, paths, whole)
@@ -154,11 +156,13 @@ def find(name: str, paths: Paths, *, whole: bool = False) -> ModelFiles:
 
 
 def available(paths: Paths) -> list[ModelFiles]:
-    """The models that are here without a download: the starter, runs that left a model, and the packaged one."""
+    """The models that are here without a download: the starter, runs that left one, imported ones, the packaged one."""
     names = [STARTER]
     if paths.runs.is_dir():
         runs = [one for one in paths.runs.iterdir() if NAME.fullmatch(one.name) and (one / "model").is_dir()]
         names += [one.name for one in sorted(runs, key=lambda one: one.name, reverse=True)]
+    if paths.models.is_dir():
+        names += sorted(one.name for one in paths.models.iterdir() if NAME.fullmatch(one.name))
     rows = []
     for name in names:
         try:

@@ -81,7 +81,7 @@ def refuse_without_safetensors(names: list[str], where: str) -> NoReturn:
         raise ModelError(
             "The weights are only there as a pickle file, which can run programs and is never opened.",
             where=where,
-            advice="Save it as safetensors first (save_pretrained of transformers does; the Hub has a converter).",
+            advice="`chat_app models import PATH` reads only the tensors in it and saves them as safetensors.",
         )
     raise ModelError("There are no weights.", where=where, advice="A model folder has a file model.safetensors.")
 

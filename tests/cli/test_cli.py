@@ -221,6 +221,13 @@ def test_models_lists_what_can_be_used(shell: Shell) -> None:
     assert "microsoft/DialoGPT-medium" in [one["name"] for one in found["recommended"]]
 
 
+def test_models_import_refuses_in_one_line(shell: Shell, tmp_path: Path) -> None:
+    (tmp_path / "tf_model.h5").write_bytes(b"")
+    refused = shell("models", "import", str(tmp_path), code=2).stderr
+    assert "TensorFlow" in refused
+    assert "Traceback" not in refused
+
+
 def test_help_names_every_command(shell: Shell) -> None:
     shown = shell.process("--help").stdout
     commands = ["serve", "train", "chat", "generate", "evaluate", "inspect", "encode", "tokenizer", "pretrain"]

@@ -123,7 +123,7 @@ class TestJudging:
     def test_only_pickle(self, tiny_folder, paths):
         (tiny_folder / "model.safetensors").unlink()
         (tiny_folder / "pytorch_model.bin").write_bytes(b"\x80\x04.")
-        self.refused(tiny_folder, paths, "pickle.*Save it as safetensors")
+        self.refused(tiny_folder, paths, "pickle.*models import PATH")
 
     def test_no_weights(self, tiny_folder, paths):
         (tiny_folder / "model.safetensors").unlink()
