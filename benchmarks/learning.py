@@ -154,7 +154,7 @@ def run_ours(trial: Trial) -> tuple[Curve, Run]:
     """Our training, with every default; and its run, whose split the others use."""
     _, encoder = parts_of(trial)
     watch = trial.watch(OURS, lambda model: math.nan)
-    run, _ = prepare_run(TrainConfig(model=trial.model), DataSource(files=(trial.data,)), trial.paths)
+    run, _ = prepare_run(TrainConfig(model=trial.model, wordings="off"), DataSource(files=(trial.data,)), trial.paths)
     with watch.stopwatch.held():
         valid = part_of(run, "valid")
         rows = [row for one in valid for row in encoder.examples(one, "replies", new_share=0.0)]

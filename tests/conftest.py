@@ -155,6 +155,7 @@ CONFIG = TrainConfig(
     precision="float32",
     device="cpu",
     threads=1,
+    wordings="off",
     valid_share=0.2,
     rehearse="off",
 )

@@ -30,7 +30,8 @@ class TrainConfig:
     )
     epochs: float = setting(
         10.0,
-        "How many times the model reads all conversations; it stops earlier when it no longer gets better.",
+        "How many times the model reads all conversations, very small sets more often; it stops earlier when it no "
+        "longer gets better.",
         low=0.01,
         high=1000,
         step=1,
@@ -102,11 +103,19 @@ class TrainConfig:
     )
     valid_share: float = setting(
         0.1,
-        "The share of conversations that is kept aside to see how well the model does on what it did not read.",
+        "The share of conversations that is kept aside to see how well the model does on what it did not read; 0 keeps "
+        "none, so all is learned and nothing is tested. With 0.1 a small set keeps only a few wordings aside.",
         low=0,
         high=0.5,
         step=0.01,
         label="Share for validation",
+    )
+    wordings: str = setting(
+        AUTOMATIC,
+        "Teach each question in several wordings: with words left out or swapped, slips of the keyboard, paraphrases, "
+        "on the user's side only; automatic does it for small sets of questions and answers.",
+        choices=(AUTOMATIC, "on", "off"),
+        label="Other wordings",
     )
     method: str = setting(
         AUTOMATIC,

@@ -5,11 +5,13 @@
 
 __all__ = [
     "answer_list",
+    "augmentation",
     "dataset",
     "everyday_words",
     "paraphrase",
     "quality",
     "readers",
+    "reply_match",
     "source",
     "splitting",
     "text_corpus",

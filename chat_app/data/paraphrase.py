@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 # Phrases of one line are interchangeable in a question.
 _SAME: tuple[tuple[str, ...], ...] = (
@@ -122,6 +122,12 @@ def find_keywords(prompt: str) -> list[str]:
     """The keywords of a prompt in lower case: its words without stop words, in their order."""
     words = [word for word in _WORD.findall(prompt.lower()) if word not in _SMALL_WORDS]
     return [word for word in words if word not in _LIGHT_WORDS] or words
+
+
+def share_of_small_words(texts: Iterable[str]) -> float:
+    """The share of English stop words among all words, 0 to 1: high in English, low in other languages."""
+    words = [word for text in texts for word in _WORD.findall(text.lower())]
+    return sum(word in _SMALL_WORDS for word in words) / len(words) if words else 0.0
 
 
 def reduce_to_keywords(prompt: str, others: Sequence[frozenset[str]], chance: random.Random) -> str:

@@ -117,17 +117,12 @@ def _open_mapped(file: Path) -> Table:
 
 
 class ConcatenatedDataset(_ExampleSequence):
-    """The examples of conversations, then those of running text, without copying either.
+    """The examples of two datasets, one after the other, without copying either."""
 
-    Args:
-        first: of conversations.
-        second: of running text.
-    """
-
-    def __init__(self, first: TokenizedDataset, second: TokenizedDataset):
+    def __init__(self, first: TokenizedDataset | ConcatenatedDataset, second: TokenizedDataset):
         self._first, self._second = first, second
-        self.cut_turns = first.cut_turns
-        self.tokens = first.tokens + second.tokens
+        self.cut_turns: int = first.cut_turns + second.cut_turns
+        self.tokens: int = first.tokens + second.tokens
 
     def __len__(self) -> int:
         return len(self._first) + len(self._second)

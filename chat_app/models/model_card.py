@@ -14,6 +14,7 @@ from chat_app.config.paths import STARTER
 from chat_app.config.training import TrainConfig
 from chat_app.errors import ChatAppError, SettingError
 from chat_app.runs.compare import best_evaluation, describe_best, loss_before
+from chat_app.runs.diagnosis import newest_answers
 from chat_app.runs.run import Run
 from chat_app.runs.used_settings import try_used_settings
 
@@ -35,7 +36,7 @@ def run_card(config: TrainConfig, about: Mapping[str, Any], facts: Mapping[str, 
         ("conversations kept aside for validation", about.get("valid_conversations", 0)),
         ("files", files),
         ("step, epoch", f"{facts.get('step', 0)}, {facts.get('epoch') or 0:.2f}"),
-        ("best validation loss", tested),
+        ("validation loss", tested),
         ("method", config.method),
         ("learning rate, batch size, seed", f"{config.learning_rate:g}, {config.batch_size}, {config.seed}"),
     ]
@@ -133,7 +134,7 @@ def _how_it_was_made(run: Run | None, started_from: str, config: Mapping[str, An
     if run is None:
         return ["How it was trained is not recorded.\n"]
     about, metrics = run.about(), run.metrics()
-    best, before = best_evaluation(metrics), loss_before(metrics)
+    best, before, answers = best_evaluation(metrics), loss_before(metrics), newest_answers(metrics)
     shape = [config.get(name) for name in ("n_layer", "n_embd", "n_positions")]
     rows = [
         ("started from", "the starter of chat_app" if started_from == STARTER else started_from or "not recorded"),
@@ -144,6 +145,7 @@ def _how_it_was_made(run: Run | None, started_from: str, config: Mapping[str, An
         ("steps", _count(run.state().step)),
         ("validation loss before", f"{before:.4f} nats a token" if before is not None else ""),
         ("best validation loss", describe_best(metrics) or "not measured"),
+        ("questions kept aside answered right", f"{answers[0]} of {answers[1]}" if answers else ""),
         ("perplexity there", f"{math.exp(min(best[1], 700)):.2f}" if best else ""),
         ("computed in", about.get("precision", "")),
     ]

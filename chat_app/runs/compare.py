@@ -8,6 +8,7 @@ from typing import Any
 
 from chat_app.config.training import TrainConfig
 from chat_app.errors import RunError
+from chat_app.runs.diagnosis import newest_answers
 from chat_app.runs.run import Run
 from chat_app.runs.used_settings import try_used_settings
 
@@ -82,6 +83,7 @@ def list_differences(runs: Sequence[Run], name_model: Callable[[str], str] = str
     rows = [
         Difference("Best validation loss", tuple(describe_best(one) or "-" for one in metrics)),
         Difference("Steps done", tuple(f"{run.state().step:,}" for run in runs)),
+        Difference("Right answers in other words", tuple(_answers(one) for one in metrics)),
         Difference("Validation loss before", tuple(_loss(loss_before(one)) for one in metrics)),
     ]
     abouts = [_about(run) for run in runs]
@@ -96,6 +98,11 @@ def list_differences(runs: Sequence[Run], name_model: Callable[[str], str] = str
         rows.append(Difference(label, tuple(_written(values.get(one.name)) for values in used)))
     always = 2
     return rows[:always] + [row for row in rows[always:] if len(set(row.values)) > 1]
+
+
+def _answers(metrics: Sequence[Mapping[str, Any]]) -> str:
+    found = newest_answers(metrics)
+    return f"{found[0]} of {found[1]}" if found else "-"
 
 
 def _loss(loss: float | None) -> str:

@@ -5,7 +5,7 @@
 - The *noise* is the standard deviation of a point, from the median absolute difference of neighbours.
 - The *margin* is MARGIN_ERRORS standard errors, at least MARGIN_SHARE of the origin.
 
-The rules, in their order; the first that holds is the diagnosis.
+The rules, in their order; the first that holds is the diagnosis. The constants are those of `loss_curves`.
 
 | rule          | condition                                                              | constants                   |
 |---------------|------------------------------------------------------------------------|-----------------------------|
@@ -34,33 +34,17 @@ The rules, in their order; the first that holds is the diagnosis.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from itertools import islice, pairwise
-from statistics import median
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from chat_app.runs.loss_curves import LossCurves, to_number
 from chat_app.runs.run import Status
 
 Kind = Literal["too early", "learning", "memorising", "stuck", "diverging", "done learning"]
 Action = Literal["", "keep-best-and-stop", "more-epochs", "lower-rate"]
 
-FEWEST_POINTS, FEWEST_EVALUATIONS = 12, 5
-STUCK_POINTS, STUCK_EVALUATIONS = 20, 8
-ROW = 5
-HIGH_SHARE, HIGH_NOISE = 0.25, 2.0  # High: this share of the start, and this many times the noise, above the start.
-RECOVERED = 0.75  # A level below this share of the origin has come down again.
-EARLY_RISE = 1.5  # Times the first two points.
-VALID_RISE = 1.05  # Times the first evaluation.
-MARGIN_SHARE, MARGIN_ERRORS = 0.1, 4.0
-LOST_SHARE = 0.5  # Of the fall from the origin to the lowest level.
-LEARNED_SHARE, LEARNED_ERRORS = 0.03, 4.0  # Of the start; standard errors.
-IMPROVED = 0.99  # Times the first evaluation.
-WORSE_SHARE, WORSE_NATS = 0.01, 0.02  # Of the best evaluation, and at least so many nats.
-FLAT_SHARE, FLAT_GAIN = 0.01, 0.005  # Of the best evaluation, or of all that the evaluations gained.
-FLAT_TRAIN, CLEAR_SHARE = 0.03, 0.05  # Of all that the training loss gained: the fall, and the standard error.
-MOST_POINTS = 600
+GOOD_ANSWERS, FAIR_ANSWERS = 0.8, 0.5  # Shares of right answers to questions that were kept aside.
 RUNNING: tuple[Status, ...] = ("queued", "running", "stopping")
 
 
@@ -82,17 +66,64 @@ class Diagnosis:
 
 
 def diagnose(
-    metrics: Sequence[Mapping[str, Any]], *, total_steps: int, has_validation: bool, status: Status
+    metrics: Sequence[Mapping[str, Any]],
+    *,
+    total_steps: int,
+    has_validation: bool,
+    status: Status,
+    keeps_last: bool = False,
 ) -> Diagnosis:
-    """Diagnose a training by its curves so far, by the rules above.
+    """Diagnose a training by its curves so far, by the rules above; and by its answers, where there are any.
+
+    A loss tells how sure a model is of each word, and not whether its answer is right: where questions were kept aside
+    whose answers the model was taught, how many it answers right counts more than the curves of a model that learns.
 
     Args:
         metrics: the lines of the run, oldest first ("step", "train_loss", "valid_loss", "learning_rate"), in nats.
         total_steps: of the whole training; 0 where it is not known.
         has_validation: whether conversations are kept aside; without them learning by heart cannot be seen.
         status: of the run.
+        keeps_last: whether the last model is the result, and not that of the best evaluation.
     """
-    curves = _Curves.of(metrics)
+    said = _diagnose_curves(metrics, total_steps, has_validation, status, keeps_last)
+    answers = newest_answers(metrics)
+    if answers is None or said.kind in ("diverging", "stuck", "too early"):
+        return said
+    return _judge_answers(said, *answers, is_running=status in RUNNING)
+
+
+def newest_answers(metrics: Sequence[Mapping[str, Any]]) -> tuple[int, int] | None:
+    """How many questions kept aside were answered right at the newest evaluation, and how many there are."""
+    for line in reversed(metrics):
+        right, asked = to_number(line.get("answers_right")), to_number(line.get("answers_asked"))
+        if asked > 0 and 0 <= right <= asked:
+            return round(right), round(asked)
+    return None
+
+
+def _judge_answers(said: Diagnosis, right: int, asked: int, *, is_running: bool) -> Diagnosis:
+    facts = f"It answers {right} of {asked} questions right that it has not read in these words."
+    if is_running:
+        return replace(said, sentence=f"{said.sentence} {facts}")
+    if right >= GOOD_ANSWERS * asked:
+        return Diagnosis("done learning", facts, "Chat with the model.")
+    if right >= FAIR_ANSWERS * asked:
+        return Diagnosis(
+            "learning",
+            facts,
+            "See which it gets wrong, and add more wordings of those questions before you teach again.",
+        )
+    return Diagnosis(
+        "memorising",
+        f"It has learned its conversations by heart. {facts}",
+        "Give each answer at least five questions in different words, then teach again.",
+    )
+
+
+def _diagnose_curves(
+    metrics: Sequence[Mapping[str, Any]], total_steps: int, has_validation: bool, status: Status, keeps_last: bool
+) -> Diagnosis:
+    curves = LossCurves.of(metrics)
     is_running = status in RUNNING
     if curves.diverges():
         return Diagnosis(
@@ -103,7 +134,7 @@ def diagnose(
         )
     if not curves.is_long_enough() or (curves.warms_up() and not curves.has_learned()):
         return _too_early(is_running, status, total_steps)
-    if curves.memorises():
+    if curves.memorises() and not keeps_last:
         return _memorising(curves, is_running)
     if curves.is_stuck(has_validation):
         return Diagnosis(
@@ -113,6 +144,8 @@ def diagnose(
         )
     if not curves.has_learned():
         return _too_early(is_running, status, total_steps)
+    if keeps_last and status == "done":
+        return _learned_all(has_validation)
     if curves.is_flat(has_validation):
         return _done_learning(is_running)
     return _learning(curves, is_running, status, has_validation)
@@ -125,7 +158,7 @@ def _too_early(is_running: bool, status: Status, total_steps: int) -> Diagnosis:
     return Diagnosis("too early", "It is too early to tell.", "Wait a little." if is_running else "")
 
 
-def _memorising(curves: _Curves, is_running: bool) -> Diagnosis:
+def _memorising(curves: LossCurves, is_running: bool) -> Diagnosis:
     step, _ = curves.best
     if step == 0:
         return Diagnosis(
@@ -137,7 +170,9 @@ def _memorising(curves: _Curves, is_running: bool) -> Diagnosis:
     return Diagnosis(
         "memorising",
         f"It has begun to learn by heart: on conversations it did not read it was best at step {step:,}.",
-        "Stop now: the model of that step is kept." if is_running else "The model of that step is kept; all is well.",
+        "Stop now: the model of that step is kept."
+        if is_running
+        else "The model of that step is kept. Ask it in words that are not in the file before you rely on it.",
         "keep-best-and-stop" if is_running else "",
     )
 
@@ -151,7 +186,16 @@ def _done_learning(is_running: bool) -> Diagnosis:
     )
 
 
-def _learning(curves: _Curves, is_running: bool, status: Status, has_validation: bool) -> Diagnosis:
+def _learned_all(has_validation: bool) -> Diagnosis:
+    tested = "" if has_validation else " None was kept aside, so nothing tells how it answers other questions."
+    return Diagnosis(
+        "done learning",
+        f"It has learned all of these conversations.{tested}",
+        "Ask it in your own words, and add more wordings of what it gets wrong.",
+    )
+
+
+def _learning(curves: LossCurves, is_running: bool, status: Status, has_validation: bool) -> Diagnosis:
     if not has_validation:
         sentence = "It is learning: the training loss falls. Nothing was kept aside to see whether it learns by heart."
     elif curves.generalises():
@@ -165,194 +209,3 @@ def _learning(curves: _Curves, is_running: bool, status: Status, has_validation:
             "learning", sentence, "It was still getting better at the end: more epochs may help.", "more-epochs"
         )
     return Diagnosis("learning", sentence)
-
-
-@dataclass(frozen=True)
-class _Curves:
-    """The curves of a training.
-
-    Attributes:
-        train: training losses, oldest first, at most about MOST_POINTS; not a number where it was none.
-        train_steps, rates: their steps and learning rates.
-        first: the first five that are numbers.
-        valid: (step, loss) of the evaluations.
-    """
-
-    train: list[float]
-    train_steps: list[int]
-    rates: list[float]
-    first: list[float]
-    valid: list[tuple[int, float]]
-
-    @classmethod
-    def of(cls, metrics: Sequence[Mapping[str, Any]]) -> _Curves:
-        """The curves in the lines of a run. A line with a learning rate and no training loss had none that is a
-        number."""
-        points = [line for line in metrics if "learning_rate" in line or "train_loss" in line]
-        stride = max(-(-len(points) // MOST_POINTS), 1)
-        groups = [points[start : start + stride] for start in range(0, len(points), stride)]
-        losses = (_number(line.get("train_loss")) for line in points)
-        evaluations = ((_step(line), _number(line["valid_loss"])) for line in metrics if "valid_loss" in line)
-        return cls(
-            train=[median([_number(line.get("train_loss")) for line in group]) for group in groups],
-            train_steps=[_step(group[-1]) for group in groups],
-            rates=[_number(group[-1].get("learning_rate")) for group in groups],
-            first=list(islice(filter(math.isfinite, losses), 5)),
-            valid=[(step, loss) for step, loss in evaluations if math.isfinite(loss)],
-        )
-
-    @property
-    def points(self) -> int:
-        return len(self.train)
-
-    @property
-    def finite(self) -> list[float]:
-        return [loss for loss in self.train if math.isfinite(loss)]
-
-    @property
-    def width(self) -> int:
-        """How many points a level is taken from."""
-        return min(max(self.points // 6, 5), 25)
-
-    @property
-    def start(self) -> float:
-        """The loss of the first five points; not a number where there is none."""
-        return median(self.first) if self.first else math.nan
-
-    @property
-    def origin(self) -> float:
-        """The loss before anything was learned: of the first points, or of the first two where it rises at once."""
-        first = median(self.first[:2])
-        return min(self.start, max(first, self.valid[0][1]) if self.valid else first)
-
-    @property
-    def level(self) -> float:
-        newest = self.finite[-self.width :]
-        return median(newest) if newest else math.nan
-
-    @property
-    def best(self) -> tuple[int, float]:
-        """Step and loss of the best evaluation."""
-        return min(self.valid, key=lambda one: one[1])
-
-    @property
-    def noise(self) -> float:
-        """The standard deviation of a point by chance, as if neighbours differed by nothing else."""
-        losses = self.finite
-        differences = [abs(after - before) for before, after in pairwise(losses)]
-        return 1.4826 * median(differences) / math.sqrt(2) if differences else 0.0
-
-    def standard_error(self, points: int = 5) -> float:
-        """Of the difference between the level and a median of the first `points`. A median's is 1.25 times a mean's.
-
-        What is no noise but a fall or a rise is bounded by a seventh of the start; of few points the noise itself is
-        known badly, so it is taken to be greater.
-        """
-        losses = self.finite
-        if len(losses) < 2:
-            return 0.0
-        noise = min(self.noise * (1 + 10 / len(losses)), 0.15 * self.start)
-        return 1.25 * noise * math.sqrt(1 / min(points, len(losses)) + 1 / min(self.width, len(losses)))
-
-    def levels(self) -> list[float]:
-        """The level at each point, from the first that has enough points before it."""
-        losses = self.finite
-        return [median(losses[end - self.width : end]) for end in range(self.width, len(losses) + 1)]
-
-    def diverges(self) -> bool:
-        """Whether the training loss rises, or is no number any more."""
-        if any(not math.isfinite(loss) for loss in self.train[-self.width :]):
-            return True
-        losses = self.finite
-        if len(losses) < 4:
-            return False
-        rows = (losses[end - ROW : end] for end in range(ROW, len(losses) + 1))
-        high = self.start + max(HIGH_SHARE * self.start, HIGH_NOISE * self.noise)
-        if any(min(row) > high for row in rows) and self.level > RECOVERED * self.origin:
-            return True
-        if len(losses) < FEWEST_POINTS and min(losses[-2:]) > EARLY_RISE * median(self.first[:2]):
-            return True
-        if not self.is_long_enough():
-            return False
-        if len(self.valid) > 1 and self.valid[-1][1] > VALID_RISE * self.valid[0][1] and self.level > self.start:
-            return True
-        if len(losses) < FEWEST_POINTS:
-            return False
-        margin = max(MARGIN_SHARE * self.origin, MARGIN_ERRORS * self.standard_error(2))
-        lowest = min(self.levels())
-        gained = self.origin - lowest
-        return self.level > self.origin + margin or (
-            gained > margin and self.level > lowest + max(margin, LOST_SHARE * gained)
-        )
-
-    def is_long_enough(self) -> bool:
-        """Whether there are enough points, or evaluations, to tell anything."""
-        return self.points >= FEWEST_POINTS or len(self.valid) >= FEWEST_EVALUATIONS
-
-    def warms_up(self) -> bool:
-        """Whether the learning rate is still on its way up."""
-        rates = self.rates[-2:]
-        return len(rates) == 2 and rates[1] > rates[0]
-
-    def has_learned(self) -> bool:
-        """Whether either curve has fallen for certain."""
-        fallen = max(LEARNED_ERRORS * self.standard_error(), LEARNED_SHARE * self.start)
-        return self.generalises() or self.start - self.level > fallen
-
-    def generalises(self) -> bool:
-        """Whether some evaluation was better than the first by a hundredth."""
-        return len(self.valid) >= 2 and self.best[1] < IMPROVED * self.valid[0][1]
-
-    def memorises(self) -> bool:
-        """Whether it overfits: the validation loss rises while the training loss does not."""
-        if not self.valid:
-            return False
-        step, best = self.best
-        later = [loss for at, loss in self.valid if at > step]
-        if len(later) < 2 or later[-1] < best + max(WORSE_NATS, WORSE_SHARE * best):
-            return False
-        before = [loss for at, loss in zip(self.train_steps, self.train, strict=True) if at <= step]
-        then = median(before[-self.width :]) if before else self.start
-        return not self.level > then + self.standard_error()  # Without any training points the evaluations tell.
-
-    def is_stuck(self, has_validation: bool) -> bool:
-        """Whether nothing has been learned for long enough after the warm-up."""
-        if self.has_learned():
-            return False
-        points, evaluations = self.after_warm_up()
-        if points < STUCK_POINTS and evaluations < STUCK_EVALUATIONS:
-            return False
-        return not has_validation or len(self.valid) >= 3
-
-    def after_warm_up(self) -> tuple[int, int]:
-        """How many training points, and how many evaluations, there are since the learning rate was highest."""
-        highest = max((rate for rate in self.rates if math.isfinite(rate)), default=0.0)
-        begin = next((at for at, rate in enumerate(self.rates) if rate >= highest), 0)
-        rose_until = self.train_steps[begin - 1] if begin else 0
-        return self.points - begin, sum(step >= rose_until for step, _ in self.valid)
-
-    def is_flat(self, has_validation: bool) -> bool:
-        """Whether the curves have stopped falling."""
-        if has_validation:
-            if len(self.valid) < 4 or not self.generalises():
-                return False
-            newest = max(3, len(self.valid) // 3)
-            losses = [loss for _, loss in self.valid]
-            before, best = min(losses[:-newest]), min(losses)
-            return before - best < max(FLAT_SHARE * best, FLAT_GAIN * (losses[0] - best))
-        third = len(self.finite) // 3
-        if third < FEWEST_POINTS:
-            return False
-        middle, newest_third = self.finite[third:-third], self.finite[-third:]
-        gained = self.start - self.level
-        is_clear = self.standard_error() < CLEAR_SHARE * gained
-        return is_clear and median(middle) - median(newest_third) < FLAT_TRAIN * gained
-
-
-def _number(value: Any) -> float:
-    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else math.nan
-
-
-def _step(line: Mapping[str, Any]) -> int:
-    value = line.get("step", 0)
-    return value if isinstance(value, int) else 0

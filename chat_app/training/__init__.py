@@ -7,5 +7,5 @@ in `chat_app.runs`.
 __all__ = [
     "collator", "corrections_run", "corrections_store", "decisions", "distributed", "follow_up_runs", "inputs",
     "job_queue", "loss", "pipeline", "prepare", "pretraining", "pretraining_plan", "recipe", "sample_prompts",
-    "trainer",
+    "small_sets", "trainer",
 ]  # fmt: skip

@@ -35,7 +35,8 @@ class RunWriter(TrainerCallback):
     def __init__(self, run: Run, config: TrainConfig, inputs: TrainingInputs, stop: StopRequest):
         self.run, self.config, self.inputs, self.stop = run, config, inputs, stop
         self.trainer: Any = None  # Set once the Trainer exists.
-        self.best = math.inf
+        self.best = self.newest_loss = math.inf
+        self.evaluated_step = -1
         self.since_best = 0
         self.reason = ""
         self.status: Literal["done", "stopped", "interrupted"] = "done"
@@ -131,11 +132,14 @@ class RunWriter(TrainerCallback):
                 raise TrainingError(
                     "The validation loss is no longer a number.", advice="Lower the learning rate and start again."
                 )
+            self.newest_loss = loss
             self.record(state, {"valid_loss": loss, "valid_perplexity": metrics["eval_perplexity"]})
-            if self._judge(loss):
+            if self._judge(loss) or self.inputs.keep_last:
                 self.save_model(state)
         else:
             self.save_model(state)
+        self.evaluated_step = state.global_step
+        self.record_answers(state, model)
         self.record_samples(state, model)
         if self.config.patience and self.since_best >= self.config.patience and not control.should_training_stop:
             control.should_training_stop = True
@@ -158,7 +162,7 @@ class RunWriter(TrainerCallback):
         """Write the current model as the run's model."""
         if not distributed.is_main_process():
             return
-        facts = {"step": state.global_step, "epoch": state.epoch, "valid_loss": self.best}
+        facts = {"step": state.global_step, "epoch": self._epoch(state), "valid_loss": self.newest_loss}
         self.write_model(self.run.folder, self.inputs.card(facts))
 
     def write_model(self, folder: Path, card: str) -> None:
@@ -175,7 +179,7 @@ class RunWriter(TrainerCallback):
         """Append one line of metrics, with finite numbers only."""
         if not distributed.is_main_process():
             return
-        line: dict[str, Any] = {"step": state.global_step, "epoch": round(state.epoch or 0.0, 4), "time": time.time()}
+        line: dict[str, Any] = {"step": state.global_step, "epoch": round(self._epoch(state), 4), "time": time.time()}
         line.update(
             {name: float(value) for name, value in values.items() if value is not None and math.isfinite(value)}
         )
@@ -200,7 +204,17 @@ class RunWriter(TrainerCallback):
         if not distributed.is_main_process():
             return
         for sample in self.inputs.samples(model):
-            self.run.append("samples.jsonl", {"step": state.global_step, "epoch": state.epoch or 0.0, **sample})
+            self.run.append("samples.jsonl", {"step": state.global_step, "epoch": self._epoch(state), **sample})
+
+    def record_answers(self, state: TrainerState, model: Any) -> None:
+        """Write how many of the questions kept aside the current model answers right."""
+        if self.inputs.answers is not None and distributed.is_main_process():
+            right, asked = self.inputs.answers(model)
+            self.record(state, {"answers_right": right, "answers_asked": asked})
+
+    def _epoch(self, state: TrainerState) -> float:
+        """How often each conversation has been read, in one wording or another."""
+        return (state.epoch or 0.0) * self.inputs.readings
 
 
 def are_gradients_finite(model: Any) -> bool:

@@ -13,12 +13,13 @@ from chat_app.errors import RunError
 from chat_app.runs.run import ACTIVE, Run
 from chat_app.training.prepare import create_run
 from chat_app.training.recipe import copy_recipe
+from chat_app.training.small_sets import ABOUT
 
 LOWEST_FACTOR = 0.01
 MOST_EPOCHS = 1000.0
 _KEPT = (
     *("files", "by", "repairs", "reading", "questions", "title", "from_nothing", "vocabulary"),
-    *("train_conversations", "valid_conversations", "test_conversations", "train_texts", "valid_texts"),
+    *("train_conversations", "valid_conversations", "test_conversations", "train_texts", "valid_texts", ABOUT),
 )
 
 

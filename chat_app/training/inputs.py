@@ -21,6 +21,10 @@ class TrainingInputs:
         save_as: the precision of the model folder, None for the model's own.
         samples: called at each evaluation with the model; the replies to the fixed prompts.
         base: the folder of the model to which an addition is learned; None where every weight is learned.
+        answers: called at each evaluation with the model: how many of the questions kept aside it answers right, and
+            how many there are; None where there are none.
+        keep_last: whether the last model is the result, whatever the evaluations say.
+        readings: how often a conversation is read in one epoch over the rows, in one wording or another.
         card: called when a model is saved, with what is known of it; the text of its card.
     """
 
@@ -32,4 +36,7 @@ class TrainingInputs:
     save_as: str | None
     samples: Callable[[Any], list[dict[str, str]]] = field(default=lambda model: [])
     base: Path | None = None
+    answers: Callable[[Any], tuple[int, int]] | None = None
+    keep_last: bool = False
+    readings: float = 1.0
     card: Callable[[dict[str, Any]], str] = field(default=lambda facts: "")

@@ -44,7 +44,9 @@ from chat_app.system.progress import (
 from chat_app.tokenization.chat_formats import DEFAULT_FORMAT, get_format
 from chat_app.tokenization.encoder import Encoder
 from chat_app.training import distributed
+from chat_app.training.answer_check import REPLY_TOKENS, AnswerCheck, read_answer_check
 from chat_app.training.decisions import check_base, check_data, check_rows
+from chat_app.training.small_sets import VARIANTS, SmallSet, describe_small_set, read_small_set, resolve_small_set
 
 if TYPE_CHECKING:  # These bring torch, which waits until there is something to train.
     from chat_app.models.resolver import ModelFiles
@@ -114,6 +116,7 @@ def _train_locked(run: Run, paths: Paths, stop: StopRequest, callbacks: Sequence
     check_rows(run, train_rows, valid_rows, is_resumed=checkpoint is not None)
     setup = _Setup(run, paths, encoder, files, new_tokens, device, precision, train_rows, valid_rows)
     _note_setup(setup, log)
+    config = resolve_small_set(config, setup.small_set, len(train_rows))
     config, trainable = resolve_plan(
         run, config, files, train_rows, len(new_tokens), setup.load_model, setup.make_inputs, stop.is_wanted, log
     )
@@ -145,6 +148,11 @@ class _Setup:
     train_rows: TokenizedDataset | ConcatenatedDataset
     valid_rows: TokenizedDataset | ConcatenatedDataset
 
+    @property
+    def small_set(self) -> SmallSet | None:
+        """How the conversations are learned if they are few."""
+        return read_small_set(self.run.about())
+
     def load_model(self, settings: TrainConfig) -> TrainableModel:
         """The model of these settings, ready for its method."""
         from chat_app.training.methods import load_trainable_model
@@ -164,7 +172,7 @@ class _Setup:
         """What the training loop is given beside the model."""
         from chat_app.training.inputs import TrainingInputs
 
-        prompts = choose_sample_prompts(self.run)
+        prompts, check, small = choose_sample_prompts(self.run), read_answer_check(self.run), self.small_set
         return TrainingInputs(
             self.encoder,
             self.train_rows,
@@ -174,6 +182,9 @@ class _Setup:
             settings.save_as if settings.save_as != AUTOMATIC else _stored_precision(self.files.config),
             samples=lambda model: _sample_replies(model, self.encoder, prompts),
             base=trainable.base,
+            answers=None if check is None else lambda model: _check_answers(model, self.encoder, check),
+            keep_last=small is not None and small.keep_last,
+            readings=1.0 if small is None else small.wordings / small.read,
             card=lambda facts: run_card(settings, self.run.about(), {**facts, "format": self.encoder.format.name}),
         )
 
@@ -251,6 +262,8 @@ def _note_setup(setup: _Setup, log: LogCallback) -> None:
             rows=len(rows),
         )
     distributed.barrier()
+    if how := describe_small_set(setup.run.about(), setup.run.config().epochs):
+        log(how)
     log(f"{len(rows)} rows to learn, {_describe_tests(setup)}, on {setup.device} in {setup.precision}.")
 
 
@@ -293,6 +306,13 @@ def _sample_replies(model: Any, encoder: Encoder, prompts: Sequence[Conversation
     ]
 
 
+def _check_answers(model: Any, encoder: Encoder, check: AnswerCheck) -> tuple[int, int]:
+    """How many of the questions kept aside a model answers right, and how many there are."""
+    from chat_app.inference.generation import generate_greedily
+
+    return check.count_right(lambda question: generate_greedily(model, encoder, question, REPLY_TOKENS))
+
+
 def _tokenize(
     run: Run, encoder: Encoder, paths: Paths, should_stop: ShouldStop
 ) -> tuple[TokenizedDataset | ConcatenatedDataset, TokenizedDataset | ConcatenatedDataset]:
@@ -312,7 +332,11 @@ def _tokenize(
     progress = stop_when(lambda: run.stop_requested() or should_stop(), report)
 
     def of(part: str) -> TokenizedDataset | ConcatenatedDataset:
+        said: TokenizedDataset | ConcatenatedDataset
         said = tokenize_conversations(run.data / f"{part}.jsonl", encoder, rules, cache, progress=progress)
+        if part == "train" and has_text(run.data / f"{VARIANTS}.jsonl"):
+            further = tokenize_conversations(run.data / f"{VARIANTS}.jsonl", encoder, rules, cache, progress=progress)
+            said = ConcatenatedDataset(said, further)
         read = tokenize_text(run.data / f"{part}_text.jsonl", encoder, cache, progress=progress)
         return ConcatenatedDataset(said, read) if len(read) else said
 

@@ -27,6 +27,7 @@ from chat_app.runs.run import Run, is_run_folder, new_id
 from chat_app.system.disk_cache import digest_content
 from chat_app.system.progress import ProgressCallback, ignore_progress
 from chat_app.training.recipe import write_recipe
+from chat_app.training.small_sets import find_small_set, suited_valid_share, write_small_set
 
 
 def prepare_run(
@@ -133,7 +134,12 @@ def write_data(
     Raises:
         DataError: nothing would be left to learn.
     """
-    counts = write_split(run.data, config.valid_share, config.seed, train, valid, progress)
+    is_talk = texts is None and valid_texts is None
+    few = find_small_set(config, train) if is_talk else None
+    share = config.valid_share if few is None else suited_valid_share(config)
+    counts = write_split(run.data, share, config.seed, train, valid, progress)
+    if few and counts["train"]:
+        counts.update(write_small_set(run, config))
     run.note(**{f"{part}_conversations": count for part, count in counts.items()})
     if texts is not None or valid_texts is not None:
         counts += write_chunks(run.data, texts or (), valid_texts, config.valid_share, config.seed, progress)

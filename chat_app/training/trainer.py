@@ -210,6 +210,8 @@ def train(
         if checkpoint is None:
             _record_start(trainer, writer)
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        if inputs.keep_last and writer.status == "done" and writer.evaluated_step != trainer.state.global_step:
+            trainer.evaluate()
         if not run.has_model:
             writer.save_model(trainer.state)
     except (OSError, RuntimeError, MemoryError, SafetensorError) as error:
@@ -222,6 +224,7 @@ def _record_start(trainer: ChatTrainer, writer: RunWriter) -> None:
     before = trainer.likelihood()
     if before:
         writer.record(trainer.state, {"valid_loss": before.loss, "valid_perplexity": before.perplexity})
+    writer.record_answers(trainer.state, trainer.causal)
     writer.record_samples(trainer.state, trainer.causal)
 
 

@@ -114,7 +114,7 @@ def test_a_run_is_exported_by_its_folder_and_a_stop_leaves_a_sentence(
 
 
 def test_lost_checkpoints_and_changed_data_are_allowed_by_flags(shell: Shell, flags: list[str], tmp_path: Path) -> None:
-    shell("train", *flags)
+    shell("train", *flags, "--wordings", "off")
     run = Run(tmp_path / "run")
     more = ["train", "--resume", str(run.folder), "--max-steps", "2"]
     (run.data / "valid.jsonl").write_text("")

@@ -221,3 +221,47 @@ def test_evaluations_tell_where_training_points_are_rare() -> None:
     assert judge(rarely([5.0, 5.0], same)).kind == "stuck"
     assert judge(rarely([5.0, 5.0], same[:7])).kind == "too early"
     assert judge(rarely([5.0, 5.0], same, rates=[1e-5, 2e-5])).kind == "too early"
+
+
+def learning_lines(answers: tuple[int, int] | None) -> Lines:
+    """A loss that falls, and on what was kept aside rises again; with answers at the end."""
+    lines: Lines = [
+        {"step": step, "train_loss": 4 * 0.9**step, "learning_rate": 1e-3 * (1 - step / 60)} for step in range(1, 60)
+    ]
+    lines += [{"step": step, "valid_loss": loss} for step, loss in ((0, 4.0), (20, 1.0), (40, 1.5), (59, 2.0))]
+    lines.sort(key=lambda line: line["step"])
+    if answers is not None:
+        lines.append({"step": 59, "answers_right": float(answers[0]), "answers_asked": float(answers[1])})
+    return lines
+
+
+@pytest.mark.parametrize(
+    ("answers", "kind", "words"),
+    [
+        ((11, 12), "done learning", "answers 11 of 12 questions right"),
+        ((7, 12), "learning", "add more wordings"),
+        ((2, 12), "memorising", "by heart. It answers 2 of 12"),
+        (None, "done learning", "It has learned all"),
+    ],
+)
+def test_answers_count_more_than_the_curves(answers: tuple[int, int] | None, kind: str, words: str) -> None:
+    said = diagnose(learning_lines(answers), total_steps=59, has_validation=True, status="done", keeps_last=True)
+    assert said.kind == kind
+    assert words in f"{said.sentence} {said.advice}"
+    running = diagnose(learning_lines(answers), total_steps=59, has_validation=True, status="running", keeps_last=True)
+    assert ("questions right" in running.sentence) == (answers is not None)
+
+
+def test_nothing_is_said_to_be_well_that_was_not_tested() -> None:
+    lines = [line for line in learning_lines(None) if "valid_loss" not in line]
+    said = diagnose(lines, total_steps=59, has_validation=False, status="done", keeps_last=True)
+    assert "nothing tells how it answers other questions" in said.sentence
+    heart = judge(learning_lines(None), "done")
+    assert heart.kind == "memorising"
+    assert "well" not in heart.advice
+
+
+def test_a_training_that_learns_nothing_is_not_praised_for_lucky_answers() -> None:
+    flat = [{"step": step, "train_loss": 4.0, "learning_rate": 1e-4} for step in range(60)]
+    flat.append({"step": 59, "answers_right": 12.0, "answers_asked": 12.0})
+    assert diagnose(flat, total_steps=59, has_validation=False, status="done").kind == "stuck"

@@ -13,10 +13,11 @@ from chat_app.config.fields import AUTOMATIC
 from chat_app.data.splitting import explain_no_validation
 from chat_app.errors import RunError
 from chat_app.formatting import format_duration
-from chat_app.runs.diagnosis import Action, Diagnosis, diagnose
+from chat_app.runs.diagnosis import Action, Diagnosis, diagnose, newest_answers
 from chat_app.runs.history import count_damaged_lines
 from chat_app.runs.loss_plot import thinned
 from chat_app.runs.run import Run, State
+from chat_app.training.small_sets import read_small_set
 from chat_app.ui.components import formatting
 from chat_app.ui.components.escape import escape
 from chat_app.ui.models.model_choices import title_run
@@ -77,7 +78,11 @@ def diagnose_run(run: Run, state: State, metrics: Metrics) -> Diagnosis | None:
     kept_aside = (about.get("valid_conversations") or 0) + (about.get("valid_texts") or 0)
     is_done = state.status == "done"
     steps = state.step if is_done else state.total_steps
-    said = diagnose(metrics, total_steps=steps, has_validation=kept_aside > 0, status=state.status)
+    small = read_small_set(about)
+    keeps_last = small is not None and small.keep_last
+    said = diagnose(
+        metrics, total_steps=steps, has_validation=kept_aside > 0, status=state.status, keeps_last=keeps_last
+    )
     if is_done and state.step < state.total_steps and said.action == "more-epochs":
         return STOPPED_ITSELF  # Early stopping has seen more evaluations than the curve has points.
     return said
@@ -161,6 +166,8 @@ def _list_facts(run: Run, state: State, metrics: Metrics, now: float) -> list[tu
             else f"{_format_perplexity(perplexities[0])} → {_format_perplexity(best)}"
         )
         facts.append(("Perplexity (lower is better)", text))
+    if (answers := newest_answers(metrics)) is not None:
+        facts.append(("Right answers", f"{answers[0]} of {answers[1]} questions in other words"))
     try:
         about = run.about()
     except RunError:

@@ -32,7 +32,7 @@ GROUPS = {
         *("weight_decay", "clip", "dropout", "seed"),
     ),
     "Small additions (LoRA)": ("lora_rank", "lora_alpha", "lora_dropout"),
-    "What it learns from": ("learn", "format", "window", "max_turns", "overlap", "valid_share"),
+    "What it learns from": ("learn", "format", "window", "max_turns", "overlap", "valid_share", "wordings"),
     "When it stops and saves": (
         *("max_steps", "patience", "evaluate_every", "save_every", "log_every", "keep_checkpoints"),
     ),

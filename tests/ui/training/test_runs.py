@@ -231,6 +231,6 @@ def test_the_page_and_the_command_line_prepare_equal_runs(tmp_path: Path, monkey
     assert facts[0]["repairs"] == ["emails"]
     files = [{path.name: path.read_bytes() for path in run.data.iterdir()} for run in (page, line)]
     assert files[0] == files[1]
-    assert files[0].keys() == {"train.jsonl", "valid.jsonl", "problems.jsonl", "manifest.json"}
+    assert files[0].keys() == {"train.jsonl", "variants.jsonl", "valid.jsonl", "problems.jsonl", "manifest.json"}
     recipes = [(run.folder / FILE).read_text() for run in (page, line)]
     assert recipes[0].replace("- shop.csv", f"- {file}") == recipes[1]
