@@ -2,9 +2,9 @@
 
     python -m benchmarks.answers [SET ...] [--model M ...] [--seeds N] [--flags="--epochs 5"] [--taught RUN | --list]
 
-A SET is one of benchmarks/learning_sets (`library`, `bicycle_shop`, `clinic`, `club`, `bakery_tiny`), or `shop` for the
-sample shop. Each model is taught each set by `python -m chat_app train` with every default, or with the flags that are
-given; `--taught` asks a model that was taught already. `--list` trains and asks no model: it counts
+A SET is one of benchmarks/learning_sets (`library`, `library_close`, `bicycle_shop`, `clinic`, `club`, `bakery_tiny`),
+or `shop` for the sample shop. Each model is taught each set by `python -m chat_app train` with every default, or with
+the flags that are given; `--taught` asks a model that was taught already. `--list` trains and asks no model: it counts
 what the list of questions and answers says by itself, where it is sure, and how often it is sure of a question about
 something else. A model is asked each question once greedily, and once for each seed with the default sampling. An
 answer is right if every key word of the right reply is in it. Printed is a table with the seconds that the whole
@@ -71,7 +71,7 @@ def find_set(name: str) -> tuple[Path, list[Question]]:
         return samples / "shop.tsv", questions
     lines = (SETS / f"{name}_questions.jsonl").read_text(encoding="utf-8").splitlines()
     questions = [Question(row["question"], tuple((key,) for key in row["key"])) for row in map(json.loads, lines)]
-    return SETS / f"{name}.jsonl", questions
+    return SETS / f"{name.removesuffix('_close')}.jsonl", questions
 
 
 def count_right(answer: Callable[[str], str], questions: Sequence[Question]) -> int:
