@@ -17,6 +17,7 @@ from chat_app.tokenization.chat_tokenizer import ChatTokenizer
 from chat_app.tokenization.format_detection import DetectedFormat, detect_format
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.txt", "sentencepiece.bpe.model")
+_MOST_BYTES = 64 << 20  # Of one file. Gemma's, of 262,000 tokens, has 33 MB.
 _GPT2_FILES = (("vocab.json", "merges.txt"), ("encoder.json", "vocab.bpe"))
 
 
@@ -70,6 +71,7 @@ def load_backend(name: str | Path, paths: Paths) -> Any:
         files = download(find(str(name), paths))
         folder, gguf = files.tokenizer_folder, files.gguf
     if gguf is None and (folder / "tokenizer.json").is_file():
+        _check_sizes(folder)
         from tokenizers import Tokenizer
 
         try:
@@ -94,6 +96,7 @@ def read_tokenizer_files(folder: Path | None, gguf: str | None) -> ChatTokenizer
     from chat_app.models.library_calls import call_library
 
     assert folder is not None, "downloaded before"
+    _check_sizes(folder)
     if gguf:
         from_gguf = transformers.AutoTokenizer.from_pretrained
         tokenizer: ChatTokenizer = call_library(from_gguf, folder, gguf_file=gguf, local_files_only=True)
@@ -115,3 +118,10 @@ def read_tokenizer_files(folder: Path | None, gguf: str | None) -> ChatTokenizer
         transformers.AutoTokenizer.from_pretrained, folder, trust_remote_code=False, local_files_only=True
     )
     return tokenizer
+
+
+def _check_sizes(folder: Path) -> None:
+    for name in (*_TOKENIZER_FILES, "tokenizer_config.json", *(one for pair in _GPT2_FILES for one in pair)):
+        file = folder / name
+        if file.is_file() and file.stat().st_size > _MOST_BYTES:
+            raise ModelError(f"{name} is larger than {_MOST_BYTES >> 20} MiB, so it was not read.", where=str(folder))

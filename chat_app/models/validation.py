@@ -26,6 +26,7 @@ _LIMITS = {
     ("n_inner", "intermediate_size"): 131072,
     ("n_positions", "n_ctx", "max_position_embeddings"): 2**21,
     ("vocab_size", "type_vocab_size"): 1_000_000,
+    ("num_labels",): 10_000,  # transformers makes a name for each.
     ("num_local_experts", "num_experts", "n_routed_experts"): 256,
 }
 
@@ -186,9 +187,17 @@ def read_object(file: Path, most: int = _MOST_CONFIG_BYTES) -> dict[str, Any]:
 
 
 def _has_key(value: Any, key: str) -> bool:
-    if isinstance(value, dict):
-        return key in value or any(_has_key(one, key) for one in value.values())
-    return isinstance(value, list) and any(_has_key(one, key) for one in value)
+    """Whether a key stands anywhere in a JSON value, however deep."""
+    waiting = [value]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, dict):
+            if key in one:
+                return True
+            waiting += one.values()
+        elif isinstance(one, list):
+            waiting += one
+    return False
 
 
 def check_kind(model_type: Any, where: str) -> None:

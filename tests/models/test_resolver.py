@@ -18,6 +18,7 @@ from chat_app.errors import ModelError, ModelNotFoundError
 from chat_app.inference.loaded_model import load
 from chat_app.models.recommended import RECOMMENDED
 from chat_app.models.resolver import ModelFiles, available, check_weights, estimate_memory, find
+from chat_app.models.tokenizer import load_tokenizer
 from chat_app.models.validation import count_parameters
 from chat_app.system.memory import measure_free_memory
 
@@ -174,6 +175,7 @@ class TestJudging:
             {"n_embd": "32"},
             {"n_inner": True},
             {"num_experts": 10**6},
+            {"num_labels": 10**9},
         ],
     )
     @pytest.mark.timeout(LONG)
@@ -194,6 +196,19 @@ class TestJudging:
     def test_settings_that_are_none(self, tiny_folder, paths, content):
         (tiny_folder / "config.json").write_text(content)
         self.refused(tiny_folder, paths, r"config\.json")
+
+    def test_programs_are_found_however_deep(self, tiny_folder, paths):
+        nested = {"auto_map": {}}
+        for _ in range(400):
+            nested = {"a": [nested]}
+        change_config(tiny_folder, nested=nested)
+        self.refused(tiny_folder, paths, "program of its own")
+
+    def test_a_tokenizer_of_unbearable_size(self, tiny_folder, paths):
+        with (tiny_folder / "tokenizer.json").open("ab") as stream:
+            stream.truncate(65 << 20)
+        with pytest.raises(ModelError, match=r"tokenizer\.json is larger than 64 MiB"):
+            load_tokenizer(tiny_folder)
 
     @pytest.mark.parametrize(
         "change", [{"n_head": 5}, {"n_head": 0}, {"n_embd": None}, {"activation_function": ["gelu_new"]}]
