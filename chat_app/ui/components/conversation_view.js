@@ -10,7 +10,7 @@ list.tabIndex = 0;
 empty.className = "turns-empty";
 frame.append(list, empty);
 
-let newest = 0, session = "";
+let newest = 0, session = "", shown = null;
 let live = { name: "", text: "", source: null };
 let following = !props.value?.readonly, top = 0, isShown = true;  // Whether the end is kept in sight, else what is.
 const drawn = [];  // For each row: what was drawn last, so that only what changed is drawn again.
@@ -203,8 +203,9 @@ function drawEmpty(value) {
 }
 
 function draw() {
-  const value = props.value || { rows: [], hints: [] };
-  if (value.session === session && value.version < newest) return;
+  const given = props.value || { rows: [], hints: [] };
+  const value = given.session === session && given.version < newest ? shown : given;  // One may arrive late.
+  shown = value;
   newest = value.version || 0;
   session = value.session;
   follow(value.live || "");

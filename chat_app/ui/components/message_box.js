@@ -67,7 +67,7 @@ function tell(text) {
 }
 
 function isBusy() {
-  return Boolean(props.value?.busy) || Boolean(waiting.text);
+  return Boolean(shown?.busy) || Boolean(waiting.text);
 }
 
 function submit() {
