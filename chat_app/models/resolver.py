@@ -130,6 +130,8 @@ def find(name: str, paths: Paths, *, whole: bool = False) -> ModelFiles:
         ModelError: its files cannot be trusted, are damaged, or are of a kind that cannot chat.
     """
     name = name.strip()
+    if len(name) > 4000 or any(len(part.encode("utf-8", "replace")) > 255 for part in name.split("/")):
+        raise ModelNotFoundError(f"There is no model '{name[:60]}...'.", advice="No file has a name that long.")
     if name == STARTER:
         return inspect(name, paths.starter, "starter")
     if NAME.fullmatch(name) and (paths.runs / name).is_dir():

@@ -116,6 +116,12 @@ class TestFinding:
             assert one.good_at.endswith(".")
 
 
+@pytest.mark.parametrize("name", ["x" * 300, "r" * 300 + "@3", "/" + "x" * 300, "a/" * 3000])
+def test_names_that_no_file_can_have(name, paths):
+    with pytest.raises(ModelNotFoundError):
+        find(name, paths)
+
+
 class TestJudging:
     def refused(self, folder: Path, paths: Paths, match: str) -> None:
         with pytest.raises(ModelError, match=match):
