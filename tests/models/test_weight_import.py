@@ -140,6 +140,18 @@ def test_files_that_do_not_belong_together(source: Path, tmp_path: Path, tiny_mo
         converted(source, tmp_path)
 
 
+def test_biases_are_there_or_none_is(source: Path, tmp_path: Path, tiny_model: Any) -> None:
+    tiny_model.config.save_pretrained(source)
+    state = dict(tiny_model.state_dict())
+    torch.save({name: one for name, one in state.items() if name != "transformer.h.0.ln_1.bias"}, source / "a.pt")
+    with pytest.raises(ModelError, match=r"1 of 28 tensors are missing, such as transformer\.h\.0\.ln_1\.bias"):
+        converted(source, tmp_path)
+    torch.save({name: one for name, one in state.items() if not name.endswith(".bias")}, source / "a.pt")
+    target, said = converted(source, tmp_path)
+    assert "biases that it does not have are 0" in said
+    assert not load_file(target / "model.safetensors")["transformer.ln_f.bias"].any()
+
+
 def test_other_weights_are_named(source: Path, paths: Paths, tmp_path: Path) -> None:
     (source / "tf_model.h5").write_bytes(b"\x89HDF")
     with pytest.raises(ModelError, match=r"TensorFlow.*from_tf=True"):
