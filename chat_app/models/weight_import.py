@@ -271,7 +271,7 @@ def _check(
     kept = {}
     for name, shape in shapes.items():
         one = tensors.get(name)
-        one = torch.zeros(shape) if one is None else one.detach()
+        one = torch.zeros(shape, dtype=torch.float32, device="cpu") if one is None else one.detach()
         if one.dtype not in (torch.float32, torch.float16, torch.bfloat16):
             one = one.float()
         if not math.isfinite(one.float().abs().sum(dtype=torch.float64).item()):

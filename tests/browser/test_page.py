@@ -371,7 +371,7 @@ def test_an_exported_chat_asks_who_the_bot_is(open_page: Callable[[], Any], tmp_
 
 def test_reading_can_be_stopped(open_page: Callable[[], Any], tmp_path: Path) -> None:
     with (tmp_path / "many.tsv").open("w", encoding="utf-8") as file:
-        file.writelines(f"question {number}\tanswer {number}\n" for number in range(400_000))
+        file.writelines(f"question {number}\tanswer {number}\n" for number in range(1_500_000))
     page = open_page()
     page.get_by_role("tab", name="Teach").click()
     page.set_input_files("#files input[type=file]", tmp_path / "many.tsv")
