@@ -44,6 +44,7 @@ def listen_for_choice(dropdown: Any, handler: Callable[..., Any], inputs: list[A
 
     Gradio sends `select` for a choice by the pointer only, not for one by the keyboard. `blur` follows both, once; but
     it is sent as well, and so is `input`, when the focus merely passes by. So the handler must compare what it is given
-    with what the page was filled with before, and do nothing if it is the same.
+    with what the page was filled with before, and do nothing if it is the same. The newest event counts: on a busy
+    computer a choice comes while the passing by before it is pending, and would be dropped.
     """
-    return dropdown.blur(handler, inputs, outputs, **how)
+    return dropdown.blur(handler, inputs, outputs, **{**how, "trigger_mode": "always_last"})
